@@ -1,0 +1,53 @@
+# The commands of the house. `make` alone lists them.
+
+CARGO ?= cargo
+# For `make run`.
+CONFIG ?= conf/minimal.yaml
+# Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
+SHELL_FILES := scripts/setup scripts/deny
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run check fmt-check lint doc deny shell-check test bench fmt setup clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: setup ## three small stateful servers, the proxy before them, and what to try
+	$(CARGO) run --profile demo -- demo
+
+run: setup ## the proxy with CONFIG=conf/minimal.yaml
+	$(CARGO) run --profile demo -- run --config $(CONFIG)
+
+check: fmt-check lint doc deny shell-check ## all that needs no running program
+
+fmt-check:
+	$(CARGO) fmt --check
+
+lint: setup
+	$(CARGO) clippy --all-targets -- -D warnings
+
+doc: setup
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --no-deps --document-private-items
+
+deny:
+	@scripts/deny
+
+shell-check:
+	@for file in $(SHELL_FILES); do sh -n "$$file" || exit 1; done
+	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
+	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
+
+test: setup ## every test: unit, property, model, simulation, integration with real sockets
+	$(CARGO) test
+
+bench: setup ## the benches; docs/performance.md has the figures
+	$(CARGO) bench
+
+fmt: ## format the sources
+	$(CARGO) fmt
+
+setup: ## bring what building needs, or say what is missing
+	@scripts/setup
+
+clean: ## remove everything that was built
+	$(CARGO) clean
