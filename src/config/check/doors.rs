@@ -1,0 +1,138 @@
+//! Listeners, admin and metrics: who listens where.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+
+use super::At;
+use crate::config::address;
+use crate::config::problem::{Findings, Place};
+use crate::config::process::{Admin, ListenAddress, Listener, ListenerTimeouts, MetricsDoor};
+use crate::config::shape;
+use crate::config::suggest;
+
+pub(super) fn listeners(listeners: &[shape::Listener], at: At<'_>, findings: &mut Findings) -> Vec<Listener> {
+    listeners.iter().enumerate().filter_map(|(index, one)| listener(one, at.item(index), findings)).collect()
+}
+
+fn listener(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> Option<Listener> {
+    let address = address(&listener.address, at.key("address"), findings);
+    let mut trusted_proxies = Vec::new();
+    for (index, text) in listener.trusted_proxies.iter().enumerate() {
+        match address::network(text) {
+            Ok(network) => trusted_proxies.push(network),
+            Err(help) => {
+                let place = at.key("trusted_proxies").item(index).place;
+                findings.problem(place, format!("{} is not a network", suggest::quoted(text)), help);
+            }
+        }
+    }
+    if let Some(any) = trusted_proxies.iter().position(|network| network.prefix_len() == 0) {
+        let message = "every client is a trusted proxy here: any of them can claim any address";
+        findings.warn(at.key("trusted_proxies").item(any).place, message, "name the networks that your proxies are in");
+    }
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Some(Listener {
+        address: address?,
+        http1: listener.protocols.contains(&shape::ListenerProtocol::Http1),
+        h2c: listener.protocols.contains(&shape::ListenerProtocol::H2c),
+        trusted_proxies,
+        max_header_size: size(listener.max_header_size.0),
+        max_body_size: listener.max_body_size.map(|size| size.0),
+        timeouts: ListenerTimeouts {
+            request_header: listener.timeouts.request_header.0,
+            request_body: listener.timeouts.request_body.0,
+            keepalive: listener.timeouts.keepalive.0,
+            write: listener.timeouts.write.0,
+        },
+    })
+}
+
+fn address(text: &str, at: At<'_>, findings: &mut Findings) -> Option<ListenAddress> {
+    address::listen_address(text)
+        .map_err(|help| {
+            findings.problem(at.place, format!("{} is not an address to listen on", suggest::quoted(text)), help);
+        })
+        .ok()
+}
+
+pub(super) fn admin(admin: &shape::Admin, at: At<'_>, findings: &mut Findings) -> Option<Admin> {
+    let address = address(&admin.address, at.key("address"), findings);
+    if let Some(ListenAddress::Tcp(tcp)) = &address
+        && !is_loopback(tcp.ip())
+    {
+        let help = format!(
+            "write 127.0.0.1:{port}, [::1]:{port} or unix:/path; for Prometheus on another machine add \
+             metrics: {{ address: \"{}\" }} on a port of its own",
+            std::net::SocketAddr::new(tcp.ip(), 9901),
+            port = tcp.port(),
+        );
+        let message = "the admin door would be open to other machines, and this version has no tokens to guard it";
+        findings.problem(at.key("address").place, message, help);
+    }
+    let mut allowed_hosts = Vec::new();
+    for (index, host) in admin.allowed_hosts.iter().enumerate() {
+        match address::route_host(host) {
+            Ok(host) => allowed_hosts.push(host),
+            Err(help) => {
+                let place = at.key("allowed_hosts").item(index).place;
+                findings.problem(place, format!("{} is not a host", suggest::quoted(host)), help);
+            }
+        }
+    }
+    Some(Admin { address: address?, allowed_hosts })
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_loopback(),
+        IpAddr::V6(ip) => ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|ip: Ipv4Addr| ip.is_loopback()),
+    }
+}
+
+pub(super) fn metrics(metrics: &shape::Metrics, at: At<'_>, findings: &mut Findings) -> Option<MetricsDoor> {
+    let path = metrics.path.as_str();
+    if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['?', '#', ' ']) {
+        let message = format!("{} is not a path", suggest::quoted(path));
+        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", like /metrics");
+    }
+    Some(MetricsDoor { address: address(&metrics.address, at.key("address"), findings)?, path: path.to_owned() })
+}
+
+/// Reports every address that is taken by another door already.
+pub(super) fn overlapping(root: &shape::Root, at: At<'_>, findings: &mut Findings) {
+    let listeners =
+        root.listeners.iter().enumerate().map(|(index, listener)| (&listener.address, at.key("listeners").item(index)));
+    let admin = root.admin.iter().map(|admin| (&admin.address, at.key("admin")));
+    let metrics = root.metrics.iter().map(|metrics| (&metrics.address, at.key("metrics")));
+    let mut seen: Vec<(ListenAddress, Option<Place>)> = Vec::new();
+    for (text, at) in listeners.chain(metrics).chain(admin) {
+        let Ok(address) = address::listen_address(text) else { continue };
+        let at = at.key("address");
+        if let Some((other, place)) = seen.iter().find(|(other, _)| overlap(&address, other)) {
+            // The admin door may stand at its default, without a place of its own.
+            let (shown, help) = match (at.place, place) {
+                (Some(own), Some(first)) => {
+                    (Some(own), format!("line {} takes {other}; give each its own", first.line))
+                }
+                (own, first) => {
+                    (own.or(*first), "the admin door listens on 127.0.0.1:9900 unless admin: says otherwise".to_owned())
+                }
+            };
+            findings.problem(shown, format!("address {address} is taken already"), help);
+        }
+        seen.push((address, at.place));
+    }
+}
+
+fn overlap(one: &ListenAddress, other: &ListenAddress) -> bool {
+    match (one, other) {
+        (ListenAddress::Tcp(one), ListenAddress::Tcp(other)) => {
+            let everywhere = one.ip().is_unspecified() || other.ip().is_unspecified();
+            one.port() != 0
+                && one.port() == other.port()
+                && one.is_ipv4() == other.is_ipv4()
+                && (everywhere || one.ip() == other.ip())
+        }
+        _ => one == other,
+    }
+}

@@ -1,0 +1,225 @@
+//! Persistence: sources, times and the cookie, whose attributes browsers hold to rules of their own.
+
+use std::time::Duration;
+
+use super::At;
+use crate::config::Config;
+use crate::config::address;
+use crate::config::pools::{
+    Cookie, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool, SameSite, Secure, Source,
+};
+use crate::config::problem::Findings;
+use crate::config::shape;
+use crate::config::suggest;
+
+/// Browsers keep no cookie longer (RFC 6265bis).
+const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
+
+pub(super) fn persistence(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) -> Persistence {
+    let sources = sources(&one.sources, at.key("sources"), findings);
+    times(one, at, findings);
+    Persistence {
+        sources,
+        issue: match one.issue {
+            shape::Issue::Cookie => Issue::Cookie,
+            shape::Issue::None => Issue::None,
+        },
+        idle_timeout: one.idle_timeout.0,
+        absolute_timeout: one.absolute_timeout.0,
+        on_server_down: match one.on_server_down {
+            shape::OnServerDown::Reassign => OnServerDown::Reassign,
+            shape::OnServerDown::Borrow => OnServerDown::Borrow,
+            shape::OnServerDown::Refuse => OnServerDown::Refuse,
+        },
+        hold: one.hold.0,
+        refuse_status: one.refuse_status,
+        on_server_drain: match one.on_server_drain {
+            shape::OnServerDrain::Keep => OnServerDrain::Keep,
+            shape::OnServerDrain::Reassign => OnServerDrain::Reassign,
+        },
+        on_forged: match one.on_forged {
+            shape::OnForged::Ignore => OnForged::Ignore,
+            shape::OnForged::Refuse => OnForged::Refuse,
+        },
+        cookie: cookie(&one.cookie, at.key("cookie"), findings),
+    }
+}
+
+fn sources(sources: &[shape::Source], at: At<'_>, findings: &mut Findings) -> Vec<Source> {
+    let mut checked = Vec::new();
+    for (index, source) in sources.iter().enumerate() {
+        if source.cookie.is_none() {
+            findings.problem(at.item(index).place, "this source names nothing", "write \"- cookie: {}\"");
+        } else if checked.contains(&Source::Cookie) {
+            findings.problem(at.item(index).place, "source cookie is listed twice", "remove one of them");
+        } else {
+            checked.push(Source::Cookie);
+        }
+    }
+    checked
+}
+
+fn times(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) {
+    if one.idle_timeout > one.absolute_timeout {
+        let (idle, absolute) = (one.idle_timeout.written(), one.absolute_timeout.written());
+        let at = if at.key("idle_timeout").is_written() { at.key("idle_timeout") } else { at.key("absolute_timeout") };
+        let message = format!("idle_timeout ({idle}) is longer than absolute_timeout ({absolute})");
+        findings.problem(
+            at.place,
+            message,
+            format!("write an idle_timeout of at most {absolute}, or a longer absolute_timeout"),
+        );
+    }
+    if one.cookie.lifetime == shape::Lifetime::Permanent && one.absolute_timeout.0 > LONGEST_COOKIE {
+        let message = "browsers keep no cookie longer than 400 days";
+        findings.problem(
+            at.key("absolute_timeout").place,
+            message,
+            "write an absolute_timeout of at most 400d, or lifetime: session",
+        );
+    }
+}
+
+fn cookie(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> Cookie {
+    grammar(cookie, at, findings);
+    let forced = secure_rules(cookie, at, findings);
+    Cookie {
+        name: cookie.name.clone(),
+        path: cookie.path.clone(),
+        domain: cookie.domain.as_ref().map(|domain| domain.trim_start_matches('.').to_lowercase()),
+        secure: match cookie.secure {
+            shape::Secure::Fixed(true) => Secure::Always,
+            shape::Secure::Fixed(false) => Secure::Never,
+            shape::Secure::Auto if forced => Secure::Always,
+            shape::Secure::Auto => Secure::Auto,
+        },
+        http_only: cookie.http_only,
+        same_site: match cookie.same_site {
+            shape::SameSite::Strict => SameSite::Strict,
+            shape::SameSite::Lax => SameSite::Lax,
+            shape::SameSite::None => SameSite::None,
+        },
+        partitioned: cookie.partitioned,
+        permanent: cookie.lifetime == shape::Lifetime::Permanent,
+        hide_from_server: cookie.hide_from_server,
+        cache_control: cookie.cache_control.clone(),
+    }
+}
+
+fn grammar(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) {
+    if !address::is_token(&cookie.name) || cookie.name.len() > 128 {
+        let message = format!("{} is no name for a cookie", suggest::quoted(&cookie.name));
+        findings.problem(at.key("name").place, message, "use letters, digits and !#$%&'*+-.^_`|~, at most 128");
+    }
+    let path = cookie.path.as_str();
+    if !path.starts_with('/') || !address::is_header_text(path) || path.contains([';', ',']) || path.len() > 512 {
+        let message = format!("{} is not the path of a cookie", suggest::quoted(path));
+        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", without \";\" and \",\"");
+    }
+    if let Some(domain) = &cookie.domain {
+        let name = domain.strip_prefix('.').unwrap_or(domain);
+        if !address::is_host_name(name)
+            || name.ends_with('.')
+            || !name.contains('.')
+            || name.parse::<std::net::Ipv4Addr>().is_ok()
+        {
+            let message = format!("{} is not the domain of a cookie", suggest::quoted(domain));
+            findings.problem(
+                at.key("domain").place,
+                message,
+                "write a domain like example.org, or null for the host of the request",
+            );
+        }
+    }
+    if let Some(value) = &cookie.cache_control
+        && !address::is_header_text(value)
+    {
+        let message = format!("{} is not a value of Cache-Control", suggest::quoted(value));
+        findings.problem(at.key("cache_control").place, message, "write private, no-store or the like, or null");
+    }
+}
+
+/// Browsers drop a cookie that breaks these rules, and with it the session. Returns whether the cookie must be
+/// `Secure`.
+fn secure_rules(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> bool {
+    let lower = cookie.name.to_lowercase();
+    let host_prefix = lower.starts_with("__host-");
+    let secure_prefix = lower.starts_with("__secure-");
+    if host_prefix && (cookie.domain.is_some() || cookie.path != "/") {
+        let key = if cookie.domain.is_some() { "domain" } else { "path" };
+        let message = format!(
+            "a cookie named {} has no domain and the path \"/\", or browsers drop it",
+            suggest::quoted(&cookie.name)
+        );
+        findings.problem(at.key(key).place, message, format!("remove {key}, or the prefix \"__Host-\""));
+    }
+    let reasons = [
+        (host_prefix, "the name begins with \"__Host-\""),
+        (secure_prefix, "the name begins with \"__Secure-\""),
+        (cookie.same_site == shape::SameSite::None, "same_site is none"),
+        (cookie.partitioned, "it is partitioned"),
+    ];
+    let reason = reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason);
+    if let (Some(reason), shape::Secure::Fixed(false)) = (reason, cookie.secure) {
+        let message = format!("the cookie must be Secure, because {reason}; browsers drop it otherwise");
+        findings.problem(at.key("secure").place, message, "write secure: true, or remove the line");
+    }
+    reason.is_some()
+}
+
+/// Two pools of one host that set a cookie of one name: each takes the other's sessions away.
+pub(super) fn shared_cookies(config: &Config, at: At<'_>, findings: &mut Findings) {
+    for (index, pool) in config.pools.iter().enumerate() {
+        let other =
+            config.pools.iter().take(index).find(|other| same_cookie(pool, other) && share_a_host(config, pool, other));
+        if let Some(other) = other {
+            let message = format!(
+                "pools {} and {} set the same cookie on the same host: a client of both loses its session with every change between them",
+                suggest::quoted(&other.name),
+                suggest::quoted(&pool.name)
+            );
+            let place = at.key(&pool.name).key("persistence").key("cookie").key("name").place;
+            findings.warn(
+                place,
+                message,
+                format!("give one of them a cookie name of its own, like {}_{}", suggest_name(pool), pool.name),
+            );
+        }
+    }
+}
+
+fn suggest_name(pool: &Pool) -> &str {
+    pool.persistence.as_ref().map_or("SESSIONID", |persistence| &persistence.cookie.name)
+}
+
+fn same_cookie(one: &Pool, other: &Pool) -> bool {
+    let (Some(one), Some(other)) = (&one.persistence, &other.persistence) else { return false };
+    let key = |cookie: &Cookie| (cookie.name.clone(), cookie.path.clone(), cookie.domain.clone());
+    key(&one.cookie) == key(&other.cookie)
+}
+
+fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
+    let routes = |pool: &Pool| config.routes.iter().filter(|route| route.pool == pool.name).collect::<Vec<_>>();
+    routes(one).iter().any(|one| {
+        routes(other).iter().any(|other| {
+            one.hosts.iter().any(|host| other.hosts.contains(host)) || one.hosts.is_empty() && other.hosts.is_empty()
+        })
+    })
+}
+
+/// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
+pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, findings: &mut Findings) {
+    if config.listeners.iter().any(|listener| !listener.trusted_proxies.is_empty()) {
+        return;
+    }
+    for pool in &config.pools {
+        if pool.persistence.as_ref().is_some_and(|persistence| persistence.cookie.secure == Secure::Always) {
+            let message = format!(
+                "the cookie of pool {} is Secure, but no listener speaks TLS: browsers keep it for localhost only",
+                suggest::quoted(&pool.name)
+            );
+            let help = "end TLS at a proxy before this one and name it in trusted_proxies";
+            findings.warn(at.key(&pool.name).key("persistence").key("cookie").key("secure").place, message, help);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Pools: servers, checks, retries.
+
+use super::At;
+use super::Unique;
+use crate::config::Config;
+use crate::config::address;
+use crate::config::pools::{
+    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
+    UpstreamProtocol,
+};
+use crate::config::problem::Findings;
+use crate::config::process::ListenAddress;
+use crate::config::shape;
+use crate::config::suggest;
+use crate::config::tree::Node;
+
+/// In the order of the file.
+pub(super) fn pools(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Vec<Pool> {
+    let mut pools = Vec::new();
+    for name in at.keys() {
+        let Some(pool) = root.pools.get(name) else { continue };
+        super::name(name, "pool", at.name_of(name), findings);
+        pools.push(self::pool(name, pool, at.key(name), findings));
+    }
+    pools
+}
+
+fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> Pool {
+    Pool {
+        name: name.to_owned(),
+        balance: match pool.balance {
+            shape::Balance::RoundRobin => Balance::RoundRobin,
+            shape::Balance::Random => Balance::Random,
+            shape::Balance::LeastRequests => Balance::LeastRequests,
+            shape::Balance::Hash => Balance::Hash,
+        },
+        hash_on: hash_on(&pool.hash_on, at.key("hash_on"), findings),
+        servers: servers(&pool.servers, at.key("servers"), findings),
+        connection: Connection {
+            protocol: match pool.connection.protocol {
+                shape::Protocol::Http1 => UpstreamProtocol::Http1,
+                shape::Protocol::H2 => UpstreamProtocol::H2,
+            },
+            connect_timeout: pool.connection.connect_timeout.0,
+            read_timeout: pool.connection.read_timeout.0,
+            write_timeout: pool.connection.write_timeout.0,
+            idle_timeout: pool.connection.idle_timeout.0,
+        },
+        health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), findings)),
+        retries: Retries {
+            attempts: pool.retries.attempts,
+            on_connect_failure: pool.retries.retry_on.contains(&shape::RetryOn::ConnectFailure),
+            on_reset_before_response: pool.retries.retry_on.contains(&shape::RetryOn::ResetBeforeResponse),
+            budget_percent: pool.retries.budget_percent,
+        },
+        persistence: pool
+            .persistence
+            .as_ref()
+            .map(|one| super::persistence::persistence(one, at.key("persistence"), findings)),
+    }
+}
+
+fn hash_on(text: &str, at: At<'_>, findings: &mut Findings) -> HashOn {
+    const FORMS: [&str; 5] = ["client_ip", "uri", "header:NAME", "cookie:NAME", "query:NAME"];
+    match text.split_once(':') {
+        None if text == "client_ip" => return HashOn::ClientIp,
+        None if text == "uri" => return HashOn::Uri,
+        Some(("header", name)) if address::is_token(name) => return HashOn::Header(name.to_lowercase()),
+        Some(("cookie", name)) if address::is_token(name) => return HashOn::Cookie(name.to_owned()),
+        Some(("query", name)) if !name.is_empty() && !name.contains(['&', '=', '#', ' ']) => {
+            return HashOn::Query(name.to_owned());
+        }
+        _ => {}
+    }
+    findings.problem(
+        at.place,
+        format!("\"hash_on\" cannot be {}", suggest::quoted(text)),
+        suggest::help(text, &FORMS, "it can be"),
+    );
+    HashOn::ClientIp
+}
+
+fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Vec<Server> {
+    let mut names = Unique::default();
+    let mut checked = Vec::new();
+    for (index, server) in servers.iter().enumerate() {
+        let at = at.item(index);
+        super::name(&server.name, "server", at.key("name").place, findings);
+        names.see(&server.name, "server", at.key("name").place, findings);
+        let address = match address::server_address(&server.address) {
+            Ok(address) => address,
+            Err(help) => {
+                let message = format!("{} is not the address of a server", suggest::quoted(&server.address));
+                findings.problem(at.key("address").place, message, help);
+                continue;
+            }
+        };
+        checked.push(Server {
+            name: server.name.clone(),
+            address,
+            weight: server.weight,
+            state: match server.state {
+                shape::ServerState::Ready => ServerState::Ready,
+                shape::ServerState::Drain => ServerState::Drain,
+                shape::ServerState::Maint => ServerState::Maint,
+            },
+            backup: server.backup,
+        });
+    }
+    checked
+}
+
+fn health_check(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> HealthCheck {
+    if check.timeout > check.interval {
+        let (timeout, interval) = (check.timeout.written(), check.interval.written());
+        let at = if at.key("timeout").is_written() { at.key("timeout") } else { at.key("interval") };
+        let message = format!("a check's timeout ({timeout}) is longer than its interval ({interval})");
+        findings.problem(at.place, message, format!("write a timeout of at most {interval}, or a longer interval"));
+    }
+    let probe = match check.r#type {
+        shape::HealthCheckType::Http => http_probe(check, at, findings),
+        shape::HealthCheckType::Tcp => {
+            for key in ["path", "expect_status", "drain_status"].into_iter().filter(|key| at.key(key).is_written()) {
+                findings.warn(
+                    at.name_of(key),
+                    format!("\"{key}\" means nothing with type: tcp"),
+                    "remove it, or write type: http",
+                );
+            }
+            Probe::Tcp
+        }
+    };
+    HealthCheck { probe, interval: check.interval.0, timeout: check.timeout.0, rise: check.rise, fall: check.fall }
+}
+
+fn http_probe(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> Probe {
+    let path = check.path.as_str();
+    if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['#', ' ']) {
+        let message = format!("{} is not a path", suggest::quoted(path));
+        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", like /healthz");
+    }
+    if let Some(index) = check.drain_status.iter().position(|status| check.expect_status.contains(status)) {
+        let status = check.drain_status.get(index).copied().unwrap_or_default();
+        let message = format!("status {status} cannot mean both \"well\" and \"wants no new sessions\"");
+        findings.problem(
+            at.key("drain_status").item(index).place,
+            message,
+            "keep it in expect_status or in drain_status",
+        );
+    }
+    Probe::Http {
+        path: path.to_owned(),
+        expect_status: check.expect_status.clone(),
+        drain_status: check.drain_status.clone(),
+    }
+}
+
+/// A server that is one of our own listeners: requests would go round in a circle.
+pub(super) fn circles(config: &Config, at: At<'_>, findings: &mut Findings) {
+    for pool in &config.pools {
+        for server in &pool.servers {
+            if !config.listeners.iter().any(|listener| same(&listener.address, &server.address)) {
+                continue;
+            }
+            let items = at.key(&pool.name).key("servers");
+            let named =
+                |item: &Node| item.entry("name").is_some_and(|name| name.value.to_json() == server.name.as_str());
+            let index = items.node.map(Node::items).unwrap_or_default().iter().position(named).unwrap_or(usize::MAX);
+            let name = suggest::quoted(&server.name);
+            let message = format!("server {name} is this proxy itself: its requests would go round in a circle");
+            findings.warn(items.item(index).key("address").place, message, "write the address of the application");
+        }
+    }
+}
+
+fn same(listener: &ListenAddress, server: &ServerAddress) -> bool {
+    match (listener, server) {
+        (ListenAddress::Tcp(listener), ServerAddress::Ip(server)) => listener == server,
+        (ListenAddress::Unix(listener), ServerAddress::Unix(server)) => listener == server,
+        _ => false,
+    }
+}

@@ -1,0 +1,58 @@
+//! Where `${NAME}` and `${file:/path}` get their values: the process, or a test.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+/// Longest file that `${file:…}` reads, in bytes.
+const MAX_FILE: u64 = 64 * 1024;
+
+/// A file that `${file:…}` names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileText {
+    /// Its contents.
+    pub text: String,
+    /// Every user of the machine may read it.
+    pub readable_by_others: bool,
+}
+
+/// Variables and files, as an argument, so that tests need no process environment.
+pub trait Environment {
+    /// The value of a variable; `None` when it is not set or not UTF-8.
+    fn variable(&self, name: &str) -> Option<String>;
+
+    /// A file, or in words why it cannot be read.
+    fn file(&self, path: &Path) -> Result<FileText, String>;
+}
+
+/// The environment of this process.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var(name).ok()
+    }
+
+    fn file(&self, path: &Path) -> Result<FileText, String> {
+        let file = File::open(path).map_err(|error| error.to_string())?;
+        let readable_by_others = file.metadata().is_ok_and(|metadata| others_may_read(&metadata));
+        let mut text = String::new();
+        file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;
+        if text.len() as u64 > MAX_FILE {
+            return Err(format!("larger than {} KiB", MAX_FILE / 1024));
+        }
+        Ok(FileText { text, readable_by_others })
+    }
+}
+
+#[cfg(unix)]
+fn others_may_read(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o004 != 0
+}
+
+#[cfg(not(unix))]
+fn others_may_read(_metadata: &std::fs::Metadata) -> bool {
+    false
+}

@@ -1,0 +1,202 @@
+//! What the operator wrote, turned into what we run on. Imports nothing of ours.
+//!
+//! The YAML file is read into a tree that knows its places (`tree.rs`), its expansions are filled in (`expand.rs`), and
+//! it is checked against the *shape* (`shape/`, which is also the JSON Schema and the manual; `walk.rs`). Then it
+//! becomes a checked [`Config`], in which nothing is left to guess: no `Option` that means "default", no string that
+//! means an address. `check/` is the only way from one to the other. All problems are reported at once.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+mod address;
+mod check;
+mod environment;
+mod expand;
+mod pools;
+mod problem;
+mod process;
+mod schema;
+mod secret;
+mod shape;
+mod show;
+mod source;
+mod suggest;
+mod tree;
+mod units;
+mod walk;
+mod watch;
+
+#[cfg(test)]
+mod manual;
+#[cfg(test)]
+mod tests;
+
+pub use environment::{Environment, FileText, ProcessEnvironment};
+pub use pools::{
+    Balance, Connection, Cookie, HashOn, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool,
+    Probe, Retries, Route, SameSite, Secure, Server, ServerAddress, ServerState, Source, UpstreamProtocol,
+};
+pub use problem::{Problem, Problems, Severity, Warning};
+pub use process::{
+    AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
+    Store,
+};
+pub use schema::{example, schema};
+pub use secret::Secret;
+pub use show::show;
+pub use watch::{Watch, watch};
+
+use problem::{Finding, Findings};
+
+/// Largest configuration file, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+const NO_SHAPE: &str = "the file has not the shape of a configuration";
+
+/// A whole configuration, checked: cross references hold, names are unique, values are in range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Process-wide settings. Restart-only.
+    pub proxy: Proxy,
+    /// Where clients connect. At least one. Restart-only, but for limits, timeouts and trusted proxies.
+    pub listeners: Vec<Listener>,
+    /// Which pool serves which request. Empty only when there is one pool, which then takes every request.
+    pub routes: Vec<Route>,
+    /// The pools, in the order of the file. At least one.
+    pub pools: Vec<Pool>,
+    /// Sealing keys: the first seals, all open. Empty: the process makes one at start, with a warning.
+    pub keys: Vec<Key>,
+    /// Where bindings live.
+    pub store: Store,
+    /// Probes and metrics door; `None` = none.
+    pub admin: Option<Admin>,
+    /// A second door for Prometheus; `None` = none.
+    pub metrics: Option<MetricsDoor>,
+    /// Logs and access log.
+    pub log: Log,
+    /// SHA-256 of the effective configuration, hexadecimal, first 16 characters; for `homing_config_info` and logs.
+    pub hash: String,
+}
+
+/// A file that was taken.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// What to run on.
+    pub config: Config,
+    /// What somebody should look at; in the order of the file.
+    pub warnings: Vec<Warning>,
+}
+
+impl Config {
+    /// Reads a file, with the environment of this process.
+    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+        let name = path.display().to_string();
+        let bytes = read(path).map_err(|finding| alone(&name, "", finding))?;
+        Self::parse(&name, bytes, &ProcessEnvironment)
+    }
+
+    /// Reads the text of a file. The name is for messages only.
+    pub fn parse(file_name: &str, text: impl AsRef<[u8]>, environment: &dyn Environment) -> Result<Loaded, Problems> {
+        let text = as_text(text.as_ref()).map_err(|finding| alone(file_name, "", finding))?;
+        let mut source = source::Source::new(file_name, text);
+        let mut findings = Findings::default();
+        let config = build(text, environment, &mut source, &mut findings);
+        let report = |severity| {
+            let source = &source;
+            move |finding: &Finding| source.report(severity, finding)
+        };
+        match config {
+            Some(config) if findings.problems.is_empty() => {
+                let warnings = Problems::new(findings.warnings, report(Severity::Warning)).into_list();
+                Ok(Loaded { config, warnings })
+            }
+            _ => Err(Problems::new(findings.problems, report(Severity::Error))),
+        }
+    }
+}
+
+fn build(
+    text: &str,
+    environment: &dyn Environment,
+    source: &mut source::Source<'_>,
+    findings: &mut Findings,
+) -> Option<Config> {
+    let mut tree = match tree::parse(text, findings) {
+        Ok(tree) => tree,
+        Err(finding) => {
+            findings.problems.push(finding);
+            return None;
+        }
+    };
+    source.hide_secrets_of(&tree);
+    expand::expand(&mut tree, environment, findings);
+    let Some(conforming) = walk::conforming(&tree, findings) else {
+        if findings.problems.is_empty() {
+            findings.problem(None, NO_SHAPE, "");
+        }
+        return None;
+    };
+    let root: shape::Root = match serde_json::from_value(conforming.to_json()) {
+        Ok(root) => root,
+        Err(error) => {
+            // The walk has let through what the shape does not take: ours to mend, but still an answer, not a panic.
+            findings.problem(None, format!("{NO_SHAPE}: {error}"), "");
+            return None;
+        }
+    };
+    let pools: Vec<&str> = tree
+        .entry("pools")
+        .map(|pools| pools.value.entries())
+        .unwrap_or_default()
+        .iter()
+        .map(|pool| pool.key.as_str())
+        .collect();
+    let mut config = check::check(&root, &conforming, &pools, environment, findings);
+    config.hash = show::hash(&config);
+    Some(config)
+}
+
+/// A problem with the file as a whole.
+fn alone(name: &str, text: &str, finding: Finding) -> Problems {
+    Problems::new(vec![finding], |finding| source::Source::new(name, text).report(Severity::Error, finding))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Finding> {
+    let unreadable = |error: &std::io::Error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "name the file with --config; \"homing config example\" prints one to start with"
+            }
+            std::io::ErrorKind::PermissionDenied => "the user that homing runs as must be allowed to read it",
+            std::io::ErrorKind::IsADirectory => "name the file in it",
+            _ => "",
+        };
+        Finding::new(None, format!("cannot read the configuration: {error}"), help)
+    };
+    let file = File::open(path).map_err(|error| unreadable(&error))?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that is just as large.
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    Ok(bytes)
+}
+
+fn as_text(bytes: &[u8]) -> Result<&str, Finding> {
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Finding::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
+    }
+    let help = "save it as UTF-8 without a byte order mark";
+    if bytes.starts_with(&[0xef, 0xbb, 0xbf]) || bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(Finding::new(None, "the file begins with a byte order mark", help));
+    }
+    let line = |at: usize| bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
+    if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
+        return Err(Finding::new(
+            None,
+            format!("the file holds a NUL byte, on line {}", line(at)),
+            "is this a text file?",
+        ));
+    }
+    std::str::from_utf8(bytes).map_err(|error| {
+        Finding::new(None, format!("the file is not UTF-8, on line {}", line(error.valid_up_to())), help)
+    })
+}

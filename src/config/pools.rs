@@ -1,0 +1,315 @@
+//! The checked configuration of routes and pools: servers, checks, retries, persistence.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Sends requests to a pool. Of several that match: exact host before any host, then the longest path prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Unique name.
+    pub name: String,
+    /// Exact host names, lower case, without port; empty = any host.
+    pub hosts: Vec<String>,
+    /// Path prefix, starts with `/`; `/shop` matches `/shop` and `/shop/…`, not `/shopping`.
+    pub path_prefix: String,
+    /// Name of an existing pool.
+    pub pool: String,
+}
+
+/// A group of servers that run the same application.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Unique name: `[A-Za-z0-9_.-]{1,64}`, first character alphanumeric.
+    pub name: String,
+    /// How new sessions are spread.
+    pub balance: Balance,
+    /// What `balance: hash` hashes.
+    pub hash_on: HashOn,
+    /// The servers, in the order of the file. At least one; names unique within the pool.
+    pub servers: Vec<Server>,
+    /// Connections to the servers.
+    pub connection: Connection,
+    /// Active checks; `None` = servers count as up.
+    pub health_check: Option<HealthCheck>,
+    /// What may be tried again.
+    pub retries: Retries,
+    /// How sessions stay; `None` = every request is balanced afresh.
+    pub persistence: Option<Persistence>,
+}
+
+/// How new sessions are spread over servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// The server with the fewest requests in flight for its weight.
+    LeastRequests,
+    /// Consistent hash of [`HashOn`].
+    Hash,
+}
+
+/// What `balance: hash` hashes. Names of headers are lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HashOn {
+    /// The client's address.
+    ClientIp,
+    /// Path and query.
+    Uri,
+    /// A request header.
+    Header(String),
+    /// A cookie.
+    Cookie(String),
+    /// A query parameter.
+    Query(String),
+}
+
+/// An application server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// The identity that tokens, store, metrics and logs speak in: `[A-Za-z0-9_.-]{1,64}`, first alphanumeric.
+    pub name: String,
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// Share of new sessions, 0 to 65535; 0 = takes no new session.
+    pub weight: u16,
+    /// What the operator wants of it.
+    pub state: ServerState,
+    /// Takes new sessions only while no other server can.
+    pub backup: bool,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// IP address and port.
+    Ip(SocketAddr),
+    /// A host name, resolved in the background, and a port.
+    Name {
+        /// DNS name, lower case.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// HAProxy's words for what an operator wants of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerState {
+    /// Takes everything.
+    Ready,
+    /// Takes bound sessions only.
+    Drain,
+    /// Takes nobody.
+    Maint,
+}
+
+/// Connections to the servers of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Protocol spoken to the servers.
+    pub protocol: UpstreamProtocol,
+    /// To establish a connection.
+    pub connect_timeout: Duration,
+    /// Between two reads from a server.
+    pub read_timeout: Duration,
+    /// For one write to a server.
+    pub write_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// Protocol spoken to the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 (without TLS: prior knowledge).
+    H2,
+}
+
+/// Active checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: Probe,
+    /// Between two checks of a server, with ± 10 % jitter.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Successes in a row that bring a server up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Probe {
+    /// `GET path`.
+    Http {
+        /// Path and query.
+        path: String,
+        /// Statuses that mean: well.
+        expect_status: Vec<u16>,
+        /// Statuses that mean: alive, but wants no new sessions.
+        drain_status: Vec<u16>,
+    },
+    /// A connection is established.
+    Tcp,
+}
+
+/// What may be tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retries {
+    /// Tries after the first, 0 to 10.
+    pub attempts: u32,
+    /// No connection came about: nothing was sent, so any method may go elsewhere.
+    pub on_connect_failure: bool,
+    /// The connection broke before the answer began: idempotent methods only.
+    pub on_reset_before_response: bool,
+    /// Later retries, as a share of requests, 0 to 100.
+    pub budget_percent: u32,
+}
+
+/// How the sessions of a pool stay on their servers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Persistence {
+    /// Where sessions are named, in order of trial.
+    pub sources: Vec<Source>,
+    /// What a client with no session is given.
+    pub issue: Issue,
+    /// A session ends when its client stays away this long.
+    pub idle_timeout: Duration,
+    /// A session ends this long after its start.
+    pub absolute_timeout: Duration,
+    /// What to do when the bound server cannot serve.
+    pub on_server_down: OnServerDown,
+    /// Wait this long for the bound server to come back before doing so.
+    pub hold: Duration,
+    /// Status of a refusal, 400 to 599.
+    pub refuse_status: u16,
+    /// What to do with sessions of a draining server.
+    pub on_server_drain: OnServerDrain,
+    /// What to do with a token that does not open.
+    pub on_forged: OnForged,
+    /// The cookie that carries the token.
+    pub cookie: Cookie,
+}
+
+/// Where a session is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The sealed token in the pool's cookie.
+    Cookie,
+}
+
+/// What a client with no session is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Issue {
+    /// A sealed token in a cookie.
+    Cookie,
+    /// Nothing.
+    None,
+}
+
+/// What to do when the bound server cannot serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnServerDown {
+    /// Move the session for good.
+    Reassign,
+    /// Serve it elsewhere until its server is back.
+    Borrow,
+    /// Answer with `refuse_status`.
+    Refuse,
+}
+
+/// What to do with sessions of a draining server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnServerDrain {
+    /// They stay.
+    Keep,
+    /// They move.
+    Reassign,
+}
+
+/// What to do with a token that does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnForged {
+    /// A new client.
+    Ignore,
+    /// 400.
+    Refuse,
+}
+
+/// The cookie that carries the token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cookie {
+    /// Name, an RFC 6265 token.
+    pub name: String,
+    /// `Path`.
+    pub path: String,
+    /// `Domain`.
+    pub domain: Option<String>,
+    /// `Secure`.
+    pub secure: Secure,
+    /// `HttpOnly`.
+    pub http_only: bool,
+    /// `SameSite`.
+    pub same_site: SameSite,
+    /// `Partitioned`.
+    pub partitioned: bool,
+    /// Kept when the browser closes: `Max-Age` and `Expires` of the absolute timeout.
+    pub permanent: bool,
+    /// The application never sees it.
+    pub hide_from_server: bool,
+    /// `Cache-Control` added to answers that set the cookie; `None` = leave alone.
+    pub cache_control: Option<String>,
+}
+
+/// When the cookie is `Secure`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Secure {
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+    /// When the client came by TLS (here, or at a trusted proxy before us).
+    Auto,
+}
+
+/// `SameSite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words of RFC 6265bis")]
+pub enum SameSite {
+    Strict,
+    Lax,
+    None,
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for HashOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client_ip"),
+            Self::Uri => f.write_str("uri"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::Query(name) => write!(f, "query:{name}"),
+        }
+    }
+}

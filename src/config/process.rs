@@ -1,0 +1,151 @@
+//! The checked configuration of the process: doors, keys, store, logs.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::secret::Secret;
+
+/// Process-wide settings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// Worker threads; `None` = the CPUs that this process may use.
+    pub threads: Option<usize>,
+    /// This proxy's name, in logs and metrics.
+    pub node: String,
+    /// Where the process id is written.
+    pub pid_file: Option<PathBuf>,
+    /// How long requests in flight may finish after TERM.
+    pub shutdown_grace: Duration,
+    /// Idle connections to servers kept open, per worker thread.
+    pub upstream_idle_connections: usize,
+}
+
+/// Where a listener or a door listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// IPv4 or IPv6 address and port.
+    Tcp(SocketAddr),
+    /// Path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// One listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// Serves HTTP/1.1.
+    pub http1: bool,
+    /// Serves HTTP/2 without TLS (prior knowledge).
+    pub h2c: bool,
+    /// Peers whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Bytes of request line and headers; more: 431.
+    pub max_header_size: usize,
+    /// Bytes of a request's body; more: 413; `None` = no limit.
+    pub max_body_size: Option<u64>,
+    /// Timeouts towards clients.
+    pub timeouts: ListenerTimeouts,
+}
+
+/// Timeouts towards clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenerTimeouts {
+    /// From the first byte of a request (or the connection's start) to the end of its headers.
+    pub request_header: Duration,
+    /// Between two reads of a request's body.
+    pub request_body: Duration,
+    /// How long an idle connection is kept for the next request.
+    pub keepalive: Duration,
+    /// How long one write to the client may block.
+    pub write: Duration,
+}
+
+/// A sealing key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Its name, in clear in tokens as a hash.
+    pub id: String,
+    /// The secret, at least 16 bytes as written.
+    pub secret: Secret,
+}
+
+/// Where bindings live. In this version: in this process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Most sessions that the table keeps.
+    pub max_sessions: usize,
+}
+
+/// The door for probes and metrics.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Loopback or a unix socket.
+    pub address: ListenAddress,
+    /// `Host` names answered, lower case, without port; another: 421.
+    pub allowed_hosts: Vec<String>,
+}
+
+/// A door of its own for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsDoor {
+    /// Any address.
+    pub address: ListenAddress,
+    /// Path of the metrics.
+    pub path: String,
+}
+
+/// Logs and access log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Least severe level that is written.
+    pub level: LogLevel,
+    /// Form of the log on stderr.
+    pub format: LogFormat,
+    /// Where the access log goes.
+    pub access: AccessLog,
+}
+
+/// Severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the usual words")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Where the access log goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    None,
+    /// Standard output.
+    Stdout,
+    /// A file; USR1 reopens it.
+    File(PathBuf),
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! The shape of listeners, admin and metrics.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::super::units::Size;
+use super::super::units::Span;
+use super::Later;
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// `IP:port`, `[IPv6]:port` or `unix:/path`. Port 0 takes any free port.
+    #[schemars(extend("x-restart" = true, "examples" = ["0.0.0.0:8080", "[::]:8080", "unix:/run/homing/http.sock"]))]
+    pub(crate) address: String,
+    /// What is spoken here.
+    #[serde(default = "Listener::protocols")]
+    #[schemars(length(min = 1), extend("x-restart" = true, "uniqueItems" = true, "x-later" = ["h2"]))]
+    pub(crate) protocols: Vec<ListenerProtocol>,
+    /// Whether the PROXY protocol is read from trusted proxies.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "none", "x-not-in-this-version" = "remove it; X-Forwarded-For of trusted_proxies is understood"))]
+    pub(crate) proxy_protocol: Later,
+    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are believed. The client is the
+    /// rightmost address that is not in them.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
+    pub(crate) trusted_proxies: Vec<String>,
+    /// Most bytes of request line and headers. More is answered with 431.
+    #[serde(default = "Listener::max_header_size")]
+    #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
+    pub(crate) max_header_size: Size,
+    /// Most bytes of a request's body. More is answered with 413. null = no limit.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["8MiB"]))]
+    pub(crate) max_body_size: Option<Size>,
+    /// Timeouts towards clients.
+    #[serde(default)]
+    pub(crate) timeouts: ListenerTimeouts,
+    /// TLS on this listener.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; TLS can end at a proxy before this one, named in trusted_proxies"))]
+    pub(crate) tls: Later,
+}
+
+impl Listener {
+    pub(crate) fn protocols() -> Vec<ListenerProtocol> {
+        vec![ListenerProtocol::Http1, ListenerProtocol::H2c]
+    }
+
+    pub(crate) const fn max_header_size() -> Size {
+        Size(64 * 1024)
+    }
+}
+
+/// Protocol of a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum ListenerProtocol {
+    /// HTTP/1.1, with WebSocket.
+    Http1,
+    /// HTTP/2 without TLS (prior knowledge).
+    H2c,
+}
+
+/// Timeouts towards clients.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct ListenerTimeouts {
+    /// To the end of a request's headers.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
+    pub(crate) request_header: Span,
+    /// Between two reads of a request's body.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
+    pub(crate) request_body: Span,
+    /// How long an idle connection is kept for the next request.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "24h"))]
+    pub(crate) keepalive: Span,
+    /// How long one write to the client may block.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
+    pub(crate) write: Span,
+}
+
+impl Default for ListenerTimeouts {
+    fn default() -> Self {
+        Self {
+            request_header: Span::seconds(10),
+            request_body: Span::seconds(60),
+            keepalive: Span::seconds(75),
+            write: Span::seconds(60),
+        }
+    }
+}
+
+/// Probes and metrics for this machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// A loopback address with port, or `unix:/path`.
+    pub(crate) address: String,
+    /// Who may use the API.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = [], "x-not-in-this-version" = "remove it; the admin door of this version is for this machine only"))]
+    pub(crate) tokens: Later,
+    /// `Host` names that are answered, without port. Another gets 421, so that no web page reaches the door by DNS
+    /// rebinding.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Where server states set at run time are kept.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; states are set in this file: pools.NAME.servers[].state"))]
+    pub(crate) state_file: Later,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self {
+            address: "127.0.0.1:9900".to_owned(),
+            tokens: Later,
+            allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec(),
+            state_file: Later,
+        }
+    }
+}
+
+impl Admin {
+    #[expect(clippy::unnecessary_wraps, reason = "the default of a key that may be null")]
+    pub(crate) fn standard() -> Option<Self> {
+        Some(Self::default())
+    }
+}
+
+/// A door of its own for Prometheus.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Metrics {
+    /// `IP:port`, `[IPv6]:port` or `unix:/path`.
+    #[schemars(extend("examples" = ["0.0.0.0:9901"]))]
+    pub(crate) address: String,
+    /// Path of the metrics, beginning with `/`.
+    #[serde(default = "Metrics::path")]
+    pub(crate) path: String,
+}
+
+impl Metrics {
+    pub(crate) fn path() -> String {
+        "/metrics".to_owned()
+    }
+}

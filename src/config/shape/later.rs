@@ -1,0 +1,133 @@
+//! Keys of features that are not in this version: known, so that a typo near them gets a good hint, and taken only
+//! with a value that switches them off. A key that was silently ignored would be a promise broken.
+
+use std::borrow::Cow;
+
+use schemars::JsonSchema;
+use schemars::Schema;
+use schemars::SchemaGenerator;
+use schemars::json_schema;
+use serde::Deserialize;
+use serde::Deserializer;
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
+/// Help for everything that belongs to a remote store.
+pub(crate) const NO_REMOTE: &str = "remove it; the store of this version is the table in this process";
+
+/// The value of such a key: checked against the schema, then dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct Later;
+
+impl Later {
+    /// Such keys are never written.
+    #[expect(clippy::trivially_copy_pass_by_ref, clippy::unused_self, reason = "the signature that serde asks for")]
+    pub(crate) fn always(&self) -> bool {
+        true
+    }
+
+    /// Nor are the mappings that hold nothing else.
+    pub(crate) fn unwritten<T>(_: &T) -> bool {
+        true
+    }
+}
+
+impl<'de> Deserialize<'de> for Later {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+impl JsonSchema for Later {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Later".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({})
+    }
+}
+
+/// A mapping of such keys, each with its default and what to write instead.
+macro_rules! later {
+    ($(#[doc = $doc:literal] $name:ident, $help:expr => { $(#[doc = $key_doc:literal] $key:ident = $default:expr,)* })*) => {$(
+        #[doc = $doc]
+        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+        #[serde(default, deny_unknown_fields)]
+        #[schemars(inline)]
+        pub(crate) struct $name {
+            $(
+                #[doc = $key_doc]
+                #[serde(skip_serializing_if = "Later::always")]
+                #[schemars(extend("default" = $default, "x-not-in-this-version" = $help))]
+                $key: Later,
+            )*
+        }
+    )*};
+}
+
+later! {
+    /// Where the table is kept over a restart.
+    Snapshot, "remove it; a session with a token is restored by its token after a restart" => {
+        /// File of the snapshot. null = none.
+        path = null,
+        /// How often it is written.
+        interval = "30s",
+    }
+    /// Redis or Valkey.
+    Redis, NO_REMOTE => {
+        /// Servers.
+        urls = ["redis://127.0.0.1:6379"],
+        /// standalone, sentinel or cluster.
+        mode = "standalone",
+        /// Name of the master at the sentinels.
+        master_name = null,
+        /// What all keys begin with.
+        key_prefix = "homing",
+    }
+    /// memcached.
+    Memcached, NO_REMOTE => {
+        /// Servers.
+        servers = ["127.0.0.1:11211"],
+        /// What all keys begin with.
+        key_prefix = "homing",
+    }
+    /// Hazelcast.
+    Hazelcast, NO_REMOTE => {
+        /// Members.
+        members = ["127.0.0.1:5701"],
+        /// Map.
+        map = "homing",
+    }
+    /// Apache Ignite.
+    Ignite, NO_REMOTE => {
+        /// Nodes.
+        addresses = ["127.0.0.1:10800"],
+        /// Cache.
+        cache = "homing",
+        /// User.
+        username = null,
+        /// Password.
+        password = null,
+    }
+    /// How many requests a server takes at once.
+    Limits, "remove it; limits are not in this version" => {
+        /// Most requests in flight on one server.
+        max_requests_per_server = null,
+        /// How long a bound session waits for its server.
+        queue_timeout = "1s",
+    }
+    /// Session data that follows a session to its next server.
+    Handoff, "remove it; handoff of session data is not in this version" => {
+        /// Whether servers may hand over data.
+        enabled = false,
+        /// Header that carries it.
+        header = "Homing-Session-Data",
+        /// Most data.
+        max_size = "4KiB",
+    }
+}

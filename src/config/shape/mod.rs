@@ -1,0 +1,283 @@
+//! The shape of the file: every key with its type, default and range. The doc comments are the manual.
+//!
+//! These types become the JSON Schema (`homing config schema`), the schema is what a file is checked against, and
+//! `docs/configuration.md` is written from it: one source of truth. Extensions of the schema used here:
+//! `x-restart` (a reload does not change it), `x-secret` (never shown), `x-not-in-this-version` (known, but only
+//! its "off" values are taken; the text says what to write instead), `x-later` (words of later versions),
+//! `x-minimum` and `x-maximum` (of durations and sizes).
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+mod doors;
+mod later;
+mod persistence;
+mod pool;
+
+pub(crate) use doors::{Admin, Listener, ListenerProtocol, ListenerTimeouts, Metrics};
+pub(crate) use later::{Later, Limits};
+pub(crate) use persistence::{
+    Cookie, Issue, Lifetime, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure, Source, TokenCookie,
+};
+pub(crate) use pool::{
+    Balance, Connection, HealthCheck, HealthCheckType, Match, Pool, Protocol, Retries, RetryOn, Route, Server,
+    ServerState,
+};
+
+use super::units::Span;
+
+/// The configuration of homing. Durations have a unit: 250ms, 30s, 5m, 8h, 1h30m. Sizes too: 512B, 64KiB, 8MiB. In any
+/// value, `${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `${file:/path}` are replaced; `$${` is a literal `${`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "homing")]
+pub(crate) struct Root {
+    /// Version of this format. Always 1.
+    #[schemars(extend("const" = 1, "examples" = [1]))]
+    pub(crate) version: u32,
+    /// Process-wide settings. They take effect at a restart; a reload that changes one says so and keeps the old value.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true))]
+    pub(crate) proxy: Proxy,
+    /// Where clients connect. A listener that is added or removed takes effect at a restart.
+    #[schemars(length(min = 1))]
+    pub(crate) listeners: Vec<Listener>,
+    /// Which pool serves which request. Of several routes that match, an exact host goes before any host, then the
+    /// longest path prefix decides. A single pool needs no routes: it takes every request.
+    #[serde(default)]
+    pub(crate) routes: Vec<Route>,
+    /// Groups of servers that run the same application, by name.
+    #[schemars(extend("minProperties" = 1, "x-key" = "NAME"))]
+    pub(crate) pools: BTreeMap<String, Pool>,
+    /// Keys that seal session tokens: the first seals, all open. To rotate, put a new key first and keep the old one
+    /// until `absolute_timeout` has passed. Without keys one is made at start: sessions then end with the process, and
+    /// two proxies do not honour each other's tokens.
+    #[serde(default)]
+    pub(crate) keys: Vec<Key>,
+    /// Where bindings of sessions to servers live.
+    #[serde(default)]
+    pub(crate) store: Store,
+    /// Probes and metrics for this machine. null = none.
+    #[serde(default = "Admin::standard")]
+    #[schemars(extend("x-restart" = true))]
+    pub(crate) admin: Option<Admin>,
+    /// A door of its own for Prometheus, on any address. null = none.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true, "examples" = [{"address": "0.0.0.0:9901", "path": "/metrics"}]))]
+    pub(crate) metrics: Option<Metrics>,
+    /// Log and access log.
+    #[serde(default)]
+    #[schemars(extend("x-restart" = true))]
+    pub(crate) log: Log,
+    /// Distributed tracing.
+    #[serde(default)]
+    pub(crate) tracing: Tracing,
+}
+
+/// Process-wide settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Proxy {
+    /// Worker threads. auto = the CPUs that this process may use.
+    pub(crate) threads: Threads,
+    /// This proxy's name in logs and metrics. Absent: the variable HOSTNAME, or else `edge`.
+    #[schemars(extend("examples" = ["edge-1"]))]
+    pub(crate) node: Option<String>,
+    /// File that the process id is written to.
+    #[schemars(extend("examples" = ["/run/homing/homing.pid"]))]
+    pub(crate) pid_file: Option<String>,
+    /// Socket over which a new process takes the listeners of an old one.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; a reload needs no new process"))]
+    pub(crate) upgrade_socket: Later,
+    /// How long requests in flight may finish after a stop. The stop ends early when none is left.
+    #[schemars(extend("x-maximum" = "24h"))]
+    pub(crate) shutdown_grace: Span,
+    /// Idle connections to servers kept open, per worker thread.
+    #[schemars(range(min = 0, max = 100_000))]
+    pub(crate) upstream_idle_connections: usize,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            threads: Threads::Auto(Auto::Auto),
+            node: None,
+            pid_file: None,
+            upgrade_socket: Later,
+            shutdown_grace: Span::seconds(30),
+            upstream_idle_connections: 128,
+        }
+    }
+}
+
+/// Worker threads: `auto` or a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+#[schemars(inline)]
+pub(crate) enum Threads {
+    /// As many as this process may use CPUs.
+    Auto(Auto),
+    /// So many.
+    Count(#[schemars(range(min = 1, max = 1024))] usize),
+}
+
+/// The word `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Auto {
+    /// Decided by homing.
+    Auto,
+}
+
+/// A sealing key. `homing keys generate` prints one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Key {
+    /// Its name: letters, digits, `_`, `.`, `-`, at most 64. Unique.
+    #[schemars(extend("examples" = ["k1"]))]
+    pub(crate) id: String,
+    /// The secret, at least 16 characters. Better not written here: `"${file:/run/secrets/k1}"` or `"${HOMING_K1}"`.
+    #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/homing-k1}"]))]
+    pub(crate) secret: String,
+}
+
+/// Where bindings of sessions to servers live.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// Kind of store.
+    #[schemars(extend("x-later" = ["redis", "memcached", "hazelcast", "ignite"]))]
+    pub(crate) r#type: StoreType,
+    /// Most sessions in the table of this process. When it is full the longest idle one makes room; a session with a
+    /// token loses nothing by that.
+    #[schemars(range(min = 1, max = 1_000_000_000), extend("x-restart" = true))]
+    pub(crate) max_sessions: usize,
+    /// Where the table is kept over a restart.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) snapshot: later::Snapshot,
+    /// What to do while a remote store is out of reach.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "fallback", "x-not-in-this-version" = later::NO_REMOTE))]
+    pub(crate) on_error: Later,
+    /// How long a request waits for a remote store.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "50ms", "x-not-in-this-version" = later::NO_REMOTE))]
+    pub(crate) timeout: Later,
+    /// How long the near copy of a remote store's entry is trusted.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "10s", "x-not-in-this-version" = later::NO_REMOTE))]
+    pub(crate) near_ttl: Later,
+    /// Redis or Valkey.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) redis: later::Redis,
+    /// memcached.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) memcached: later::Memcached,
+    /// Hazelcast.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) hazelcast: later::Hazelcast,
+    /// Apache Ignite.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) ignite: later::Ignite,
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            r#type: StoreType::Memory,
+            max_sessions: 1_000_000,
+            snapshot: later::Snapshot::default(),
+            on_error: Later,
+            timeout: Later,
+            near_ttl: Later,
+            redis: later::Redis::default(),
+            memcached: later::Memcached::default(),
+            hazelcast: later::Hazelcast::default(),
+            ignite: later::Ignite::default(),
+        }
+    }
+}
+
+/// Kind of store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum StoreType {
+    /// A table in this process.
+    Memory,
+}
+
+/// Log and access log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// Least severe level that is written.
+    pub(crate) level: LogLevel,
+    /// Form of the log on standard error.
+    pub(crate) format: LogFormat,
+    /// Access log: `none`, `stdout` or the absolute path of a file. One JSON object a line; USR1 reopens the file.
+    #[schemars(extend("examples" = ["/var/log/homing/access.log"]))]
+    pub(crate) access: String,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text, access: "none".to_owned() }
+    }
+}
+
+/// Severity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum LogLevel {
+    /// Something failed.
+    Error,
+    /// Something needs a look.
+    Warn,
+    /// What changed.
+    Info,
+    /// Why.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Distributed tracing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tracing {
+    /// Trace headers of requests.
+    pub(crate) propagate: Propagate,
+}
+
+impl Default for Tracing {
+    fn default() -> Self {
+        Self { propagate: Propagate::W3c }
+    }
+}
+
+/// Trace headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Propagate {
+    /// `traceparent` and `tracestate` are passed on.
+    W3c,
+}

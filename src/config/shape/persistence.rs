@@ -1,0 +1,269 @@
+//! The shape of persistence: how sessions stay on their servers.
+
+use schemars::JsonSchema;
+use schemars::json_schema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::super::units::Span;
+use super::Later;
+use super::later::Handoff;
+
+/// How the sessions of a pool stay on their servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Persistence {
+    /// Where sessions are named, tried in this order: the first that names a live session decides.
+    #[schemars(length(min = 1))]
+    pub(crate) sources: Vec<Source>,
+    /// What a client with no session is given.
+    #[schemars(extend("x-later" = ["query", "header"]))]
+    pub(crate) issue: Issue,
+    /// A session ends when its client stays away this long. At most `absolute_timeout`.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
+    pub(crate) idle_timeout: Span,
+    /// A session ends this long after its start, whatever its client does. With `lifetime: permanent` at most 400d,
+    /// the longest that browsers keep a cookie.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
+    pub(crate) absolute_timeout: Span,
+    /// What to do when the server of a session cannot serve.
+    pub(crate) on_server_down: OnServerDown,
+    /// Wait this long for the server to come back before doing so.
+    #[schemars(extend("x-maximum" = "5m"))]
+    pub(crate) hold: Span,
+    /// Status of a refusal. 404 for clients that start anew on it.
+    #[schemars(range(min = 400, max = 599))]
+    pub(crate) refuse_status: u16,
+    /// What to do with the sessions of a server in drain.
+    pub(crate) on_server_drain: OnServerDrain,
+    /// What to do with a token that does not open.
+    pub(crate) on_forged: OnForged,
+    /// How parallel first requests of one client land on one server.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "none", "x-not-in-this-version" = "remove it, or write none"))]
+    pub(crate) new_session_hint: Later,
+    /// The cookie that carries the token.
+    pub(crate) cookie: Cookie,
+    /// Session data that follows a session to its next server.
+    #[serde(skip_serializing_if = "Later::unwritten")]
+    pub(crate) handoff: Handoff,
+}
+
+impl Default for Persistence {
+    fn default() -> Self {
+        Self {
+            sources: vec![Source { cookie: Some(TokenCookie {}), ..Source::default() }],
+            issue: Issue::Cookie,
+            idle_timeout: Span::seconds(30 * 60),
+            absolute_timeout: Span::seconds(24 * 3600),
+            on_server_down: OnServerDown::Reassign,
+            hold: Span::seconds(0),
+            refuse_status: 503,
+            on_server_drain: OnServerDrain::Keep,
+            on_forged: OnForged::Ignore,
+            new_session_hint: Later,
+            cookie: Cookie::default(),
+            handoff: Handoff::default(),
+        }
+    }
+}
+
+/// Where a session is named: exactly one key.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub(crate) struct Source {
+    /// The sealed token in the pool's cookie.
+    #[schemars(with = "TokenCookie", extend("examples" = [{}]))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cookie: Option<TokenCookie>,
+    /// The sealed token in the URL.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
+    pub(crate) query: Later,
+    /// The sealed token in a header.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
+    pub(crate) header: Later,
+    /// The application's own session id.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
+    pub(crate) learn: Later,
+    /// The server's route in the application's own session id.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
+    pub(crate) route: Later,
+    /// The client's address.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
+    pub(crate) client_ip: Later,
+}
+
+const ONLY_COOKIE: &str = "write \"cookie: {}\"; for affinity without a session, balance: hash with hash_on";
+
+/// The sealed token in the pool's cookie: nothing to set here, see `cookie` below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub(crate) struct TokenCookie {}
+
+/// What a client with no session is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Issue {
+    /// A sealed token in a cookie.
+    Cookie,
+    /// Nothing.
+    None,
+}
+
+/// What to do when the server of a session cannot serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum OnServerDown {
+    /// Move the session to another server, for good.
+    Reassign,
+    /// Serve it elsewhere until its server is back.
+    Borrow,
+    /// Answer with `refuse_status`.
+    Refuse,
+}
+
+/// What to do with the sessions of a server in drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum OnServerDrain {
+    /// They stay until they end.
+    Keep,
+    /// They move with their next request.
+    Reassign,
+}
+
+/// What to do with a token that does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum OnForged {
+    /// The client is new.
+    Ignore,
+    /// Answer with 400.
+    Refuse,
+}
+
+/// The cookie that carries the token.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cookie {
+    /// Name: letters, digits and ``!#$%&'*+-.^_`|~``. `__Host-` needs `path: /`, no domain and not `secure: false`;
+    /// `__Secure-` needs not `secure: false`.
+    #[schemars(extend("examples" = ["__Host-session"]))]
+    pub(crate) name: String,
+    /// `Path`, beginning with `/`.
+    pub(crate) path: String,
+    /// `Domain`. null = the host of the request only.
+    #[schemars(extend("examples" = ["example.org"]))]
+    pub(crate) domain: Option<String>,
+    /// `Secure`. auto = as the client came, here or at a trusted proxy before us. `same_site: none`, `partitioned: true`
+    /// and the names `__Host-…` and `__Secure-…` turn auto into true, because browsers would drop the cookie.
+    pub(crate) secure: Secure,
+    /// `HttpOnly`: scripts cannot read the cookie.
+    pub(crate) http_only: bool,
+    /// `SameSite`.
+    pub(crate) same_site: SameSite,
+    /// `Partitioned`: one cookie for each site that embeds this one.
+    pub(crate) partitioned: bool,
+    /// How long browsers keep it.
+    pub(crate) lifetime: Lifetime,
+    /// The application never sees the cookie.
+    pub(crate) hide_from_server: bool,
+    /// `Cache-Control` added to answers that set the cookie, so that no shared cache keeps it. null = leave alone.
+    pub(crate) cache_control: Option<String>,
+}
+
+impl Default for Cookie {
+    fn default() -> Self {
+        Self {
+            name: "SESSIONID".to_owned(),
+            path: "/".to_owned(),
+            domain: None,
+            secure: Secure::Auto,
+            http_only: true,
+            same_site: SameSite::Lax,
+            partitioned: false,
+            lifetime: Lifetime::Session,
+            hide_from_server: true,
+            cache_control: Some("private".to_owned()),
+        }
+    }
+}
+
+/// When the cookie is `Secure`: `true`, `false` or `auto`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Secure {
+    /// Always or never.
+    Fixed(bool),
+    /// As the client came.
+    #[serde(with = "auto")]
+    Auto,
+}
+
+/// The word `auto` for a unit variant among booleans.
+mod auto {
+    use serde::Deserialize;
+    use serde::Deserializer;
+    use serde::Serializer;
+    use serde::de::Error;
+
+    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("auto")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "auto" => Ok(()),
+            _ => Err(D::Error::custom("not auto")),
+        }
+    }
+}
+
+impl JsonSchema for Secure {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Secure".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        json_schema!({ "enum": [true, false, "auto"] })
+    }
+}
+
+/// `SameSite`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum SameSite {
+    /// Sent with requests from this site only.
+    Strict,
+    /// Sent with top-level navigation from other sites too.
+    Lax,
+    /// Sent always; needs `Secure`.
+    None,
+}
+
+/// How long browsers keep the cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Lifetime {
+    /// Until the browser closes.
+    Session,
+    /// `Max-Age` and `Expires` of `absolute_timeout`.
+    Permanent,
+}

@@ -1,0 +1,311 @@
+//! The shape of routes and pools.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::super::units::Span;
+use super::Later;
+use super::Persistence;
+use super::later::Limits;
+
+/// Sends requests to a pool.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// Its name in logs: letters, digits, `_`, `.`, `-`, at most 64. Unique.
+    #[schemars(extend("examples" = ["shop"]))]
+    pub(crate) name: String,
+    /// Which requests. Absent: all.
+    #[serde(default)]
+    pub(crate) r#match: Match,
+    /// The pool that serves them.
+    #[schemars(extend("examples" = ["shop"]))]
+    pub(crate) pool: String,
+    /// Several pools with weights.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "name one pool: pool: NAME"))]
+    pub(crate) split: Later,
+}
+
+/// Which requests a route takes: all conditions hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Match {
+    /// Host names, without port. Empty: any host. Wildcards are not in this version.
+    #[schemars(extend("uniqueItems" = true, "examples" = [["shop.example.org"]]))]
+    pub(crate) hosts: Vec<String>,
+    /// Path prefix by whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. A slash at the end makes
+    /// no difference.
+    #[schemars(extend("examples" = ["/shop"]))]
+    pub(crate) path_prefix: String,
+    /// Request headers.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = {}, "x-not-in-this-version" = "remove it; hosts and path_prefix are understood"))]
+    pub(crate) headers: Later,
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self { hosts: Vec::new(), path_prefix: "/".to_owned(), headers: Later }
+    }
+}
+
+/// A group of servers that run the same application.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pool {
+    /// How new sessions are spread over the servers.
+    #[serde(default = "Pool::balance")]
+    pub(crate) balance: Balance,
+    /// What `balance: hash` hashes: `client_ip`, `uri`, `header:NAME`, `cookie:NAME` or `query:NAME`.
+    #[serde(default = "Pool::hash_on")]
+    #[schemars(extend("examples" = ["header:X-Tenant"]))]
+    pub(crate) hash_on: String,
+    /// The servers.
+    #[schemars(length(min = 1))]
+    pub(crate) servers: Vec<Server>,
+    /// Connections to the servers.
+    #[serde(default)]
+    pub(crate) connection: Connection,
+    /// Active checks. null = none: servers count as up.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
+    pub(crate) health_check: Option<HealthCheck>,
+    /// Servers that fail real requests are left out for a while.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; health_check finds servers that are down"))]
+    pub(crate) circuit_breaker: Later,
+    /// What may be tried again on another server.
+    #[serde(default)]
+    pub(crate) retries: Retries,
+    /// How many requests a server takes at once.
+    #[serde(default, skip_serializing_if = "Later::unwritten")]
+    pub(crate) limits: Limits,
+    /// New sessions ramp up over this time after a server comes back.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]
+    pub(crate) slow_start: Later,
+    /// After it, sessions still bound to a draining server are moved.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; state: maint moves the sessions that are left"))]
+    pub(crate) drain_deadline: Later,
+    /// Idle sessions leave crowded servers for new ones.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it"))]
+    pub(crate) rebalance: Later,
+    /// How sessions stay on their servers. null or absent = none: every request is balanced afresh. `{}` = a sealed
+    /// cookie, with all defaults.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) persistence: Option<Persistence>,
+}
+
+impl Pool {
+    pub(crate) const fn balance() -> Balance {
+        Balance::RoundRobin
+    }
+
+    pub(crate) fn hash_on() -> String {
+        "client_ip".to_owned()
+    }
+}
+
+/// How new sessions are spread over servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Balance {
+    /// One after the other, by weight.
+    RoundRobin,
+    /// At random, by weight.
+    Random,
+    /// The server with the fewest requests in flight for its weight.
+    LeastRequests,
+    /// The consistent hash of `hash_on`.
+    Hash,
+}
+
+/// An application server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Server {
+    /// The identity that tokens, metrics and logs speak in: letters, digits, `_`, `.`, `-`, at most 64. Unique in its
+    /// pool. A server may change its address and keep its sessions, but not its name.
+    #[schemars(extend("examples" = ["a"]))]
+    pub(crate) name: String,
+    /// `IP:port`, `[IPv6]:port`, `name:port` (resolved again when it changes) or `unix:/path`.
+    #[schemars(extend("examples" = ["10.0.0.11:8080", "app-1.internal:8080", "unix:/run/app.sock"]))]
+    pub(crate) address: String,
+    /// Share of new sessions. 0 = takes no new session; bound ones stay.
+    #[serde(default = "Server::weight")]
+    pub(crate) weight: u16,
+    /// What the operator wants of it.
+    #[serde(default = "Server::state")]
+    pub(crate) state: ServerState,
+    /// The mark that the server's application puts into its own session ids.
+    #[serde(default, skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; sessions are named by the sealed cookie"))]
+    pub(crate) route: Later,
+    /// Takes new sessions only while no other server can.
+    #[serde(default)]
+    pub(crate) backup: bool,
+}
+
+impl Server {
+    pub(crate) const fn weight() -> u16 {
+        1
+    }
+
+    pub(crate) const fn state() -> ServerState {
+        ServerState::Ready
+    }
+}
+
+/// What the operator wants of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum ServerState {
+    /// Takes everybody.
+    Ready,
+    /// Takes bound sessions only.
+    Drain,
+    /// Takes nobody.
+    Maint,
+}
+
+/// Connections to the servers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Connection {
+    /// TLS to the servers.
+    #[serde(skip_serializing_if = "Later::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; connections to servers are not encrypted"))]
+    pub(crate) tls: Later,
+    /// What is spoken to the servers.
+    pub(crate) protocol: Protocol,
+    /// To establish a connection.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
+    pub(crate) connect_timeout: Span,
+    /// Between two reads from a server. WebSocket and event streams need it longer than their longest silence.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30d"))]
+    pub(crate) read_timeout: Span,
+    /// For one write to a server.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30d"))]
+    pub(crate) write_timeout: Span,
+    /// How long an idle connection is kept. Shorter than the server keeps it. 0s = connections are not used again.
+    #[schemars(extend("x-maximum" = "24h"))]
+    pub(crate) idle_timeout: Span,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self {
+            tls: Later,
+            protocol: Protocol::Http1,
+            connect_timeout: Span::seconds(2),
+            read_timeout: Span::seconds(60),
+            write_timeout: Span::seconds(60),
+            idle_timeout: Span::seconds(30),
+        }
+    }
+}
+
+/// What is spoken to the servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Protocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 without TLS (prior knowledge).
+    H2,
+}
+
+/// Active checks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct HealthCheck {
+    /// What is asked.
+    pub(crate) r#type: HealthCheckType,
+    /// Path and query of the request, with `type: http`.
+    #[schemars(extend("examples" = ["/healthz"]))]
+    pub(crate) path: String,
+    /// Statuses that mean: well.
+    #[schemars(length(min = 1), inner(range(min = 100, max = 599)), extend("uniqueItems" = true))]
+    pub(crate) expect_status: Vec<u16>,
+    /// Statuses that mean: alive, but wants no new sessions.
+    #[schemars(inner(range(min = 100, max = 599)), extend("uniqueItems" = true, "examples" = [[404]]))]
+    pub(crate) drain_status: Vec<u16>,
+    /// Between two checks of a server, with 10 % jitter.
+    #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "24h"))]
+    pub(crate) interval: Span,
+    /// For one check. At most `interval`.
+    #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
+    pub(crate) timeout: Span,
+    /// Successes in a row that bring a server up.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) rise: u32,
+    /// Failures in a row that take a server down.
+    #[schemars(range(min = 1, max = 1000))]
+    pub(crate) fall: u32,
+}
+
+impl Default for HealthCheck {
+    fn default() -> Self {
+        Self {
+            r#type: HealthCheckType::Http,
+            path: "/healthz".to_owned(),
+            expect_status: vec![200],
+            drain_status: Vec::new(),
+            interval: Span::seconds(5),
+            timeout: Span::seconds(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+/// What a health check asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum HealthCheckType {
+    /// `GET` of `path`.
+    Http,
+    /// A connection is established.
+    Tcp,
+}
+
+/// What may be tried again on another server.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Retries {
+    /// Tries after the first.
+    #[schemars(range(min = 0, max = 10))]
+    pub(crate) attempts: u32,
+    /// When to try again.
+    #[schemars(extend("uniqueItems" = true))]
+    pub(crate) retry_on: Vec<RetryOn>,
+    /// Most retries after a connection was made, in percent of requests, so that a failing pool is not flooded.
+    #[schemars(range(min = 0, max = 100))]
+    pub(crate) budget_percent: u32,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { attempts: 2, retry_on: vec![RetryOn::ConnectFailure, RetryOn::ResetBeforeResponse], budget_percent: 20 }
+    }
+}
+
+/// When to try again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum RetryOn {
+    /// No connection came about: nothing was sent, so any method may go elsewhere.
+    ConnectFailure,
+    /// The connection broke before the answer began: idempotent methods only.
+    ResetBeforeResponse,
+}

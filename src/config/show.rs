@@ -1,0 +1,318 @@
+//! The effective configuration, written as a file again, and its hash.
+
+use std::fmt::Write;
+
+use serde_yaml::Value;
+
+use super::Config;
+use super::pools::{
+    Balance, Cookie, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool, Probe, Route,
+    SameSite, Secure, Server, ServerState, UpstreamProtocol,
+};
+use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
+use super::shape;
+use super::units::Size;
+use super::units::Span;
+
+/// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
+/// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, never as itself.
+pub fn show(config: &Config) -> String {
+    let value = value(config, |_, id| placeholder(id));
+    serde_yaml::to_string(&value).unwrap_or_default()
+}
+
+/// SHA-256 of the effective configuration, with the secrets by their own hashes, first 16 hexadecimal characters.
+pub(crate) fn hash(config: &Config) -> String {
+    let value = value(config, |secret, _| digest(secret.as_bytes()));
+    // The order of maps is that of the file for pools and of the shape for all else: the same for the same meaning.
+    let text = serde_yaml::to_string(&value).unwrap_or_default();
+    digest(text.as_bytes()).chars().take(16).collect()
+}
+
+fn digest(bytes: &[u8]) -> String {
+    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().fold(String::new(), |mut out, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn placeholder(id: &str) -> String {
+    let name: String =
+        id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
+    format!("${{HOMING_KEY_{name}}}")
+}
+
+fn value(config: &Config, secret: impl Fn(&str, &str) -> String) -> Value {
+    let mut value = serde_yaml::to_value(root(config)).unwrap_or_default();
+    escape(&mut value);
+    let written = value.get_mut("keys").and_then(Value::as_sequence_mut);
+    for (written, key) in written.into_iter().flatten().zip(&config.keys) {
+        if let Some(map) = written.as_mapping_mut() {
+            map.insert("secret".into(), secret(key.secret.expose(), &key.id).into());
+        }
+    }
+    let pools: serde_yaml::Mapping = config
+        .pools
+        .iter()
+        .filter_map(|pool| {
+            value.get("pools")?.get(&pool.name).map(|written| (Value::from(pool.name.as_str()), written.clone()))
+        })
+        .collect();
+    if let Some(map) = value.as_mapping_mut() {
+        map.insert("pools".into(), Value::Mapping(pools));
+    }
+    value
+}
+
+/// A literal `${` is written `$${`.
+fn escape(value: &mut Value) {
+    match value {
+        Value::String(text) => *text = text.replace("${", "$${"),
+        Value::Sequence(items) => items.iter_mut().for_each(escape),
+        Value::Mapping(map) => map.values_mut().for_each(escape),
+        _ => {}
+    }
+}
+
+fn root(config: &Config) -> shape::Root {
+    let mut root = shape::Root {
+        version: 1,
+        proxy: shape::Proxy {
+            threads: config.proxy.threads.map_or(shape::Threads::Auto(shape::Auto::Auto), shape::Threads::Count),
+            node: Some(config.proxy.node.clone()),
+            pid_file: config.proxy.pid_file.as_ref().map(|path| path.display().to_string()),
+            shutdown_grace: Span(config.proxy.shutdown_grace),
+            upstream_idle_connections: config.proxy.upstream_idle_connections,
+            ..shape::Proxy::default()
+        },
+        listeners: config.listeners.iter().map(listener).collect(),
+        routes: config.routes.iter().map(route).collect(),
+        pools: config.pools.iter().map(|one| (one.name.clone(), pool(one))).collect(),
+        keys: config.keys.iter().map(|key| shape::Key { id: key.id.clone(), secret: String::new() }).collect(),
+        store: shape::Store { max_sessions: config.store.max_sessions, ..shape::Store::default() },
+        admin: None,
+        metrics: None,
+        log: log(&config.log),
+        tracing: shape::Tracing::default(),
+    };
+    root.admin = config.admin.as_ref().map(|admin| shape::Admin {
+        address: admin.address.to_string(),
+        allowed_hosts: admin.allowed_hosts.clone(),
+        ..shape::Admin::default()
+    });
+    root.metrics = config
+        .metrics
+        .as_ref()
+        .map(|door| shape::Metrics { address: door.address.to_string(), path: door.path.clone() });
+    root
+}
+
+fn listener(one: &Listener) -> shape::Listener {
+    let protocols = [(one.http1, shape::ListenerProtocol::Http1), (one.h2c, shape::ListenerProtocol::H2c)];
+    shape::Listener {
+        address: one.address.to_string(),
+        protocols: protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect(),
+        proxy_protocol: shape::Later,
+        trusted_proxies: one.trusted_proxies.iter().map(ToString::to_string).collect(),
+        max_header_size: Size(one.max_header_size as u64),
+        max_body_size: one.max_body_size.map(Size),
+        timeouts: shape::ListenerTimeouts {
+            request_header: Span(one.timeouts.request_header),
+            request_body: Span(one.timeouts.request_body),
+            keepalive: Span(one.timeouts.keepalive),
+            write: Span(one.timeouts.write),
+        },
+        tls: shape::Later,
+    }
+}
+
+fn route(one: &Route) -> shape::Route {
+    shape::Route {
+        name: one.name.clone(),
+        r#match: shape::Match { hosts: one.hosts.clone(), path_prefix: one.path_prefix.clone(), headers: shape::Later },
+        pool: one.pool.clone(),
+        split: shape::Later,
+    }
+}
+
+fn pool(one: &Pool) -> shape::Pool {
+    let retry_on = [
+        (one.retries.on_connect_failure, shape::RetryOn::ConnectFailure),
+        (one.retries.on_reset_before_response, shape::RetryOn::ResetBeforeResponse),
+    ];
+    shape::Pool {
+        balance: match one.balance {
+            Balance::RoundRobin => shape::Balance::RoundRobin,
+            Balance::Random => shape::Balance::Random,
+            Balance::LeastRequests => shape::Balance::LeastRequests,
+            Balance::Hash => shape::Balance::Hash,
+        },
+        hash_on: one.hash_on.to_string(),
+        servers: one.servers.iter().map(server).collect(),
+        connection: shape::Connection {
+            tls: shape::Later,
+            protocol: match one.connection.protocol {
+                UpstreamProtocol::Http1 => shape::Protocol::Http1,
+                UpstreamProtocol::H2 => shape::Protocol::H2,
+            },
+            connect_timeout: Span(one.connection.connect_timeout),
+            read_timeout: Span(one.connection.read_timeout),
+            write_timeout: Span(one.connection.write_timeout),
+            idle_timeout: Span(one.connection.idle_timeout),
+        },
+        health_check: one.health_check.as_ref().map(health_check),
+        circuit_breaker: shape::Later,
+        retries: shape::Retries {
+            attempts: one.retries.attempts,
+            retry_on: retry_on.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect(),
+            budget_percent: one.retries.budget_percent,
+        },
+        limits: shape::Limits::default(),
+        slow_start: shape::Later,
+        drain_deadline: shape::Later,
+        rebalance: shape::Later,
+        persistence: one.persistence.as_ref().map(persistence),
+    }
+}
+
+fn server(one: &Server) -> shape::Server {
+    shape::Server {
+        name: one.name.clone(),
+        address: one.address.to_string(),
+        weight: one.weight,
+        state: match one.state {
+            ServerState::Ready => shape::ServerState::Ready,
+            ServerState::Drain => shape::ServerState::Drain,
+            ServerState::Maint => shape::ServerState::Maint,
+        },
+        route: shape::Later,
+        backup: one.backup,
+    }
+}
+
+fn health_check(one: &HealthCheck) -> shape::HealthCheck {
+    let times = shape::HealthCheck {
+        interval: Span(one.interval),
+        timeout: Span(one.timeout),
+        rise: one.rise,
+        fall: one.fall,
+        ..shape::HealthCheck::default()
+    };
+    match &one.probe {
+        Probe::Http { path, expect_status, drain_status } => shape::HealthCheck {
+            path: path.clone(),
+            expect_status: expect_status.clone(),
+            drain_status: drain_status.clone(),
+            ..times
+        },
+        Probe::Tcp => shape::HealthCheck { r#type: shape::HealthCheckType::Tcp, ..times },
+    }
+}
+
+fn persistence(one: &Persistence) -> shape::Persistence {
+    let source = shape::Source { cookie: Some(shape::TokenCookie {}), ..shape::Source::default() };
+    shape::Persistence {
+        sources: one.sources.iter().map(|_| source.clone()).collect(),
+        issue: match one.issue {
+            Issue::Cookie => shape::Issue::Cookie,
+            Issue::None => shape::Issue::None,
+        },
+        idle_timeout: Span(one.idle_timeout),
+        absolute_timeout: Span(one.absolute_timeout),
+        on_server_down: match one.on_server_down {
+            OnServerDown::Reassign => shape::OnServerDown::Reassign,
+            OnServerDown::Borrow => shape::OnServerDown::Borrow,
+            OnServerDown::Refuse => shape::OnServerDown::Refuse,
+        },
+        hold: Span(one.hold),
+        refuse_status: one.refuse_status,
+        on_server_drain: match one.on_server_drain {
+            OnServerDrain::Keep => shape::OnServerDrain::Keep,
+            OnServerDrain::Reassign => shape::OnServerDrain::Reassign,
+        },
+        on_forged: match one.on_forged {
+            OnForged::Ignore => shape::OnForged::Ignore,
+            OnForged::Refuse => shape::OnForged::Refuse,
+        },
+        cookie: cookie(&one.cookie),
+        ..shape::Persistence::default()
+    }
+}
+
+fn cookie(one: &Cookie) -> shape::Cookie {
+    shape::Cookie {
+        name: one.name.clone(),
+        path: one.path.clone(),
+        domain: one.domain.clone(),
+        secure: match one.secure {
+            Secure::Always => shape::Secure::Fixed(true),
+            Secure::Never => shape::Secure::Fixed(false),
+            Secure::Auto => shape::Secure::Auto,
+        },
+        http_only: one.http_only,
+        same_site: match one.same_site {
+            SameSite::Strict => shape::SameSite::Strict,
+            SameSite::Lax => shape::SameSite::Lax,
+            SameSite::None => shape::SameSite::None,
+        },
+        partitioned: one.partitioned,
+        lifetime: if one.permanent { shape::Lifetime::Permanent } else { shape::Lifetime::Session },
+        hide_from_server: one.hide_from_server,
+        cache_control: one.cache_control.clone(),
+    }
+}
+
+fn log(one: &Log) -> shape::Log {
+    shape::Log {
+        level: match one.level {
+            LogLevel::Error => shape::LogLevel::Error,
+            LogLevel::Warn => shape::LogLevel::Warn,
+            LogLevel::Info => shape::LogLevel::Info,
+            LogLevel::Debug => shape::LogLevel::Debug,
+            LogLevel::Trace => shape::LogLevel::Trace,
+        },
+        format: match one.format {
+            LogFormat::Text => shape::LogFormat::Text,
+            LogFormat::Json => shape::LogFormat::Json,
+        },
+        access: match &one.access {
+            AccessLog::None => "none".to_owned(),
+            AccessLog::Stdout => "stdout".to_owned(),
+            AccessLog::File(path) => path.display().to_string(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::{Fake, parse};
+
+    const FILE: &str = "version: 1\nlisteners: [{ address: '127.0.0.1:8080' }]\npools:\n  z: { servers: [{ name: a, address: 'app:1' }] }\n  \
+         b: { servers: [{ name: a, address: 'app:1' }], persistence: { cookie: { cache_control: 'x-$${y}' } } }\n\
+         routes: [{ name: r, pool: z }, { name: s, match: { path_prefix: /b }, pool: b }]\n\
+         keys: [{ id: k-1, secret: '0123456789abcdef' }]\nadmin: null\n";
+
+    #[test]
+    fn what_is_shown_loads_again_and_holds_no_secret() {
+        let config = parse(FILE).unwrap().config;
+        let shown = show(&config);
+        assert!(!shown.contains("0123456789abcdef"), "{shown}");
+        assert!(shown.contains("secret: ${HOMING_KEY_K_1}"), "{shown}");
+        let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef")]);
+        let again =
+            Config::parse("shown.yaml", &shown, &environment).unwrap_or_else(|problems| panic!("{problems}\n{shown}"));
+        assert_eq!(again.config, config);
+    }
+
+    #[test]
+    fn the_hash_changes_with_meaning_only() {
+        let hash = |text: &str| parse(text).unwrap().config.hash;
+        let plain = hash(FILE);
+        assert_eq!(plain.len(), 16);
+        assert_eq!(plain, hash(&format!("# a comment\n{FILE}store: {{ max_sessions: 1000000 }}\n")));
+        assert_ne!(plain, hash(&FILE.replace("0123456789abcdef", "0123456789abcdeg")));
+        assert_ne!(plain, hash(&FILE.replace("name: a", "name: c")));
+    }
+}

@@ -1,0 +1,302 @@
+//! The text of the file, for showing one line of it: secrets masked, tabs expanded, long lines cut.
+
+use super::problem::{Finding, Place, Problem, Severity, Snippet};
+use super::tree::{Content, Node};
+
+/// Widest part of a line that is shown, in characters.
+const WIDEST: usize = 120;
+/// How much of a long line is shown before the place.
+const BEFORE: usize = 40;
+const MASK: &str = "********";
+const TAB: &str = "    ";
+
+/// A file and which parts of it must not be shown.
+pub(crate) struct Source<'a> {
+    name: &'a str,
+    lines: Vec<&'a str>,
+    hidden: Vec<Place>,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
+        Self { name, lines: text.lines().collect(), hidden: Vec::new() }
+    }
+
+    /// Learns from the tree, before anything is expanded, which values are literal secrets.
+    pub(crate) fn hide_secrets_of(&mut self, root: &Node) {
+        self.hide(root, false);
+    }
+
+    fn hide(&mut self, node: &Node, secret: bool) {
+        match &node.content {
+            Content::Scalar(scalar) => {
+                if secret && !is_reference(&scalar.text) {
+                    self.hidden.push(node.place);
+                }
+            }
+            Content::List(items) => items.iter().for_each(|item| self.hide(item, secret)),
+            Content::Map(entries) => {
+                for entry in entries {
+                    let plain = matches!(entry.key.as_str(), "id" | "name" | "role");
+                    if secret && !plain && !holds_secrets(&entry.key) {
+                        // A secret in the place of a key.
+                        self.hidden.push(entry.key_place);
+                    }
+                    self.hide(&entry.value, !plain && (secret || holds_secrets(&entry.key)));
+                }
+            }
+        }
+    }
+
+    /// Joins a finding with its place in the text.
+    pub(crate) fn report(&self, severity: Severity, finding: &Finding) -> Problem {
+        let place = finding.place.map(|place| self.inside(place));
+        Problem {
+            severity,
+            message: printable(&finding.message),
+            file: self.name.to_owned(),
+            line: place.map(|place| place.line),
+            column: place.map(|place| place.column),
+            help: finding.help.as_deref().map(printable),
+            snippet: place.and_then(|place| self.snippet(place)),
+        }
+    }
+
+    /// A place at the very end of the input may lie behind the last line: shown at the end of that line.
+    fn inside(&self, place: Place) -> Place {
+        let lines = self.lines.len().max(1);
+        let (line, column) = if place.line > lines { (lines, usize::MAX) } else { (place.line.max(1), place.column) };
+        let length = self.line(line).map_or(0, |text| text.chars().count());
+        Place { line, column: column.clamp(1, length + 1), ..place }
+    }
+
+    fn line(&self, number: usize) -> Option<&'a str> {
+        self.lines.get(number.checked_sub(1)?).copied()
+    }
+
+    fn snippet(&self, place: Place) -> Option<Snippet> {
+        let chars: Vec<char> = self.line(place.line)?.trim_end().chars().collect();
+        let start = place.column - 1;
+        let mut end = start.saturating_add(place.length.max(1)).min(chars.len());
+        // The parser counts blanks after a quoted value to it.
+        while end > start + 1 && chars.get(end - 1).is_some_and(|last| last.is_whitespace()) {
+            end -= 1;
+        }
+        let mut masks = literal_secrets(&chars);
+        masks.extend(self.hidden.iter().filter_map(|hidden| range_in_line(hidden, place.line, &chars)));
+        let shown = Shown::new(&chars, &masks);
+        let indent = shown.columns(start).0;
+        let carets = shown.columns(end.max(start + 1) - 1).1.saturating_sub(indent).max(1);
+        Some(cut(&shown.text, indent, carets))
+    }
+}
+
+/// `${NAME}` and `${file:…}` say where a secret is, not what it is; a default after `:-` says what it is.
+fn is_reference(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with("${")
+        && text.ends_with('}')
+        && text.matches("${").count() == 1
+        && !text.contains(":-")
+        && text.find('}') == Some(text.len() - 1)
+}
+
+/// Misspelled names count too: the problem that is shown may be just that.
+fn holds_secrets(key: &str) -> bool {
+    let key = key.to_lowercase();
+    if key == "secure" {
+        // A key of cookies, two letters away from "secret".
+        return false;
+    }
+    matches!(key.as_str(), "keys" | "tokens")
+        || ["secret", "password"].iter().any(|word| key.contains(word) || strsim::osa_distance(&key, word) <= 2)
+}
+
+fn range_in_line(hidden: &Place, line: usize, chars: &[char]) -> Option<(usize, usize)> {
+    if line < hidden.line || line > hidden.end_line {
+        return None;
+    }
+    let indent = chars.iter().take_while(|c| c.is_whitespace()).count();
+    let start = if line == hidden.line { hidden.column.saturating_sub(1) } else { indent };
+    let end = if line == hidden.end_line { hidden.end_column.saturating_sub(1) } else { chars.len() };
+    let blanks = chars.iter().take(end).rev().take_while(|c| c.is_whitespace()).count();
+    let end = end.min(chars.len()).saturating_sub(blanks);
+    (start < end).then_some((start, end))
+}
+
+/// Values after `secret:` or `password:` and the user part of URLs, by their look: a file with a syntax error has
+/// no tree that would know better.
+fn literal_secrets(chars: &[char]) -> Vec<(usize, usize)> {
+    let line: String = chars.iter().map(char::to_ascii_lowercase).collect();
+    let mut found = Vec::new();
+    for word in ["secret", "password"] {
+        for (at, _) in line.match_indices(word) {
+            let rest = line.get(at + word.len()..).unwrap_or_default();
+            let after_key = rest.trim_start_matches(['"', '\'', ' ']);
+            let Some(value) = after_key.strip_prefix(':') else { continue };
+            let value = value.trim_start();
+            let begin = line.len() - value.len();
+            let in_flow = line.get(..at).is_some_and(|before| before.contains('{'));
+            let length = value_length(value, in_flow);
+            if value.get(..length).is_some_and(|text| !is_reference(text.trim().trim_matches(['"', '\''])))
+                && length > 0
+            {
+                found.push(characters(&line, begin, begin + length));
+            }
+        }
+    }
+    if let Some((begin, end)) = user_part(&line) {
+        found.push(characters(&line, begin, end));
+    }
+    found
+}
+
+fn value_length(value: &str, in_flow: bool) -> usize {
+    let quote = value.chars().next().filter(|first| matches!(first, '"' | '\''));
+    if let Some(quote) = quote {
+        return value.get(1..).and_then(|rest| rest.find(quote)).map_or(value.len(), |end| end + 2);
+    }
+    let end = if in_flow && !value.starts_with("${") { value.find([',', '}']) } else { None };
+    value.get(..end.unwrap_or(value.len())).map_or(0, |value| value.trim_end().len())
+}
+
+fn user_part(line: &str) -> Option<(usize, usize)> {
+    let begin = line.find("://")? + 3;
+    let rest = line.get(begin..)?;
+    let end = rest.find('@')?;
+    rest.get(..end).is_some_and(|user| !user.contains([' ', '"', '/'])).then_some((begin, begin + end))
+}
+
+/// Byte positions to character positions.
+fn characters(line: &str, begin: usize, end: usize) -> (usize, usize) {
+    let count = |to: usize| line.get(..to).map_or(0, |text| text.chars().count());
+    (count(begin), count(end))
+}
+
+/// A line as it is shown, and where each of its characters went: first column, and the one behind its last.
+struct Shown {
+    text: Vec<char>,
+    columns: Vec<(usize, usize)>,
+}
+
+impl Shown {
+    fn new(chars: &[char], masks: &[(usize, usize)]) -> Self {
+        let mut shown = Self { text: Vec::new(), columns: Vec::new() };
+        let mut in_mask = None;
+        for (at, char) in chars.iter().enumerate() {
+            let masked = masks.iter().any(|(begin, end)| (*begin..*end).contains(&at));
+            if let (true, Some(columns)) = (masked, in_mask) {
+                shown.columns.push(columns);
+                continue;
+            }
+            let from = shown.text.len();
+            match char {
+                _ if masked => shown.text.extend(MASK.chars()),
+                '\t' => shown.text.extend(TAB.chars()),
+                char => shown.text.push(printable_char(*char)),
+            }
+            let columns = (from, shown.text.len());
+            shown.columns.push(columns);
+            in_mask = masked.then_some(columns);
+        }
+        shown
+    }
+
+    fn columns(&self, at: usize) -> (usize, usize) {
+        self.columns.get(at).copied().unwrap_or((self.text.len(), self.text.len() + 1))
+    }
+}
+
+fn cut(text: &[char], indent: usize, carets: usize) -> Snippet {
+    if text.len() <= WIDEST {
+        return Snippet { text: text.iter().collect(), indent, carets };
+    }
+    let from = indent.saturating_sub(BEFORE);
+    let mut out: String = text.iter().skip(from).take(WIDEST).collect();
+    let mut new_indent = indent - from;
+    if from > 0 {
+        out.insert(0, '…');
+        new_indent += 1;
+    }
+    if from + WIDEST < text.len() {
+        out.push('…');
+    }
+    let room = out.chars().count().saturating_sub(new_indent).max(1);
+    Snippet { text: out, indent: new_indent, carets: carets.min(room) }
+}
+
+/// A file may hold escape sequences; a terminal must not see them.
+fn printable(text: &str) -> String {
+    text.chars().map(printable_char).collect()
+}
+
+fn printable_char(char: char) -> char {
+    if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(text: &str, place: Place) -> String {
+        Source::new("f.yaml", text).report(Severity::Error, &Finding::new(place, "m", "")).to_string()
+    }
+
+    fn place(line: usize, column: usize, length: usize) -> Place {
+        Place { line, column, length, end_line: line, end_column: column + length }
+    }
+
+    #[test]
+    fn a_problem_has_the_form_of_the_manual() {
+        let text = "a: 1\n".repeat(40) + "    pool: shopp\n";
+        let problem =
+            Finding::new(place(41, 11, 5), "pool \"shopp\" does not exist", "did you mean \"shop\"? pools: api, shop");
+        assert_eq!(
+            Source::new("homing.yaml", &text).report(Severity::Error, &problem).to_string(),
+            "error: pool \"shopp\" does not exist\n  --> homing.yaml:41:11\n   |\n41 |     pool: shopp\n   \
+             |           ^^^^^\n   = help: did you mean \"shop\"? pools: api, shop"
+        );
+    }
+
+    #[test]
+    fn a_tab_is_four_columns_wide_and_escape_sequences_are_not_shown() {
+        let text = shown("\ta: \u{1b}[31mx", place(1, 5, 6));
+        assert!(text.ends_with("1 |     a: \u{fffd}[31mx\n  |        ^^^^^^"), "{text}");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_place() {
+        let text = shown(&format!("{}HERE{}", "x".repeat(500), "y".repeat(500)), place(1, 501, 4));
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[3].chars().count() < 130, "{text}");
+        let at = lines[4].chars().position(|c| c == '^').unwrap();
+        let under: String = lines[3].chars().skip(at).take(4).collect();
+        assert_eq!(under, "HERE", "{text}");
+    }
+
+    #[test]
+    fn literal_secrets_are_masked_wherever_they_stand() {
+        for line in [
+            "  - { id: k1, secret: hunter2hunter2, id: k2 }",
+            "    secret: \"hunter2 hunter2\"",
+            "    secret: 'hunter2'   # old",
+            "    password: hunter2",
+            "    \"secret\" : hunter2",
+            "    secret: ${X:-hunter2}",
+            "    urls: [\"redis://:hunter2@10.0.0.1\"]",
+            "    secret: \"hunter2",
+        ] {
+            let text = shown(line, place(1, 6, 3));
+            assert!(!text.contains("hunter2"), "{text}");
+            assert!(text.contains("********"), "{text}");
+        }
+        assert!(shown("secret: ${file:/run/x}", place(1, 1, 6)).contains("${file:/run/x}"));
+    }
+
+    #[test]
+    fn a_place_behind_the_last_line_is_shown_at_its_end() {
+        let text = shown("a: 1\nb: [", Place::point(3, 1));
+        assert!(text.contains("f.yaml:2:5"), "{text}");
+        assert!(shown("", Place::point(7, 9)).contains("f.yaml:1:1"));
+    }
+}

@@ -1,0 +1,191 @@
+//! Notices when the configuration file changes, however it is changed: written in place, renamed over, or by the
+//! symlink swap of a Kubernetes `ConfigMap`.
+
+use std::fs::File;
+use std::io;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::sync::mpsc::Receiver;
+use std::sync::mpsc::RecvTimeoutError;
+use std::time::Duration;
+
+use notify::RecommendedWatcher;
+use notify::RecursiveMode;
+use notify::Watcher;
+
+/// Quiet time after the last event: an editor makes several events of one save.
+const QUIET: Duration = Duration::from_millis(300);
+/// An event storm does not put a change off for longer than this many quiet times.
+const MOST_DELAYS: u32 = 20;
+
+/// Watches a file until it is dropped.
+#[derive(Debug)]
+pub struct Watch {
+    /// Dropping the watcher closes the channel, which ends the thread.
+    _watcher: RecommendedWatcher,
+}
+
+/// Calls `on_change` on a thread of its own whenever the contents of the file have changed.
+///
+/// The directory is watched, not the file: a file that is replaced by another of the same name, or by way of a
+/// symlink in the same directory, would be lost otherwise. The last directory of a chain of symlinks is watched too.
+/// Events that leave the contents as they were do nothing. What happens between reading the file at start and this
+/// call is not noticed.
+pub fn watch(path: impl AsRef<Path>, on_change: impl Fn() + Send + 'static) -> Result<Watch, notify::Error> {
+    let path = path.as_ref().to_path_buf();
+    let (sender, events) = mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the file is an event of its own and would go round in a circle.
+        let only_read = event.as_ref().is_ok_and(|event| event.kind.is_access());
+        if !only_read {
+            // The receiver is gone only when the watch is being dropped.
+            let _closed = sender.send(());
+        }
+    })?;
+    for directory in directories(&path) {
+        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+    }
+    let before = contents(&path);
+    std::thread::Builder::new()
+        .name("config-watch".to_owned())
+        .spawn(move || follow(&path, before, &events, &on_change))
+        .map_err(notify::Error::io)?;
+    Ok(Watch { _watcher: watcher })
+}
+
+/// The directory that names the file, and the one that it is really in.
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_path_buf),
+    };
+    let mut directories: Vec<PathBuf> = parent(path).into_iter().collect();
+    let real = path.canonicalize().ok().and_then(|real| parent(&real));
+    if let Some(real) = real
+        && !directories.iter().any(|known| known.canonicalize().is_ok_and(|known| known == real))
+    {
+        directories.push(real);
+    }
+    directories
+}
+
+fn follow(path: &Path, mut before: Option<Vec<u8>>, events: &Receiver<()>, on_change: &impl Fn()) {
+    while events.recv().is_ok() {
+        let mut delays = 0;
+        while delays < MOST_DELAYS {
+            match events.recv_timeout(QUIET) {
+                Ok(()) => delays += 1,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+        // A file that is gone for a moment is on its way to be replaced.
+        let now = contents(path);
+        if now.is_some() && now != before {
+            before = now;
+            on_change();
+        }
+    }
+}
+
+/// SHA-256 of the file; `None` when it cannot be read.
+fn contents(path: &Path) -> Option<Vec<u8>> {
+    let read = || -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        File::open(path)?.take(super::MAX_FILE + 1).read_to_end(&mut bytes)?;
+        Ok(ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref().to_vec())
+    };
+    read().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::sync::mpsc::channel;
+
+    const DEADLINE: Duration = Duration::from_secs(10);
+    /// Long enough for a change to be reported if there were one.
+    const SILENCE: Duration = Duration::from_millis(900);
+
+    fn watched(path: &Path) -> (Watch, Receiver<()>) {
+        let (sender, changes) = channel();
+        let watch = watch(path, move || sender.send(()).unwrap_or_default()).unwrap();
+        (watch, changes)
+    }
+
+    #[test]
+    fn a_file_written_in_place_or_renamed_over_is_one_change_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("homing.yaml");
+        fs::write(&file, "a").unwrap();
+        let (_watch, changes) = watched(&file);
+        for step in 0..5 {
+            fs::write(&file, format!("b{step}")).unwrap();
+        }
+        changes.recv_timeout(DEADLINE).expect("written in place");
+        assert!(changes.recv_timeout(SILENCE).is_err(), "five writes are one change");
+        let new = folder.path().join("homing.yaml.new");
+        fs::write(&new, "c").unwrap();
+        fs::rename(&new, &file).unwrap();
+        changes.recv_timeout(DEADLINE).expect("renamed over");
+    }
+
+    #[test]
+    fn an_event_that_changes_nothing_is_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("homing.yaml");
+        fs::write(&file, "a").unwrap();
+        let (_watch, changes) = watched(&file);
+        fs::write(&file, "a").unwrap();
+        fs::write(folder.path().join("other"), "x").unwrap();
+        assert!(changes.recv_timeout(SILENCE).is_err());
+        fs::remove_file(&file).unwrap();
+        assert!(changes.recv_timeout(SILENCE).is_err(), "a file that is gone changes nothing");
+        fs::write(&file, "b").unwrap();
+        changes.recv_timeout(DEADLINE).expect("back with other contents");
+    }
+
+    #[test]
+    fn the_symlink_swap_of_a_config_map_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir(at("..v1")).unwrap();
+        fs::create_dir(at("..v2")).unwrap();
+        fs::write(at("..v1/homing.yaml"), "a").unwrap();
+        fs::write(at("..v2/homing.yaml"), "b").unwrap();
+        symlink("..v1", at("..data")).unwrap();
+        symlink("..data/homing.yaml", at("homing.yaml")).unwrap();
+        let (_watch, changes) = watched(&at("homing.yaml"));
+        symlink("..v2", at("..data_tmp")).unwrap();
+        fs::rename(at("..data_tmp"), at("..data")).unwrap();
+        changes.recv_timeout(DEADLINE).expect("swapped");
+    }
+
+    #[test]
+    fn a_file_behind_a_symlink_elsewhere_is_watched_where_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let real = elsewhere.path().join("real.yaml");
+        fs::write(&real, "a").unwrap();
+        let link = folder.path().join("homing.yaml");
+        symlink(&real, &link).unwrap();
+        let (_watch, changes) = watched(&link);
+        fs::write(&real, "b").unwrap();
+        changes.recv_timeout(DEADLINE).expect("written behind the symlink");
+    }
+
+    #[test]
+    fn dropping_the_watch_ends_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("homing.yaml");
+        fs::write(&file, "a").unwrap();
+        let (watch, changes) = watched(&file);
+        drop(watch);
+        // The thread owns the sender: when it ends, the channel closes.
+        assert_eq!(changes.recv_timeout(DEADLINE), Err(RecvTimeoutError::Disconnected));
+    }
+}
