@@ -1,0 +1,138 @@
+//! Cookies that a request brings.
+//!
+//! A `Cookie` field is cut at every `;`. A piece is `name=value`, with spaces and tabs around either not counting; a
+//! piece without `=` is no cookie of ours, and an empty one is nothing. Names are compared exactly. HTTP/2 lets a
+//! client send its cookies in several fields (RFC 9113, section 8.2.3), so all of them count.
+
+/// The values of the cookies of this name, in order. Takes the `Cookie` fields of a request. Allocates nothing.
+///
+/// A value in double quotes is given without them: some clients and intermediaries add them.
+pub fn values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, F>
+where
+    F: IntoIterator<Item = &'a [u8]>,
+{
+    fields.into_iter().flat_map(pieces).filter_map(move |piece| value_of(piece, name))
+}
+
+/// A request's cookies after one was taken out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rewritten {
+    /// There is nothing to change: no cookie of this name, and at most one field.
+    Unchanged,
+    /// No cookie is left: remove the field.
+    Removed,
+    /// What the one `Cookie` field is to be.
+    Replaced(Vec<u8>),
+}
+
+/// The request's cookies without those of this name, in one field.
+///
+/// All other bytes stay as they are, spaces and empty pieces between cookies too: some servers let a quoted value
+/// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
+pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
+    let mut fields = fields.into_iter();
+    let Some(first) = fields.next() else {
+        return Rewritten::Unchanged;
+    };
+    let second = fields.next();
+    if second.is_none() && !pieces(first).any(|piece| value_of(piece, name).is_some()) {
+        return Rewritten::Unchanged;
+    }
+    let mut joined = Vec::with_capacity(first.len() + second.map_or(0, |second| second.len() + 2));
+    for field in std::iter::once(first).chain(second).chain(fields) {
+        join_without(&mut joined, field, name);
+    }
+    if joined.is_empty() { Rewritten::Removed } else { Rewritten::Replaced(joined) }
+}
+
+/// Appends the other cookies of one field, if there are any.
+fn join_without(joined: &mut Vec<u8>, field: &[u8], name: &[u8]) {
+    let before = joined.len();
+    let mut cookies = false;
+    let mut begun = false;
+    for piece in pieces(field).filter(|piece| value_of(piece, name).is_none()) {
+        if begun {
+            joined.push(b';');
+            joined.extend_from_slice(piece);
+        } else {
+            if before > 0 {
+                joined.extend_from_slice(b"; ");
+            }
+            joined.extend_from_slice(piece.trim_start_blanks());
+        }
+        begun = true;
+        cookies |= !piece.trim_start_blanks().is_empty();
+    }
+    if !cookies {
+        joined.truncate(before);
+    }
+    joined.truncate(joined.trim_end_blanks().len());
+}
+
+/// What is between the `;` of a field.
+fn pieces(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = Some(field);
+    std::iter::from_fn(move || {
+        let field = rest?;
+        let (piece, after) = match semicolon(field).and_then(|at| field.split_at_checked(at)) {
+            Some((piece, [_, after @ ..])) => (piece, Some(after)),
+            _ => (field, None),
+        };
+        rest = after;
+        Some(piece)
+    })
+}
+
+/// Where the first `;` is. Looks at eight bytes at a time: this is most of the work of reading cookies.
+fn semicolon(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::MAX / 255;
+    let (eights, tail) = bytes.as_chunks::<8>();
+    for (n, eight) in eights.iter().enumerate() {
+        // Alan Mycroft's test for zero bytes, which `;` becomes. A borrow may mark a byte above a zero by mistake,
+        // never one below, so the lowest mark is right.
+        let zeros = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b';'));
+        let marks = zeros.wrapping_sub(ONES) & !zeros & (ONES << 7);
+        if marks != 0 {
+            return Some(n * 8 + marks.trailing_zeros() as usize / 8);
+        }
+    }
+    tail.iter().position(|byte| *byte == b';').map(|at| eights.len() * 8 + at)
+}
+
+/// The value, if the piece is a cookie of this name.
+fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let after_name = piece.trim_start_blanks().strip_prefix(name)?;
+    let value = after_name.trim_start_blanks().strip_prefix(b"=")?;
+    let value = value.trim_start_blanks().trim_end_blanks();
+    match value {
+        [b'"', unquoted @ .., b'"'] => Some(unquoted),
+        _ => Some(value),
+    }
+}
+
+/// Blanks are the "optional white space" of RFC 9110: spaces and tabs.
+trait Blanks {
+    fn trim_start_blanks(&self) -> &Self;
+    fn trim_end_blanks(&self) -> &Self;
+}
+
+impl Blanks for [u8] {
+    fn trim_start_blanks(&self) -> &Self {
+        let mut rest = self;
+        while let [b' ' | b'\t', after @ ..] = rest {
+            rest = after;
+        }
+        rest
+    }
+
+    fn trim_end_blanks(&self) -> &Self {
+        let mut rest = self;
+        while let [before @ .., b' ' | b'\t'] = rest {
+            rest = before;
+        }
+        rest
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! Nothing opens but what was sealed, for the pool it was sealed for.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use proptest::prelude::*;
+
+use super::*;
+use crate::session::key::{ServerId, SessionId};
+use crate::session::token::UnixMillis;
+
+const K1: (&str, &[u8]) = ("k1", b"the secret of key one");
+const K2: (&str, &[u8]) = ("k2", b"the secret of key two");
+
+fn codec(keys: &[(&str, &[u8])], pool: &str) -> PoolCodec {
+    PoolCodec::new(&Keyring::new(keys.iter().copied()).unwrap(), pool)
+}
+
+fn shop() -> PoolCodec {
+    codec(&[K1], "shop")
+}
+
+fn token() -> Token {
+    Token {
+        session: SessionId::from_random(*b"sixteen letters!"),
+        server: ServerId::of("a"),
+        epoch: 3,
+        created: UnixMillis(1_790_000_000_123),
+        issued: UnixMillis(1_790_000_600_456),
+    }
+}
+
+/// `token()` sealed with `K1` for `shop` and the nonce `[9; 24]`, by a program that shares no code with this one.
+/// Tokens like it are in the field.
+const GOLDEN: &str = "AdFMAR-GrwkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCWGHP7udNU-6aEJKVrYl\
+                      tzGd5KqDij440V0lExgCLtBLLf2vr57NxnB2Hq77LYWoU_DDjTN0pHQ";
+
+#[test]
+fn a_token_of_version_1_opens_for_ever() {
+    let valid = Opened::Valid { token: token(), sealed_by_first: true, key: 0 };
+    assert_eq!(shop().open(GOLDEN.as_bytes()), valid);
+    assert_eq!(shop().seal(&token(), [9; 24]).as_str(), GOLDEN);
+}
+
+#[test]
+fn a_token_has_115_characters_that_are_safe_everywhere() {
+    let text = shop().seal(&token(), [0xff; 24]);
+    assert_eq!((TokenText::LEN, text.as_str().len()), (115, 115));
+    assert!(text.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_')));
+    assert_eq!(format!("{text:?}"), "TokenText(hidden)");
+}
+
+#[test]
+fn any_flipped_bit_is_refused() {
+    let raw = URL_SAFE_NO_PAD.decode(shop().seal(&token(), [9; 24]).as_bytes()).unwrap();
+    let mut tried = 0;
+    for bit in 0..raw.len() * 8 {
+        let mut changed = raw.clone();
+        changed[bit / 8] ^= 1 << (bit % 8);
+        let expected = match bit / 8 {
+            0 => Opened::Forged(Flaw::Version),
+            1..3 => Opened::Forged(Flaw::UnknownKey),
+            3..7 => Opened::OtherPool,
+            _ => Opened::Forged(Flaw::Seal),
+        };
+        assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(changed).as_bytes()), expected, "bit {bit}");
+        tried += 1;
+    }
+    assert_eq!(tried, 86 * 8);
+}
+
+#[test]
+fn any_changed_character_is_refused() {
+    let text = *shop().seal(&token(), [9; 24]).as_bytes();
+    for place in 0..text.len() {
+        for byte in (0..=255).filter(|byte| *byte != text[place]) {
+            let mut changed = text;
+            changed[place] = byte;
+            assert!(!matches!(shop().open(&changed), Opened::Valid { .. }), "byte {byte} at {place}");
+        }
+    }
+}
+
+#[test]
+fn a_token_has_one_text_only() {
+    // 86 bytes leave two bits of the last character unused: four characters would decode to the same byte.
+    let text = *shop().seal(&token(), [9; 24]).as_bytes();
+    let (last, head) = text.split_last().unwrap();
+    let mut twins = 0;
+    for other in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
+        let opened = shop().open(&[head, &[*other]].concat());
+        if other == last {
+            assert!(matches!(opened, Opened::Valid { .. }));
+        } else if opened == Opened::Forged(Flaw::Encoding) {
+            twins += 1;
+        }
+    }
+    assert_eq!(twins, 48);
+}
+
+#[test]
+fn shorter_and_longer_texts_are_refused() {
+    let text = *shop().seal(&token(), [9; 24]).as_bytes();
+    for len in 0..text.len() {
+        assert_eq!(shop().open(&text[..len]), Opened::Forged(Flaw::Length));
+    }
+    for tail in [&b"A"[..], b"=", b"==", b" ", b"\0", &text] {
+        assert_eq!(shop().open(&[&text[..], tail].concat()), Opened::Forged(Flaw::Length));
+    }
+}
+
+#[test]
+fn a_token_of_another_pool_is_recognised_and_worth_nothing() {
+    let text = codec(&[K1], "api").seal(&token(), [9; 24]);
+    assert_eq!(shop().open(text.as_bytes()), Opened::OtherPool);
+
+    // Claiming to be ours does not help it: the pool's name is sealed too.
+    let mut raw = URL_SAFE_NO_PAD.decode(text.as_bytes()).unwrap();
+    raw[3..7].copy_from_slice(&name_digest::<4>("pool", "shop"));
+    assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), Opened::Forged(Flaw::Seal));
+}
+
+#[test]
+fn a_token_of_an_unknown_key_is_refused() {
+    let text = codec(&[K2], "shop").seal(&token(), [9; 24]);
+    assert_eq!(shop().open(text.as_bytes()), Opened::Forged(Flaw::UnknownKey));
+    let other_secret = codec(&[("k1", K2.1)], "shop").seal(&token(), [9; 24]);
+    assert_eq!(shop().open(other_secret.as_bytes()), Opened::Forged(Flaw::Seal));
+}
+
+#[test]
+fn keys_rotate_without_losing_a_token() {
+    let steps = [&[K1][..], &[K1, K2], &[K2, K1], &[K2]];
+    let opened_by = |keys: &[(&str, &[u8])], text: &TokenText| codec(keys, "shop").open(text.as_bytes());
+    for pair in steps.windows(2) {
+        // Proxies are not reloaded at one moment: each must open what the other seals.
+        for (ours, theirs) in [(pair[0], pair[1]), (pair[1], pair[0])] {
+            let text = codec(ours, "shop").seal(&token(), [9; 24]);
+            let first = ours[0].0 == theirs[0].0;
+            let key = theirs.iter().position(|(id, _)| *id == ours[0].0).unwrap();
+            let valid = Opened::Valid { token: token(), sealed_by_first: first, key };
+            assert_eq!(opened_by(theirs, &text), valid, "{ours:?} {theirs:?}");
+        }
+    }
+}
+
+#[test]
+fn keys_that_share_a_tag_are_all_tried() {
+    let tag = |id: &str| name_digest::<2>("key", id);
+    let ids: Vec<String> = (0..).map(|n| format!("key-{n}")).take(2000).collect();
+    let (a, b) = ids
+        .iter()
+        .enumerate()
+        .find_map(|(n, a)| ids[n + 1..].iter().find(|b| tag(a) == tag(b)).map(|b| (a, b)))
+        .expect("two of 2000 ids share one of 65536 tags");
+    let text = codec(&[(b, K2.1)], "shop").seal(&token(), [9; 24]);
+    let both = codec(&[(a, K1.1), (b, K2.1)], "shop");
+    assert_eq!(both.open(text.as_bytes()), Opened::Valid { token: token(), sealed_by_first: false, key: 1 });
+    let neither = codec(&[(a, K1.1), (b, b"a third secret, unused")], "shop");
+    assert_eq!(neither.open(text.as_bytes()), Opened::Forged(Flaw::Seal));
+}
+
+#[test]
+fn a_nonce_hides_that_two_tokens_are_alike() {
+    let (a, b) = (shop().seal(&token(), [1; 24]), shop().seal(&token(), [2; 24]));
+    let alike = a.as_bytes().iter().zip(b.as_bytes()).skip(42).filter(|(a, b)| a == b).count();
+    assert!(alike < 16, "{alike} of 73 sealed characters are alike");
+}
+
+proptest! {
+    #[test]
+    fn what_was_sealed_opens_to_the_same(
+        session: [u8; 16], server: u64, epoch: u32, nonce: [u8; 24], pool in "[a-zA-Z0-9_.-]{1,64}",
+        created in 0_u64..1 << 48, age in 0_u64..1 << 40,
+    ) {
+        let token = Token {
+            session: SessionId::from_bytes(session),
+            server: ServerId(server),
+            epoch,
+            created: UnixMillis(created),
+            issued: UnixMillis(created + age),
+        };
+        let codec = codec(&[K2, K1], &pool);
+        let valid = Opened::Valid { token, sealed_by_first: true, key: 0 };
+        prop_assert_eq!(codec.open(codec.seal(&token, nonce).as_bytes()), valid);
+    }
+
+    #[test]
+    fn times_that_do_not_fit_are_cut(created: u64, issued: u64) {
+        let token = Token { created: UnixMillis(created), issued: UnixMillis(issued), ..token() };
+        let Opened::Valid { token: opened, .. } = shop().open(shop().seal(&token, [9; 24]).as_bytes()) else {
+            return Err(TestCaseError::fail("a sealed token opens"));
+        };
+        prop_assert_eq!(opened.created.0, created.min((1 << 48) - 1));
+        let latest = opened.created.0 + (1 << 40) - 1;
+        prop_assert_eq!(opened.issued.0, issued.clamp(opened.created.0, latest));
+    }
+
+    #[test]
+    fn no_bytes_open_and_none_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert!(matches!(shop().open(&bytes), Opened::Forged(_)));
+    }
+
+    #[test]
+    fn no_base64_opens(raw in proptest::collection::vec(any::<u8>(), 86), ours: bool, claims: bool) {
+        let mut raw = raw;
+        if ours {
+            raw[0] = 1;
+            raw[1..3].copy_from_slice(&name_digest::<2>("key", "k1"));
+        }
+        if claims {
+            raw[3..7].copy_from_slice(&name_digest::<4>("pool", "shop"));
+        }
+        let valid = matches!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), Opened::Valid { .. });
+        prop_assert!(!valid);
+    }
+}

@@ -1,0 +1,198 @@
+//! The keys that seal and open tokens.
+//!
+//! The first key seals, all open. So a key is rotated without losing a session: add the new one behind the old one on
+//! every proxy, then make it the first, then remove the old one when the tokens it sealed have run out.
+//!
+//! A configured secret is never used itself. HKDF-SHA256 ([RFC 5869]) makes a key for each purpose from it.
+//!
+//! [RFC 5869]: https://www.rfc-editor.org/rfc/rfc5869
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::hkdf;
+
+use super::xchacha::XChaCha20Poly1305;
+use crate::session::key::{LogKey, name_digest};
+
+/// The most keys that a keyring takes: a hostile token makes us try at most those that share its key tag.
+pub const MAX_KEYS: usize = 16;
+/// The fewest bytes of a secret.
+pub const MIN_SECRET: usize = 16;
+
+/// The keys, ready for use. Cheap to clone.
+#[derive(Clone)]
+pub struct Keyring {
+    keys: Arc<[SealingKey]>,
+    log_key: LogKey,
+}
+
+/// One key.
+pub(super) struct SealingKey {
+    id: Box<str>,
+    /// Two bytes of a hash of the id, in clear in tokens: says which key to try. Two ids may share a tag.
+    pub(super) tag: [u8; 2],
+    pub(super) cipher: XChaCha20Poly1305,
+}
+
+/// Why keys make no keyring.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyringError {
+    /// There is none.
+    #[error("no key: one is needed to seal tokens")]
+    NoKeys,
+    /// There are more than [`MAX_KEYS`].
+    #[error("{0} keys: more than {MAX_KEYS} slow down every forged token; remove those whose tokens have run out")]
+    TooMany(usize),
+    /// Two keys have one id.
+    #[error("key \"{0}\" is there twice")]
+    RepeatedId(String),
+    /// A secret has fewer than [`MIN_SECRET`] bytes.
+    #[error("the secret of key \"{id}\" has {bytes} bytes: fewer than {MIN_SECRET} can be guessed")]
+    ShortSecret {
+        /// The key's id.
+        id: String,
+        /// Bytes of its secret.
+        bytes: usize,
+    },
+    /// HKDF refused, which it does only for keys longer than any of ours.
+    #[error("no key can be derived from the secret of key \"{0}\"")]
+    Derivation(String),
+}
+
+impl Keyring {
+    /// From ids and secrets: the first seals, all open. Every proxy must be given the same ids with the same secrets.
+    ///
+    /// # Errors
+    /// See [`KeyringError`].
+    pub fn new<'a>(keys: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Result<Self, KeyringError> {
+        let configured: Vec<_> = keys.into_iter().collect();
+        let Some((first_id, first_secret)) = configured.first().copied() else {
+            return Err(KeyringError::NoKeys);
+        };
+        if configured.len() > MAX_KEYS {
+            return Err(KeyringError::TooMany(configured.len()));
+        }
+        let mut keys: Vec<SealingKey> = Vec::with_capacity(configured.len());
+        for (id, secret) in configured {
+            if keys.iter().any(|key| *key.id == *id) {
+                return Err(KeyringError::RepeatedId(id.to_owned()));
+            }
+            if secret.len() < MIN_SECRET {
+                return Err(KeyringError::ShortSecret { id: id.to_owned(), bytes: secret.len() });
+            }
+            let seal = derived(secret, Purpose::Seal).ok_or_else(|| KeyringError::Derivation(id.to_owned()))?;
+            let cipher = XChaCha20Poly1305::new(seal);
+            keys.push(SealingKey { id: id.into(), tag: name_digest("key", id), cipher });
+        }
+        let log = derived(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
+        Ok(Self { keys: keys.into(), log_key: LogKey::new(&log) })
+    }
+
+    /// A keyring for this process only, from random bytes: its tokens are worth nothing anywhere else, nor after a
+    /// restart.
+    ///
+    /// # Errors
+    /// As [`Keyring::new`]; none that these arguments can bring about.
+    pub fn random(secret: [u8; 32]) -> Result<Self, KeyringError> {
+        Self::new([("process", secret.as_slice())])
+    }
+
+    /// The id of a key by its place, as [`Opened::Valid`](super::codec::Opened::Valid) gives it.
+    #[must_use]
+    pub fn id(&self, place: usize) -> Option<&str> {
+        self.keys.get(place).map(|key| &*key.id)
+    }
+
+    /// What turns sessions into what may be logged: the same on every proxy with the same first key.
+    #[must_use]
+    pub fn log_key(&self) -> &LogKey {
+        &self.log_key
+    }
+
+    pub(super) fn keys(&self) -> &Arc<[SealingKey]> {
+        &self.keys
+    }
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.keys.iter().map(|key| &key.id)).finish()
+    }
+}
+
+/// What a derived key is for. The words are part of the protocol: they must never change.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Seal,
+    Log,
+}
+
+impl Purpose {
+    const fn label(self) -> &'static [u8] {
+        match self {
+            Self::Seal => b"homing token seal XChaCha20-Poly1305 v1",
+            Self::Log => b"homing log digest HMAC-SHA256 v1",
+        }
+    }
+}
+
+/// HKDF-SHA256 without salt: a secret is a random string already, or as good as its operator made it.
+fn derived(secret: &[u8], purpose: Purpose) -> Option<[u8; 32]> {
+    let mut key = [0; 32];
+    let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
+    pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut key).ok()?;
+    Some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::key::SessionKey;
+
+    const SECRET: &[u8] = b"sixteen bytes or more";
+
+    #[test]
+    fn a_keyring_takes_one_to_sixteen_keys() {
+        assert_eq!(Keyring::new([]).unwrap_err(), KeyringError::NoKeys);
+        let ids: Vec<String> = (0..17).map(|n| n.to_string()).collect();
+        let keys = |count: usize| ids.iter().take(count).map(|id| (id.as_str(), SECRET));
+        assert!(Keyring::new(keys(16)).is_ok());
+        assert_eq!(Keyring::new(keys(17)).unwrap_err(), KeyringError::TooMany(17));
+    }
+
+    #[test]
+    fn repeated_ids_and_short_secrets_are_refused_by_name() {
+        let twice = Keyring::new([("k1", SECRET), ("k1", SECRET)]).unwrap_err();
+        assert_eq!(twice, KeyringError::RepeatedId("k1".into()));
+        let short = Keyring::new([("k1", &[0; 15][..])]).unwrap_err();
+        assert_eq!(short.to_string(), "the secret of key \"k1\" has 15 bytes: fewer than 16 can be guessed");
+    }
+
+    #[test]
+    fn derived_keys_never_change_and_differ_by_purpose() {
+        let first_half = |purpose| {
+            let key = derived(SECRET, purpose).unwrap();
+            u128::from_be_bytes(*key.first_chunk().unwrap())
+        };
+        assert_eq!(first_half(Purpose::Seal), 0x8e26_caff_bfcc_9366_fd91_b286_668f_8d60);
+        assert_eq!(first_half(Purpose::Log), 0xc615_3e03_a10e_a34b_d83c_c9cc_408b_df57);
+    }
+
+    #[test]
+    fn proxies_with_the_same_first_key_write_the_same_digests() {
+        let digest =
+            |keys: &[(&str, &[u8])]| Keyring::new(keys.iter().copied()).unwrap().log_key().digest8(SessionKey(1));
+        let other: &[u8] = b"another secret, as long";
+        assert_eq!(digest(&[("k1", SECRET)]), digest(&[("k1", SECRET), ("k2", other)]));
+        assert_ne!(digest(&[("k1", SECRET)]), digest(&[("k2", other), ("k1", SECRET)]));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let keyring = Keyring::new([("k2", SECRET), ("k1", SECRET)]).unwrap();
+        assert_eq!(format!("{keyring:?}"), r#"["k2", "k1"]"#);
+        assert_eq!(keyring.id(1), Some("k1"));
+        assert_eq!(keyring.id(2), None);
+    }
+}
