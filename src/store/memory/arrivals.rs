@@ -1,0 +1,149 @@
+//! How sessions come into the table, and who goes for them when it is full.
+
+use std::collections::BinaryHeap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::yield_now;
+
+use dashmap::SharedValue;
+
+use crate::session::key::SessionKey;
+use crate::store::EndReason;
+use crate::store::Known;
+use crate::store::expiry::Tick;
+use crate::store::memory::Departed;
+use crate::store::memory::Table;
+use crate::store::memory::record::Binding;
+use crate::store::memory::record::Record;
+use crate::store::memory::shard::is_clogged;
+use crate::store::memory::shard::rebuild;
+
+impl Table {
+    /// Puts a session in, or, if it is there, lets `merge` change it and returns what then stands. In both cases it was
+    /// here `now`. A session beyond its limits is as good as absent, whether the sweep has come by or not.
+    pub(super) fn upsert(
+        &self,
+        key: SessionKey,
+        binding: Binding,
+        now: Tick,
+        mut merge: impl FnMut(&mut Record),
+    ) -> Option<Known> {
+        let mut departed = Departed::new();
+        let mut met = |record: &mut Record| {
+            let was_seen = self.ticks.millis(record.last_seen());
+            if let Some(reason) = self.verdict(record, now) {
+                departed.push((record.place, reason));
+                self.bind_to(record, binding);
+                record.seen_first(now);
+                None
+            } else {
+                record.touch(now);
+                merge(record);
+                Some(Known { last_seen: was_seen, ..self.known(record) })
+            }
+        };
+        // The guard ends with this line; the next steps lock again.
+        let known_already = self.map.get_mut(&key).map(|mut record| met(&mut record));
+        let stands = known_already.unwrap_or_else(|| self.admit(key, binding, now, met));
+        self.report(&departed);
+        stands
+    }
+
+    /// Puts a session in that was not there when last looked; if it is there now, it is `met`.
+    ///
+    /// In a table without room for a single one (a capacity of zero) the newcomer is not kept.
+    fn admit(
+        &self,
+        key: SessionKey,
+        binding: Binding,
+        now: Tick,
+        met: impl FnOnce(&mut Record) -> Option<Known>,
+    ) -> Option<Known> {
+        let home = self.map.determine_map(&key);
+        // Before the shard is locked: who goes may be in another one, and two newcomers must not wait for each other.
+        if !self.make_room(home) {
+            return None;
+        }
+        let mut shard = self.map.shards().get(home)?.write();
+        if let Some(record) = shard.get_mut(&key) {
+            self.count.0.fetch_sub(1, Relaxed);
+            return met(record.get_mut());
+        }
+        let (len, capacity) = (shard.len(), shard.capacity());
+        if is_clogged(len, capacity) {
+            rebuild(&mut *shard, |shard| shard.reserve(len + len / 16 + 1));
+        }
+        shard.insert(key, SharedValue::new(Record::new(binding, now)));
+        self.arrived(binding.place);
+        None
+    }
+
+    /// Takes room for one session out of the capacity; when it is used up, out of the place of the longest idle: in the
+    /// shard where the newcomer will be, or, if that is empty, in the next that is not.
+    fn make_room(&self, home: usize) -> bool {
+        let shards = self.shards();
+        for _ in 0..MOST_TRIES {
+            let capacity = self.capacity();
+            if self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok() {
+                return true;
+            }
+            if capacity == 0 {
+                break;
+            }
+            if (home..shards).chain(0..home).any(|shard| self.evict_longest_idle(shard)) {
+                return true;
+            }
+            // Full of sessions that are not in yet: those who bring them are a few instructions from done.
+            yield_now();
+        }
+        false
+    }
+
+    /// Takes the longest idle session out of a shard and keeps its room for another; whether there was one.
+    ///
+    /// To find it all of the shard is read, so a large shard lets a few more go in the same pass: newcomers find their
+    /// room free for the next few times, and a flood costs each of them a fraction of a pass.
+    fn evict_longest_idle(&self, shard: usize) -> bool {
+        let Some(shard) = self.map.shards().get(shard) else { return false };
+        // The latest of them on top. Read beside the visits, removed one by one: nobody waits for a whole shard.
+        let mut longest_idle = BinaryHeap::new();
+        {
+            let shard = shard.read();
+            let few = (shard.len() / ONE_IN).clamp(1, MOST_AT_ONCE);
+            for (key, record) in shard.iter() {
+                let seen = (record.get().last_seen(), *key);
+                if longest_idle.len() < few {
+                    longest_idle.push(seen);
+                } else if let Some(mut latest) = longest_idle.peek_mut()
+                    && seen < *latest
+                {
+                    *latest = seen;
+                }
+            }
+        }
+        let mut kept = false;
+        for (last_seen, key) in longest_idle.into_sorted_vec() {
+            // Unless it came back meanwhile.
+            let removed = self.map.remove_if(&key, |_, record| {
+                let idle = record.last_seen() == last_seen;
+                if idle && kept {
+                    self.forget(record.place);
+                } else if idle {
+                    self.left(record.place);
+                }
+                idle
+            });
+            if let Some((_, record)) = removed {
+                kept = true;
+                self.report(&[(record.place, EndReason::Evicted)]);
+            }
+        }
+        kept
+    }
+}
+
+/// A newcomer to a full table gives up after so many tries: it can happen only to a table of very few sessions.
+const MOST_TRIES: usize = 64;
+/// Of so many sessions in a shard one goes when room is needed: the longest idle of a small shard and nobody else.
+const ONE_IN: usize = 64;
+/// More at once save little, and leave the table emptier than it need be.
+const MOST_AT_ONCE: usize = 16;

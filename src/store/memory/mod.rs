@@ -1,0 +1,296 @@
+//! The table of sessions in this process: who is bound where, in 32 bytes a session.
+//!
+//! A `dashmap` of many small shards, so that whatever locks one (to expire, to evict, to grow) holds up only the few
+//! requests whose sessions are in it, and only for microseconds. A visit takes its shard's *read* lock and touches by
+//! an atomic in the record, so visits do not hold up each other. No guard leaves this folder: answers are copies.
+//!
+//! What it promises: never more sessions than its capacity; no answer about a session beyond its limits; an epoch never
+//! falls while a session lives. What it does not: to remember. When it is full, the longest idle of a shard goes.
+//!
+//! The doors are here. How sessions come (insert, room, eviction) is in [`arrivals`], how they go (expiry, sweep, a
+//! smaller capacity) in [`departures`], what one is in [`record`], and how large a shard is in [`shard`].
+
+mod arrivals;
+mod departures;
+mod record;
+mod shard;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use dashmap::DashMap;
+
+use crate::session::key::BuildKeyHasher;
+use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
+use crate::store::EndReason;
+use crate::store::Found;
+use crate::store::Known;
+use crate::store::Rebound;
+use crate::store::expiry::Pace;
+use crate::store::expiry::Tick;
+use crate::store::expiry::Ticks;
+use crate::store::memory::record::Binding;
+use crate::store::memory::record::Record;
+use crate::store::memory::shard::MOST_SHARDS;
+use crate::store::memory::shard::SLOT_BYTES;
+use crate::store::memory::shard::shards_for;
+use crate::store::memory::shard::slots;
+use crate::store::places::Place;
+use crate::store::places::PlaceIndex;
+use crate::store::places::Places;
+
+/// Told of every session that leaves the table. Called after the lock is released.
+pub type OnEnd = Box<dyn Fn(&Place, EndReason) + Send + Sync>;
+
+/// The sessions this process knows. Share it in an `Arc`.
+pub struct Table {
+    /// Read by visits under a shard's read lock; everything else about a session happens under its write lock.
+    map: DashMap<SessionKey, Record, BuildKeyHasher>,
+    places: Places,
+    ticks: Ticks,
+    /// Sessions in `map`, plus those about to be put there: raised before an insert and lowered after a removal, so it
+    /// is never less than what the map holds. Touched when a session comes or goes, never by a visit. Relaxed: it is a
+    /// number that nothing is published by, and all changes of one number are in one order.
+    count: Padded,
+    /// Set by a reload, read when a session comes. Relaxed, as `count`.
+    capacity: AtomicUsize,
+    /// The shard that the next sweep step looks at. Only sweepers touch it; two of them take turns.
+    sweep_next: AtomicUsize,
+    on_end: OnEnd,
+}
+
+/// On a cache line of its own: the fields beside it are read by every visit.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Padded(AtomicUsize);
+
+/// Sessions that left while a lock was held, to be reported when it no longer is.
+type Departed = Vec<(PlaceIndex, EndReason)>;
+
+impl Table {
+    /// An empty table for at most `capacity` sessions, with shards to match. `now` sets its clock; `on_end` is told of
+    /// every session that leaves.
+    pub fn new(capacity: usize, now: UnixMillis, on_end: OnEnd) -> Self {
+        Self::with_shards(capacity, shards_for(capacity), now, on_end)
+    }
+
+    /// The same with a number of shards of the caller's choice (made a power of two), to measure what it changes.
+    pub fn with_shards(capacity: usize, shards: usize, now: UnixMillis, on_end: OnEnd) -> Self {
+        let shards = shards.clamp(2, MOST_SHARDS).next_power_of_two();
+        Self {
+            map: DashMap::with_hasher_and_shard_amount(BuildKeyHasher, shards),
+            places: Places::new(),
+            ticks: Ticks::starting(now),
+            count: Padded::default(),
+            capacity: AtomicUsize::new(capacity),
+            sweep_next: AtomicUsize::new(0),
+            on_end,
+        }
+    }
+
+    /// The place of that name, the same for as long as the process lives. For those who build a snapshot: requests find
+    /// places by number.
+    pub fn place(&self, pool: &str, server: &str) -> Arc<Place> {
+        self.places.intern(pool, server)
+    }
+
+    /// The place with that number: no lock, no reference count. None only for a number of another table.
+    #[inline]
+    pub fn place_at(&self, index: PlaceIndex) -> Option<&Arc<Place>> {
+        self.places.at(index)
+    }
+
+    /// All places there ever were, with their sessions: what the metrics show.
+    pub fn places(&self) -> Vec<Arc<Place>> {
+        self.places.all()
+    }
+
+    /// How long sessions of a pool may stay away and how long they may exist. Without it they live for ever. Counts at
+    /// once, for sessions that are there too.
+    pub fn set_limits(&self, pool: &str, idle: Duration, absolute: Duration) {
+        self.places.set_limits(pool, idle, absolute);
+    }
+
+    /// A request of this session came in: what is known of it, and note that it was here.
+    #[inline]
+    pub fn visit(&self, key: &SessionKey, now: UnixMillis) -> Found {
+        let now = self.ticks.at(now);
+        {
+            let Some(record) = self.map.get(key) else {
+                return Found::Absent;
+            };
+            if self.verdict(&record, now).is_none() {
+                let known = self.known(&record);
+                record.touch(now);
+                return Found::Live(known);
+            }
+        }
+        self.expire(key, now)
+    }
+
+    /// What is known of a session, without a trace of having asked.
+    pub fn find(&self, key: &SessionKey, now: UnixMillis) -> Found {
+        let now = self.ticks.at(now);
+        let Some(record) = self.map.get(key) else {
+            return Found::Absent;
+        };
+        self.verdict(&record, now).map_or_else(|| Found::Live(self.known(&record)), expired)
+    }
+
+    /// A token told of a session. If the table knows it too, the higher epoch wins, and the token between equals.
+    /// Returns what stands.
+    pub fn restore(&self, key: SessionKey, place: &Place, epoch: u32, created: UnixMillis, now: UnixMillis) -> Known {
+        let (created, now) = (self.ticks.at(created), self.ticks.at(now));
+        let binding = Binding { place: place.index(), epoch, created };
+        let stands = self.upsert(key, binding, now, |record| {
+            let token_wins = epoch > record.epoch || (epoch == record.epoch && binding.place != record.place);
+            if token_wins {
+                self.bind_to(record, binding);
+            }
+        });
+        stands.unwrap_or_else(|| self.known(&Record::new(binding, now)))
+    }
+
+    /// The session moves `to` another place, if it is still what the caller last knew it as (`expected_epoch`): of
+    /// several that move it at once, one does and the others are told where. A session that the table does not know,
+    /// or knows by an older epoch, moves too. `created` is for the former.
+    pub fn rebind(
+        &self,
+        key: SessionKey,
+        expected_epoch: u32,
+        to: &Place,
+        created: UnixMillis,
+        now: UnixMillis,
+    ) -> Rebound {
+        let (created, now) = (self.ticks.at(created), self.ticks.at(now));
+        let epoch = expected_epoch.saturating_add(1);
+        let mut moved = true;
+        let stands = self.upsert(key, Binding { place: to.index(), epoch, created }, now, |record| {
+            moved = record.epoch <= expected_epoch;
+            if moved {
+                self.bind_to(record, Binding { place: to.index(), epoch, created: record.created });
+            }
+        });
+        match stands {
+            Some(known) if !moved => Rebound::Already(known),
+            _ => Rebound::Moved { epoch },
+        }
+    }
+
+    /// The session is over. Returns what was known of it.
+    pub fn end(&self, key: &SessionKey) -> Option<Known> {
+        let (_, record) = self.map.remove_if(key, |_, record| {
+            self.forget(record.place);
+            true
+        })?;
+        self.report(&[(record.place, EndReason::Ended)]);
+        Some(self.known(&record))
+    }
+
+    /// How many sessions there are.
+    pub fn len(&self) -> usize {
+        self.count.0.load(Relaxed)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sessions there may be.
+    pub fn capacity(&self) -> usize {
+        self.capacity.load(Relaxed)
+    }
+
+    /// How many shards the sessions are spread over.
+    pub fn shards(&self) -> usize {
+        self.map.shards().len()
+    }
+
+    /// The table's own memory, about: what the map has allocated and has touched. Looks at every shard.
+    pub fn bytes(&self) -> usize {
+        let shards = self.map.shards();
+        let slots: usize = shards.iter().map(|shard| slots(shard.read().capacity())).sum();
+        slots * SLOT_BYTES + size_of_val(shards)
+    }
+
+    /// How fast to sweep under the limits of now: whole rounds in a quarter of the shortest limit, half a minute at
+    /// most. Ask again after every burst: a reload may have changed it.
+    pub fn pace(&self) -> Pace {
+        Pace::of(self.places.shortest_limit(), self.shards())
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("len", &self.len()).field("capacity", &self.capacity()).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// To be called without a lock: what it calls is not ours.
+    fn report(&self, departed: &[(PlaceIndex, EndReason)]) {
+        for (place, reason) in departed {
+            if let Some(place) = self.places.at(*place) {
+                (self.on_end)(place, *reason);
+            }
+        }
+    }
+}
+
+/// One record. All of it under the lock of the record's shard, so that the counts fit the records.
+impl Table {
+    #[inline]
+    fn verdict(&self, record: &Record, now: Tick) -> Option<EndReason> {
+        self.places.at(record.place)?.limits.verdict(record.created, record.last_seen(), now)
+    }
+
+    #[inline]
+    fn known(&self, record: &Record) -> Known {
+        Known {
+            place: record.place,
+            epoch: record.epoch,
+            created: self.ticks.millis(record.created),
+            last_seen: self.ticks.millis(record.last_seen()),
+        }
+    }
+
+    fn bind_to(&self, record: &mut Record, binding: Binding) {
+        self.left(record.place);
+        self.arrived(binding.place);
+        record.place = binding.place;
+        record.epoch = binding.epoch;
+        record.created = binding.created;
+    }
+
+    fn arrived(&self, place: PlaceIndex) {
+        if let Some(place) = self.places.at(place) {
+            place.arrived();
+        }
+    }
+
+    fn left(&self, place: PlaceIndex) {
+        if let Some(place) = self.places.at(place) {
+            place.left();
+        }
+    }
+
+    /// A session of that place is no longer in the map, and its room is free.
+    fn forget(&self, place: PlaceIndex) {
+        self.left(place);
+        self.count.0.fetch_sub(1, Relaxed);
+    }
+}
+
+const fn expired(reason: EndReason) -> Found {
+    match reason {
+        EndReason::Absolute => Found::ExpiredAbsolute,
+        _ => Found::ExpiredIdle,
+    }
+}
