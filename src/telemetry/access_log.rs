@@ -1,0 +1,214 @@
+//! One JSON object a request, through a writer of its own: a request hands its line to a bounded queue and never waits
+//! for a disk. What the queue cannot take is dropped and counted.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+/// Lines waiting for the disk; at a kilobyte a line this is at most some tens of MiB.
+const QUEUE_LINES: usize = 16 * 1024;
+/// A line is on disk at most this long after its request.
+const FLUSH_AFTER: Duration = Duration::from_millis(200);
+
+/// How long a stop waits for the last lines.
+const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+
+/// One line. Field order is the order in the file.
+#[derive(Debug, Serialize)]
+pub struct Line<'a> {
+    /// RFC 3339, UTC, milliseconds.
+    pub ts: String,
+    /// X-Request-Id as sent to the server.
+    pub request_id: &'a str,
+    /// The client, behind trusted proxies.
+    pub client_ip: Option<std::net::IpAddr>,
+    /// Method.
+    pub method: &'a str,
+    /// Host as asked, without port.
+    pub host: &'a str,
+    /// Path without query: queries carry session ids and other secrets.
+    pub path: &'a str,
+    /// `HTTP/1.1`, `HTTP/2.0`, …
+    pub protocol: &'a str,
+    /// Status sent; 0 = the client was gone.
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub bytes_in: usize,
+    /// Bytes of the answer's body.
+    pub bytes_out: usize,
+    /// Milliseconds from the request's headers to the end of the answer.
+    pub duration_ms: f64,
+    /// Milliseconds from the last try's start to the server's headers.
+    pub upstream_ms: Option<f64>,
+    /// Route; null when there are no routes, or none matched.
+    pub route: Option<&'a str>,
+    /// Pool.
+    pub pool: Option<&'a str>,
+    /// Server that answered, or was tried last.
+    pub server: Option<&'a str>,
+    /// Tries at servers.
+    pub attempts: u32,
+    /// First 8 characters of the keyed hash of the session's id.
+    pub session: Option<&'a str>,
+    /// Source that named the session.
+    pub source: Option<&'a str>,
+    /// What was found of the session.
+    pub lookup: Option<&'a str>,
+    /// Where the request went, seen from its session.
+    pub outcome: Option<&'a str>,
+    /// Why it did not stay, or why the request failed.
+    pub reason: Option<&'a str>,
+    /// Epoch of the session's binding.
+    pub epoch: Option<u32>,
+}
+
+enum Message {
+    Line(Vec<u8>),
+    Reopen,
+    Flush(SyncSender<()>),
+    Stop,
+}
+
+/// Where lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// The door to the writer's thread.
+pub struct AccessLog {
+    queue: SyncSender<Message>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl AccessLog {
+    /// Opens the target and starts the writer.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or the thread cannot be started.
+    pub fn start(target: Target) -> io::Result<Self> {
+        let sink = Sink::open(target)?;
+        let (queue, lines) = sync_channel(QUEUE_LINES);
+        let writer = std::thread::Builder::new().name("access log".into()).spawn(move || write_lines(&lines, sink))?;
+        Ok(Self { queue, writer: Some(writer) })
+    }
+
+    /// Hands a line over; false when the queue is full or the writer is gone, and the line is lost.
+    pub fn write(&self, line: &Line<'_>) -> bool {
+        let mut text = Vec::with_capacity(512);
+        if serde_json::to_writer(&mut text, line).is_err() {
+            return false;
+        }
+        text.push(b'\n');
+        self.queue.try_send(Message::Line(text)).is_ok()
+    }
+
+    /// Waits until all lines handed over so far are written, two seconds at most: a process that stops waits for its
+    /// last lines, and not for a disk that is stuck.
+    pub fn flush(&self) {
+        let (done, waiting) = sync_channel(1);
+        if self.queue.send(Message::Flush(done)).is_ok() {
+            let _ = waiting.recv_timeout(FLUSH_WITHIN);
+        }
+    }
+
+    /// Opens the file anew, after logrotate moved it.
+    pub fn reopen(&self) {
+        // A full queue means that the writer is behind; it reopens when the operator asks again.
+        if self.queue.try_send(Message::Reopen).is_err() {
+            tracing::warn!("the access log is too busy to be reopened; send USR1 again");
+        }
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        let _ = self.queue.send(Message::Stop);
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+struct Sink {
+    target: Target,
+    out: BufWriter<Box<dyn Write + Send>>,
+    failing: bool,
+}
+
+impl Sink {
+    fn open(target: Target) -> io::Result<Self> {
+        let out: Box<dyn Write + Send> = match &target {
+            Target::Stdout => Box::new(io::stdout()),
+            Target::File(path) => Box::new(append(path)?),
+        };
+        Ok(Self { target, out: BufWriter::with_capacity(64 * 1024, out), failing: false })
+    }
+
+    fn reopen(&mut self) {
+        self.flush();
+        let Target::File(path) = &self.target else { return };
+        match append(path) {
+            Ok(file) => self.out = BufWriter::with_capacity(64 * 1024, Box::new(file)),
+            Err(error) => {
+                tracing::error!(path = %path.display(), %error, "the access log could not be reopened; writing to the old file");
+            }
+        }
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        let result = self.out.write_all(line);
+        self.note(result);
+    }
+
+    fn flush(&mut self) {
+        let result = self.out.flush();
+        self.note(result);
+    }
+
+    /// Says once that the disk is full or the pipe closed, and once that it works again.
+    fn note(&mut self, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::error!(%error, "the access log cannot be written; lines are lost until it can");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn write_lines(lines: &Receiver<Message>, mut sink: Sink) {
+    let mut flushed = Instant::now();
+    loop {
+        match lines.recv_timeout(FLUSH_AFTER) {
+            Ok(Message::Line(line)) => sink.line(&line),
+            Ok(Message::Reopen) => sink.reopen(),
+            Ok(Message::Flush(done)) => {
+                sink.flush();
+                // Whoever asked may have stopped waiting.
+                let _ = done.send(());
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if flushed.elapsed() >= FLUSH_AFTER {
+            sink.flush();
+            flushed = Instant::now();
+        }
+    }
+    sink.flush();
+}

@@ -1,0 +1,591 @@
+//! Every metric, declared once: name, help, labels and the words that a label may take.
+//!
+//! A request must not look anything up by name, so each pool and each server gets its counters as handles when the
+//! snapshot is built ([`PoolMetrics`], [`ServerMetrics`]) and a request only increments them by index. What can be read
+//! from live state (sessions, health, requests in flight) is set when Prometheus asks, see [`Metrics::render`].
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use prometheus::core::Collector;
+use prometheus::{
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// Why metrics could not be made or shown.
+pub type RenderError = prometheus::Error;
+
+/// Label `pool` of requests that no route took.
+pub const NO_POOL: &str = "-";
+
+/// Words of `homing_session_lookups_total{result}`, in the order of `session::binding::Lookup`.
+pub const LOOKUPS: &[&str] = &[
+    "none",
+    "hit",
+    "restored",
+    "unknown",
+    "expired_idle",
+    "expired_absolute",
+    "forged",
+    "ended",
+    "unknown_server",
+    "store_error",
+];
+/// Words of `homing_session_outcomes_total{outcome}`, in the order of `failover::Outcome`.
+pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
+/// Words of `homing_session_moves_total{reason}`, in the order of `failover::Reason`.
+pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "connect_failure"];
+/// Words of `homing_tokens_issued_total{reason}`, in the order of [`TokenReason`].
+pub const TOKENS: &[&str] = &["new", "moved", "refreshed", "key_rotated"];
+
+/// Why a client was given a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenReason {
+    /// Its session is new.
+    New,
+    /// Its session moved.
+    Moved,
+    /// A quarter of the idle time was gone.
+    Refreshed,
+    /// Another key seals now.
+    KeyRotated,
+}
+
+/// Words of `homing_sessions_ended_total{reason}`.
+pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
+/// Words of `homing_retries_total{result}`, in the order of [`Retry`].
+pub const RETRIES: &[&str] = &["sent", "budget_exhausted", "attempts_exhausted"];
+
+/// What became of a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It was sent.
+    Sent,
+    /// It was not, since `retries.budget_percent` was spent.
+    BudgetExhausted,
+    /// It was not, since `retries.attempts` were spent.
+    AttemptsExhausted,
+}
+
+/// Words of `homing_upstream_errors_total{kind}`, in the order of [`UpstreamError`].
+pub const UPSTREAM_ERRORS: &[&str] = &[
+    "connect_refused",
+    "connect_timeout",
+    "connect_error",
+    "reset_before_response",
+    "timeout",
+    "reset_mid_response",
+    "invalid_response",
+];
+/// How a server failed a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// It refused the connection.
+    ConnectRefused,
+    /// It did not take the connection in time.
+    ConnectTimeout,
+    /// No connection came about for another reason.
+    ConnectError,
+    /// It closed the connection before the answer began.
+    ResetBeforeResponse,
+    /// It fell silent for longer than `connection.read_timeout`, or took no bytes for `connection.write_timeout`.
+    Timeout,
+    /// It broke off in the middle of its answer.
+    ResetMidResponse,
+    /// What it sent is not HTTP.
+    InvalidResponse,
+}
+
+impl UpstreamError {
+    /// For logs.
+    pub fn label(self) -> &'static str {
+        UPSTREAM_ERRORS.get(self as usize).copied().unwrap_or("unknown")
+    }
+}
+
+/// Words of `homing_health_checks_total{result}`, in the order of `pool::health::Finding`.
+pub const CHECKS: &[&str] = &["success", "drain", "failure"];
+/// Words of `homing_requests_rejected_total{reason}`, in the order of [`Rejection`].
+pub const REJECTIONS: &[&str] = &[
+    "malformed",
+    "header_too_large",
+    "body_too_large",
+    "header_timeout",
+    "no_route",
+    "method",
+    "protocol",
+    "forged_token",
+];
+
+/// Why the proxy itself refused a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    /// It is not HTTP as the RFCs have it: 400.
+    Malformed,
+    /// More than `max_header_size`: 431.
+    HeaderTooLarge,
+    /// More than `max_body_size`: 413.
+    BodyTooLarge,
+    /// Its headers took longer than `request_header`: 408.
+    HeaderTimeout,
+    /// No route takes it: 404.
+    NoRoute,
+    /// A method that is not proxied: 405.
+    Method,
+    /// A protocol that its listener does not speak: 505.
+    Protocol,
+    /// Its token does not open, and the pool refuses such: 400.
+    ForgedToken,
+}
+
+impl Rejection {
+    /// For the access log.
+    pub fn label(self) -> &'static str {
+        REJECTIONS.get(self as usize).copied().unwrap_or("unknown")
+    }
+}
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    upstream_errors: IntCounterVec,
+    retries: IntCounterVec,
+    lookups: IntCounterVec,
+    outcomes: IntCounterVec,
+    moves: IntCounterVec,
+    ended: IntCounterVec,
+    tokens: IntCounterVec,
+    health_checks: IntCounterVec,
+    /// Answers to requests that no pool took.
+    pub no_pool: PoolRequests,
+    /// Requests refused before any pool saw them.
+    pub rejected: Counters,
+    /// Panics caught on the way of a request.
+    pub panics: IntCounter,
+    /// Lines that the access log could not take.
+    pub access_log_dropped: IntCounter,
+    sessions: IntGaugeVec,
+    table_entries: IntGauge,
+    table_capacity: IntGauge,
+    table_bytes: IntGauge,
+    server_up: IntGaugeVec,
+    server_state: IntGaugeVec,
+    server_in_flight: IntGaugeVec,
+    server_weight: GaugeVec,
+    reloads: IntCounterVec,
+    last_reload_success: IntGauge,
+    config_info: IntGaugeVec,
+}
+
+/// Counters that differ in the last label only, incremented by the index of its word.
+pub struct Counters(Box<[IntCounter]>);
+
+impl Counters {
+    fn new(vec: &IntCounterVec, labels: &[&str], words: &[&str]) -> Self {
+        Self(
+            words
+                .iter()
+                .map(|word| {
+                    let mut values = labels.to_vec();
+                    values.push(word);
+                    vec.with_label_values(&values)
+                })
+                .collect(),
+        )
+    }
+
+    /// Counts one of the word at `index`; an index without a word counts nothing.
+    pub fn inc(&self, index: usize) {
+        if let Some(counter) = self.0.get(index) {
+            counter.inc();
+        }
+    }
+
+    /// What was counted of the word at `index`.
+    pub fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, IntCounter::get)
+    }
+}
+
+/// Answers of one pool, by status, and how long they took.
+pub struct PoolRequests {
+    requests: IntCounterVec,
+    pool: Arc<str>,
+    codes: Box<[OnceLock<IntCounter>]>,
+    duration: Histogram,
+}
+
+/// The counters of one pool.
+pub struct PoolMetrics {
+    requests: PoolRequests,
+    /// Retries by [`RETRIES`].
+    pub retries: Counters,
+    /// Lookups by [`LOOKUPS`], of the source `cookie`.
+    pub lookups: Counters,
+    /// Outcomes by [`OUTCOMES`].
+    pub outcomes: Counters,
+    /// Moves by [`MOVES`].
+    pub moves: Counters,
+    /// Tokens by [`TOKENS`].
+    pub tokens: Counters,
+}
+
+/// Statuses 100 to 599 have a counter of their own.
+const CODES: std::ops::Range<u16> = 100..600;
+
+impl PoolMetrics {
+    /// Counts an answer and how long it took.
+    pub fn request(&self, code: u16, took: Duration) {
+        self.requests.request(code, took);
+    }
+}
+
+impl PoolRequests {
+    fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
+        Self {
+            requests: requests.clone(),
+            pool: Arc::from(pool),
+            codes: CODES.map(|_| OnceLock::new()).collect(),
+            duration: durations.with_label_values(&[pool]),
+        }
+    }
+
+    /// Counts an answer and how long it took; status 0 = the client was gone before one.
+    pub fn request(&self, code: u16, took: Duration) {
+        let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
+        if let Some(slot) = slot {
+            slot.get_or_init(|| self.requests.with_label_values(&[&*self.pool, &code.to_string()])).inc();
+        }
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
+/// The counters of one server.
+pub struct ServerMetrics {
+    /// Failures by [`UPSTREAM_ERRORS`].
+    pub errors: Counters,
+    /// Health checks by [`CHECKS`].
+    pub checks: Counters,
+}
+
+/// What `/metrics` shows of one server, read when Prometheus asks.
+pub struct ServerReading<'a> {
+    /// Name of its pool.
+    pub pool: &'a str,
+    /// Its name.
+    pub server: &'a str,
+    /// It may serve bound sessions now.
+    pub up: bool,
+    /// `ready`, `drain` or `maint`.
+    pub state: &'static str,
+    /// Requests that it works on.
+    pub in_flight: usize,
+    /// Its weight.
+    pub weight: u16,
+    /// Sessions bound to it that the table knows.
+    pub sessions: u64,
+}
+
+/// What `/metrics` shows of the session table.
+pub struct TableReading {
+    /// Sessions kept.
+    pub entries: usize,
+    /// Most sessions kept.
+    pub capacity: usize,
+    /// Estimated memory.
+    pub bytes: usize,
+}
+
+/// HAProxy's states, for `homing_server_state`.
+const STATES: &[&str] = &["ready", "drain", "maint"];
+
+/// Buckets of request durations: half a millisecond (a proxy on a local network) to a minute (the default timeouts).
+const DURATION_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Registers what it makes; the first error ends it.
+struct Maker(Registry);
+
+impl Maker {
+    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
+        let metric = made?;
+        self.0.register(Box::new(metric.clone()))?;
+        Ok(metric)
+    }
+
+    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.add(IntCounter::new(name, help))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(name, help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+}
+
+impl Metrics {
+    /// Declares all metrics.
+    ///
+    /// # Errors
+    /// Only when two metrics have one name, which a test rules out.
+    #[expect(clippy::too_many_lines, reason = "the list of all metrics, to be read in one piece")]
+    pub fn new() -> prometheus::Result<Self> {
+        let make = Maker(Registry::new());
+        let rejected = make.counters(
+            "homing_requests_rejected_total",
+            "Requests that the proxy refused before any pool saw them.",
+            &["reason"],
+        )?;
+        let build =
+            make.gauges("homing_build_info", "Always 1; the labels say what runs.", &["version", "revision"])?;
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("HOMING_REVISION").unwrap_or("unknown")])
+            .set(1);
+        #[cfg(target_os = "linux")]
+        make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let requests =
+            make.counters("homing_requests_total", "Answers given, by pool and status.", &["pool", "code"])?;
+        let duration = make.add(HistogramVec::new(
+            HistogramOpts::new(
+                "homing_request_duration_seconds",
+                "From the end of a request's headers to the end of its answer.",
+            )
+            .buckets(DURATION_BUCKETS.to_vec()),
+            &["pool"],
+        ))?;
+        Ok(Self {
+            no_pool: PoolRequests::new(&requests, &duration, NO_POOL),
+            requests,
+            duration,
+            upstream_errors: make.counters(
+                "homing_upstream_errors_total",
+                "Requests that failed at a server.",
+                &["pool", "server", "kind"],
+            )?,
+            retries: make.counters(
+                "homing_retries_total",
+                "Retries, and retries that were not allowed.",
+                &["pool", "result"],
+            )?,
+            lookups: make.counters(
+                "homing_session_lookups_total",
+                "What was found when a request was asked for its session.",
+                &["pool", "source", "result"],
+            )?,
+            outcomes: make.counters(
+                "homing_session_outcomes_total",
+                "Where requests went, seen from their sessions.",
+                &["pool", "outcome"],
+            )?,
+            moves: make.counters(
+                "homing_session_moves_total",
+                "Sessions bound to another server, by reason.",
+                &["pool", "reason"],
+            )?,
+            ended: make.counters(
+                "homing_sessions_ended_total",
+                "Sessions that left the table, by reason.",
+                &["pool", "reason"],
+            )?,
+            tokens: make.counters(
+                "homing_tokens_issued_total",
+                "Tokens given to clients, by reason.",
+                &["pool", "reason"],
+            )?,
+            health_checks: make.counters(
+                "homing_health_checks_total",
+                "Health checks, by result.",
+                &["pool", "server", "result"],
+            )?,
+            rejected: Counters::new(&rejected, &[], REJECTIONS),
+            panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
+            access_log_dropped: make
+                .counter("homing_access_log_dropped_total", "Lines that the access log could not take.")?,
+            sessions: make.gauges(
+                "homing_sessions",
+                "Sessions that the table knows, by server.",
+                &["pool", "server"],
+            )?,
+            table_entries: make.gauge("homing_table_entries", "Sessions in the table.")?,
+            table_capacity: make.gauge("homing_table_capacity", "Most sessions that the table keeps.")?,
+            table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
+            server_up: make.gauges(
+                "homing_server_up",
+                "1 when the server may serve its sessions.",
+                &["pool", "server"],
+            )?,
+            server_state: make.gauges(
+                "homing_server_state",
+                "1 at the state that the operator set.",
+                &["pool", "server", "state"],
+            )?,
+            server_in_flight: make.gauges(
+                "homing_server_requests_in_flight",
+                "Requests that a server works on.",
+                &["pool", "server"],
+            )?,
+            server_weight: make
+                .add(GaugeVec::new(Opts::new("homing_server_weight", "Share of new sessions."), &["pool", "server"]))?,
+            reloads: make.counters("homing_config_reloads_total", "Reloads, by result.", &["result"])?,
+            last_reload_success: make
+                .gauge("homing_config_last_reload_success", "1 when the last reload (or start) was accepted.")?,
+            config_info: make.gauges(
+                "homing_config_info",
+                "Always 1; the hash tells the configuration that runs.",
+                &["hash"],
+            )?,
+            registry: make.0,
+        })
+    }
+
+    /// The handles of a pool; asked twice, the same counters.
+    pub fn pool(&self, pool: &str) -> PoolMetrics {
+        for word in ENDS {
+            self.ended.with_label_values(&[pool, word]);
+        }
+        PoolMetrics {
+            requests: PoolRequests::new(&self.requests, &self.duration, pool),
+            retries: Counters::new(&self.retries, &[pool], RETRIES),
+            lookups: Counters::new(&self.lookups, &[pool, "cookie"], LOOKUPS),
+            outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
+            moves: Counters::new(&self.moves, &[pool], MOVES),
+            tokens: Counters::new(&self.tokens, &[pool], TOKENS),
+        }
+    }
+
+    /// The handles of a server; asked twice, the same counters.
+    pub fn server(&self, pool: &str, server: &str) -> ServerMetrics {
+        ServerMetrics {
+            errors: Counters::new(&self.upstream_errors, &[pool, server], UPSTREAM_ERRORS),
+            checks: Counters::new(&self.health_checks, &[pool, server], CHECKS),
+        }
+    }
+
+    /// Counts a session that left the table; `end` is the index of its word in [`ENDS`].
+    pub fn session_ended(&self, pool: &str, end: usize) {
+        if let Some(word) = ENDS.get(end) {
+            self.ended.with_label_values(&[pool, word]).inc();
+        }
+    }
+
+    /// Notes that a configuration was accepted: at start (`first`) or by a reload.
+    pub fn config_accepted(&self, hash: &str, first: bool) {
+        self.config_info.reset();
+        self.config_info.with_label_values(&[hash]).set(1);
+        self.last_reload_success.set(1);
+        // Both results exist from the start, so that a rate over them never lacks its first step.
+        let success = self.reloads.with_label_values(&["success"]);
+        self.reloads.with_label_values(&["failure"]);
+        if !first {
+            success.inc();
+        }
+    }
+
+    /// The last reload (or start) was accepted.
+    pub fn last_reload_succeeded(&self) -> bool {
+        self.last_reload_success.get() == 1
+    }
+
+    /// Notes that a configuration was refused.
+    pub fn config_refused(&self) {
+        self.last_reload_success.set(0);
+        self.reloads.with_label_values(&["failure"]).inc();
+    }
+
+    /// The Prometheus text, with gauges read from live state now. Servers that are not in `servers` are not shown.
+    ///
+    /// # Errors
+    /// When the text cannot be encoded.
+    pub fn render<'a>(
+        &self,
+        table: &TableReading,
+        servers: impl Iterator<Item = ServerReading<'a>>,
+    ) -> prometheus::Result<Vec<u8>> {
+        self.table_entries.set(gauge_value(table.entries));
+        self.table_capacity.set(gauge_value(table.capacity));
+        self.table_bytes.set(gauge_value(table.bytes));
+        self.sessions.reset();
+        self.server_up.reset();
+        self.server_state.reset();
+        self.server_in_flight.reset();
+        self.server_weight.reset();
+        for reading in servers {
+            self.read_server(&reading);
+        }
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+
+    fn read_server(&self, reading: &ServerReading<'_>) {
+        let labels = [reading.pool, reading.server];
+        self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
+        self.server_up.with_label_values(&labels).set(i64::from(reading.up));
+        self.server_in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
+        self.server_weight.with_label_values(&labels).set(f64::from(reading.weight));
+        for state in STATES {
+            self.server_state
+                .with_label_values(&[reading.pool, reading.server, state])
+                .set(i64::from(*state == reading.state));
+        }
+    }
+}
+
+fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999 };
+
+    fn text(metrics: &Metrics, servers: Vec<ServerReading<'_>>) -> String {
+        String::from_utf8(metrics.render(&TABLE, servers.into_iter()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn names_are_unique_and_all_carry_help() {
+        let metrics = Metrics::new().unwrap();
+        let text = text(&metrics, vec![]);
+        assert!(text.contains("homing_build_info{"), "{text}");
+        assert!(text.contains("homing_table_capacity 10"), "{text}");
+    }
+
+    #[test]
+    fn a_server_that_left_is_no_longer_shown() {
+        let metrics = Metrics::new().unwrap();
+        let reading =
+            ServerReading { pool: "web", server: "a", up: true, state: "drain", in_flight: 2, weight: 7, sessions: 5 };
+        let with = text(&metrics, vec![reading]);
+        assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="drain"} 1"#), "{with}");
+        assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="ready"} 0"#), "{with}");
+        assert!(with.contains(r#"homing_sessions{pool="web",server="a"} 5"#), "{with}");
+        let without = text(&metrics, vec![]);
+        assert!(!without.contains("server=\"a\""), "{without}");
+    }
+
+    #[test]
+    fn answers_are_counted_by_status() {
+        let metrics = Metrics::new().unwrap();
+        let pool = metrics.pool("web");
+        pool.request(200, Duration::from_millis(3));
+        pool.request(200, Duration::from_millis(3));
+        pool.request(1000, Duration::ZERO);
+        let text = text(&metrics, vec![]);
+        assert!(text.contains(r#"homing_requests_total{code="200",pool="web"} 2"#), "{text}");
+        assert!(text.contains(r#"homing_request_duration_seconds_count{pool="web"} 3"#), "{text}");
+    }
+}
