@@ -1,0 +1,169 @@
+//! Stay, wait, move, borrow or refuse: a pure table over how the bound server stands and what the pool says.
+
+use crate::config::{OnServerDown, OnServerDrain, Persistence};
+use crate::pool::condition::Condition;
+
+use super::Reason;
+
+/// How the server of a session stands, as this request sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bound {
+    /// It is there, in this condition.
+    Is(Condition),
+    /// It took no connection from this very request.
+    ConnectFailed,
+    /// It broke off before answering this very request.
+    BrokeOff,
+    /// The configuration no longer has it.
+    Gone,
+}
+
+/// What to do with the request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Send it to the bound server.
+    Stay,
+    /// Wait for the bound server, then decide again.
+    Hold,
+    /// Bind the session to another server.
+    Move(Reason),
+    /// Send it to another server and leave the binding alone; without a reason when the server merely broke off.
+    Borrow(Option<Reason>),
+    /// Answer it with the pool's `refuse_status`.
+    Refuse(Reason),
+    /// Let it fail: the pool wants its sessions nowhere else, and the server is not known to be gone.
+    Fail,
+}
+
+/// The table. `held` = this request has waited already.
+pub fn decide(bound: Bound, policy: &Persistence, held: bool) -> Decision {
+    match bound {
+        Bound::Is(Condition::Open) => Decision::Stay,
+        Bound::Is(Condition::BoundOnly) => match policy.on_server_drain {
+            OnServerDrain::Keep => Decision::Stay,
+            OnServerDrain::Reassign => Decision::Move(Reason::Drain),
+        },
+        // The operator took it away on purpose; waiting would only delay.
+        Bound::Is(Condition::Maint) => leave(policy, Reason::Maint),
+        Bound::Is(Condition::Down) => hold_or_leave(policy, held, Reason::Down),
+        Bound::ConnectFailed => hold_or_leave(policy, held, Reason::ConnectFailure),
+        // One broken request is not a dead server: its sessions stay until it refuses or is found down.
+        Bound::BrokeOff => match policy.on_server_down {
+            OnServerDown::Reassign | OnServerDown::Borrow => Decision::Borrow(None),
+            OnServerDown::Refuse => Decision::Fail,
+        },
+        // It will not come back, so there is nothing to borrow until.
+        Bound::Gone => match policy.on_server_down {
+            OnServerDown::Reassign | OnServerDown::Borrow => Decision::Move(Reason::Removed),
+            OnServerDown::Refuse => Decision::Refuse(Reason::Removed),
+        },
+    }
+}
+
+fn hold_or_leave(policy: &Persistence, held: bool, reason: Reason) -> Decision {
+    if held || policy.hold.is_zero() { leave(policy, reason) } else { Decision::Hold }
+}
+
+fn leave(policy: &Persistence, reason: Reason) -> Decision {
+    match policy.on_server_down {
+        OnServerDown::Reassign => Decision::Move(reason),
+        OnServerDown::Borrow => Decision::Borrow(Some(reason)),
+        OnServerDown::Refuse => Decision::Refuse(reason),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config;
+
+    fn policy(down: OnServerDown, drain: OnServerDrain, hold: Duration) -> Persistence {
+        Persistence {
+            sources: vec![config::Source::Cookie],
+            issue: config::Issue::Cookie,
+            idle_timeout: Duration::from_secs(1800),
+            absolute_timeout: Duration::from_secs(86_400),
+            on_server_down: down,
+            hold,
+            refuse_status: 503,
+            on_server_drain: drain,
+            on_forged: config::OnForged::Ignore,
+            cookie: config::Cookie {
+                name: "SESSIONID".into(),
+                path: "/".into(),
+                domain: None,
+                secure: config::Secure::Auto,
+                http_only: true,
+                same_site: config::SameSite::Lax,
+                partitioned: false,
+                permanent: false,
+                hide_from_server: true,
+                cache_control: None,
+            },
+        }
+    }
+
+    const EVERY_BOUND: [Bound; 7] = [
+        Bound::Is(Condition::Open),
+        Bound::Is(Condition::BoundOnly),
+        Bound::Is(Condition::Maint),
+        Bound::Is(Condition::Down),
+        Bound::ConnectFailed,
+        Bound::BrokeOff,
+        Bound::Gone,
+    ];
+
+    #[test]
+    fn the_whole_table() {
+        use Decision::{Borrow, Fail, Move, Refuse, Stay};
+        use Reason::{ConnectFailure, Down, Maint, Removed};
+        let table = [
+            (
+                OnServerDown::Reassign,
+                [Stay, Stay, Move(Maint), Move(Down), Move(ConnectFailure), Borrow(None), Move(Removed)],
+            ),
+            (
+                OnServerDown::Borrow,
+                [
+                    Stay,
+                    Stay,
+                    Borrow(Some(Maint)),
+                    Borrow(Some(Down)),
+                    Borrow(Some(ConnectFailure)),
+                    Borrow(None),
+                    Move(Removed),
+                ],
+            ),
+            (
+                OnServerDown::Refuse,
+                [Stay, Stay, Refuse(Maint), Refuse(Down), Refuse(ConnectFailure), Fail, Refuse(Removed)],
+            ),
+        ];
+        for (down, expected) in table {
+            let policy = policy(down, OnServerDrain::Keep, Duration::ZERO);
+            for (bound, expected) in EVERY_BOUND.into_iter().zip(expected) {
+                assert_eq!(decide(bound, &policy, false), expected, "{down:?} {bound:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_server_that_may_come_back_is_waited_for_and_only_once() {
+        for down in [OnServerDown::Reassign, OnServerDown::Borrow, OnServerDown::Refuse] {
+            let policy = policy(down, OnServerDrain::Keep, Duration::from_secs(5));
+            for bound in EVERY_BOUND {
+                let waits = matches!(bound, Bound::Is(Condition::Down) | Bound::ConnectFailed);
+                assert_eq!(decide(bound, &policy, false) == Decision::Hold, waits, "{down:?} {bound:?}");
+                assert_ne!(decide(bound, &policy, true), Decision::Hold, "{down:?} {bound:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn sessions_leave_a_draining_server_only_when_told_to() {
+        let policy = policy(OnServerDown::Refuse, OnServerDrain::Reassign, Duration::ZERO);
+        assert_eq!(decide(Bound::Is(Condition::BoundOnly), &policy, false), Decision::Move(Reason::Drain));
+    }
+}

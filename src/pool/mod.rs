@@ -1,0 +1,95 @@
+//! The servers of a pool, and which of them may take traffic now.
+//!
+//! A [`Pool`] belongs to one version of the configuration. What a server has lived through ([`server::Live`]: health,
+//! requests in flight, resolved address) belongs to the server's *name* and is carried from one version to the next.
+
+pub mod balancer;
+pub mod budget;
+pub mod condition;
+pub mod health;
+pub mod resolve;
+pub mod server;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::config;
+use crate::session::key::ServerId;
+use crate::telemetry::metrics::Metrics;
+
+use self::balancer::Balancer;
+use self::budget::RetryBudget;
+use self::server::{Live, Server};
+
+/// Index of a server within one version of its pool. Never leaves the process, never outlives the version.
+pub type ServerIndex = usize;
+
+/// A pool as one version of the configuration has it.
+pub struct Pool {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its servers, in the order of the file.
+    pub servers: Vec<Server>,
+    /// Sorted, to find a server by the id in a token.
+    by_id: Vec<(ServerId, ServerIndex)>,
+    balancer: Balancer,
+    /// What may be tried again.
+    pub retries: config::Retries,
+    /// Retries left.
+    pub budget: RetryBudget,
+    /// Rises whenever the condition of a server changes; shared with [`Live`], carried over reloads.
+    pub generation: Arc<AtomicU64>,
+}
+
+impl Pool {
+    /// Builds a pool; `former` is the same pool in the version before, whose live state is taken over by server name.
+    pub fn build(config: &config::Pool, former: Option<&Self>, metrics: &Metrics) -> Self {
+        let generation = former.map_or_else(Arc::default, |former| Arc::clone(&former.generation));
+        let servers: Vec<Server> = config
+            .servers
+            .iter()
+            .map(|server| {
+                let live = former.and_then(|former| former.server_named(&server.name)).map_or_else(
+                    || Arc::new(Live::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
+                    |former| Arc::clone(&former.live),
+                );
+                Server::build(config, server, live)
+            })
+            .collect();
+        let mut by_id: Vec<_> = servers.iter().enumerate().map(|(index, server)| (server.id, index)).collect();
+        by_id.sort_unstable_by_key(|(id, _)| id.0);
+        Self {
+            name: Arc::from(config.name.as_str()),
+            balancer: Balancer::build(config.balance, &servers),
+            by_id,
+            servers,
+            retries: config.retries,
+            budget: RetryBudget::new(config.retries.budget_percent),
+            generation,
+        }
+    }
+
+    /// The server of this name.
+    pub fn server_named(&self, name: &str) -> Option<&Server> {
+        self.servers.iter().find(|server| &*server.name == name)
+    }
+
+    /// The server that a token names.
+    pub fn find(&self, id: ServerId) -> Option<ServerIndex> {
+        let place = self.by_id.binary_search_by_key(&id.0, |(id, _)| id.0).ok()?;
+        self.by_id.get(place).map(|(_, index)| *index)
+    }
+
+    /// A server for a new session: balanced over those that take new sessions, without those in `tried`.
+    /// `key` matters to `balance: hash` only.
+    pub fn pick_new(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.balancer.pick_new(&self.servers, generation, key, tried)
+    }
+
+    /// The server that takes over a session: the consistent hash of its key over those that take new sessions, the
+    /// same on every proxy that sees the same health.
+    pub fn pick_moved(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
+        self.balancer.pick_moved(&self.servers, key, tried)
+    }
+}

@@ -1,0 +1,108 @@
+//! From a checked configuration to a snapshot. What `homing check` runs too, so that a configuration that cannot be
+//! built is found before it is needed.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::config::{self, Config};
+use crate::pool::Pool;
+use crate::routing::Router;
+use crate::session::binding::Limits;
+use crate::session::cookie::write::{SetCookie, Unwritable};
+use crate::session::source::Source;
+use crate::session::token::codec::PoolCodec;
+use crate::session::token::keyring::{Keyring, KeyringError};
+use crate::store::memory::Table;
+use crate::telemetry::metrics::Metrics;
+
+use super::{PersistencePlan, PoolPlan, Snapshot};
+
+/// What cannot be built although the check let it through.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The keys.
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
+    /// A cookie's attributes.
+    #[error("persistence.cookie: {0}")]
+    Cookie(#[from] Unwritable),
+    /// `cache_control`.
+    #[error("persistence.cookie.cache_control: {0}")]
+    CacheControl(#[from] http::header::InvalidHeaderValue),
+}
+
+/// What building draws on.
+pub struct Materials<'a> {
+    /// The table, for the places of servers.
+    pub table: &'a Table,
+    /// For the counters.
+    pub metrics: &'a Metrics,
+    /// Used when the configuration names no keys.
+    pub made_keys: &'a Keyring,
+    /// The version before, whose live state is taken over.
+    pub former: Option<&'a Snapshot>,
+}
+
+/// The keys of a configuration; `None` when it has none.
+///
+/// # Errors
+/// When they make no keyring; the check rules that out.
+pub fn keyring(config: &Config) -> Result<Option<Keyring>, KeyringError> {
+    if config.keys.is_empty() {
+        return Ok(None);
+    }
+    Keyring::new(config.keys.iter().map(|key| (key.id.as_str(), key.secret.expose().as_bytes()))).map(Some)
+}
+
+/// Builds the snapshot of a configuration; nothing that runs is touched but for counters, which appear at zero.
+///
+/// # Errors
+/// When something that the check let through cannot be built, which is a fault of the check.
+pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, BuildError> {
+    let own = keyring(&config)?;
+    let keys = own.as_ref().unwrap_or(materials.made_keys);
+    let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let router = Router::build(&config.routes, &names);
+    let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
+    Ok(Snapshot { log_key: keys.log_key().clone(), router, pools, config: Arc::new(config) })
+}
+
+fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {
+    let former = materials.former.and_then(|former| former.pools.iter().find(|plan| *plan.pool.name == config.name));
+    let pool = Pool::build(config, former.map(|plan| &plan.pool), materials.metrics);
+    let persistence =
+        config.persistence.as_ref().map(|policy| persistence_plan(policy, &pool, keys, materials.table)).transpose()?;
+    Ok(PoolPlan {
+        hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
+        metrics: materials.metrics.pool(&config.name),
+        persistence,
+        pool,
+    })
+}
+
+fn persistence_plan(
+    policy: &config::Persistence,
+    pool: &Pool,
+    keys: &Keyring,
+    table: &Table,
+) -> Result<PersistencePlan, BuildError> {
+    Ok(PersistencePlan {
+        sources: policy.sources.iter().map(|source| Source::new(*source, policy)).collect(),
+        limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
+        codec: PoolCodec::new(keys, &pool.name),
+        set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
+        cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
+        places: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        policy: policy.clone(),
+    })
+}
+
+/// HAProxy's word for a state.
+pub fn state_word(state: config::ServerState) -> &'static str {
+    match state {
+        config::ServerState::Ready => "ready",
+        config::ServerState::Drain => "drain",
+        config::ServerState::Maint => "maint",
+    }
+}

@@ -1,0 +1,147 @@
+//! From one version to the next: first a pure comparison, to tell the operator what changes and what only a restart
+//! can change; then the swap.
+
+use crate::config::{Config, Listener};
+
+/// One thing that a reload changes, or cannot change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A pool came.
+    PoolAdded(String),
+    /// A pool went; its sessions are forgotten as they expire.
+    PoolRemoved(String),
+    /// A server came, of (pool, server).
+    ServerAdded(String, String),
+    /// A server went; its sessions move when they come back.
+    ServerRemoved(String, String),
+    /// Something of a server changed: its address, weight, state or backup.
+    ServerChanged(String, String),
+    /// Something else of a pool changed.
+    PoolChanged(String),
+    /// Routes changed.
+    Routes,
+    /// Sealing keys changed.
+    Keys,
+    /// Limits, timeouts or trusted proxies of a listener changed.
+    Listeners,
+    /// Logs changed.
+    Log,
+    /// The size of the table changed.
+    Table,
+    /// A key that only a restart changes; the old value stays.
+    NeedsRestart(&'static str),
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::PoolAdded(pool) => write!(f, "pool {pool} added"),
+            Self::PoolRemoved(pool) => write!(f, "pool {pool} removed"),
+            Self::ServerAdded(pool, server) => write!(f, "server {pool}/{server} added"),
+            Self::ServerRemoved(pool, server) => write!(f, "server {pool}/{server} removed"),
+            Self::ServerChanged(pool, server) => write!(f, "server {pool}/{server} changed"),
+            Self::PoolChanged(pool) => write!(f, "pool {pool} changed"),
+            Self::Routes => f.write_str("routes changed"),
+            Self::Keys => f.write_str("keys changed"),
+            Self::Listeners => f.write_str("listener limits changed"),
+            Self::Log => f.write_str("log changed"),
+            Self::Table => f.write_str("store.max_sessions changed"),
+            Self::NeedsRestart(key) => write!(f, "{key} changed, which needs a restart; the old value stays"),
+        }
+    }
+}
+
+/// What changes from `old` to `new`.
+pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
+    let mut found = Vec::new();
+    found.extend(needs_restart(old, new).into_iter().map(Change::NeedsRestart));
+    pools(old, new, &mut found);
+    let sections = [
+        (old.routes != new.routes, Change::Routes),
+        (old.keys != new.keys, Change::Keys),
+        (limits_differ(&old.listeners, &new.listeners), Change::Listeners),
+        (old.log != new.log, Change::Log),
+        (old.store != new.store, Change::Table),
+    ];
+    found.extend(sections.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change));
+    found
+}
+
+/// `new` with everything that only a restart changes put back to what runs, so that what is shown is what is true.
+pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
+    new.proxy.clone_from(&old.proxy);
+    new.admin.clone_from(&old.admin);
+    new.metrics.clone_from(&old.metrics);
+    new.listeners = old
+        .listeners
+        .iter()
+        .map(|old| {
+            let new = new.listeners.iter().find(|new| new.address == old.address);
+            new.map_or_else(|| old.clone(), |new| Listener { http1: old.http1, h2c: old.h2c, ..new.clone() })
+        })
+        .collect();
+    new
+}
+
+fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
+    let addresses = |config: &Config| -> Vec<_> {
+        config.listeners.iter().map(|listener| (listener.address.clone(), listener.http1, listener.h2c)).collect()
+    };
+    let keys = [
+        (old.proxy.threads != new.proxy.threads, "proxy.threads"),
+        (old.proxy.node != new.proxy.node, "proxy.node"),
+        (old.proxy.shutdown_grace != new.proxy.shutdown_grace, "proxy.shutdown_grace"),
+        (old.proxy.pid_file != new.proxy.pid_file, "proxy.pid_file"),
+        (old.proxy.upstream_idle_connections != new.proxy.upstream_idle_connections, "proxy.upstream_idle_connections"),
+        (addresses(old) != addresses(new), "listeners (addresses or protocols)"),
+        (old.admin != new.admin, "admin"),
+        (old.metrics != new.metrics, "metrics"),
+    ];
+    keys.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect()
+}
+
+fn limits_differ(old: &[Listener], new: &[Listener]) -> bool {
+    old.iter().any(|old| {
+        new.iter()
+            .find(|new| new.address == old.address)
+            .is_some_and(|new| Listener { http1: old.http1, h2c: old.h2c, ..new.clone() } != *old)
+    })
+}
+
+fn pools(old: &Config, new: &Config, found: &mut Vec<Change>) {
+    for pool in &new.pools {
+        let Some(before) = old.pools.iter().find(|before| before.name == pool.name) else {
+            found.push(Change::PoolAdded(pool.name.clone()));
+            continue;
+        };
+        let named = |server: &str| (pool.name.clone(), server.to_owned());
+        for server in &pool.servers {
+            match before.servers.iter().find(|before| before.name == server.name) {
+                None => found.push({
+                    let (pool, server) = named(&server.name);
+                    Change::ServerAdded(pool, server)
+                }),
+                Some(before) if before != server => found.push({
+                    let (pool, server) = named(&server.name);
+                    Change::ServerChanged(pool, server)
+                }),
+                Some(_) => {}
+            }
+        }
+        for server in &before.servers {
+            if pool.servers.iter().all(|now| now.name != server.name) {
+                let (pool, server) = named(&server.name);
+                found.push(Change::ServerRemoved(pool, server));
+            }
+        }
+        let rest = |pool: &crate::config::Pool| crate::config::Pool { servers: Vec::new(), ..pool.clone() };
+        if rest(before) != rest(pool) {
+            found.push(Change::PoolChanged(pool.name.clone()));
+        }
+    }
+    for before in &old.pools {
+        if new.pools.iter().all(|pool| pool.name != before.name) {
+            found.push(Change::PoolRemoved(before.name.clone()));
+        }
+    }
+}
