@@ -1,0 +1,86 @@
+//! Everything that runs beside requests: health checks, names, expiry, signals, reloads. One small runtime of its own, so
+//! that a busy proxy does not delay its checks and a slow check does not delay a request.
+
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+
+use crate::proxy::context::wall_clock;
+use crate::snapshot::Parts;
+use crate::store::memory::Table;
+
+use super::reloader::{Reloader, Trigger};
+use super::signals::{self, StopSwitch};
+use super::tasks::{Tasks, first_verdicts};
+use super::{Origin, RunError};
+
+/// Keeps the background going; dropped, it stops.
+pub(super) struct Background {
+    runtime: Option<Runtime>,
+    _watch: Option<crate::config::Watch>,
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            // Tasks sleep or wait for sockets; there is nothing to wait for.
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Starts the background and waits for the first verdicts.
+pub(super) fn start(parts: Arc<Parts>, origin: &Origin, stop: &StopSwitch) -> Result<Background, RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()
+        .map_err(RunError::system("the background's runtime"))?;
+    let (reloads, triggers) = tokio::sync::mpsc::channel(4);
+    // Signals first: a start that waits for a slow name must be stoppable.
+    let listening = signals::listen(stop.clone(), Arc::clone(&parts), reloads.clone());
+    runtime.spawn(async move {
+        if let Err(error) = listening.await {
+            tracing::error!(%error, "signals cannot be listened to");
+        }
+    });
+    let snapshot = parts.current.load_full();
+    let tasks = runtime.block_on(async {
+        first_verdicts(&snapshot).await;
+        let mut tasks = Tasks::default();
+        tasks.follow(&snapshot);
+        tasks
+    });
+    runtime.spawn(sweep(Arc::clone(&parts.table)));
+    let file = match origin {
+        Origin::File(path) => Some(path.clone()),
+        Origin::CommandLine => None,
+    };
+    let watch = file.as_ref().and_then(|path| watch_file(path, reloads));
+    runtime.spawn(Reloader::new(parts, file, tasks).run(triggers));
+    Ok(Background { runtime: Some(runtime), _watch: watch })
+}
+
+/// A directory that cannot be watched is no reason not to run: HUP still reloads.
+fn watch_file(path: &std::path::Path, reloads: tokio::sync::mpsc::Sender<Trigger>) -> Option<crate::config::Watch> {
+    let watch = crate::config::watch(path, move || {
+        let _ = reloads.try_send(Trigger::FileChanged);
+    });
+    watch
+        .inspect_err(|error| {
+            tracing::warn!(path = %path.display(), %error, "the configuration's directory cannot be watched; use HUP to reload");
+        })
+        .ok()
+}
+
+/// Lets expired sessions go, a little at a time.
+async fn sweep(table: Arc<Table>) {
+    loop {
+        let pace = table.pace();
+        tokio::time::sleep(pace.every).await;
+        for _ in 0..pace.steps.get() {
+            table.sweep_step(wall_clock());
+        }
+    }
+}

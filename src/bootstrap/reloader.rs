@@ -1,0 +1,153 @@
+//! Reloads: read, check and build the whole next version, then swap. A file with a problem changes nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::Receiver;
+
+use crate::config::{Config, LogLevel};
+use crate::snapshot::build::{Materials, build};
+use crate::snapshot::reload::{Change, changes, keep_restart_only};
+use crate::snapshot::{Parts, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::log;
+
+use super::tasks::{Tasks, first_verdicts};
+use super::{open_access_log, place, set_limits, tell_warning};
+
+/// Why a reload was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trigger {
+    /// HUP.
+    Hangup,
+    /// The file is another one.
+    FileChanged,
+}
+
+/// Reloads one after the other.
+pub(super) struct Reloader {
+    parts: Arc<Parts>,
+    file: Option<PathBuf>,
+    tasks: Tasks,
+}
+
+impl Reloader {
+    pub(super) fn new(parts: Arc<Parts>, file: Option<PathBuf>, tasks: Tasks) -> Self {
+        Self { parts, file, tasks }
+    }
+
+    pub(super) async fn run(mut self, mut triggers: Receiver<Trigger>) {
+        while let Some(trigger) = triggers.recv().await {
+            let Some(file) = self.file.clone() else {
+                tracing::warn!("started without a file, so there is nothing to reload");
+                continue;
+            };
+            match Config::load(&file) {
+                Ok(loaded) => {
+                    for warning in &loaded.warnings {
+                        tell_warning(warning);
+                    }
+                    self.apply(loaded.config, trigger).await;
+                }
+                Err(problems) => {
+                    for problem in problems.iter() {
+                        tracing::error!(at = %place(problem), help = problem.help.as_deref(), "{}", problem.message);
+                    }
+                    self.refused("the file has problems");
+                }
+            }
+        }
+    }
+
+    fn refused(&self, why: &str) {
+        self.parts.metrics.config_refused();
+        tracing::error!(why, "reload refused: the configuration before stays");
+    }
+
+    async fn apply(&mut self, new: Config, trigger: Trigger) {
+        let before = self.parts.current.load_full();
+        let changes = changes(&before.config, &new);
+        if changes.is_empty() && trigger == Trigger::FileChanged && self.parts.metrics.last_reload_succeeded() {
+            return;
+        }
+        for change in &changes {
+            if matches!(change, Change::NeedsRestart(_)) {
+                tracing::warn!("{change}");
+            } else {
+                tracing::info!("{change}");
+            }
+        }
+        let new = keep_restart_only(&before.config, new);
+        match self.prepare(new, &before).await {
+            Ok(next) => self.publish(next, &before).await,
+            Err(why) => self.refused(&why),
+        }
+    }
+
+    /// Everything that may fail, before anything changes.
+    async fn prepare(&self, config: Config, before: &Snapshot) -> Result<Prepared, String> {
+        let access_log = if config.log.access == before.config.log.access {
+            Next::Same
+        } else {
+            Next::Other(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
+        };
+        let materials = Materials {
+            table: &self.parts.table,
+            metrics: &self.parts.metrics,
+            made_keys: &self.parts.made_keys,
+            former: Some(before),
+        };
+        let snapshot = build(config, &materials).map_err(|error| error.to_string())?;
+        // Servers that are new get their first verdict before their first request.
+        first_verdicts(&snapshot).await;
+        Ok(Prepared { snapshot, access_log })
+    }
+
+    async fn publish(&mut self, next: Prepared, before: &Snapshot) {
+        let Prepared { snapshot, access_log } = next;
+        let parts = &self.parts;
+        let snapshot = Arc::new(snapshot);
+        set_limits(&parts.table, &snapshot);
+        parts.current.store(Arc::clone(&snapshot));
+        // States and weights may have changed under the balancers that are built lazily.
+        for plan in &snapshot.pools {
+            plan.pool.generation.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
+        }
+        self.tasks.follow(&snapshot);
+        if let Next::Other(access_log) = access_log {
+            let former = parts.access_log.swap(access_log.map(Arc::new));
+            // Its writer ends when the last request that holds it is done; not on this thread.
+            drop(former);
+        }
+        log::set_level(level_word(snapshot.config.log.level));
+        if snapshot.config.store != before.config.store {
+            let (table, capacity) = (Arc::clone(&parts.table), snapshot.config.store.max_sessions);
+            // May evict many sessions, which is nothing for a thread that others wait for.
+            let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
+        }
+        parts.metrics.config_accepted(&snapshot.config.hash, false);
+        tracing::info!(config = %snapshot.config.hash, "reload done");
+    }
+}
+
+struct Prepared {
+    snapshot: Snapshot,
+    access_log: Next<Option<AccessLog>>,
+}
+
+/// What a reload does to a thing that runs.
+enum Next<T> {
+    Same,
+    Other(T),
+}
+
+/// The word of a level.
+pub fn level_word(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+        LogLevel::Trace => "trace",
+    }
+}

@@ -1,0 +1,91 @@
+//! `run` and `demo`.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use crate::bootstrap::{self, Origin, RunError};
+use crate::config::{Config, Loaded, LogFormat, LogLevel};
+use crate::telemetry::log;
+
+use super::{FAILED, complain, load, report, say, usage};
+
+pub(super) fn run(path: Option<&Path>, to: &[String], listen: &str) -> ExitCode {
+    if to.is_empty() {
+        if path.is_none() {
+            return usage(
+                "what to run? name a file with --config FILE, or servers with --to NAME=ADDRESS; \
+                 `homing demo` needs neither",
+            );
+        }
+        return match load(path) {
+            Ok(loaded) => start(loaded, &path.map_or(Origin::CommandLine, |path| Origin::File(path.to_owned()))),
+            Err(code) => code,
+        };
+    }
+    let yaml = match quick_start(to, listen) {
+        Ok(yaml) => yaml,
+        Err(message) => return usage(&message),
+    };
+    match Config::parse("command line", &yaml, &crate::config::ProcessEnvironment) {
+        Ok(loaded) => start(loaded, &Origin::CommandLine),
+        Err(problems) => report(&problems),
+    }
+}
+
+/// One pool with the defaults, as a file would say it.
+fn quick_start(to: &[String], listen: &str) -> Result<String, String> {
+    use std::fmt::Write;
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let mut yaml = format!("version: 1\nlisteners:\n  - address: {}\npools:\n  web:\n    servers:\n", quoted(listen));
+    for server in to {
+        let (name, address) = server
+            .split_once('=')
+            .ok_or_else(|| format!("--to {server}: write NAME=ADDRESS, for example --to a=127.0.0.1:9001"))?;
+        // Writing to a String does not fail.
+        let _ = writeln!(yaml, "      - {{ name: {}, address: {} }}", quoted(name), quoted(address));
+    }
+    yaml.push_str("    persistence: {}\n");
+    Ok(yaml)
+}
+
+fn start(loaded: Loaded, origin: &Origin) -> ExitCode {
+    let settings = &loaded.config.log;
+    log::start(bootstrap::level_word(settings.level), settings.format == LogFormat::Json);
+    ended(bootstrap::run(loaded, origin))
+}
+
+fn ended(result: Result<(), RunError>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
+    log::start(bootstrap::level_word(LogLevel::Warn), false);
+    match try_demo(listen, admin) {
+        Ok(code) => code,
+        Err(error) => {
+            complain(&format!("error: the demo cannot start: {error}"));
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
+    let demo = Arc::new(crate::demo::start(crate::demo::DEFAULT_PORTS)?);
+    let listen = crate::demo::free_address(listen)?;
+    let admin = crate::demo::free_address(admin)?;
+    let file = demo.config_file(&listen, &admin)?.to_owned();
+    let loaded = match Config::load(&file) {
+        Ok(loaded) => loaded,
+        Err(problems) => return Ok(report(&problems)),
+    };
+    say(&demo.banner(&listen, &admin));
+    demo.obey_terminal(say)?;
+    Ok(ended(bootstrap::run(loaded, &Origin::File(file))))
+}

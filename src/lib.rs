@@ -1,0 +1,33 @@
+//! Homing: an HTTP edge proxy that brings every session home.
+//!
+//! A request comes in. The [`proxy`] takes it from Pingora and asks, in this order: which pool serves it ([`routing`]), who
+//! sends it ([`session`]), what is remembered of them ([`store`]), may their server take them now ([`pool`]), and if not,
+//! what then ([`failover`]). It reads all of this from one [`snapshot`] of the [`config`]. What happened goes to
+//! [`telemetry`]; the operator looks in through [`admin`]. [`bootstrap`] starts and stops it all, [`cli`] is the command
+//! line, and [`demo`] shows it with three small servers.
+
+pub mod cli;
+
+pub mod bootstrap;
+
+pub mod proxy;
+
+pub mod admin;
+
+pub mod demo;
+
+pub mod snapshot;
+
+pub mod failover;
+
+pub mod pool;
+
+pub mod store;
+
+pub mod routing;
+
+pub mod session;
+
+pub mod config;
+
+pub mod telemetry;

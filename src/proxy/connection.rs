@@ -1,0 +1,391 @@
+//! Before a request: the connection.
+//!
+//! Pingora reads request headers with one timeout per read, so a client that dribbles a byte now and then is never cut,
+//! and after the first request of a connection it waits without end. [`Front`] stands between Pingora's listeners and its
+//! proxy, and gives every HTTP/1 connection a [`Guarded`] stream with one deadline for a whole header and one for the
+//! pause between requests.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::SslDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+    UniqueID, UniqueIDType,
+};
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::config::{ListenAddress, Listener, ListenerTimeouts};
+use crate::snapshot::Parts;
+use crate::telemetry::metrics::{Metrics, Rejection};
+
+use super::EdgeProxy;
+
+/// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
+pub struct Front {
+    /// What reads requests from connections.
+    pub requests: Arc<Requests>,
+    /// For the settings of listeners.
+    pub parts: Arc<Parts>,
+}
+
+#[async_trait]
+impl ServerApp for Front {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let guarded: Stream = Box::new(self.guard(stream)?);
+        ServerApp::process_new(&self.requests, guarded, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        ServerApp::cleanup(&*self.requests).await;
+    }
+}
+
+impl Front {
+    fn guard(&self, stream: Stream) -> Option<Guarded> {
+        let snapshot = self.parts.current.load();
+        let listeners = &snapshot.config.listeners;
+        let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
+        let local = digest.as_ref().and_then(|digest| digest.local_addr());
+        let listener = listeners.get(listener_of(listeners, local))?;
+        Some(Guarded::new(stream, listener.timeouts, &self.parts.metrics))
+    }
+}
+
+/// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.
+pub struct Requests {
+    /// Pingora's proxy with our hooks.
+    pub proxy: Arc<HttpProxy<EdgeProxy>>,
+    /// h2c, and how long an idle HTTP/2 connection is kept.
+    pub options: HttpServerOptions,
+}
+
+#[async_trait]
+impl HttpServerApp for Requests {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let guarded = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
+        if let Some(guarded) = guarded {
+            guarded.await_next_request();
+            // The guard keeps the time; Pingora's timeout per read is switched off, unless the connection must close.
+            let keepalive = session.get_keepalive();
+            session.set_keepalive(keepalive.map(|_| 0));
+        }
+        self.proxy.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}
+
+/// Index of the listener that a connection came by.
+pub fn listener_of(listeners: &[Listener], local: Option<&PeerAddr>) -> usize {
+    if listeners.len() <= 1 {
+        return 0;
+    }
+    let matches = |exact: bool| {
+        listeners.iter().position(|listener| match (&listener.address, local) {
+            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) if exact => address == local,
+            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) => {
+                address.ip().is_unspecified() && address.port() == local.port()
+            }
+            (ListenAddress::Unix(path), Some(PeerAddr::Unix(local))) => local.as_pathname() == Some(path),
+            _ => false,
+        })
+    };
+    matches(true).or_else(|| matches(false)).unwrap_or(0)
+}
+
+/// No byte of a request has come yet.
+const WAITING: u8 = 0;
+/// Its headers are coming.
+const HEADER: u8 = 1;
+/// Its headers were read; the guard looks away.
+const FREE: u8 = 2;
+
+/// A connection with deadlines for what comes before a request's body.
+pub struct Guarded {
+    inner: Stream,
+    /// Set from outside through a shared reference, at the edges of a request; read by the one task that reads.
+    phase: AtomicU8,
+    timeouts: ListenerTimeouts,
+    first: bool,
+    /// What was read to tell HTTP/2 from HTTP/1, and how much of it was read again.
+    peeked: Vec<u8>,
+    given: usize,
+    line: RequestLine,
+    deadline: Option<Instant>,
+    /// One timer a connection, moved on from request to request.
+    timer: Option<Pin<Box<Sleep>>>,
+    metrics: Arc<Metrics>,
+}
+
+/// Sent to a client that does not get done with its headers. Nothing else was sent for this request yet.
+const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+impl Guarded {
+    fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+        Self {
+            inner,
+            phase: AtomicU8::new(WAITING),
+            timeouts,
+            first: true,
+            peeked: Vec::new(),
+            given: 0,
+            line: RequestLine::default(),
+            deadline: None,
+            timer: None,
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    /// The headers were read. True when their first line was sound.
+    pub fn headers_are_read(&self) -> bool {
+        self.phase.store(FREE, Ordering::Relaxed);
+        !self.line.broken
+    }
+
+    fn await_next_request(&self) {
+        self.phase.store(WAITING, Ordering::Relaxed);
+    }
+
+    fn patience(&self, phase: u8) -> Duration {
+        if phase == WAITING && !self.first { self.timeouts.keepalive } else { self.timeouts.request_header }
+    }
+
+    /// Waits for the deadline of the phase; ready when it has passed.
+    fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience(phase);
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + patience);
+        let timer = match &mut self.timer {
+            Some(timer) => {
+                if timer.deadline() != deadline {
+                    timer.as_mut().reset(deadline);
+                }
+                timer
+            }
+            empty => empty.insert(Box::pin(tokio::time::sleep_until(deadline))),
+        };
+        timer.as_mut().poll(context)
+    }
+
+    fn time_out(&mut self, phase: u8, context: &mut Context<'_>) -> io::Result<()> {
+        if phase == WAITING {
+            // Nobody asked anything: the connection closes as if the client had closed it.
+            return Ok(());
+        }
+        self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        // Best effort: the answer is small and nothing else is in the socket's buffer.
+        let _ = Pin::new(&mut self.inner).poll_write(context, REQUEST_TIMEOUT);
+        let _ = Pin::new(&mut self.inner).poll_flush(context);
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    /// A header or a pause is over: the next one gets a deadline of its own.
+    fn advance(&mut self, phase: u8) {
+        if phase == WAITING {
+            self.first = false;
+            self.phase.store(HEADER, Ordering::Relaxed);
+            self.deadline = None;
+            self.line = RequestLine::default();
+        }
+    }
+
+    /// Reads from the connection, with the deadline of the phase.
+    fn poll_fresh(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let phase = self.phase.load(Ordering::Relaxed);
+        if phase == FREE {
+            self.deadline = None;
+            return Pin::new(&mut self.inner).poll_read(context, buffer);
+        }
+        let before = buffer.filled().len();
+        match Pin::new(&mut self.inner).poll_read(context, buffer) {
+            Poll::Ready(result) => {
+                self.advance(phase);
+                self.line.read(buffer.filled().get(before..).unwrap_or_default());
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                ready!(self.poll_deadline(phase, context));
+                Poll::Ready(self.time_out(phase, context))
+            }
+        }
+    }
+}
+
+/// Looks at the first line of a request as it comes by: Pingora makes `%20` of a blank in the target and `%00` of a NUL,
+/// so afterwards nobody can tell that the line was broken.
+#[derive(Default)]
+struct RequestLine {
+    blanks: u8,
+    begun: bool,
+    ended: bool,
+    broken: bool,
+}
+
+impl RequestLine {
+    fn read(&mut self, bytes: &[u8]) {
+        if self.ended {
+            return;
+        }
+        for byte in bytes {
+            match byte {
+                // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
+                b'\r' | b'\n' if !self.begun => {}
+                b'\n' => {
+                    self.ended = true;
+                    self.broken |= self.blanks != 2;
+                    return;
+                }
+                b'\r' => {}
+                b' ' => self.blanks = self.blanks.saturating_add(1),
+                0..=0x1f | 0x7f => self.broken = true,
+                _ => self.begun = true,
+            }
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.given < this.peeked.len() {
+            let left = this.peeked.get(this.given..).unwrap_or_default();
+            let now = left.get(..buffer.remaining().min(left.len())).unwrap_or_default();
+            buffer.put_slice(now);
+            this.given += now.len();
+            return Poll::Ready(Ok(()));
+        }
+        this.poll_fresh(context, buffer)
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+}
+
+// The rest is the connection itself.
+
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Shutdown for Guarded {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for Guarded {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Guarded {
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        self.inner.get_ssl_digest()
+    }
+
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        self.inner.selected_alpn_proto()
+    }
+}
+
+impl GetTimingDigest for Guarded {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Guarded {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+}
+
+impl GetSocketDigest for Guarded {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+}
+
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+#[async_trait]
+impl Peek for Guarded {
+    /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, however short a
+    /// request is. Here it is enough that the first ones are not the preface's.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        while self.peeked.len() < buffer.len() && PREFACE.starts_with(&self.peeked) {
+            let mut room = [0; PREFACE.len()];
+            let wanted = buffer.len() - self.peeked.len();
+            let mut fresh = ReadBuf::new(room.get_mut(..wanted).unwrap_or_default());
+            poll_fn(|context| self.poll_fresh(context, &mut fresh)).await?;
+            if fresh.filled().is_empty() {
+                break;
+            }
+            self.peeked.extend_from_slice(fresh.filled());
+        }
+        for (to, from) in buffer.iter_mut().zip(&self.peeked) {
+            *to = *from;
+        }
+        if self.peeked == PREFACE {
+            // HTTP/2 has frames and timeouts of its own.
+            self.headers_are_read();
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,179 @@
+//! What has been learned of a request so far. Made when its headers are read, dropped when its answer is done.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use crate::failover::choice::History;
+use crate::failover::returning::{Homes, Returning};
+use crate::failover::{Outcome, Reason};
+use crate::pool::ServerIndex;
+use crate::pool::server::{InFlight, Server};
+use crate::session::binding::Lookup;
+use crate::session::token::UnixMillis;
+use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
+
+/// Everything that the hooks of one request share.
+pub struct RequestContext {
+    /// The version of the configuration that this request lives under.
+    pub snapshot: Arc<Snapshot>,
+    /// When its headers were read.
+    pub started: Instant,
+    /// The same moment on the wall.
+    pub now: UnixMillis,
+    /// Index of its route.
+    pub route: Option<usize>,
+    /// Index of its pool.
+    pub pool: Option<usize>,
+    /// The client, behind trusted proxies.
+    pub client: Client,
+    /// As sent to the server.
+    pub request_id: Option<HeaderValue>,
+    /// Whom it names, when it names a session that lives.
+    pub session: Option<Returning>,
+    /// What was found of its session; `None` when its pool keeps none.
+    pub lookup: Option<Lookup>,
+    /// Tries at servers, finished and not.
+    pub tries: Tries,
+    /// Where it goes, seen from its session.
+    pub outcome: Option<Outcome>,
+    /// Why it does not stay.
+    pub reason: Option<Reason>,
+    /// What `balance: hash` hashes of it; empty with another balance.
+    pub hash_key: SmallVec<[u8; 32]>,
+    /// Bytes of its body so far.
+    pub body_bytes: u64,
+    /// Most bytes that its body may have.
+    pub max_body: Option<u64>,
+    /// A refusal decided by a hook that cannot answer itself.
+    pub refusal: Option<Refusal>,
+    /// Its place among the requests under way.
+    under_way: UnderWay,
+}
+
+/// The client, as far as the connection and trusted proxies tell.
+#[derive(Debug, Clone, Default)]
+pub struct Client {
+    /// Who connected to us; `None` over a unix socket.
+    pub peer: Option<IpAddr>,
+    /// The client itself.
+    pub address: Option<IpAddr>,
+    /// The peer is a proxy whose forwarded headers are believed.
+    pub peer_trusted: bool,
+    /// The client came by TLS.
+    pub secure: bool,
+}
+
+/// Tries of one request at servers.
+#[derive(Default)]
+pub struct Tries {
+    /// How many were begun.
+    pub count: u32,
+    /// The server of the current or last one.
+    pub server: Option<ServerIndex>,
+    /// Servers that failed it, and whether it has waited for its own.
+    pub history: History,
+    /// A reset on a reused connection was followed by one more try at the same server.
+    pub same_server_again: bool,
+    /// The next try goes to this server, whatever the rules say.
+    pub next: Option<ServerIndex>,
+    /// When the current one was begun.
+    pub began: Option<Instant>,
+    /// When the answer's headers came.
+    pub answered: Option<Instant>,
+    /// Counts it at its server.
+    pub in_flight: Option<InFlight>,
+}
+
+/// An answer of the proxy itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Status.
+    pub status: u16,
+    /// For the body and the access log.
+    pub why: &'static str,
+    /// The client's token is worth nothing any more and is taken away.
+    pub clear_token: bool,
+}
+
+impl Refusal {
+    /// With a status and a reason.
+    pub const fn new(status: u16, why: &'static str) -> Self {
+        Self { status, why, clear_token: false }
+    }
+}
+
+struct UnderWay(Arc<Parts>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The wall clock.
+pub fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl RequestContext {
+    /// A request whose headers were just read. The one place on its way where clocks and the snapshot are read.
+    pub fn begin(parts: &Arc<Parts>) -> Self {
+        parts.in_flight.fetch_add(1, Ordering::Relaxed);
+        Self {
+            snapshot: parts.current.load_full(),
+            started: Instant::now(),
+            now: wall_clock(),
+            route: None,
+            pool: None,
+            client: Client::default(),
+            request_id: None,
+            session: None,
+            lookup: None,
+            tries: Tries::default(),
+            outcome: None,
+            reason: None,
+            hash_key: SmallVec::new(),
+            body_bytes: 0,
+            max_body: None,
+            refusal: None,
+            under_way: UnderWay(Arc::clone(parts)),
+        }
+    }
+
+    /// What outlives every request.
+    pub fn parts(&self) -> &Arc<Parts> {
+        &self.under_way.0
+    }
+
+    /// Its pool.
+    pub fn plan(&self) -> Option<&PoolPlan> {
+        self.snapshot.pools.get(self.pool?)
+    }
+
+    /// How its pool keeps sessions.
+    pub fn persistence(&self) -> Option<&PersistencePlan> {
+        self.plan()?.persistence.as_ref()
+    }
+
+    /// Where the sessions of its pool may be at home.
+    pub fn homes(&self) -> Option<Homes<'_>> {
+        let plan = self.plan()?;
+        plan.persistence.as_ref().map(|persistence| Homes {
+            table: &self.parts().table,
+            pool: &plan.pool,
+            places: &persistence.places,
+            limits: &persistence.limits,
+        })
+    }
+
+    /// The server of the current or last try.
+    pub fn server(&self) -> Option<&Server> {
+        self.plan()?.pool.servers.get(self.tries.server?)
+    }
+}

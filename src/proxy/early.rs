@@ -1,0 +1,181 @@
+//! A strict door: what is malformed, ambiguous or oversized goes no further.
+//!
+//! Pingora lets some requests through that two servers may read differently, which is what request smuggling lives on:
+//! Content-Length beside Transfer-Encoding, repeated or listed lengths, lines that end in a bare LF, and so on. What is
+//! checked here is in RFC 9112, sections 2.2, 3.2, 5.1, 6.1 and 6.3.
+
+use http::{HeaderMap, Method, Version, header};
+use pingora::http::RequestHeader;
+
+use crate::telemetry::metrics::Rejection;
+
+/// Checks the header block as it came (HTTP/1 only) and as it was parsed.
+pub(super) fn check(raw: Option<&[u8]>, request: &RequestHeader, max_header_size: usize) -> Result<(), Rejection> {
+    let size = raw.map_or_else(|| parsed_size(request), <[u8]>::len);
+    if size > max_header_size {
+        return Err(Rejection::HeaderTooLarge);
+    }
+    // A loop detector for people with debuggers, and a way to read headers that scripts must not see.
+    if request.method == Method::TRACE || request.method == Method::CONNECT {
+        return Err(Rejection::Method);
+    }
+    let sound = raw.is_none_or(lines_are_sound)
+        && target_is_sound(request.raw_path())
+        && host_is_sound(request)
+        && length_is_sound(raw, request);
+    if sound { Ok(()) } else { Err(Rejection::Malformed) }
+}
+
+/// HTTP/2 sends headers compressed; what counts is what servers get.
+fn parsed_size(request: &RequestHeader) -> usize {
+    let fields: usize = request.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    request.raw_path().len() + fields
+}
+
+/// Every line ends in CRLF, none is folded, and no CR, NUL or other control character stands within one.
+fn lines_are_sound(raw: &[u8]) -> bool {
+    let mut first = true;
+    raw.split_inclusive(|byte| *byte == b'\n').all(|line| {
+        let folded = !std::mem::take(&mut first) && matches!(line, [b' ' | b'\t', ..]);
+        let Some(text) = line.strip_suffix(b"\r\n") else { return false };
+        !folded && text.iter().all(|byte| *byte == b'\t' || (*byte >= b' ' && *byte != 0x7f))
+    })
+}
+
+/// No blank, control character, fragment or backslash hides in the target.
+fn target_is_sound(target: &[u8]) -> bool {
+    !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#' && *byte != b'\\')
+}
+
+/// HTTP/1.1 names exactly one host; HTTP/1.0 at most one; an absolute target and its Host header agree.
+fn host_is_sound(request: &RequestHeader) -> bool {
+    let mut hosts = request.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return false;
+    }
+    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let Some(host) = host else {
+        return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
+    };
+    host_name_is_sound(host.as_bytes())
+        && authority.is_none_or(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+}
+
+fn host_name_is_sound(host: &[u8]) -> bool {
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(byte);
+    !host.is_empty() && host.iter().all(allowed)
+}
+
+/// One length, told once, one way.
+fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader) -> bool {
+    let headers = &request.headers;
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = lengths.next();
+    if lengths.next().is_some() || length.is_some_and(|length| !is_number(length.as_bytes())) {
+        return false;
+    }
+    transfer_encoding_is_sound(headers, request.version)
+        // Pingora has already taken the length out of a request that has both; the raw block still shows it.
+        && !(headers.contains_key(header::TRANSFER_ENCODING) && raw.is_some_and(tells_length))
+}
+
+fn transfer_encoding_is_sound(headers: &HeaderMap, version: Version) -> bool {
+    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let Some(encoding) = encodings.next() else { return true };
+    version == Version::HTTP_11 && encodings.next().is_none() && encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+}
+
+fn is_number(text: &[u8]) -> bool {
+    !text.is_empty() && text.len() <= 18 && text.iter().all(u8::is_ascii_digit)
+}
+
+fn tells_length(raw: &[u8]) -> bool {
+    const NAME: &[u8] = b"content-length";
+    raw.split(|byte| *byte == b'\n')
+        .any(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: &str, target: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).unwrap();
+        request.set_version(Version::HTTP_11);
+        for (name, value) in fields {
+            request.append_header(*name, *value).unwrap();
+        }
+        request
+    }
+
+    const HOST: (&str, &str) = ("host", "a.example");
+
+    fn sound(target: &str, fields: &[(&'static str, &str)], raw: &[u8]) -> bool {
+        check(Some(raw), &request("POST", target, fields), 1024) == Ok(())
+    }
+
+    #[test]
+    fn ordinary_requests_pass() {
+        let raw = b"POST /a?b=c HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n";
+        assert!(sound("/a?b=c", &[HOST, ("content-length", "5")], raw));
+        assert!(sound("/", &[HOST, ("transfer-encoding", "chunked")], b"POST / HTTP/1.1\r\nHost: a\r\n\r\n"));
+        assert!(sound("/%00%20", &[("host", "[::1]:8080")], b"\r\n"));
+        assert!(sound("*", &[("host", "a:1")], b"\r\n"));
+    }
+
+    #[test]
+    fn a_length_is_told_once_and_one_way() {
+        let raw = b"\r\n";
+        assert!(!sound("/", &[HOST, ("content-length", "5"), ("content-length", "5")], raw));
+        for length in ["5, 5", "+5", "-1", "", " 5", "0x5", "99999999999999999999"] {
+            assert!(!sound("/", &[HOST, ("content-length", length)], raw), "{length:?}");
+        }
+        let both = b"POST / HTTP/1.1\r\nHost: a\r\ncontent-LENGTH: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(!sound("/", &[HOST, ("transfer-encoding", "chunked")], both));
+        for encoding in ["gzip, chunked", "identity", "chunked, chunked", "x", ""] {
+            assert!(!sound("/", &[HOST, ("transfer-encoding", encoding)], raw), "{encoding:?}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_named_once() {
+        for fields in [
+            &[] as &[(&'static str, &str)],
+            &[("host", "")],
+            &[("host", "a"), ("host", "a")],
+            &[("host", "a, b")],
+            &[("host", "a b")],
+            &[("host", "a/b")],
+            &[("host", "u@a")],
+        ] {
+            assert!(!sound("/", fields, b"\r\n"), "{fields:?}");
+        }
+        assert!(!sound("http://b.example/", &[HOST], b"\r\n"), "target and Host disagree");
+        assert!(sound("http://a.example/", &[HOST], b"\r\n"));
+    }
+
+    #[test]
+    fn lines_end_in_crlf_and_hold_no_control_characters() {
+        for raw in [
+            b"GET / HTTP/1.1\nHost: a\n\n" as &[u8],
+            b"GET / HTTP/1.1\r\nHost: a\r\n folded\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\nX: a\x7fb\r\n\r\n",
+        ] {
+            assert!(!sound("/", &[HOST], raw), "{}", raw.escape_ascii());
+        }
+        assert!(
+            sound("/", &[HOST], b"GET / HTTP/1.1\r\nHost: a\r\nX: \xe4\ta\r\n\r\n"),
+            "bytes above ASCII and tabs may"
+        );
+    }
+
+    #[test]
+    fn large_headers_and_tunnels_have_answers_of_their_own() {
+        let get = request("GET", "/", &[HOST]);
+        assert_eq!(check(Some(&[b'a'; 1025]), &get, 1024), Err(Rejection::HeaderTooLarge));
+        assert_eq!(check(Some(b"\r\n"), &request("TRACE", "/", &[HOST]), 1024), Err(Rejection::Method));
+    }
+}

@@ -1,0 +1,20 @@
+//! The body on its way up: counted, and cut off when it is too large.
+
+use bytes::Bytes;
+use pingora::{Error, ErrorType, Result};
+
+use crate::telemetry::metrics::Rejection;
+
+use super::context::{Refusal, RequestContext};
+
+/// The hook. After a retry the first bytes come again, so a body may count twice, by at most 64 KiB.
+pub(super) fn run(body: Option<&Bytes>, ctx: &mut RequestContext) -> Result<()> {
+    let Some(body) = body else { return Ok(()) };
+    ctx.body_bytes += body.len() as u64;
+    if ctx.max_body.is_none_or(|most| ctx.body_bytes <= most) {
+        return Ok(());
+    }
+    ctx.parts().metrics.rejected.inc(Rejection::BodyTooLarge as usize);
+    ctx.refusal = Some(Refusal::new(413, Rejection::BodyTooLarge.label()));
+    Error::e_explain(ErrorType::HTTPStatus(413), "body larger than max_body_size")
+}

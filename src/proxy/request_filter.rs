@@ -1,0 +1,188 @@
+//! Receive a request (limits, client, route) and ask who it is (source, token, table).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+use pingora::protocols::http::v1::server::HttpSession as Http1;
+use pingora_proxy::Session as Exchange;
+
+use smallvec::SmallVec;
+
+use crate::config::{HashOn, Listener, OnForged};
+use crate::failover::returning::{Returning, recognise};
+use crate::routing::host_name;
+use crate::session::binding::Lookup;
+use crate::session::cookie::read::values;
+use crate::session::source::Presented;
+use crate::snapshot::PersistencePlan;
+use crate::telemetry::metrics::Rejection;
+
+use super::connection::{Guarded, listener_of};
+use super::context::{Refusal, RequestContext};
+use super::{early, fail_to_proxy, forwarded};
+
+/// The hook. True = answered here.
+pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    if let Err(rejection) = receive(exchange, ctx) {
+        return reject(exchange, ctx, rejection).await;
+    }
+    match identify(exchange, ctx) {
+        Ok(()) => Ok(false),
+        Err(rejection) => reject(exchange, ctx, rejection).await,
+    }
+}
+
+/// Answers what cannot be served. A malformed request ends its connection: what follows on it cannot be trusted.
+async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Rejection) -> Result<bool> {
+    ctx.parts().metrics.rejected.inc(rejection as usize);
+    let status = match rejection {
+        Rejection::Malformed | Rejection::ForgedToken => 400,
+        Rejection::HeaderTooLarge => 431,
+        Rejection::BodyTooLarge => 413,
+        Rejection::HeaderTimeout => 408,
+        Rejection::NoRoute => 404,
+        Rejection::Method => 405,
+        Rejection::Protocol => 505,
+    };
+    if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken) {
+        exchange.set_keepalive(None);
+    }
+    ctx.refusal = Some(Refusal::new(status, rejection.label()));
+    fail_to_proxy::answer(exchange, ctx, status).await?;
+    Ok(true)
+}
+
+fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
+    let guarded = exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
+    let line_is_sound = guarded.is_none_or(Guarded::headers_are_read);
+    let snapshot = std::sync::Arc::clone(&ctx.snapshot);
+    let listener = listener_of(&snapshot.config.listeners, exchange.server_addr());
+    let Some(listener) = snapshot.config.listeners.get(listener) else { return Err(Rejection::NoRoute) };
+    set_timeouts(exchange, listener);
+    let http2 = exchange.is_http2();
+    if (http2 && !listener.h2c) || (!http2 && !listener.http1) {
+        return Err(Rejection::Protocol);
+    }
+    let raw = exchange.as_downstream().as_http1().map(Http1::get_headers_raw_bytes);
+    if !line_is_sound {
+        return Err(Rejection::Malformed);
+    }
+    early::check(raw.as_deref(), exchange.req_header(), listener.max_header_size)?;
+    limit_body(exchange.req_header().headers.get(header::CONTENT_LENGTH), listener, ctx)?;
+
+    let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+    ctx.client = forwarded::client(peer, &exchange.req_header().headers, &listener.trusted_proxies);
+    if ctx.parts().is_draining() {
+        exchange.set_keepalive(None);
+    }
+    let request = exchange.req_header();
+    let Some(found) = ctx.snapshot.router.find(host_of(request), request.uri.path()) else {
+        return Err(Rejection::NoRoute);
+    };
+    ctx.route = found.route;
+    ctx.pool = Some(found.pool);
+    if let Some(plan) = ctx.plan() {
+        plan.pool.budget.pay_in();
+        if let Some(hash_on) = &plan.hash_on {
+            ctx.hash_key = hash_key(request, hash_on, ctx);
+        }
+    }
+    Ok(())
+}
+
+/// What `balance: hash` hashes; empty when the request does not have it, and then all such requests hash alike.
+fn hash_key(request: &RequestHeader, hash_on: &HashOn, ctx: &RequestContext) -> SmallVec<[u8; 32]> {
+    let headers = &request.headers;
+    match hash_on {
+        HashOn::ClientIp => match ctx.client.address {
+            Some(IpAddr::V4(address)) => SmallVec::from_slice(&address.octets()),
+            Some(IpAddr::V6(address)) => SmallVec::from_slice(&address.octets()),
+            None => SmallVec::new(),
+        },
+        HashOn::Uri => SmallVec::from_slice(request.raw_path()),
+        HashOn::Header(name) => headers.get(name.as_str()).map_or_else(SmallVec::new, |value| value.as_bytes().into()),
+        HashOn::Cookie(name) => {
+            let fields = headers.get_all(header::COOKIE).into_iter().map(http::HeaderValue::as_bytes);
+            values(fields, name.as_bytes()).next().map_or_else(SmallVec::new, SmallVec::from_slice)
+        }
+        HashOn::Query(name) => query_value(request.uri.query().unwrap_or_default(), name)
+            .map_or_else(SmallVec::new, |value| value.as_bytes().into()),
+    }
+}
+
+/// The first value of a query parameter, as written: percent-encoding is not undone, since only sameness matters.
+fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (key == name).then_some(value)
+    })
+}
+
+fn set_timeouts(exchange: &mut Exchange, listener: &Listener) {
+    let timeouts = &listener.timeouts;
+    // A WebSocket's client may be silent for hours; how long the server may be is `connection.read_timeout`.
+    let between_reads = if exchange.is_upgrade_req() { None } else { Some(timeouts.request_body) };
+    exchange.set_read_timeout(between_reads);
+    exchange.set_write_timeout(Some(timeouts.write));
+    // What is left of a body that nobody reads is read away for this long at most, so that the connection can be kept.
+    exchange.set_total_drain_timeout(Some(Duration::from_secs(5).min(timeouts.request_body)));
+}
+
+fn limit_body(
+    length: Option<&http::HeaderValue>,
+    listener: &Listener,
+    ctx: &mut RequestContext,
+) -> std::result::Result<(), Rejection> {
+    ctx.max_body = listener.max_body_size;
+    let Some(most) = listener.max_body_size else { return Ok(()) };
+    let told = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
+    if told.is_some_and(|told| told > most) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
+}
+
+/// The host as the request names it: HTTP/2 has it in the target.
+pub(super) fn host_of(request: &RequestHeader) -> &str {
+    match request.uri.authority() {
+        Some(authority) => authority.as_str(),
+        None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+    }
+}
+
+/// The same without port, for the access log.
+pub(super) fn host_name_of(request: &RequestHeader) -> &str {
+    host_name(host_of(request))
+}
+
+fn identify(exchange: &Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
+    let Some(persistence) = ctx.persistence() else { return Ok(()) };
+    let refuses = persistence.policy.on_forged == OnForged::Refuse;
+    let (found, session) = look_up(&exchange.req_header().headers, ctx, persistence);
+    ctx.lookup = Some(found);
+    ctx.session = session;
+    if found == Lookup::Forged && refuses { Err(Rejection::ForgedToken) } else { Ok(()) }
+}
+
+/// Asks the sources in their order; the first that names somebody decides.
+fn look_up(headers: &HeaderMap, ctx: &RequestContext, persistence: &PersistencePlan) -> (Lookup, Option<Returning>) {
+    let mut nobody = Lookup::None;
+    for source in &persistence.sources {
+        match source.presented(headers, &persistence.codec) {
+            Presented::Nobody => {}
+            // Sealed for another pool: our own seal, so nobody forged it, but it names nobody here.
+            Presented::OtherPool => nobody = Lookup::Unknown,
+            Presented::Forged(_) => nobody = Lookup::Forged,
+            Presented::Token { token, sealed_by_first } => {
+                let Some(homes) = ctx.homes() else { break };
+                return recognise(&token, sealed_by_first, &homes, ctx.now);
+            }
+        }
+    }
+    (nobody, None)
+}
+
+/// True for requests whose answer has no body.
+pub(super) fn is_head(exchange: &Exchange) -> bool {
+    exchange.req_header().method == Method::HEAD
+}

@@ -1,0 +1,136 @@
+//! Choose a server: once for each try of a request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::failover::choice::{self, Choice};
+use crate::failover::{Outcome, Reason};
+use crate::pool::ServerIndex;
+use crate::pool::server::{InFlight, Server};
+use crate::telemetry::metrics::Retry;
+
+use super::context::{Refusal, RequestContext};
+
+/// No server takes the request now: try again in a moment.
+const NO_SERVER: Refusal = Refusal::new(503, "no_server");
+/// The bound server broke off and the pool wants its sessions nowhere else.
+const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
+/// Its tries are used up.
+const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
+
+/// The hook.
+pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+    // The former try is over for its server.
+    ctx.tries.in_flight = None;
+    let chosen = match ctx.tries.next.take() {
+        Some(same) => Ok(same),
+        None => choose(ctx).await,
+    };
+    let tried = chosen.and_then(|server| begin_try(ctx, server));
+    tried.map_err(|refusal| {
+        ctx.refusal = Some(refusal);
+        Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
+    })
+}
+
+fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
+    let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
+    // Tries after the first, not counting the one more at the same server and a server that was waited for.
+    let elsewhere = ctx.tries.history.failed.len();
+    if elsewhere > plan.pool.retries.attempts as usize {
+        plan.metrics.retries.inc(Retry::AttemptsExhausted as usize);
+        return Err(EXHAUSTED);
+    }
+    let Some(target) = plan.pool.servers.get(server) else { return Err(NO_SERVER) };
+    let Some(peer) = target.peer() else { return Err(NO_SERVER) };
+    if ctx.tries.count > 0 {
+        plan.metrics.retries.inc(Retry::Sent as usize);
+    }
+    let in_flight = InFlight::begin(&target.live);
+    ctx.tries.in_flight = Some(in_flight);
+    ctx.tries.server = Some(server);
+    ctx.tries.count += 1;
+    ctx.tries.began = Some(std::time::Instant::now());
+    Ok(peer)
+}
+
+async fn choose(ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
+    loop {
+        let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
+        let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
+        let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
+        let choice = choice::choose(&plan.pool, policy, ctx.session.as_ref(), &ctx.tries.history, &ctx.hash_key);
+        match choice {
+            Choice::To { server, outcome, reason } => {
+                (ctx.outcome, ctx.reason) = (Some(outcome), reason);
+                return Ok(server);
+            }
+            Choice::Hold(home) => hold(ctx, home).await,
+            Choice::Refuse(reason) => {
+                (ctx.outcome, ctx.reason) = (Some(Outcome::Refused), Some(reason));
+                return Err(Refusal {
+                    status: refuse_status,
+                    why: reason.label(),
+                    // The server will not come back, so the client may begin anew; else it waits for its server.
+                    clear_token: reason == Reason::Removed,
+                });
+            }
+            Choice::Fail => return Err(BROKE_OFF),
+            Choice::Nobody { outcome, reason } => {
+                (ctx.outcome, ctx.reason) = (Some(outcome), reason);
+                return Err(NO_SERVER);
+            }
+        }
+    }
+}
+
+/// Waits for the session's server. When it is back, what it failed before is forgotten; either way nobody waits twice.
+async fn hold(ctx: &mut RequestContext, home: ServerIndex) {
+    ctx.tries.history.held = true;
+    let snapshot = Arc::clone(&ctx.snapshot);
+    let plan = ctx.pool.and_then(|pool| snapshot.pools.get(pool));
+    let Some((plan, persistence)) = plan.and_then(|plan| Some((plan, plan.persistence.as_ref()?))) else { return };
+    let Some(server) = plan.pool.servers.get(home) else { return };
+    let refused = ctx.tries.history.failure_of(home).is_some();
+    if came_back(server, refused, persistence.policy.hold).await {
+        ctx.tries.history.failed.retain(|(failed, _)| *failed != home);
+    }
+}
+
+/// A server without a verdict of its own is asked this often while its sessions are held.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+/// Waits for a server, at most `hold`: until its checks say that it is back, and a connection to it succeeds when that is
+/// what failed, or when nothing checks it.
+async fn came_back(server: &Server, refused: bool, hold: Duration) -> bool {
+    let until = Instant::now() + hold;
+    loop {
+        let usable = server.condition().takes_bound();
+        if usable && ((server.is_checked() && !refused) || takes_connections(server).await) {
+            return true;
+        }
+        if Instant::now() + ASK_EVERY >= until {
+            return false;
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
+async fn takes_connections(server: &Server) -> bool {
+    let within = Duration::from_secs(1);
+    match server.peer_address() {
+        Some(PeerAddr::Inet(address)) => {
+            matches!(timeout(within, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
+        }
+        Some(PeerAddr::Unix(address)) => match address.as_pathname() {
+            Some(path) => matches!(timeout(within, tokio::net::UnixStream::connect(path)).await, Ok(Ok(_))),
+            None => false,
+        },
+        None => false,
+    }
+}

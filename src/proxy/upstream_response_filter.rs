@@ -1,0 +1,44 @@
+//! The server has spoken: now, and not before, a session that moved belongs to it.
+
+use std::time::Instant;
+
+use http::StatusCode;
+use pingora::http::ResponseHeader;
+
+use crate::failover::Outcome;
+
+use super::context::RequestContext;
+
+/// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
+pub(super) fn run(answer: &ResponseHeader, ctx: &mut RequestContext) {
+    if ctx.tries.answered.is_some() || !is_final(answer.status) {
+        return;
+    }
+    ctx.tries.answered = Some(Instant::now());
+    if let (Some(server), Some(plan)) = (ctx.server(), ctx.plan())
+        && server.live.connected()
+    {
+        let (pool, server) = (&plan.pool.name, &server.name);
+        tracing::info!(%pool, %server, "server takes connections again");
+    }
+    if ctx.outcome == Some(Outcome::Moved) {
+        rebind(ctx);
+    }
+}
+
+/// 101 is the last answer in HTTP, though its number says otherwise.
+pub(super) fn is_final(status: StatusCode) -> bool {
+    !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
+}
+
+/// Makes the move good in the table.
+fn rebind(ctx: &mut RequestContext) {
+    let (Some(mut session), Some(chosen)) = (ctx.session.take(), ctx.tries.server) else { return };
+    if let (Some(homes), Some(plan)) = (ctx.homes(), ctx.plan())
+        && session.settle(chosen, &homes, ctx.now)
+        && let Some(reason) = ctx.reason
+    {
+        plan.metrics.moves.inc(reason as usize);
+    }
+    ctx.session = Some(session);
+}
