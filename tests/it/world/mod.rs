@@ -1,0 +1,306 @@
+//! The world that the tests speak of: application servers, browsers, and the real proxy between them.
+//!
+//! ```text
+//! let world = World::start(Conf::servers("a b c"));
+//! let alice = world.browser();
+//! let home = alice.server();
+//! world.app(&home).kill();
+//! assert_ne!(alice.server(), home);
+//! ```
+//!
+//! In a configuration `{{proxy}}` and `{{admin}}` stand for the proxy's own addresses, `{{access}}` for its access log,
+//! `{{dir}}` for the test's directory, `{{name}}` for the application server of that name, which is then started;
+//! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on ::1: `{{proxy6}}`.
+
+pub(crate) mod app;
+pub(crate) mod browser;
+pub(crate) mod client;
+pub(crate) mod conf;
+mod guard;
+pub(crate) mod h2c;
+pub(crate) mod http1;
+pub(crate) mod metrics;
+pub(crate) mod net;
+mod ports;
+pub(crate) mod proxy;
+pub(crate) mod websocket;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+pub(crate) use app::App;
+pub(crate) use browser::{Browser, SESSION_COOKIE};
+pub(crate) use client::{Response, Wire};
+pub(crate) use conf::{Conf, KEY_1, KEY_2, QUICK_CHECK};
+pub(crate) use net::{Address, PATIENCE};
+use ports::Port;
+pub(crate) use proxy::{Launch, Proxy, Signal};
+
+/// Waits for a condition; what it waited for is in the message when it never came.
+#[track_caller]
+pub(crate) fn eventually(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + patience;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Application servers and a proxy before them. Its [`Proxy`] can be spoken to directly.
+#[derive(Debug)]
+pub(crate) struct World {
+    // Dropped in this order: the proxy first.
+    proxy: Option<Proxy>,
+    pub(crate) town: Town,
+}
+
+/// The application servers, the ports and the files of one test.
+#[derive(Debug)]
+pub(crate) struct Town {
+    apps: BTreeMap<String, App>,
+    ports: BTreeMap<String, Port>,
+    template: String,
+    directory: TempDir,
+}
+
+/// How a world begins.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    town: Town,
+    down: Vec<String>,
+}
+
+impl Builder {
+    /// The server's port is reserved, but nobody listens there yet.
+    pub(crate) fn down(mut self, app: &str) -> Self {
+        self.down.push(app.to_owned());
+        self
+    }
+
+    /// An application server of one's own making, e.g. on ::1 or a unix socket.
+    pub(crate) fn with_app(mut self, make: impl FnOnce(&Path) -> App) -> Self {
+        let app = make(self.town.directory.path());
+        self.town.apps.insert(app.name().to_owned(), app);
+        self
+    }
+
+    /// A word with the application servers before the proxy starts.
+    pub(crate) fn before(mut self, prepare: impl FnOnce(&mut Town)) -> Self {
+        self.people();
+        prepare(&mut self.town);
+        self
+    }
+
+    fn people(&mut self) {
+        self.town.render_for("");
+        for (name, app) in &self.town.apps {
+            if !self.down.contains(name) {
+                app.start();
+            }
+        }
+    }
+
+    pub(crate) fn start(mut self) -> World {
+        self.people();
+        let launch = self.town.launch("");
+        let proxy = Proxy::start(&launch, self.town.directory.path());
+        World { proxy: Some(proxy), town: self.town }
+    }
+
+    /// The servers and the configuration file, but no proxy.
+    pub(crate) fn without_proxy(mut self) -> Town {
+        self.people();
+        self.town.launch("");
+        self.town
+    }
+}
+
+impl World {
+    /// The servers that the configuration names, and the proxy, ready.
+    pub(crate) fn start(configuration: impl ToString) -> Self {
+        Self::builder(configuration).start()
+    }
+
+    pub(crate) fn builder(configuration: impl ToString) -> Builder {
+        let town = Town {
+            apps: BTreeMap::new(),
+            ports: BTreeMap::new(),
+            template: configuration.to_string(),
+            directory: tempfile::Builder::new().prefix("homing-it-").tempdir().expect("a directory for the test"),
+        };
+        Builder { town, down: Vec::new() }
+    }
+
+    /// One more proxy with the same servers, keys and file, at addresses of its own.
+    pub(crate) fn another_proxy(&mut self, suffix: &str) -> Proxy {
+        let launch = self.town.launch(suffix);
+        Proxy::start(&launch, self.town.directory.path())
+    }
+
+    /// Ends the proxy and starts it again, with the same file and addresses.
+    pub(crate) fn restart_proxy(&mut self) {
+        self.stop_proxy();
+        self.start_proxy();
+    }
+
+    /// The proxy has ended by itself or by a signal.
+    pub(crate) fn forget_proxy(&mut self) {
+        self.proxy = None;
+    }
+
+    /// A new proxy with the same file and addresses.
+    pub(crate) fn start_proxy(&mut self) {
+        let launch = self.town.launch("");
+        self.proxy = Some(Proxy::start(&launch, self.town.directory.path()));
+    }
+
+    /// Ends the proxy gracefully and forgets it.
+    pub(crate) fn stop_proxy(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop();
+        }
+    }
+
+    /// Puts another configuration into force.
+    #[track_caller]
+    pub(crate) fn reload(&mut self, configuration: impl ToString) {
+        let text = self.town.rewrite(configuration);
+        Proxy::reload(self, &text);
+    }
+
+    /// Tries another configuration, which may be refused or change nothing.
+    #[track_caller]
+    pub(crate) fn try_reload(&mut self, configuration: impl ToString) {
+        let text = self.town.rewrite(configuration);
+        Proxy::try_reload(self, &text);
+    }
+
+    pub(crate) fn app(&self, name: &str) -> &App {
+        self.town.app(name)
+    }
+
+    pub(crate) fn apps(&self) -> impl Iterator<Item = &App> {
+        self.town.apps.values()
+    }
+
+    /// How many requests of that method and path arrived at all servers together.
+    pub(crate) fn count(&self, method: &str, path: &str) -> usize {
+        self.apps().map(|app| app.count(method, path)).sum()
+    }
+
+    /// Waits until the proxy believes a server up (1) or down (0).
+    #[track_caller]
+    pub(crate) fn wait_for_health(&self, server: &str, up: bool) {
+        eventually(PATIENCE, &format!("server {server} is {}", if up { "up" } else { "down" }), || {
+            let value = self.metric("homing_server_up", &[("server", server)]);
+            (value > 0.5) == up
+        });
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.town.directory.path()
+    }
+}
+
+impl Deref for World {
+    type Target = Proxy;
+
+    fn deref(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the proxy runs")
+    }
+}
+
+impl Town {
+    pub(crate) fn app(&self, name: &str) -> &App {
+        self.apps.get(name).unwrap_or_else(|| panic!("the world has no server {name}"))
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub(crate) fn config(&self) -> PathBuf {
+        self.config_of("")
+    }
+
+    /// Another template from now on; servers that it names newly are started. Returns its text for the first proxy.
+    pub(crate) fn rewrite(&mut self, configuration: impl ToString) -> String {
+        let known: Vec<_> = self.apps.keys().cloned().collect();
+        self.template = configuration.to_string();
+        let text = self.render_for("");
+        for (name, app) in &self.apps {
+            if !known.contains(name) {
+                app.start();
+            }
+        }
+        text
+    }
+
+    /// An address of the proxy of that suffix, reserved when it is first asked for.
+    pub(crate) fn address(&mut self, name: &str) -> Address {
+        let make = if name.ends_with('6') { Port::reserve_v6 } else { Port::reserve };
+        self.ports.entry(name.to_owned()).or_insert_with(make).address().into()
+    }
+
+    fn config_of(&self, suffix: &str) -> PathBuf {
+        self.directory.path().join(format!("homing{suffix}.yaml"))
+    }
+
+    fn access_of(&self, suffix: &str) -> PathBuf {
+        self.directory.path().join(format!("access{suffix}.log"))
+    }
+
+    /// Writes the file of the proxy of that suffix and says how to start it.
+    pub(crate) fn launch(&mut self, suffix: &str) -> Launch {
+        let text = self.render_for(suffix);
+        let config = self.config_of(suffix);
+        fs::write(&config, text).expect("a configuration file");
+        Launch {
+            address: self.address(&format!("proxy{suffix}")),
+            admin: self.address(&format!("admin{suffix}")),
+            config,
+            access_log: self.access_of(suffix),
+            environment: Vec::new(),
+            arguments: None,
+        }
+    }
+
+    /// The template's text with everything in double braces replaced.
+    pub(crate) fn render_for(&mut self, suffix: &str) -> String {
+        let template = self.template.clone();
+        let mut text = String::new();
+        let mut rest = template.as_str();
+        while let Some((before, after)) = rest.split_once("{{") {
+            let (name, left) = after.split_once("}}").expect("double braces are closed");
+            text.push_str(before);
+            text.push_str(&self.value_of(name, suffix));
+            rest = left;
+        }
+        text.push_str(rest);
+        text
+    }
+
+    fn value_of(&mut self, name: &str, suffix: &str) -> String {
+        if let Some(name) = name.strip_suffix(":port") {
+            return self.app_address(name).port().to_string();
+        }
+        match name {
+            "dir" => self.directory.path().display().to_string(),
+            "access" => self.access_of(suffix).display().to_string(),
+            _ if ["proxy", "admin", "metrics"].iter().any(|word| name.starts_with(word)) => {
+                self.address(&format!("{name}{suffix}")).to_string()
+            }
+            _ => self.app_address(name).to_string(),
+        }
+    }
+
+    fn app_address(&mut self, name: &str) -> Address {
+        self.apps.entry(name.to_owned()).or_insert_with(|| App::reserve(name)).address()
+    }
+}
