@@ -171,8 +171,9 @@ impl Guarded {
         !self.line.broken
     }
 
+    /// The next request begins, unless its first bytes were read already, to tell HTTP/2 from HTTP/1.
     fn await_next_request(&self) {
-        self.phase.store(WAITING, Ordering::Relaxed);
+        let _ = self.phase.compare_exchange(FREE, WAITING, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     fn patience(&self, phase: u8) -> Duration {
@@ -387,5 +388,41 @@ impl Peek for Guarded {
             self.headers_are_read();
         }
         Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn broken(pieces: &[&[u8]]) -> bool {
+        let mut line = RequestLine::default();
+        for piece in pieces {
+            line.read(piece);
+        }
+        line.broken
+    }
+
+    #[test]
+    fn a_sound_line_is_sound_however_it_is_cut() {
+        let line = b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: a b c\0\r\n";
+        for at in 0..line.len() {
+            let (head, tail) = line.split_at(at);
+            assert!(!broken(&[head, tail]), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn blanks_and_control_characters_in_the_target_are_seen() {
+        for line in [
+            b"GET /a b HTTP/1.1\r\n" as &[u8],
+            b"GET /a\0b HTTP/1.1\r\n",
+            b"GET /a\tb HTTP/1.1\r\n",
+            b"GET /a\x7f HTTP/1.1\r\n",
+            b"GET  /a HTTP/1.1\r\n",
+            b"GET /a\r\n",
+        ] {
+            assert!(broken(&[line]), "{}", line.escape_ascii());
+        }
     }
 }

@@ -54,12 +54,22 @@ fn host_is_sound(request: &RequestHeader) -> bool {
     if hosts.next().is_some() {
         return false;
     }
-    let authority = request.uri.authority().map(http::uri::Authority::as_str);
+    let authority = authority_of(request);
     let Some(host) = host else {
         return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
     };
     host_name_is_sound(host.as_bytes())
-        && authority.is_none_or(|authority| authority.as_bytes().eq_ignore_ascii_case(host.as_bytes()))
+        && authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host.as_bytes()))
+}
+
+/// The authority in the target: HTTP/2 has it apart, HTTP/1 in an absolute target.
+fn authority_of(request: &RequestHeader) -> Option<&[u8]> {
+    if let Some(authority) = request.uri.authority() {
+        return Some(authority.as_str().as_bytes());
+    }
+    let target = request.raw_path();
+    let rest = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"))?;
+    rest.split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
 fn host_name_is_sound(host: &[u8]) -> bool {

@@ -60,7 +60,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         (old.routes != new.routes, Change::Routes),
         (old.keys != new.keys, Change::Keys),
         (limits_differ(&old.listeners, &new.listeners), Change::Listeners),
-        (old.log != new.log, Change::Log),
+        (old.log.level != new.log.level || old.log.access != new.log.access, Change::Log),
         (old.store != new.store, Change::Table),
     ];
     found.extend(sections.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change));
@@ -70,6 +70,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
 /// `new` with everything that only a restart changes put back to what runs, so that what is shown is what is true.
 pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
     new.proxy.clone_from(&old.proxy);
+    new.log.format = old.log.format;
     new.admin.clone_from(&old.admin);
     new.metrics.clone_from(&old.metrics);
     new.listeners = old
@@ -94,6 +95,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         (old.proxy.pid_file != new.proxy.pid_file, "proxy.pid_file"),
         (old.proxy.upstream_idle_connections != new.proxy.upstream_idle_connections, "proxy.upstream_idle_connections"),
         (addresses(old) != addresses(new), "listeners (addresses or protocols)"),
+        (old.log.format != new.log.format, "log.format"),
         (old.admin != new.admin, "admin"),
         (old.metrics != new.metrics, "metrics"),
     ];

@@ -70,7 +70,6 @@ pub(crate) struct Root {
     pub(crate) metrics: Option<Metrics>,
     /// Log and access log.
     #[serde(default)]
-    #[schemars(extend("x-restart" = true))]
     pub(crate) log: Log,
     /// Distributed tracing.
     #[serde(default)]
@@ -155,7 +154,7 @@ pub(crate) struct Store {
     pub(crate) r#type: StoreType,
     /// Most sessions in the table of this process. When it is full the longest idle one makes room; a session with a
     /// token loses nothing by that.
-    #[schemars(range(min = 1, max = 1_000_000_000), extend("x-restart" = true))]
+    #[schemars(range(min = 1, max = 1_000_000_000))]
     pub(crate) max_sessions: usize,
     /// Where the table is kept over a restart.
     #[serde(skip_serializing_if = "Later::unwritten")]
@@ -219,6 +218,7 @@ pub(crate) struct Log {
     /// Least severe level that is written.
     pub(crate) level: LogLevel,
     /// Form of the log on standard error.
+    #[schemars(extend("x-restart" = true))]
     pub(crate) format: LogFormat,
     /// Access log: `none`, `stdout` or the absolute path of a file. One JSON object a line; USR1 reopens the file.
     #[schemars(extend("examples" = ["/var/log/homing/access.log"]))]
