@@ -7,7 +7,7 @@ CONFIG ?= conf/minimal.yaml
 SHELL_FILES := scripts/setup scripts/deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny shell-check test bench fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test bench fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ doc: setup
 
 deny:
 	@scripts/deny
+
+advisories: ## known vulnerabilities of the dependencies; needs cargo-deny, fetches its database
+	$(CARGO) deny check advisories
 
 shell-check:
 	@for file in $(SHELL_FILES); do sh -n "$$file" || exit 1; done

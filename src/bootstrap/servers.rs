@@ -17,6 +17,7 @@ use pingora_proxy::http_proxy;
 
 use crate::admin::{Door, Readiness};
 use crate::config::{Config, ListenAddress};
+use crate::pool::health::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{Front, Requests};
 use crate::snapshot::Parts;
@@ -110,6 +111,8 @@ pub(super) fn start_proxy(config: &Config, parts: &Arc<Parts>, stop: &StopSwitch
     let conf = ServerConf {
         threads,
         max_retries: MOST_TRIES,
+        // Nothing speaks TLS to servers in this version, and a machine without certificates is no reason not to start.
+        ca_file: Some(NO_CERTIFICATES.to_owned()),
         upstream_keepalive_pool_size: config.proxy.upstream_idle_connections,
         // Pingora sleeps its grace in full; the process ends as soon as all is done, and this is only the upper bound.
         grace_period_seconds: Some(config.proxy.shutdown_grace.as_secs() + 60),

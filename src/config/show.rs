@@ -22,8 +22,12 @@ pub fn show(config: &Config) -> String {
 }
 
 /// SHA-256 of the effective configuration, with the secrets by their own hashes, first 16 hexadecimal characters.
+///
+/// Without `proxy.node`, which is each proxy's own: proxies that share a file show one hash.
 pub(crate) fn hash(config: &Config) -> String {
-    let value = value(config, |secret, _| digest(secret.as_bytes()));
+    let mut shared = config.clone();
+    shared.proxy.node.clear();
+    let value = value(&shared, |secret, _| digest(secret.as_bytes()));
     // The order of maps is that of the file for pools and of the shape for all else: the same for the same meaning.
     let text = serde_yaml::to_string(&value).unwrap_or_default();
     digest(text.as_bytes()).chars().take(16).collect()

@@ -6,11 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::connectors::ConnectorOptions;
+use pingora::connectors::http::Connector as HttpConnector;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorType, OrErr};
 use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHealthCheck};
+use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck};
 use rand::Rng;
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::config;
 
@@ -74,7 +77,8 @@ impl Verdicts {
 
 /// A prepared check of one server.
 pub struct Checker {
-    probe: Box<dyn HealthCheck + Send + Sync>,
+    /// Pingora's HTTP probe; `None` = a connection is all that is asked for.
+    http: Option<HttpHealthCheck>,
     drain_status: Vec<u16>,
     timeout: Duration,
 }
@@ -85,23 +89,18 @@ const STATUS: &str = "status";
 impl Checker {
     /// Prepares the check of a pool for one server.
     pub fn new(check: &config::HealthCheck, host: &str) -> Self {
-        let (probe, drain_status): (Box<dyn HealthCheck + Send + Sync>, _) = match &check.probe {
-            config::Probe::Tcp => {
-                let mut probe = TcpHealthCheck::new();
-                probe.peer_template.options.connection_timeout = Some(check.timeout);
-                (probe, Vec::new())
-            }
+        let (http, drain_status) = match &check.probe {
+            config::Probe::Tcp => (None, Vec::new()),
             config::Probe::Http { path, expect_status, drain_status } => {
-                (http_probe(check, host, path, expect_status), drain_status.clone())
+                (Some(http_probe(check, host, path, expect_status)), drain_status.clone())
             }
         };
-        Self { probe, drain_status, timeout: check.timeout }
+        Self { http, drain_status, timeout: check.timeout }
     }
 
     /// Asks once.
     pub async fn check(&self, address: PeerAddr) -> (Finding, Option<String>) {
-        let target = Backend { addr: address, weight: 1, ext: http::Extensions::new() };
-        match tokio::time::timeout(self.timeout, self.probe.check(&target)).await {
+        match tokio::time::timeout(self.timeout, self.ask(address)).await {
             Ok(Ok(())) => (Finding::Well, None),
             Ok(Err(error)) => match error.etype() {
                 ErrorType::CustomCode(STATUS, code) if self.drain_status.contains(code) => (Finding::Drain, None),
@@ -111,15 +110,46 @@ impl Checker {
             Err(_) => (Finding::Failed, Some(format!("no answer within {:?}", self.timeout))),
         }
     }
+
+    async fn ask(&self, address: PeerAddr) -> pingora::Result<()> {
+        match &self.http {
+            Some(probe) => probe.check(&Backend { addr: address, weight: 1, ext: http::Extensions::new() }).await,
+            None => connect(&address).await.or_err(ErrorType::ConnectError, "health check"),
+        }
+    }
 }
+
+/// Whether somebody takes connections there.
+///
+/// Not Pingora's TCP probe: it cannot be made without the system's certificates, though it speaks no TLS.
+pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
+    match address {
+        PeerAddr::Inet(address) => TcpStream::connect(address).await.map(drop),
+        PeerAddr::Unix(address) => match address.as_pathname() {
+            Some(path) => UnixStream::connect(path).await.map(drop),
+            None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+        },
+    }
+}
+
+/// Loads no certificates: Pingora loads the system's for every connector, which takes tens of milliseconds, and ends the
+/// process where there are none. Nothing here speaks TLS.
+fn connector_options() -> ConnectorOptions {
+    let mut options = ConnectorOptions::new(1);
+    options.ca_file = Some(NO_CERTIFICATES.to_owned());
+    options
+}
+
+/// An empty list of certificates.
+pub const NO_CERTIFICATES: &str = "/dev/null";
 
 fn http_probe(
     check: &config::HealthCheck,
     host: &str,
     path: &str,
     expect_status: &[u16],
-) -> Box<dyn HealthCheck + Send + Sync> {
-    let mut probe = HttpHealthCheck::new(host, false);
+) -> HttpHealthCheck {
+    let mut probe = HttpHealthCheck::<()>::new_custom(host, false, HttpConnector::new(Some(connector_options())));
     probe.peer_template.options.connection_timeout = Some(check.timeout);
     probe.peer_template.options.read_timeout = Some(check.timeout);
     probe.peer_template.options.write_timeout = Some(check.timeout);
@@ -135,7 +165,7 @@ fn http_probe(
             Error::e_explain(ErrorType::CustomCode(STATUS, status), "health check")
         }
     }));
-    Box::new(probe)
+    probe
 }
 
 /// Pingora's errors carry addresses and call chains; an operator needs the kind.

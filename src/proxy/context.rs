@@ -14,6 +14,7 @@ use crate::failover::{Outcome, Reason};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
 use crate::session::binding::Lookup;
+use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 
@@ -35,6 +36,8 @@ pub struct RequestContext {
     pub request_id: Option<HeaderValue>,
     /// Whom it names, when it names a session that lives.
     pub session: Option<Returning>,
+    /// The session that its answer began.
+    pub begun: Option<SessionKey>,
     /// What was found of its session; `None` when its pool keeps none.
     pub lookup: Option<Lookup>,
     /// Tries at servers, finished and not.
@@ -134,6 +137,7 @@ impl RequestContext {
             client: Client::default(),
             request_id: None,
             session: None,
+            begun: None,
             lookup: None,
             tries: Tries::default(),
             outcome: None,

@@ -55,7 +55,8 @@ fn write_line(
     took: Duration,
 ) -> bool {
     let request = exchange.req_header();
-    let session = ctx.session.as_ref().map(|session| ctx.snapshot.log_key.digest8(session.key));
+    let session = ctx.session.as_ref().map(|session| session.key).or(ctx.begun);
+    let session = session.map(|key| ctx.snapshot.log_key.digest8(key));
     let route = ctx.route.and_then(|route| ctx.snapshot.config.routes.get(route));
     let wall = UNIX_EPOCH + Duration::from_millis(ctx.now.0);
     log.write(&Line {
@@ -84,7 +85,7 @@ fn write_line(
         lookup: ctx.lookup.map(Lookup::label),
         outcome: ctx.outcome.map(Outcome::label),
         reason: reason(ctx, error),
-        epoch: ctx.session.as_ref().map(|session| session.binding.epoch),
+        epoch: ctx.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
 }
 

@@ -8,7 +8,7 @@ use rand::RngCore;
 
 use crate::failover::Outcome;
 use crate::session::binding::{Binding, Reissue};
-use crate::session::key::SessionId;
+use crate::session::key::{SessionId, SessionKey};
 use crate::session::token::Token;
 use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::TokenReason;
@@ -50,6 +50,7 @@ fn token_to_give(ctx: &mut RequestContext) -> Option<(Token, TokenReason)> {
             let mut random = [0; 16];
             rand::thread_rng().fill_bytes(&mut random);
             let session = SessionId::from_random(random);
+            ctx.begun = Some(SessionKey::from(session));
             Some((Binding::new(server, ctx.now).token(session, ctx.now), TokenReason::New))
         }
         (Some(session), _) => {

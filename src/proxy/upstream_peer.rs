@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout};
@@ -11,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::failover::choice::{self, Choice};
 use crate::failover::{Outcome, Reason};
 use crate::pool::ServerIndex;
+use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
 use crate::telemetry::metrics::Retry;
 
@@ -27,15 +27,28 @@ const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     // The former try is over for its server.
     ctx.tries.in_flight = None;
-    let chosen = match ctx.tries.next.take() {
+    let again = ctx.tries.next.take();
+    let chosen = match again {
         Some(same) => Ok(same),
         None => choose(ctx).await,
     };
-    let tried = chosen.and_then(|server| begin_try(ctx, server));
+    let tried = chosen.and_then(|server| begin_try(ctx, server)).map(|mut peer| {
+        if again.is_some() {
+            only_fresh_connections(&mut peer);
+        }
+        peer
+    });
     tried.map_err(|refusal| {
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
     })
+}
+
+/// A kept connection to the server broke, so the others that are kept may be broken too. Pingora pools by group; this
+/// try gets a group of its own, which keeps nothing.
+fn only_fresh_connections(peer: &mut HttpPeer) {
+    peer.group_key = rand::random();
+    peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
 fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
@@ -104,6 +117,8 @@ async fn hold(ctx: &mut RequestContext, home: ServerIndex) {
 
 /// A server without a verdict of its own is asked this often while its sessions are held.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// … and gets this long to take the connection.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 
 /// Waits for a server, at most `hold`: until its checks say that it is back, and a connection to it succeeds when that is
 /// what failed, or when nothing checks it.
@@ -122,15 +137,8 @@ async fn came_back(server: &Server, refused: bool, hold: Duration) -> bool {
 }
 
 async fn takes_connections(server: &Server) -> bool {
-    let within = Duration::from_secs(1);
     match server.peer_address() {
-        Some(PeerAddr::Inet(address)) => {
-            matches!(timeout(within, tokio::net::TcpStream::connect(address)).await, Ok(Ok(_)))
-        }
-        Some(PeerAddr::Unix(address)) => match address.as_pathname() {
-            Some(path) => matches!(timeout(within, tokio::net::UnixStream::connect(path)).await, Ok(Ok(_))),
-            None => false,
-        },
+        Some(address) => matches!(timeout(ANSWER_WITHIN, connect(&address)).await, Ok(Ok(()))),
         None => false,
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The map underneath has a power of two of slots in each shard, of which seven in eight may be used, and doubles a
 //! shard that needs more. So at capacity a session costs between 38 and 75 bytes, by where the capacity lies between
-//! two powers of two: 55 at ten million, 69 at a million.
+//! two powers of two: 55 at ten million, 69 at a million. What the allocator adds is its own: it rounds a shard's 66 KiB
+//! up to 80, of which the end stays untouched and costs nothing, unless the kernel backs it by huge pages.
 
 use std::mem::size_of;
 use std::mem::take;
@@ -10,12 +11,14 @@ use std::mem::take;
 use crate::session::key::SessionKey;
 use crate::store::memory::record::Record;
 
-/// So many sessions a shard has at most when the table is full, and about two thirds of it usually. Few enough that to
-/// look at all of them takes ten microseconds and to double their memory a few dozen. Not fewer, because allocators round
-/// the 66 KiB of such a shard up by 3 % and the 17 KiB of one with a quarter by 21 %.
+/// So many sessions a shard has at most when the table is full, and about two thirds of it usually: few enough that to
+/// look at all of them takes ten microseconds or so and to double their memory a few dozen. Not fewer, because an
+/// untouched end counts in pages of 4 KiB: 3 % of such a shard, 21 % of one with a quarter of its slots.
 const SESSIONS_PER_SHARD: usize = 1_536;
 /// More only costs memory.
 pub(super) const MOST_SHARDS: usize = 1 << 20;
+
+/// How many shards a table of that capacity has.
 pub(super) fn shards_for(capacity: usize) -> usize {
     capacity.div_ceil(SESSIONS_PER_SHARD).next_power_of_two()
 }

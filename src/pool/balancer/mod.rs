@@ -6,6 +6,7 @@
 //! there, and the ring for moved sessions hashes names: two proxies agree even when they reach a server differently.
 
 use std::collections::BTreeSet;
+use std::hash::Hasher;
 use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consisten
 use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 
 use crate::config::Balance;
-use crate::session::key::ServerId;
+use crate::session::key::{KeyHasher, ServerId};
 
 use super::ServerIndex;
 use super::server::Server;
@@ -30,8 +31,8 @@ pub struct Balancer {
     current: ArcSwapOption<Selection>,
     /// Held by the one request that builds; the others go on with the selection before.
     building: Mutex<()>,
-    /// For moved sessions, over all servers with a weight: who is down is stepped over, which keeps everybody else's
-    /// place.
+    /// For moved sessions and for `balance: hash`, over all servers with a weight: who is down is stepped over, which
+    /// keeps everybody else's place.
     ring: LoadBalancer<Consistent>,
 }
 
@@ -45,7 +46,7 @@ enum Kind {
     RoundRobin(LoadBalancer<RoundRobin>),
     Random(LoadBalancer<Random>),
     LeastRequests,
-    Hash(LoadBalancer<Consistent>),
+    Hash,
 }
 
 /// Ketama places 160 points a unit of weight. With about two thousand points a server its share is within a few per
@@ -61,12 +62,7 @@ const UNITS_MOST: usize = 16_384;
 impl Balancer {
     /// A balancer over the servers of a pool.
     pub fn build(balance: Balance, servers: &[Server]) -> Self {
-        Self {
-            balance,
-            current: ArcSwapOption::empty(),
-            building: Mutex::new(()),
-            ring: ring(servers, |server| server.weight > 0),
-        }
+        Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring: ring(servers) }
     }
 
     /// A server for a new session.
@@ -85,22 +81,28 @@ impl Balancer {
         match &selection.kind {
             Kind::RoundRobin(balancer) => select(balancer, key, steps, may),
             Kind::Random(balancer) => select(balancer, key, steps, may),
-            Kind::Hash(balancer) => select(balancer, key, steps.saturating_mul(4), may),
             Kind::LeastRequests => least_requests(servers, may),
+            Kind::Hash => return self.on_ring(servers, key, may),
         }
-        .or_else(|| first_by_name(servers, may))
+        // When weights are very uneven, or only backups are left after a failure.
+        .or_else(|| by_chance_of(servers, &rand::random::<[u8; 16]>(), may))
     }
 
     /// A server for a session that moves.
     pub fn pick_moved(&self, servers: &[Server], key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        let may = |index: ServerIndex| may_take(servers, index, backups, tried);
+        self.on_ring(servers, key, |index| may_take(servers, index, backups, tried))
+    }
+
+    /// The next on the ring after the key that may.
+    fn on_ring(&self, servers: &[Server], key: &[u8], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
         // Walking the ring while nobody may take the session would be long; asking first is short.
-        if !(0..servers.len()).any(may) {
+        if !(0..servers.len()).any(&may) {
             return None;
         }
         let steps = servers.len().saturating_mul(128) + 256;
-        select(&self.ring, key, steps, may).or_else(|| first_by_name(servers, may))
+        // A server of nearly all the weight that is down leaves long stretches of the ring to nobody.
+        select(&self.ring, key, steps, &may).or_else(|| by_chance_of(servers, key, may))
     }
 
     fn selection(&self, servers: &[Server], generation: u64) -> Arc<Selection> {
@@ -131,7 +133,7 @@ impl Selection {
             Balance::RoundRobin => Kind::RoundRobin(balancer(&by_weight(servers, takes))),
             Balance::Random => Kind::Random(balancer(&by_weight(servers, takes))),
             Balance::LeastRequests => Kind::LeastRequests,
-            Balance::Hash => Kind::Hash(ring(servers, takes)),
+            Balance::Hash => Kind::Hash,
         };
         Self { generation, takers: servers.iter().filter(|server| takes(server)).count(), kind }
     }
@@ -145,9 +147,23 @@ fn may_take(servers: &[Server], index: ServerIndex, backups: bool, tried: &[Serv
     !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.takes_new())
 }
 
-/// What Pingora's selection could not reach: when weights are very uneven, or only backups are left after a failure.
-fn first_by_name(servers: &[Server], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
-    (0..servers.len()).filter(|index| may(*index)).min_by_key(|index| servers.get(*index).map(|server| server.id.0))
+/// Rendezvous: each server draws a lot from its name and the key, and the longest for its weight wins. So servers share
+/// by weight what Pingora's selection could not reach, and every proxy draws the same.
+fn by_chance_of(servers: &[Server], key: &[u8], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
+    let waits = |server: &Server| {
+        let mut lot = KeyHasher::default();
+        lot.write(&server.id.0.to_be_bytes());
+        lot.write(key);
+        // In (0, 1]: the exponential distribution's least of many is spread by their rates.
+        let lot = ((lot.finish() >> 12) + 1) as f64 / (1_u64 << 52) as f64;
+        -lot.ln() / f64::from(server.weight.max(1))
+    };
+    servers
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| may(*index))
+        .min_by(|(_, one), (_, other)| waits(one).total_cmp(&waits(other)).then(one.id.cmp(&other.id)))
+        .map(|(index, _)| index)
 }
 
 /// Fewest requests in flight for its weight; among equals, one at random, so that idle servers share the first ones.
@@ -226,9 +242,9 @@ fn by_weight(servers: &[Server], takes: impl Fn(&Server) -> bool) -> BTreeSet<Ba
         .collect()
 }
 
-/// A ketama ring over the names of the servers that `takes` lets in.
-fn ring(servers: &[Server], takes: impl Fn(&Server) -> bool) -> LoadBalancer<Consistent> {
-    let takers: Vec<(usize, &Server)> = servers.iter().enumerate().filter(|(_, server)| takes(server)).collect();
+/// A ketama ring over the names of the servers that have a weight.
+fn ring(servers: &[Server]) -> LoadBalancer<Consistent> {
+    let takers: Vec<(usize, &Server)> = servers.iter().enumerate().filter(|(_, server)| server.weight > 0).collect();
     let total: usize = takers.iter().map(|(_, server)| usize::from(server.weight)).sum();
     let least = takers.iter().map(|(_, server)| usize::from(server.weight)).min().unwrap_or(1).max(1);
     let wanted = (takers.len() * RING_UNITS_PER_SERVER).max(total * RING_UNITS_LEAST / least);
@@ -267,3 +283,6 @@ fn index_of(backend: &Backend) -> Option<ServerIndex> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
