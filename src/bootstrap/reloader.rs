@@ -109,10 +109,6 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         set_limits(&parts.table, &snapshot);
         parts.current.store(Arc::clone(&snapshot));
-        // States and weights may have changed under the balancers that are built lazily.
-        for plan in &snapshot.pools {
-            plan.pool.generation.fetch_add(1, std::sync::atomic::Ordering::AcqRel);
-        }
         self.tasks.follow(&snapshot);
         if let Next::Other(access_log) = access_log {
             let former = parts.access_log.swap(access_log.map(Arc::new));

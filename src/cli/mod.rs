@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rand::RngCore;
 
 use crate::config::{self, Config, Loaded, Problems};
@@ -70,7 +71,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// A server, as NAME=ADDRESS; repeatable. Instead of a file: one pool with the defaults
-    #[arg(long, value_name = "NAME=ADDRESS", conflicts_with = "config")]
+    #[arg(long, value_name = "NAME=ADDRESS")]
     to: Vec<String>,
     /// Where to listen, with --to
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
@@ -105,7 +106,11 @@ enum KeysCommand {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     if cli.test {
         return check(cli.config.as_deref());
     }
@@ -113,7 +118,13 @@ pub fn main() -> ExitCode {
         return usage("a command is missing; `homing --help` lists them");
     };
     match command {
-        Command::Run(args) => run::run(cli.config.as_deref(), &args.to, &args.listen),
+        Command::Run(args) if !args.to.is_empty() => {
+            // A file named in the environment is no contradiction; one named beside --to is.
+            let sub = matches.subcommand().map(|(_, sub)| sub);
+            let named = sub.and_then(|sub| sub.value_source("config")) == Some(ValueSource::CommandLine);
+            if named { usage("--to is instead of a file: give --to or --config") } else { run::quick(&args.to, &args.listen) }
+        }
+        Command::Run(_) => run::run(cli.config.as_deref()),
         Command::Check => check(cli.config.as_deref()),
         Command::Demo(args) => run::demo(&args.listen, &args.admin),
         Command::Config { what } => show(&what, cli.config.as_deref()),

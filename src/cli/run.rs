@@ -5,29 +5,31 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::bootstrap::{self, Origin, RunError};
-use crate::config::{Config, Loaded, LogFormat, LogLevel};
+use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
 use crate::telemetry::log;
 
 use super::{FAILED, complain, load, report, say, usage};
 
-pub(super) fn run(path: Option<&Path>, to: &[String], listen: &str) -> ExitCode {
-    if to.is_empty() {
-        if path.is_none() {
-            return usage(
-                "what to run? name a file with --config FILE, or servers with --to NAME=ADDRESS; \
-                 `homing demo` needs neither",
-            );
-        }
-        return match load(path) {
-            Ok(loaded) => start(loaded, &path.map_or(Origin::CommandLine, |path| Origin::File(path.to_owned()))),
-            Err(code) => code,
-        };
+/// `run` with a file.
+pub(super) fn run(path: Option<&Path>) -> ExitCode {
+    let Some(path) = path else {
+        return usage(
+            "what to run? name a file with --config FILE, or servers with --to NAME=ADDRESS; `homing demo` needs neither",
+        );
+    };
+    match load(Some(path)) {
+        Ok(loaded) => start(loaded, &Origin::File(path.to_owned())),
+        Err(code) => code,
     }
+}
+
+/// `run` with servers named on the command line.
+pub(super) fn quick(to: &[String], listen: &str) -> ExitCode {
     let yaml = match quick_start(to, listen) {
         Ok(yaml) => yaml,
         Err(message) => return usage(&message),
     };
-    match Config::parse("command line", &yaml, &crate::config::ProcessEnvironment) {
+    match Config::parse("command line", &yaml, &ProcessEnvironment) {
         Ok(loaded) => start(loaded, &Origin::CommandLine),
         Err(problems) => report(&problems),
     }

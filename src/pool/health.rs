@@ -87,12 +87,22 @@ pub struct Checker {
 const STATUS: &str = "status";
 
 impl Checker {
-    /// Prepares the check of a pool for one server.
-    pub fn new(check: &config::HealthCheck, host: &str) -> Self {
+    /// Prepares the check of a pool for one server, in the protocol that is spoken to it.
+    pub fn new(check: &config::HealthCheck, protocol: config::UpstreamProtocol, host: &str) -> Self {
         let (http, drain_status) = match &check.probe {
             config::Probe::Tcp => (None, Vec::new()),
             config::Probe::Http { path, expect_status, drain_status } => {
-                (Some(http_probe(check, host, path, expect_status)), drain_status.clone())
+                let mut probe = http_probe(check, host, path, expect_status);
+                if protocol == config::UpstreamProtocol::H2 {
+                    probe.peer_template.options.set_http_version(2, 2);
+                    // HTTP/2 wants scheme and authority in the target; a checked path makes a target.
+                    if let Ok(target) = format!("http://{host}{path}").parse() {
+                        probe.req.set_uri(target);
+                        probe.req.remove_header(&http::header::HOST);
+                        probe.req.remove_header(&http::header::CONNECTION);
+                    }
+                }
+                (Some(probe), drain_status.clone())
             }
         };
         Self { http, drain_status, timeout: check.timeout }
@@ -236,7 +246,7 @@ pub fn watch(pool: &config::Pool, name: &Arc<str>, server: &Server) -> Option<Wa
         pool: Arc::clone(name),
         server: Arc::clone(&server.name),
         live: Arc::clone(&server.live),
-        checker: Checker::new(&config, &host_of(&server.address)),
+        checker: Checker::new(&config, pool.connection.protocol, &host_of(&server.address)),
         config,
     })
 }

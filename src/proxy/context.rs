@@ -46,6 +46,8 @@ pub struct RequestContext {
     pub outcome: Option<Outcome>,
     /// Why it does not stay.
     pub reason: Option<Reason>,
+    /// It asks for another protocol on its connection, as a WebSocket does.
+    pub upgrade: bool,
     /// What `balance: hash` hashes of it; empty with another balance.
     pub hash_key: SmallVec<[u8; 32]>,
     /// Bytes of its body so far.
@@ -142,6 +144,7 @@ impl RequestContext {
             tries: Tries::default(),
             outcome: None,
             reason: None,
+            upgrade: false,
             hash_key: SmallVec::new(),
             body_bytes: 0,
             max_body: None,

@@ -42,9 +42,9 @@ fn lines_are_sound(raw: &[u8]) -> bool {
     })
 }
 
-/// No blank, control character, fragment or backslash hides in the target.
+/// No blank, control character or fragment hides in the target.
 fn target_is_sound(target: &[u8]) -> bool {
-    !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#' && *byte != b'\\')
+    !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
 }
 
 /// HTTP/1.1 names exactly one host; HTTP/1.0 at most one; an absolute target and its Host header agree.

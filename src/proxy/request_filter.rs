@@ -61,7 +61,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let snapshot = std::sync::Arc::clone(&ctx.snapshot);
     let listener = listener_of(&snapshot.config.listeners, exchange.server_addr());
     let Some(listener) = snapshot.config.listeners.get(listener) else { return Err(Rejection::NoRoute) };
-    set_timeouts(exchange, listener);
+    ctx.upgrade = exchange.is_upgrade_req();
+    set_timeouts(exchange, listener, ctx.upgrade);
     let http2 = exchange.is_http2();
     if (http2 && !listener.h2c) || (!http2 && !listener.http1) {
         return Err(Rejection::Protocol);
@@ -121,10 +122,10 @@ fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
     })
 }
 
-fn set_timeouts(exchange: &mut Exchange, listener: &Listener) {
+fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {
     let timeouts = &listener.timeouts;
     // A WebSocket's client may be silent for hours; how long the server may be is `connection.read_timeout`.
-    let between_reads = if exchange.is_upgrade_req() { None } else { Some(timeouts.request_body) };
+    let between_reads = if upgrade { None } else { Some(timeouts.request_body) };
     exchange.set_read_timeout(between_reads);
     exchange.set_write_timeout(Some(timeouts.write));
     // What is left of a body that nobody reads is read away for this long at most, so that the connection can be kept.

@@ -32,7 +32,7 @@ pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mu
     if !is_final(answer.status) || answer.status == StatusCode::NOT_MODIFIED {
         return Ok(());
     }
-    if ctx.parts().is_draining() && !exchange.is_upgrade_req() {
+    if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
     let Some((token, reason)) = token_to_give(ctx) else { return Ok(()) };

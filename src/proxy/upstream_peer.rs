@@ -36,6 +36,10 @@ pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         if again.is_some() {
             only_fresh_connections(&mut peer);
         }
+        if ctx.upgrade {
+            // Only HTTP/1.1 can hand its connection over.
+            peer.options.set_http_version(1, 1);
+        }
         peer
     });
     tried.map_err(|refusal| {
