@@ -122,7 +122,11 @@ pub fn main() -> ExitCode {
             // A file named in the environment is no contradiction; one named beside --to is.
             let sub = matches.subcommand().map(|(_, sub)| sub);
             let named = sub.and_then(|sub| sub.value_source("config")) == Some(ValueSource::CommandLine);
-            if named { usage("--to is instead of a file: give --to or --config") } else { run::quick(&args.to, &args.listen) }
+            if named {
+                usage("--to is instead of a file: give --to or --config")
+            } else {
+                run::quick(&args.to, &args.listen)
+            }
         }
         Command::Run(_) => run::run(cli.config.as_deref()),
         Command::Check => check(cli.config.as_deref()),

@@ -153,12 +153,7 @@ fn connector_options() -> ConnectorOptions {
 /// An empty list of certificates.
 pub const NO_CERTIFICATES: &str = "/dev/null";
 
-fn http_probe(
-    check: &config::HealthCheck,
-    host: &str,
-    path: &str,
-    expect_status: &[u16],
-) -> HttpHealthCheck {
+fn http_probe(check: &config::HealthCheck, host: &str, path: &str, expect_status: &[u16]) -> HttpHealthCheck {
     let mut probe = HttpHealthCheck::<()>::new_custom(host, false, HttpConnector::new(Some(connector_options())));
     probe.peer_template.options.connection_timeout = Some(check.timeout);
     probe.peer_template.options.read_timeout = Some(check.timeout);

@@ -15,6 +15,7 @@ use crate::pool::server::{InFlight, Server};
 use crate::telemetry::metrics::Retry;
 
 use super::context::{Refusal, RequestContext};
+use super::upgrade;
 
 /// No server takes the request now: try again in a moment.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -33,12 +34,11 @@ pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
         None => choose(ctx).await,
     };
     let tried = chosen.and_then(|server| begin_try(ctx, server)).map(|mut peer| {
-        if again.is_some() {
+        if again.is_some() || ctx.upgrade {
             only_fresh_connections(&mut peer);
         }
         if ctx.upgrade {
-            // Only HTTP/1.1 can hand its connection over.
-            peer.options.set_http_version(1, 1);
+            upgrade::prepare(&mut peer);
         }
         peer
     });
@@ -48,8 +48,8 @@ pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     })
 }
 
-/// A kept connection to the server broke, so the others that are kept may be broken too. Pingora pools by group; this
-/// try gets a group of its own, which keeps nothing.
+/// Pingora pools by group; this try gets a group of its own, which keeps nothing. After a kept connection to the server
+/// broke, the others that are kept may be broken too.
 fn only_fresh_connections(peer: &mut HttpPeer) {
     peer.group_key = rand::random();
     peer.options.idle_timeout = Some(Duration::ZERO);

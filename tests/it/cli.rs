@@ -141,7 +141,7 @@ fn every_mistake_has_a_message_that_names_it() {
         let mut text: String = GOOD.to_owned();
         if ["version", "pools", "listeners"].contains(&key) {
             // In the place of what the good file says.
-            let kept = GOOD.split("\n").skip(1).collect::<Vec<_>>();
+            let kept = GOOD.split('\n').skip(1).collect::<Vec<_>>();
             let start = kept.iter().position(|line| line.starts_with(key)).expect("the key is there");
             let end =
                 kept[start + 1..].iter().position(|line| !line.starts_with(' ')).map_or(kept.len(), |n| start + 1 + n);

@@ -3,7 +3,7 @@
 use crate::world::app::answers::ODD_SET_COOKIES;
 use crate::world::client::request_text;
 use crate::world::h2c::{H2Request, h2};
-use crate::world::{Conf, Response, SESSION_COOKIE, Wire, World};
+use crate::world::{App, Conf, Response, SESSION_COOKIE, Wire, World};
 
 /// The attributes of a `Set-Cookie` line, in lower case, sorted, without the token.
 fn attributes(line: &str) -> Vec<String> {
@@ -94,7 +94,7 @@ fn the_application_never_sees_the_token() {
     ] {
         assert_eq!(get_with_cookie(&world, "/echo", &line).received("cookie"), [left], "from {line}");
     }
-    let seen = world.apps().flat_map(|app| app.seen()).flat_map(|seen| seen.head.headers);
+    let seen = world.apps().flat_map(App::seen).flat_map(|seen| seen.head.headers);
     let leak = seen.filter(|(_, value)| value.contains(&token)).count();
     assert_eq!(leak, 0, "the token is in no header of any request to a server");
 }

@@ -5,13 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::world::http1::Hash;
-use crate::world::{Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, World, eventually};
+use crate::world::{App, Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, World, eventually};
 
-const MOVES: &str = "homing_session_moves_total";
-const OUTCOMES: &str = "homing_session_outcomes_total";
+pub(crate) const MOVES: &str = "homing_session_moves_total";
+pub(crate) const OUTCOMES: &str = "homing_session_outcomes_total";
 
 /// A world in which Alice has a home, over connections that are used once (so that no pooled connection is in play).
-fn alice_at_home(conf: Conf) -> (World, Browser, String) {
+pub(crate) fn alice_at_home(conf: Conf) -> (World, Browser, String) {
     let world = World::start(conf);
     let alice = world.browser();
     let home = alice.server();
@@ -20,7 +20,7 @@ fn alice_at_home(conf: Conf) -> (World, Browser, String) {
 }
 
 /// The servers other than this one.
-fn others<'a>(world: &'a World, home: &'a str) -> impl Iterator<Item = &'a crate::world::App> {
+pub(crate) fn others<'a>(world: &'a World, home: &'a str) -> impl Iterator<Item = &'a App> {
     world.apps().filter(move |app| app.name() != home)
 }
 
@@ -271,98 +271,6 @@ fn a_request_does_not_wait_for_ever() {
 }
 
 #[test]
-fn a_post_is_never_sent_twice() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
-    for n in 1..=3 {
-        alice.request("POST", "/reset").body("order").fresh().send().expect(502);
-        assert_eq!(world.count("POST", "/reset"), n, "one request, one arrival");
-    }
-    assert_eq!(alice.server(), home, "the session is kept");
-    world.expect_metric(MOVES, &[], 0.0);
-}
-
-#[test]
-fn a_get_that_was_reset_is_answered_elsewhere_but_the_session_stays() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
-    let answer = alice.get(&format!("/reset?only={home}"));
-    assert_ne!(answer.server(), home, "another server answers");
-    assert_eq!(answer.set_cookie(SESSION_COOKIE), None, "the binding stays");
-    for _ in 0..5 {
-        assert_eq!(alice.server(), home, "a server that dies in one request keeps its sessions");
-    }
-    world.expect_metric(MOVES, &[], 0.0);
-    assert!(world.metric("homing_retries_total", &[("pool", "web")]) >= 1.0, "the retry is counted");
-    assert!(
-        world.metric("homing_upstream_errors_total", &[("pool", "web"), ("server", &home)]) >= 1.0,
-        "so is the error"
-    );
-}
-
-#[test]
-fn no_server_is_tried_twice_for_one_request() {
-    let conf = Conf::servers("a b c d").pool("retries: { attempts: 3, budget_percent: 100 }");
-    let (world, alice, home) = alice_at_home(conf);
-    world.app(&home).restart(); // a reset on a connection used before would allow one more try
-    alice.get("/reset").expect(502);
-    for app in world.apps() {
-        assert!(app.count("GET", "/reset") <= 1, "server {} saw it more than once", app.name());
-    }
-    assert!(world.count("GET", "/reset") >= 2, "but others were tried");
-}
-
-#[test]
-fn without_retries_a_reset_is_the_clients_to_see() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c").pool("retries: { attempts: 0 }"));
-    world.app(&home).restart(); // a reset on a connection used before would allow one more try
-    alice.get(&format!("/reset?only={home}")).expect(502);
-    assert_eq!(world.count("GET", "/reset"), 1);
-}
-
-#[test]
-fn retries_have_a_budget() {
-    let world = World::start(Conf::servers("a b c"));
-    let before = world.count("GET", "/reset");
-    for _ in 0..100 {
-        world.browser().get("/reset").expect(502);
-    }
-    let sent = world.count("GET", "/reset") - before;
-    assert!((101..=150).contains(&sent), "100 requests and a fifth of them again, a small reserve aside: {sent}");
-}
-
-#[test]
-fn an_empty_budget_allows_no_later_retry() {
-    let conf = Conf::servers("a b c").pool("retries: { attempts: 2, budget_percent: 0 }");
-    let (world, alice, home) = alice_at_home(conf);
-    world.app(&home).restart(); // a reset on a connection used before would allow one more try
-    alice.get(&format!("/reset?only={home}")).expect(502);
-    assert_eq!(world.count("GET", "/reset"), 1);
-}
-
-#[test]
-fn a_reset_on_a_reused_connection_is_no_failure_of_the_server() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
-    for _ in 0..3 {
-        world.app(&home).reset_next_reused();
-        let answer = alice.get("/again");
-        assert_eq!((answer.server(), answer.set_cookie(SESSION_COOKIE)), (home.clone(), None), "the same server again");
-        assert!(!world.app(&home).reset_is_pending(), "the reset has happened");
-        assert_eq!(alice.server(), home);
-    }
-    for other in others(&world, &home) {
-        assert_eq!(other.count("GET", "/again"), 0, "nobody else was asked");
-    }
-    world.expect_metric(MOVES, &[], 0.0);
-}
-
-#[test]
-fn a_server_that_closed_idle_connections_is_asked_over_new_ones() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b"));
-    world.app(&home).restart();
-    assert_eq!(alice.server(), home, "a restart between two requests is not noticed");
-    world.expect_metric(MOVES, &[], 0.0);
-}
-
-#[test]
 fn parallel_requests_of_one_session_end_up_together() {
     let (world, alice, home) = alice_at_home(Conf::servers("a b c d"));
     world.app(&home).kill();
@@ -374,70 +282,6 @@ fn parallel_requests_of_one_session_end_up_together() {
     assert_eq!(servers.len(), 1, "all on one server: {servers:?}");
     assert_eq!(alice.server(), *servers.first().expect("one"), "and there the session stays");
     world.expect_metric(MOVES, &[("pool", "web")], 1.0);
-}
-
-/// Every way in which no server can serve.
-fn all_down(conf: Conf, put_down: impl Fn(&mut World), heal: impl Fn(&mut World)) {
-    let (mut world, alice, home) = alice_at_home(conf);
-    put_down(&mut world);
-    alice.disconnect();
-    let stranger = world.browser();
-    for browser in [&alice, &stranger] {
-        let start = Instant::now();
-        let answer = browser.get("/down").expect(503);
-        let took = start.elapsed();
-        assert!(took < Duration::from_secs(1), "within a second: {took:?}");
-        let after = answer.header("retry-after").unwrap_or_else(|| panic!("no Retry-After: {:?}", answer.head));
-        assert!(after.parse::<u32>().is_ok(), "in seconds: {after}");
-        assert_eq!(answer.all("set-cookie").len(), 0, "no token");
-        browser.disconnect();
-    }
-    assert_eq!(world.count("GET", "/down"), 0);
-    heal(&mut world);
-    eventually(PATIENCE, "it heals by itself", || alice.get("/echo").status == 200);
-    eventually(PATIENCE, "for everybody", || world.browser().get("/echo").status == 200);
-    assert_eq!(alice.server(), home, "the session was kept meanwhile");
-}
-
-#[test]
-fn when_all_servers_refuse_the_answer_is_503_until_they_are_back() {
-    let conf = Conf::servers("a b c");
-    all_down(conf, |world| world.apps().for_each(|app| app.kill()), |world| world.apps().for_each(|app| app.start()));
-}
-
-#[test]
-fn when_all_servers_are_found_down_the_answer_is_503_until_they_are_back() {
-    let down = |world: &mut World| {
-        world.apps().for_each(|app| app.kill());
-        for name in ["a", "b", "c"] {
-            world.wait_for_health(name, false);
-        }
-    };
-    let heal = |world: &mut World| {
-        world.apps().for_each(|app| app.start());
-        for name in ["a", "b", "c"] {
-            world.wait_for_health(name, true);
-        }
-    };
-    all_down(Conf::servers("a b c").pool(QUICK_CHECK), down, heal);
-}
-
-#[test]
-fn when_all_servers_are_in_maintenance_the_answer_is_503_until_they_are_back() {
-    let maint = |world: &mut World| {
-        world.reload(Conf::servers("a b").server("a", "state: maint").server("b", "state: maint"));
-    };
-    all_down(Conf::servers("a b"), maint, |world| world.reload(Conf::servers("a b")));
-}
-
-#[test]
-fn a_lonely_server_that_refuses_is_asked_again_next_time() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a"));
-    world.app("a").kill();
-    alice.disconnect();
-    alice.get("/echo").expect(503);
-    world.app("a").start();
-    assert_eq!(alice.server(), home, "at once, with no check to wait for");
 }
 
 #[test]
@@ -535,43 +379,6 @@ fn clients_cannot_send_the_proxys_own_headers() {
         .send();
     assert_eq!(answer.received("homing-session-moved"), Vec::<String>::new());
     assert_eq!(answer.received("homing-session-data"), Vec::<String>::new());
-}
-
-#[test]
-fn half_an_answer_is_never_completed_or_repeated() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
-    for target in ["/die-midway", "/die-midway?chunked=1"] {
-        let broken = alice.request("GET", target).fresh().try_send();
-        assert!(broken.is_err(), "the client sees that the answer is not whole: {broken:?}");
-    }
-    assert_eq!(world.count("GET", "/die-midway"), 2, "nobody was asked again");
-    assert_eq!(alice.server(), home, "the session is kept");
-    world.expect_metric(MOVES, &[], 0.0);
-}
-
-#[test]
-fn a_frozen_server_costs_its_clients_the_read_timeout_and_no_session() {
-    let conf = Conf::servers("a b").pool("connection: { read_timeout: 700ms }");
-    let (world, alice, home) = alice_at_home(conf);
-    world.app(&home).freeze();
-    let start = Instant::now();
-    let answer = alice.request("POST", "/frozen").body("x").fresh().send();
-    assert!(matches!(answer.status, 502 | 504), "a gateway's error: {:?}", answer.head);
-    assert!(start.elapsed() < Duration::from_secs(5), "after the read timeout: {:?}", start.elapsed());
-    world.app(&home).thaw();
-    assert_eq!(alice.server(), home, "the session is kept");
-    world.expect_metric(MOVES, &[], 0.0);
-}
-
-#[test]
-fn an_error_of_the_application_moves_nobody() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b"));
-    for code in [500, 502, 503, 504, 404] {
-        let answer = alice.get(&format!("/status?code={code}")).expect(code);
-        assert_eq!(answer.text(), home, "the server's own answer passes");
-    }
-    assert_eq!(alice.server(), home);
-    world.expect_metric(MOVES, &[], 0.0);
 }
 
 #[test]

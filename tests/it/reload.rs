@@ -122,6 +122,15 @@ fn a_vanished_file_changes_nothing() {
     assert_eq!(world.browser().get("/echo").status, 200);
 }
 
+/// Stops the load also when the test fails, which would wait for it otherwise.
+struct StopWhenDone<'a>(&'a AtomicBool);
+
+impl Drop for StopWhenDone<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn fifty_reloads_under_load_cost_no_request_and_move_no_session() {
     let mut world = World::start(Conf::servers("a b c"));
@@ -141,10 +150,11 @@ fn fifty_reloads_under_load_cost_no_request_and_move_no_session() {
                 })
             })
             .collect();
+        let enough = StopWhenDone(&stop);
         for n in 0..50 {
             world.reload(Conf::servers("a b c").server("a", &format!("weight: {}", 2 + n % 2)));
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(enough);
         for client in clients {
             client.join().expect("every request was answered");
         }
@@ -251,12 +261,16 @@ fn a_server_that_a_reload_adds_has_a_verdict_before_traffic() {
 fn the_table_is_carried_over() {
     let mut world = World::start(Conf::servers("a b"));
     let everybody = homes(&world, 6);
-    everybody.iter().for_each(|(browser, home)| assert_eq!(browser.server(), *home));
+    for (browser, home) in &everybody {
+        assert_eq!(browser.server(), *home);
+    }
     let entries = world.metric("homing_table_entries", &[]);
     assert_eq!(entries, 6.0);
     world.reload(Conf::servers("a b c"));
     assert_eq!(world.metric("homing_table_entries", &[]), entries);
-    everybody.iter().for_each(|(browser, home)| assert_eq!(browser.server(), *home));
+    for (browser, home) in &everybody {
+        assert_eq!(browser.server(), *home);
+    }
     world.expect_metric("homing_session_lookups_total", &[("result", "hit")], 6.0);
 }
 

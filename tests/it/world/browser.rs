@@ -33,7 +33,7 @@ impl Browser {
     /// Another browser with the same cookies, which goes to that address.
     pub(crate) fn copy_at(&self, address: &Address) -> Self {
         let copy = Self::new(address.clone());
-        *lock(&copy.jar) = lock(&self.jar).clone();
+        lock(&copy.jar).clone_from(&lock(&self.jar));
         copy
     }
 

@@ -133,10 +133,9 @@ impl Wire {
     pub(crate) fn try_receive_head(&mut self) -> io::Result<Response> {
         let head =
             self.reader.head()?.ok_or_else(|| io::Error::new(ErrorKind::UnexpectedEof, "closed without an answer"))?;
-        let status = head
-            .word(1)
-            .parse()
-            .map_err(|_| io::Error::new(ErrorKind::InvalidData, format!("{:?} is no status line", head.first_line)))?;
+        let status = head.word(1).parse().map_err(|e| {
+            io::Error::new(ErrorKind::InvalidData, format!("{:?} is no status line: {e}", head.first_line))
+        })?;
         Ok(Response { status, head, ..Response::default() })
     }
 

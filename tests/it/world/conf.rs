@@ -89,7 +89,7 @@ impl Conf {
 
 impl fmt::Display for Conf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listener: String = self.listener.iter().map(|entry| format!(", {entry}")).collect();
+        let listener = and_more(&self.listener);
         writeln!(f, "version: 1")?;
         writeln!(f, "listeners:\n  - {{ address: \"{{{{proxy}}}}\"{listener} }}")?;
         if !self.top.iter().any(|line| line.starts_with("admin:")) {
@@ -106,7 +106,7 @@ impl fmt::Display for Conf {
         }
         writeln!(f, "pools:\n  web:\n    servers:")?;
         for (name, address, entries) in &self.servers {
-            let entries: String = entries.iter().map(|entry| format!(", {entry}")).collect();
+            let entries = and_more(entries);
             writeln!(f, "      - {{ name: {name}, address: \"{address}\"{entries} }}")?;
         }
         for entry in &self.pool {
@@ -117,4 +117,9 @@ impl fmt::Display for Conf {
             None => writeln!(f, "    persistence: null"),
         }
     }
+}
+
+/// Further entries of a mapping in braces.
+fn and_more(entries: &[String]) -> String {
+    entries.iter().flat_map(|entry| [", ", entry]).collect()
 }

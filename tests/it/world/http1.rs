@@ -65,17 +65,16 @@ impl Reader {
 
     /// One more read into the buffer; the number of bytes, 0 at the end.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
-        let mut piece = [0; 64 * 1024];
-        loop {
-            match self.stream.read(&mut piece) {
+        let had = self.buffer.len();
+        self.buffer.resize(had + 64 * 1024, 0);
+        let read = loop {
+            match self.stream.read(&mut self.buffer[had..]) {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-                Ok(n) => {
-                    self.buffer.extend_from_slice(&piece[..n]);
-                    return Ok(n);
-                }
+                other => break other,
             }
-        }
+        };
+        self.buffer.truncate(had + read.as_ref().map_or(0, |n| *n));
+        read
     }
 
     /// A head, up to its empty line; `None` when the stream ends before the first byte.
@@ -128,7 +127,7 @@ impl Reader {
     pub(crate) fn chunk(&mut self) -> io::Result<Option<Vec<u8>>> {
         let line = self.line()?;
         let size = u64::from_str_radix(line.split(';').next().unwrap_or_default().trim(), 16)
-            .map_err(|_| io::Error::new(ErrorKind::InvalidData, format!("{line:?} is no chunk size")))?;
+            .map_err(|e| io::Error::new(ErrorKind::InvalidData, format!("{line:?} is no chunk size: {e}")))?;
         if size == 0 {
             while !self.line()?.is_empty() {}
             return Ok(None);
@@ -153,19 +152,20 @@ impl Reader {
             return Ok(());
         }
         if let Some(length) = head.header("content-length") {
-            let length = length
-                .parse()
-                .map_err(|_| io::Error::new(ErrorKind::InvalidData, "a Content-Length that is no number"))?;
+            let length =
+                length.parse().map_err(|e| io::Error::new(ErrorKind::InvalidData, format!("Content-Length: {e}")))?;
             return self.exactly(length, take);
         }
-        while until_end {
+        if !until_end {
+            return Ok(());
+        }
+        loop {
             if self.buffer.is_empty() && self.fill()? == 0 {
-                break;
+                return Ok(());
             }
             take(&self.buffer);
             self.buffer.clear();
         }
-        Ok(())
     }
 }
 
@@ -207,7 +207,7 @@ impl Hash {
     }
 
     pub(crate) fn hex(self) -> String {
-        self.0.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect()
+        self.0.finish().as_ref().iter().fold(String::new(), |hex, b| hex + &format!("{b:02x}"))
     }
 
     pub(crate) fn of(bytes: &[u8]) -> String {

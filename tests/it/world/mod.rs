@@ -10,7 +10,7 @@
 //!
 //! In a configuration `{{proxy}}` and `{{admin}}` stand for the proxy's own addresses, `{{access}}` for its access log,
 //! `{{dir}}` for the test's directory, `{{name}}` for the application server of that name, which is then started;
-//! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on ::1: `{{proxy6}}`.
+//! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on `::1`: `{{proxy6}}`.
 
 pub(crate) mod app;
 pub(crate) mod browser;
@@ -26,6 +26,7 @@ pub(crate) mod proxy;
 pub(crate) mod websocket;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
@@ -83,7 +84,7 @@ impl Builder {
         self
     }
 
-    /// An application server of one's own making, e.g. on ::1 or a unix socket.
+    /// An application server of one's own making, e.g. on `::1` or a unix socket.
     pub(crate) fn with_app(mut self, make: impl FnOnce(&Path) -> App) -> Self {
         let app = make(self.town.directory.path());
         self.town.apps.insert(app.name().to_owned(), app);
@@ -123,11 +124,11 @@ impl Builder {
 
 impl World {
     /// The servers that the configuration names, and the proxy, ready.
-    pub(crate) fn start(configuration: impl ToString) -> Self {
+    pub(crate) fn start(configuration: impl Display) -> Self {
         Self::builder(configuration).start()
     }
 
-    pub(crate) fn builder(configuration: impl ToString) -> Builder {
+    pub(crate) fn builder(configuration: impl Display) -> Builder {
         let town = Town {
             apps: BTreeMap::new(),
             ports: BTreeMap::new(),
@@ -169,14 +170,14 @@ impl World {
 
     /// Puts another configuration into force.
     #[track_caller]
-    pub(crate) fn reload(&mut self, configuration: impl ToString) {
+    pub(crate) fn reload(&mut self, configuration: impl Display) {
         let text = self.town.rewrite(configuration);
         Proxy::reload(self, &text);
     }
 
     /// Tries another configuration, which may be refused or change nothing.
     #[track_caller]
-    pub(crate) fn try_reload(&mut self, configuration: impl ToString) {
+    pub(crate) fn try_reload(&mut self, configuration: impl Display) {
         let text = self.town.rewrite(configuration);
         Proxy::try_reload(self, &text);
     }
@@ -230,7 +231,7 @@ impl Town {
     }
 
     /// Another template from now on; servers that it names newly are started. Returns its text for the first proxy.
-    pub(crate) fn rewrite(&mut self, configuration: impl ToString) -> String {
+    pub(crate) fn rewrite(&mut self, configuration: impl Display) -> String {
         let known: Vec<_> = self.apps.keys().cloned().collect();
         self.template = configuration.to_string();
         let text = self.render_for("");

@@ -19,7 +19,7 @@ impl Port {
         Self::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
     }
 
-    /// A free port of ::1.
+    /// A free port of `::1`.
     pub(crate) fn reserve_v6() -> Self {
         Self::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)))
     }

@@ -180,7 +180,8 @@ impl Proxy {
     pub(crate) fn wait_for_exit(&self, patience: Duration) -> (ExitStatus, Duration) {
         let start = Instant::now();
         loop {
-            if let Some(status) = self.child().try_wait().expect("the child's state") {
+            let status = self.child().try_wait().expect("the child's state");
+            if let Some(status) = status {
                 return (status, start.elapsed());
             }
             assert!(start.elapsed() < patience, "the proxy still runs after {patience:?}:\n{}", self.log());
@@ -285,9 +286,14 @@ impl Proxy {
 
     /// The label of `homing_config_info`.
     pub(crate) fn configuration_hash(&self) -> String {
-        let metrics = self.metrics();
-        let current = metrics.matching("homing_config_info", &[]).find(|s| s.value > 0.0);
-        current.and_then(|s| s.labels.get("hash").cloned()).expect("homing_config_info{hash}")
+        let mut hash = None;
+        eventually(PATIENCE, "homing_config_info{hash}", || {
+            let metrics = self.metrics();
+            let current = metrics.matching("homing_config_info", &[]).find(|s| s.value > 0.0);
+            hash = current.and_then(|s| s.labels.get("hash").cloned());
+            hash.is_some()
+        });
+        hash.expect("just seen")
     }
 
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {
@@ -305,7 +311,10 @@ impl Drop for Proxy {
         }
         let log = self.log();
         if thread::panicking() {
-            eprintln!("---- log of the proxy at {} ----\n{log}{}----", self.address, self.stdout());
+            let access = fs::read_to_string(&self.access_log).unwrap_or_default();
+            let skipped = access.lines().count().saturating_sub(20);
+            let latest: String = access.lines().skip(skipped).flat_map(|line| [line, "\n"]).collect();
+            eprintln!("---- log of the proxy at {} ----\n{log}{}{latest}----", self.address, self.stdout());
         } else {
             assert!(!log.contains("panicked at"), "the proxy panicked during the test:\n{log}");
         }

@@ -61,11 +61,11 @@ pub(crate) fn write_frame(reader: &mut Reader, frame: &Frame, masked: bool) -> i
     match u16::try_from(data.len()) {
         Ok(n) if n < 126 => bytes.push(flag | n.to_be_bytes()[1]),
         Ok(n) => {
-            bytes.push(flag | 126);
+            bytes.push(flag | 0x7e);
             bytes.extend_from_slice(&n.to_be_bytes());
         }
         Err(_) => {
-            bytes.push(flag | 127);
+            bytes.push(flag | 0x7f);
             bytes.extend_from_slice(&(data.len() as u64).to_be_bytes());
         }
     }

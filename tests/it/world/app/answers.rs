@@ -157,8 +157,7 @@ impl Shared {
             .all("cookie")
             .iter()
             .flat_map(|line| line.split(';'))
-            .filter_map(|pair| pair.trim().strip_prefix("APPSESSION=").map(str::to_owned))
-            .next();
+            .find_map(|pair| pair.trim().strip_prefix("APPSESSION=").map(str::to_owned));
         let mut sessions = lock(&self.sessions);
         if let Some((id, visits)) = named.and_then(|id| sessions.get_mut(&id).map(|visits| (id, visits))) {
             *visits += 1;
@@ -282,9 +281,9 @@ fn download(reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
     while left > 0 {
         let n = usize::try_from(left).unwrap_or(usize::MAX).min(block.len());
         if in_chunks {
-            chunk(reader, &block[..n])?
+            chunk(reader, &block[..n])?;
         } else {
-            reader.stream.write_all(&block[..n])?
+            reader.stream.write_all(&block[..n])?;
         }
         left -= n as u64;
     }
@@ -302,9 +301,9 @@ fn die_midway(reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
         if asked.parameter("chunked").is_some() { "Transfer-Encoding: chunked" } else { "Content-Length: 1000" };
     reader.stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n").as_bytes())?;
     if asked.parameter("chunked").is_some() {
-        chunk(reader, b"half an answer")?
+        chunk(reader, b"half an answer")?;
     } else {
-        reader.stream.write_all(b"half an answer")?
+        reader.stream.write_all(b"half an answer")?;
     }
     thread::sleep(Duration::from_millis(100)); // a reset overtakes what was sent just before it
     Ok(Next::Reset)

@@ -81,7 +81,7 @@ impl App {
         Self::at(name, port.address().into(), Some(port))
     }
 
-    /// The same on ::1.
+    /// The same on `::1`.
     pub(crate) fn reserve_v6(name: &str) -> Self {
         let port = Port::reserve_v6();
         Self::at(name, port.address().into(), Some(port))
@@ -129,7 +129,8 @@ impl App {
         *lock(&self.blackhole) = None;
         self.shared.life.fetch_add(1, Ordering::SeqCst);
         self.shared.gate_opened.notify_all();
-        if let Some(acceptor) = lock(&self.acceptor).take() {
+        let acceptor = lock(&self.acceptor).take();
+        if let Some(acceptor) = acceptor {
             let _ = Stream::connect(&self.shared.address);
             acceptor.join().expect("the acceptor ends");
         }

@@ -4,148 +4,23 @@
 //! snapshot is built ([`PoolMetrics`], [`ServerMetrics`]) and a request only increments them by index. What can be read
 //! from live state (sessions, health, requests in flight) is set when Prometheus asks, see [`Metrics::render`].
 
-use std::sync::Arc;
-use std::sync::OnceLock;
-use std::time::Duration;
-
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
+
+pub use handles::{Counters, PoolMetrics, PoolRequests, ServerMetrics};
+pub use words::{
+    CHECKS, ENDS, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS, TokenReason,
+    UPSTREAM_ERRORS, UpstreamError,
+};
+
+mod handles;
+mod words;
 
 /// Why metrics could not be made or shown.
 pub type RenderError = prometheus::Error;
-
-/// Label `pool` of requests that no route took.
-pub const NO_POOL: &str = "-";
-
-/// Words of `homing_session_lookups_total{result}`, in the order of `session::binding::Lookup`.
-pub const LOOKUPS: &[&str] = &[
-    "none",
-    "hit",
-    "restored",
-    "unknown",
-    "expired_idle",
-    "expired_absolute",
-    "forged",
-    "ended",
-    "unknown_server",
-    "store_error",
-];
-/// Words of `homing_session_outcomes_total{outcome}`, in the order of `failover::Outcome`.
-pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
-/// Words of `homing_session_moves_total{reason}`, in the order of `failover::Reason`.
-pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "connect_failure"];
-/// Words of `homing_tokens_issued_total{reason}`, in the order of [`TokenReason`].
-pub const TOKENS: &[&str] = &["new", "moved", "refreshed", "key_rotated"];
-
-/// Why a client was given a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TokenReason {
-    /// Its session is new.
-    New,
-    /// Its session moved.
-    Moved,
-    /// A quarter of the idle time was gone.
-    Refreshed,
-    /// Another key seals now.
-    KeyRotated,
-}
-
-/// Words of `homing_sessions_ended_total{reason}`.
-pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
-/// Words of `homing_retries_total{result}`, in the order of [`Retry`].
-pub const RETRIES: &[&str] = &["sent", "budget_exhausted", "attempts_exhausted"];
-
-/// What became of a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
-    /// It was sent.
-    Sent,
-    /// It was not, since `retries.budget_percent` was spent.
-    BudgetExhausted,
-    /// It was not, since `retries.attempts` were spent.
-    AttemptsExhausted,
-}
-
-/// Words of `homing_upstream_errors_total{kind}`, in the order of [`UpstreamError`].
-pub const UPSTREAM_ERRORS: &[&str] = &[
-    "connect_refused",
-    "connect_timeout",
-    "connect_error",
-    "reset_before_response",
-    "timeout",
-    "reset_mid_response",
-    "invalid_response",
-];
-/// How a server failed a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamError {
-    /// It refused the connection.
-    ConnectRefused,
-    /// It did not take the connection in time.
-    ConnectTimeout,
-    /// No connection came about for another reason.
-    ConnectError,
-    /// It closed the connection before the answer began.
-    ResetBeforeResponse,
-    /// It fell silent for longer than `connection.read_timeout`, or took no bytes for `connection.write_timeout`.
-    Timeout,
-    /// It broke off in the middle of its answer.
-    ResetMidResponse,
-    /// What it sent is not HTTP.
-    InvalidResponse,
-}
-
-impl UpstreamError {
-    /// For logs.
-    pub fn label(self) -> &'static str {
-        UPSTREAM_ERRORS.get(self as usize).copied().unwrap_or("unknown")
-    }
-}
-
-/// Words of `homing_health_checks_total{result}`, in the order of `pool::health::Finding`.
-pub const CHECKS: &[&str] = &["success", "drain", "failure"];
-/// Words of `homing_requests_rejected_total{reason}`, in the order of [`Rejection`].
-pub const REJECTIONS: &[&str] = &[
-    "malformed",
-    "header_too_large",
-    "body_too_large",
-    "header_timeout",
-    "no_route",
-    "method",
-    "protocol",
-    "forged_token",
-];
-
-/// Why the proxy itself refused a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejection {
-    /// It is not HTTP as the RFCs have it: 400.
-    Malformed,
-    /// More than `max_header_size`: 431.
-    HeaderTooLarge,
-    /// More than `max_body_size`: 413.
-    BodyTooLarge,
-    /// Its headers took longer than `request_header`: 408.
-    HeaderTimeout,
-    /// No route takes it: 404.
-    NoRoute,
-    /// A method that is not proxied: 405.
-    Method,
-    /// A protocol that its listener does not speak: 505.
-    Protocol,
-    /// Its token does not open, and the pool refuses such: 400.
-    ForgedToken,
-}
-
-impl Rejection {
-    /// For the access log.
-    pub fn label(self) -> &'static str {
-        REJECTIONS.get(self as usize).copied().unwrap_or("unknown")
-    }
-}
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -179,97 +54,6 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
-}
-
-/// Counters that differ in the last label only, incremented by the index of its word.
-pub struct Counters(Box<[IntCounter]>);
-
-impl Counters {
-    fn new(vec: &IntCounterVec, labels: &[&str], words: &[&str]) -> Self {
-        Self(
-            words
-                .iter()
-                .map(|word| {
-                    let mut values = labels.to_vec();
-                    values.push(word);
-                    vec.with_label_values(&values)
-                })
-                .collect(),
-        )
-    }
-
-    /// Counts one of the word at `index`; an index without a word counts nothing.
-    pub fn inc(&self, index: usize) {
-        if let Some(counter) = self.0.get(index) {
-            counter.inc();
-        }
-    }
-
-    /// What was counted of the word at `index`.
-    pub fn get(&self, index: usize) -> u64 {
-        self.0.get(index).map_or(0, IntCounter::get)
-    }
-}
-
-/// Answers of one pool, by status, and how long they took.
-pub struct PoolRequests {
-    requests: IntCounterVec,
-    pool: Arc<str>,
-    codes: Box<[OnceLock<IntCounter>]>,
-    duration: Histogram,
-}
-
-/// The counters of one pool.
-pub struct PoolMetrics {
-    requests: PoolRequests,
-    /// Retries by [`RETRIES`].
-    pub retries: Counters,
-    /// Lookups by [`LOOKUPS`], of the source `cookie`.
-    pub lookups: Counters,
-    /// Outcomes by [`OUTCOMES`].
-    pub outcomes: Counters,
-    /// Moves by [`MOVES`].
-    pub moves: Counters,
-    /// Tokens by [`TOKENS`].
-    pub tokens: Counters,
-}
-
-/// Statuses 100 to 599 have a counter of their own.
-const CODES: std::ops::Range<u16> = 100..600;
-
-impl PoolMetrics {
-    /// Counts an answer and how long it took.
-    pub fn request(&self, code: u16, took: Duration) {
-        self.requests.request(code, took);
-    }
-}
-
-impl PoolRequests {
-    fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
-        Self {
-            requests: requests.clone(),
-            pool: Arc::from(pool),
-            codes: CODES.map(|_| OnceLock::new()).collect(),
-            duration: durations.with_label_values(&[pool]),
-        }
-    }
-
-    /// Counts an answer and how long it took; status 0 = the client was gone before one.
-    pub fn request(&self, code: u16, took: Duration) {
-        let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
-        if let Some(slot) = slot {
-            slot.get_or_init(|| self.requests.with_label_values(&[&*self.pool, &code.to_string()])).inc();
-        }
-        self.duration.observe(took.as_secs_f64());
-    }
-}
-
-/// The counters of one server.
-pub struct ServerMetrics {
-    /// Failures by [`UPSTREAM_ERRORS`].
-    pub errors: Counters,
-    /// Health checks by [`CHECKS`].
-    pub checks: Counters,
 }
 
 /// What `/metrics` shows of one server, read when Prometheus asks.
@@ -548,6 +332,8 @@ fn gauge_value(count: usize) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999 };

@@ -1,0 +1,97 @@
+//! Counters as requests hold them: found by name once, when a snapshot is built, and by index ever after.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+
+/// Counters that differ in the last label only, incremented by the index of its word.
+pub struct Counters(Box<[IntCounter]>);
+
+impl Counters {
+    pub(super) fn new(vec: &IntCounterVec, labels: &[&str], words: &[&str]) -> Self {
+        Self(
+            words
+                .iter()
+                .map(|word| {
+                    let mut values = labels.to_vec();
+                    values.push(word);
+                    vec.with_label_values(&values)
+                })
+                .collect(),
+        )
+    }
+
+    /// Counts one of the word at `index`; an index without a word counts nothing.
+    pub fn inc(&self, index: usize) {
+        if let Some(counter) = self.0.get(index) {
+            counter.inc();
+        }
+    }
+
+    /// What was counted of the word at `index`.
+    pub fn get(&self, index: usize) -> u64 {
+        self.0.get(index).map_or(0, IntCounter::get)
+    }
+}
+
+/// Answers of one pool, by status, and how long they took.
+pub struct PoolRequests {
+    requests: IntCounterVec,
+    pool: Arc<str>,
+    codes: Box<[OnceLock<IntCounter>]>,
+    duration: Histogram,
+}
+
+/// The counters of one pool.
+pub struct PoolMetrics {
+    pub(super) requests: PoolRequests,
+    /// Retries by [`RETRIES`].
+    pub retries: Counters,
+    /// Lookups by [`LOOKUPS`], of the source `cookie`.
+    pub lookups: Counters,
+    /// Outcomes by [`OUTCOMES`].
+    pub outcomes: Counters,
+    /// Moves by [`MOVES`].
+    pub moves: Counters,
+    /// Tokens by [`TOKENS`].
+    pub tokens: Counters,
+}
+
+/// Statuses 100 to 599 have a counter of their own.
+const CODES: std::ops::Range<u16> = 100..600;
+
+impl PoolMetrics {
+    /// Counts an answer and how long it took.
+    pub fn request(&self, code: u16, took: Duration) {
+        self.requests.request(code, took);
+    }
+}
+
+impl PoolRequests {
+    pub(super) fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
+        Self {
+            requests: requests.clone(),
+            pool: Arc::from(pool),
+            codes: CODES.map(|_| OnceLock::new()).collect(),
+            duration: durations.with_label_values(&[pool]),
+        }
+    }
+
+    /// Counts an answer and how long it took; status 0 = the client was gone before one.
+    pub fn request(&self, code: u16, took: Duration) {
+        let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
+        if let Some(slot) = slot {
+            slot.get_or_init(|| self.requests.with_label_values(&[&*self.pool, &code.to_string()])).inc();
+        }
+        self.duration.observe(took.as_secs_f64());
+    }
+}
+
+/// The counters of one server.
+pub struct ServerMetrics {
+    /// Failures by [`UPSTREAM_ERRORS`].
+    pub errors: Counters,
+    /// Health checks by [`CHECKS`].
+    pub checks: Counters,
+}

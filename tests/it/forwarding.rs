@@ -1,0 +1,84 @@
+//! What servers are told of who asked.
+
+use crate::world::{Conf, World};
+
+#[test]
+fn servers_are_told_who_asked_and_how() {
+    let world = World::start(Conf::servers("a"));
+    let answer = world.browser().request("GET", "/echo").host("shop.example:8080").send();
+    assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(answer.received("x-forwarded-proto"), ["http"]);
+    assert_eq!(answer.received("x-forwarded-host"), ["shop.example:8080"]);
+    assert_eq!(answer.received("host"), ["shop.example:8080"], "Host passes as it came");
+}
+
+#[test]
+fn a_strangers_forwarded_headers_are_not_believed() {
+    let world = World::start(Conf::servers("a"));
+    let answer = world
+        .browser()
+        .request("GET", "/echo")
+        .header("X-Forwarded-For", "203.0.113.7")
+        .header("X-Forwarded-For", "203.0.113.8")
+        .header("x-forwarded-proto", "https")
+        .header("X-Forwarded-Host", "bank.example")
+        .header("Forwarded", "for=203.0.113.9")
+        .header("X-Real-IP", "203.0.113.10")
+        .send();
+    assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(answer.received("x-forwarded-proto"), ["http"]);
+    assert_eq!(answer.received("x-forwarded-host"), ["example.test"]);
+    assert_eq!(answer.received("forwarded"), Vec::<String>::new());
+    assert!(answer.received("x-real-ip").iter().all(|ip| ip == "127.0.0.1"), "{:?}", answer.received("x-real-ip"));
+    assert_eq!(world.access_line("/echo")["client_ip"], "127.0.0.1");
+}
+
+#[test]
+fn a_trusted_proxys_word_is_kept_and_added_to() {
+    let world = World::start(Conf::servers("a").listener("trusted_proxies: [127.0.0.1/32, 198.51.100.0/24]"));
+    let answer = world
+        .browser()
+        .request("GET", "/echo")
+        .header("X-Forwarded-For", "10.9.9.9, 203.0.113.7, 198.51.100.3")
+        .header("X-Forwarded-Proto", "https")
+        .header("X-Forwarded-Host", "shop.example")
+        .send();
+    assert_eq!(answer.received("x-forwarded-for").join(", "), "10.9.9.9, 203.0.113.7, 198.51.100.3, 127.0.0.1");
+    assert_eq!(answer.received("x-forwarded-proto"), ["https"]);
+    assert_eq!(answer.received("x-forwarded-host"), ["shop.example"]);
+    assert_eq!(world.access_line("/echo")["client_ip"], "203.0.113.7", "the rightmost hop that is not trusted");
+}
+
+#[test]
+fn forwarded_headers_cannot_be_taken_off_by_naming_them_in_connection() {
+    let world = World::start(Conf::servers("a"));
+    let answer = world
+        .browser()
+        .request("GET", "/echo")
+        .header("Connection", "keep-alive, X-Forwarded-For, X-Request-Id")
+        .send();
+    if answer.status == 200 {
+        assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(answer.received("x-request-id").len(), 1);
+    } else {
+        assert_eq!(answer.status, 400, "or the request is refused");
+    }
+}
+
+#[test]
+fn every_request_has_an_id_that_the_access_log_knows() {
+    let world = World::start(Conf::servers("a"));
+    let ids: Vec<String> =
+        ["/one", "/two"].map(|path| world.browser().get(path).received("x-request-id").join(",")).to_vec();
+    assert!(ids[0] != ids[1] && ids.iter().all(|id| id.len() >= 8), "one id each: {ids:?}");
+    assert_eq!(world.access_line("/one")["request_id"], ids[0]);
+    assert_eq!(world.access_line("/two")["request_id"], ids[1]);
+}
+
+#[test]
+fn a_trusted_proxys_request_id_is_kept() {
+    let world = World::start(Conf::servers("a").listener("trusted_proxies: [127.0.0.1/32]"));
+    let answer = world.browser().request("GET", "/echo").header("X-Request-Id", "edge-0001-abcdef").send();
+    assert_eq!(answer.received("x-request-id"), ["edge-0001-abcdef"]);
+    assert_eq!(world.access_line("/echo")["request_id"], "edge-0001-abcdef");
+}
