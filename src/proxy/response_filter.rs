@@ -16,8 +16,9 @@ use crate::telemetry::metrics::TokenReason;
 use super::context::RequestContext;
 use super::upstream_response_filter::is_final;
 
-/// Ours, from us to servers; what a server sets of them is for us and not for clients.
-const NEVER_TO_CLIENTS: [HeaderName; 1] = [HeaderName::from_static("homing-session-moved")];
+/// Between servers and us: what a server says in them, session data above all, is not for clients.
+const NEVER_TO_CLIENTS: [HeaderName; 2] =
+    [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
 /// The hook. Runs for every 1xx too.
 pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {

@@ -382,6 +382,15 @@ fn clients_cannot_send_the_proxys_own_headers() {
 }
 
 #[test]
+fn what_a_server_tells_the_proxy_does_not_reach_the_client() {
+    let world = World::start(Conf::servers("a"));
+    let told = "Homing-Session-Data:%20cart=4711%0d%0ahoming-session-moved:%20x";
+    let target = format!("/raw?bytes=HTTP/1.1%20200%20OK%0d%0a{told}%0d%0aContent-Length:%202%0d%0a%0d%0aok");
+    let answer = world.browser().get(&target).expect(200);
+    assert_eq!((answer.header("homing-session-data"), answer.header("homing-session-moved")), (None, None));
+}
+
+#[test]
 fn over_http2_a_session_moves_just_the_same() {
     use crate::world::h2c::{H2Request, h2};
     let (world, alice, home) = alice_at_home(Conf::servers("a b c"));

@@ -8,7 +8,7 @@ use crate::world::h2c::{H2Request, h2, h2_all};
 use crate::world::http1::Hash;
 use crate::world::net::Address;
 use crate::world::websocket::{Frame, read_frame, write_frame};
-use crate::world::{App, Browser, Conf, PATIENCE, SESSION_COOKIE, Wire, World, eventually};
+use crate::world::{App, Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, Wire, World, eventually};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
@@ -396,4 +396,19 @@ fn a_request_whose_client_leaves_is_not_left_running() {
     drop(wire);
     eventually(PATIENCE, "nothing in flight", || world.metric("homing_server_requests_in_flight", &flying) == 0.0);
     assert_eq!(world.browser().server(), "a");
+}
+
+#[test]
+fn servers_that_speak_http2_are_checked_and_spoken_to() {
+    let inner = World::start(Conf::servers("a").listener("protocols: [h2c]"));
+    let outer = Conf::servers("a").address("a", &inner.address.to_string());
+    let outer = outer.pool("connection: { protocol: h2 }").pool(QUICK_CHECK).persistence("cookie: { name: OUTER }");
+    let world = World::start(outer);
+    let alice = world.browser();
+    for n in 0..20 {
+        let answer = alice.request("POST", &format!("/echo?n={n}")).body(b"to and fro").send();
+        assert_eq!(answer.server(), "a");
+        assert_eq!(answer.json()["body_length"], 10);
+    }
+    world.expect_metric("homing_health_checks_total", &[("result", "failure")], 0.0);
 }
