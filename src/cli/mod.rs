@@ -76,6 +76,9 @@ struct RunArgs {
     /// Where to listen, with --to
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: String,
+    /// Where probes and metrics are, with --to
+    #[arg(long, value_name = "ADDRESS", default_value = crate::demo::DEFAULT_ADMIN)]
+    admin: String,
 }
 
 #[derive(Debug, Args)]
@@ -122,11 +125,7 @@ pub fn main() -> ExitCode {
             // A file named in the environment is no contradiction; one named beside --to is.
             let sub = matches.subcommand().map(|(_, sub)| sub);
             let named = sub.and_then(|sub| sub.value_source("config")) == Some(ValueSource::CommandLine);
-            if named {
-                usage("--to is instead of a file: give --to or --config")
-            } else {
-                run::quick(&args.to, &args.listen)
-            }
+            if named { usage("--to is instead of a file: give --to or --config") } else { run::quick(&args) }
         }
         Command::Run(_) => run::run(cli.config.as_deref()),
         Command::Check => check(cli.config.as_deref()),

@@ -8,7 +8,7 @@ use crate::bootstrap::{self, Origin, RunError};
 use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
 use crate::telemetry::log;
 
-use super::{FAILED, complain, load, report, say, usage};
+use super::{FAILED, RunArgs, complain, load, report, say, usage};
 
 /// `run` with a file.
 pub(super) fn run(path: Option<&Path>) -> ExitCode {
@@ -24,8 +24,8 @@ pub(super) fn run(path: Option<&Path>) -> ExitCode {
 }
 
 /// `run` with servers named on the command line.
-pub(super) fn quick(to: &[String], listen: &str) -> ExitCode {
-    let yaml = match quick_start(to, listen) {
+pub(super) fn quick(args: &RunArgs) -> ExitCode {
+    let yaml = match quick_start(args) {
         Ok(yaml) => yaml,
         Err(message) => return usage(&message),
     };
@@ -36,11 +36,15 @@ pub(super) fn quick(to: &[String], listen: &str) -> ExitCode {
 }
 
 /// One pool with the defaults, as a file would say it.
-fn quick_start(to: &[String], listen: &str) -> Result<String, String> {
+fn quick_start(args: &RunArgs) -> Result<String, String> {
     use std::fmt::Write;
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
-    let mut yaml = format!("version: 1\nlisteners:\n  - address: {}\npools:\n  web:\n    servers:\n", quoted(listen));
-    for server in to {
+    let mut yaml = format!(
+        "version: 1\nlisteners:\n  - address: {}\nadmin: {{ address: {} }}\npools:\n  web:\n    servers:\n",
+        quoted(&args.listen),
+        quoted(&args.admin)
+    );
+    for server in &args.to {
         let (name, address) = server
             .split_once('=')
             .ok_or_else(|| format!("--to {server}: write NAME=ADDRESS, for example --to a=127.0.0.1:9001"))?;

@@ -46,15 +46,15 @@ pub struct PoolRequests {
 /// The counters of one pool.
 pub struct PoolMetrics {
     pub(super) requests: PoolRequests,
-    /// Retries by [`RETRIES`].
+    /// Retries by [`RETRIES`](super::RETRIES).
     pub retries: Counters,
-    /// Lookups by [`LOOKUPS`], of the source `cookie`.
+    /// Lookups by [`LOOKUPS`](super::LOOKUPS), of the source `cookie`.
     pub lookups: Counters,
-    /// Outcomes by [`OUTCOMES`].
+    /// Outcomes by [`OUTCOMES`](super::OUTCOMES).
     pub outcomes: Counters,
-    /// Moves by [`MOVES`].
+    /// Moves by [`MOVES`](super::MOVES).
     pub moves: Counters,
-    /// Tokens by [`TOKENS`].
+    /// Tokens by [`TOKENS`](super::TOKENS).
     pub tokens: Counters,
 }
 
@@ -90,8 +90,8 @@ impl PoolRequests {
 
 /// The counters of one server.
 pub struct ServerMetrics {
-    /// Failures by [`UPSTREAM_ERRORS`].
+    /// Failures by [`UPSTREAM_ERRORS`](super::UPSTREAM_ERRORS).
     pub errors: Counters,
-    /// Health checks by [`CHECKS`].
+    /// Health checks by [`CHECKS`](super::CHECKS).
     pub checks: Counters,
 }

@@ -4,6 +4,7 @@
 //! snapshot is built ([`PoolMetrics`], [`ServerMetrics`]) and a request only increments them by index. What can be read
 //! from live state (sessions, health, requests in flight) is set when Prometheus asks, see [`Metrics::render`].
 
+use parking_lot::Mutex;
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
@@ -54,6 +55,10 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
+    /// Hash of the configuration that is shown. Locked by a reload, which is alone.
+    config_hash: Mutex<String>,
+    /// Held while live gauges are set and read: two scrapes at once must not see each other half done.
+    rendering: Mutex<()>,
 }
 
 /// What `/metrics` shows of one server, read when Prometheus asks.
@@ -229,6 +234,8 @@ impl Metrics {
                 "Always 1; the hash tells the configuration that runs.",
                 &["hash"],
             )?,
+            config_hash: Mutex::default(),
+            rendering: Mutex::default(),
             registry: make.0,
         })
     }
@@ -265,8 +272,12 @@ impl Metrics {
 
     /// Notes that a configuration was accepted: at start (`first`) or by a reload.
     pub fn config_accepted(&self, hash: &str, first: bool) {
-        self.config_info.reset();
         self.config_info.with_label_values(&[hash]).set(1);
+        let former = std::mem::replace(&mut *self.config_hash.lock(), hash.to_owned());
+        if former != hash {
+            // There is none before the first.
+            let _ = self.config_info.remove_label_values(&[&former]);
+        }
         self.last_reload_success.set(1);
         // Both results exist from the start, so that a rate over them never lacks its first step.
         let success = self.reloads.with_label_values(&["success"]);
@@ -296,6 +307,7 @@ impl Metrics {
         table: &TableReading,
         servers: impl Iterator<Item = ServerReading<'a>>,
     ) -> prometheus::Result<Vec<u8>> {
+        let _alone = self.rendering.lock();
         self.table_entries.set(gauge_value(table.entries));
         self.table_capacity.set(gauge_value(table.capacity));
         self.table_bytes.set(gauge_value(table.bytes));
