@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::failover::Outcome;
 use crate::failover::returning::Returning;
 use crate::session::cookie::read::{Rewritten, without};
+use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
@@ -78,7 +79,7 @@ fn name_request(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result
         let given = request.headers.get(REQUEST_ID).filter(|_| ctx.client.peer_trusted);
         let id = match given {
             Some(given) if (1..=128).contains(&given.len()) => given.clone(),
-            _ => new_request_id(),
+            _ => new_request_id(ctx.now),
         };
         ctx.request_id = Some(id);
     }
@@ -88,9 +89,11 @@ fn name_request(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result
     Ok(())
 }
 
-fn new_request_id() -> HeaderValue {
+/// From the thread's random numbers: `Uuid::now_v7` would ask the kernel for every request.
+fn new_request_id(now: UnixMillis) -> HeaderValue {
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, &rand::random()).into_uuid();
     let mut text = Uuid::encode_buffer();
-    let text = Uuid::now_v7().as_hyphenated().encode_lower(&mut text);
+    let text = id.as_hyphenated().encode_lower(&mut text);
     // Hexadecimal digits and hyphens are a header value.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
 }

@@ -75,6 +75,9 @@ pub fn recognised(request: &Request, token: &Token, before: Found, around: &mut 
     around.journal.promise("an expired token names no session", !(over && lives), || told.clone());
     around.journal.promise("a session within its limits lives", over || lives, || told.clone());
     let Some(session) = &request.session else { return };
+    if table.is_some_and(|(epoch, server, ..)| epoch == token.epoch && server != token.server) {
+        around.journal.saw("table and token of one epoch differed");
+    }
     let expected = match table {
         Some((epoch, server, ..)) if epoch > token.epoch => (epoch, server),
         _ => (token.epoch, token.server),

@@ -160,3 +160,35 @@ fn a_flood_without_cookies_costs_no_entry() {
     }
     assert!(world.proxies[0].table.is_empty());
 }
+
+/// The hardest case: the same epoch on both proxies, and two servers.
+#[test]
+fn proxies_that_moved_a_session_apart_come_together_where_the_client_says() {
+    let mut world = World::new(8, Setup::plain(&[1, 1, 1, 1]), 2, 300);
+    let before = settled(&mut world);
+    let jars = world.clients.clone();
+    world.proxies[0].check("s0", Health::Down);
+    all_visit(&mut world, 0);
+    let moved_jars = std::mem::replace(&mut world.clients, jars);
+    for down in ["s0", "s1"] {
+        world.proxies[1].check(down, Health::Down);
+    }
+    let at_second = all_visit(&mut world, 1);
+    let second_jars = std::mem::replace(&mut world.clients, moved_jars);
+    world.heals();
+    let mut apart = 0;
+    for client in (0..before.len()).filter(|client| before[*client] == "s0") {
+        // At the first proxy it is where the first moved it …
+        let (_, first) = world.visit(client, 0);
+        if first != at_second[client] {
+            apart += 1;
+            // … the second follows the client, and so does the first when the client holds what the second gave it.
+            assert_eq!(world.visit(client, 1).1, first, "the second follows");
+            world.clients[client] = second_jars[client].clone();
+            for proxy in [0, 1, 0] {
+                assert_eq!(world.visit(client, proxy).1, at_second[client], "all follow what the client shows");
+            }
+        }
+    }
+    assert!(apart >= 5, "{apart} of {} sessions were moved apart", before.len());
+}

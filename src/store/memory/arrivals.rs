@@ -1,21 +1,20 @@
 //! How sessions come into the table, and who goes for them when it is full.
 
-use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::yield_now;
 
 use dashmap::SharedValue;
 
 use crate::session::key::SessionKey;
-use crate::store::EndReason;
 use crate::store::Known;
 use crate::store::expiry::Tick;
 use crate::store::memory::Departed;
 use crate::store::memory::Table;
 use crate::store::memory::record::Binding;
 use crate::store::memory::record::Record;
-use crate::store::memory::shard::is_clogged;
-use crate::store::memory::shard::rebuild;
+use crate::store::memory::shard::empty_like;
+use crate::store::memory::shard::move_into;
+use crate::store::memory::shard::room_for_one_more;
 
 impl Table {
     /// Puts a session in, or, if it is there, lets `merge` change it and returns what then stands. In both cases it was
@@ -56,25 +55,41 @@ impl Table {
         key: SessionKey,
         binding: Binding,
         now: Tick,
-        met: impl FnOnce(&mut Record) -> Option<Known>,
+        mut met: impl FnMut(&mut Record) -> Option<Known>,
     ) -> Option<Known> {
         let home = self.map.determine_map(&key);
         // Before the shard is locked: who goes may be in another one, and two newcomers must not wait for each other.
         if !self.make_room(home) {
             return None;
         }
-        let mut shard = self.map.shards().get(home)?.write();
-        if let Some(record) = shard.get_mut(&key) {
-            self.count.0.fetch_sub(1, Relaxed);
-            return met(record.get_mut());
+        let shard = self.map.shards().get(home)?;
+        // New memory for a full shard. Neither is it taken nor the old given back under the lock: allocators tidy up when
+        // they are asked, and that can take milliseconds.
+        let mut spare = None;
+        loop {
+            let mut shard = shard.write();
+            if let Some(record) = shard.get_mut(&key) {
+                self.count.0.fetch_sub(1, Relaxed);
+                return met(record.get_mut());
+            }
+            let len = shard.len();
+            let mut emptied = None;
+            if len == shard.capacity() {
+                let mut larger = spare.take().unwrap_or_else(|| empty_like(&*shard));
+                if larger.capacity() <= len {
+                    drop(shard);
+                    larger.reserve(room_for_one_more(len));
+                    spare = Some(larger);
+                    continue;
+                }
+                emptied = Some(move_into(larger, &mut *shard, |from, to| to.extend(from.drain())));
+            }
+            shard.insert(key, SharedValue::new(Record::new(binding, now)));
+            self.arrived(binding.place);
+            drop(shard);
+            drop(emptied);
+            return None;
         }
-        let (len, capacity) = (shard.len(), shard.capacity());
-        if is_clogged(len, capacity) {
-            rebuild(&mut *shard, |shard| shard.reserve(len + len / 16 + 1));
-        }
-        shard.insert(key, SharedValue::new(Record::new(binding, now)));
-        self.arrived(binding.place);
-        None
     }
 
     /// Takes room for one session out of the capacity; when it is used up, out of the place of the longest idle: in the
@@ -103,39 +118,13 @@ impl Table {
     /// To find it all of the shard is read, so a large shard lets a few more go in the same pass: newcomers find their
     /// room free for the next few times, and a flood costs each of them a fraction of a pass.
     fn evict_longest_idle(&self, shard: usize) -> bool {
-        let Some(shard) = self.map.shards().get(shard) else { return false };
-        // The latest of them on top. Read beside the visits, removed one by one: nobody waits for a whole shard.
-        let mut longest_idle = BinaryHeap::new();
-        {
-            let shard = shard.read();
-            let few = (shard.len() / ONE_IN).clamp(1, MOST_AT_ONCE);
-            for (key, record) in shard.iter() {
-                let seen = (record.get().last_seen(), *key);
-                if longest_idle.len() < few {
-                    longest_idle.push(seen);
-                } else if let Some(mut latest) = longest_idle.peek_mut()
-                    && seen < *latest
-                {
-                    *latest = seen;
-                }
-            }
-        }
         let mut kept = false;
-        for (last_seen, key) in longest_idle.into_sorted_vec() {
-            // Unless it came back meanwhile.
-            let removed = self.map.remove_if(&key, |_, record| {
-                let idle = record.last_seen() == last_seen;
-                if idle && kept {
-                    self.forget(record.place);
-                } else if idle {
-                    self.left(record.place);
-                }
-                idle
-            });
-            if let Some((_, record)) = removed {
-                kept = true;
-                self.report(&[(record.place, EndReason::Evicted)]);
+        for idle in self.longest_idle(shard, |sessions| (sessions / ONE_IN).clamp(1, MOST_AT_ONCE)) {
+            let evicted = self.evict(&idle);
+            if evicted && kept {
+                self.count.0.fetch_sub(1, Relaxed);
             }
+            kept |= evicted;
         }
         kept
     }

@@ -1,5 +1,6 @@
 //! How sessions leave the table: by a visit that finds them over, by the sweep, by a smaller capacity.
 
+use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::session::key::SessionKey;
@@ -7,12 +8,12 @@ use crate::session::token::UnixMillis;
 use crate::store::EndReason;
 use crate::store::Found;
 use crate::store::expiry::Tick;
-use crate::store::memory::Departed;
 use crate::store::memory::Table;
 use crate::store::memory::expired;
 use crate::store::memory::record::Record;
+use crate::store::memory::shard::empty_like;
 use crate::store::memory::shard::is_roomy;
-use crate::store::memory::shard::rebuild;
+use crate::store::memory::shard::move_into;
 
 impl Table {
     /// Changes how many sessions there may be. If there are more, the longest idle leave now, shard by shard: a tenth
@@ -38,26 +39,43 @@ impl Table {
     pub fn sweep_step(&self, now: UnixMillis) -> usize {
         let now = self.ticks.at(now);
         let shards = self.map.shards();
-        let Some(shard) = shards.get(self.sweep_next.fetch_add(1, Relaxed) % shards.len()) else {
-            return 0;
-        };
-        // Looks under the lock that lets visits in, and then removes one by one: nobody waits for a whole shard.
-        let due: Vec<SessionKey> = {
+        let index = self.sweep_next.fetch_add(1, Relaxed) % shards.len();
+        let Some(shard) = shards.get(index) else { return 0 };
+        // Looks under the lock that lets visits in, and then removes one by one: nobody waits for a whole shard. Counts
+        // first, so that no memory is asked for under the lock.
+        let over = |record: &Record| self.verdict(record, now).is_some();
+        let count = shard.read().values().filter(|record| over(record.get())).count();
+        let mut due: Vec<SessionKey> = Vec::with_capacity(count);
+        if count > 0 {
             let shard = shard.read();
-            let over = |record: &Record| self.verdict(record, now).is_some();
-            shard.iter().filter(|(_, record)| over(record.get())).map(|(key, _)| *key).collect()
-        };
-        let left = due.iter().filter(|key| self.remove_if_over(key, now, |_| ()).is_some()).count();
-        let roomy = {
-            let shard = shard.read();
-            is_roomy(shard.len(), shard.capacity())
-        };
-        if roomy {
-            let mut shard = shard.write();
-            let len = shard.len();
-            rebuild(&mut *shard, |shard| shard.reserve(len + len / 2));
+            due.extend(shard.iter().filter(|(_, record)| over(record.get())).map(|(key, _)| *key).take(count));
         }
+        let left = due.iter().filter(|key| self.remove_if_over(key, now, |_| ()).is_some()).count();
+        self.shrink(index);
         left
+    }
+
+    /// Gives back the memory that a shard no longer needs. The new is taken before and the old given back after the lock.
+    fn shrink(&self, shard: usize) {
+        let Some(shard) = self.map.shards().get(shard) else { return };
+        let (len, mut smaller) = {
+            let shard = shard.read();
+            if !is_roomy(shard.len(), shard.capacity()) {
+                return;
+            }
+            (shard.len(), empty_like(&*shard))
+        };
+        smaller.reserve(len + len / 2);
+        let old = {
+            let mut shard = shard.write();
+            // Unless so many came meanwhile that it would have to grow.
+            if shard.len() > smaller.capacity() {
+                smaller
+            } else {
+                move_into(smaller, &mut *shard, |from, to| to.extend(from.drain()))
+            }
+        };
+        drop(old);
     }
 
     /// A visit found this session to be over: what is to be said of it. It may have come back to life since.
@@ -90,28 +108,54 @@ impl Table {
 
     /// Evicts a shard's share of a surplus of sessions, the longest idle first, unless there is no surplus any more.
     fn evict_share(&self, shard: usize, surplus: usize, sessions: usize) {
-        let Some(shard) = self.map.shards().get(shard) else { return };
-        let mut departed = Departed::new();
-        {
-            let mut shard = shard.write();
-            let left = self.len().saturating_sub(self.capacity());
-            let quota = (shard.len() * surplus).div_ceil(sessions.max(1)).min(left);
-            if quota == 0 {
-                return;
+        for idle in self.longest_idle(shard, |here| (here * surplus).div_ceil(sessions.max(1))) {
+            if self.len() <= self.capacity() {
+                break;
             }
-            let mut by_age: Vec<_> = shard.iter().map(|(key, record)| (record.get().last_seen(), *key)).collect();
-            by_age.sort_unstable_by_key(|(last_seen, _)| *last_seen);
-            for (_, key) in by_age.iter().take(quota) {
-                if let Some(record) = shard.remove(key) {
-                    let place = record.into_inner().place;
-                    self.forget(place);
-                    departed.push((place, EndReason::Evicted));
-                }
+            if self.evict(&idle) {
+                self.count.0.fetch_sub(1, Relaxed);
             }
         }
-        self.report(&departed);
+    }
+
+    /// Those of a shard who have been idle the longest, as many as `few` makes of how many there are. Read under the
+    /// lock that lets visits in, so by the time it is used some may have come back.
+    pub(super) fn longest_idle(&self, shard: usize, few: impl FnOnce(usize) -> usize) -> Vec<Idle> {
+        let Some(shard) = self.map.shards().get(shard) else { return Vec::new() };
+        let few = few(shard.read().len());
+        // The latest of them on top, to give way to one who is idle for longer.
+        let mut longest = BinaryHeap::with_capacity(few);
+        for (key, record) in shard.read().iter() {
+            let idle = (record.get().last_seen(), *key);
+            if longest.len() < few {
+                longest.push(idle);
+            } else if let Some(mut latest) = longest.peek_mut()
+                && idle < *latest
+            {
+                *latest = idle;
+            }
+        }
+        longest.into_sorted_vec()
+    }
+
+    /// Sends a session away, unless it came back meanwhile. Its room is the caller's, to give to another or to free.
+    pub(super) fn evict(&self, (last_seen, key): &Idle) -> bool {
+        let removed = self.map.remove_if(key, |_, record| {
+            let still_idle = record.last_seen() == *last_seen;
+            if still_idle {
+                self.left(record.place);
+            }
+            still_idle
+        });
+        if let Some((_, record)) = &removed {
+            self.report(&[(record.place, EndReason::Evicted)]);
+        }
+        removed.is_some()
     }
 }
+
+/// A session and when it was last here.
+pub(super) type Idle = (Tick, SessionKey);
 
 /// After so many passes over all shards whoever still is over the capacity is left to those who come.
 const MOST_PASSES: usize = 64;

@@ -5,8 +5,8 @@
 //! two powers of two: 55 at ten million, 69 at a million. What the allocator adds is its own: it rounds a shard's 66 KiB
 //! up to 80, of which the end stays untouched and costs nothing, unless the kernel backs it by huge pages.
 
+use std::mem::replace;
 use std::mem::size_of;
-use std::mem::take;
 
 use crate::session::key::SessionKey;
 use crate::store::memory::record::Record;
@@ -36,11 +36,12 @@ pub(super) const fn slots(capacity: usize) -> usize {
     }
 }
 
-/// Whether a shard would double for its next session only because removed ones left marks behind: its capacity is used
-/// up, but is not what a clean shard of its size has. Under a steady exchange of sessions the map would in the end take
-/// twice its memory; building the shard again at the same size is as cheap.
-pub(super) const fn is_clogged(len: usize, capacity: usize) -> bool {
-    len == capacity && len > 7 && !(len.is_multiple_of(7) && (len / 7).is_power_of_two())
+/// For how many a full shard makes room when one more comes. For itself it would double. But if its capacity is not that of
+/// a clean shard, part of it went to the marks that removed sessions left behind: then the same size does again, or else a
+/// steady exchange of sessions would in the end take twice the memory.
+pub(super) const fn room_for_one_more(len: usize) -> usize {
+    let clean = len < 7 || len.is_multiple_of(7) && (len / 7).is_power_of_two();
+    if clean { len + 1 } else { len + len / 16 + 1 }
 }
 
 /// Whether a shard has four times the memory that its sessions need.
@@ -48,15 +49,17 @@ pub(super) const fn is_roomy(len: usize, capacity: usize) -> bool {
     capacity > 0 && len <= capacity / 4
 }
 
-/// Moves all entries into a shard with as much room as `reserve` makes. The map itself cannot: it does not drop marks
-/// at the same size. Generic because dashmap does not name its shards' type.
-pub(super) fn rebuild<M>(shard: &mut M, reserve: impl FnOnce(&mut M))
-where
-    M: Default + IntoIterator + Extend<<M as IntoIterator>::Item>,
-{
-    let old = take(shard);
-    reserve(shard);
-    shard.extend(old);
+/// An empty shard of the same kind. Generic, as the next one, because dashmap does not name its shards' type.
+pub(super) fn empty_like<M: Default>(_: &M) -> M {
+    M::default()
+}
+
+/// Puts `new` in the place of `shard`, with all that was in it, and returns the old one, empty: the caller lets go of its
+/// memory after the lock.
+pub(super) fn move_into<M>(new: M, shard: &mut M, drain: impl FnOnce(&mut M, &mut M)) -> M {
+    let mut old = replace(shard, new);
+    drain(&mut old, shard);
+    old
 }
 
 #[cfg(test)]
@@ -82,20 +85,21 @@ mod tests {
     }
 
     #[test]
-    fn only_a_shard_full_of_marks_is_clogged() {
-        assert!(is_clogged(300, 300), "an odd capacity is one that marks have eaten into");
-        assert!(!is_clogged(299, 300), "there is room for one");
+    fn a_shard_full_of_marks_keeps_its_size_and_a_full_one_doubles() {
+        assert!(slots(room_for_one_more(300)) == 512, "an odd capacity is one that marks have eaten into");
         for full in [3, 7, 14, 28, 56, 112, 224, 448, 896] {
-            assert!(!is_clogged(full, full), "{full} is what a clean shard holds");
+            assert_eq!(slots(room_for_one_more(full)), 2 * slots(full), "{full} is what a clean shard holds");
         }
     }
 
     #[test]
-    fn a_shard_that_was_built_again_is_not_roomy_and_not_full() {
+    fn a_shard_that_was_shrunk_is_not_roomy_and_has_everybody() {
         for len in 0..2_000 {
             let mut map: HashMap<usize, usize> = (0..len).map(|n| (n, n)).collect();
-            rebuild(&mut map, |map| map.reserve(len + len / 2));
-            assert_eq!(map.len(), len);
+            let mut smaller = empty_like(&map);
+            smaller.reserve(len + len / 2);
+            let old = move_into(smaller, &mut map, |from, to| to.extend(from.drain()));
+            assert_eq!((map.len(), old.len()), (len, 0));
             assert!(len < 4 || !is_roomy(len, map.capacity()), "{len} of {}", map.capacity());
         }
     }
