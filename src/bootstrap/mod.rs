@@ -71,6 +71,7 @@ pub fn run(loaded: Loaded, origin: &Origin) -> Result<(), RunError> {
         tell_warning(warning);
     }
     let config = loaded.config;
+    keep_pages_small();
     raise_file_limit();
     let parts = make_parts(config)?;
     note_panics(&parts);
@@ -157,6 +158,15 @@ fn open_access_log(target: &config::AccessLog) -> Result<Option<AccessLog>, RunE
         Target::File(path) => format!("log.access: {}", path.display()),
     };
     AccessLog::start(target).map(Some).map_err(RunError::system(what))
+}
+
+/// The table's shards are a little over a power of two, and the allocator rounds them up. What is rounded up is never
+/// touched, so it costs nothing, unless the kernel backs it by huge pages: a fifth more memory for ten million sessions.
+fn keep_pages_small() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_thp_disable(true) {
+        tracing::debug!(%error, "huge pages cannot be switched off; sessions take a fifth more memory");
+    }
 }
 
 /// Two sockets a request: the usual soft limit of 1,024 is soon reached. What the system allows is taken.

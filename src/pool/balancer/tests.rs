@@ -98,16 +98,24 @@ const EVERY_BALANCE: [Balance; 4] = [Balance::RoundRobin, Balance::Random, Balan
 
 #[test]
 fn round_robin_gives_exactly_the_weights_over_a_whole_cycle() {
-    let pool = pool(Balance::RoundRobin, &["a*2", "b*6", "c*4", "d*0"]);
+    let pool = pool(Balance::RoundRobin, &["a*4", "b*2", "c*10", "d*0"]);
+    let all = || BTreeMap::from([("a", 2), ("b", 1), ("c", 5)]);
     for _ in 0..3 {
-        assert_eq!(new_sessions(&pool, 6), BTreeMap::from([("a", 1), ("b", 3), ("c", 2)]), "in lowest terms");
+        assert_eq!(new_sessions(&pool, 8), all(), "in lowest terms");
     }
-    set(&pool, "c", Health::Down);
-    for _ in 0..3 {
-        assert_eq!(new_sessions(&pool, 4), BTreeMap::from([("a", 1), ("b", 3)]), "and over those that are left");
+    for (down, left) in [("a", [("b", 1), ("c", 5)]), ("b", [("a", 2), ("c", 5)]), ("c", [("a", 2), ("b", 1)])] {
+        set(&pool, down, Health::Down);
+        let cycle = left.iter().map(|(_, weight)| u64::from(*weight)).sum();
+        for _ in 0..3 {
+            assert_eq!(
+                new_sessions(&pool, cycle),
+                BTreeMap::from(left),
+                "over those that are left while {down} is down"
+            );
+        }
+        set(&pool, down, Health::Up);
     }
-    set(&pool, "c", Health::Up);
-    assert_eq!(new_sessions(&pool, 6), BTreeMap::from([("a", 1), ("b", 3), ("c", 2)]));
+    assert_eq!(new_sessions(&pool, 8), all());
 }
 
 #[test]
