@@ -10,14 +10,11 @@ use tracing_subscriber::{Registry, fmt, reload};
 
 static LEVEL: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
-/// What Pingora says of single connections is our business to report (in metrics, the access log and our own words);
-/// at `info` and above it would let scanners and closed browsers fill the log.
+/// Ours only. What Pingora and the HTTP libraries say of single connections is ours to report (in metrics, the access log
+/// and our own words), and below `info` they print requests with their cookies, which no log may ever hold. What is let
+/// through is Pingora's word on connections that cannot be accepted, for lack of open files above all.
 fn filter(level: &str) -> EnvFilter {
-    let text = match level {
-        "debug" | "trace" => level.to_owned(),
-        _ => format!("{level},pingora_proxy=off,pingora_core=off,pingora_pool=off,pingora_load_balancing=off"),
-    };
-    EnvFilter::new(text)
+    EnvFilter::new(format!("off,homing={level},pingora_core::services::listening=error"))
 }
 
 /// Starts logging; called once, before anything is said. `level` is one of error, warn, info, debug, trace.
