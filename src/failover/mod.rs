@@ -67,7 +67,10 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::metrics::{MOVES, OUTCOMES};
+    use crate::pool::health::Finding;
+    use crate::session::binding::Lookup;
+    use crate::store::EndReason;
+    use crate::telemetry::metrics::{CHECKS, ENDS, LOOKUPS, MOVES, OUTCOMES};
 
     #[test]
     fn words_stand_where_the_metrics_expect_them() {
@@ -77,6 +80,26 @@ mod tests {
         }
         for reason in [Reason::Down, Reason::Maint, Reason::Drain, Reason::Removed, Reason::ConnectFailure] {
             assert_eq!(MOVES[reason as usize], reason.label());
+        }
+        for (lookup, word) in [
+            (Lookup::None, "none"),
+            (Lookup::Hit, "hit"),
+            (Lookup::Restored, "restored"),
+            (Lookup::Unknown, "unknown"),
+            (Lookup::ExpiredIdle, "expired_idle"),
+            (Lookup::ExpiredAbsolute, "expired_absolute"),
+            (Lookup::Forged, "forged"),
+            (Lookup::Ended, "ended"),
+            (Lookup::UnknownServer, "unknown_server"),
+            (Lookup::StoreError, "store_error"),
+        ] {
+            assert_eq!((LOOKUPS[lookup as usize], lookup.label()), (word, word));
+        }
+        for end in EndReason::ALL {
+            assert_eq!(ENDS[end as usize], end.label());
+        }
+        for (finding, word) in [(Finding::Well, "success"), (Finding::Drain, "drain"), (Finding::Failed, "failure")] {
+            assert_eq!(CHECKS[finding as usize], word);
         }
     }
 }

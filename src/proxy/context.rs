@@ -50,7 +50,7 @@ pub struct RequestContext {
     pub upgrade: bool,
     /// What `balance: hash` hashes of it; empty with another balance.
     pub hash_key: SmallVec<[u8; 32]>,
-    /// Bytes of its body so far.
+    /// Bytes of its body so far, in this try.
     pub body_bytes: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
@@ -127,7 +127,7 @@ pub fn wall_clock() -> UnixMillis {
 }
 
 impl RequestContext {
-    /// A request whose headers were just read. The one place on its way where clocks and the snapshot are read.
+    /// A request whose headers were just read: here it takes its snapshot and looks at the wall clock, once.
     pub fn begin(parts: &Arc<Parts>) -> Self {
         parts.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {

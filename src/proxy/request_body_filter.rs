@@ -7,7 +7,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::context::{Refusal, RequestContext};
 
-/// The hook. After a retry the first bytes come again, so a body may count twice, by at most 64 KiB.
+/// The hook. A retry begins with the body's first byte again, and so does the count.
 pub(super) fn run(body: Option<&Bytes>, ctx: &mut RequestContext) -> Result<()> {
     let Some(body) = body else { return Ok(()) };
     ctx.body_bytes += body.len() as u64;

@@ -8,7 +8,6 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
-
 use smallvec::SmallVec;
 
 use crate::config::{HashOn, Listener, OnForged};
@@ -58,9 +57,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
     let guarded = exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
     let line_is_sound = guarded.is_none_or(Guarded::headers_are_read);
-    let snapshot = std::sync::Arc::clone(&ctx.snapshot);
-    let listener = listener_of(&snapshot.config.listeners, exchange.server_addr());
-    let Some(listener) = snapshot.config.listeners.get(listener) else { return Err(Rejection::NoRoute) };
+    let listeners = &ctx.snapshot.config.listeners;
+    let listener = listener_of(listeners, exchange.server_addr());
+    let Some(listener) = listeners.get(listener) else { return Err(Rejection::NoRoute) };
     ctx.upgrade = exchange.is_upgrade_req();
     set_timeouts(exchange, listener, ctx.upgrade);
     let http2 = exchange.is_http2();
@@ -72,7 +71,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         return Err(Rejection::Malformed);
     }
     early::check(raw.as_deref(), exchange.req_header(), listener.max_header_size)?;
-    limit_body(exchange.req_header().headers.get(header::CONTENT_LENGTH), listener, ctx)?;
+    ctx.max_body = listener.max_body_size;
+    check_length(exchange.req_header().headers.get(header::CONTENT_LENGTH), ctx.max_body)?;
 
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     ctx.client = forwarded::client(peer, &exchange.req_header().headers, &listener.trusted_proxies);
@@ -132,13 +132,9 @@ fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {
     exchange.set_total_drain_timeout(Some(Duration::from_secs(5).min(timeouts.request_body)));
 }
 
-fn limit_body(
-    length: Option<&http::HeaderValue>,
-    listener: &Listener,
-    ctx: &mut RequestContext,
-) -> std::result::Result<(), Rejection> {
-    ctx.max_body = listener.max_body_size;
-    let Some(most) = listener.max_body_size else { return Ok(()) };
+/// A body that says itself that it is too large need not be read; what says nothing is counted as it comes.
+fn check_length(length: Option<&http::HeaderValue>, most: Option<u64>) -> std::result::Result<(), Rejection> {
+    let Some(most) = most else { return Ok(()) };
     let told = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
     if told.is_some_and(|told| told > most) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
 }

@@ -72,6 +72,8 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     ctx.tries.in_flight = Some(in_flight);
     ctx.tries.server = Some(server);
     ctx.tries.count += 1;
+    // What was read of the body is sent anew from its first byte.
+    ctx.body_bytes = 0;
     ctx.tries.began = Some(std::time::Instant::now());
     Ok(peer)
 }

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -363,7 +362,6 @@ fn a_command_whose_reader_leaves_does_not_panic() {
         .spawn()
         .expect("the program runs");
     drop(child.stdout.take());
-    thread::sleep(Duration::from_millis(50));
     let output = child.wait_with_output().expect("it ends");
     assert!(!String::from_utf8_lossy(&output.stderr).contains("panicked"), "{output:?}");
 }

@@ -17,6 +17,15 @@ fn a_post_is_never_sent_twice() {
 }
 
 #[test]
+fn a_body_that_is_sent_again_counts_once() {
+    let conf = Conf::servers("a b c").listener("max_body_size: 1KiB");
+    let (world, alice, home) = alice_at_home(conf);
+    let answer = alice.request("PUT", &format!("/reset?only={home}")).body("x".repeat(1000)).fresh().send();
+    assert_ne!(answer.expect(200).server(), home, "another server takes the same body");
+    assert!(world.count("PUT", "/reset") >= 2, "it was sent again, a thousand bytes each time");
+}
+
+#[test]
 fn a_get_that_was_reset_is_answered_elsewhere_but_the_session_stays() {
     let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
     let answer = alice.get(&format!("/reset?only={home}"));

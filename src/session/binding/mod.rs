@@ -35,12 +35,6 @@ impl Binding {
         Self { server, epoch: 0, created: now, last_seen: now }
     }
 
-    /// After a move: the next epoch, so that every proxy takes it over the one before.
-    #[must_use]
-    pub const fn moved_to(self, server: ServerId) -> Self {
-        Self { server, epoch: self.epoch.saturating_add(1), ..self }
-    }
-
     /// The token that says so, issued now.
     #[must_use]
     pub const fn token(&self, session: SessionId, now: UnixMillis) -> Token {

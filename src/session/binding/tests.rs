@@ -56,13 +56,6 @@ fn at_the_same_epoch_the_token_wins() {
 }
 
 #[test]
-fn an_epoch_at_its_end_stays_there() {
-    let last = known(A, u32::MAX, NOW, NOW);
-    assert_eq!(last.moved_to(B), known(B, u32::MAX, NOW, NOW));
-    assert_eq!(Binding::new(A, NOW).moved_to(B), known(B, 1, NOW, NOW));
-}
-
-#[test]
 fn a_session_ends_at_the_idle_timeout_and_not_before() {
     let almost = UnixMillis(NOW.minus(LIMITS.idle).0 + 1);
     let just_live = resolve(&token(A, 0, ago(9000), almost), None, &LIMITS, NOW);
