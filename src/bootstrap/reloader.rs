@@ -112,8 +112,8 @@ impl Reloader {
         self.tasks.follow(&snapshot);
         if let Next::Other(access_log) = access_log {
             let former = parts.access_log.swap(access_log.map(Arc::new));
-            // Its writer ends when the last request that holds it is done; not on this thread.
-            drop(former);
+            // Its writer finishes its lines first, perhaps on a slow disk: nothing for the thread that checks servers.
+            tokio::task::spawn_blocking(move || drop(former));
         }
         log::set_level(level_word(snapshot.config.log.level));
         if snapshot.config.store != before.config.store {

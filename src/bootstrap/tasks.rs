@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use futures_util::future::join_all;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
@@ -110,5 +111,6 @@ fn name_of(pool: &Arc<str>, server: &Server) -> Option<Name> {
         host: host.clone(),
         port: *port,
         live: Arc::clone(&server.live),
+        failing: AtomicBool::new(false),
     })
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::server::Live;
@@ -25,6 +26,8 @@ pub struct Name {
     pub port: u16,
     /// Where the address goes.
     pub live: Arc<Live>,
+    /// The last question had no answer: told once, not every two seconds.
+    pub failing: AtomicBool,
 }
 
 /// Which of the addresses to take: the one in use while it is still among them, so that an answer in another order
@@ -43,15 +46,10 @@ impl Name {
         let question = tokio::net::lookup_host((self.host.as_str(), self.port));
         let answers: Vec<SocketAddr> = match tokio::time::timeout(ANSWER_WITHIN, question).await {
             Ok(Ok(answers)) => answers.collect(),
-            Ok(Err(error)) => {
-                tracing::warn!(%pool, %server, %host, %error, "host name not resolved");
-                return;
-            }
-            Err(_) => {
-                tracing::warn!(%pool, %server, %host, "host name not resolved within {ANSWER_WITHIN:?}");
-                return;
-            }
+            Ok(Err(error)) => return self.not_resolved(&error.to_string()),
+            Err(_) => return self.not_resolved(&format!("no answer within {ANSWER_WITHIN:?}")),
         };
+        self.failing.store(false, Ordering::Relaxed);
         let before = self.live.resolved();
         let address = choose(before, &answers);
         if let Some(address) = address
@@ -59,6 +57,13 @@ impl Name {
         {
             tracing::info!(%pool, %server, %host, %address, "host name resolved");
             self.live.set_resolved(Some(address));
+        }
+    }
+
+    fn not_resolved(&self, reason: &str) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            let (pool, server, host) = (&self.pool, &self.server, &self.host);
+            tracing::warn!(%pool, %server, %host, reason, "host name not resolved; asking again");
         }
     }
 
