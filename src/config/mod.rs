@@ -13,6 +13,7 @@ mod address;
 mod check;
 mod environment;
 mod expand;
+mod persistence;
 mod pools;
 mod problem;
 mod process;
@@ -33,9 +34,13 @@ mod manual;
 mod tests;
 
 pub use environment::{Environment, FileText, ProcessEnvironment};
+pub use persistence::{
+    Cookie, CookieMode, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, RouteMark,
+    SameSite, Secure, Source,
+};
 pub use pools::{
-    Balance, Connection, Cookie, HashOn, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool,
-    Probe, Retries, Route, SameSite, Secure, Server, ServerAddress, ServerState, Source, UpstreamProtocol,
+    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Route, Server, ServerAddress, ServerState,
+    UpstreamProtocol,
 };
 pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{

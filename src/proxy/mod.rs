@@ -9,7 +9,11 @@ pub mod context;
 mod early;
 mod fail_to_proxy;
 mod failure;
+mod follow;
 mod forwarded;
+mod give;
+mod identify;
+mod learn;
 mod logging;
 mod request_body_filter;
 mod request_filter;
@@ -106,11 +110,11 @@ impl ProxyHttp for EdgeProxy {
     // 6  Answer: the server has spoken, so a move is made good …
     async fn upstream_response_filter(
         &self,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
         answer: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        upstream_response_filter::run(answer, ctx);
+        upstream_response_filter::run(exchange, answer, ctx);
         Ok(())
     }
 

@@ -15,6 +15,7 @@ mod doors;
 mod persistence;
 mod pools;
 mod routes;
+mod sources;
 
 /// Shortest secret of a key, in characters.
 const MIN_SECRET: usize = 16;

@@ -16,16 +16,19 @@ mod doors;
 mod later;
 mod persistence;
 mod pool;
+mod source;
 
 pub(crate) use doors::{Admin, Listener, ListenerProtocol, ListenerTimeouts, Metrics};
 pub(crate) use later::{Later, Limits};
 pub(crate) use persistence::{
-    Cookie, Issue, Lifetime, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure, Source, TokenCookie,
+    Cookie, CookieMode, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite,
+    Secure,
 };
 pub(crate) use pool::{
     Balance, Connection, HealthCheck, HealthCheckType, Match, Pool, Protocol, Retries, RetryOn, Route, Server,
     ServerState,
 };
+pub(crate) use source::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
 
 use super::units::Span;
 

@@ -143,10 +143,11 @@ pub(crate) struct Server {
     /// What the operator wants of it.
     #[serde(default = "Server::state")]
     pub(crate) state: ServerState,
-    /// The mark that the server's application puts into its own session ids.
-    #[serde(default, skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; sessions are named by the sealed cookie"))]
-    pub(crate) route: Later,
+    /// The mark that the server's application puts into its own session ids, for the source `route` (Tomcat's
+    /// `jvmRoute`). null = the server's name.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["app1"]))]
+    pub(crate) route: Option<String>,
     /// Takes new sessions only while no other server can.
     #[serde(default)]
     pub(crate) backup: bool,

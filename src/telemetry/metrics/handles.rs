@@ -48,8 +48,8 @@ pub struct PoolMetrics {
     pub(super) requests: PoolRequests,
     /// Retries by [`RETRIES`](super::RETRIES).
     pub retries: Counters,
-    /// Lookups by [`LOOKUPS`](super::LOOKUPS), of the source `cookie`.
-    pub lookups: Counters,
+    /// Lookups by [`LOOKUPS`](super::LOOKUPS), for each source in its order.
+    pub lookups: Box<[Counters]>,
     /// Outcomes by [`OUTCOMES`](super::OUTCOMES).
     pub outcomes: Counters,
     /// Moves by [`MOVES`](super::MOVES).

@@ -240,15 +240,15 @@ impl Metrics {
         })
     }
 
-    /// The handles of a pool; asked twice, the same counters.
-    pub fn pool(&self, pool: &str) -> PoolMetrics {
+    /// The handles of a pool that asks these sources; asked twice, the same counters.
+    pub fn pool(&self, pool: &str, sources: &[&str]) -> PoolMetrics {
         for word in ENDS {
             self.ended.with_label_values(&[pool, word]);
         }
         PoolMetrics {
             requests: PoolRequests::new(&self.requests, &self.duration, pool),
             retries: Counters::new(&self.retries, &[pool], RETRIES),
-            lookups: Counters::new(&self.lookups, &[pool, "cookie"], LOOKUPS),
+            lookups: sources.iter().map(|source| Counters::new(&self.lookups, &[pool, source], LOOKUPS)).collect(),
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn answers_are_counted_by_status() {
         let metrics = Metrics::new().unwrap();
-        let pool = metrics.pool("web");
+        let pool = metrics.pool("web", &[]);
         pool.request(200, Duration::from_millis(3));
         pool.request(200, Duration::from_millis(3));
         pool.request(1000, Duration::ZERO);
