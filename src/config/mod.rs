@@ -16,6 +16,7 @@ mod expand;
 mod pools;
 mod problem;
 mod process;
+mod routes;
 mod schema;
 mod secret;
 mod shape;
@@ -35,13 +36,14 @@ mod tests;
 pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{
     Balance, Connection, Cookie, HashOn, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool,
-    Probe, Retries, Route, SameSite, Secure, Server, ServerAddress, ServerState, Source, UpstreamProtocol,
+    Probe, Retries, SameSite, Secure, Server, ServerAddress, ServerState, Source, UpstreamProtocol,
 };
 pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{
     AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
     Store,
 };
+pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;

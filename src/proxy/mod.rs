@@ -11,6 +11,7 @@ mod fail_to_proxy;
 mod failure;
 mod forwarded;
 mod logging;
+mod redirect;
 mod request_body_filter;
 mod request_filter;
 mod response_filter;

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::config::{HashOn, Listener, OnForged};
 use crate::failover::returning::{Returning, recognise};
-use crate::routing::host_name;
+use crate::routing::{Target, host_name};
 use crate::session::binding::Lookup;
 use crate::session::cookie::read::values;
 use crate::session::source::Presented;
@@ -21,12 +21,18 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
-use super::{early, fail_to_proxy, forwarded};
+use super::{early, fail_to_proxy, forwarded, redirect};
 
 /// The hook. True = answered here.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
     if let Err(rejection) = receive(exchange, ctx) {
         return reject(exchange, ctx, rejection).await;
+    }
+    if let Some(answered) = redirect::run(exchange, ctx).await? {
+        return match answered {
+            Ok(()) => Ok(true),
+            Err(rejection) => reject(exchange, ctx, rejection).await,
+        };
     }
     match identify(exchange, ctx) {
         Ok(()) => Ok(false),
@@ -80,11 +86,16 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         exchange.set_keepalive(None);
     }
     let request = exchange.req_header();
-    let Some(found) = ctx.snapshot.router.find(host_of(request), request.uri.path()) else {
+    let (path, headers) = (request.uri.path(), &request.headers);
+    let Some(found) = ctx.snapshot.router.find(host_of(request), path, headers, ctx.client.secure) else {
         return Err(Rejection::NoRoute);
     };
-    ctx.route = found.route;
-    ctx.pool = Some(found.pool);
+    ctx.route = found.index;
+    ctx.pool = match &found.target {
+        Target::Pool(pool) => Some(*pool),
+        Target::Split(split) => Some(split.pick(rand::random())),
+        Target::Redirect(_) => None,
+    };
     if let Some(plan) = ctx.plan() {
         plan.pool.budget.pay_in();
         if let Some(hash_on) = &plan.hash_on {

@@ -39,6 +39,18 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
     }
+    change_as_the_route_says(request, ctx)
+}
+
+/// Last of all, so that an operator can overrule what the proxy says.
+fn change_as_the_route_says(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let Some(plan) = ctx.snapshot.router.plan(ctx.route) else { return Ok(()) };
+    for name in &plan.request_headers.remove {
+        request.remove_header(name);
+    }
+    for (name, value) in &plan.request_headers.set {
+        request.insert_header(name, value.clone())?;
+    }
     Ok(())
 }
 

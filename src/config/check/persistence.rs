@@ -198,11 +198,16 @@ fn same_cookie(one: &Pool, other: &Pool) -> bool {
     key(&one.cookie) == key(&other.cookie)
 }
 
+/// A client may come to both. Not counted: the shares of a split, of which a session keeps to one.
 fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let routes = |pool: &Pool| config.routes.iter().filter(|route| route.pool == pool.name).collect::<Vec<_>>();
-    routes(one).iter().any(|one| {
-        routes(other).iter().any(|other| {
-            one.hosts.iter().any(|host| other.hosts.contains(host)) || one.hosts.is_empty() && other.hosts.is_empty()
+    let routes = |pool: &Pool| {
+        config.routes.iter().filter(|route| route.pools().any(|name| name == pool.name)).collect::<Vec<_>>()
+    };
+    let (ones, others) = (routes(one), routes(other));
+    ones.iter().any(|one| {
+        others.iter().filter(|other| one.name != other.name).any(|other| {
+            one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
+                || one.hosts.is_empty() && other.hosts.is_empty()
         })
     })
 }
