@@ -4,6 +4,7 @@
 //! of its own. Pingora calls a request with its connection a *session*; here it is an [`Exchange`], since a session is
 //! always the client's.
 
+mod answer;
 pub mod connection;
 pub mod context;
 mod early;

@@ -21,7 +21,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
-use super::{early, fail_to_proxy, forwarded, redirect};
+use super::{answer, early, forwarded, redirect};
 
 /// The hook. True = answered here.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
@@ -56,7 +56,7 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
         exchange.set_keepalive(None);
     }
     ctx.refusal = Some(Refusal::new(status, rejection.label()));
-    fail_to_proxy::answer(exchange, ctx, status).await?;
+    answer::give(exchange, ctx, status).await?;
     Ok(true)
 }
 

@@ -9,6 +9,7 @@ use crate::config::pools::{
     Cookie, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool, SameSite, Secure, Source,
 };
 use crate::config::problem::Findings;
+use crate::config::routes::Route;
 use crate::config::shape;
 use crate::config::suggest;
 
@@ -198,14 +199,15 @@ fn same_cookie(one: &Pool, other: &Pool) -> bool {
     key(&one.cookie) == key(&other.cookie)
 }
 
-/// A client may come to both. Not counted: the shares of a split, of which a session keeps to one.
+/// A client may come to both. Not counted: shares of one split, which are versions of one application, of which a
+/// session has one.
 fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let routes = |pool: &Pool| {
-        config.routes.iter().filter(|route| route.pools().any(|name| name == pool.name)).collect::<Vec<_>>()
-    };
-    let (ones, others) = (routes(one), routes(other));
-    ones.iter().any(|one| {
-        others.iter().filter(|other| one.name != other.name).any(|other| {
+    let leads_to = |route: &Route, pool: &Pool| route.pools().any(|name| name == pool.name);
+    if config.routes.iter().any(|route| leads_to(route, one) && leads_to(route, other)) {
+        return false;
+    }
+    config.routes.iter().filter(|route| leads_to(route, one)).any(|one| {
+        config.routes.iter().filter(|route| leads_to(route, other)).any(|other| {
             one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
                 || one.hosts.is_empty() && other.hosts.is_empty()
         })

@@ -40,7 +40,7 @@ fn route(route: &shape::Route, at: At<'_>, pools: &[&str], findings: &mut Findin
     let (hosts, path_prefix) = (hosts(route, at, findings), path_prefix(route, at, findings));
     let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), findings);
     let target = target::target(route, at, pools, findings)?;
-    if matches!(target, RouteTarget::Redirect(_)) && at.key("request_headers").is_written() {
+    if matches!(target, RouteTarget::Redirect(_)) && route.request_headers != shape::RequestHeaders::default() {
         let message = "a redirect reaches no server that could see \"request_headers\"";
         findings.problem(at.name_of("request_headers"), message, "remove it");
     }
