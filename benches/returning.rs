@@ -151,8 +151,9 @@ fn new_and_routed(bench: &mut Criterion) {
         });
     });
     let router = Router::build(&snapshot.config.routes, &SOURCES.map(|(name, _)| name));
+    let headers = HeaderMap::new();
     bench.bench_function("route, seven prefixes", |bench| {
-        bench.iter(|| router.find(black_box("shop.example.org"), black_box("/route/4711")));
+        bench.iter(|| router.find(black_box("shop.example.org"), black_box("/route/4711"), &headers, false));
     });
 }
 

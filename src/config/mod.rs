@@ -17,6 +17,7 @@ mod persistence;
 mod pools;
 mod problem;
 mod process;
+mod routes;
 mod schema;
 mod secret;
 mod shape;
@@ -39,7 +40,7 @@ pub use persistence::{
     SameSite, Secure, Source,
 };
 pub use pools::{
-    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Route, Server, ServerAddress, ServerState,
+    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
     UpstreamProtocol,
 };
 pub use problem::{Problem, Problems, Severity, Warning};
@@ -47,6 +48,7 @@ pub use process::{
     AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
     Store,
 };
+pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;

@@ -1,4 +1,4 @@
-//! The checked configuration of routes and pools: servers, checks, retries.
+//! The checked configuration of pools: servers, checks, retries.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -6,19 +6,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::persistence::Persistence;
-
-/// Sends requests to a pool. Of several that match: exact host before any host, then the longest path prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Unique name.
-    pub name: String,
-    /// Exact host names, lower case, without port; empty = any host.
-    pub hosts: Vec<String>,
-    /// Path prefix, starts with `/`; `/shop` matches `/shop` and `/shop/…`, not `/shopping`.
-    pub path_prefix: String,
-    /// Name of an existing pool.
-    pub pool: String,
-}
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use crate::failover::choice::History;
-use crate::failover::returning::Homes;
+use crate::failover::returning::{Homes, Returning};
 use crate::failover::{Outcome, Reason};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
@@ -38,6 +38,10 @@ pub struct RequestContext {
     pub request_id: Option<HeaderValue>,
     /// Whom it names.
     pub who: Who,
+    /// Where it stands in a split, as a number: random, or made of what its client carries.
+    pub point: u64,
+    /// It had to leave the pool of its session, or of its choice.
+    pub left: Option<Box<Left>>,
     /// The session that it began.
     pub begun: Option<SessionKey>,
     /// Tries at servers, finished and not.
@@ -71,6 +75,20 @@ pub struct Client {
     pub peer_trusted: bool,
     /// The client came by TLS.
     pub secure: bool,
+}
+
+/// A pool of a split that could not serve the request.
+pub struct Left {
+    /// Index of the pool that was asked first.
+    pub pool: usize,
+    /// The session that the client has there.
+    pub session: Option<Returning>,
+    /// What the pool's policy made of it.
+    pub outcome: Outcome,
+    /// Why it does not stay.
+    pub reason: Option<Reason>,
+    /// The pools of the split that are still to be asked, the next one last.
+    pub others: SmallVec<[usize; 4]>,
 }
 
 /// Tries of one request at servers.
@@ -139,6 +157,8 @@ impl RequestContext {
             client: Client::default(),
             request_id: None,
             who: Who::default(),
+            point: 0,
+            left: None,
             begun: None,
             tries: Tries::default(),
             outcome: None,

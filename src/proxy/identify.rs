@@ -3,11 +3,12 @@
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use pingora_proxy::Session as Exchange;
+use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
 use crate::config::OnForged;
 use crate::failover::returning::{Recognised, Returning, Unbound, recognise};
+use crate::routing::{Split, Target};
 use crate::session::binding::Lookup;
 use crate::session::key::{BuildKeyHasher, SessionKey};
 use crate::session::source::learn::LearnSource;
@@ -16,6 +17,7 @@ use crate::snapshot::PoolPlan;
 use crate::telemetry::metrics::Rejection;
 
 use super::context::RequestContext;
+use super::request_filter;
 
 /// What a request says of its session, in one pool.
 #[derive(Debug, Default)]
@@ -34,18 +36,68 @@ pub struct Who {
     asked: SmallVec<[Lookup; 4]>,
 }
 
-/// Finds out, and counts it.
-pub(super) fn run(exchange: &Exchange, ctx: &mut RequestContext) -> Result<(), Rejection> {
-    let request = exchange.req_header();
-    let asked = Asked {
-        headers: &request.headers,
-        path: request.uri.path(),
-        query: request.uri.query(),
-        client: ctx.client.address,
+/// Finds out, and which pool serves the request, and counts it.
+pub(super) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
+    let asked = asked(request, ctx);
+    let found = match ctx.snapshot.router.plan(ctx.route).map(|plan| &plan.target) {
+        Some(Target::Split(split)) => among(split, &asked, ctx),
+        _ => Found { pool: ctx.pool.unwrap_or_default(), point: 0, who: None },
     };
+    ctx.point = found.point;
+    request_filter::enter(request, ctx, found.pool);
     let Some(plan) = ctx.plan() else { return Ok(()) };
-    let who = ask(&asked, plan, ctx);
-    settle_on(who, plan).map(|who| ctx.who = who)
+    let who = found.who.unwrap_or_else(|| ask(&asked, plan, ctx));
+    count(&who, plan);
+    let refuses = plan.persistence.as_ref().is_some_and(|one| one.policy.on_forged == OnForged::Refuse);
+    let forged = who.asked.contains(&Lookup::Forged);
+    ctx.who = who;
+    if refuses && forged { Err(Rejection::ForgedToken) } else { Ok(()) }
+}
+
+/// The same in another pool of a split, when the first cannot serve.
+pub(super) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
+    request_filter::enter(request, ctx, pool);
+    let asked = asked(request, ctx);
+    if let Some(plan) = ctx.plan() {
+        ctx.who = ask(&asked, plan, ctx);
+    }
+}
+
+fn asked<'a>(request: &'a RequestHeader, ctx: &RequestContext) -> Asked<'a> {
+    let uri = &request.uri;
+    Asked { headers: &request.headers, path: uri.path(), query: uri.query(), client: ctx.client.address }
+}
+
+/// Which pool of a split serves a request.
+struct Found {
+    pool: usize,
+    /// Where the request stands in the split.
+    point: u64,
+    /// Who it is in that pool, if that was asked.
+    who: Option<Who>,
+}
+
+/// A session keeps its version of the application, whatever the weights have become. A client that carries something
+/// gets one by what it carries, so that its parallel requests agree; else by chance.
+fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
+    let mut carried = None;
+    for pool in split.pools() {
+        let Some(plan) = ctx.snapshot.pools.get(pool) else { continue };
+        let who = ask(asked, plan, ctx);
+        if who.session.is_some() {
+            return Found { pool, point: rand::random(), who: Some(who) };
+        }
+        carried = carried.or(who.unknown_id).or(who.unknown_address).or_else(|| hint(plan, asked.client));
+    }
+    let point = carried.map_or_else(rand::random, |key| u64::try_from(key.0 >> 64).unwrap_or_default());
+    Found { pool: split.pick(point), point, who: None }
+}
+
+fn hint(plan: &PoolPlan, client: Option<IpAddr>) -> Option<SessionKey> {
+    match plan.persistence.as_ref()?.hint.as_ref()?.of(client) {
+        Presented::Address(id) => Some(id.key),
+        _ => None,
+    }
 }
 
 /// Asks the sources of one pool.
@@ -80,12 +132,10 @@ fn ask(asked: &Asked<'_>, plan: &PoolPlan, ctx: &RequestContext) -> Who {
 }
 
 /// What was found counts in the pool that serves the request.
-fn settle_on(who: Who, plan: &PoolPlan) -> Result<Who, Rejection> {
+fn count(who: &Who, plan: &PoolPlan) {
     for (counters, lookup) in plan.metrics.lookups.iter().zip(&who.asked) {
         counters.inc(*lookup as usize);
     }
-    let refuses = plan.persistence.as_ref().is_some_and(|one| one.policy.on_forged == OnForged::Refuse);
-    if refuses && who.asked.contains(&Lookup::Forged) { Err(Rejection::ForgedToken) } else { Ok(who) }
 }
 
 /// One id that dozens of addresses bring is nobody's session.

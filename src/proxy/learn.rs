@@ -7,29 +7,27 @@ use crate::failover::Outcome;
 use crate::failover::returning::{Named, Returning};
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::session::source::learn::LearnSource;
+use crate::session::source::learn::Taught;
 
 use super::context::RequestContext;
 
 /// Takes note of it.
 pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) {
-    let snapshot = std::sync::Arc::clone(&ctx.snapshot);
-    let persistence = ctx.pool.and_then(|pool| snapshot.pools.get(pool)?.persistence.as_ref());
-    for source in persistence.iter().flat_map(|persistence| &persistence.sources) {
-        if let Source::Learn(learn) = source {
-            listen(learn, method, status, answer, ctx);
-        }
+    let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let mut place = 0;
+    while let Some(source) = ctx.persistence().and_then(|persistence| persistence.sources.get(place)) {
+        place += 1;
+        let Source::Learn(learn) = source else { continue };
+        let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
+        listen(&taught, ends, ctx);
     }
 }
 
-fn listen(learn: &LearnSource, method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) {
-    let taught = learn.taught(answer, ctx.now);
+fn listen(taught: &Taught, ends: bool, ctx: &mut RequestContext) {
     for id in &taught.given {
         bind(*id, ctx);
     }
-    let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
-    let over = (taught.forgotten && taught.given.is_empty()) || (learn.ends_on(method) && granted);
-    if over
+    if (ends || (taught.forgotten && taught.given.is_empty()))
         && let (Some(session), Some(homes)) = (&ctx.who.session, ctx.homes())
         && session.named == Named::Id
     {

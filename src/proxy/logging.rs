@@ -30,6 +30,9 @@ pub(super) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestC
 }
 
 fn count(ctx: &RequestContext, status: u16, took: Duration) {
+    if let Some(route) = ctx.route.and_then(|route| ctx.snapshot.routes.get(route)) {
+        route.request(status);
+    }
     let Some(plan) = ctx.plan() else {
         ctx.parts().metrics.no_pool.request(status, took);
         return;

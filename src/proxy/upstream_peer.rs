@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout};
@@ -17,7 +18,7 @@ use crate::telemetry::metrics::Retry;
 
 use super::context::{Refusal, RequestContext};
 use super::follow::{Followed, follow};
-use super::upgrade;
+use super::{upgrade, versions};
 
 /// No server takes the request now: try again in a moment.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -27,13 +28,13 @@ const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
 /// The hook.
-pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+pub(super) async fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     // The former try is over for its server.
     ctx.tries.in_flight = None;
     let again = ctx.tries.next.take();
     let chosen = match again {
         Some(same) => Ok(same),
-        None => choose(ctx).await,
+        None => choose(request, ctx).await,
     };
     let tried = chosen.and_then(|server| begin_try(ctx, server)).map(|mut peer| {
         if again.is_some() || ctx.upgrade {
@@ -80,12 +81,13 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     Ok(peer)
 }
 
-async fn choose(ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
+async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
     loop {
         let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
         let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
         let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
-        let spread = ctx.who.unknown_id.map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
+        let carried = ctx.left.as_ref().and_then(|left| left.session.as_ref()).map(|session| session.key);
+        let spread = carried.or(ctx.who.unknown_id).map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
         match choice::choose(&plan.pool, policy, ctx.who.session.as_ref(), &ctx.tries.history, spread) {
             Choice::To { server, outcome, reason } => {
                 (ctx.outcome, ctx.reason) = (Some(outcome), reason);
@@ -93,6 +95,7 @@ async fn choose(ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Re
                     return Ok(server);
                 }
                 if let Followed::To(server) = follow(ctx, server) {
+                    versions::arrive(ctx);
                     return Ok(server);
                 }
             }
@@ -104,7 +107,9 @@ async fn choose(ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Re
             Choice::Fail => return Err(BROKE_OFF),
             Choice::Nobody { outcome, reason } => {
                 (ctx.outcome, ctx.reason) = (Some(outcome), reason);
-                return Err(NO_SERVER);
+                if !versions::leave(request, ctx, outcome, reason) {
+                    return Err(NO_SERVER);
+                }
             }
         }
     }

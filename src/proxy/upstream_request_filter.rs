@@ -44,6 +44,18 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
     }
+    change_as_the_route_says(request, ctx)
+}
+
+/// Last of all, so that an operator can overrule what the proxy says.
+fn change_as_the_route_says(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let Some(plan) = ctx.snapshot.router.plan(ctx.route) else { return Ok(()) };
+    for name in &plan.request_headers.remove {
+        request.remove_header(name);
+    }
+    for (name, value) in &plan.request_headers.set {
+        request.insert_header(name, value.clone())?;
+    }
     Ok(())
 }
 
@@ -139,19 +151,24 @@ fn rewrite_cookies(request: &mut RequestHeader, persistence: Option<&Persistence
 }
 
 fn tell_of_move(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    let (Some(session), Some(reason), Some(plan)) = (&ctx.who.session, ctx.reason, ctx.plan()) else { return Ok(()) };
+    // A session that had to leave its version comes from the pool that it left.
+    let (session, pool) = match &ctx.left {
+        Some(left) => (left.session.as_ref(), Some(left.pool)),
+        None => (ctx.who.session.as_ref(), ctx.pool),
+    };
+    let plan = pool.and_then(|pool| ctx.snapshot.pools.get(pool));
+    let (Some(session), Some(reason), Some(plan)) = (session, ctx.reason, plan) else { return Ok(()) };
     let from = match session.home.and_then(|home| plan.pool.servers.get(home)) {
         Some(server) => Arc::clone(&server.name),
-        None => name_of_former(ctx, session),
+        None => name_of_former(ctx, &plan.pool.name, session),
     };
     let epoch = session.binding.epoch.saturating_add(1);
     request.insert_header("Homing-Session-Moved", format!("from={from}; reason={}; epoch={epoch}", reason.label()))
 }
 
 /// The configuration no longer has the server; the table may remember its name.
-fn name_of_former(ctx: &RequestContext, session: &Returning) -> Arc<str> {
-    let pool = ctx.plan().map(|plan| &*plan.pool.name);
+fn name_of_former(ctx: &RequestContext, pool: &str, session: &Returning) -> Arc<str> {
     let places = ctx.parts().table.places();
-    let former = places.iter().find(|place| Some(place.pool()) == pool && place.id() == session.binding.server);
+    let former = places.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
     former.map_or_else(|| Arc::from("unknown"), |place| Arc::from(place.server()))
 }

@@ -9,7 +9,7 @@ use pingora_proxy::Session as Exchange;
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
-use super::learn;
+use super::{learn, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
 pub(super) fn run(exchange: &Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
@@ -36,7 +36,10 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 
 /// Makes the move good in the table.
 fn rebind(ctx: &mut RequestContext) {
-    let (Some(mut session), Some(chosen)) = (ctx.who.session.take(), ctx.tries.server) else { return };
+    let (Some(mut session), Some(chosen)) = (ctx.who.session.take(), ctx.tries.server) else {
+        versions::settle(ctx);
+        return;
+    };
     if let (Some(homes), Some(plan)) = (ctx.homes(), ctx.plan())
         && session.settle(chosen, &homes, ctx.now)
         && let Some(reason) = ctx.reason

@@ -69,7 +69,8 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, Buil
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
     let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { log_key: keys.log_key().clone(), router, pools, config: Arc::new(config) })
+    let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
+    Ok(Snapshot { log_key: keys.log_key().clone(), router, routes, pools, config: Arc::new(config) })
 }
 
 fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {

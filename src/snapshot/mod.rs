@@ -26,7 +26,7 @@ use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::store::places::Place;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, PoolMetrics, RenderError, ServerReading, TableReading};
+use crate::telemetry::metrics::{Metrics, PoolMetrics, RenderError, RouteMetrics, ServerReading, TableReading};
 
 /// One version.
 pub struct Snapshot {
@@ -34,6 +34,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Which pool serves which request.
     pub router: Router,
+    /// Counters of the routes, in the order of the configuration.
+    pub routes: Vec<RouteMetrics>,
     /// The pools, in the order of the configuration.
     pub pools: Vec<PoolPlan>,
     /// Hashes session ids for the log.

@@ -10,6 +10,7 @@ use crate::config::persistence::{
 };
 use crate::config::pools::Pool;
 use crate::config::problem::Findings;
+use crate::config::routes::Route;
 use crate::config::shape;
 use crate::config::suggest;
 
@@ -213,11 +214,17 @@ fn same_cookie(one: &Pool, other: &Pool) -> bool {
     key(&one.cookie) == key(&other.cookie)
 }
 
+/// A client may come to both. Not counted: shares of one split, which are versions of one application, of which a
+/// session has one.
 fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let routes = |pool: &Pool| config.routes.iter().filter(|route| route.pool == pool.name).collect::<Vec<_>>();
-    routes(one).iter().any(|one| {
-        routes(other).iter().any(|other| {
-            one.hosts.iter().any(|host| other.hosts.contains(host)) || one.hosts.is_empty() && other.hosts.is_empty()
+    let leads_to = |route: &Route, pool: &Pool| route.pools().any(|name| name == pool.name);
+    if config.routes.iter().any(|route| leads_to(route, one) && leads_to(route, other)) {
+        return false;
+    }
+    config.routes.iter().filter(|route| leads_to(route, one)).any(|one| {
+        config.routes.iter().filter(|route| leads_to(route, other)).any(|other| {
+            one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
+                || one.hosts.is_empty() && other.hosts.is_empty()
         })
     })
 }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use serde_yaml::Value;
 
 use super::Config;
-use super::pools::{Balance, HealthCheck, Pool, Probe, Route, Server, ServerState, UpstreamProtocol};
+use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, UpstreamProtocol};
 use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
+use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
 use super::units::Size;
 use super::units::Span;
@@ -131,11 +132,48 @@ fn listener(one: &Listener) -> shape::Listener {
 }
 
 fn route(one: &Route) -> shape::Route {
-    shape::Route {
+    let mut route = shape::Route {
         name: one.name.clone(),
-        r#match: shape::Match { hosts: one.hosts.clone(), path_prefix: one.path_prefix.clone(), headers: shape::Later },
-        pool: one.pool.clone(),
-        split: shape::Later,
+        r#match: shape::Match {
+            hosts: one.hosts.iter().map(ToString::to_string).collect(),
+            path_prefix: one.path_prefix.clone(),
+            headers: headers(&one.headers),
+        },
+        pool: None,
+        split: None,
+        redirect: None,
+        request_headers: shape::RequestHeaders {
+            set: headers(&one.request_headers.set),
+            remove: one.request_headers.remove.iter().map(ToString::to_string).collect(),
+        },
+    };
+    match &one.target {
+        RouteTarget::Pool(pool) => route.pool = Some(pool.clone()),
+        RouteTarget::Split(shares) => {
+            let share = |one: &super::Share| shape::Share { pool: one.pool.clone(), weight: one.weight };
+            route.split = Some(shares.iter().map(share).collect());
+        }
+        RouteTarget::Redirect(to) => route.redirect = Some(redirect(to)),
+    }
+    route
+}
+
+/// What the check let through is text.
+fn headers(fields: &[(http::HeaderName, http::HeaderValue)]) -> std::collections::BTreeMap<String, String> {
+    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+fn redirect(one: &Redirect) -> shape::Redirect {
+    shape::Redirect {
+        scheme: one.scheme.map(|scheme| match scheme {
+            Scheme::Http => shape::Scheme::Http,
+            Scheme::Https => shape::Scheme::Https,
+        }),
+        host: one.host.clone(),
+        port: one.port,
+        path: one.path.clone(),
+        status: one.status,
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use handles::{Counters, PoolMetrics, PoolRequests, ServerMetrics};
+pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
 pub use words::{
     CHECKS, ENDS, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS, TokenReason,
     UPSTREAM_ERRORS, UpstreamError,
@@ -28,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: HistogramVec,
+    route_requests: IntCounterVec,
     upstream_errors: IntCounterVec,
     retries: IntCounterVec,
     lookups: IntCounterVec,
@@ -157,6 +158,11 @@ impl Metrics {
             no_pool: PoolRequests::new(&requests, &duration, NO_POOL),
             requests,
             duration,
+            route_requests: make.counters(
+                "homing_route_requests_total",
+                "Answers given, by route and status; requests of no route are not in it.",
+                &["route", "code"],
+            )?,
             upstream_errors: make.counters(
                 "homing_upstream_errors_total",
                 "Requests that failed at a server.",
@@ -253,6 +259,11 @@ impl Metrics {
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
         }
+    }
+
+    /// The handles of a route; asked twice, the same counters.
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        RouteMetrics::new(&self.route_requests, route)
     }
 
     /// The handles of a server; asked twice, the same counters.
