@@ -35,5 +35,6 @@ mod routes_split;
 mod routing;
 mod serving;
 mod stickiness;
+mod versions;
 mod world;
 mod world_itself;
