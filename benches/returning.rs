@@ -10,7 +10,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use homing::config::{Config, ProcessEnvironment};
 use homing::failover::choice::{History, choose};
 use homing::failover::returning::recognise;
-use homing::routing::Router;
+use homing::routing::{Router, Target};
 use homing::session::binding::Binding;
 use homing::session::key::SessionId;
 use homing::session::source::Presented;
@@ -86,11 +86,41 @@ fn returning(bench: &mut Criterion) {
             choose(&plan.pool, policy, None, &History::default(), &[])
         });
     });
-    let router = Router::build(&snapshot.config.routes, &["web"]);
+}
+
+const ROUTES: &str = "
+version: 1
+listeners: [{ address: 127.0.0.1:8080 }]
+routes:
+  - { name: admin, match: { hosts: [admin.example.org], path_prefix: /admin }, pool: v1 }
+  - { name: beta, match: { hosts: [\"*.shop.example.org\"], headers: { x-beta: \"1\" } }, pool: v2 }
+  - { name: shop, match: { hosts: [\"*.shop.example.org\"] }, split: [{ pool: v1, weight: 95 }, { pool: v2, weight: 5 }] }
+  - { name: all, pool: v1 }
+pools:
+  v1: { servers: [{ name: a, address: 127.0.0.1:9001 }] }
+  v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
+";
+
+fn routes(bench: &mut Criterion) {
+    let headers = HeaderMap::new();
+    let one = Router::build(&[], &["web"]);
     bench.bench_function("route, one pool", |bench| {
-        bench.iter(|| router.find(black_box("shop.example.org"), black_box("/cart/4711")));
+        bench.iter(|| one.find(black_box("shop.example.org"), black_box("/cart/4711"), &headers, false));
+    });
+    let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
+    let several = Router::build(&config.routes, &["v1", "v2"]);
+    bench.bench_function("route by wildcard and header, split", |bench| {
+        let mut point = 0_u64;
+        bench.iter(|| {
+            point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
+            match found.map(|plan| &plan.target) {
+                Some(Target::Split(split)) => split.pick(point),
+                _ => unreachable!("a split"),
+            }
+        });
     });
 }
 
-criterion_group!(benches, returning);
+criterion_group!(benches, returning, routes);
 criterion_main!(benches);
