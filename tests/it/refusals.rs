@@ -59,6 +59,7 @@ fn a_browser_gets_a_page_a_program_a_problem_and_a_terminal_text() {
     let silent = alice.get("/page").expect(503);
     assert_eq!(kind(&silent), "text/plain; charset=utf-8");
     assert_eq!(silent.header("cache-control"), Some("no-store"));
+    assert_eq!(silent.header("x-content-type-options"), Some("nosniff"));
     assert!(silent.header("retry-after").is_some());
 }
 
