@@ -2,7 +2,7 @@
 //! bench for each source, and one for a client that is new.
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot be set up should stop")]
-#![allow(clippy::indexing_slicing, reason = "as in tests")]
+#![allow(clippy::indexing_slicing, clippy::unreachable, reason = "as in tests")]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
@@ -12,7 +12,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use homing::config::{Config, ProcessEnvironment};
 use homing::failover::choice::{History, Spread, choose};
 use homing::failover::returning::{Homes, recognise};
-use homing::routing::Router;
+use homing::routing::{Router, Target};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
 use homing::session::source::{Asked, Presented, Source};
@@ -136,7 +136,7 @@ fn returning(bench: &mut Criterion) {
     }
 }
 
-fn new_and_routed(bench: &mut Criterion) {
+fn new(bench: &mut Criterion) {
     let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
     let snapshot = built(&table);
     let plan = &snapshot.pools[0];
@@ -150,12 +150,41 @@ fn new_and_routed(bench: &mut Criterion) {
             choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Spread::Balanced(&[]))
         });
     });
-    let router = Router::build(&snapshot.config.routes, &SOURCES.map(|(name, _)| name));
+}
+
+const ROUTES: &str = "
+version: 1
+listeners: [{ address: 127.0.0.1:8080 }]
+routes:
+  - { name: admin, match: { hosts: [admin.example.org], path_prefix: /admin }, pool: v1 }
+  - { name: beta, match: { hosts: [\"*.shop.example.org\"], headers: { x-beta: \"1\" } }, pool: v2 }
+  - { name: shop, match: { hosts: [\"*.shop.example.org\"] }, split: [{ pool: v1, weight: 95 }, { pool: v2, weight: 5 }] }
+  - { name: all, pool: v1 }
+pools:
+  v1: { servers: [{ name: a, address: 127.0.0.1:9001 }] }
+  v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
+";
+
+fn routes(bench: &mut Criterion) {
     let headers = HeaderMap::new();
-    bench.bench_function("route, seven prefixes", |bench| {
-        bench.iter(|| router.find(black_box("shop.example.org"), black_box("/route/4711"), &headers, false));
+    let one = Router::build(&[], &["web"]);
+    bench.bench_function("route, one pool", |bench| {
+        bench.iter(|| one.find(black_box("shop.example.org"), black_box("/cart/4711"), &headers, false));
+    });
+    let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
+    let several = Router::build(&config.routes, &["v1", "v2"]);
+    bench.bench_function("route by wildcard and header, split", |bench| {
+        let mut point = 0_u64;
+        bench.iter(|| {
+            point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
+            match found.map(|plan| &plan.target) {
+                Some(Target::Split(split)) => split.pick(point),
+                _ => unreachable!("a split"),
+            }
+        });
     });
 }
 
-criterion_group!(benches, returning, new_and_routed);
+criterion_group!(benches, returning, new, routes);
 criterion_main!(benches);

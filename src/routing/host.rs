@@ -30,14 +30,11 @@ pub(super) fn is_sound(host: &str) -> bool {
     let (name, port) = split(host);
     let port_is_sound = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
     let bare = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
-    let name_is_sound = match bare {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
-            name.len() <= LONGEST + 1
-                && name.bytes().any(|byte| byte.is_ascii_alphanumeric())
-                && name.bytes().all(plain)
-        }
+    let name_is_sound = if let Some(address) = bare {
+        address.parse::<Ipv6Addr>().is_ok()
+    } else {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+        name.len() <= LONGEST + 1 && name.bytes().any(|byte| byte.is_ascii_alphanumeric()) && name.bytes().all(plain)
     };
     port_is_sound && name_is_sound
 }

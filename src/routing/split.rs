@@ -73,7 +73,7 @@ fn seed(name: &str) -> u64 {
     digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea and Flood 2014; Stafford's mix 13): every bit of the point counts.
+/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014; Stafford's mix 13): every bit of the point counts.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

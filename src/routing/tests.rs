@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{RequestHeaders, Route, Scheme, Share};
+use crate::config::{Config, ProcessEnvironment, RequestHeaders, Route, Scheme, Share};
 
 /// A route in a few words, to a pool of its own: hosts, prefix, headers as `name=value`.
 fn route(name: &str, hosts: &[&str], path_prefix: &str, headers: &[&str]) -> Route {
@@ -28,7 +28,7 @@ fn to_https(route: Route) -> Route {
 }
 
 fn router(routes: &[Route]) -> Router {
-    Router::build(routes, &routes.iter().map(|route| route.name.as_str()).collect::<Vec<_>>())
+    Router::build(routes, &routes.iter().flat_map(Route::pools).collect::<Vec<_>>())
 }
 
 fn fields(headers: &[(&str, &str)]) -> HeaderMap {
@@ -175,7 +175,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
     let header = prop::sample::select(vec!["h=1", "h=2", "i=1"]);
     let headers = prop::collection::btree_set(header, 0..3)
         .prop_filter("one value of a header", |headers| !(headers.contains("h=1") && headers.contains("h=2")));
-    let one = (hosts, path, headers, prop::bool::weighted(0.2)).prop_map(|(hosts, path, headers, redirects)| {
+    let one = (hosts, path, headers, prop::bool::weighted(0.4)).prop_map(|(hosts, path, headers, redirects)| {
         let hosts: Vec<&str> = hosts.into_iter().collect();
         let route = route("", &hosts, path, &headers.into_iter().collect::<Vec<_>>());
         if redirects { to_https(route) } else { route }
@@ -207,6 +207,8 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn the_router_agrees_with_one_that_asks_every_route_in_any_order(
         routes in routes(),
@@ -225,5 +227,68 @@ proptest! {
         prop_assert_eq!(found(&turned, host, path, &headers, secure), best);
         turned.reverse();
         prop_assert_eq!(found(&turned, host, path, &headers, secure), best);
+    }
+}
+
+/// A line of `routes:`, with a name of its own to come.
+fn line() -> impl Strategy<Value = String> {
+    let pick = |words: &[&'static str]| prop::sample::select(words.to_vec());
+    let host = pick(&["", "a.x", "'*.x'", "'*.a.x'", "b.a.x, '*.x'"]);
+    let headers = pick(&["", "", "h: '1'", "h: '2'", "i: '1'", "h: '1', i: '1'"]);
+    let target = pick(&[
+        "pool: p",
+        "pool: p",
+        "redirect: { scheme: https }",
+        "redirect: { host: a.x }",
+        "redirect: { path: /p }",
+        "split: [{ pool: p }]",
+    ]);
+    (host, pick(&["/", "/p"]), headers, target).prop_map(|(hosts, path, headers, target)| {
+        format!("match: {{ hosts: [{hosts}], path_prefix: {path}, headers: {{ {headers} }} }}, {target} }}")
+    })
+}
+
+/// The routes of a file, when the check takes it.
+fn checked<'l>(lines: impl Iterator<Item = &'l String>) -> Option<Vec<Route>> {
+    let routes: Vec<String> = lines.map(|line| format!("  - {line}\n")).collect();
+    let text = format!(
+        "version: 1\nlisteners: [{{ address: '127.0.0.1:80' }}]\npools: {{ p: {{ servers: [{{ name: a, address: 'a:1' }}] }} }}\nroutes:\n{}",
+        routes.concat()
+    );
+    match Config::parse("routes", text, &ProcessEnvironment) {
+        Ok(loaded) => Some(loaded.config.routes),
+        Err(problems) => {
+            let conflict = |problem: &config::Problem| problem.message.contains(" requests");
+            assert!(problems.iter().all(conflict), "only conflicts were expected:\n{problems}");
+            None
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn what_the_check_takes_it_takes_in_any_order_and_every_request_keeps_its_route(
+        lines in prop::collection::vec(line(), 1..5), turn in 0usize..5,
+    ) {
+        let lines: Vec<String> =
+            lines.iter().enumerate().map(|(index, line)| format!("{{ name: r{index}, {line}")).collect();
+        let straight = checked(lines.iter());
+        let turn = turn % lines.len();
+        let turned = checked(lines[turn..].iter().chain(&lines[..turn]).rev());
+        prop_assert_eq!(straight.is_some(), turned.is_some(), "{:#?}", lines);
+        let (Some(straight), Some(turned)) = (straight, turned) else { return Ok(()) };
+        for host in ["a.x", "b.a.x", "c.x", "y"] {
+            for path in ["/", "/p", "/p/q"] {
+                for headers in [&[] as &[_], &[("h", "1")], &[("h", "2"), ("h", "1")], &[("h", "1"), ("i", "1")]] {
+                    for secure in [true, false] {
+                        let one = found(&straight, host, path, headers, secure);
+                        let other = found(&turned, host, path, headers, secure);
+                        prop_assert_eq!(one, other, "{} {} {:?} {} {:#?}", host, path, headers, secure, lines);
+                    }
+                }
+            }
+        }
     }
 }

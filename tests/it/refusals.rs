@@ -3,23 +3,40 @@
 use serde_json::Value;
 
 use crate::world::h2c::{H2Request, h2};
-use crate::world::{Browser, Conf, Response, World};
+use crate::world::{Browser, Conf, Response, SESSION_COOKIE, World};
 
 const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
-const GONE: &str = "The server of your session is not available.";
+const GONE: &str = "The server of your session is not available. Your next request starts a new session.";
 
-/// A client whose server died, of a pool that refuses it.
-fn refused(status: &str) -> (World, Browser) {
+/// A client whose server died, of a pool that refuses it. It shows its token again and again, though that is taken away.
+fn refused(status: &str) -> (World, Stubborn) {
     let conf = Conf::servers("a b").persistence("on_server_down: refuse").persistence(status);
     let world = World::start(conf);
     let alice = world.browser();
     world.app(&alice.server()).kill();
     alice.disconnect();
-    (world, alice)
+    let token = alice.token().expect("a token");
+    (world, Stubborn { alice, token })
 }
 
-fn ask(browser: &Browser, accept: &str) -> Response {
-    browser.request("GET", "/page").header("Accept", accept).send()
+struct Stubborn {
+    alice: Browser,
+    token: String,
+}
+
+impl Stubborn {
+    fn ask(&self, method: &str, accept: Option<&str>) -> Response {
+        self.alice.put_cookie(SESSION_COOKIE, &self.token);
+        let request = self.alice.request(method, "/page");
+        match accept {
+            Some(accept) => request.header("Accept", accept).send(),
+            None => request.send(),
+        }
+    }
+}
+
+fn ask(stubborn: &Stubborn, accept: &str) -> Response {
+    stubborn.ask("GET", Some(accept))
 }
 
 fn kind(answer: &Response) -> &str {
@@ -56,9 +73,10 @@ fn a_browser_gets_a_page_a_program_a_problem_and_a_terminal_text() {
         assert_eq!(kind(&plain), "text/plain; charset=utf-8", "{accept}");
         assert!(plain.text().starts_with(&format!("503 Service Unavailable\n{GONE}\n")), "{}", plain.text());
     }
-    let silent = alice.get("/page").expect(503);
+    let silent = alice.ask("GET", None).expect(503);
     assert_eq!(kind(&silent), "text/plain; charset=utf-8");
     assert_eq!(silent.header("cache-control"), Some("no-store"));
+    assert_eq!(silent.header("x-content-type-options"), Some("nosniff"));
     assert!(silent.header("retry-after").is_some());
 }
 
@@ -76,7 +94,7 @@ fn to_head_only_the_headers_are_said() {
     let (_world, alice) = refused("refuse_status: 503");
     for accept in [HTML, "application/json", "*/*"] {
         let got = ask(&alice, accept).expect(503);
-        let head = alice.request("HEAD", "/page").header("Accept", accept).send().expect(503);
+        let head = alice.ask("HEAD", Some(accept)).expect(503);
         assert_eq!(head.body.len(), 0);
         assert_eq!(kind(&head), kind(&got));
         assert_eq!(length(&got), got.body.len());

@@ -79,7 +79,7 @@ fn a_route_may_ask_for_headers_and_the_one_that_asks_for_most_goes_first() {
 #[test]
 fn the_order_of_routes_with_hosts_and_headers_means_nothing() {
     for routes in [HOSTS, HEADERS] {
-        let turned: String = routes.lines().rev().map(|line| format!("{line}\n")).collect();
+        let turned = routes.lines().rev().collect::<Vec<_>>().join("\n") + "\n";
         let pools = if routes == HOSTS { "any domain shops office" } else { "all beta blue deep" };
         let answers = [routes, &turned].map(|routes| {
             let world = World::start(routed(routes, pools));

@@ -42,7 +42,7 @@ fn who_comes_by_http_is_sent_to_https_and_who_comes_by_https_is_served() {
 
 #[test]
 fn the_redirect_may_stand_anywhere_in_the_file() {
-    let turned: String = TO_HTTPS.lines().rev().map(|line| format!("{line}\n")).collect();
+    let turned = TO_HTTPS.lines().rev().collect::<Vec<_>>().join("\n") + "\n";
     let world = World::start(behind_tls(&turned, "shop"));
     ask(&world, "GET", "shop.example", "/", "http").expect(308);
     ask(&world, "GET", "shop.example", "/", "https").expect(200);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::routes_match::routed;
 use crate::world::World;
+use crate::world::h2c::{H2Request, h2_all};
 
 fn split(shares: &str) -> String {
     routed(&format!("  - {{ name: app, split: [{shares}] }}\n"), "v1 v2 v3")
@@ -35,9 +36,11 @@ fn a_reload_changes_the_shares_at_once() {
     assert_eq!(shares(&world, 20)["v1"], 20);
     world.reload(split("{ pool: v1, weight: 0 }, { pool: v2, weight: 1 }, { pool: v3, weight: 0 }"));
     assert_eq!(shares(&world, 20)["v2"], 20, "all of them meet the new version");
+    let over_h2 = h2_all(&world.address, vec![H2Request::get("/"); 10]);
+    assert!(over_h2.iter().all(|answer| answer.server() == "v2"), "over HTTP/2 too");
     world.reload(split("{ pool: v2, weight: 0 }, { pool: v3, weight: 65535 }"));
     assert_eq!(shares(&world, 20)["v3"], 20);
-    world.expect_metric("homing_route_requests_total", &[("route", "app")], 60.0);
+    world.expect_metric("homing_route_requests_total", &[("route", "app")], 70.0);
 }
 
 #[test]

@@ -26,10 +26,12 @@ pub(super) async fn give(exchange: &mut Exchange, ctx: &RequestContext, status: 
         sentence: words::sentence(ctx, status),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
     });
-    let mut head = ResponseHeader::build(status, Some(6))?;
+    let mut head = ResponseHeader::build(status, Some(7))?;
     head.insert_header(header::CONTENT_TYPE, form.content_type())?;
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
     head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
+    // Text stays text, whatever a trusted proxy's request id looks like.
+    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))?;
     if status == StatusCode::SERVICE_UNAVAILABLE {
         head.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
     }

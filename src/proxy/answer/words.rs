@@ -6,6 +6,9 @@ use http::StatusCode;
 use crate::failover::Outcome;
 use crate::proxy::context::RequestContext;
 
+/// The session's server cannot serve, and the pool wants its sessions nowhere else.
+const REFUSED: &str = "The server of your session is not available. Your next request starts a new session.";
+
 /// The name of a status; of one without a name, that of its class.
 pub(super) fn title(status: StatusCode) -> &'static str {
     let class = if status.is_client_error() { "Client Error" } else { "Server Error" };
@@ -15,12 +18,7 @@ pub(super) fn title(status: StatusCode) -> &'static str {
 /// Why this answer is given.
 pub(super) fn sentence(ctx: &RequestContext, status: StatusCode) -> &'static str {
     if ctx.outcome == Some(Outcome::Refused) {
-        return match ctx.refusal {
-            Some(refusal) if refusal.clear_token => {
-                "The server of your session is gone. Your next request starts a new session."
-            }
-            _ => "The server of your session is not available.",
-        };
+        return REFUSED;
     }
     let why = ctx.refusal.map(|refusal| refusal.why);
     why.and_then(of_reason).unwrap_or_else(|| of_status(status))
@@ -36,7 +34,7 @@ fn of_reason(why: &str) -> Option<&'static str> {
         "no_route" => "There is nothing at this address.",
         "method" => "This method is not allowed here.",
         "protocol" => "This version of HTTP is not spoken here.",
-        "forged_token" => "The request carries a session that is not genuine. Remove its cookie and try again.",
+        "forged_token" => "The request carries a session that is not genuine. Try again without it.",
         "no_server" => "No server can take the request now. Try again in a moment.",
         "connect_failure" | "attempts_exhausted" => "No server could be reached. Try again in a moment.",
         "broke_off" => "The server of your session broke off before it answered.",
