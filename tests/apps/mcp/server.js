@@ -3,6 +3,9 @@
 // node server.js NAME PORT
 "use strict";
 
+// The SDK takes it for granted, and Node 18 has it under another name only.
+globalThis.crypto ??= require("node:crypto").webcrypto;
+
 const { randomUUID } = require("node:crypto");
 const { createServer } = require("node:http");
 const { McpServer } = require("@modelcontextprotocol/sdk/server/mcp.js");

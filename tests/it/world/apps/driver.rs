@@ -68,9 +68,11 @@ impl Driver {
                 panic!("the client did not say {names:?} within {LONG:?}, only:\n{}", self.transcript());
             };
             self.said.push(event.clone());
-            if event["event"].as_str().is_some_and(|name| names.contains(&name)) {
+            let name = event["event"].as_str().unwrap_or_default();
+            if names.contains(&name) {
                 return event;
             }
+            assert!(name != "failed", "the client failed instead of saying {names:?}: {event}");
         }
     }
 
