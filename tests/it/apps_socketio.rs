@@ -15,7 +15,7 @@ fn client(world: &World, options: &[&str]) -> Driver {
     Driver::start(SOCKET_IO, &[&format!("http://{}", world.address), &format!("{{{}}}", options.join(","))])
 }
 
-/// The server's name and how often this connection has counted there.
+/// The server's name, how often this connection has counted there, and over which transport it did.
 #[track_caller]
 fn count(client: &mut Driver) -> (String, u64, String) {
     let said = client.ask(&json!({"do": "count"}), "counted");
