@@ -14,6 +14,10 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod apps_links;
+mod apps_mcp;
+mod apps_socketio;
+mod apps_wsgi;
 mod balancing;
 mod cli;
 mod conf_files;
