@@ -6,7 +6,7 @@ use crate::world::{App, Browser, Conf, World};
 
 /// Through the login form to a desk's page.
 #[track_caller]
-fn log_in(visitor: &Visitor) -> Page {
+pub(crate) fn log_in(visitor: &Visitor) -> Page {
     let door = visitor.open("/desk").expect(200);
     let desk = visitor.submit(&door, "login", &[("name", "alice")]);
     assert_eq!(desk.redirects.len(), 1, "the form's answer is a redirect");
@@ -15,7 +15,7 @@ fn log_in(visitor: &Visitor) -> Page {
 
 /// Every way that a desk's page offers, once; each page is the desk's.
 #[track_caller]
-fn walk(visitor: &Visitor, desk: &Page, server: &str) {
+pub(crate) fn walk(visitor: &Visitor, desk: &Page, server: &str) {
     let ways = ["look", "near", "whole", "take", "side"];
     let links = ways.map(|id| visitor.follow(desk, id));
     assert_eq!(links[3].redirects.len(), 1, "one of them is a redirect to the whole address");

@@ -5,13 +5,13 @@ use serde_json::json;
 use crate::world::World;
 use crate::world::apps::{Driver, MCP, Nodes};
 
-fn client(world: &World) -> Driver {
+pub(crate) fn client(world: &World) -> Driver {
     Driver::start(MCP, &[&format!("http://{}/mcp", world.address)])
 }
 
 /// A session from its beginning to its stream, and its counter; its id and its server.
 #[track_caller]
-fn begin(client: &mut Driver) -> (String, String) {
+pub(crate) fn begin(client: &mut Driver) -> (String, String) {
     let begun = client.ask(&json!({"do": "begin"}), "begun");
     let text = |field: &str| begun[field].as_str().expect("a word").to_owned();
     let (session, server) = (text("session"), text("server"));
@@ -28,14 +28,14 @@ fn begin(client: &mut Driver) -> (String, String) {
     (session, server)
 }
 
-fn count(client: &mut Driver) -> (String, u64) {
+pub(crate) fn count(client: &mut Driver) -> (String, u64) {
     let called = client.ask(&json!({"do": "call", "tool": "count"}), "called");
     (called["server"].as_str().expect("a server").to_owned(), called["count"].as_u64().expect("a number"))
 }
 
 /// Ends the session, after which its server knows nothing of it.
 #[track_caller]
-fn end(client: &mut Driver, session: &str) {
+pub(crate) fn end(client: &mut Driver, session: &str) {
     assert_eq!(client.ask(&json!({"do": "end"}), "ended")["session"], session);
     let pinged = client.ask(&json!({"do": "ping", "session": session}), "pinged");
     assert_eq!(pinged["status"], 404, "nobody answers for an ended session: {pinged}");

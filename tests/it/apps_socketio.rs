@@ -7,17 +7,17 @@ use crate::world::World;
 use crate::world::apps::{Driver, Nodes, SOCKET_IO};
 
 /// Long polling alone, and one try.
-const POLLING: &str = r#""transports": ["polling"], "reconnection": false"#;
+pub(crate) const POLLING: &str = r#""transports": ["polling"], "reconnection": false"#;
 /// `engine.io-client` keeps cookies outside browsers too when it is asked to.
 const COOKIES: &str = r#""withCredentials": true"#;
 
-fn client(world: &World, options: &[&str]) -> Driver {
+pub(crate) fn client(world: &World, options: &[&str]) -> Driver {
     Driver::start(SOCKET_IO, &[&format!("http://{}", world.address), &format!("{{{}}}", options.join(","))])
 }
 
 /// The server's name, how often this connection has counted there, and over which transport it did.
 #[track_caller]
-fn count(client: &mut Driver) -> (String, u64, String) {
+pub(crate) fn count(client: &mut Driver) -> (String, u64, String) {
     let said = client.ask(&json!({"do": "count"}), "counted");
     let text = |field: &str| said[field].as_str().expect("a word").to_owned();
     (text("server"), said["count"].as_u64().expect("a number"), text("transport"))
@@ -72,7 +72,7 @@ fn with_the_sealed_cookie_connections_become_websockets_and_a_killed_server_cost
 }
 
 /// Three clients on three servers become WebSockets; one server dies.
-fn assert_upgrades_and_survives_a_kill(nodes: &Nodes, world: &World, options: &[&str]) {
+pub(crate) fn assert_upgrades_and_survives_a_kill(nodes: &Nodes, world: &World, options: &[&str]) {
     let mut clients: Vec<(Driver, String)> = Vec::new();
     for _ in 0..3 {
         let mut client = client(world, options);

@@ -12,13 +12,13 @@ fn log_in(browser: &Browser, name: &str) -> Response {
 
 /// Logs in and says where.
 #[track_caller]
-fn home_of(browser: &Browser, name: &str) -> String {
+pub(crate) fn home_of(browser: &Browser, name: &str) -> String {
     log_in(browser, name).expect(200).server()
 }
 
 /// Puts things into the basket, each of which must be there afterwards.
 #[track_caller]
-fn fill(browser: &Browser, name: &str, home: &str) {
+pub(crate) fn fill(browser: &Browser, name: &str, home: &str) {
     for items in 1..=10 {
         let answer = browser.post("/cart", format!("item=tea-{items}")).expect(200).json();
         assert_eq!(answer["server"], home, "every request comes home");
@@ -46,7 +46,7 @@ fn with_the_sealed_cookie_baskets_fill_up_and_a_killed_server_costs_its_own_user
 }
 
 /// Two users on two servers fill their baskets; the server of one dies.
-fn assert_baskets_survive_but_the_killed_servers(nodes: &Nodes, world: &World) {
+pub(crate) fn assert_baskets_survive_but_the_killed_servers(nodes: &Nodes, world: &World) {
     let (alice, bob) = (world.browser(), world.browser());
     let (home, other) = (home_of(&alice, "alice"), home_of(&bob, "bob"));
     assert_ne!(home, other, "two users have two servers");

@@ -15,9 +15,13 @@
 )]
 
 mod apps_links;
+mod apps_links_rewritten;
 mod apps_mcp;
+mod apps_mcp_learned;
 mod apps_socketio;
+mod apps_socketio_learned;
 mod apps_wsgi;
+mod apps_wsgi_learned;
 mod balancing;
 mod cli;
 mod conf_files;

@@ -32,7 +32,12 @@ impl Shared {
                 html(reader, 303, "", &[&format!("Location: /desk/{desk}")])
             }
             (Some(desk), step) => match self.visit_desk(desk) {
-                None => html(reader, 410, &format!("<p>No desk {desk} on {}", self.name), &[]),
+                None => html(
+                    reader,
+                    410,
+                    &format!("<p>No desk {desk} on {}\n<a id=door href=/desk>the door</a>", self.name),
+                    &[],
+                ),
                 Some(_) if step == Some("take") => {
                     html(reader, 302, "", &[&format!("Location: http://example.test/desk/{desk}?taken#list")])
                 }
