@@ -1,5 +1,6 @@
 //! Afterwards: metrics, and a line in the access log.
 
+use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
 use pingora::{Error, ErrorSource};
@@ -9,6 +10,7 @@ use crate::failover::{Outcome, Reason};
 use crate::session::binding::Lookup;
 use crate::session::key::Digest8;
 use crate::session::source::Source;
+use crate::session::target;
 use crate::telemetry::access_log::{AccessLog, Line};
 
 use super::context::{Refusal, RequestContext};
@@ -58,6 +60,7 @@ fn write_line(
     let session = ctx.who.session.as_ref().map(|session| session.key).or(ctx.begun);
     let session = session.map(|key| ctx.snapshot.log_key.digest8(key));
     let route = ctx.route.and_then(|route| ctx.snapshot.config.routes.get(route));
+    let path = without_token(request.uri.path(), ctx);
     let wall = UNIX_EPOCH + Duration::from_millis(ctx.now.0);
     log.write(&Line {
         ts: humantime::format_rfc3339_millis(wall).to_string(),
@@ -65,7 +68,7 @@ fn write_line(
         client_ip: ctx.client.address,
         method: request.method.as_str(),
         host: host_name_of(request),
-        path: request.uri.path(),
+        path: &path,
         protocol: protocol(request.version),
         status,
         bytes_in: exchange.body_bytes_read(),
@@ -87,6 +90,19 @@ fn write_line(
         reason: reason(ctx, error),
         epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
+}
+
+/// The path without the tokens and ids that it may carry as parameters: a log gives nobody away.
+fn without_token<'a>(path: &'a str, ctx: &RequestContext) -> Cow<'a, str> {
+    let mut clean = Cow::Borrowed(path);
+    if path.contains(';') {
+        for source in ctx.persistence().iter().flat_map(|persistence| &persistence.sources) {
+            if let Some(name) = source.parameter() {
+                clean = target::without(&clean, name).map_or(clean, Cow::Owned);
+            }
+        }
+    }
+    clean
 }
 
 /// Why the session did not stay, else why the request failed.

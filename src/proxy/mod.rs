@@ -13,6 +13,7 @@ mod failure;
 mod follow;
 mod forwarded;
 mod give;
+mod hide;
 mod identify;
 mod learn;
 mod logging;

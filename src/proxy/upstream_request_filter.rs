@@ -8,18 +8,13 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session as Exchange;
 use uuid::Uuid;
 
-use crate::config::CookieMode;
 use crate::failover::Outcome;
 use crate::failover::returning::Returning;
-use crate::session::cookie::prefix;
-use crate::session::cookie::read::{Rewritten, without};
-use crate::session::source::Source;
-use crate::session::source::header::HeaderSource;
 use crate::session::token::UnixMillis;
-use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use super::hide;
 use super::request_filter::host_of;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -30,8 +25,6 @@ const NEVER_FROM_CLIENTS: [HeaderName; 2] = [SESSION_MOVED, HeaderName::from_sta
 /// What strangers must not say about themselves.
 const NEVER_FROM_STRANGERS: [HeaderName; 2] =
     [HeaderName::from_static("forwarded"), HeaderName::from_static("x-real-ip")];
-/// No cookie has this name, so that nothing is taken off.
-const NO_COOKIE: &[u8] = b"\0";
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
@@ -40,7 +33,7 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     }
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
-    hide_token(request, ctx)?;
+    hide::run(request, ctx)?;
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
     }
@@ -113,41 +106,6 @@ fn new_request_id(now: UnixMillis) -> HeaderValue {
     let text = id.as_hyphenated().encode_lower(&mut text);
     // Hexadecimal digits and hyphens are a header value.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
-}
-
-/// Takes our token off, wherever the client carries it, and makes one Cookie field of several: HTTP/2 clients split
-/// theirs, and HTTP/1 servers read only the first.
-fn hide_token(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    let persistence = ctx.persistence();
-    let hidden = persistence.filter(|persistence| persistence.policy.cookie.hide_from_server);
-    for source in hidden.iter().flat_map(|persistence| &persistence.sources) {
-        if let Source::Header(HeaderSource { name: Some(name) }) = source {
-            request.remove_header(name);
-        }
-    }
-    rewrite_cookies(request, persistence)
-}
-
-fn rewrite_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
-    let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-    let rewritten = match persistence.map(|persistence| &persistence.policy.cookie) {
-        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::taken_off(fields, cookie.name.as_bytes()),
-        Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
-        _ => without(fields, NO_COOKIE),
-    };
-    match rewritten {
-        Rewritten::Unchanged => {}
-        Rewritten::Removed => {
-            request.remove_header(&header::COOKIE);
-        }
-        Rewritten::Replaced(cookies) => {
-            // Made of what was a header's value before, so it is one.
-            if let Ok(cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)) {
-                request.insert_header("Cookie", cookies)?;
-            }
-        }
-    }
-    Ok(())
 }
 
 fn tell_of_move(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {

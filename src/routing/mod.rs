@@ -156,7 +156,8 @@ impl Router {
 impl Candidate {
     fn takes(&self, asked: Asked<'_>) -> bool {
         let below = asked.path.strip_prefix(&*self.prefix);
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.prefix.is_empty())
+        // A path parameter (`/shop;sid=1`) belongs to its segment.
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ';']) || self.prefix.is_empty())
             && self.headers.iter().all(|(name, value)| asked.headers.get_all(name).iter().any(|field| field == value))
     }
 

@@ -55,6 +55,8 @@ fn the_longest_prefix_wins_at_the_end_of_a_segment() {
         ("/shop", "/shop"),
         ("/shop/", "/shop"),
         ("/shop/cart/3", "/shop/cart"),
+        ("/shop;sid=1", "/shop"),
+        ("/shop;sid=1/cart", "/shop"),
         ("/shopping", "/"),
         ("*", "/"),
         ("", "/"),

@@ -56,14 +56,21 @@ impl LearnSource {
         self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
     }
 
-    /// The ids that a request brings, in its cookie, header, query and path. Allocates nothing with one id and one key.
+    /// The parameter that it looks up, if any.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
+    /// The ids that a request brings, in its query and path, its header and its cookies, in this order: a URL is of one
+    /// request, while all tabs of a browser share a cookie. Allocates nothing with one id and one key.
     #[must_use]
     pub fn presented(&self, asked: &Asked<'_>) -> Presented {
         let cookies = self.cookie.iter().flat_map(|name| asked.cookies(name));
         let headers = self.header.iter().flat_map(|name| asked.headers.get_all(name)).map(HeaderValue::as_bytes);
         let parameters = self.query.iter().flat_map(|name| asked.parameters(name));
         let mut ids = SmallVec::<[Id; 1]>::new();
-        let brought = cookies.chain(headers.map(<[u8]>::trim_ascii)).chain(parameters);
+        let brought = parameters.chain(headers.map(<[u8]>::trim_ascii)).chain(cookies);
         for id in brought.filter(|id| !id.is_empty()).take(MAX_TRIED) {
             let key = self.hasher.key(id);
             if ids.iter().all(|known| known.key != key) {
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn several_ids_are_tried_in_order_but_not_hundreds() {
-        assert_eq!(brought(&[("cookie", "SID=x")], "/", Some("sid=y")), [key("x"), key("y")]);
+        assert_eq!(brought(&[("cookie", "SID=x")], "/", Some("sid=y")), [key("y"), key("x")]);
         let many = (0..100).map(|n| format!("SID={n}")).collect::<Vec<_>>().join("; ");
         assert_eq!(brought(&[("cookie", &many)], "/", None).len(), MAX_TRIED);
     }

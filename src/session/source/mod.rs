@@ -99,6 +99,17 @@ impl Source {
         }
     }
 
+    /// The query and path parameter that names sessions here: a secret, not for logs.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Query(source) => Some(&*source.name),
+            Self::Learn(source) => source.parameter(),
+            Self::Route(source) => source.parameter(),
+            Self::Cookie(_) | Self::Header(_) | Self::ClientIp(_) => None,
+        }
+    }
+
     /// Whom the request names here.
     #[must_use]
     pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {

@@ -35,6 +35,12 @@ impl RouteSource {
         }
     }
 
+    /// The parameter that it looks up, if any.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        self.query.as_deref()
+    }
+
     /// The first id that bears a server's mark, else the first id. Allocates nothing.
     #[must_use]
     pub fn presented(&self, asked: &Asked<'_>) -> Presented {

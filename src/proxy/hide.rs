@@ -1,0 +1,89 @@
+//! Takes our token off a request, wherever its client carries it: the application need not know of it, and what it does
+//! not see it cannot log.
+
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri, header};
+use pingora::Result;
+use pingora::http::RequestHeader;
+
+use crate::config::CookieMode;
+use crate::session::cookie::prefix;
+use crate::session::cookie::read::{Rewritten, without};
+use crate::session::source::Source;
+use crate::session::target;
+use crate::snapshot::PersistencePlan;
+
+use super::context::RequestContext;
+
+/// No cookie has this name, so that nothing is taken off.
+const NO_COOKIE: &[u8] = b"\0";
+
+/// Works on the copy that a server gets.
+pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let persistence = ctx.persistence();
+    let hidden = persistence.filter(|persistence| persistence.policy.cookie.hide_from_server);
+    for source in hidden.iter().flat_map(|persistence| &persistence.sources) {
+        match source {
+            Source::Header(source) => {
+                if let Some(name) = &source.name {
+                    request.remove_header(name);
+                }
+            }
+            Source::Query(source) => {
+                from_target(request, &source.name)?;
+                from_referer(request, &source.name)?;
+            }
+            Source::Cookie(_) | Source::Learn(_) | Source::Route(_) | Source::ClientIp(_) => {}
+        }
+    }
+    from_cookies(request, persistence)
+}
+
+fn from_target(request: &mut RequestHeader, name: &str) -> Result<()> {
+    let Some(clean) = std::str::from_utf8(request.raw_path()).ok().and_then(|raw| target::without(raw, name)) else {
+        return Ok(());
+    };
+    if request.uri.authority().is_none() {
+        return request.set_raw_path(clean.as_bytes());
+    }
+    // HTTP/2 has the host in the target, and that stays.
+    let mut parts = request.uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::try_from(clean).ok();
+    if let Ok(uri) = Uri::from_parts(parts) {
+        request.set_uri(uri);
+    }
+    Ok(())
+}
+
+/// The page before had the token in its URL.
+fn from_referer(request: &mut RequestHeader, name: &str) -> Result<()> {
+    let referer = request.headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
+    match referer.and_then(|referer| target::without(referer, name)) {
+        Some(clean) => request.insert_header(header::REFERER, clean),
+        None => Ok(()),
+    }
+}
+
+/// Takes our cookie off, and makes one Cookie field of several: HTTP/2 clients split theirs, and HTTP/1 servers read only
+/// the first.
+fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
+    let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
+    let rewritten = match persistence.map(|persistence| &persistence.policy.cookie) {
+        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::taken_off(fields, cookie.name.as_bytes()),
+        Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
+        _ => without(fields, NO_COOKIE),
+    };
+    match rewritten {
+        Rewritten::Unchanged => {}
+        Rewritten::Removed => {
+            request.remove_header(&header::COOKIE);
+        }
+        Rewritten::Replaced(cookies) => {
+            // Made of what was a header's value before, so it is one.
+            if let Ok(cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)) {
+                request.insert_header("Cookie", cookies)?;
+            }
+        }
+    }
+    Ok(())
+}
