@@ -4,10 +4,10 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := scripts/setup scripts/deny
+SHELL_FILES := scripts/setup scripts/system scripts/test-apps scripts/deny
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test bench fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps bench fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,8 +40,11 @@ shell-check:
 	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
 
-test: setup ## every test: unit, property, model, simulation, integration with real sockets
+test: setup test-apps ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
+
+test-apps: setup ## bring the packages of the applications that the tests start
+	@scripts/test-apps
 
 bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench

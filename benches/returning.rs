@@ -1,96 +1,190 @@
-//! What Homing itself does for the request of a returning client: from its headers to the server that it goes to. No
-//! network. Run with `cargo bench --bench returning`.
+//! What a request costs between its headers and the choice of a server: asking a source, the table, and the rules. One
+//! bench for each source, and one for a client that is new.
 
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::unreachable, missing_docs, reason = "bench code")]
+#![allow(clippy::unwrap_used, reason = "a bench that cannot be set up should stop")]
+#![allow(clippy::indexing_slicing, clippy::unreachable, reason = "as in tests")]
+#![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use homing::config::{Config, ProcessEnvironment};
-use homing::failover::choice::{History, choose};
-use homing::failover::returning::recognise;
-use homing::routing::Router;
-use homing::session::binding::Binding;
+use homing::failover::choice::{History, Spread, choose};
+use homing::failover::returning::{Homes, recognise};
+use homing::routing::{Router, Target};
+use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
-use homing::session::source::Presented;
+use homing::session::source::{Asked, Presented, Source};
 use homing::session::token::UnixMillis;
 use homing::session::token::keyring::Keyring;
 use homing::snapshot::build::{Materials, build};
 use homing::snapshot::{PoolPlan, Snapshot};
 use homing::store::memory::Table;
 use homing::telemetry::metrics::Metrics;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 
-const YAML: &str = "
-version: 1
-listeners: [{ address: 127.0.0.1:8080 }]
-pools:
-  web:
-    servers:
-      - { name: a, address: 127.0.0.1:9001 }
-      - { name: b, address: 127.0.0.1:9002 }
-      - { name: c, address: 127.0.0.1:9003 }
-    persistence: {}
-";
+/// A pool for each source, with servers that nothing checks.
+const SOURCES: [(&str, &str); 7] = [
+    ("cookie", "cookie: {}"),
+    ("query", "query: {}"),
+    ("header", "header: { name: X-Session }"),
+    ("learn-cookie", "learn: { cookie: JSESSIONID }"),
+    ("learn-header", "learn: { header: Mcp-Session-Id }"),
+    ("route", "route: { cookie: JSESSIONID }"),
+    ("client_ip", "client_ip: {}"),
+];
 
 fn built(table: &Table) -> Snapshot {
-    let config = Config::parse("bench", YAML, &ProcessEnvironment).unwrap().config;
+    let pool = |(name, source): &(&str, &str)| {
+        let servers: String = ["a", "b", "c", "d"].iter().zip(1..).fold(String::new(), |servers, (name, port)| {
+            servers + &format!("      - {{ name: {name}, address: '127.0.0.1:{port}' }}\n")
+        });
+        format!("  {name}:\n    servers:\n{servers}    persistence: {{ sources: [{{ {source} }}] }}\n")
+    };
+    let route =
+        |(name, _): &(&str, &str)| format!("  - {{ name: {name}, match: {{ path_prefix: /{name} }}, pool: {name} }}\n");
+    let yaml = format!(
+        "version: 1\nlisteners: [{{ address: '127.0.0.1:0' }}]\nroutes:\n{}pools:\n{}",
+        SOURCES.iter().map(route).collect::<String>(),
+        SOURCES.iter().map(pool).collect::<String>()
+    );
+    let config = Config::parse("bench", &yaml, &ProcessEnvironment).unwrap().config;
     let (metrics, made_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
     build(config, &Materials { table, metrics: &metrics, made_keys: &made_keys, former: None }).unwrap()
 }
 
-/// The headers of a client whose session is at home at `a`.
-fn headers(plan: &PoolPlan, session: u8) -> HeaderMap {
+/// What a client of each source sends, among what browsers send anyway.
+struct Client {
+    headers: HeaderMap,
+    query: Option<String>,
+}
+
+fn client(plan: &PoolPlan) -> Client {
     let persistence = plan.persistence.as_ref().unwrap();
-    let id = SessionId::from_random([session; 16]);
+    let id = SessionId::from_random([1; 16]);
     let token = Binding::new(plan.pool.servers[0].id, NOW).token(id, NOW);
-    let sealed = persistence.codec.seal(&token, [session; 24]);
+    let token = persistence.codec.seal(&token, [1; 24]);
+    let cookies = format!("theme=dark; lang=en; SESSIONID={}; JSESSIONID=0AB3C4D5E6F70819.a", token.as_str());
     let mut headers = HeaderMap::new();
-    let cookies = format!("theme=dark; lang=en; SESSIONID={}; cart=4711", sealed.as_str());
-    headers.insert(header::COOKIE, HeaderValue::try_from(cookies).unwrap());
-    headers
+    for (name, value) in [
+        ("cookie", cookies.as_str()),
+        ("x-session", token.as_str()),
+        ("mcp-session-id", "1868a90c-a19e-4b3c-9e9b-2f0b6f7d1c2e"),
+        ("user-agent", "Mozilla/5.0"),
+        ("accept", "text/html"),
+    ] {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    }
+    Client { headers, query: Some(format!("page=2&sessionId={}", token.as_str())) }
+}
+
+fn homes<'a>(plan: &'a PoolPlan, table: &'a Table) -> Homes<'a> {
+    let persistence = plan.persistence.as_ref().unwrap();
+    Homes {
+        table,
+        pool: &plan.pool,
+        places: &persistence.places,
+        nowhere: &persistence.nowhere,
+        limits: &persistence.limits,
+    }
+}
+
+/// Binds what only a server or a first request can bind.
+fn bind(presented: &Presented, homes: &Homes<'_>) {
+    match presented {
+        Presented::Ids(ids) => drop(homes.table.assign(ids[0].key, &homes.places[0], NOW)),
+        Presented::Address(id) => drop(homes.table.claim(id.key, &homes.places[0], NOW)),
+        _ => {}
+    }
 }
 
 fn returning(bench: &mut Criterion) {
     let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
     let snapshot = built(&table);
+    for ((name, _), plan) in SOURCES.iter().zip(&snapshot.pools) {
+        let persistence = plan.persistence.as_ref().unwrap();
+        let (client, homes) = (client(plan), homes(plan, &table));
+        let asked = Asked {
+            headers: &client.headers,
+            path: "/cart",
+            query: client.query.as_deref(),
+            client: Some([192, 0, 2, 1].into()),
+        };
+        let source: &Source = &persistence.sources[0];
+        bind(&source.presented(&asked, &persistence.codec), &homes);
+        let once = || {
+            let presented = source.presented(black_box(&asked), &persistence.codec);
+            let found = recognise(&presented, &homes, NOW);
+            let choice = choose(
+                &plan.pool,
+                Some(&persistence.policy),
+                found.session.as_ref(),
+                &History::default(),
+                Spread::Balanced(&[]),
+            );
+            (found.lookup, choice)
+        };
+        once();
+        assert_eq!(once().0, Lookup::Hit, "{name} must find its session");
+        bench.bench_function(&format!("a returning request, headers to server: {name}"), |bench| bench.iter(once));
+    }
+}
+
+fn new(bench: &mut Criterion) {
+    let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
+    let snapshot = built(&table);
     let plan = &snapshot.pools[0];
     let persistence = plan.persistence.as_ref().unwrap();
-    let homes = homing::failover::returning::Homes {
-        table: &table,
-        pool: &plan.pool,
-        places: &persistence.places,
-        limits: &persistence.limits,
-    };
-    let headers = headers(plan, 1);
-    let policy = Some(&persistence.policy);
-    bench.bench_function("a returning request, headers to server", |bench| {
-        bench.iter(|| {
-            let presented = persistence.sources[0].presented(black_box(&headers), &persistence.codec);
-            let Presented::Token { token, sealed_by_first } = presented else { unreachable!("a token") };
-            let (_, session) = recognise(&token, sealed_by_first, &homes, NOW);
-            choose(&plan.pool, policy, session.as_ref(), &History::default(), &[])
-        });
-    });
     bench.bench_function("a new request, headers to server", |bench| {
         let empty = HeaderMap::new();
+        let asked = Asked { headers: &empty, path: "/", query: None, client: None };
         bench.iter(|| {
-            let presented = persistence.sources[0].presented(black_box(&empty), &persistence.codec);
+            let presented = persistence.sources[0].presented(black_box(&asked), &persistence.codec);
             black_box(presented);
-            choose(&plan.pool, policy, None, &History::default(), &[])
+            choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Spread::Balanced(&[]))
         });
-    });
-    let router = Router::build(&snapshot.config.routes, &["web"]);
-    bench.bench_function("route, one pool", |bench| {
-        bench.iter(|| router.find(black_box("shop.example.org"), black_box("/cart/4711")));
     });
 }
 
-criterion_group!(benches, returning);
+const ROUTES: &str = "
+version: 1
+listeners: [{ address: 127.0.0.1:8080 }]
+routes:
+  - { name: admin, match: { hosts: [admin.example.org], path_prefix: /admin }, pool: v1 }
+  - { name: beta, match: { hosts: [\"*.shop.example.org\"], headers: { x-beta: \"1\" } }, pool: v2 }
+  - { name: shop, match: { hosts: [\"*.shop.example.org\"] }, split: [{ pool: v1, weight: 95 }, { pool: v2, weight: 5 }] }
+  - { name: all, pool: v1 }
+pools:
+  v1: { servers: [{ name: a, address: 127.0.0.1:9001 }] }
+  v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
+";
+
+fn routes(bench: &mut Criterion) {
+    let headers = HeaderMap::new();
+    let one = Router::build(&[], &["web"]);
+    bench.bench_function("route, one pool", |bench| {
+        bench.iter(|| one.find(black_box("shop.example.org"), black_box("/cart/4711"), &headers, false));
+    });
+    let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
+    let several = Router::build(&config.routes, &["v1", "v2"]);
+    bench.bench_function("route by wildcard and header, split", |bench| {
+        let mut point = 0_u64;
+        bench.iter(|| {
+            point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
+            match found.map(|plan| &plan.target) {
+                Some(Target::Split(split)) => split.pick(point),
+                _ => unreachable!("a split"),
+            }
+        });
+    });
+}
+
+criterion_group!(benches, returning, new, routes);
 criterion_main!(benches);

@@ -8,10 +8,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use homing::config::{Cookie, SameSite, Secure};
+use homing::config::{Cookie, CookieMode, SameSite, Secure};
 use homing::session::binding::{Binding, Limits, resolve};
 use homing::session::cookie::{read, write::SetCookie};
 use homing::session::key::{ServerId, SessionId, SessionKey};
+use homing::session::source::Asked;
 use homing::session::source::cookie::CookieSource;
 use homing::session::token::codec::PoolCodec;
 use homing::session::token::keyring::Keyring;
@@ -58,18 +59,20 @@ fn cookies(c: &mut Criterion) {
     let field = ten_cookies(&text);
     let mut headers = HeaderMap::new();
     headers.insert(header::COOKIE, HeaderValue::try_from(&field).expect("cookies are ASCII"));
-    let source = CookieSource::new("SESSIONID");
+    let source = CookieSource::new("SESSIONID", CookieMode::Insert);
 
     let field = field.as_bytes();
     c.bench_function("cookie/scan ten", |b| b.iter(|| read::values([black_box(field)], b"SESSIONID").count()));
     c.bench_function("cookie/take ours out of ten", |b| b.iter(|| read::without([black_box(field)], b"SESSIONID")));
     c.bench_function("cookie/none of ten is ours", |b| b.iter(|| read::without([black_box(field)], b"OTHER")));
     c.bench_function("source/cookie: from headers to token", |b| {
-        b.iter(|| source.presented(black_box(&headers), &codec));
+        let asked = Asked { headers: &headers, path: "/", query: None, client: None };
+        b.iter(|| source.presented(black_box(&asked), &codec));
     });
 
     let cookie = Cookie {
         name: "SESSIONID".into(),
+        mode: CookieMode::Insert,
         path: "/".into(),
         domain: None,
         secure: Secure::Auto,

@@ -20,6 +20,7 @@ use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::snapshot::build::{Materials, build};
 use crate::snapshot::{Parts, Snapshot};
+use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::metrics::Metrics;
@@ -130,6 +131,7 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
     Ok(Arc::new(Parts {
         current: ArcSwap::from_pointee(snapshot),
         table,
+        hints: Hints::new(),
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         made_keys,

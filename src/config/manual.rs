@@ -127,7 +127,9 @@ fn code(value: &Value) -> String {
 /// YAML in one line.
 fn flow(value: &Value) -> String {
     match value {
-        Value::String(text) if text.is_empty() || text.contains(['$', ':', '[', '#', '{']) => format!("\"{text}\""),
+        Value::String(text) if text.is_empty() || text.contains(['$', ':', '[', '#', '{', '*']) => {
+            format!("\"{text}\"")
+        }
         Value::String(text) => text.clone(),
         Value::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Value::Object(map) if map.is_empty() => "{}".to_owned(),

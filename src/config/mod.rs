@@ -13,9 +13,11 @@ mod address;
 mod check;
 mod environment;
 mod expand;
+mod persistence;
 mod pools;
 mod problem;
 mod process;
+mod routes;
 mod schema;
 mod secret;
 mod shape;
@@ -33,15 +35,20 @@ mod manual;
 mod tests;
 
 pub use environment::{Environment, FileText, ProcessEnvironment};
+pub use persistence::{
+    Cookie, CookieMode, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, RouteMark,
+    SameSite, Secure, Source,
+};
 pub use pools::{
-    Balance, Connection, Cookie, HashOn, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool,
-    Probe, Retries, Route, SameSite, Secure, Server, ServerAddress, ServerState, Source, UpstreamProtocol,
+    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
+    UpstreamProtocol,
 };
 pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{
     AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
     Store,
 };
+pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;

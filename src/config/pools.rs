@@ -1,22 +1,11 @@
-//! The checked configuration of routes and pools: servers, checks, retries, persistence.
+//! The checked configuration of pools: servers, checks, retries.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Sends requests to a pool. Of several that match: exact host before any host, then the longest path prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
-    /// Unique name.
-    pub name: String,
-    /// Exact host names, lower case, without port; empty = any host.
-    pub hosts: Vec<String>,
-    /// Path prefix, starts with `/`; `/shop` matches `/shop` and `/shop/…`, not `/shopping`.
-    pub path_prefix: String,
-    /// Name of an existing pool.
-    pub pool: String,
-}
+use super::persistence::Persistence;
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,6 +67,8 @@ pub struct Server {
     pub weight: u16,
     /// What the operator wants of it.
     pub state: ServerState,
+    /// The mark that its application puts into its own session ids, for the source `route`; its name unless written.
+    pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,
 }
@@ -175,121 +166,6 @@ pub struct Retries {
     pub on_reset_before_response: bool,
     /// Later retries, as a share of requests, 0 to 100.
     pub budget_percent: u32,
-}
-
-/// How the sessions of a pool stay on their servers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Persistence {
-    /// Where sessions are named, in order of trial.
-    pub sources: Vec<Source>,
-    /// What a client with no session is given.
-    pub issue: Issue,
-    /// A session ends when its client stays away this long.
-    pub idle_timeout: Duration,
-    /// A session ends this long after its start.
-    pub absolute_timeout: Duration,
-    /// What to do when the bound server cannot serve.
-    pub on_server_down: OnServerDown,
-    /// Wait this long for the bound server to come back before doing so.
-    pub hold: Duration,
-    /// Status of a refusal, 400 to 599.
-    pub refuse_status: u16,
-    /// What to do with sessions of a draining server.
-    pub on_server_drain: OnServerDrain,
-    /// What to do with a token that does not open.
-    pub on_forged: OnForged,
-    /// The cookie that carries the token.
-    pub cookie: Cookie,
-}
-
-/// Where a session is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Source {
-    /// The sealed token in the pool's cookie.
-    Cookie,
-}
-
-/// What a client with no session is given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Issue {
-    /// A sealed token in a cookie.
-    Cookie,
-    /// Nothing.
-    None,
-}
-
-/// What to do when the bound server cannot serve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnServerDown {
-    /// Move the session for good.
-    Reassign,
-    /// Serve it elsewhere until its server is back.
-    Borrow,
-    /// Answer with `refuse_status`.
-    Refuse,
-}
-
-/// What to do with sessions of a draining server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnServerDrain {
-    /// They stay.
-    Keep,
-    /// They move.
-    Reassign,
-}
-
-/// What to do with a token that does not open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnForged {
-    /// A new client.
-    Ignore,
-    /// 400.
-    Refuse,
-}
-
-/// The cookie that carries the token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cookie {
-    /// Name, an RFC 6265 token.
-    pub name: String,
-    /// `Path`.
-    pub path: String,
-    /// `Domain`.
-    pub domain: Option<String>,
-    /// `Secure`.
-    pub secure: Secure,
-    /// `HttpOnly`.
-    pub http_only: bool,
-    /// `SameSite`.
-    pub same_site: SameSite,
-    /// `Partitioned`.
-    pub partitioned: bool,
-    /// Kept when the browser closes: `Max-Age` and `Expires` of the absolute timeout.
-    pub permanent: bool,
-    /// The application never sees it.
-    pub hide_from_server: bool,
-    /// `Cache-Control` added to answers that set the cookie; `None` = leave alone.
-    pub cache_control: Option<String>,
-}
-
-/// When the cookie is `Secure`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Secure {
-    /// Always.
-    Always,
-    /// Never.
-    Never,
-    /// When the client came by TLS (here, or at a trusted proxy before us).
-    Auto,
-}
-
-/// `SameSite`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of RFC 6265bis")]
-pub enum SameSite {
-    Strict,
-    Lax,
-    None,
 }
 
 impl fmt::Display for ServerAddress {

@@ -4,9 +4,10 @@ use smallvec::SmallVec;
 
 use crate::config::{Issue, Persistence};
 use crate::pool::{Pool, ServerIndex};
+use crate::session::key::SessionKey;
 
 use super::decision::{Bound, Decision, decide};
-use super::returning::Returning;
+use super::returning::{Named, Returning};
 use super::{Outcome, Reason};
 
 /// How a server failed a request.
@@ -65,24 +66,41 @@ pub enum Choice {
     },
 }
 
-/// Chooses. `policy` = `None`: the pool keeps no sessions. `hash_key` matters to `balance: hash` only.
+/// How a request without a session is spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spread<'a> {
+    /// As the pool balances; what is hashed matters to `balance: hash` only.
+    Balanced(&'a [u8]),
+    /// To the consistent-hash server of a key that the client brings, so that all of its requests, on every proxy, agree.
+    By(SessionKey),
+}
+
+/// Chooses. `policy` = `None`: the pool keeps no sessions. `spread` matters to requests without a session.
 pub fn choose(
     pool: &Pool,
     policy: Option<&Persistence>,
     session: Option<&Returning>,
     history: &History,
-    hash_key: &[u8],
+    spread: Spread<'_>,
 ) -> Choice {
     let (Some(policy), Some(session)) = (policy, session) else {
         let gives = policy.is_some_and(|policy| policy.issue != Issue::None);
         let outcome = if gives { Outcome::New } else { Outcome::Balanced };
-        return to(pool.pick_new(hash_key, &history.servers()), outcome, None);
+        let server = match spread {
+            Spread::Balanced(hash_key) => pool.pick_new(hash_key, &history.servers()),
+            Spread::By(key) => pool.pick_moved(&key.to_bytes(), &history.servers()),
+        };
+        return to(server, outcome, None);
     };
     let home = session.home.filter(|home| *home < pool.servers.len());
     match (decide(stands(pool, home, history), policy, history.held), home) {
         (Decision::Stay, home) => to(home, Outcome::Kept, None),
         (Decision::Hold, Some(home)) => Choice::Hold(home),
         (Decision::Hold, None) => to(None, Outcome::Kept, None),
+        // Only the application can put another mark into its id: until then the session is guest elsewhere.
+        (Decision::Move(reason), home) if session.named == Named::Mark => {
+            leave(pool, session, home, history, Outcome::Borrowed, Some(reason))
+        }
         (Decision::Move(reason), home) => leave(pool, session, home, history, Outcome::Moved, Some(reason)),
         (Decision::Borrow(reason), home) => leave(pool, session, home, history, Outcome::Borrowed, reason),
         (Decision::Refuse(reason), _) => Choice::Refuse(reason),

@@ -90,8 +90,10 @@ mod tests {
             refuse_status: 503,
             on_server_drain: drain,
             on_forged: config::OnForged::Ignore,
+            new_session_hint: config::NewSessionHint::None,
             cookie: config::Cookie {
                 name: "SESSIONID".into(),
+                mode: config::CookieMode::Insert,
                 path: "/".into(),
                 domain: None,
                 secure: config::Secure::Auto,

@@ -1,4 +1,4 @@
-//! A client comes back with a token: is its session alive, where is it at home, and where does it go from here.
+//! A client comes back with a token or an id: is its session alive, where is it at home, and where does it go from here.
 //!
 //! Token and table are put together by the rules of [`resolve`]; every change of a binding goes through
 //! [`Returning::settle`], which lets the first of several parallel requests decide for all of them.
@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use crate::pool::{Pool, ServerIndex};
 use crate::session::binding::{Binding, Limits, Lookup, Reissue, Resolution, must_reissue, resolve};
-use crate::session::key::{SessionId, SessionKey};
+use crate::session::key::SessionKey;
+use crate::session::source::{Id, Presented};
 use crate::session::token::{Token, UnixMillis};
 use crate::store::memory::Table;
 use crate::store::places::Place;
-use crate::store::{Found, Rebound};
+use crate::store::{Found, Known, Rebound};
 
 /// Where the sessions of a pool may be at home.
 #[derive(Clone, Copy)]
@@ -22,6 +23,8 @@ pub struct Homes<'a> {
     pub pool: &'a Pool,
     /// The servers in the table, by server index.
     pub places: &'a [Arc<Place>],
+    /// Where ended sessions are.
+    pub nowhere: &'a Place,
     /// When sessions end.
     pub limits: &'a Limits,
 }
@@ -29,51 +32,170 @@ pub struct Homes<'a> {
 /// A session that lives.
 #[derive(Debug, Clone)]
 pub struct Returning {
-    /// Its id.
-    pub id: SessionId,
     /// Its key in the table and on the ring.
     pub key: SessionKey,
-    /// The token that named it.
-    pub token: Token,
-    /// The token was sealed by the key that seals now.
-    pub sealed_by_first: bool,
+    /// How the request named it.
+    pub named: Named,
     /// Where it belongs.
     pub binding: Binding,
     /// Its server in this version of the pool; `None` when the configuration no longer has it.
     pub home: Option<ServerIndex>,
 }
 
-/// Puts together what a token says and what the table knows, and notes the visit in the table. Without a session the
-/// client is new.
-pub fn recognise(
-    token: &Token,
-    sealed_by_first: bool,
-    homes: &Homes<'_>,
-    now: UnixMillis,
-) -> (Lookup, Option<Returning>) {
-    let key = SessionKey::from(token.session);
-    let known = known(homes.table, key, now);
-    let (binding, lookup, adopted) = match resolve(token, known.as_ref(), homes.limits, now) {
-        Resolution::Expired(lookup) => return (lookup, None),
-        Resolution::Live { binding, lookup, adopted } => (binding, lookup, adopted),
-    };
-    let home = homes.pool.find(binding.server);
-    if adopted && let Some(place) = home.and_then(|home| homes.places.get(home)) {
-        homes.table.restore(key, place, binding.epoch, binding.created, now);
-    }
-    let lookup = if home.is_none() { Lookup::UnknownServer } else { lookup };
-    (lookup, Some(Returning { id: token.session, key, token: *token, sealed_by_first, binding, home }))
+/// How a request named its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// By its token.
+    Token {
+        /// What it says.
+        token: Token,
+        /// The token was sealed by the key that seals now.
+        sealed_by_first: bool,
+    },
+    /// By the application's id, which the table knows.
+    Id,
+    /// By the application's id, which bears the mark of its server.
+    Mark,
+    /// By the client's address.
+    Address,
 }
 
-fn known(table: &Table, key: SessionKey, now: UnixMillis) -> Option<Binding> {
+/// A key that a client brings and that nobody is bound by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unbound {
+    /// Of an application's id: it goes to its consistent-hash server, the same on every proxy, until a server hands it
+    /// out.
+    Id(SessionKey),
+    /// Of a client's address: the first request binds it.
+    Address(SessionKey),
+}
+
+/// What came of asking for a session.
+#[derive(Debug, Clone)]
+pub struct Recognised {
+    /// For metrics and logs.
+    pub lookup: Lookup,
+    /// The session, when it lives.
+    pub session: Option<Returning>,
+    /// What the client brings else.
+    pub unbound: Option<Unbound>,
+}
+
+impl Recognised {
+    const fn nobody(lookup: Lookup, unbound: Option<Unbound>) -> Self {
+        Self { lookup, session: None, unbound }
+    }
+}
+
+/// Puts together what a request presents and what the table knows, and notes the visit in the table. Without a session
+/// the client is new.
+pub fn recognise(presented: &Presented, homes: &Homes<'_>, now: UnixMillis) -> Recognised {
+    match presented {
+        Presented::Nobody => Recognised::nobody(Lookup::None, None),
+        // Sealed for another pool: our own seal, so nobody forged it, but it names nobody here.
+        Presented::OtherPool => Recognised::nobody(Lookup::Unknown, None),
+        Presented::Forged(_) => Recognised::nobody(Lookup::Forged, None),
+        Presented::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, homes, now),
+        Presented::Ids(ids) => by_ids(ids, homes, now),
+        Presented::Mark { key, server } => match homes.table.visit(key, now) {
+            Found::Live(known) if homes.is_over(&known) => Recognised::nobody(Lookup::Ended, Some(Unbound::Id(*key))),
+            // Nothing is known of a marked id: the mark is the truth, and the application's to change.
+            _ => homes.live(*key, Named::Mark, Binding::new(*server, now), Lookup::Hit),
+        },
+        Presented::Unmarked(key) => Recognised::nobody(Lookup::Unknown, Some(Unbound::Id(*key))),
+        Presented::Address(id) => match by_id(id, Named::Address, homes, now) {
+            Recognised { session: None, lookup, .. } => Recognised::nobody(lookup, Some(Unbound::Address(id.key))),
+            live => live,
+        },
+    }
+}
+
+fn by_token(token: &Token, sealed_by_first: bool, homes: &Homes<'_>, now: UnixMillis) -> Recognised {
+    let key = SessionKey::from(token.session);
     // What has expired in the table is as good as absent: the token's own times tell the rest.
-    let Found::Live(known) = table.visit(&key, now) else { return None };
-    Some(Binding {
-        server: table.place_at(known.place)?.id(),
-        epoch: known.epoch,
-        created: known.created,
-        last_seen: known.last_seen,
-    })
+    let known = match homes.table.visit(&key, now) {
+        Found::Live(known) if homes.is_over(&known) => return Recognised::nobody(Lookup::Ended, None),
+        Found::Live(known) => homes.binding(&known),
+        _ => None,
+    };
+    let (binding, lookup, adopted) = match resolve(token, known.as_ref(), homes.limits, now) {
+        Resolution::Expired(lookup) => return Recognised::nobody(lookup, None),
+        Resolution::Live { binding, lookup, adopted } => (binding, lookup, adopted),
+    };
+    let place = homes.pool.find(binding.server).and_then(|home| homes.places.get(home));
+    if adopted && let Some(place) = place {
+        homes.table.restore(key, place, binding.epoch, binding.created, now);
+    }
+    homes.live(key, Named::Token { token: *token, sealed_by_first }, binding, lookup)
+}
+
+/// The first id that the table knows; else the first that is there at all.
+fn by_ids(ids: &[Id], homes: &Homes<'_>, now: UnixMillis) -> Recognised {
+    let mut nobody = Recognised::nobody(Lookup::None, None);
+    for id in ids {
+        let found = by_id(id, Named::Id, homes, now);
+        if found.session.is_some() {
+            return found;
+        }
+        if nobody.unbound.is_none() {
+            nobody = found;
+        }
+    }
+    nobody
+}
+
+fn by_id(id: &Id, named: Named, homes: &Homes<'_>, now: UnixMillis) -> Recognised {
+    let nobody = |lookup| Recognised::nobody(lookup, Some(Unbound::Id(id.key)));
+    let known = match homes.table.visit(&id.key, now) {
+        Found::Live(known) => known,
+        Found::ExpiredIdle => return nobody(Lookup::ExpiredIdle),
+        Found::ExpiredAbsolute => return nobody(Lookup::ExpiredAbsolute),
+        Found::Absent => match under_former_key(id, homes, now) {
+            Some(known) => known,
+            None => return nobody(Lookup::Unknown),
+        },
+    };
+    match homes.binding(&known) {
+        Some(_) if homes.is_over(&known) => nobody(Lookup::Ended),
+        Some(binding) => homes.live(id.key, named, Binding { last_seen: now, ..binding }, Lookup::Hit),
+        None => nobody(Lookup::Unknown),
+    }
+}
+
+/// The keyring was rotated since the session was bound: it goes on under the key of today.
+fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known> {
+    let (former, known) = id.former.iter().find_map(|key| match homes.table.visit(key, now) {
+        Found::Live(known) => Some((key, known)),
+        _ => None,
+    })?;
+    let place = homes.table.place_at(known.place)?;
+    homes.table.restore(id.key, place, known.epoch, known.created, now);
+    homes.table.forget_former(former);
+    Some(known)
+}
+
+impl Homes<'_> {
+    fn is_over(&self, known: &Known) -> bool {
+        known.place == self.nowhere.index()
+    }
+
+    fn binding(&self, known: &Known) -> Option<Binding> {
+        let server = self.table.place_at(known.place)?.id();
+        Some(Binding { server, epoch: known.epoch, created: known.created, last_seen: known.last_seen })
+    }
+
+    fn live(&self, key: SessionKey, named: Named, binding: Binding, lookup: Lookup) -> Recognised {
+        let home = self.pool.find(binding.server);
+        let lookup = if home.is_none() { Lookup::UnknownServer } else { lookup };
+        Recognised { lookup, session: Some(Returning { key, named, binding, home }), unbound: None }
+    }
+
+    /// The first request that brings this key is about to go to `chosen`, and binds it there. If another was first, its
+    /// session is returned, and this request follows it.
+    pub fn claim(&self, key: SessionKey, chosen: ServerIndex, now: UnixMillis) -> Option<Returning> {
+        let known = self.table.claim(key, self.places.get(chosen)?, now)?;
+        self.live(key, Named::Address, self.binding(&known)?, Lookup::Hit).session
+    }
 }
 
 impl Returning {
@@ -97,9 +219,29 @@ impl Returning {
         }
     }
 
+    /// The session is over, and its client begins anew. What a client will show again, since nothing takes it away from
+    /// there, is remembered as ended; what only the table knows is forgotten.
+    pub fn end(&self, homes: &Homes<'_>, now: UnixMillis) {
+        match self.named {
+            Named::Token { .. } | Named::Mark => homes.table.bury(self.key, homes.nowhere, self.binding.created, now),
+            Named::Id | Named::Address => {
+                homes.table.end(&self.key);
+            }
+        }
+    }
+
     /// The token that its client must be given, if any.
     pub fn token_to_give(&self, limits: &Limits, now: UnixMillis) -> Option<(Token, Reissue)> {
-        let why = must_reissue(&self.token, &self.binding, self.sealed_by_first, limits, now)?;
-        Some((self.binding.token(self.id, now), why))
+        let Named::Token { token, sealed_by_first } = &self.named else { return None };
+        let why = must_reissue(token, &self.binding, *sealed_by_first, limits, now)?;
+        Some((self.token_now(now)?, why))
+    }
+
+    /// The token that says what stands now; `None` for a session that has none.
+    pub fn token_now(&self, now: UnixMillis) -> Option<Token> {
+        match &self.named {
+            Named::Token { token, .. } => Some(self.binding.token(token.session, now)),
+            _ => None,
+        }
     }
 }

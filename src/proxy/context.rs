@@ -13,10 +13,12 @@ use crate::failover::returning::{Homes, Returning};
 use crate::failover::{Outcome, Reason};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
-use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
+use crate::session::source::Source;
 use crate::session::token::UnixMillis;
 use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
+
+use super::identify::Who;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -34,12 +36,14 @@ pub struct RequestContext {
     pub client: Client,
     /// As sent to the server.
     pub request_id: Option<HeaderValue>,
-    /// Whom it names, when it names a session that lives.
-    pub session: Option<Returning>,
-    /// The session that its answer began.
+    /// Whom it names.
+    pub who: Who,
+    /// Where it stands in a split, as a number: random, or made of what its client carries.
+    pub point: u64,
+    /// It had to leave the pool of its session, or of its choice.
+    pub left: Option<Box<Left>>,
+    /// The session that it began.
     pub begun: Option<SessionKey>,
-    /// What was found of its session; `None` when its pool keeps none.
-    pub lookup: Option<Lookup>,
     /// Tries at servers, finished and not.
     pub tries: Tries,
     /// Where it goes, seen from its session.
@@ -71,6 +75,20 @@ pub struct Client {
     pub peer_trusted: bool,
     /// The client came by TLS.
     pub secure: bool,
+}
+
+/// A pool of a split that could not serve the request.
+pub struct Left {
+    /// Index of the pool that was asked first.
+    pub pool: usize,
+    /// The session that the client has there.
+    pub session: Option<Returning>,
+    /// What the pool's policy made of it.
+    pub outcome: Outcome,
+    /// Why it does not stay.
+    pub reason: Option<Reason>,
+    /// The pools of the split that are still to be asked, the next one last.
+    pub others: SmallVec<[usize; 4]>,
 }
 
 /// Tries of one request at servers.
@@ -138,9 +156,10 @@ impl RequestContext {
             pool: None,
             client: Client::default(),
             request_id: None,
-            session: None,
+            who: Who::default(),
+            point: 0,
+            left: None,
             begun: None,
-            lookup: None,
             tries: Tries::default(),
             outcome: None,
             reason: None,
@@ -170,13 +189,23 @@ impl RequestContext {
 
     /// Where the sessions of its pool may be at home.
     pub fn homes(&self) -> Option<Homes<'_>> {
-        let plan = self.plan()?;
+        self.homes_in(self.plan()?)
+    }
+
+    /// Where the sessions of a pool may be at home.
+    pub fn homes_in<'a>(&'a self, plan: &'a PoolPlan) -> Option<Homes<'a>> {
         plan.persistence.as_ref().map(|persistence| Homes {
             table: &self.parts().table,
             pool: &plan.pool,
             places: &persistence.places,
+            nowhere: &persistence.nowhere,
             limits: &persistence.limits,
         })
+    }
+
+    /// The source that named its session, or else the first that named anything.
+    pub fn source(&self) -> Option<&Source> {
+        self.persistence()?.sources.get(self.who.source?)
     }
 
     /// The server of the current or last try.

@@ -30,14 +30,14 @@ pub(super) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestC
 }
 
 fn count(ctx: &RequestContext, status: u16, took: Duration) {
+    if let Some(route) = ctx.route.and_then(|route| ctx.snapshot.routes.get(route)) {
+        route.request(status);
+    }
     let Some(plan) = ctx.plan() else {
         ctx.parts().metrics.no_pool.request(status, took);
         return;
     };
     plan.metrics.request(status, took);
-    if let Some(lookup) = ctx.lookup {
-        plan.metrics.lookups.inc(lookup as usize);
-    }
     // Only a request that reached a server, or was refused on purpose, went somewhere.
     if let Some(outcome) = ctx.outcome
         && (ctx.tries.answered.is_some() || outcome == Outcome::Refused)
@@ -55,7 +55,7 @@ fn write_line(
     took: Duration,
 ) -> bool {
     let request = exchange.req_header();
-    let session = ctx.session.as_ref().map(|session| session.key).or(ctx.begun);
+    let session = ctx.who.session.as_ref().map(|session| session.key).or(ctx.begun);
     let session = session.map(|key| ctx.snapshot.log_key.digest8(key));
     let route = ctx.route.and_then(|route| ctx.snapshot.config.routes.get(route));
     let wall = UNIX_EPOCH + Duration::from_millis(ctx.now.0);
@@ -81,19 +81,12 @@ fn write_line(
         server: ctx.server().map(|server| &*server.name),
         attempts: ctx.tries.count,
         session: session.as_ref().map(Digest8::as_str),
-        source: source(ctx),
-        lookup: ctx.lookup.map(Lookup::label),
+        source: ctx.source().map(Source::label),
+        lookup: ctx.who.lookup.map(Lookup::label),
         outcome: ctx.outcome.map(Outcome::label),
         reason: reason(ctx, error),
-        epoch: ctx.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
+        epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
-}
-
-/// The source that named the session; the only one of this version.
-fn source(ctx: &RequestContext) -> Option<&'static str> {
-    let persistence = ctx.persistence()?;
-    ctx.session.as_ref()?;
-    persistence.sources.first().map(Source::label)
 }
 
 /// Why the session did not stay, else why the request failed.

@@ -4,13 +4,19 @@
 //! of its own. Pingora calls a request with its connection a *session*; here it is an [`Exchange`], since a session is
 //! always the client's.
 
+mod answer;
 pub mod connection;
 pub mod context;
 mod early;
 mod fail_to_proxy;
 mod failure;
+mod follow;
 mod forwarded;
+mod give;
+mod identify;
+mod learn;
 mod logging;
+mod redirect;
 mod request_body_filter;
 mod request_filter;
 mod response_filter;
@@ -18,6 +24,7 @@ mod upgrade;
 mod upstream_peer;
 mod upstream_request_filter;
 mod upstream_response_filter;
+mod versions;
 
 use std::sync::Arc;
 
@@ -56,8 +63,8 @@ impl ProxyHttp for EdgeProxy {
     }
 
     // 3  Choose: the bound server, or what failover says, or a balanced one. Once for each try.
-    async fn upstream_peer(&self, _: &mut Exchange, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
-        upstream_peer::run(ctx).await
+    async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+        upstream_peer::run(exchange.req_header(), ctx).await
     }
 
     // 4  Forward: our cookie taken off, forwarded headers added. On a copy, for each try.
@@ -106,11 +113,11 @@ impl ProxyHttp for EdgeProxy {
     // 6  Answer: the server has spoken, so a move is made good …
     async fn upstream_response_filter(
         &self,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
         answer: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        upstream_response_filter::run(answer, ctx);
+        upstream_response_filter::run(exchange, answer, ctx);
         Ok(())
     }
 

@@ -3,32 +3,35 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, header};
+use http::{Method, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 use smallvec::SmallVec;
 
-use crate::config::{HashOn, Listener, OnForged};
-use crate::failover::returning::{Returning, recognise};
-use crate::routing::host_name;
-use crate::session::binding::Lookup;
+use crate::config::{HashOn, Listener};
+use crate::routing::{Target, host_name};
 use crate::session::cookie::read::values;
-use crate::session::source::Presented;
 use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
-use super::{early, fail_to_proxy, forwarded};
+use super::{answer, early, forwarded, identify, redirect};
 
 /// The hook. True = answered here.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
     if let Err(rejection) = receive(exchange, ctx) {
         return reject(exchange, ctx, rejection).await;
     }
-    match identify(exchange, ctx) {
+    if let Some(answered) = redirect::run(exchange, ctx).await? {
+        return match answered {
+            Ok(()) => Ok(true),
+            Err(rejection) => reject(exchange, ctx, rejection).await,
+        };
+    }
+    match identify::run(exchange.req_header(), ctx) {
         Ok(()) => Ok(false),
         Err(rejection) => reject(exchange, ctx, rejection).await,
     }
@@ -49,8 +52,10 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken) {
         exchange.set_keepalive(None);
     }
-    ctx.refusal = Some(Refusal::new(status, rejection.label()));
-    fail_to_proxy::answer(exchange, ctx, status).await?;
+    let clear_token =
+        rejection == Rejection::ForgedToken && ctx.persistence().is_some_and(PersistencePlan::gives_cookie);
+    ctx.refusal = Some(Refusal { clear_token, ..Refusal::new(status, rejection.label()) });
+    answer::give(exchange, ctx, status).await?;
     Ok(true)
 }
 
@@ -80,18 +85,25 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         exchange.set_keepalive(None);
     }
     let request = exchange.req_header();
-    let Some(found) = ctx.snapshot.router.find(host_of(request), request.uri.path()) else {
+    let (path, headers) = (request.uri.path(), &request.headers);
+    let Some(found) = ctx.snapshot.router.find(host_of(request), path, headers, ctx.client.secure) else {
         return Err(Rejection::NoRoute);
     };
-    ctx.route = found.route;
-    ctx.pool = Some(found.pool);
-    if let Some(plan) = ctx.plan() {
-        plan.pool.budget.pay_in();
-        if let Some(hash_on) = &plan.hash_on {
-            ctx.hash_key = hash_key(request, hash_on, ctx);
-        }
+    ctx.route = found.index;
+    if let Target::Pool(pool) = found.target {
+        ctx.pool = Some(pool);
     }
     Ok(())
+}
+
+/// It is this pool that serves the request.
+pub(super) fn enter(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
+    ctx.pool = Some(pool);
+    let Some(plan) = ctx.plan() else { return };
+    plan.pool.budget.pay_in();
+    if let Some(hash_on) = &plan.hash_on {
+        ctx.hash_key = hash_key(request, hash_on, ctx);
+    }
 }
 
 /// What `balance: hash` hashes; empty when the request does not have it, and then all such requests hash alike.
@@ -150,33 +162,6 @@ pub(super) fn host_of(request: &RequestHeader) -> &str {
 /// The same without port, for the access log.
 pub(super) fn host_name_of(request: &RequestHeader) -> &str {
     host_name(host_of(request))
-}
-
-fn identify(exchange: &Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let Some(persistence) = ctx.persistence() else { return Ok(()) };
-    let refuses = persistence.policy.on_forged == OnForged::Refuse;
-    let (found, session) = look_up(&exchange.req_header().headers, ctx, persistence);
-    ctx.lookup = Some(found);
-    ctx.session = session;
-    if found == Lookup::Forged && refuses { Err(Rejection::ForgedToken) } else { Ok(()) }
-}
-
-/// Asks the sources in their order; the first that names somebody decides.
-fn look_up(headers: &HeaderMap, ctx: &RequestContext, persistence: &PersistencePlan) -> (Lookup, Option<Returning>) {
-    let mut nobody = Lookup::None;
-    for source in &persistence.sources {
-        match source.presented(headers, &persistence.codec) {
-            Presented::Nobody => {}
-            // Sealed for another pool: our own seal, so nobody forged it, but it names nobody here.
-            Presented::OtherPool => nobody = Lookup::Unknown,
-            Presented::Forged(_) => nobody = Lookup::Forged,
-            Presented::Token { token, sealed_by_first } => {
-                let Some(homes) = ctx.homes() else { break };
-                return recognise(&token, sealed_by_first, &homes, ctx.now);
-            }
-        }
-    }
-    (nobody, None)
 }
 
 /// True for requests whose answer has no body.

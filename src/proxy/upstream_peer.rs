@@ -3,19 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::failover::choice::{self, Choice};
-use crate::failover::{Outcome, Reason};
+use crate::failover::Outcome;
+use crate::failover::choice::{self, Choice, Spread};
 use crate::pool::ServerIndex;
 use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
+use crate::session::source::Source;
 use crate::telemetry::metrics::Retry;
 
 use super::context::{Refusal, RequestContext};
-use super::upgrade;
+use super::follow::{Followed, follow};
+use super::{upgrade, versions};
 
 /// No server takes the request now: try again in a moment.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -25,13 +28,13 @@ const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
 /// The hook.
-pub(super) async fn run(ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+pub(super) async fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
     // The former try is over for its server.
     ctx.tries.in_flight = None;
     let again = ctx.tries.next.take();
     let chosen = match again {
         Some(same) => Ok(same),
-        None => choose(ctx).await,
+        None => choose(request, ctx).await,
     };
     let tried = chosen.and_then(|server| begin_try(ctx, server)).map(|mut peer| {
         if again.is_some() || ctx.upgrade {
@@ -78,34 +81,51 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     Ok(peer)
 }
 
-async fn choose(ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
+async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
     loop {
         let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
         let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
         let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
-        let choice = choice::choose(&plan.pool, policy, ctx.session.as_ref(), &ctx.tries.history, &ctx.hash_key);
-        match choice {
+        let carried = ctx.left.as_ref().and_then(|left| left.session.as_ref()).map(|session| session.key);
+        let spread = carried.or(ctx.who.unknown_id).map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
+        match choice::choose(&plan.pool, policy, ctx.who.session.as_ref(), &ctx.tries.history, spread) {
             Choice::To { server, outcome, reason } => {
                 (ctx.outcome, ctx.reason) = (Some(outcome), reason);
-                return Ok(server);
+                if ctx.who.session.is_some() {
+                    return Ok(server);
+                }
+                if let Followed::To(server) = follow(ctx, server) {
+                    versions::arrive(ctx);
+                    return Ok(server);
+                }
             }
             Choice::Hold(home) => hold(ctx, home).await,
             Choice::Refuse(reason) => {
                 (ctx.outcome, ctx.reason) = (Some(Outcome::Refused), Some(reason));
-                return Err(Refusal {
-                    status: refuse_status,
-                    why: reason.label(),
-                    // The server will not come back, so the client may begin anew; else it waits for its server.
-                    clear_token: reason == Reason::Removed,
-                });
+                return Err(Refusal { status: refuse_status, why: reason.label(), clear_token: end_refused(ctx) });
             }
             Choice::Fail => return Err(BROKE_OFF),
             Choice::Nobody { outcome, reason } => {
                 (ctx.outcome, ctx.reason) = (Some(outcome), reason);
-                return Err(NO_SERVER);
+                if !versions::leave(request, ctx, outcome, reason) {
+                    return Err(NO_SERVER);
+                }
             }
         }
     }
+}
+
+/// A refused session is over, so that its client begins anew with the next request. True when that is done by taking our
+/// own cookie away.
+fn end_refused(ctx: &RequestContext) -> bool {
+    let (Some(persistence), Some(session)) = (ctx.persistence(), &ctx.who.session) else { return false };
+    if persistence.owns_cookie() && matches!(ctx.source(), Some(Source::Cookie(_))) {
+        return true;
+    }
+    if let Some(homes) = ctx.homes() {
+        session.end(&homes, ctx.now);
+    }
+    false
 }
 
 /// Waits for the session's server. When it is back, what it failed before is forgotten; either way nobody waits twice.

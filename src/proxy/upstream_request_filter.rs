@@ -8,10 +8,15 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session as Exchange;
 use uuid::Uuid;
 
+use crate::config::CookieMode;
 use crate::failover::Outcome;
 use crate::failover::returning::Returning;
+use crate::session::cookie::prefix;
 use crate::session::cookie::read::{Rewritten, without};
+use crate::session::source::Source;
+use crate::session::source::header::HeaderSource;
 use crate::session::token::UnixMillis;
+use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
@@ -35,9 +40,21 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     }
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
-    rewrite_cookies(request, ctx)?;
+    hide_token(request, ctx)?;
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
+    }
+    change_as_the_route_says(request, ctx)
+}
+
+/// Last of all, so that an operator can overrule what the proxy says.
+fn change_as_the_route_says(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let Some(plan) = ctx.snapshot.router.plan(ctx.route) else { return Ok(()) };
+    for name in &plan.request_headers.remove {
+        request.remove_header(name);
+    }
+    for (name, value) in &plan.request_headers.set {
+        request.insert_header(name, value.clone())?;
     }
     Ok(())
 }
@@ -98,15 +115,27 @@ fn new_request_id(now: UnixMillis) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
 }
 
-/// Takes our cookie off, and makes one Cookie field of several: HTTP/2 clients split theirs, and HTTP/1 servers read only
-/// the first.
-fn rewrite_cookies(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    let hidden = ctx
-        .persistence()
-        .filter(|persistence| persistence.policy.cookie.hide_from_server)
-        .map_or(NO_COOKIE, |persistence| persistence.policy.cookie.name.as_bytes());
+/// Takes our token off, wherever the client carries it, and makes one Cookie field of several: HTTP/2 clients split
+/// theirs, and HTTP/1 servers read only the first.
+fn hide_token(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    let persistence = ctx.persistence();
+    let hidden = persistence.filter(|persistence| persistence.policy.cookie.hide_from_server);
+    for source in hidden.iter().flat_map(|persistence| &persistence.sources) {
+        if let Source::Header(HeaderSource { name: Some(name) }) = source {
+            request.remove_header(name);
+        }
+    }
+    rewrite_cookies(request, persistence)
+}
+
+fn rewrite_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
     let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-    match without(fields, hidden) {
+    let rewritten = match persistence.map(|persistence| &persistence.policy.cookie) {
+        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::taken_off(fields, cookie.name.as_bytes()),
+        Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
+        _ => without(fields, NO_COOKIE),
+    };
+    match rewritten {
         Rewritten::Unchanged => {}
         Rewritten::Removed => {
             request.remove_header(&header::COOKIE);
@@ -122,19 +151,24 @@ fn rewrite_cookies(request: &mut RequestHeader, ctx: &RequestContext) -> Result<
 }
 
 fn tell_of_move(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    let (Some(session), Some(reason), Some(plan)) = (&ctx.session, ctx.reason, ctx.plan()) else { return Ok(()) };
+    // A session that had to leave its version comes from the pool that it left.
+    let (session, pool) = match &ctx.left {
+        Some(left) => (left.session.as_ref(), Some(left.pool)),
+        None => (ctx.who.session.as_ref(), ctx.pool),
+    };
+    let plan = pool.and_then(|pool| ctx.snapshot.pools.get(pool));
+    let (Some(session), Some(reason), Some(plan)) = (session, ctx.reason, plan) else { return Ok(()) };
     let from = match session.home.and_then(|home| plan.pool.servers.get(home)) {
         Some(server) => Arc::clone(&server.name),
-        None => name_of_former(ctx, session),
+        None => name_of_former(ctx, &plan.pool.name, session),
     };
     let epoch = session.binding.epoch.saturating_add(1);
     request.insert_header("Homing-Session-Moved", format!("from={from}; reason={}; epoch={epoch}", reason.label()))
 }
 
 /// The configuration no longer has the server; the table may remember its name.
-fn name_of_former(ctx: &RequestContext, session: &Returning) -> Arc<str> {
-    let pool = ctx.plan().map(|plan| &*plan.pool.name);
+fn name_of_former(ctx: &RequestContext, pool: &str, session: &Returning) -> Arc<str> {
     let places = ctx.parts().table.places();
-    let former = places.iter().find(|place| Some(place.pool()) == pool && place.id() == session.binding.server);
+    let former = places.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
     former.map_or_else(|| Arc::from("unknown"), |place| Arc::from(place.server()))
 }

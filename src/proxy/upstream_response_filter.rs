@@ -1,16 +1,18 @@
-//! The server has spoken: now, and not before, a session that moved belongs to it.
+//! The server has spoken: now, and not before, a session that moved belongs to it, and what it calls its own is learned.
 
 use std::time::Instant;
 
 use http::StatusCode;
 use pingora::http::ResponseHeader;
+use pingora_proxy::Session as Exchange;
 
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
+use super::{learn, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
-pub(super) fn run(answer: &ResponseHeader, ctx: &mut RequestContext) {
+pub(super) fn run(exchange: &Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
     if ctx.tries.answered.is_some() || !is_final(answer.status) {
         return;
     }
@@ -24,6 +26,7 @@ pub(super) fn run(answer: &ResponseHeader, ctx: &mut RequestContext) {
     if ctx.outcome == Some(Outcome::Moved) {
         rebind(ctx);
     }
+    learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
 }
 
 /// 101 is the last answer in HTTP, though its number says otherwise.
@@ -33,12 +36,15 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 
 /// Makes the move good in the table.
 fn rebind(ctx: &mut RequestContext) {
-    let (Some(mut session), Some(chosen)) = (ctx.session.take(), ctx.tries.server) else { return };
+    let (Some(mut session), Some(chosen)) = (ctx.who.session.take(), ctx.tries.server) else {
+        versions::settle(ctx);
+        return;
+    };
     if let (Some(homes), Some(plan)) = (ctx.homes(), ctx.plan())
         && session.settle(chosen, &homes, ctx.now)
         && let Some(reason) = ctx.reason
     {
         plan.metrics.moves.inc(reason as usize);
     }
-    ctx.session = Some(session);
+    ctx.who.session = Some(session);
 }

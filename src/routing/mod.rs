@@ -1,164 +1,184 @@
-//! Which pool serves a request: by host, then by the longest path prefix.
+//! What happens to a request: by host, then by path prefix, then by headers.
+//!
+//! Of all routes that take a request the best has it: an exact host goes before a wildcard, a longer wildcard before a
+//! shorter, and that before any host; of one host the longest path prefix; of one prefix the most headers. Then come
+//! redirects, which leave to others the requests that are where they would send them, and at last the order of the
+//! alphabet, for requests that repeat a header with the values of two routes. The order of the file means nothing.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 
-use crate::config;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-/// What a request was matched to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
+use crate::config::{self, HostPattern, RouteTarget};
+
+mod host;
+mod redirect;
+mod split;
+
+#[cfg(test)]
+mod tests;
+
+pub use host::host_name;
+pub use redirect::Redirect;
+pub use split::Split;
+
+/// All that a request needs to know of its route.
+#[derive(Debug)]
+pub struct RoutePlan {
     /// Index of the route in the configuration; `None` when a single pool takes everything.
-    pub route: Option<usize>,
-    /// Index of the pool in the configuration.
-    pub pool: usize,
+    pub index: Option<usize>,
+    /// What happens to its requests.
+    pub target: Target,
+    /// Changes to the headers that servers get.
+    pub request_headers: config::RequestHeaders,
+}
+
+/// What happens to requests. Pools are indexes in the configuration.
+#[derive(Debug)]
+pub enum Target {
+    /// A pool serves them.
+    Pool(usize),
+    /// Pools serve them, by weight.
+    Split(Split),
+    /// The proxy answers.
+    Redirect(Redirect),
 }
 
 /// All routes, laid out for looking up.
 #[derive(Debug, Default)]
 pub struct Router {
-    by_host: HashMap<Box<str>, Vec<Prefix>>,
-    any_host: Vec<Prefix>,
+    plans: Vec<RoutePlan>,
+    exact: HashMap<Box<str>, Vec<Candidate>>,
+    /// By the domain that names are below.
+    below: HashMap<Box<str>, Vec<Candidate>>,
+    any: Vec<Candidate>,
 }
 
+/// A route under one of its hosts. Those of a host are in the order in which they are tried.
 #[derive(Debug)]
-struct Prefix {
+struct Candidate {
     /// Without a trailing slash; empty = every path.
-    path: Box<str>,
-    found: Match,
+    prefix: Box<str>,
+    headers: Box<[(HeaderName, HeaderValue)]>,
+    plan: usize,
+}
+
+/// What routes look at.
+#[derive(Clone, Copy)]
+struct Asked<'r> {
+    host: &'r str,
+    path: &'r str,
+    headers: &'r HeaderMap,
+    secure: bool,
 }
 
 impl Router {
-    /// Lays out the routes of a checked configuration.
+    /// Lays out the routes of a checked configuration; `pools` are the names of all pools, by index.
     pub fn build(routes: &[config::Route], pools: &[&str]) -> Self {
         let mut router = Self::default();
         if routes.is_empty() {
-            router.any_host.push(Prefix { path: "".into(), found: Match { route: None, pool: 0 } });
+            let target = Target::Pool(0);
+            router.plans.push(RoutePlan { index: None, target, request_headers: config::RequestHeaders::default() });
+            router.any.push(Candidate { prefix: "".into(), headers: [].into(), plan: 0 });
         }
         for (index, route) in routes.iter().enumerate() {
-            // A checked configuration names existing pools only.
-            let Some(pool) = pools.iter().position(|pool| *pool == route.pool) else { continue };
-            let prefix = || Prefix {
-                path: route.path_prefix.trim_end_matches('/').into(),
-                found: Match { route: Some(index), pool },
+            let target = match &route.target {
+                RouteTarget::Pool(name) => {
+                    // A checked configuration names existing pools only.
+                    let Some(pool) = pools.iter().position(|pool| pool == name) else { continue };
+                    Target::Pool(pool)
+                }
+                RouteTarget::Split(shares) => Target::Split(Split::new(shares, pools)),
+                RouteTarget::Redirect(to) => Target::Redirect(Redirect::new(to)),
             };
-            if route.hosts.is_empty() {
-                router.any_host.push(prefix());
-            }
-            for host in &route.hosts {
-                router.by_host.entry(host.as_str().into()).or_default().push(prefix());
-            }
+            router.enter(route);
+            router.plans.push(RoutePlan { index: Some(index), target, request_headers: route.request_headers.clone() });
         }
-        for prefixes in router.by_host.values_mut().chain([&mut router.any_host]) {
-            prefixes.sort_by_key(|prefix| std::cmp::Reverse(prefix.path.len()));
+        let Self { plans, exact, below, any } = &mut router;
+        for candidates in exact.values_mut().chain(below.values_mut()).chain([any]) {
+            candidates.sort_by(|one, other| one.before(other, plans));
         }
         router
     }
 
-    /// The route of a request. `host` as it came, with or without port, in any case.
-    pub fn find(&self, host: &str, path: &str) -> Option<Match> {
-        let exact = if self.by_host.is_empty() { None } else { self.by_name(host_name(host)) };
-        exact.and_then(|prefixes| longest(prefixes, path)).or_else(|| longest(&self.any_host, path))
-    }
-
-    fn by_name(&self, name: &str) -> Option<&Vec<Prefix>> {
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            self.by_host.get(name.to_ascii_lowercase().as_str())
-        } else {
-            self.by_host.get(name)
+    /// Enters the route whose plan comes next.
+    fn enter(&mut self, route: &config::Route) {
+        let plan = self.plans.len();
+        let candidate = || Candidate {
+            prefix: route.path_prefix.trim_end_matches('/').into(),
+            headers: route.headers.clone().into(),
+            plan,
+        };
+        if route.hosts.is_empty() {
+            self.any.push(candidate());
+        }
+        for host in &route.hosts {
+            let candidates = match host {
+                HostPattern::Exact(name) => self.exact.entry(name.as_str().into()),
+                HostPattern::Below(domain) => self.below.entry(domain.as_str().into()),
+            };
+            candidates.or_default().push(candidate());
         }
     }
-}
 
-fn longest(prefixes: &[Prefix], path: &str) -> Option<Match> {
-    prefixes
-        .iter()
-        .find(|prefix| {
-            path.strip_prefix(&*prefix.path)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || prefix.path.is_empty())
-        })
-        .map(|prefix| prefix.found)
-}
+    /// The route of a request. `host` as it came, with or without port, in any case; `secure`: it came by TLS.
+    pub fn find(&self, host: &str, path: &str, headers: &HeaderMap, secure: bool) -> Option<&RoutePlan> {
+        let asked = Asked { host, path, headers, secure };
+        let named = if self.exact.is_empty() && self.below.is_empty() { None } else { self.by_name(asked) };
+        named.or_else(|| self.first(&self.any, asked))
+    }
 
-/// The name in a Host header: without port, without the root's dot; IPv6 addresses keep their brackets.
-pub fn host_name(host: &str) -> &str {
-    let name = match host.rsplit_once(':') {
-        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() => {
-            // `[::1]:80` has its port after the bracket; `::1` is not a host and stays what it is.
-            if name.contains(':') && !name.ends_with(']') { host } else { name }
+    /// The plan of a route, by its index in the configuration.
+    pub fn plan(&self, route: Option<usize>) -> Option<&RoutePlan> {
+        // All routes of a checked configuration have a plan.
+        self.plans.get(route?)
+    }
+
+    fn by_name(&self, asked: Asked<'_>) -> Option<&RoutePlan> {
+        let name = host::Lower::new(host_name(asked.host))?;
+        let exact = self.exact.get(name.as_str()).and_then(|candidates| self.first(candidates, asked));
+        if exact.is_some() || self.below.is_empty() {
+            return exact;
         }
-        _ => host,
-    };
-    name.strip_suffix('.').unwrap_or(name)
-}
+        host::domains(name.as_str()).find_map(|domain| self.first(self.below.get(domain)?, asked))
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Routes by (hosts, prefix), each to a pool of its own.
-    fn router(routes: &[(&[&str], &str)]) -> Router {
-        let pools: Vec<String> = (0..routes.len()).map(|index| index.to_string()).collect();
-        let routes: Vec<config::Route> = routes
+    fn first(&self, candidates: &[Candidate], asked: Asked<'_>) -> Option<&RoutePlan> {
+        candidates
             .iter()
-            .zip(&pools)
-            .map(|((hosts, path), pool)| config::Route {
-                name: pool.clone(),
-                hosts: hosts.iter().map(ToString::to_string).collect(),
-                path_prefix: (*path).into(),
-                pool: pool.clone(),
-            })
-            .collect();
-        Router::build(&routes, &pools.iter().map(String::as_str).collect::<Vec<_>>())
+            .filter(|candidate| candidate.takes(asked))
+            .filter_map(|candidate| self.plans.get(candidate.plan))
+            .find(|plan| plan.target.takes(asked))
+    }
+}
+
+impl Candidate {
+    fn takes(&self, asked: Asked<'_>) -> bool {
+        let below = asked.path.strip_prefix(&*self.prefix);
+        below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || self.prefix.is_empty())
+            && self.headers.iter().all(|(name, value)| asked.headers.get_all(name).iter().any(|field| field == value))
     }
 
-    fn found(router: &Router, host: &str, path: &str) -> Option<usize> {
-        router.find(host, path).map(|found| found.pool)
+    /// The order in which two routes of one host are tried: total, but for routes that no request has in common.
+    fn before(&self, other: &Self, plans: &[RoutePlan]) -> Ordering {
+        let rank = |one: &Self| {
+            let redirects = plans.get(one.plan).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)));
+            (Reverse(one.prefix.len()), Reverse(one.headers.len()), !redirects)
+        };
+        let fields = |one: &'_ Self| -> Vec<(String, Vec<u8>)> {
+            one.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect()
+        };
+        rank(self).cmp(&rank(other)).then_with(|| fields(self).cmp(&fields(other)))
     }
+}
 
-    #[test]
-    fn the_longest_prefix_wins_in_any_order() {
-        for routes in [
-            [(&[] as &[&str], "/"), (&[], "/shop"), (&[], "/shop/cart")],
-            [(&[] as &[&str], "/shop/cart"), (&[], "/"), (&[], "/shop")],
-        ] {
-            let router = router(&routes);
-            let at = |path: &str| routes[found(&router, "x", path).unwrap()].1;
-            assert_eq!(at("/"), "/");
-            assert_eq!(at("/shop"), "/shop");
-            assert_eq!(at("/shop/"), "/shop");
-            assert_eq!(at("/shop/cart/3"), "/shop/cart");
-            assert_eq!(at("/shopping"), "/", "a prefix ends at a slash");
-        }
-    }
-
-    #[test]
-    fn an_exact_host_goes_before_any_host() {
-        let router = router(&[(&[], "/shop/cart"), (&["shop.example.org"], "/shop")]);
-        assert_eq!(found(&router, "shop.example.org", "/shop/cart"), Some(1));
-        assert_eq!(found(&router, "SHOP.example.org:8080", "/shop"), Some(1));
-        assert_eq!(found(&router, "shop.example.org.", "/shop"), Some(1));
-        assert_eq!(found(&router, "other.example.org", "/shop/cart"), Some(0));
-        assert_eq!(found(&router, "other.example.org", "/shop"), None);
-    }
-
-    #[test]
-    fn a_single_pool_needs_no_routes() {
-        let router = Router::build(&[], &["web"]);
-        assert_eq!(router.find("any", "/thing"), Some(Match { route: None, pool: 0 }));
-    }
-
-    #[test]
-    fn hosts_lose_their_port_and_nothing_else() {
-        for (host, name) in [
-            ("a.b", "a.b"),
-            ("a.b:80", "a.b"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("127.0.0.1:1", "127.0.0.1"),
-            (":80", ":80"),
-            ("", ""),
-        ] {
-            assert_eq!(host_name(host), name);
+impl Target {
+    /// A redirect that would send a request to where it is leaves it to the next best route.
+    fn takes(&self, asked: Asked<'_>) -> bool {
+        match self {
+            Self::Redirect(to) => to.leads_away(asked.host, asked.path, asked.secure),
+            Self::Pool(_) | Self::Split(_) => true,
         }
     }
 }

@@ -14,5 +14,7 @@
 pub mod binding;
 pub mod cookie;
 pub mod key;
+pub mod name;
 pub mod source;
+pub mod target;
 pub mod token;

@@ -11,12 +11,16 @@ use crate::routing::Router;
 use crate::session::binding::Limits;
 use crate::session::cookie::write::{SetCookie, Unwritable};
 use crate::session::source::Source;
+use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::memory::Table;
 use crate::telemetry::metrics::Metrics;
 
 use super::{PersistencePlan, PoolPlan, Snapshot};
+
+/// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
+const HINT_PREFIXES: (u8, u8) = (32, 64);
 
 /// What cannot be built although the check let it through.
 #[derive(Debug, thiserror::Error)]
@@ -65,17 +69,22 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, Buil
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
     let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { log_key: keys.log_key().clone(), router, pools, config: Arc::new(config) })
+    let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
+    Ok(Snapshot { log_key: keys.log_key().clone(), router, routes, pools, config: Arc::new(config) })
 }
 
 fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {
     let former = materials.former.and_then(|former| former.pools.iter().find(|plan| *plan.pool.name == config.name));
     let pool = Pool::build(config, former.map(|plan| &plan.pool), materials.metrics);
-    let persistence =
-        config.persistence.as_ref().map(|policy| persistence_plan(policy, &pool, keys, materials.table)).transpose()?;
+    let persistence = config
+        .persistence
+        .as_ref()
+        .map(|policy| persistence_plan(policy, config, keys, materials.table))
+        .transpose()?;
+    let sources: Vec<_> = persistence.iter().flat_map(|plan| &plan.sources).map(Source::label).collect();
     Ok(PoolPlan {
         hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
-        metrics: materials.metrics.pool(&config.name),
+        metrics: materials.metrics.pool(&config.name, &sources),
         persistence,
         pool,
     })
@@ -83,16 +92,19 @@ fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -
 
 fn persistence_plan(
     policy: &config::Persistence,
-    pool: &Pool,
+    pool: &config::Pool,
     keys: &Keyring,
     table: &Table,
 ) -> Result<PersistencePlan, BuildError> {
     Ok(PersistencePlan {
-        sources: policy.sources.iter().map(|source| Source::new(*source, policy)).collect(),
+        sources: policy.sources.iter().map(|source| Source::new(source, pool, &policy.cookie, keys)).collect(),
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
+        hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
+            .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
+        nowhere: table.place(&pool.name, ""),
         places: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
         policy: policy.clone(),
     })

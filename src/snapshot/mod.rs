@@ -19,12 +19,14 @@ use crate::session::binding::Limits;
 use crate::session::cookie::write::SetCookie;
 use crate::session::key::LogKey;
 use crate::session::source::Source;
+use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
+use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::store::places::Place;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, PoolMetrics, RenderError, ServerReading, TableReading};
+use crate::telemetry::metrics::{Metrics, PoolMetrics, RenderError, RouteMetrics, ServerReading, TableReading};
 
 /// One version.
 pub struct Snapshot {
@@ -32,6 +34,8 @@ pub struct Snapshot {
     pub config: Arc<Config>,
     /// Which pool serves which request.
     pub router: Router,
+    /// Counters of the routes, in the order of the configuration.
+    pub routes: Vec<RouteMetrics>,
     /// The pools, in the order of the configuration.
     pub pools: Vec<PoolPlan>,
     /// Hashes session ids for the log.
@@ -64,8 +68,24 @@ pub struct PersistencePlan {
     pub set_cookie: SetCookie,
     /// Added to answers that set the cookie.
     pub cache_control: Option<HeaderValue>,
+    /// Names new clients by their address; `None` = no hints.
+    pub hint: Option<ClientIpSource>,
     /// The pool's servers in the table, by server index.
     pub places: Vec<Arc<Place>>,
+    /// Where its ended sessions are in the table.
+    pub nowhere: Arc<Place>,
+}
+
+impl PersistencePlan {
+    /// Its clients carry their tokens in a cookie of our own.
+    pub fn gives_cookie(&self) -> bool {
+        self.owns_cookie() && self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
+    }
+
+    /// The cookie that carries the token is our own, and not the application's.
+    pub fn owns_cookie(&self) -> bool {
+        self.policy.cookie.mode == config::CookieMode::Insert
+    }
 }
 
 /// What outlives every version: one for the process.
@@ -74,6 +94,8 @@ pub struct Parts {
     pub current: ArcSwap<Snapshot>,
     /// Sessions that came back.
     pub table: Arc<Table>,
+    /// Where new clients went.
+    pub hints: Hints,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Where requests are written down, if anywhere.

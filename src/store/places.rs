@@ -54,6 +54,11 @@ impl Place {
         &self.server
     }
 
+    /// Whether it is where a pool's ended sessions are: no server has an empty name.
+    pub fn is_nowhere(&self) -> bool {
+        self.server.is_empty()
+    }
+
     /// The server as tokens name it.
     pub const fn id(&self) -> ServerId {
         self.id

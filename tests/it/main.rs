@@ -14,6 +14,14 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod apps_links;
+mod apps_links_rewritten;
+mod apps_mcp;
+mod apps_mcp_learned;
+mod apps_socketio;
+mod apps_socketio_learned;
+mod apps_wsgi;
+mod apps_wsgi_learned;
 mod balancing;
 mod cli;
 mod conf_files;
@@ -26,10 +34,15 @@ mod hostile;
 mod limits;
 mod operations;
 mod outage;
+mod refusals;
 mod reload;
 mod retries;
+mod routes_match;
+mod routes_redirect;
+mod routes_split;
 mod routing;
 mod serving;
 mod stickiness;
+mod versions;
 mod world;
 mod world_itself;

@@ -28,6 +28,7 @@ pub struct Version {
     pub limits: Limits,
     pub codec: PoolCodec,
     places: Vec<Arc<Place>>,
+    nowhere: Arc<Place>,
     /// What checks said, kept beside the pool, to judge it by.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
 }
@@ -46,6 +47,7 @@ impl Version {
             (server.name.clone(), known.map_or_else(|| Rc::new(Cell::new(Health::Unknown)), Rc::clone))
         };
         Self {
+            nowhere: table.place(POOL, ""),
             places: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),
@@ -57,7 +59,7 @@ impl Version {
     }
 
     pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
-        Homes { table, pool: &self.pool, places: &self.places, limits: &self.limits }
+        Homes { table, pool: &self.pool, places: &self.places, nowhere: &self.nowhere, limits: &self.limits }
     }
 
     pub fn name(&self, server: ServerIndex) -> &str {

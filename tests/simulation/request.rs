@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use homing::config::OnServerDown;
-use homing::failover::choice::{Choice, Failure, History, choose};
+use homing::failover::choice::{Choice, Failure, History, Spread, choose};
 use homing::failover::returning::{Returning, recognise};
 use homing::failover::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::server::InFlight;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
-use homing::session::token::codec::Opened;
+use homing::session::source::Presented;
 use homing::session::token::{Token, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -127,17 +127,16 @@ impl Request {
     fn arrive(&mut self, around: &mut Around<'_>) {
         self.stage = Stage::Chooses;
         let Some(cookie) = &self.cookie else { return };
-        match self.version.codec.open(cookie.as_bytes()) {
-            Opened::OtherPool => self.lookup = Lookup::Unknown,
-            Opened::Forged(_) => self.lookup = Lookup::Forged,
-            Opened::Valid { token, sealed_by_first, .. } => {
-                let table = &around.proxies[self.proxy].table;
-                let before = table.find(&token.session.into(), self.now);
-                let homes = self.version.homes(table);
-                let (lookup, session) = recognise(&token, sealed_by_first, &homes, self.now);
-                (self.lookup, self.session) = (lookup, session);
-                rules::recognised(self, &token, before, around);
-            }
+        let presented = Presented::first_that_opens([cookie.as_bytes()].into_iter(), &self.version.codec);
+        let table = &around.proxies[self.proxy].table;
+        let before = match &presented {
+            Presented::Token { token, .. } => Some((*token, table.find(&token.session.into(), self.now))),
+            _ => None,
+        };
+        let found = recognise(&presented, &self.version.homes(table), self.now);
+        (self.lookup, self.session) = (found.lookup, found.session);
+        if let Some((token, before)) = before {
+            rules::recognised(self, &token, before, around);
         }
         rules::named(self, around);
     }
@@ -147,7 +146,8 @@ impl Request {
         self.in_flight = None;
         let version = Rc::clone(&self.version);
         let hash_key = self.client.to_le_bytes();
-        let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, &hash_key);
+        let spread = Spread::Balanced(&hash_key);
+        let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
         rules::chosen(self, choice, around);
         match choice {
             Choice::To { server, outcome, reason } => {
@@ -155,8 +155,8 @@ impl Request {
                 self.begin_try(server, around);
             }
             Choice::Hold(home) => self.hold(home, around),
-            Choice::Refuse(reason) => {
-                self.clears_token = reason == Reason::Removed;
+            Choice::Refuse(_) => {
+                self.clears_token = true;
                 self.outcome = Some(Outcome::Refused);
                 self.end(End::Failed("refused"), around);
             }

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use homing::config::{OnServerDown, OnServerDrain, ServerState};
 use homing::failover::choice::{Choice, Failure};
+use homing::failover::returning::{Named, Returning};
 use homing::failover::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::condition::Health;
@@ -284,7 +285,7 @@ pub fn settled(request: &Request, before: &Binding, found: Found, moved: bool, a
         return;
     }
     around.journal.promise("an epoch rises by one with each move", now.0 == before.epoch + 1, || told.clone());
-    if let Some(life) = around.ledger.sessions.get_mut(&session.id.to_bytes()) {
+    if let Some(life) = around.ledger.sessions.get_mut(&of(session).session.to_bytes()) {
         life.bindings.insert(now);
     }
     let left = request.version.written_by_id(before.server).map(|server| server.name.clone());
@@ -304,8 +305,8 @@ pub fn given(request: &Request, token: &Token, around: &mut Around<'_>) {
     let made = life.bindings.contains(&(token.epoch, token.server)) && life.created.0 / 1000 == token.created.0 / 1000;
     around.journal.promise("a token given says what is true", made, told);
     if let Some(session) = &request.session {
-        let rises = token.epoch > session.token.epoch
-            || (token.epoch == session.token.epoch && token.issued >= session.token.issued);
+        let rises =
+            token.epoch > of(session).epoch || (token.epoch == of(session).epoch && token.issued >= of(session).issued);
         around.journal.promise("an epoch never falls in the client's hand", rises, told);
     }
 }
@@ -327,4 +328,12 @@ pub fn ended(request: &Request, around: &mut Around<'_>) {
     let exhausted = *why != "attempts exhausted" || request.history.failed.len() == attempts + 1;
     around.journal.promise("a request fails for its attempts only when they are used up", exhausted, told);
     around.journal.promise("no request is sent more often than allowed", tries <= attempts + 1, told);
+}
+
+/// The token that named a session: every client here has one.
+fn of(session: &Returning) -> &Token {
+    match &session.named {
+        Named::Token { token, .. } => token,
+        other => panic!("named by {other:?}"),
+    }
 }

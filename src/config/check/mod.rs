@@ -15,6 +15,7 @@ mod doors;
 mod persistence;
 mod pools;
 mod routes;
+mod sources;
 
 /// Shortest secret of a key, in characters.
 const MIN_SECRET: usize = 16;
@@ -114,6 +115,7 @@ pub(crate) fn check(
         hash: String::new(),
     };
     routes::unused_pools(&config, at.key("pools"), findings);
+    routes::redirects_without_end(&config, at.key("routes"), findings);
     persistence::shared_cookies(&config, at.key("pools"), findings);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), findings);
     pools::circles(&config, at.key("pools"), findings);

@@ -5,10 +5,12 @@ use std::time::Duration;
 use super::At;
 use crate::config::Config;
 use crate::config::address;
-use crate::config::pools::{
-    Cookie, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool, SameSite, Secure, Source,
+use crate::config::persistence::{
+    Cookie, CookieMode, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure,
 };
+use crate::config::pools::Pool;
 use crate::config::problem::Findings;
+use crate::config::routes::Route;
 use crate::config::shape;
 use crate::config::suggest;
 
@@ -16,14 +18,13 @@ use crate::config::suggest;
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
 pub(super) fn persistence(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) -> Persistence {
-    let sources = sources(&one.sources, at.key("sources"), findings);
+    let sources = super::sources::sources(one, at.key("sources"), findings);
+    let issue = super::sources::issue(one, &sources, at, findings);
     times(one, at, findings);
+    mode(one, issue, at, findings);
     Persistence {
         sources,
-        issue: match one.issue {
-            shape::Issue::Cookie => Issue::Cookie,
-            shape::Issue::None => Issue::None,
-        },
+        issue,
         idle_timeout: one.idle_timeout.0,
         absolute_timeout: one.absolute_timeout.0,
         on_server_down: match one.on_server_down {
@@ -41,22 +42,29 @@ pub(super) fn persistence(one: &shape::Persistence, at: At<'_>, findings: &mut F
             shape::OnForged::Ignore => OnForged::Ignore,
             shape::OnForged::Refuse => OnForged::Refuse,
         },
+        new_session_hint: match one.new_session_hint {
+            shape::NewSessionHint::None => NewSessionHint::None,
+            shape::NewSessionHint::ClientIp => NewSessionHint::ClientIp,
+        },
         cookie: cookie(&one.cookie, at.key("cookie"), findings),
     }
 }
 
-fn sources(sources: &[shape::Source], at: At<'_>, findings: &mut Findings) -> Vec<Source> {
-    let mut checked = Vec::new();
-    for (index, source) in sources.iter().enumerate() {
-        if source.cookie.is_none() {
-            findings.problem(at.item(index).place, "this source names nothing", "write \"- cookie: {}\"");
-        } else if checked.contains(&Source::Cookie) {
-            findings.problem(at.item(index).place, "source cookie is listed twice", "remove one of them");
-        } else {
-            checked.push(Source::Cookie);
-        }
+/// In the modes prefix and rewrite the token travels in a cookie that the application sets, or not at all.
+fn mode(one: &shape::Persistence, issue: Issue, at: At<'_>, findings: &mut Findings) {
+    let word = match one.cookie.mode {
+        shape::CookieMode::Insert => return,
+        shape::CookieMode::Prefix => "prefix",
+        shape::CookieMode::Rewrite => "rewrite",
+    };
+    let place = at.key("cookie").key("mode").place;
+    if issue != Issue::Cookie {
+        let message = format!("cookie.mode: {word} means nothing where no cookie is given");
+        findings.problem(place, message, "write issue: cookie and the source cookie, or remove the mode");
+    } else if !at.key("cookie").key("name").is_written() {
+        let message = format!("cookie.mode: {word} needs the name of the application's cookie");
+        findings.problem(place, message, "write cookie.name, like JSESSIONID");
     }
-    checked
 }
 
 fn times(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) {
@@ -85,6 +93,11 @@ fn cookie(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> Cookie
     let forced = secure_rules(cookie, at, findings);
     Cookie {
         name: cookie.name.clone(),
+        mode: match cookie.mode {
+            shape::CookieMode::Insert => CookieMode::Insert,
+            shape::CookieMode::Prefix => CookieMode::Prefix,
+            shape::CookieMode::Rewrite => CookieMode::Rewrite,
+        },
         path: cookie.path.clone(),
         domain: cookie.domain.as_ref().map(|domain| domain.trim_start_matches('.').to_lowercase()),
         secure: match cookie.secure {
@@ -194,15 +207,24 @@ fn suggest_name(pool: &Pool) -> &str {
 
 fn same_cookie(one: &Pool, other: &Pool) -> bool {
     let (Some(one), Some(other)) = (&one.persistence, &other.persistence) else { return false };
+    if one.issue != Issue::Cookie || other.issue != Issue::Cookie {
+        return false;
+    }
     let key = |cookie: &Cookie| (cookie.name.clone(), cookie.path.clone(), cookie.domain.clone());
     key(&one.cookie) == key(&other.cookie)
 }
 
+/// A client may come to both. Not counted: shares of one split, which are versions of one application, of which a
+/// session has one.
 fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let routes = |pool: &Pool| config.routes.iter().filter(|route| route.pool == pool.name).collect::<Vec<_>>();
-    routes(one).iter().any(|one| {
-        routes(other).iter().any(|other| {
-            one.hosts.iter().any(|host| other.hosts.contains(host)) || one.hosts.is_empty() && other.hosts.is_empty()
+    let leads_to = |route: &Route, pool: &Pool| route.pools().any(|name| name == pool.name);
+    if config.routes.iter().any(|route| leads_to(route, one) && leads_to(route, other)) {
+        return false;
+    }
+    config.routes.iter().filter(|route| leads_to(route, one)).any(|one| {
+        config.routes.iter().filter(|route| leads_to(route, other)).any(|other| {
+            one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
+                || one.hosts.is_empty() && other.hosts.is_empty()
         })
     })
 }

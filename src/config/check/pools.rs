@@ -26,6 +26,16 @@ pub(super) fn pools(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> 
 }
 
 fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> Pool {
+    let persistence = pool.persistence.as_ref();
+    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| source.route.is_some()));
+    if marked {
+        super::sources::marks(&pool.servers, at.key("servers"), findings);
+    } else {
+        for (index, _) in pool.servers.iter().enumerate().filter(|(_, server)| server.route.is_some()) {
+            let place = at.key("servers").item(index).name_of("route");
+            findings.warn(place, "\"route\" means nothing without the source route", "add the source, or remove it");
+        }
+    }
     Pool {
         name: name.to_owned(),
         balance: match pool.balance {
@@ -53,10 +63,7 @@ fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> 
             on_reset_before_response: pool.retries.retry_on.contains(&shape::RetryOn::ResetBeforeResponse),
             budget_percent: pool.retries.budget_percent,
         },
-        persistence: pool
-            .persistence
-            .as_ref()
-            .map(|one| super::persistence::persistence(one, at.key("persistence"), findings)),
+        persistence: persistence.map(|one| super::persistence::persistence(one, at.key("persistence"), findings)),
     }
 }
 
@@ -104,6 +111,7 @@ fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Ve
                 shape::ServerState::Drain => ServerState::Drain,
                 shape::ServerState::Maint => ServerState::Maint,
             },
+            route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
         });
     }

@@ -16,16 +16,20 @@ mod doors;
 mod later;
 mod persistence;
 mod pool;
+mod route;
+mod source;
 
 pub(crate) use doors::{Admin, Listener, ListenerProtocol, ListenerTimeouts, Metrics};
 pub(crate) use later::{Later, Limits};
 pub(crate) use persistence::{
-    Cookie, Issue, Lifetime, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure, Source, TokenCookie,
+    Cookie, CookieMode, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite,
+    Secure,
 };
 pub(crate) use pool::{
-    Balance, Connection, HealthCheck, HealthCheckType, Match, Pool, Protocol, Retries, RetryOn, Route, Server,
-    ServerState,
+    Balance, Connection, HealthCheck, HealthCheckType, Pool, Protocol, Retries, RetryOn, Server, ServerState,
 };
+pub(crate) use route::{Match, Redirect, RequestHeaders, Route, Scheme, Share};
+pub(crate) use source::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
 
 use super::units::Span;
 
@@ -45,8 +49,9 @@ pub(crate) struct Root {
     /// Where clients connect. A listener that is added or removed takes effect at a restart.
     #[schemars(length(min = 1))]
     pub(crate) listeners: Vec<Listener>,
-    /// Which pool serves which request. Of several routes that match, an exact host goes before any host, then the
-    /// longest path prefix decides. A single pool needs no routes: it takes every request.
+    /// Which pool serves which request. Of several routes that match, an exact host goes before a wildcard, a longer
+    /// wildcard before a shorter, and that before any host; then the longest path prefix decides, then the most headers.
+    /// The order in the file means nothing. A single pool needs no routes: it takes every request.
     #[serde(default)]
     pub(crate) routes: Vec<Route>,
     /// Groups of servers that run the same application, by name.

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use super::super::units::Span;
-use super::Later;
-use super::later::Handoff;
+use super::later::{Handoff, Later};
+use super::source::{Source, TokenCookie};
 
 /// How the sessions of a pool stay on their servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,8 +16,8 @@ pub(crate) struct Persistence {
     /// Where sessions are named, tried in this order: the first that names a live session decides.
     #[schemars(length(min = 1))]
     pub(crate) sources: Vec<Source>,
-    /// What a client with no session is given.
-    #[schemars(extend("x-later" = ["query", "header"]))]
+    /// What a client with no session is given, by the source of the same name. Absent and without the source `cookie`:
+    /// nothing. A client that is known by its address only is given it too.
     pub(crate) issue: Issue,
     /// A session ends when its client stays away this long. At most `absolute_timeout`.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
@@ -38,10 +38,8 @@ pub(crate) struct Persistence {
     pub(crate) on_server_drain: OnServerDrain,
     /// What to do with a token that does not open.
     pub(crate) on_forged: OnForged,
-    /// How parallel first requests of one client land on one server.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = "none", "x-not-in-this-version" = "remove it, or write none"))]
-    pub(crate) new_session_hint: Later,
+    /// How parallel first requests of one client, which carry nothing yet, land on one server.
+    pub(crate) new_session_hint: NewSessionHint,
     /// The cookie that carries the token.
     pub(crate) cookie: Cookie,
     /// Session data that follows a session to its next server.
@@ -61,51 +59,12 @@ impl Default for Persistence {
             refuse_status: 503,
             on_server_drain: OnServerDrain::Keep,
             on_forged: OnForged::Ignore,
-            new_session_hint: Later,
+            new_session_hint: NewSessionHint::None,
             cookie: Cookie::default(),
             handoff: Handoff::default(),
         }
     }
 }
-
-/// Where a session is named: exactly one key.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub(crate) struct Source {
-    /// The sealed token in the pool's cookie.
-    #[schemars(with = "TokenCookie", extend("examples" = [{}]))]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) cookie: Option<TokenCookie>,
-    /// The sealed token in the URL.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
-    pub(crate) query: Later,
-    /// The sealed token in a header.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
-    pub(crate) header: Later,
-    /// The application's own session id.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
-    pub(crate) learn: Later,
-    /// The server's route in the application's own session id.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
-    pub(crate) route: Later,
-    /// The client's address.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = ONLY_COOKIE))]
-    pub(crate) client_ip: Later,
-}
-
-const ONLY_COOKIE: &str = "write \"cookie: {}\"; for affinity without a session, balance: hash with hash_on";
-
-/// The sealed token in the pool's cookie: nothing to set here, see `cookie` below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(inline)]
-pub(crate) struct TokenCookie {}
 
 /// What a client with no session is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -114,6 +73,10 @@ pub(crate) struct TokenCookie {}
 pub(crate) enum Issue {
     /// A sealed token in a cookie.
     Cookie,
+    /// A sealed token in redirects and links, by the source `query` with `rewrite_links: true`.
+    Query,
+    /// A sealed token in a response header, named by the source `header`.
+    Header,
     /// Nothing.
     None,
 }
@@ -153,6 +116,17 @@ pub(crate) enum OnForged {
     Refuse,
 }
 
+/// How parallel first requests of one client land on one server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum NewSessionHint {
+    /// They do not: each is a new client.
+    None,
+    /// New clients of one address go to one server for ten seconds.
+    ClientIp,
+}
+
 /// The cookie that carries the token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -161,6 +135,8 @@ pub(crate) struct Cookie {
     /// `__Secure-` needs not `secure: false`.
     #[schemars(extend("examples" = ["__Host-session"]))]
     pub(crate) name: String,
+    /// Whose cookie it is. In the modes prefix and rewrite, `path` and the like must be those that the application sets.
+    pub(crate) mode: CookieMode,
     /// `Path`, beginning with `/`.
     pub(crate) path: String,
     /// `Domain`. null = the host of the request only.
@@ -187,6 +163,7 @@ impl Default for Cookie {
     fn default() -> Self {
         Self {
             name: "SESSIONID".to_owned(),
+            mode: CookieMode::Insert,
             path: "/".to_owned(),
             domain: None,
             secure: Secure::Auto,
@@ -198,6 +175,19 @@ impl Default for Cookie {
             cache_control: Some("private".to_owned()),
         }
     }
+}
+
+/// Whose cookie carries the token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum CookieMode {
+    /// One of its own, beside the application's cookies.
+    Insert,
+    /// The application's own: the token stands before its value, and is taken off before the application sees it.
+    Prefix,
+    /// The application's own: the token stands in place of its value.
+    Rewrite,
 }
 
 /// When the cookie is `Secure`: `true`, `false` or `auto`.

@@ -1,4 +1,4 @@
-//! The shape of routes and pools.
+//! The shape of pools.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -8,48 +8,6 @@ use super::super::units::Span;
 use super::Later;
 use super::Persistence;
 use super::later::Limits;
-
-/// Sends requests to a pool.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Route {
-    /// Its name in logs: letters, digits, `_`, `.`, `-`, at most 64. Unique.
-    #[schemars(extend("examples" = ["shop"]))]
-    pub(crate) name: String,
-    /// Which requests. Absent: all.
-    #[serde(default)]
-    pub(crate) r#match: Match,
-    /// The pool that serves them.
-    #[schemars(extend("examples" = ["shop"]))]
-    pub(crate) pool: String,
-    /// Several pools with weights.
-    #[serde(default, skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "name one pool: pool: NAME"))]
-    pub(crate) split: Later,
-}
-
-/// Which requests a route takes: all conditions hold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Match {
-    /// Host names, without port. Empty: any host. Wildcards are not in this version.
-    #[schemars(extend("uniqueItems" = true, "examples" = [["shop.example.org"]]))]
-    pub(crate) hosts: Vec<String>,
-    /// Path prefix by whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. A slash at the end makes
-    /// no difference.
-    #[schemars(extend("examples" = ["/shop"]))]
-    pub(crate) path_prefix: String,
-    /// Request headers.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = {}, "x-not-in-this-version" = "remove it; hosts and path_prefix are understood"))]
-    pub(crate) headers: Later,
-}
-
-impl Default for Match {
-    fn default() -> Self {
-        Self { hosts: Vec::new(), path_prefix: "/".to_owned(), headers: Later }
-    }
-}
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -143,10 +101,11 @@ pub(crate) struct Server {
     /// What the operator wants of it.
     #[serde(default = "Server::state")]
     pub(crate) state: ServerState,
-    /// The mark that the server's application puts into its own session ids.
-    #[serde(default, skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; sessions are named by the sealed cookie"))]
-    pub(crate) route: Later,
+    /// The mark that the server's application puts into its own session ids, for the source `route` (Tomcat's
+    /// `jvmRoute`). null = the server's name.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["app1"]))]
+    pub(crate) route: Option<String>,
     /// Takes new sessions only while no other server can.
     #[serde(default)]
     pub(crate) backup: bool,

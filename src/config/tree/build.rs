@@ -169,7 +169,7 @@ impl Builder<'_> {
         if span.end.line() == place.line && span.end.col() >= place.column {
             place.length = span.end.col() + 1 - place.column;
         }
-        place.end_line = span.end.line().max(place.line);
+        (place.end_line, place.end_column) = (span.end.line().max(place.line), span.end.col() + 1);
         let content = match frame.inside {
             Inside::List(items) => Content::List(items),
             Inside::Map { entries, .. } => {

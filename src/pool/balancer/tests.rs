@@ -19,6 +19,7 @@ fn server(text: &str, port: u16) -> config::Server {
         address: config::ServerAddress::Ip(([127, 0, 0, 1], port).into()),
         weight: weight.parse().unwrap(),
         state: ServerState::Ready,
+        route: name.to_owned(),
         backup,
     }
 }

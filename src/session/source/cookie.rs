@@ -1,34 +1,46 @@
-//! The sealed token in the pool's cookie.
+//! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
 
-use http::{HeaderMap, HeaderValue, header};
-
-use super::Presented;
-use crate::session::cookie::read;
+use super::{Asked, Presented};
+use crate::config::CookieMode;
+use crate::session::cookie::prefix;
 use crate::session::token::codec::PoolCodec;
+use crate::session::token::looks_like_one;
 
 /// Reads tokens from the cookie of one name.
 #[derive(Debug, Clone)]
 pub struct CookieSource {
     name: Box<str>,
+    mode: CookieMode,
 }
 
 impl CookieSource {
     /// From the cookie of this name.
     #[must_use]
-    pub fn new(name: &str) -> Self {
-        Self { name: name.into() }
+    pub fn new(name: &str, mode: CookieMode) -> Self {
+        Self { name: name.into(), mode }
     }
 
     /// Whom the request's cookies name. Allocates nothing.
+    ///
+    /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
+    /// has forged anything.
     #[must_use]
-    pub fn presented(&self, headers: &HeaderMap, codec: &PoolCodec) -> Presented {
-        let fields = headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-        Presented::first_that_opens(read::values(fields, self.name.as_bytes()), codec)
+    pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {
+        let values = asked.cookies(&self.name);
+        match self.mode {
+            CookieMode::Insert => Presented::first_that_opens(values, codec),
+            CookieMode::Prefix => {
+                Presented::first_that_opens(values.filter_map(|value| Some(prefix::split(value)?.0)), codec)
+            }
+            CookieMode::Rewrite => Presented::first_that_opens(values.filter(|value| looks_like_one(value)), codec),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue, header};
+
     use super::*;
     use crate::session::key::{ServerId, SessionId};
     use crate::session::token::keyring::Keyring;
@@ -53,11 +65,16 @@ mod tests {
     }
 
     fn presented(fields: &[String]) -> Presented {
+        presented_in(CookieMode::Insert, fields)
+    }
+
+    fn presented_in(mode: CookieMode, fields: &[String]) -> Presented {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
         }
-        CookieSource::new("SESSIONID").presented(&headers, &codec("shop"))
+        let asked = Asked { headers: &headers, path: "/", query: None, client: None };
+        CookieSource::new("SESSIONID", mode).presented(&asked, &codec("shop"))
     }
 
     fn named(session: u8) -> Presented {
@@ -92,5 +109,25 @@ mod tests {
         assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
         assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID=x")]), Presented::Forged(Flaw::Length));
         assert_eq!(presented(&[format!("SESSIONID=x; SESSIONID={other}")]), Presented::Forged(Flaw::Length));
+    }
+
+    #[test]
+    fn an_applications_cookie_carries_the_token_before_or_in_place_of_its_value() {
+        let token = sealed("shop", 1);
+        let in_mode = |mode, value: &str| presented_in(mode, &[format!("SESSIONID={value}")]);
+        assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~abc")), named(1));
+        assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~")), named(1));
+        assert_eq!(in_mode(CookieMode::Rewrite, &token), named(1));
+        for own in ["abc", "", "abc~def", token.as_str()] {
+            assert_eq!(in_mode(CookieMode::Prefix, own), Presented::Nobody, "{own}");
+        }
+        for own in ["abc", "", &format!("{token}~abc")] {
+            assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nobody, "{own}");
+        }
+        let broken = format!("{}A", &token[..token.len() - 1]);
+        if broken != token {
+            assert!(matches!(in_mode(CookieMode::Rewrite, &broken), Presented::Forged(_)));
+            assert!(matches!(in_mode(CookieMode::Prefix, &format!("{broken}~abc")), Presented::Forged(_)));
+        }
     }
 }

@@ -1,32 +1,88 @@
-//! Where a request may name its session: one file per source.
+//! Where a request may name its session: one file for each kind of source.
 //!
-//! A source is one file and one variant of [`Source`]. Those that carry a sealed token find its candidates and leave
-//! the rest to [`Presented::first_that_opens`].
+//! A source is asked what a request presents, and answers with a [`Presented`]: a sealed token, a name that others gave,
+//! or nobody. Whether that names a session that lives is for the store and [`binding`](super::binding) to say.
 
-use http::HeaderMap;
+use std::net::IpAddr;
 
+use http::{HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+use super::key::{ServerId, SessionKey};
 use super::token::codec::{Opened, PoolCodec};
+use super::token::keyring::Keyring;
 use super::token::{Flaw, Token};
 use crate::config;
 
+pub mod client_ip;
 pub mod cookie;
+pub mod crowd;
+pub mod header;
+pub mod learn;
+pub mod query;
+pub mod route;
 
-/// At most this many tokens of one request are tried: each costs a decryption, and a client may send hundreds.
+/// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
+/// hundreds.
 pub const MAX_TRIED: usize = 4;
 
+/// What of a request may name its session.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its path, as it came.
+    pub path: &'a str,
+    /// Its query, as it came.
+    pub query: Option<&'a str>,
+    /// Its client, behind trusted proxies.
+    pub client: Option<IpAddr>,
+}
+
+impl<'a> Asked<'a> {
+    /// The values of the cookies of this name.
+    fn cookies(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let fields = self.headers.get_all(http::header::COOKIE).into_iter().map(HeaderValue::as_bytes);
+        super::cookie::read::values(fields, name.as_bytes())
+    }
+
+    /// The values of the query and path parameters of this name.
+    fn parameters(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        super::target::values(self.path, self.query, name).map(str::as_bytes)
+    }
+}
+
 /// A place where a request may name its session.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum Source {
     /// The sealed token in the pool's cookie.
     Cookie(cookie::CookieSource),
+    /// The sealed token in the URL.
+    Query(query::QuerySource),
+    /// The sealed token in a header.
+    Header(header::HeaderSource),
+    /// The application's own id.
+    Learn(learn::LearnSource),
+    /// The server's mark in the application's own id.
+    Route(route::RouteSource),
+    /// The client's address.
+    ClientIp(client_ip::ClientIpSource),
 }
 
 impl Source {
-    /// As configured.
+    /// As a pool has it.
     #[must_use]
-    pub fn new(source: config::Source, persistence: &config::Persistence) -> Self {
+    pub fn new(source: &config::Source, pool: &config::Pool, cookie: &config::Cookie, keys: &Keyring) -> Self {
         match source {
-            config::Source::Cookie => Self::Cookie(cookie::CookieSource::new(&persistence.cookie.name)),
+            config::Source::Cookie => Self::Cookie(cookie::CookieSource::new(&cookie.name, cookie.mode)),
+            config::Source::Query { name, rewrite_links } => Self::Query(query::QuerySource::new(name, *rewrite_links)),
+            config::Source::Header { name } => Self::Header(header::HeaderSource::new(name)),
+            config::Source::Learn(learn) => Self::Learn(learn::LearnSource::new(learn, &pool.name, keys)),
+            config::Source::Route(mark) => Self::Route(route::RouteSource::new(mark, pool, keys)),
+            config::Source::ClientIp { ipv4_prefix, ipv6_prefix } => {
+                let prefixes = (*ipv4_prefix, *ipv6_prefix);
+                Self::ClientIp(client_ip::ClientIpSource::new(prefixes, &pool.name, keys))
+            }
         }
     }
 
@@ -35,20 +91,30 @@ impl Source {
     pub const fn label(&self) -> &'static str {
         match self {
             Self::Cookie(_) => "cookie",
+            Self::Query(_) => "query",
+            Self::Header(_) => "header",
+            Self::Learn(_) => "learn",
+            Self::Route(_) => "route",
+            Self::ClientIp(_) => "client_ip",
         }
     }
 
     /// Whom the request names here.
     #[must_use]
-    pub fn presented(&self, headers: &HeaderMap, codec: &PoolCodec) -> Presented {
+    pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {
         match self {
-            Self::Cookie(source) => source.presented(headers, codec),
+            Self::Cookie(source) => source.presented(asked, codec),
+            Self::Query(source) => source.presented(asked, codec),
+            Self::Header(source) => source.presented(asked, codec),
+            Self::Learn(source) => source.presented(asked),
+            Self::Route(source) => source.presented(asked),
+            Self::ClientIp(source) => source.presented(asked),
         }
     }
 }
 
 /// Whom a request names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presented {
     /// Nobody.
     Nobody,
@@ -63,6 +129,28 @@ pub enum Presented {
     OtherPool,
     /// No token opens, and this is what is wrong with the first that claims to be ours.
     Forged(Flaw),
+    /// The session that one of these ids names, if the store knows one.
+    Ids(SmallVec<[Id; 1]>),
+    /// The session whose id says its server itself.
+    Mark {
+        /// Of the id.
+        key: SessionKey,
+        /// Whose mark it bears.
+        server: ServerId,
+    },
+    /// An id that should bear the mark of a server and bears none.
+    Unmarked(SessionKey),
+    /// Whoever comes from this address.
+    Address(Id),
+}
+
+/// The keys of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Id {
+    /// Its key.
+    pub key: SessionKey,
+    /// The keys that it had before the keyring was rotated.
+    pub former: SmallVec<[SessionKey; 1]>,
 }
 
 impl Presented {

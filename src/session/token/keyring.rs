@@ -10,7 +10,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use ring::hkdf;
+use ring::{hkdf, hmac};
 
 use super::xchacha::XChaCha20Poly1305;
 use crate::session::key::{LogKey, name_digest};
@@ -24,6 +24,7 @@ pub const MIN_SECRET: usize = 16;
 #[derive(Clone)]
 pub struct Keyring {
     keys: Arc<[SealingKey]>,
+    name_keys: Arc<[hmac::Key]>,
     log_key: LogKey,
 }
 
@@ -74,6 +75,7 @@ impl Keyring {
             return Err(KeyringError::TooMany(configured.len()));
         }
         let mut keys: Vec<SealingKey> = Vec::with_capacity(configured.len());
+        let mut name_keys = Vec::with_capacity(configured.len());
         for (id, secret) in configured {
             if keys.iter().any(|key| *key.id == *id) {
                 return Err(KeyringError::RepeatedId(id.to_owned()));
@@ -81,12 +83,13 @@ impl Keyring {
             if secret.len() < MIN_SECRET {
                 return Err(KeyringError::ShortSecret { id: id.to_owned(), bytes: secret.len() });
             }
-            let seal = derived(secret, Purpose::Seal).ok_or_else(|| KeyringError::Derivation(id.to_owned()))?;
-            let cipher = XChaCha20Poly1305::new(seal);
+            let derive = |purpose| derived(secret, purpose).ok_or_else(|| KeyringError::Derivation(id.to_owned()));
+            let cipher = XChaCha20Poly1305::new(derive(Purpose::Seal)?);
             keys.push(SealingKey { id: id.into(), tag: name_digest("key", id), cipher });
+            name_keys.push(hmac::Key::new(hmac::HMAC_SHA256, &derive(Purpose::Name)?));
         }
         let log = derived(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
-        Ok(Self { keys: keys.into(), log_key: LogKey::new(&log) })
+        Ok(Self { keys: keys.into(), name_keys: name_keys.into(), log_key: LogKey::new(&log) })
     }
 
     /// A keyring for this process only, from random bytes: its tokens are worth nothing anywhere else, nor after a
@@ -110,6 +113,11 @@ impl Keyring {
         &self.log_key
     }
 
+    /// What hashes the names that others gave to sessions: the first as of today, the others as of before a rotation.
+    pub(in crate::session) fn name_keys(&self) -> &Arc<[hmac::Key]> {
+        &self.name_keys
+    }
+
     pub(super) fn keys(&self) -> &Arc<[SealingKey]> {
         &self.keys
     }
@@ -125,6 +133,7 @@ impl fmt::Debug for Keyring {
 #[derive(Clone, Copy)]
 enum Purpose {
     Seal,
+    Name,
     Log,
 }
 
@@ -132,6 +141,7 @@ impl Purpose {
     const fn label(self) -> &'static [u8] {
         match self {
             Self::Seal => b"homing token seal XChaCha20-Poly1305 v1",
+            Self::Name => b"homing session name HMAC-SHA256 v1",
             Self::Log => b"homing log digest HMAC-SHA256 v1",
         }
     }

@@ -107,6 +107,15 @@ impl TokenText {
     }
 }
 
+/// Whether a text has the shape of a token, be it one or not.
+#[must_use]
+pub fn looks_like_one(text: &[u8]) -> bool {
+    // The first byte is the version, so the first character is always this.
+    text.len() == TokenText::LEN
+        && text.first() == Some(&b'A')
+        && text.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+}
+
 impl fmt::Debug for TokenText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("TokenText(hidden)")

@@ -183,6 +183,41 @@ impl Table {
         }
     }
 
+    /// The first request of a session whose key its client carries already: binds it to a place, unless another request
+    /// was first; then theirs stands and is returned.
+    pub fn claim(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Option<Known> {
+        let now = self.ticks.at(now);
+        self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |_| ())
+    }
+
+    /// A server says itself that the session is its own: so it is, whatever was known. True when that is news.
+    pub fn assign(&self, key: SessionKey, place: &Place, now: UnixMillis) -> bool {
+        let now = self.ticks.at(now);
+        let mut news = false;
+        let known = self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |record| {
+            news = record.place != place.index();
+            if news {
+                let epoch = record.epoch.saturating_add(1);
+                self.bind_to(record, Binding { place: place.index(), epoch, created: record.created });
+            }
+        });
+        news || known.is_none()
+    }
+
+    /// The session is over, and stays so while tokens of it may still be about: it is bound to `nowhere`, a place that no
+    /// server has. Kept for the idle time from the last request that named it.
+    pub fn bury(&self, key: SessionKey, nowhere: &Place, created: UnixMillis, now: UnixMillis) {
+        let (created, now) = (self.ticks.at(created), self.ticks.at(now));
+        let mut left = None;
+        self.upsert(key, Binding { place: nowhere.index(), epoch: u32::MAX, created }, now, |record| {
+            left = Some(record.place).filter(|place| *place != nowhere.index());
+            self.bind_to(record, Binding { place: nowhere.index(), epoch: u32::MAX, created: record.created });
+        });
+        if let Some(place) = left {
+            self.report(&[(place, EndReason::Ended)]);
+        }
+    }
+
     /// The session is over. Returns what was known of it.
     pub fn end(&self, key: &SessionKey) -> Option<Known> {
         let (_, record) = self.map.remove_if(key, |_, record| {
@@ -191,6 +226,14 @@ impl Table {
         })?;
         self.report(&[(record.place, EndReason::Ended)]);
         Some(self.known(&record))
+    }
+
+    /// The session goes on under another key: this one is not its end.
+    pub fn forget_former(&self, key: &SessionKey) {
+        self.map.remove_if(key, |_, record| {
+            self.forget(record.place);
+            true
+        });
     }
 
     /// How many sessions there are.
@@ -237,7 +280,7 @@ impl Table {
     /// To be called without a lock: what it calls is not ours.
     fn report(&self, departed: &[(PlaceIndex, EndReason)]) {
         for (place, reason) in departed {
-            if let Some(place) = self.places.at(*place) {
+            if let Some(place) = self.places.at(*place).filter(|place| !place.is_nowhere()) {
                 (self.on_end)(place, *reason);
             }
         }

@@ -35,21 +35,29 @@ impl Counters {
     }
 }
 
+/// Answers by status, of one pool or one route. A status is looked up by name when it comes for the first time.
+struct ByCode {
+    counters: IntCounterVec,
+    label: Arc<str>,
+    codes: Box<[OnceLock<IntCounter>]>,
+}
+
 /// Answers of one pool, by status, and how long they took.
 pub struct PoolRequests {
-    requests: IntCounterVec,
-    pool: Arc<str>,
-    codes: Box<[OnceLock<IntCounter>]>,
+    answers: ByCode,
     duration: Histogram,
 }
+
+/// Answers of one route, by status.
+pub struct RouteMetrics(ByCode);
 
 /// The counters of one pool.
 pub struct PoolMetrics {
     pub(super) requests: PoolRequests,
     /// Retries by [`RETRIES`](super::RETRIES).
     pub retries: Counters,
-    /// Lookups by [`LOOKUPS`](super::LOOKUPS), of the source `cookie`.
-    pub lookups: Counters,
+    /// Lookups by [`LOOKUPS`](super::LOOKUPS), for each source in its order.
+    pub lookups: Box<[Counters]>,
     /// Outcomes by [`OUTCOMES`](super::OUTCOMES).
     pub outcomes: Counters,
     /// Moves by [`MOVES`](super::MOVES).
@@ -68,23 +76,41 @@ impl PoolMetrics {
     }
 }
 
+impl ByCode {
+    fn new(counters: &IntCounterVec, label: &str) -> Self {
+        let codes = CODES.map(|_| OnceLock::new()).collect();
+        Self { counters: counters.clone(), label: Arc::from(label), codes }
+    }
+
+    /// Status 0 = the client was gone before an answer.
+    fn inc(&self, code: u16) {
+        let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
+        if let Some(slot) = slot {
+            slot.get_or_init(|| self.counters.with_label_values(&[&*self.label, &code.to_string()])).inc();
+        }
+    }
+}
+
 impl PoolRequests {
     pub(super) fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
-        Self {
-            requests: requests.clone(),
-            pool: Arc::from(pool),
-            codes: CODES.map(|_| OnceLock::new()).collect(),
-            duration: durations.with_label_values(&[pool]),
-        }
+        Self { answers: ByCode::new(requests, pool), duration: durations.with_label_values(&[pool]) }
     }
 
     /// Counts an answer and how long it took; status 0 = the client was gone before one.
     pub fn request(&self, code: u16, took: Duration) {
-        let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
-        if let Some(slot) = slot {
-            slot.get_or_init(|| self.requests.with_label_values(&[&*self.pool, &code.to_string()])).inc();
-        }
+        self.answers.inc(code);
         self.duration.observe(took.as_secs_f64());
+    }
+}
+
+impl RouteMetrics {
+    pub(super) fn new(requests: &IntCounterVec, route: &str) -> Self {
+        Self(ByCode::new(requests, route))
+    }
+
+    /// Counts an answer; status 0 = the client was gone before one.
+    pub fn request(&self, code: u16) {
+        self.0.inc(code);
     }
 }
 

@@ -11,7 +11,7 @@ use prometheus::{
     TextEncoder,
 };
 
-pub use handles::{Counters, PoolMetrics, PoolRequests, ServerMetrics};
+pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
 pub use words::{
     CHECKS, ENDS, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS, TokenReason,
     UPSTREAM_ERRORS, UpstreamError,
@@ -28,6 +28,7 @@ pub struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
     duration: HistogramVec,
+    route_requests: IntCounterVec,
     upstream_errors: IntCounterVec,
     retries: IntCounterVec,
     lookups: IntCounterVec,
@@ -157,6 +158,11 @@ impl Metrics {
             no_pool: PoolRequests::new(&requests, &duration, NO_POOL),
             requests,
             duration,
+            route_requests: make.counters(
+                "homing_route_requests_total",
+                "Answers given, by route and status; requests of no route are not in it.",
+                &["route", "code"],
+            )?,
             upstream_errors: make.counters(
                 "homing_upstream_errors_total",
                 "Requests that failed at a server.",
@@ -240,19 +246,24 @@ impl Metrics {
         })
     }
 
-    /// The handles of a pool; asked twice, the same counters.
-    pub fn pool(&self, pool: &str) -> PoolMetrics {
+    /// The handles of a pool that asks these sources; asked twice, the same counters.
+    pub fn pool(&self, pool: &str, sources: &[&str]) -> PoolMetrics {
         for word in ENDS {
             self.ended.with_label_values(&[pool, word]);
         }
         PoolMetrics {
             requests: PoolRequests::new(&self.requests, &self.duration, pool),
             retries: Counters::new(&self.retries, &[pool], RETRIES),
-            lookups: Counters::new(&self.lookups, &[pool, "cookie"], LOOKUPS),
+            lookups: sources.iter().map(|source| Counters::new(&self.lookups, &[pool, source], LOOKUPS)).collect(),
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
         }
+    }
+
+    /// The handles of a route; asked twice, the same counters.
+    pub fn route(&self, route: &str) -> RouteMetrics {
+        RouteMetrics::new(&self.route_requests, route)
     }
 
     /// The handles of a server; asked twice, the same counters.
@@ -378,7 +389,7 @@ mod tests {
     #[test]
     fn answers_are_counted_by_status() {
         let metrics = Metrics::new().unwrap();
-        let pool = metrics.pool("web");
+        let pool = metrics.pool("web", &[]);
         pool.request(200, Duration::from_millis(3));
         pool.request(200, Duration::from_millis(3));
         pool.request(1000, Duration::ZERO);

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::client::{Response, Wire, request_text};
 use super::net::Address;
@@ -98,6 +99,7 @@ impl Browser {
                 match attribute.split_once('=') {
                     Some((n, path)) if n.eq_ignore_ascii_case("path") => path.clone_into(&mut cookie.path),
                     Some((n, age)) if n.eq_ignore_ascii_case("max-age") => gone = age == "0",
+                    Some((n, _)) if n.eq_ignore_ascii_case("expires") => gone = has_expired(line),
                     _ => {}
                 }
             }
@@ -201,6 +203,13 @@ impl Request<'_> {
         }
         Ok(response)
     }
+}
+
+/// Whether a `Set-Cookie` line takes the cookie away by a date that is past.
+fn has_expired(line: &str) -> bool {
+    let expires = cookie::Cookie::parse(line).ok().and_then(|cookie| cookie.expires_datetime());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs();
+    expires.is_some_and(|at| u64::try_from(at.unix_timestamp()).unwrap_or_default() <= now)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

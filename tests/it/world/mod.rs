@@ -13,6 +13,7 @@
 //! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on `::1`: `{{proxy6}}`.
 
 pub(crate) mod app;
+pub(crate) mod apps;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conf;

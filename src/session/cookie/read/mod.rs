@@ -30,36 +30,71 @@ pub enum Rewritten {
 /// All other bytes stay as they are, spaces and empty pieces between cookies too: some servers let a quoted value
 /// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
 pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
+    edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
+}
+
+/// The request's cookies, in one field as [`without`] makes it, with what `prefix_len` counts taken off the start of
+/// every value of this name.
+pub fn without_prefix<'a>(
+    fields: impl IntoIterator<Item = &'a [u8]>,
+    name: &[u8],
+    prefix_len: impl Fn(&[u8]) -> usize,
+) -> Rewritten {
+    edited(fields, |piece| {
+        let Some(value) = value_of(piece, name) else { return Edit::Keep };
+        match prefix_len(value) {
+            0 => Edit::Keep,
+            len => Edit::Cut { start: value_start(piece), len },
+        }
+    })
+}
+
+/// What becomes of a piece.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edit {
+    Keep,
+    Drop,
+    /// Some bytes are taken out.
+    Cut {
+        start: usize,
+        len: usize,
+    },
+}
+
+fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten {
     let mut fields = fields.into_iter();
     let Some(first) = fields.next() else {
         return Rewritten::Unchanged;
     };
     let second = fields.next();
-    if second.is_none() && !pieces(first).any(|piece| value_of(piece, name).is_some()) {
+    if second.is_none() && pieces(first).all(|piece| edit(piece) == Edit::Keep) {
         return Rewritten::Unchanged;
     }
     let mut joined = Vec::with_capacity(first.len() + second.map_or(0, |second| second.len() + 2));
     for field in std::iter::once(first).chain(second).chain(fields) {
-        join_without(&mut joined, field, name);
+        join_edited(&mut joined, field, &edit);
     }
     if joined.is_empty() { Rewritten::Removed } else { Rewritten::Replaced(joined) }
 }
 
-/// Appends the other cookies of one field, if there are any.
-fn join_without(joined: &mut Vec<u8>, field: &[u8], name: &[u8]) {
+/// Appends what is left of one field, if there is anything.
+fn join_edited(joined: &mut Vec<u8>, field: &[u8], edit: impl Fn(&[u8]) -> Edit) {
     let before = joined.len();
     let mut cookies = false;
     let mut begun = false;
-    for piece in pieces(field).filter(|piece| value_of(piece, name).is_none()) {
+    for (piece, edit) in pieces(field).map(|piece| (piece, edit(piece))).filter(|(_, edit)| *edit != Edit::Drop) {
+        let leading = if begun { 0 } else { piece.len() - piece.trim_start_blanks().len() };
         if begun {
             joined.push(b';');
-            joined.extend_from_slice(piece);
-        } else {
-            if before > 0 {
-                joined.extend_from_slice(b"; ");
-            }
-            joined.extend_from_slice(piece.trim_start_blanks());
+        } else if before > 0 {
+            joined.extend_from_slice(b"; ");
         }
+        let (kept, rest) = match edit {
+            Edit::Cut { start, len } => (leading..start, start + len..piece.len()),
+            _ => (leading..piece.len(), piece.len()..piece.len()),
+        };
+        joined.extend_from_slice(piece.get(kept).unwrap_or_default());
+        joined.extend_from_slice(piece.get(rest).unwrap_or_default());
         begun = true;
         cookies |= !piece.trim_start_blanks().is_empty();
     }
@@ -108,6 +143,14 @@ fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
         [b'"', unquoted @ .., b'"'] => Some(unquoted),
         _ => Some(value),
     }
+}
+
+/// Where the value of a cookie begins in its piece, behind blanks and a quote.
+fn value_start(piece: &[u8]) -> usize {
+    let equals = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
+    let behind = piece.iter().skip(equals + 1).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let start = equals + 1 + behind;
+    if piece.get(start) == Some(&b'"') { start + 1 } else { start }
 }
 
 /// Blanks are the "optional white space" of RFC 9110: spaces and tabs.

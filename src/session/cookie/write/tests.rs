@@ -15,6 +15,7 @@ const NOW: UnixMillis = UnixMillis(1_790_000_000_999);
 fn defaults() -> Cookie {
     Cookie {
         name: "SESSIONID".into(),
+        mode: crate::config::CookieMode::Insert,
         path: "/".into(),
         domain: None,
         secure: Secure::Auto,

@@ -30,7 +30,7 @@ pub(crate) const ODD_SET_COOKIES: [&str; 7] = [
 ];
 
 /// The request being answered.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     head: &'a Head,
     target: &'a str,
     body_length: u64,
@@ -39,7 +39,7 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn parameter(&self, name: &str) -> Option<&str> {
+    pub(super) fn parameter(&self, name: &str) -> Option<&str> {
         query(self.target, name)
     }
 
@@ -117,6 +117,7 @@ impl Shared {
                 plain(reader, 200, "text/plain", &self.name, &["Connection: close"])?;
                 Ok(Next::Close)
             }
+            _ if path == "/desk" || path.starts_with("/desk/") => self.desk(reader, asked, path),
             _ => self.echo(reader, asked),
         }
     }
@@ -253,7 +254,7 @@ fn raw(reader: &mut Reader, bytes: &[u8], next: Next) -> io::Result<Next> {
     Ok(next)
 }
 
-fn plain(reader: &mut Reader, status: u16, kind: &str, body: &str, lines: &[&str]) -> io::Result<Next> {
+pub(super) fn plain(reader: &mut Reader, status: u16, kind: &str, body: &str, lines: &[&str]) -> io::Result<Next> {
     let mut answer = format!("HTTP/1.1 {status} Status\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n", body.len());
     for line in lines {
         let _ = write!(answer, "{line}\r\n");

@@ -2,6 +2,7 @@
 //! asked, in the words that came over the wire, and can be killed, frozen, made unreachable and started again.
 
 pub(crate) mod answers;
+pub(crate) mod desks;
 mod websocket;
 
 use std::collections::HashMap;

@@ -5,14 +5,14 @@ use std::fmt::Write;
 use serde_yaml::Value;
 
 use super::Config;
-use super::pools::{
-    Balance, Cookie, HealthCheck, Issue, OnForged, OnServerDown, OnServerDrain, Persistence, Pool, Probe, Route,
-    SameSite, Secure, Server, ServerState, UpstreamProtocol,
-};
+use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, UpstreamProtocol};
 use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
+use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
 use super::units::Size;
 use super::units::Span;
+
+mod persistence;
 
 /// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
 /// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, never as itself.
@@ -132,11 +132,48 @@ fn listener(one: &Listener) -> shape::Listener {
 }
 
 fn route(one: &Route) -> shape::Route {
-    shape::Route {
+    let mut route = shape::Route {
         name: one.name.clone(),
-        r#match: shape::Match { hosts: one.hosts.clone(), path_prefix: one.path_prefix.clone(), headers: shape::Later },
-        pool: one.pool.clone(),
-        split: shape::Later,
+        r#match: shape::Match {
+            hosts: one.hosts.iter().map(ToString::to_string).collect(),
+            path_prefix: one.path_prefix.clone(),
+            headers: headers(&one.headers),
+        },
+        pool: None,
+        split: None,
+        redirect: None,
+        request_headers: shape::RequestHeaders {
+            set: headers(&one.request_headers.set),
+            remove: one.request_headers.remove.iter().map(ToString::to_string).collect(),
+        },
+    };
+    match &one.target {
+        RouteTarget::Pool(pool) => route.pool = Some(pool.clone()),
+        RouteTarget::Split(shares) => {
+            let share = |one: &super::Share| shape::Share { pool: one.pool.clone(), weight: one.weight };
+            route.split = Some(shares.iter().map(share).collect());
+        }
+        RouteTarget::Redirect(to) => route.redirect = Some(redirect(to)),
+    }
+    route
+}
+
+/// What the check let through is text.
+fn headers(fields: &[(http::HeaderName, http::HeaderValue)]) -> std::collections::BTreeMap<String, String> {
+    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_owned();
+    fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+}
+
+fn redirect(one: &Redirect) -> shape::Redirect {
+    shape::Redirect {
+        scheme: one.scheme.map(|scheme| match scheme {
+            Scheme::Http => shape::Scheme::Http,
+            Scheme::Https => shape::Scheme::Https,
+        }),
+        host: one.host.clone(),
+        port: one.port,
+        path: one.path.clone(),
+        status: one.status,
     }
 }
 
@@ -176,7 +213,7 @@ fn pool(one: &Pool) -> shape::Pool {
         slow_start: shape::Later,
         drain_deadline: shape::Later,
         rebalance: shape::Later,
-        persistence: one.persistence.as_ref().map(persistence),
+        persistence: one.persistence.as_ref().map(persistence::persistence),
     }
 }
 
@@ -190,7 +227,7 @@ fn server(one: &Server) -> shape::Server {
             ServerState::Drain => shape::ServerState::Drain,
             ServerState::Maint => shape::ServerState::Maint,
         },
-        route: shape::Later,
+        route: Some(one.route.clone()).filter(|route| *route != one.name),
         backup: one.backup,
     }
 }
@@ -211,59 +248,6 @@ fn health_check(one: &HealthCheck) -> shape::HealthCheck {
             ..times
         },
         Probe::Tcp => shape::HealthCheck { r#type: shape::HealthCheckType::Tcp, ..times },
-    }
-}
-
-fn persistence(one: &Persistence) -> shape::Persistence {
-    let source = shape::Source { cookie: Some(shape::TokenCookie {}), ..shape::Source::default() };
-    shape::Persistence {
-        sources: one.sources.iter().map(|_| source.clone()).collect(),
-        issue: match one.issue {
-            Issue::Cookie => shape::Issue::Cookie,
-            Issue::None => shape::Issue::None,
-        },
-        idle_timeout: Span(one.idle_timeout),
-        absolute_timeout: Span(one.absolute_timeout),
-        on_server_down: match one.on_server_down {
-            OnServerDown::Reassign => shape::OnServerDown::Reassign,
-            OnServerDown::Borrow => shape::OnServerDown::Borrow,
-            OnServerDown::Refuse => shape::OnServerDown::Refuse,
-        },
-        hold: Span(one.hold),
-        refuse_status: one.refuse_status,
-        on_server_drain: match one.on_server_drain {
-            OnServerDrain::Keep => shape::OnServerDrain::Keep,
-            OnServerDrain::Reassign => shape::OnServerDrain::Reassign,
-        },
-        on_forged: match one.on_forged {
-            OnForged::Ignore => shape::OnForged::Ignore,
-            OnForged::Refuse => shape::OnForged::Refuse,
-        },
-        cookie: cookie(&one.cookie),
-        ..shape::Persistence::default()
-    }
-}
-
-fn cookie(one: &Cookie) -> shape::Cookie {
-    shape::Cookie {
-        name: one.name.clone(),
-        path: one.path.clone(),
-        domain: one.domain.clone(),
-        secure: match one.secure {
-            Secure::Always => shape::Secure::Fixed(true),
-            Secure::Never => shape::Secure::Fixed(false),
-            Secure::Auto => shape::Secure::Auto,
-        },
-        http_only: one.http_only,
-        same_site: match one.same_site {
-            SameSite::Strict => shape::SameSite::Strict,
-            SameSite::Lax => shape::SameSite::Lax,
-            SameSite::None => shape::SameSite::None,
-        },
-        partitioned: one.partitioned,
-        lifetime: if one.permanent { shape::Lifetime::Permanent } else { shape::Lifetime::Session },
-        hide_from_server: one.hide_from_server,
-        cache_control: one.cache_control.clone(),
     }
 }
 

@@ -1,0 +1,139 @@
+//! Routes: which requests, and what happens to them.
+
+use super::At;
+use super::Unique;
+use crate::config::Config;
+use crate::config::address;
+use crate::config::problem::Findings;
+use crate::config::routes::{HostPattern, Route, RouteTarget, Scheme};
+use crate::config::shape;
+use crate::config::suggest;
+
+mod conflicts;
+mod headers;
+mod target;
+
+pub(super) fn routes(root: &shape::Root, at: At<'_>, pools: &[&str], findings: &mut Findings) -> Vec<Route> {
+    if root.routes.is_empty() && pools.len() > 1 && at.key("routes").node.is_none_or(|routes| routes.items().is_empty())
+    {
+        let message = "several pools need routes that say which requests go where";
+        let help =
+            format!("add routes: [{{ name: …, match: {{ path_prefix: / }}, pool: … }}]; pools: {}", pools.join(", "));
+        findings.problem(at.name_of("pools"), message, help);
+    }
+    let mut names = Unique::default();
+    let mut taken = conflicts::Taken::default();
+    let mut routes = Vec::new();
+    for (index, one) in root.routes.iter().enumerate() {
+        let at = at.key("routes").item(index);
+        super::name(&one.name, "route", at.key("name").place, findings);
+        names.see(&one.name, "route", at.key("name").place, findings);
+        let Some(route) = route(one, at, pools, findings) else { continue };
+        taken.take(&route, at.key("name").place, findings);
+        routes.push(route);
+    }
+    routes
+}
+
+/// `None` when it leads nowhere.
+fn route(route: &shape::Route, at: At<'_>, pools: &[&str], findings: &mut Findings) -> Option<Route> {
+    let (hosts, path_prefix) = (hosts(route, at, findings), path_prefix(route, at, findings));
+    let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), findings);
+    let target = target::target(route, at, pools, findings)?;
+    if matches!(target, RouteTarget::Redirect(_)) && route.request_headers != shape::RequestHeaders::default() {
+        let message = "a redirect reaches no server that could see \"request_headers\"";
+        findings.problem(at.name_of("request_headers"), message, "remove it");
+    }
+    Some(Route {
+        name: route.name.clone(),
+        hosts,
+        path_prefix,
+        headers,
+        target,
+        request_headers: headers::changes(&route.request_headers, at.key("request_headers"), findings),
+    })
+}
+
+fn hosts(route: &shape::Route, at: At<'_>, findings: &mut Findings) -> Vec<HostPattern> {
+    let mut hosts = Vec::new();
+    for (index, written) in route.r#match.hosts.iter().enumerate() {
+        match host_pattern(written) {
+            // The same in another case: once is enough.
+            Ok(host) if hosts.contains(&host) => {}
+            Ok(host) => hosts.push(host),
+            Err(help) => {
+                let place = at.key("match").key("hosts").item(index).place;
+                findings.problem(place, format!("{} is not a host", suggest::quoted(written)), help);
+            }
+        }
+    }
+    hosts
+}
+
+fn host_pattern(written: &str) -> Result<HostPattern, String> {
+    let Some(domain) = written.strip_prefix("*.") else {
+        return if written == "*" {
+            Err("leave hosts out for any host".to_owned())
+        } else if written.contains('*') {
+            Err("a wildcard stands for the first labels of a name: *.example.org".to_owned())
+        } else {
+            address::route_host(written).map(HostPattern::Exact)
+        };
+    };
+    let domain = address::route_host(domain)?;
+    if domain.starts_with('[') || domain.parse::<std::net::Ipv4Addr>().is_ok() {
+        return Err("a wildcard needs a name: *.example.org".to_owned());
+    }
+    Ok(HostPattern::Below(domain))
+}
+
+fn path_prefix(route: &shape::Route, at: At<'_>, findings: &mut Findings) -> String {
+    let prefix = route.r#match.path_prefix.as_str();
+    if !is_path(prefix) {
+        findings.problem(
+            at.key("match").key("path_prefix").place,
+            format!("{} is not a path prefix", suggest::quoted(prefix)),
+            "write a path that begins with \"/\", without query and wildcards, like /shop",
+        );
+    }
+    let trimmed = prefix.trim_end_matches('/');
+    if trimmed.is_empty() { "/" } else { trimmed }.to_owned()
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && address::is_header_text(text) && !text.contains(['?', '#', '*', ' '])
+}
+
+pub(super) fn unused_pools(config: &Config, at: At<'_>, findings: &mut Findings) {
+    if config.routes.is_empty() {
+        return;
+    }
+    for pool in &config.pools {
+        if !config.routes.iter().any(|route| route.pools().any(|name| name == pool.name)) {
+            findings.warn(
+                at.name_of(&pool.name),
+                format!("no route leads to pool {}", suggest::quoted(&pool.name)),
+                "add a route, or remove the pool",
+            );
+        }
+    }
+}
+
+/// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
+/// again, unless something else answers there.
+pub(super) fn redirects_without_end(config: &Config, at: At<'_>, findings: &mut Findings) {
+    if config.listeners.iter().any(|listener| !listener.trusted_proxies.is_empty()) {
+        return;
+    }
+    for (index, route) in config.routes.iter().enumerate() {
+        let RouteTarget::Redirect(to) = &route.target else { continue };
+        if to.scheme == Some(Scheme::Https) && to.host.is_none() {
+            let message = format!(
+                "route {} sends everybody to https, also who came by it: no listener can tell",
+                suggest::quoted(&route.name)
+            );
+            let help = "end TLS at a proxy before this one and name it in trusted_proxies";
+            findings.warn(at.item(index).key("redirect").key("scheme").place, message, help);
+        }
+    }
+}

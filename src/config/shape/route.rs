@@ -1,0 +1,129 @@
+//! The shape of routes.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+/// Says what happens to some of the requests: exactly one of `pool`, `split` and `redirect`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Route {
+    /// Its name in logs and metrics: letters, digits, `_`, `.`, `-`, at most 64. Unique.
+    #[schemars(extend("examples" = ["shop"]))]
+    pub(crate) name: String,
+    /// Which requests. Absent: all.
+    #[serde(default)]
+    pub(crate) r#match: Match,
+    /// The pool that serves them.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["shop"]))]
+    pub(crate) pool: Option<String>,
+    /// Several pools with weights: versions of one application. New sessions are spread by weight, and a session keeps
+    /// its version.
+    #[serde(default)]
+    #[schemars(extend("minItems" = 1, "examples" = [[{"pool": "shop-v1", "weight": 95}, {"pool": "shop-v2", "weight": 5}]]))]
+    pub(crate) split: Option<Vec<Share>>,
+    /// The proxy answers with a redirect. Requests that it would send to the very URL that they asked for are not the
+    /// route's: the next best route takes them. So a route with `redirect: { scheme: https }` may stand beside one with
+    /// a pool for the same requests.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"scheme": "https"}]))]
+    pub(crate) redirect: Option<Redirect>,
+    /// Changes to the headers that servers get, made after the proxy's own.
+    #[serde(default)]
+    pub(crate) request_headers: RequestHeaders,
+}
+
+/// Which requests a route takes: all conditions hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Match {
+    /// Host names, without port. `*.shop.example.org` takes every name below `shop.example.org`, but not that name
+    /// itself. Empty: any host.
+    #[schemars(extend("uniqueItems" = true, "examples" = [["shop.example.org", "*.shop.example.org"]]))]
+    pub(crate) hosts: Vec<String>,
+    /// Path prefix by whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. A slash at the end makes
+    /// no difference.
+    #[schemars(extend("examples" = ["/shop"]))]
+    pub(crate) path_prefix: String,
+    /// Request headers and the exact values that they must have. Of a header that is repeated one line suffices.
+    #[schemars(extend("x-key" = "NAME", "examples" = [{"x-team": "blue"}]))]
+    pub(crate) headers: BTreeMap<String, String>,
+}
+
+impl Default for Match {
+    fn default() -> Self {
+        Self { hosts: Vec::new(), path_prefix: "/".to_owned(), headers: BTreeMap::new() }
+    }
+}
+
+/// A pool's share of a split.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Share {
+    /// The pool.
+    #[schemars(extend("examples" = ["shop-v2"]))]
+    pub(crate) pool: String,
+    /// Its share of new sessions. 0 = takes no new session; its own stay.
+    #[serde(default = "Share::weight")]
+    pub(crate) weight: u16,
+}
+
+impl Share {
+    pub(crate) const fn weight() -> u16 {
+        1
+    }
+}
+
+/// A redirect: the URL that was asked for, with what is written here in place of its own. The query is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Redirect {
+    /// `http` or `https`. null = as the client came; a client came by https when a trusted proxy says so in
+    /// `X-Forwarded-Proto`.
+    pub(crate) scheme: Option<Scheme>,
+    /// Host name. null = the one that was asked for.
+    #[schemars(extend("examples" = ["www.example.org"]))]
+    pub(crate) host: Option<String>,
+    /// Port. null = the one that was asked for, or that of the scheme when the scheme changes.
+    #[schemars(range(min = 1), extend("examples" = [8443]))]
+    pub(crate) port: Option<u16>,
+    /// The whole path. null = the one that was asked for.
+    #[schemars(extend("examples" = ["/moved"]))]
+    pub(crate) path: Option<String>,
+    /// Status. 307 and 308 keep the method and body of a request; 301 and 302 make a GET of most, 303 of all. 301 and
+    /// 308 are for good: browsers remember them, so try with 307 first.
+    #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
+    pub(crate) status: u16,
+}
+
+impl Default for Redirect {
+    fn default() -> Self {
+        Self { scheme: None, host: None, port: None, path: None, status: 308 }
+    }
+}
+
+/// Scheme of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
+}
+
+/// Changes to the headers of a request before a server gets it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct RequestHeaders {
+    /// Headers and their values; what the client sent under these names is replaced.
+    #[schemars(extend("x-key" = "NAME", "examples" = [{"x-env": "beta"}]))]
+    pub(crate) set: BTreeMap<String, String>,
+    /// Headers that are taken off.
+    #[schemars(extend("examples" = [["x-debug"]]))]
+    pub(crate) remove: Vec<String>,
+}

@@ -1,0 +1,69 @@
+//! The first request of a session goes where the first of its parallel sisters went.
+//!
+//! A client that carries a key already (its address) binds it with its first request: the first of a hundred parallel
+//! ones decides, in one step of the table, and the others follow. A client that carries nothing follows the last new
+//! client of its address, where the pool asks for that.
+
+use crate::failover::Outcome;
+use crate::pool::ServerIndex;
+use crate::session::source::Presented;
+
+use super::context::RequestContext;
+
+/// Where a request without a session goes.
+pub(super) enum Followed {
+    /// There.
+    To(ServerIndex),
+    /// It has a session now, since another request bound its key: choose again.
+    ItsSession,
+}
+
+/// `chosen` is the server that the pool would give to a new session.
+pub(super) fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+    if ctx.who.unknown_address.is_some() {
+        return bind(ctx, chosen);
+    }
+    Followed::To(hinted(ctx, chosen).unwrap_or(chosen))
+}
+
+fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+    let (Some(address), Some(homes)) = (ctx.who.unknown_address, ctx.homes()) else { return Followed::To(chosen) };
+    let theirs = homes.claim(address, chosen, ctx.now);
+    match theirs {
+        Some(theirs) if theirs.home.is_some_and(|home| ctx.tries.history.failure_of(home).is_none()) => {
+            ctx.who.session = Some(theirs);
+            Followed::ItsSession
+        }
+        // Bound to a server that just failed this very request, so nobody has been answered there: no session moves yet.
+        Some(mut theirs) => {
+            theirs.settle(chosen, &homes, ctx.now);
+            begin(ctx, chosen)
+        }
+        None => begin(ctx, chosen),
+    }
+}
+
+fn begin(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+    ctx.begun = ctx.who.unknown_address;
+    ctx.outcome = Some(Outcome::New);
+    Followed::To(chosen)
+}
+
+/// Where the hint for the client's address says, if that server may still take it.
+fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
+    // An unknown id goes by its consistent hash, which parallel requests agree on without a hint.
+    let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.who.unknown_id.is_none())?);
+    let Presented::Address(address) = persistence.hint.as_ref()?.of(ctx.client.address) else { return None };
+    let (hints, table) = (&ctx.parts().hints, &ctx.parts().table);
+    let theirs = hints.claim(address.key, persistence.places.get(chosen)?, ctx.now)?;
+    let theirs = table.place_at(theirs).and_then(|place| plan.pool.find(place.id()));
+    let may = |server: &ServerIndex| {
+        let takes = plan.pool.servers.get(*server).is_some_and(|server| server.condition().takes_new());
+        takes && ctx.tries.history.failure_of(*server).is_none()
+    };
+    theirs.filter(may).or_else(|| {
+        hints.forget(address.key);
+        hints.claim(address.key, persistence.places.get(chosen)?, ctx.now);
+        None
+    })
+}

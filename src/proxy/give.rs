@@ -1,0 +1,243 @@
+//! The token that a client gets with its answer, and what carries it there.
+
+use http::{HeaderValue, header};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use rand::RngCore;
+use smallvec::SmallVec;
+
+use crate::config::{CookieMode, Issue};
+use crate::failover::Outcome;
+use crate::failover::returning::Named;
+use crate::session::binding::{Binding, Reissue};
+use crate::session::cookie::prefix;
+use crate::session::cookie::read::values;
+use crate::session::cookie::set::SetByApplication;
+use crate::session::key::{ServerId, SessionId, SessionKey};
+use crate::session::source::Source;
+use crate::session::token::{Token, TokenText};
+use crate::snapshot::PersistencePlan;
+use crate::telemetry::metrics::TokenReason;
+
+use super::context::RequestContext;
+
+/// What brings a token to its client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    Cookie,
+    Query,
+    Header,
+}
+
+/// A token that the client must be given.
+struct Due {
+    token: Token,
+    reason: TokenReason,
+    carrier: Carrier,
+}
+
+/// Puts the token into the answer when it must be there.
+pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    let due = due(ctx);
+    let given = match due.as_ref().map(|due| due.carrier).or_else(|| carried(ctx)) {
+        Some(Carrier::Cookie) => by_cookie(request, answer, due.as_ref(), ctx)?,
+        Some(Carrier::Header) => by_header(answer, due.as_ref(), ctx)?,
+        Some(Carrier::Query) | None => false,
+    };
+    let Some(due) = due else { return Ok(()) };
+    if given {
+        if let Some(plan) = ctx.plan() {
+            plan.metrics.tokens.inc(due.reason as usize);
+        }
+        if due.reason == TokenReason::New {
+            ctx.begun = Some(SessionKey::from(due.token.session));
+        }
+    } else if due.reason == TokenReason::New && ctx.begun.is_none() {
+        // The application set no cookie that could carry it: the client stays nobody.
+        ctx.outcome = Some(Outcome::Balanced);
+    }
+    Ok(())
+}
+
+/// How the client's own token came.
+fn carried(ctx: &RequestContext) -> Option<Carrier> {
+    match (ctx.who.session.as_ref()?.named, ctx.source()?) {
+        (Named::Token { .. }, Source::Cookie(_)) => Some(Carrier::Cookie),
+        (Named::Token { .. }, Source::Query(_)) => Some(Carrier::Query),
+        (Named::Token { .. }, Source::Header(_)) => Some(Carrier::Header),
+        _ => None,
+    }
+}
+
+fn due(ctx: &RequestContext) -> Option<Due> {
+    let persistence = ctx.persistence()?;
+    let answering = ctx.server()?.id;
+    match (&ctx.who.session, ctx.outcome?) {
+        (None, Outcome::New | Outcome::Moved) => begin(answering, persistence, ctx),
+        // An address is shared: its client still gets a token of its own, for the server of the address.
+        (Some(session), _) if session.named == Named::Address => begin(session.binding.server, persistence, ctx),
+        (Some(session), _) => {
+            let (token, why) = session.token_to_give(&persistence.limits, ctx.now)?;
+            let reason = match why {
+                Reissue::Moved => TokenReason::Moved,
+                Reissue::KeyRotated => TokenReason::KeyRotated,
+                Reissue::Refreshed => TokenReason::Refreshed,
+            };
+            Some(Due { token, reason, carrier: carried(ctx)? })
+        }
+        (None, _) => None,
+    }
+}
+
+/// A new session.
+fn begin(server: ServerId, persistence: &PersistencePlan, ctx: &RequestContext) -> Option<Due> {
+    let carrier = match persistence.policy.issue {
+        Issue::Cookie => Carrier::Cookie,
+        Issue::Query => Carrier::Query,
+        Issue::Header => Carrier::Header,
+        Issue::None => return None,
+    };
+    let mut random = [0; 16];
+    rand::thread_rng().fill_bytes(&mut random);
+    let session = SessionId::from_random(random);
+    Some(Due { token: Binding::new(server, ctx.now).token(session, ctx.now), reason: TokenReason::New, carrier })
+}
+
+fn seal(token: &Token, persistence: &PersistencePlan) -> TokenText {
+    let mut nonce = [0; 24];
+    rand::thread_rng().fill_bytes(&mut nonce);
+    persistence.codec.seal(token, nonce)
+}
+
+fn by_header(answer: &mut ResponseHeader, due: Option<&Due>, ctx: &RequestContext) -> Result<bool> {
+    let (Some(due), Some(persistence)) = (due, ctx.persistence()) else { return Ok(false) };
+    let name = persistence.sources.iter().find_map(|source| match source {
+        Source::Header(source) => source.name.clone(),
+        _ => None,
+    });
+    let Some(name) = name else { return Ok(false) };
+    let token = seal(&due.token, persistence);
+    // The alphabet of tokens is that of header values.
+    let Ok(value) = HeaderValue::from_bytes(token.as_bytes()) else { return Ok(false) };
+    answer.insert_header(name, value)?;
+    keep_private(answer, persistence)?;
+    Ok(true)
+}
+
+fn by_cookie(
+    request: &RequestHeader,
+    answer: &mut ResponseHeader,
+    due: Option<&Due>,
+    ctx: &RequestContext,
+) -> Result<bool> {
+    let Some(persistence) = ctx.persistence() else { return Ok(false) };
+    if !persistence.owns_cookie() {
+        return by_their_cookie(request, answer, due, persistence, ctx);
+    }
+    let Some(due) = due else { return Ok(false) };
+    let token = seal(&due.token, persistence);
+    // Appended, never inserted: the application's own cookies stay, each on its line.
+    answer.append_header(header::SET_COOKIE, persistence.set_cookie.value(&token, ctx.client.secure, ctx.now))?;
+    keep_private(answer, persistence)?;
+    Ok(true)
+}
+
+/// The application's cookie carries the token. When the application sets it, every time; when it does not, a session that
+/// must have another token is given the cookie again as the application last set it. A new session has to wait for it.
+fn by_their_cookie(
+    request: &RequestHeader,
+    answer: &mut ResponseHeader,
+    due: Option<&Due>,
+    persistence: &PersistencePlan,
+    ctx: &RequestContext,
+) -> Result<bool> {
+    let current = || ctx.who.session.as_ref()?.token_now(ctx.now);
+    let Some(token) = due.map(|due| due.token).or_else(current) else { return Ok(false) };
+    let cookie = &persistence.policy.cookie;
+    let (name, prefixed) = (cookie.name.as_bytes(), cookie.mode == CookieMode::Prefix);
+    let ours = |field: &HeaderValue| SetByApplication::named(field.as_bytes(), name).is_some();
+    if answer.headers.get_all(header::SET_COOKIE).iter().any(ours) {
+        let token = seal(&token, persistence);
+        let given = put_into(answer, name, &token, prefixed, ctx)?;
+        if given {
+            keep_private(answer, persistence)?;
+        }
+        return Ok(given);
+    }
+    if due.is_none_or(|due| due.reason == TokenReason::New) {
+        return Ok(false);
+    }
+    let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
+    let theirs = values(fields, name).find_map(|value| Some(prefix::split(value)?.1)).unwrap_or_default();
+    let after: &[&[u8]] = if prefixed { &[prefix::SEPARATOR, theirs] } else { &[] };
+    let token = seal(&token, persistence);
+    let value = persistence.set_cookie.value_with(&token, after, ctx.client.secure, ctx.now);
+    answer.append_header(header::SET_COOKIE, value)?;
+    keep_private(answer, persistence)?;
+    Ok(true)
+}
+
+/// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it takes away
+/// goes as it is. True when one was given.
+fn put_into(
+    answer: &mut ResponseHeader,
+    name: &[u8],
+    token: &TokenText,
+    prefixed: bool,
+    ctx: &RequestContext,
+) -> Result<bool> {
+    let fields: SmallVec<[HeaderValue; 4]> = answer.headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+    let mut given = false;
+    answer.remove_header(&header::SET_COOKIE);
+    for field in fields {
+        let set = SetByApplication::named(field.as_bytes(), name).filter(|set| !set.forgets(ctx.now));
+        let with_token = set.map(|set| match prefixed {
+            true => set.with_value(&[token.as_bytes(), prefix::SEPARATOR, set.value()]),
+            false => set.with_value(&[token.as_bytes()]),
+        });
+        // Made of a header's value and a token, so it is one.
+        let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());
+        given |= with_token.is_some();
+        answer.append_header(header::SET_COOKIE, with_token.unwrap_or(field))?;
+    }
+    Ok(given)
+}
+
+fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> Result<()> {
+    match &persistence.cache_control {
+        Some(cache_control) => keep_from_shared_caches(answer, cache_control),
+        None => Ok(()),
+    }
+}
+
+/// Adds `cache_control` unless a shared cache must not keep the answer anyway, and takes back what says the opposite.
+pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
+    let mut directives = Vec::new();
+    let (mut private, mut opposed) = (false, false);
+    for value in answer.headers.get_all(header::CACHE_CONTROL) {
+        for directive in value.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+            private |= directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store");
+            if speaks_to_shared_caches(directive) {
+                opposed = true;
+            } else if !directive.is_empty() {
+                directives.push(directive);
+            }
+        }
+    }
+    if opposed {
+        directives.push(cache_control.as_bytes());
+        // Made of what were headers' values before, so it is one.
+        if let Ok(joined) = HeaderValue::from_bytes(&directives.join(&b", "[..])) {
+            answer.insert_header(header::CACHE_CONTROL, joined)?;
+        }
+    } else if !private {
+        answer.append_header(header::CACHE_CONTROL, cache_control.clone())?;
+    }
+    Ok(())
+}
+
+/// `public` and `s-maxage` (RFC 9111, section 5.2.2) invite shared caches to keep an answer.
+fn speaks_to_shared_caches(directive: &[u8]) -> bool {
+    let starts = |word: &[u8]| directive.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    directive.eq_ignore_ascii_case(b"public") || starts(b"s-maxage=")
+}

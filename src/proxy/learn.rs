@@ -1,0 +1,55 @@
+//! What the answer says of the application's own session id. Read when its header arrives, so that the next request of a
+//! client that already has its id finds its server while the body still streams.
+
+use http::{HeaderMap, Method, StatusCode};
+
+use crate::failover::Outcome;
+use crate::failover::returning::{Named, Returning};
+use crate::session::key::SessionKey;
+use crate::session::source::Source;
+use crate::session::source::learn::Taught;
+
+use super::context::RequestContext;
+
+/// Takes note of it.
+pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) {
+    let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let mut place = 0;
+    while let Some(source) = ctx.persistence().and_then(|persistence| persistence.sources.get(place)) {
+        place += 1;
+        let Source::Learn(learn) = source else { continue };
+        let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
+        listen(&taught, ends, ctx);
+    }
+}
+
+fn listen(taught: &Taught, ends: bool, ctx: &mut RequestContext) {
+    for id in &taught.given {
+        bind(*id, ctx);
+    }
+    if (ends || (taught.forgotten && taught.given.is_empty()))
+        && let (Some(session), Some(homes)) = (&ctx.who.session, ctx.homes())
+        && session.named == Named::Id
+    {
+        session.end(&homes, ctx.now);
+    }
+}
+
+/// The server that answers hands this id out.
+fn bind(id: SessionKey, ctx: &mut RequestContext) {
+    let brought = |session: &Returning| session.named == Named::Id && session.key == id;
+    let brought = ctx.who.session.as_ref().filter(|session| brought(session));
+    let Some(server) = ctx.server().map(|server| server.id) else { return };
+    if brought.is_some_and(|session| session.binding.server == server || ctx.outcome == Some(Outcome::Borrowed)) {
+        // It is there already; or it is guest there, and its own server keeps it.
+        return;
+    }
+    let (Some(persistence), Some(answering)) = (ctx.persistence(), ctx.tries.server) else { return };
+    let Some(place) = persistence.places.get(answering) else { return };
+    if ctx.parts().table.assign(id, place, ctx.now) && brought.is_none() {
+        ctx.begun = Some(id);
+        if ctx.outcome == Some(Outcome::Balanced) {
+            ctx.outcome = Some(Outcome::New);
+        }
+    }
+}

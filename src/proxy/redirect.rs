@@ -1,0 +1,31 @@
+//! A route may send clients elsewhere: answered here, no session is looked for and no server is asked.
+
+use http::header;
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session as Exchange;
+
+use crate::routing::Target;
+use crate::telemetry::metrics::Rejection;
+
+use super::context::RequestContext;
+use super::request_filter::host_of;
+
+/// Answers a request of a route that redirects; `None` = its route does not. A host that must not be echoed is refused.
+pub(super) async fn run(
+    exchange: &mut Exchange,
+    ctx: &RequestContext,
+) -> Result<Option<std::result::Result<(), Rejection>>> {
+    let Some(plan) = ctx.snapshot.router.plan(ctx.route) else { return Ok(None) };
+    let Target::Redirect(to) = &plan.target else { return Ok(None) };
+    let request = exchange.req_header();
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let Some(location) = to.location(host_of(request), target, ctx.client.secure) else {
+        return Ok(Some(Err(Rejection::Malformed)));
+    };
+    let mut head = ResponseHeader::build(to.status, Some(2))?;
+    head.insert_header(header::LOCATION, location)?;
+    head.insert_header(header::CONTENT_LENGTH, "0")?;
+    exchange.write_response_header(Box::new(head), true).await?;
+    Ok(Some(Ok(())))
+}

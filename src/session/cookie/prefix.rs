@@ -1,0 +1,63 @@
+//! The token before the application's own value, in the application's own cookie: `JSESSIONID=TOKEN~0AB3`.
+
+use super::read::{Rewritten, without_prefix};
+use crate::session::token::{TokenText, looks_like_one};
+
+/// Between the token and the value. A cookie's value may contain it, a token cannot.
+pub const SEPARATOR: &[u8] = b"~";
+
+/// The token and the application's value, if the value has the shape of both. Whether the token opens does not matter:
+/// one of a key that is gone is not the application's either.
+#[must_use]
+pub fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (token, rest) = value.split_at_checked(TokenText::LEN)?;
+    Some((token, rest.strip_prefix(SEPARATOR)?)).filter(|(token, _)| looks_like_one(token))
+}
+
+/// A request's cookies as the application set them.
+#[must_use]
+pub fn taken_off<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
+    without_prefix(fields, name, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> String {
+        format!("AQ{}", "x".repeat(TokenText::LEN - 2))
+    }
+
+    fn application_sees(fields: &[String]) -> Rewritten {
+        taken_off(fields.iter().map(String::as_bytes), b"SID")
+    }
+
+    fn replaced(cookies: &str) -> Rewritten {
+        Rewritten::Replaced(cookies.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn the_application_sees_its_own_value() {
+        let token = token();
+        assert_eq!(application_sees(&[format!("SID={token}~abc")]), replaced("SID=abc"));
+        assert_eq!(application_sees(&[format!("a=1; SID={token}~; b=2")]), replaced("a=1; SID=; b=2"));
+        assert_eq!(application_sees(&[format!("SID=\"{token}~a b\"")]), replaced("SID=\"a b\""));
+        assert_eq!(application_sees(&[format!("SID={token}~abc"), "b=2".into()]), replaced("SID=abc; b=2"));
+        let twice = format!("SID={token}~x;  SID={token}~y");
+        assert_eq!(application_sees(&[twice]), replaced("SID=x;  SID=y"));
+    }
+
+    #[test]
+    fn a_value_without_a_token_stays_as_it_is() {
+        let token = token();
+        for cookies in ["SID=abc".to_owned(), format!("SID={token}"), format!("SIDX={token}~abc"), "SID=~abc".into()] {
+            assert_eq!(application_sees(&[cookies]), Rewritten::Unchanged);
+        }
+    }
+
+    #[test]
+    fn a_value_may_contain_the_separator() {
+        let value = format!("{}~a~b", token());
+        assert_eq!(split(value.as_bytes()), Some((token().as_bytes(), b"a~b".as_slice())));
+    }
+}

@@ -1,0 +1,108 @@
+//! Names that others gave to sessions: an application's own id, a client's address.
+//!
+//! An application's id is a bearer secret, and an address is personal: neither is kept. A keyed hash of it is, which
+//! says nothing without the key, and which every proxy with the same keys makes alike.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ring::hmac;
+
+use super::key::SessionKey;
+use super::token::keyring::Keyring;
+
+/// What kind of name; two kinds never share a key. The words are part of the protocol between proxies: they must never
+/// change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The application's id, wherever it stands.
+    Id,
+    /// A client's address.
+    Address,
+}
+
+/// Makes the names of one kind, in one pool, into keys: the first 128 bits of HMAC-SHA256.
+#[derive(Clone)]
+pub struct NameHasher {
+    keys: Arc<[hmac::Key]>,
+    /// What is hashed before the name: kind and pool, each ended by a byte that neither can have.
+    context: Box<[u8]>,
+}
+
+impl NameHasher {
+    /// For a pool.
+    #[must_use]
+    pub fn new(keyring: &Keyring, pool: &str, kind: Kind) -> Self {
+        let kind: &[u8] = match kind {
+            Kind::Id => b"id",
+            Kind::Address => b"address",
+        };
+        Self { keys: Arc::clone(keyring.name_keys()), context: [kind, b"\0", pool.as_bytes(), b"\0"].concat().into() }
+    }
+
+    /// The key of a name. Allocates nothing.
+    #[must_use]
+    pub fn key(&self, name: &[u8]) -> SessionKey {
+        // A keyring has a first key; without one all names would be one, which is nobody's.
+        self.keys.first().map_or(SessionKey(0), |key| self.under(key, name))
+    }
+
+    /// The keys that the name had before the keyring was rotated, the latest first.
+    pub fn former<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = SessionKey> + 'a {
+        self.keys.iter().skip(1).map(|key| self.under(key, name))
+    }
+
+    fn under(&self, key: &hmac::Key, name: &[u8]) -> SessionKey {
+        let mut context = hmac::Context::with_key(key);
+        context.update(&self.context);
+        context.update(name);
+        let tag = context.sign();
+        SessionKey(tag.as_ref().first_chunk().map_or(0, |first| u128::from_be_bytes(*first)))
+    }
+}
+
+impl fmt::Debug for NameHasher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NameHasher(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: (&str, &[u8]) = ("k1", b"sixteen bytes or more");
+    const NEW: (&str, &[u8]) = ("k2", b"another secret, as long");
+
+    fn hasher(keys: &[(&str, &[u8])], pool: &str, kind: Kind) -> NameHasher {
+        NameHasher::new(&Keyring::new(keys.iter().copied()).unwrap(), pool, kind)
+    }
+
+    #[test]
+    fn keys_of_names_never_change() {
+        let key = hasher(&[OLD], "shop", Kind::Id).key(b"0AB3.app1");
+        assert_eq!(key.0, hasher(&[OLD, NEW], "shop", Kind::Id).key(b"0AB3.app1").0);
+        assert_eq!(format!("{:032x}", key.0), "fb81deb989bf113206b74dc6e1f84829");
+    }
+
+    #[test]
+    fn pools_and_kinds_do_not_share_keys() {
+        let key = hasher(&[OLD], "shop", Kind::Id).key(b"x");
+        assert_ne!(key, hasher(&[OLD], "chat", Kind::Id).key(b"x"));
+        assert_ne!(key, hasher(&[OLD], "shop", Kind::Address).key(b"x"));
+    }
+
+    #[test]
+    fn a_rotation_leaves_the_former_keys_at_hand() {
+        let before = hasher(&[OLD], "shop", Kind::Id);
+        let after = hasher(&[NEW, OLD], "shop", Kind::Id);
+        assert_ne!(after.key(b"x"), before.key(b"x"));
+        assert_eq!(after.former(b"x").collect::<Vec<_>>(), [before.key(b"x")]);
+        assert_eq!(before.former(b"x").count(), 0);
+    }
+
+    #[test]
+    fn nothing_of_it_is_printed() {
+        assert_eq!(format!("{:?}", hasher(&[OLD], "shop", Kind::Id)), "NameHasher(hidden)");
+    }
+}

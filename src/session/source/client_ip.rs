@@ -1,0 +1,83 @@
+//! The client's address: whoever comes from one network is one session.
+
+use std::net::IpAddr;
+
+use super::{Asked, Id, Presented};
+use crate::session::name::{Kind, NameHasher};
+use crate::session::token::keyring::Keyring;
+
+/// Names sessions by the first bits of the client's address.
+#[derive(Debug, Clone)]
+pub struct ClientIpSource {
+    ipv4_mask: u32,
+    ipv6_mask: u128,
+    hasher: NameHasher,
+}
+
+impl ClientIpSource {
+    /// `prefixes`: how many bits of an IPv4 and of an IPv6 address count.
+    #[must_use]
+    pub fn new(prefixes: (u8, u8), pool: &str, keys: &Keyring) -> Self {
+        Self {
+            ipv4_mask: u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefixes.0))).unwrap_or(0),
+            ipv6_mask: u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(prefixes.1))).unwrap_or(0),
+            hasher: NameHasher::new(keys, pool, Kind::Address),
+        }
+    }
+
+    /// Whoever comes from the client's network; over a unix socket without forwarded headers, nobody. Allocates nothing
+    /// but for a keyring of several keys.
+    #[must_use]
+    pub fn presented(&self, asked: &Asked<'_>) -> Presented {
+        self.of(asked.client)
+    }
+
+    /// Whoever comes from the network of this address.
+    #[must_use]
+    pub fn of(&self, client: Option<IpAddr>) -> Presented {
+        let Some(address) = client else { return Presented::Nobody };
+        // An IPv4 network and an IPv6 network differ in length, so no two share a name.
+        let id = match address.to_canonical() {
+            IpAddr::V4(address) => self.id(&(u32::from(address) & self.ipv4_mask).to_be_bytes()),
+            IpAddr::V6(address) => self.id(&(u128::from(address) & self.ipv6_mask).to_be_bytes()),
+        };
+        Presented::Address(id)
+    }
+
+    fn id(&self, network: &[u8]) -> Id {
+        Id { key: self.hasher.key(network), former: self.hasher.former(network).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+
+    fn named(prefixes: (u8, u8), address: &str) -> Presented {
+        let keys = Keyring::random([1; 32]).unwrap();
+        let asked =
+            Asked { headers: &HeaderMap::new(), path: "/", query: None, client: Some(address.parse().unwrap()) };
+        ClientIpSource::new(prefixes, "shop", &keys).presented(&asked)
+    }
+
+    #[test]
+    fn clients_of_one_network_are_one_session() {
+        assert_eq!(named((32, 64), "192.0.2.1"), named((32, 64), "::ffff:192.0.2.1"));
+        assert_ne!(named((32, 64), "192.0.2.1"), named((32, 64), "192.0.2.2"));
+        assert_eq!(named((24, 64), "192.0.2.1"), named((24, 64), "192.0.2.254"));
+        assert_ne!(named((24, 64), "192.0.2.1"), named((24, 64), "192.0.3.1"));
+        assert_eq!(named((32, 64), "2001:db8::1"), named((32, 64), "2001:db8::2:3"));
+        assert_ne!(named((32, 64), "2001:db8::1"), named((32, 64), "2001:db8:0:1::1"));
+        assert_ne!(named((32, 128), "2001:db8::1"), named((32, 128), "2001:db8::2"));
+        assert_eq!(named((1, 1), "128.0.0.1"), named((1, 1), "255.0.0.1"));
+    }
+
+    #[test]
+    fn a_client_without_an_address_names_nobody() {
+        let keys = Keyring::random([1; 32]).unwrap();
+        let asked = Asked { headers: &HeaderMap::new(), path: "/", query: None, client: None };
+        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).presented(&asked), Presented::Nobody);
+    }
+}

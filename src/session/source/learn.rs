@@ -1,0 +1,182 @@
+//! The application's own session id: learned when a server hands it out, looked up when a client brings it.
+//!
+//! Only keyed hashes of ids leave this file. An id that nobody handed out here is not adopted: who made one up would
+//! otherwise choose the key of a session, and fill the store with it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use smallvec::SmallVec;
+
+use super::crowd::Crowd;
+use super::{Asked, Id, MAX_TRIED, Presented};
+use crate::config;
+use crate::session::cookie::set::SetByApplication;
+use crate::session::key::SessionKey;
+use crate::session::name::{Kind, NameHasher};
+use crate::session::token::UnixMillis;
+use crate::session::token::keyring::Keyring;
+
+/// Reads the application's ids.
+#[derive(Debug)]
+pub struct LearnSource {
+    cookie: Option<Box<str>>,
+    header: Option<HeaderName>,
+    query: Option<Box<str>>,
+    ends_on: Box<[Method]>,
+    hasher: NameHasher,
+    /// Notices an id that many clients bring.
+    pub crowd: Crowd,
+}
+
+/// What an answer says of the application's ids.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Taught {
+    /// Ids that the server hands out.
+    pub given: SmallVec<[SessionKey; 1]>,
+    /// The client is told to forget its id.
+    pub forgotten: bool,
+}
+
+impl LearnSource {
+    /// As configured, for a pool.
+    #[must_use]
+    pub fn new(learn: &config::Learn, pool: &str, keys: &Keyring) -> Self {
+        Self {
+            cookie: learn.cookie.as_deref().map(Into::into),
+            header: learn.header.as_deref().and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
+            query: learn.query.as_deref().map(Into::into),
+            ends_on: learn.ends_on.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
+            hasher: NameHasher::new(keys, pool, Kind::Id),
+            crowd: Crowd::default(),
+        }
+    }
+
+    /// The name of the cookie or header that it learns from, for messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
+    }
+
+    /// The ids that a request brings, in its cookie, header, query and path. Allocates nothing with one id and one key.
+    #[must_use]
+    pub fn presented(&self, asked: &Asked<'_>) -> Presented {
+        let cookies = self.cookie.iter().flat_map(|name| asked.cookies(name));
+        let headers = self.header.iter().flat_map(|name| asked.headers.get_all(name)).map(HeaderValue::as_bytes);
+        let parameters = self.query.iter().flat_map(|name| asked.parameters(name));
+        let mut ids = SmallVec::<[Id; 1]>::new();
+        let brought = cookies.chain(headers.map(<[u8]>::trim_ascii)).chain(parameters);
+        for id in brought.filter(|id| !id.is_empty()).take(MAX_TRIED) {
+            let key = self.hasher.key(id);
+            if ids.iter().all(|known| known.key != key) {
+                ids.push(Id { key, former: self.hasher.former(id).collect() });
+            }
+        }
+        if ids.is_empty() { Presented::Nobody } else { Presented::Ids(ids) }
+    }
+
+    /// What an answer says. Allocates nothing with one id.
+    #[must_use]
+    pub fn taught(&self, answer: &HeaderMap, now: UnixMillis) -> Taught {
+        let mut taught = Taught::default();
+        if let Some(name) = &self.cookie {
+            let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
+            for set in fields.filter_map(|field| SetByApplication::named(field, name.as_bytes())) {
+                if set.forgets(now) || set.value().is_empty() {
+                    taught.forgotten = true;
+                } else {
+                    taught.given.push(self.hasher.key(set.value()));
+                }
+            }
+        }
+        if let Some(name) = &self.header {
+            let ids = answer.get_all(name).into_iter().map(|id| id.as_bytes().trim_ascii());
+            taught.given.extend(ids.filter(|id| !id.is_empty()).map(|id| self.hasher.key(id)));
+        }
+        taught
+    }
+
+    /// Whether a request of this method asks for the end of its session.
+    #[must_use]
+    pub fn ends_on(&self, method: &Method) -> bool {
+        self.ends_on.contains(method)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
+
+    fn source() -> LearnSource {
+        let learn = config::Learn {
+            cookie: Some("SID".into()),
+            header: Some("mcp-session-id".into()),
+            query: Some("sid".into()),
+            ends_on: vec!["DELETE".into()],
+        };
+        LearnSource::new(&learn, "shop", &Keyring::random([1; 32]).unwrap())
+    }
+
+    fn headers(fields: &[(&'static str, &str)]) -> HeaderMap {
+        let field = |(name, value): &(&'static str, &str)| {
+            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        };
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields.iter().map(field) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    fn brought(fields: &[(&'static str, &str)], path: &str, query: Option<&str>) -> Vec<SessionKey> {
+        match source().presented(&Asked { headers: &headers(fields), path, query, client: None }) {
+            Presented::Ids(ids) => ids.iter().map(|id| id.key).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn key(id: &str) -> SessionKey {
+        source().hasher.key(id.as_bytes())
+    }
+
+    #[test]
+    fn an_id_is_the_same_wherever_it_stands() {
+        for (fields, path, query) in [
+            (&[("cookie", "a=1; SID=x")][..], "/", None),
+            (&[("mcp-session-id", " x ")], "/", None),
+            (&[], "/", Some("a=1&sid=x")),
+            (&[], "/shop;sid=x/cart", None),
+            (&[("cookie", "SID=x")], "/", Some("sid=x")),
+        ] {
+            assert_eq!(brought(fields, path, query), [key("x")], "{fields:?} {path} {query:?}");
+        }
+        assert_eq!(brought(&[("cookie", "SID=")], "/", Some("sid")), []);
+    }
+
+    #[test]
+    fn several_ids_are_tried_in_order_but_not_hundreds() {
+        assert_eq!(brought(&[("cookie", "SID=x")], "/", Some("sid=y")), [key("x"), key("y")]);
+        let many = (0..100).map(|n| format!("SID={n}")).collect::<Vec<_>>().join("; ");
+        assert_eq!(brought(&[("cookie", &many)], "/", None).len(), MAX_TRIED);
+    }
+
+    #[test]
+    fn what_a_server_hands_out_is_learned_and_what_it_takes_back_is_forgotten() {
+        let taught = |fields: &[(&'static str, &str)]| source().taught(&headers(fields), NOW);
+        let given = |ids: &[&str]| Taught { given: ids.iter().map(|id| key(id)).collect(), forgotten: false };
+        assert_eq!(taught(&[]), Taught::default());
+        assert_eq!(taught(&[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SIDX=y")]), given(&["x"]));
+        assert_eq!(taught(&[("mcp-session-id", "x")]), given(&["x"]));
+        let forgotten = Taught { given: SmallVec::new(), forgotten: true };
+        assert_eq!(taught(&[("set-cookie", "SID=x; Max-Age=0")]), forgotten);
+        assert_eq!(taught(&[("set-cookie", "SID=; Path=/")]), forgotten);
+        let renewed = taught(&[("set-cookie", "SID=x; Max-Age=0; Path=/old"), ("set-cookie", "SID=y")]);
+        assert_eq!(renewed, Taught { forgotten: true, ..given(&["y"]) });
+    }
+
+    #[test]
+    fn a_session_ends_on_the_methods_that_say_so() {
+        assert!(source().ends_on(&Method::DELETE));
+        assert!(!source().ends_on(&Method::GET));
+    }
+}
