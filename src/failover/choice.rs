@@ -34,7 +34,8 @@ impl History {
         self.failed.iter().rev().find(|(failed, _)| *failed == server).map(|(_, failure)| *failure)
     }
 
-    fn servers(&self) -> SmallVec<[ServerIndex; 4]> {
+    /// The servers that failed it.
+    pub fn servers(&self) -> SmallVec<[ServerIndex; 4]> {
         self.failed.iter().map(|(server, _)| *server).collect()
     }
 }

@@ -35,9 +35,11 @@ fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
             Followed::ItsSession
         }
         // Bound to a server that just failed this very request, so nobody has been answered there: no session moves yet.
+        // The consistent hash chooses, as it does for those that wait for the same server.
         Some(mut theirs) => {
-            theirs.settle(chosen, &homes, ctx.now);
-            begin(ctx, chosen)
+            let next = homes.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()).unwrap_or(chosen);
+            theirs.settle(next, &homes, ctx.now);
+            begin(ctx, next)
         }
         None => begin(ctx, chosen),
     }
