@@ -14,8 +14,8 @@ use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
-use super::hide;
 use super::request_filter::host_of;
+use super::{hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Tells a server that a session came to it from another.
@@ -34,6 +34,7 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
     hide::run(request, ctx)?;
+    links::ask_readable(request, ctx)?;
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
     }
