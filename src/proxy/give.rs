@@ -206,9 +206,9 @@ fn put_into(
     answer.remove_header(&header::SET_COOKIE);
     for field in fields {
         let set = SetByApplication::named(field.as_bytes(), name).filter(|set| !set.forgets(ctx.now));
-        let with_token = set.map(|set| match prefixed {
-            true => set.with_value(&[token.as_bytes(), prefix::SEPARATOR, set.value()]),
-            false => set.with_value(&[token.as_bytes()]),
+        let with_token = set.map(|set| {
+            let theirs: &[&[u8]] = if prefixed { &[prefix::SEPARATOR, set.value()] } else { &[] };
+            set.with_value(&[&[token.as_bytes().as_slice()], theirs].concat())
         });
         // Made of a header's value and a token, so it is one.
         let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());

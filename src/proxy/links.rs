@@ -134,7 +134,7 @@ fn leads(request: &RequestHeader, answer: &ResponseHeader, ctx: &RequestContext)
 fn be_discreet(answer: &mut ResponseHeader) -> Result<()> {
     // The last policy that a browser knows counts.
     let fields = answer.headers.get_all("referrer-policy").iter().filter_map(|field| field.to_str().ok());
-    let last = fields.flat_map(|field| field.split(',')).map(str::trim).last();
+    let last = fields.flat_map(|field| field.split(',')).map(str::trim).next_back();
     if last.is_some_and(|policy| DISCREET.iter().any(|discreet| policy.eq_ignore_ascii_case(discreet))) {
         return Ok(());
     }
@@ -177,6 +177,7 @@ impl Page {
 }
 
 /// The server sent what is not compressed as it said.
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
 fn damaged(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::ReadError, "a compressed page that cannot be read", error).into_up()
 }

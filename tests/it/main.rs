@@ -32,6 +32,7 @@ mod forwarding;
 mod health;
 mod hostile;
 mod limits;
+mod links;
 mod operations;
 mod outage;
 mod refusals;

@@ -66,7 +66,7 @@ fn what_needs_no_session_or_leads_elsewhere_is_not_touched() {
 #[test]
 fn a_form_that_is_got_carries_the_token_in_a_field() {
     let field = r#"<input type="hidden" name="sid" value="T">"#;
-    for form in [r#"<form action="/find?x=1">"#, "<form>", r#"<form method="get" action="">"#, r#"<form method=odd>"#] {
+    for form in [r#"<form action="/find?x=1">"#, "<form>", r#"<form method="get" action="">"#, "<form method=odd>"] {
         let page = format!("{form}<input name=\"q\"></form>");
         assert_eq!(rewritten(&page), format!("{form}{field}<input name=\"q\"></form>"));
     }
