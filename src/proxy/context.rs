@@ -71,6 +71,17 @@ pub struct Client {
     pub peer_trusted: bool,
     /// The client came by TLS.
     pub secure: bool,
+    /// What trusted proxies said in Forwarded; boxed, since it is rare.
+    pub told: Option<Box<Told>>,
+}
+
+/// What Forwarded came to, for the X-Forwarded headers.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The client, then the proxies behind it, without the peer.
+    pub chain: SmallVec<[IpAddr; 4]>,
+    /// The host that the client asked for.
+    pub host: Option<HeaderValue>,
 }
 
 /// Tries of one request at servers.

@@ -75,7 +75,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     check_length(exchange.req_header().headers.get(header::CONTENT_LENGTH), ctx.max_body)?;
 
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-    ctx.client = forwarded::client(peer, &exchange.req_header().headers, &listener.trusted_proxies);
+    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    ctx.client = forwarded::client(peer, secure, &exchange.req_header().headers, &listener.trusted_proxies);
     if ctx.parts().is_draining() {
         exchange.set_keepalive(None);
     }
