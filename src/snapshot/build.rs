@@ -16,6 +16,7 @@ use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::memory::Table;
 use crate::telemetry::metrics::Metrics;
 
+use super::tls;
 use super::{PersistencePlan, PoolPlan, Snapshot};
 
 /// What cannot be built although the check let it through.
@@ -30,6 +31,9 @@ pub enum BuildError {
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),
+    /// Certificates.
+    #[error("listeners[].tls: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// What building draws on.
@@ -65,7 +69,8 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, Buil
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
     let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
-    Ok(Snapshot { log_key: keys.log_key().clone(), router, pools, config: Arc::new(config) })
+    let tls = tls::build(&config.listeners, materials.former)?;
+    Ok(Snapshot { log_key: keys.log_key().clone(), router, pools, tls, config: Arc::new(config) })
 }
 
 fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {

@@ -17,7 +17,10 @@ mod later;
 mod persistence;
 mod pool;
 
-pub(crate) use doors::{Admin, Listener, ListenerProtocol, ListenerTimeouts, Metrics};
+pub(crate) use doors::{
+    Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTimeouts, ListenerTls, Metrics, ProxyProtocol,
+    TlsVersion,
+};
 pub(crate) use later::{Later, Limits};
 pub(crate) use persistence::{
     Cookie, Issue, Lifetime, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure, Source, TokenCookie,

@@ -41,6 +41,8 @@ pub struct Guarded {
     peeked: Vec<u8>,
     given: usize,
     line: RequestLine,
+    /// Bytes that must still come before HTTP/2 can be left to its own timeouts; 0 for HTTP/1, and once they have come.
+    preface_left: usize,
     deadline: Option<Instant>,
     /// One timer a connection, moved on from request to request.
     timer: Option<Pin<Box<Sleep>>>,
@@ -52,7 +54,9 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length:
 
 impl Guarded {
     pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+        let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
+            preface_left: if http2 { PREFACE.len() } else { 0 },
             inner,
             phase: AtomicU8::new(WAITING),
             timeouts,
@@ -103,6 +107,9 @@ impl Guarded {
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        if self.preface_left > 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         // Best effort: the answer is small and nothing else is in the socket's buffer.
         let _ = Pin::new(&mut self.inner).poll_write(context, REQUEST_TIMEOUT);
         let _ = Pin::new(&mut self.inner).poll_flush(context);
@@ -130,7 +137,15 @@ impl Guarded {
         match Pin::new(&mut self.inner).poll_read(context, buffer) {
             Poll::Ready(result) => {
                 self.advance(phase);
-                self.line.read(buffer.filled().get(before..).unwrap_or_default());
+                let fresh = buffer.filled().get(before..).unwrap_or_default();
+                if self.preface_left > 0 {
+                    self.preface_left = self.preface_left.saturating_sub(fresh.len());
+                    if self.preface_left == 0 {
+                        self.phase.store(FREE, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(result);
+                }
+                self.line.read(fresh);
                 Poll::Ready(result)
             }
             Poll::Pending => {

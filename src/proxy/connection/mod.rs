@@ -1,11 +1,13 @@
 //! Before a request: the connection.
 //!
 //! Pingora reads request headers with one timeout per read, so a client that dribbles a byte now and then is never cut,
-//! and after the first request of a connection it waits without end. [`Front`] stands between Pingora's listeners and its
+//! and after the first request of a connection it waits without end. And it knows no PROXY protocol. [`Front`] stands between Pingora's listeners and its
 //! proxy, and gives every HTTP/1 connection a [`Guarded`] stream with one deadline for a whole header and one for the
 //! pause between requests.
 
+mod arrival;
 mod guarded;
+mod proxy_header;
 mod request_line;
 
 use std::sync::Arc;
@@ -19,10 +21,11 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
-use crate::config::{ListenAddress, Listener};
-use crate::snapshot::Parts;
+use crate::config::{ListenAddress, Listener, ListenerTimeouts};
+use crate::snapshot::{Parts, Snapshot};
 
 use super::EdgeProxy;
+use arrival::Arrival;
 
 pub use guarded::Guarded;
 
@@ -37,7 +40,7 @@ pub struct Front {
 #[async_trait]
 impl ServerApp for Front {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let guarded: Stream = Box::new(self.guard(stream)?);
+        let guarded: Stream = Box::new(self.receive(stream).await?);
         ServerApp::process_new(&self.requests, guarded, shutdown).await
     }
 
@@ -47,14 +50,39 @@ impl ServerApp for Front {
 }
 
 impl Front {
-    fn guard(&self, stream: Stream) -> Option<Guarded> {
+    async fn receive(&self, stream: Stream) -> Option<Guarded> {
+        let metrics = &self.parts.metrics;
+        match self.door(&stream)? {
+            Door::Plain(timeouts) => Some(Guarded::new(stream, timeouts, metrics)),
+            Door::Other(snapshot, index) => {
+                let listener = snapshot.config.listeners.get(index)?;
+                let tls = snapshot.tls.get(index)?.as_ref();
+                let stream = Arrival { listener, tls, metrics }.welcome(stream).await?;
+                Some(Guarded::new(stream, listener.timeouts, metrics))
+            }
+        }
+    }
+
+    fn door(&self, stream: &Stream) -> Option<Door> {
         let snapshot = self.parts.current.load();
         let listeners = &snapshot.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
-        let listener = listeners.get(listener_of(listeners, local))?;
-        Some(Guarded::new(stream, listener.timeouts, &self.parts.metrics))
+        let index = listener_of(listeners, local);
+        let listener = listeners.get(index)?;
+        if listener.tls.is_none() && !listener.proxy_protocol {
+            return Some(Door::Plain(listener.timeouts));
+        }
+        Some(Door::Other(Arc::clone(&snapshot), index))
     }
+}
+
+/// What a connection came by.
+enum Door {
+    /// It begins with HTTP.
+    Plain(ListenerTimeouts),
+    /// Something comes before; the version of the configuration, and the listener's index in it.
+    Other(Arc<Snapshot>, usize),
 }
 
 /// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.
