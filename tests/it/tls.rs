@@ -283,6 +283,14 @@ fn deadlines_hold_over_tls() {
 }
 
 #[test]
+fn a_request_over_http2_may_take_longer_than_a_header() {
+    let authority = Authority::new();
+    let world = encrypted(&authority, one_certificate("").listener("timeouts: { request_header: 300ms }"));
+    let request = H2Request { authority: HOST, ..H2Request::get("/slow?ms=1200") };
+    Client::new(&authority).h2(&world.address, HOST, request).expect("an answer").expect(200);
+}
+
+#[test]
 fn plain_http_on_a_port_with_tls_is_told_so() {
     let authority = Authority::new();
     let world = encrypted(&authority, one_certificate(""));
