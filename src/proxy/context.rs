@@ -80,6 +80,17 @@ pub struct Client {
     pub peer_trusted: bool,
     /// The client came by TLS.
     pub secure: bool,
+    /// What trusted proxies said in Forwarded; boxed, since it is rare.
+    pub told: Option<Box<Told>>,
+}
+
+/// What Forwarded came to, for the X-Forwarded headers.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The client, then the proxies behind it, without the peer.
+    pub chain: SmallVec<[IpAddr; 4]>,
+    /// The host that the client asked for.
+    pub host: Option<HeaderValue>,
 }
 
 /// A pool of a split that could not serve the request.
