@@ -33,6 +33,15 @@ pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> R
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
 }
 
+/// The same, taking out only those whose value is one `of_ours`.
+pub fn without_those<'a>(
+    fields: impl IntoIterator<Item = &'a [u8]>,
+    name: &[u8],
+    of_ours: impl Fn(&[u8]) -> bool,
+) -> Rewritten {
+    edited(fields, |piece| if value_of(piece, name).is_some_and(&of_ours) { Edit::Drop } else { Edit::Keep })
+}
+
 /// The request's cookies, in one field as [`without`] makes it, with what `prefix_len` counts taken off the start of
 /// every value of this name.
 pub fn without_prefix<'a>(
