@@ -52,7 +52,7 @@ pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mu
         if due.reason == TokenReason::New {
             ctx.begun = Some(SessionKey::from(due.token.session));
         }
-    } else if due.reason == TokenReason::New && ctx.begun.is_none() {
+    } else if ctx.outcome == Some(Outcome::New) && ctx.begun.is_none() {
         // The application set no cookie that could carry it: the client stays nobody.
         ctx.outcome = Some(Outcome::Balanced);
     }
