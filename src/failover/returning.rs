@@ -208,11 +208,13 @@ impl Returning {
         match homes.table.rebind(self.key, self.binding.epoch, place, self.binding.created, now) {
             Rebound::Moved { epoch } => {
                 self.binding = Binding { server: server.id, epoch, ..self.binding };
+                self.home = Some(chosen);
                 true
             }
             Rebound::Already(known) => {
                 if let Some(theirs) = homes.table.place_at(known.place) {
                     self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
+                    self.home = homes.pool.find(theirs.id());
                 }
                 false
             }

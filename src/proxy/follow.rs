@@ -38,8 +38,12 @@ fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
         // The consistent hash chooses, as it does for those that wait for the same server.
         Some(mut theirs) => {
             let next = homes.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()).unwrap_or(chosen);
-            theirs.settle(next, &homes, ctx.now);
-            begin(ctx, next)
+            if theirs.settle(next, &homes, ctx.now) {
+                return begin(ctx, next);
+            }
+            // Another request was faster.
+            ctx.who.session = Some(theirs);
+            Followed::ItsSession
         }
         None => begin(ctx, chosen),
     }
