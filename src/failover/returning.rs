@@ -164,14 +164,18 @@ fn by_id(id: &Id, named: Named, homes: &Homes<'_>, now: UnixMillis) -> Recognise
 
 /// The keyring was rotated since the session was bound: it goes on under the key of today.
 fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known> {
-    let (former, known) = id.former.iter().find_map(|key| match homes.table.visit(key, now) {
-        Found::Live(known) => Some((key, known)),
+    let live = |key: &SessionKey| match homes.table.visit(key, now) {
+        Found::Live(known) => Some(known),
         _ => None,
-    })?;
+    };
+    let Some((former, known)) = id.former.iter().find_map(|key| Some((key, live(key)?))) else {
+        // Or another request of it has just taken it over.
+        return id.former.first().and_then(|_| live(&id.key));
+    };
     let place = homes.table.place_at(known.place)?;
-    homes.table.restore(id.key, place, known.epoch, known.created, now);
+    let stands = homes.table.restore(id.key, place, known.epoch, known.created, now);
     homes.table.forget_former(former);
-    Some(known)
+    Some(stands)
 }
 
 impl Homes<'_> {
