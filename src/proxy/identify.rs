@@ -102,10 +102,7 @@ fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
 }
 
 fn hint(plan: &PoolPlan, client: Option<IpAddr>) -> Option<SessionKey> {
-    match plan.persistence.as_ref()?.hint.as_ref()?.of(client) {
-        Presented::Address(id) => Some(id.key),
-        _ => None,
-    }
+    Some(plan.persistence.as_ref()?.hint.as_ref()?.key_of(client?))
 }
 
 /// Asks the sources of one pool.
