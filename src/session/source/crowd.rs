@@ -1,6 +1,6 @@
 //! Notices an id that is nobody's: one value that many clients bring.
 //!
-//! SockJS servers set `JSESSIONID=dummy` for everybody, as a hint to proxies that know no better. Learned, it would send
+//! `SockJS` servers set `JSESSIONID=dummy` for everybody, as a hint to proxies that know no better. Learned, it would send
 //! all clients to one server. The most frequent id is found as in Misra and Gries' "Finding repeated elements" (1982),
 //! with a counter for each of a few slots; the clients that bring it are counted by linear counting (Whang, 1990) over 64
 //! bits: forty addresses set about 30 of them.

@@ -57,7 +57,7 @@ impl RouteSource {
     }
 
     /// The mark is what follows the first separator, as `mod_jk` has it; or else the first part after it that is a mark:
-    /// WebLogic names a second server behind the first.
+    /// `WebLogic` names a second server behind the first.
     fn marked(&self, id: &[u8]) -> Option<ServerId> {
         let (_, rest) = split_once(id, &self.separator)?;
         if let Some(server) = self.marks.get(rest) {
