@@ -251,3 +251,6 @@ impl Returning {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
