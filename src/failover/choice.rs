@@ -143,3 +143,117 @@ fn to(server: Option<ServerIndex>, outcome: Outcome, reason: Option<Reason>) -> 
         None => Choice::Nobody { outcome, reason },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::returning::tests::{NOW, World};
+    use super::*;
+    use crate::failover::returning::recognise;
+    use crate::pool::condition::Health;
+    use crate::session::key::ServerId;
+    use crate::session::source::Presented;
+
+    /// A key as good as random for each number.
+    fn key(number: u128) -> SessionKey {
+        SessionKey(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
+    }
+
+    fn marked(world: &World, key: SessionKey, server: &str) -> Returning {
+        let presented = Presented::Mark { key, server: ServerId::of(server) };
+        recognise(&presented, &world.homes(), NOW).session.unwrap()
+    }
+
+    fn chosen(choice: Choice) -> ServerIndex {
+        match choice {
+            Choice::To { server, .. } => server,
+            other => panic!("a server was expected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_key_that_nobody_is_bound_by_always_goes_to_one_server() {
+        let (one, other) = (World::new("issue: none"), World::new("issue: none"));
+        let mut went = [0; 4];
+        for n in 1..=400 {
+            let to =
+                |world: &World| choose(&world.pool, Some(&world.policy), None, &History::default(), Spread::By(key(n)));
+            assert_eq!(to(&one), to(&other), "on every proxy alike");
+            assert!(matches!(to(&one), Choice::To { outcome: Outcome::Balanced, reason: None, .. }));
+            went[chosen(to(&one))] += 1;
+        }
+        assert!(went.iter().all(|count| (60..=140).contains(count)), "all servers have their share: {went:?}");
+    }
+
+    #[test]
+    fn a_key_that_nobody_is_bound_by_passes_over_servers_that_failed_or_are_down() {
+        let world = World::new("");
+        let to =
+            |history: &History, key| chosen(choose(&world.pool, Some(&world.policy), None, history, Spread::By(key)));
+        for n in 1..=50 {
+            let first = to(&History::default(), key(n));
+            let failed = History { failed: [(first, Failure::Connect)].into_iter().collect(), held: false };
+            let second = to(&failed, key(n));
+            assert_ne!(second, first);
+            let name = world.pool.servers[first].name.to_string();
+            world.set(&name, Health::Down);
+            assert_eq!(to(&History::default(), key(n)), second, "found down or just failed: the same place");
+            world.set(&name, Health::Up);
+        }
+    }
+
+    #[test]
+    fn a_marked_session_is_guest_elsewhere_and_never_moves() {
+        for (policy, drains) in [
+            ("on_server_down: reassign", false),
+            ("on_server_down: borrow", false),
+            ("on_server_drain: reassign", true),
+        ] {
+            let world = World::new(policy);
+            for n in 1..=20 {
+                let session = marked(&world, key(n), "b");
+                let ask = || {
+                    choose(&world.pool, Some(&world.policy), Some(&session), &History::default(), Spread::Balanced(&[]))
+                };
+                let home = world.server("b");
+                assert_eq!(ask(), Choice::To { server: home, outcome: Outcome::Kept, reason: None });
+                world.set("b", if drains { Health::Draining } else { Health::Down });
+                let guest = ask();
+                let why = if drains { Reason::Drain } else { Reason::Down };
+                assert!(
+                    matches!(guest, Choice::To { outcome: Outcome::Borrowed, reason: Some(reason), .. } if reason == why),
+                    "{policy}: {guest:?}"
+                );
+                assert_ne!(chosen(guest), home);
+                assert_eq!(ask(), guest, "always the same host");
+                world.set("b", Health::Up);
+            }
+        }
+    }
+
+    #[test]
+    fn a_marked_session_is_refused_where_the_pool_wants_sessions_nowhere_else() {
+        let world = World::new("on_server_down: refuse");
+        let session = marked(&world, key(1), "b");
+        let ask = |history: &History| {
+            choose(&world.pool, Some(&world.policy), Some(&session), history, Spread::Balanced(&[]))
+        };
+        let failed = |how| History { failed: [(world.server("b"), how)].into_iter().collect(), held: false };
+        assert_eq!(ask(&failed(Failure::Connect)), Choice::Refuse(Reason::ConnectFailure));
+        assert_eq!(ask(&failed(Failure::BrokeOff)), Choice::Fail);
+        world.set("b", Health::Down);
+        assert_eq!(ask(&History::default()), Choice::Refuse(Reason::Down));
+    }
+
+    #[test]
+    fn a_session_and_the_first_request_of_its_key_leave_a_failed_server_for_the_same_place() {
+        let world = World::new("");
+        for n in 1..=50 {
+            let home = world.server("b");
+            assert!(world.homes().claim(key(n), home, NOW).is_none());
+            let follower = world.homes().claim(key(n), home, NOW).unwrap();
+            let history = History { failed: [(home, Failure::Connect)].into_iter().collect(), held: false };
+            let ask = |session| choose(&world.pool, Some(&world.policy), session, &history, Spread::By(key(n)));
+            assert_eq!(chosen(ask(Some(&follower))), chosen(ask(None)));
+        }
+    }
+}

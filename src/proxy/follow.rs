@@ -6,7 +6,7 @@
 
 use crate::failover::Outcome;
 use crate::pool::ServerIndex;
-use crate::session::source::Presented;
+use crate::pool::server::Server;
 
 use super::context::RequestContext;
 
@@ -38,8 +38,12 @@ fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
         // The consistent hash chooses, as it does for those that wait for the same server.
         Some(mut theirs) => {
             let next = homes.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()).unwrap_or(chosen);
-            theirs.settle(next, &homes, ctx.now);
-            begin(ctx, next)
+            if theirs.settle(next, &homes, ctx.now) {
+                return begin(ctx, next);
+            }
+            // Another request was faster.
+            ctx.who.session = Some(theirs);
+            Followed::ItsSession
         }
         None => begin(ctx, chosen),
     }
@@ -55,17 +59,14 @@ fn begin(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
 fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
     // An unknown id goes by its consistent hash, which parallel requests agree on without a hint.
     let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.who.unknown_id.is_none())?);
-    let Presented::Address(address) = persistence.hint.as_ref()?.of(ctx.client.address) else { return None };
+    let address = persistence.hint.as_ref()?.key_of(ctx.client.address?);
     let (hints, table) = (&ctx.parts().hints, &ctx.parts().table);
-    let theirs = hints.claim(address.key, persistence.places.get(chosen)?, ctx.now)?;
-    let theirs = table.place_at(theirs).and_then(|place| plan.pool.find(place.id()));
+    let mine = persistence.places.get(chosen)?;
     let may = |server: &ServerIndex| {
-        let takes = plan.pool.servers.get(*server).is_some_and(|server| server.condition().takes_new());
+        let takes = plan.pool.servers.get(*server).is_some_and(Server::takes_new);
         takes && ctx.tries.history.failure_of(*server).is_none()
     };
-    theirs.filter(may).or_else(|| {
-        hints.forget(address.key);
-        hints.claim(address.key, persistence.places.get(chosen)?, ctx.now);
-        None
-    })
+    let server = |place| plan.pool.find(table.place_at(place)?.id()).filter(may);
+    let theirs = hints.claim(address, mine, ctx.now)?;
+    server(theirs).or_else(|| server(hints.replace(address, theirs, mine, ctx.now)?))
 }

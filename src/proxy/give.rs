@@ -11,7 +11,7 @@ use crate::failover::Outcome;
 use crate::failover::returning::Named;
 use crate::session::binding::{Binding, Reissue};
 use crate::session::cookie::prefix;
-use crate::session::cookie::read::values;
+use crate::session::cookie::read::written_values;
 use crate::session::cookie::set::SetByApplication;
 use crate::session::key::{ServerId, SessionId, SessionKey};
 use crate::session::source::Source;
@@ -54,7 +54,7 @@ pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mu
         if due.reason == TokenReason::New {
             ctx.begun = Some(SessionKey::from(due.token.session));
         }
-    } else if due.reason == TokenReason::New && ctx.begun.is_none() {
+    } else if ctx.outcome == Some(Outcome::New) && ctx.begun.is_none() {
         // The application set no cookie that could carry it: the client stays nobody.
         ctx.outcome = Some(Outcome::Balanced);
     }
@@ -182,11 +182,15 @@ fn by_their_cookie(
     if due.is_none_or(|due| due.reason == TokenReason::New) {
         return Ok(false);
     }
-    let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-    let theirs = values(fields, name).find_map(|value| Some(prefix::split(value)?.1)).unwrap_or_default();
-    let after: &[&[u8]] = if prefixed { &[prefix::SEPARATOR, theirs] } else { &[] };
     let token = seal(&token, persistence);
-    let value = persistence.set_cookie.value_with(&token, after, ctx.client.secure, ctx.now);
+    let value = if prefixed {
+        let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
+        let again = written_values(fields, name).find_map(|value| prefix::with_token(value, &token));
+        let Some(again) = again else { return Ok(false) };
+        persistence.set_cookie.with(&again, ctx.client.secure, ctx.now)
+    } else {
+        persistence.set_cookie.value(&token, ctx.client.secure, ctx.now)
+    };
     answer.append_header(header::SET_COOKIE, value)?;
     keep_private(answer, persistence)?;
     Ok(true)
@@ -207,8 +211,11 @@ fn put_into(
     for field in fields {
         let set = SetByApplication::named(field.as_bytes(), name).filter(|set| !set.forgets(ctx.now));
         let with_token = set.map(|set| {
-            let theirs: &[&[u8]] = if prefixed { &[prefix::SEPARATOR, set.value()] } else { &[] };
-            set.with_value(&[&[token.as_bytes().as_slice()], theirs].concat())
+            if prefixed {
+                set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR])
+            } else {
+                set.with_value(token.as_bytes())
+            }
         });
         // Made of a header's value and a token, so it is one.
         let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());

@@ -8,9 +8,10 @@ use pingora::http::RequestHeader;
 
 use crate::config::CookieMode;
 use crate::session::cookie::prefix;
-use crate::session::cookie::read::{Rewritten, without};
+use crate::session::cookie::read::{Rewritten, without, without_those};
 use crate::session::source::Source;
 use crate::session::target;
+use crate::session::token::looks_like_one;
 use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
@@ -68,8 +69,13 @@ fn from_referer(request: &mut RequestHeader, name: &str) -> Result<()> {
 /// the first.
 fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
     let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-    let rewritten = match persistence.map(|persistence| &persistence.policy.cookie) {
+    let carrier = persistence.filter(|persistence| persistence.reads_cookie());
+    let rewritten = match carrier.map(|persistence| &persistence.policy.cookie) {
         Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::taken_off(fields, cookie.name.as_bytes()),
+        // A value that is no token is the application's own, from a time before ours.
+        Some(cookie) if cookie.hide_from_server && cookie.mode == CookieMode::Rewrite => {
+            without_those(fields, cookie.name.as_bytes(), looks_like_one)
+        }
         Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
         _ => without(fields, NO_COOKIE),
     };

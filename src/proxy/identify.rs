@@ -54,6 +54,14 @@ pub(super) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(
     if refuses && forged { Err(Rejection::ForgedToken) } else { Ok(()) }
 }
 
+/// Whether a token in a cookie is among what does not open. To be taken away then, whosever cookie it is: it would be
+/// refused for ever.
+pub(super) fn cookie_is_forged(ctx: &RequestContext) -> bool {
+    let sources = ctx.persistence().map(|persistence| persistence.sources.iter());
+    let mut asked = sources.into_iter().flatten().zip(&ctx.who.asked);
+    asked.any(|(source, lookup)| matches!(source, Source::Cookie(_)) && *lookup == Lookup::Forged)
+}
+
 /// The same in another pool of a split, when the first cannot serve.
 pub(super) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
     request_filter::enter(request, ctx, pool);
@@ -94,10 +102,7 @@ fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
 }
 
 fn hint(plan: &PoolPlan, client: Option<IpAddr>) -> Option<SessionKey> {
-    match plan.persistence.as_ref()?.hint.as_ref()?.of(client) {
-        Presented::Address(id) => Some(id.key),
-        _ => None,
-    }
+    Some(plan.persistence.as_ref()?.hint.as_ref()?.key_of(client?))
 }
 
 /// Asks the sources of one pool.

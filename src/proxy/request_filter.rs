@@ -13,7 +13,6 @@ use smallvec::SmallVec;
 use crate::config::{HashOn, Listener};
 use crate::routing::{Target, host_name};
 use crate::session::cookie::read::values;
-use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
@@ -53,8 +52,7 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken) {
         exchange.set_keepalive(None);
     }
-    let clear_token =
-        rejection == Rejection::ForgedToken && ctx.persistence().is_some_and(PersistencePlan::gives_cookie);
+    let clear_token = rejection == Rejection::ForgedToken && identify::cookie_is_forged(ctx);
     ctx.refusal = Some(Refusal { clear_token, ..Refusal::new(status, rejection.label()) });
     answer::give(exchange, ctx, status).await?;
     Ok(true)

@@ -81,9 +81,9 @@ pub struct PersistencePlan {
 }
 
 impl PersistencePlan {
-    /// Its clients carry their tokens in a cookie of our own.
-    pub fn gives_cookie(&self) -> bool {
-        self.owns_cookie() && self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
+    /// Tokens are read from a cookie, ours or the application's. Without that every cookie is the application's own.
+    pub fn reads_cookie(&self) -> bool {
+        self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
     }
 
     /// The cookie that carries the token is our own, and not the application's.

@@ -44,7 +44,9 @@ impl Hint {
     fn place(self, address: SessionKey, tick: u64) -> Option<PlaceIndex> {
         let bits = Self::TICK_BITS + Self::PLACE_BITS;
         let age = tick.wrapping_sub(self.0) & Self::TICKS;
-        let fresh = u128::from(age) * 100 < LASTS.as_millis();
+        // Requests look at the clock when they begin, so one may find a hint of another that began after it.
+        let apart = age.min(Self::TICKS + 1 - age);
+        let fresh = u128::from(apart) * 100 < LASTS.as_millis();
         let place = self.0 >> Self::TICK_BITS & ((1 << Self::PLACE_BITS) - 1);
         (self.0 >> bits == Self::tag(address) >> bits && fresh).then(|| u32::try_from(place).map(PlaceIndex).ok())?
     }
@@ -66,24 +68,33 @@ impl Hints {
 
     /// A new client of this address is about to go to `place`, unless another is first; then theirs is returned.
     pub fn claim(&self, address: SessionKey, place: &Place, now: UnixMillis) -> Option<PlaceIndex> {
+        self.decide(address, None, place, now)
+    }
+
+    /// The same when the place of the hint is `gone`: of those who find that, the first decides anew and the others follow.
+    pub fn replace(&self, address: SessionKey, gone: PlaceIndex, place: &Place, now: UnixMillis) -> Option<PlaceIndex> {
+        self.decide(address, Some(gone), place, now)
+    }
+
+    fn decide(
+        &self,
+        address: SessionKey,
+        gone: Option<PlaceIndex>,
+        place: &Place,
+        now: UnixMillis,
+    ) -> Option<PlaceIndex> {
         let (slot, tick) = (self.slot(address)?, now.0 / 100);
         let mine = Hint::new(address, place.index(), tick)?;
         let mut seen = slot.load(Relaxed);
         loop {
-            if let Some(theirs) = Hint(seen).place(address, tick) {
-                return Some(theirs);
+            let theirs = Hint(seen).place(address, tick);
+            if theirs.is_some() && theirs != gone {
+                return theirs;
             }
             match slot.compare_exchange_weak(seen, mine.0, Relaxed, Relaxed) {
                 Ok(_) => return None,
                 Err(now) => seen = now,
             }
-        }
-    }
-
-    /// The place of this address's hint cannot serve: the next one who asks decides anew.
-    pub fn forget(&self, address: SessionKey) {
-        if let Some(slot) = self.slot(address) {
-            slot.store(0, Relaxed);
         }
     }
 
@@ -130,12 +141,28 @@ mod tests {
     }
 
     #[test]
+    fn a_request_follows_one_that_began_after_it() {
+        let (hints, places) = (Hints::new(), places());
+        assert_eq!(hints.claim(address(7), &places[2], NOW.plus(Duration::from_millis(150))), None);
+        assert_eq!(hints.claim(address(7), &places[1], NOW), Some(places[2].index()));
+        assert_eq!(hints.find(address(7), NOW.minus(LASTS)), None);
+    }
+
+    #[test]
     fn the_first_place_has_hints_too() {
         let (hints, places) = (Hints::new(), places());
         assert_eq!(hints.claim(address(7), &places[0], NOW), None);
         assert_eq!(hints.find(address(7), NOW), Some(places[0].index()));
-        hints.forget(address(7));
-        assert_eq!(hints.find(address(7), NOW), None);
+    }
+
+    #[test]
+    fn of_several_who_find_a_place_gone_the_first_decides_for_all() {
+        let (hints, places) = (Hints::new(), places());
+        let (gone, next) = (places[0].index(), places[1].index());
+        assert_eq!(hints.claim(address(7), &places[0], NOW), None);
+        assert_eq!(hints.replace(address(7), gone, &places[1], NOW), None, "the first decides");
+        assert_eq!(hints.replace(address(7), gone, &places[2], NOW), Some(next), "the second follows");
+        assert_eq!(hints.claim(address(7), &places[0], NOW), Some(next), "and whoever comes new");
     }
 
     #[test]

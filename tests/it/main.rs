@@ -14,6 +14,7 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod addresses;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;
@@ -25,14 +26,19 @@ mod apps_wsgi_learned;
 mod balancing;
 mod cli;
 mod conf_files;
+mod cookie_modes;
 mod cookies;
 mod demo;
 mod failover;
 mod forwarding;
 mod health;
+mod hints;
 mod hostile;
+mod learned;
+mod learned_failover;
 mod limits;
 mod links;
+mod marks;
 mod operations;
 mod outage;
 mod proxy_protocol;
@@ -44,8 +50,10 @@ mod routes_redirect;
 mod routes_split;
 mod routing;
 mod serving;
+mod several_sources;
 mod stickiness;
 mod tls;
+mod token_header;
 mod versions;
 mod world;
 mod world_itself;

@@ -1,6 +1,6 @@
 //! The token before the application's own value, in the application's own cookie: `JSESSIONID=TOKEN~0AB3`.
 
-use super::read::{Rewritten, without_prefix};
+use super::read::{Rewritten, unquoted, without_prefix};
 use crate::session::token::{TokenText, looks_like_one};
 
 /// Between the token and the value. A cookie's value may contain it, a token cannot.
@@ -12,6 +12,18 @@ pub const SEPARATOR: &[u8] = b"~";
 pub fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let (token, rest) = value.split_at_checked(TokenText::LEN)?;
     Some((token, rest.strip_prefix(SEPARATOR)?)).filter(|(token, _)| looks_like_one(token))
+}
+
+/// A value of a request with another token in place of its own; its quotes and the application's part stay as they are.
+/// `None` when it has no token.
+#[must_use]
+pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
+    let value = unquoted(written);
+    split(value)?;
+    let start = usize::from(value.len() < written.len());
+    let before = written.get(..start)?;
+    let after = written.get(start + TokenText::LEN..)?;
+    Some([before, token.as_bytes(), after].concat())
 }
 
 /// A request's cookies as the application set them.

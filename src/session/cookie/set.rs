@@ -2,6 +2,7 @@
 
 use std::time::UNIX_EPOCH;
 
+use super::read::unquoted;
 use crate::session::token::UnixMillis;
 
 /// One `Set-Cookie` field, taken apart as far as it concerns us. Allocates nothing.
@@ -30,11 +31,11 @@ impl<'a> SetByApplication<'a> {
     /// The value without quotes around it, as the cookie is read when it comes back.
     #[must_use]
     pub fn value(&self) -> &'a [u8] {
-        match self.field.get(self.value.0..self.value.1) {
-            Some([b'"', unquoted @ .., b'"']) => unquoted,
-            Some(value) => value,
-            None => &[],
-        }
+        unquoted(self.written())
+    }
+
+    fn written(&self) -> &'a [u8] {
+        self.field.get(self.value.0..self.value.1).unwrap_or_default()
     }
 
     /// Whether the client is told to forget the cookie: `Max-Age` decides, else `Expires`.
@@ -56,11 +57,24 @@ impl<'a> SetByApplication<'a> {
 
     /// The field with another value; its attributes stay as the application wrote them.
     #[must_use]
-    pub fn with_value(&self, parts: &[&[u8]]) -> Vec<u8> {
+    pub fn with_value(&self, value: &[u8]) -> Vec<u8> {
         let (start, end) = self.value;
+        self.replaced(start, end, &[value])
+    }
+
+    /// The field with something before its value, inside its quotes when it has some: an application that quotes its value
+    /// gets it back with quotes.
+    #[must_use]
+    pub fn with_prefix(&self, prefix: &[&[u8]]) -> Vec<u8> {
+        let quote = self.written().len() > self.value().len();
+        let start = self.value.0 + usize::from(quote);
+        self.replaced(start, start, prefix)
+    }
+
+    fn replaced(&self, start: usize, end: usize, by: &[&[u8]]) -> Vec<u8> {
         let before = self.field.get(..start).unwrap_or_default();
         let after = self.field.get(end..).unwrap_or_default();
-        [&[before][..], parts, &[after][..]].concat().concat()
+        [&[before][..], by, &[after][..]].concat().concat()
     }
 }
 
@@ -137,8 +151,22 @@ mod tests {
     #[test]
     fn a_new_value_leaves_the_attributes_as_they_were() {
         let field = set("SID= \"abc\" ; Path=/shop;HttpOnly").unwrap();
-        assert_eq!(field.with_value(&[b"token", b"~", field.value()]), b"SID= token~abc ; Path=/shop;HttpOnly");
-        assert_eq!(set("SID=").unwrap().with_value(&[b"x"]), b"SID=x");
+        assert_eq!(field.with_value(b"token"), b"SID= token ; Path=/shop;HttpOnly");
+        assert_eq!(set("SID=").unwrap().with_value(b"x"), b"SID=x");
+    }
+
+    #[test]
+    fn a_prefix_leaves_the_value_and_its_quotes_as_they_were() {
+        for (field, expected) in [
+            ("SID=abc; Path=/", "SID=token~abc; Path=/"),
+            ("SID= \"a b\" ; Path=/", "SID= \"token~a b\" ; Path=/"),
+            ("SID=\"\"", "SID=\"token~\""),
+            ("SID=", "SID=token~"),
+            ("SID=\"; X", "SID=token~\"; X"),
+        ] {
+            let prefixed = set(field).unwrap().with_prefix(&[b"token", b"~"]);
+            assert_eq!(String::from_utf8(prefixed).unwrap(), expected);
+        }
     }
 
     proptest! {
@@ -147,7 +175,7 @@ mod tests {
             let field = [b"SID=".as_slice(), &field].concat();
             let set = SetByApplication::named(&field, b"SID").unwrap();
             let _ = set.forgets(NOW);
-            let replaced = set.with_value(&[b"new"]);
+            let replaced = set.with_value(b"new");
             prop_assert_eq!(SetByApplication::named(&replaced, b"SID").unwrap().value(), b"new");
         }
     }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{Asked, Id, Presented};
+use crate::session::key::SessionKey;
 use crate::session::name::{Kind, NameHasher};
 use crate::session::token::keyring::Keyring;
 
@@ -29,23 +30,25 @@ impl ClientIpSource {
     /// but for a keyring of several keys.
     #[must_use]
     pub fn presented(&self, asked: &Asked<'_>) -> Presented {
-        self.of(asked.client)
+        let Some(address) = asked.client else { return Presented::Nobody };
+        Presented::Address(self.network(address, |network| Id {
+            key: self.hasher.key(network),
+            former: self.hasher.former(network).collect(),
+        }))
     }
 
-    /// Whoever comes from the network of this address.
+    /// The key of this address's network as of today.
     #[must_use]
-    pub fn of(&self, client: Option<IpAddr>) -> Presented {
-        let Some(address) = client else { return Presented::Nobody };
-        // An IPv4 network and an IPv6 network differ in length, so no two share a name.
-        let id = match address.to_canonical() {
-            IpAddr::V4(address) => self.id(&(u32::from(address) & self.ipv4_mask).to_be_bytes()),
-            IpAddr::V6(address) => self.id(&(u128::from(address) & self.ipv6_mask).to_be_bytes()),
-        };
-        Presented::Address(id)
+    pub fn key_of(&self, address: IpAddr) -> SessionKey {
+        self.network(address, |network| self.hasher.key(network))
     }
 
-    fn id(&self, network: &[u8]) -> Id {
-        Id { key: self.hasher.key(network), former: self.hasher.former(network).collect() }
+    /// An IPv4 network and an IPv6 network differ in length, so no two share a name.
+    fn network<T>(&self, address: IpAddr, name: impl FnOnce(&[u8]) -> T) -> T {
+        match address.to_canonical() {
+            IpAddr::V4(address) => name(&(u32::from(address) & self.ipv4_mask).to_be_bytes()),
+            IpAddr::V6(address) => name(&(u128::from(address) & self.ipv6_mask).to_be_bytes()),
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub enum Source {
     /// The sealed token in a header.
     Header(header::HeaderSource),
     /// The application's own id.
-    Learn(learn::LearnSource),
+    Learn(Box<learn::LearnSource>),
     /// The server's mark in the application's own id.
     Route(route::RouteSource),
     /// The client's address.
@@ -77,7 +77,7 @@ impl Source {
             config::Source::Cookie => Self::Cookie(cookie::CookieSource::new(&cookie.name, cookie.mode)),
             config::Source::Query { name, rewrite_links } => Self::Query(query::QuerySource::new(name, *rewrite_links)),
             config::Source::Header { name } => Self::Header(header::HeaderSource::new(name)),
-            config::Source::Learn(learn) => Self::Learn(learn::LearnSource::new(learn, &pool.name, keys)),
+            config::Source::Learn(learn) => Self::Learn(Box::new(learn::LearnSource::new(learn, &pool.name, keys))),
             config::Source::Route(mark) => Self::Route(route::RouteSource::new(mark, pool, keys)),
             config::Source::ClientIp { ipv4_prefix, ipv6_prefix } => {
                 let prefixes = (*ipv4_prefix, *ipv6_prefix);

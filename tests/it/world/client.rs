@@ -164,6 +164,22 @@ impl Wire {
     }
 }
 
+/// One GET with these headers, over a connection of its own.
+#[track_caller]
+pub(crate) fn get_with(address: &Address, target: &str, headers: &[(&str, &str)]) -> Response {
+    request_with(address, "GET", target, headers)
+}
+
+/// One request without a body, over a connection of its own.
+#[track_caller]
+pub(crate) fn request_with(address: &Address, method: &str, target: &str, headers: &[(&str, &str)]) -> Response {
+    let frame = [("Host", "example.test"), ("Connection", "close")];
+    let headers: Vec<_> = frame.iter().chain(headers).map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+    let mut wire = Wire::connect(address);
+    wire.send(request_text(method, target, &headers, b""));
+    wire.receive(method)
+}
+
 /// The text of a request.
 pub(crate) fn request_text(method: &str, target: &str, headers: &[(String, String)], body: &[u8]) -> Vec<u8> {
     let mut text = format!("{method} {target} HTTP/1.1\r\n");

@@ -27,7 +27,7 @@ pub(crate) mod proxy;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs;
 use std::ops::Deref;
@@ -53,6 +53,15 @@ pub(crate) fn eventually(patience: Duration, what: &str, mut condition: impl FnM
         assert!(Instant::now() < deadline, "not within {patience:?}: {what}");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Asks so many times at once, and says which different answers there were.
+pub(crate) fn at_once<T: Ord + Send>(times: usize, ask: impl Fn() -> T + Sync) -> BTreeSet<T> {
+    let ask = &ask;
+    thread::scope(|scope| {
+        let asked: Vec<_> = (0..times).map(|_| scope.spawn(ask)).collect();
+        asked.into_iter().map(|thread| thread.join().expect("an answer")).collect()
+    })
 }
 
 /// Application servers and a proxy before them. Its [`Proxy`] can be spoken to directly.

@@ -14,6 +14,22 @@ where
     fields.into_iter().flat_map(pieces).filter_map(move |piece| value_of(piece, name))
 }
 
+/// The same as they are written: a value in double quotes is given with them.
+pub fn written_values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, F>
+where
+    F: IntoIterator<Item = &'a [u8]>,
+{
+    fields.into_iter().flat_map(pieces).filter_map(move |piece| written_value_of(piece, name))
+}
+
+/// A value without the double quotes around it, if there are any.
+pub fn unquoted(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', unquoted @ .., b'"'] => unquoted,
+        _ => value,
+    }
+}
+
 /// A request's cookies after one was taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rewritten {
@@ -31,6 +47,15 @@ pub enum Rewritten {
 /// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
 pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
+}
+
+/// The same, taking out only those whose value is one `of_ours`.
+pub fn without_those<'a>(
+    fields: impl IntoIterator<Item = &'a [u8]>,
+    name: &[u8],
+    of_ours: impl Fn(&[u8]) -> bool,
+) -> Rewritten {
+    edited(fields, |piece| if value_of(piece, name).is_some_and(&of_ours) { Edit::Drop } else { Edit::Keep })
 }
 
 /// The request's cookies, in one field as [`without`] makes it, with what `prefix_len` counts taken off the start of
@@ -136,13 +161,13 @@ fn semicolon(bytes: &[u8]) -> Option<usize> {
 
 /// The value, if the piece is a cookie of this name.
 fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    written_value_of(piece, name).map(unquoted)
+}
+
+fn written_value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let after_name = piece.trim_start_blanks().strip_prefix(name)?;
     let value = after_name.trim_start_blanks().strip_prefix(b"=")?;
-    let value = value.trim_start_blanks().trim_end_blanks();
-    match value {
-        [b'"', unquoted @ .., b'"'] => Some(unquoted),
-        _ => Some(value),
-    }
+    Some(value.trim_start_blanks().trim_end_blanks())
 }
 
 /// Where the value of a cookie begins in its piece, behind blanks and a quote.

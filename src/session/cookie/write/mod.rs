@@ -66,23 +66,19 @@ impl SetCookie {
     /// The value that gives the client its token. `secure`: the client came by TLS. Allocates once.
     #[must_use]
     pub fn value(&self, token: &TokenText, secure: bool, now: UnixMillis) -> HeaderValue {
-        self.value_with(token, &[], secure, now)
+        self.with(token.as_bytes(), secure, now)
     }
 
-    /// The same with something behind the token.
+    /// The same with any value: a token and what the application put beside it.
     #[must_use]
-    pub fn value_with(&self, token: &TokenText, after: &[&[u8]], secure: bool, now: UnixMillis) -> HeaderValue {
+    pub fn with(&self, cookie: &[u8], secure: bool, now: UnixMillis) -> HeaderValue {
         const EXPIRES: &[u8] = b"; Expires=";
         let attributes = &self.variant(secure).attributes;
         let expires = self.lifetime.map(|lifetime| now.plus(lifetime));
         let date = expires.map_or(0, |_| EXPIRES.len() + date::LEN);
-        let behind: usize = after.iter().map(|part| part.len()).sum();
-        let mut value = Vec::with_capacity(self.start.len() + TokenText::LEN + behind + attributes.len() + date);
+        let mut value = Vec::with_capacity(self.start.len() + cookie.len() + attributes.len() + date);
         value.extend_from_slice(&self.start);
-        value.extend_from_slice(token.as_bytes());
-        for part in after {
-            value.extend_from_slice(part);
-        }
+        value.extend_from_slice(cookie);
         value.extend_from_slice(attributes);
         if let Some(expires) = expires {
             value.extend_from_slice(EXPIRES);

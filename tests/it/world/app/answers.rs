@@ -29,6 +29,12 @@ pub(crate) const ODD_SET_COOKIES: [&str; 7] = [
     "last=x==; Max-Age=99999999999999999999",
 ];
 
+/// The target of a request that is answered with this status and these header lines.
+pub(crate) fn saying(status: u16, lines: &[&str]) -> String {
+    let encoded = |line: &&str| line.bytes().fold("&line=".to_owned(), |text, byte| text + &format!("%{byte:02x}"));
+    format!("/say?status={status}{}", lines.iter().map(encoded).collect::<String>())
+}
+
 /// The request being answered.
 pub(super) struct Asked<'a> {
     head: &'a Head,
@@ -45,6 +51,13 @@ impl Asked<'_> {
 
     fn number(&self, name: &str, default: u64) -> u64 {
         self.parameter(name).map_or(default, |v| v.parse().unwrap_or_else(|_| panic!("{name}={v} is no number")))
+    }
+
+    /// Header lines of the test's choice: every `line=`, percent-encoded. See [`saying`].
+    fn lines(&self) -> String {
+        let query = self.target.split_once('?').map_or("", |(_, query)| query);
+        let lines = query.split('&').filter_map(|pair| pair.strip_prefix("line=")).map(percent_decode);
+        lines.fold(String::new(), |text, line| text + &String::from_utf8_lossy(&line) + "\r\n")
     }
 
     fn is_head(&self) -> bool {
@@ -82,6 +95,7 @@ impl Shared {
                 self.wait(asked.life, Duration::from_millis(asked.number("ms", 1000)));
                 self.echo(reader, asked)
             }
+            "/say" => self.say(reader, asked),
             "/status" => self.status(reader, asked),
             "/304" => raw(reader, b"HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n", Next::Keep),
             "/cacheable" => plain(
@@ -169,6 +183,17 @@ impl Shared {
         (id, 1, true)
     }
 
+    /// What [`saying`] asks for, and everything about the request as JSON. No session of the application's own.
+    fn say(&self, reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
+        let (status, lines) = (asked.number("status", 200), asked.lines());
+        let body = self.describe(asked, "", 0).to_string();
+        let head = format!(
+            "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{lines}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        raw(reader, [head, body].concat().as_bytes(), Next::Keep)
+    }
+
     fn status(&self, reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
         let code = asked.number("code", 200);
         if code == 204 || code == 304 {
@@ -190,9 +215,10 @@ impl Shared {
 
     /// Pieces of which each but the first waits until the test opens the gate once more.
     fn gated(&self, reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
-        reader
-            .stream
-            .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+        let lines = asked.lines();
+        let head =
+            format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{lines}Transfer-Encoding: chunked\r\n\r\n");
+        reader.stream.write_all(head.as_bytes())?;
         chunk(reader, b"data: 0\n\n")?;
         for n in 1..asked.number("pieces", 2) {
             let mut opened = lock(&self.gate);

@@ -164,14 +164,18 @@ fn by_id(id: &Id, named: Named, homes: &Homes<'_>, now: UnixMillis) -> Recognise
 
 /// The keyring was rotated since the session was bound: it goes on under the key of today.
 fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known> {
-    let (former, known) = id.former.iter().find_map(|key| match homes.table.visit(key, now) {
-        Found::Live(known) => Some((key, known)),
+    let live = |key: &SessionKey| match homes.table.visit(key, now) {
+        Found::Live(known) => Some(known),
         _ => None,
-    })?;
+    };
+    let Some((former, known)) = id.former.iter().find_map(|key| Some((key, live(key)?))) else {
+        // Or another request of it has just taken it over.
+        return id.former.first().and_then(|_| live(&id.key));
+    };
     let place = homes.table.place_at(known.place)?;
-    homes.table.restore(id.key, place, known.epoch, known.created, now);
+    let stands = homes.table.restore(id.key, place, known.epoch, known.created, now);
     homes.table.forget_former(former);
-    Some(known)
+    Some(stands)
 }
 
 impl Homes<'_> {
@@ -208,11 +212,13 @@ impl Returning {
         match homes.table.rebind(self.key, self.binding.epoch, place, self.binding.created, now) {
             Rebound::Moved { epoch } => {
                 self.binding = Binding { server: server.id, epoch, ..self.binding };
+                self.home = Some(chosen);
                 true
             }
             Rebound::Already(known) => {
                 if let Some(theirs) = homes.table.place_at(known.place) {
                     self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
+                    self.home = homes.pool.find(theirs.id());
                 }
                 false
             }
@@ -245,3 +251,6 @@ impl Returning {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests;
