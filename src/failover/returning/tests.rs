@@ -149,11 +149,14 @@ fn presented_token(server: &str) -> Presented {
     Presented::Token { token: token(server), sealed_by_first: true }
 }
 
-/// Lookup, the session's server as far as it is configured, and what is unbound.
-fn told(world: &World, presented: &Presented) -> (Lookup, Option<Option<String>>, Option<Unbound>) {
+/// Stands for a server that is not configured.
+const NOT_THERE: &str = "not there";
+
+/// Lookup, the session's server, and what is unbound.
+fn told(world: &World, presented: &Presented) -> (Lookup, Option<String>, Option<Unbound>) {
     let Recognised { lookup, session, unbound } = world.seen(presented);
-    let home = session.map(|session| session.home.map(|home| world.pool.servers[home].name.to_string()));
-    (lookup, home, unbound)
+    let name = |home: ServerIndex| world.pool.servers[home].name.to_string();
+    (lookup, session.map(|session| session.home.map_or_else(|| NOT_THERE.to_owned(), name)), unbound)
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn an_id_and_an_address_are_what_the_table_knows_of_them() {
     for state in STATES {
         let expected = match state {
             State::Absent => (Lookup::Unknown, None),
-            State::AtB => (Lookup::Hit, Some(Some("b".to_owned()))),
+            State::AtB => (Lookup::Hit, Some("b".to_owned())),
             State::Idle => (Lookup::ExpiredIdle, None),
             State::Old => (Lookup::ExpiredAbsolute, None),
             State::AtGone => (Lookup::UnknownServer, Some(None)),
@@ -208,7 +211,7 @@ fn a_mark_is_believed_unless_its_session_was_ended() {
         state.put(&world, KEY);
         let expected = match state {
             State::Over => (Lookup::Ended, None, Some(Unbound::Id(KEY))),
-            _ => (Lookup::Hit, Some(Some("c".to_owned())), None),
+            _ => (Lookup::Hit, Some("c".to_owned()), None),
         };
         let mark = Presented::Mark { key: KEY, server: ServerId::of("c") };
         assert_eq!(told(&world, &mark), expected, "{state:?}");
@@ -223,8 +226,8 @@ fn a_token_is_put_together_with_what_the_table_knows() {
         state.put(&world, key);
         let expected = match state {
             // At the same epoch the token wins; what has expired in the table is as good as absent.
-            State::AtB | State::AtGone => (Lookup::Hit, Some(Some("a".to_owned())), None),
-            State::Absent | State::Idle | State::Old => (Lookup::Restored, Some(Some("a".to_owned())), None),
+            State::AtB | State::AtGone => (Lookup::Hit, Some("a".to_owned()), None),
+            State::Absent | State::Idle | State::Old => (Lookup::Restored, Some("a".to_owned()), None),
             State::Over => (Lookup::Ended, None, None),
         };
         assert_eq!(told(&world, &presented_token("a")), expected, "{state:?}");
@@ -232,7 +235,7 @@ fn a_token_is_put_together_with_what_the_table_knows() {
         assert_eq!(world.place_of(key).as_deref(), Some(place), "{state:?}: and that stands in the table");
     }
     let world = World::new("");
-    assert_eq!(told(&world, &presented_token("gone")), (Lookup::UnknownServer, Some(None), None));
+    assert_eq!(told(&world, &presented_token("gone")), (Lookup::UnknownServer, Some(NOT_THERE.to_owned()), None));
     assert_eq!(world.table.len(), 0, "there is no place for it");
 }
 
@@ -243,7 +246,7 @@ fn of_several_ids_the_first_that_lives_counts_else_the_first() {
     let world = World::new("");
     assert_eq!(told(&world, &ids()), (Lookup::Unknown, None, Some(Unbound::Id(other))));
     State::AtB.put(&world, KEY);
-    assert_eq!(told(&world, &ids()), (Lookup::Hit, Some(Some("b".to_owned())), None));
+    assert_eq!(told(&world, &ids()), (Lookup::Hit, Some("b".to_owned()), None));
 }
 
 #[test]
@@ -252,7 +255,7 @@ fn a_session_bound_under_a_former_key_goes_on_under_the_key_of_today() {
         let world = World::new("");
         State::AtB.put(&world, FORMER);
         for _ in 0..2 {
-            assert_eq!(told(&world, &presented), (Lookup::Hit, Some(Some("b".to_owned())), None));
+            assert_eq!(told(&world, &presented), (Lookup::Hit, Some("b".to_owned()), None));
         }
         assert_eq!((world.place_of(KEY).as_deref(), world.place_of(FORMER)), (Some("b"), None));
         assert_eq!((world.table.len(), world.sessions("b")), (1, 1), "it is one session all the time");
@@ -264,7 +267,7 @@ fn a_record_of_today_beats_one_under_a_former_key() {
     let world = World::new("");
     State::AtB.put(&world, FORMER);
     world.table.rebind(KEY, 0, &world.table.place("shop", "c"), NOW, NOW);
-    assert_eq!(told(&world, &Presented::Ids(smallvec![rotated()])), (Lookup::Hit, Some(Some("c".to_owned())), None));
+    assert_eq!(told(&world, &Presented::Ids(smallvec![rotated()])), (Lookup::Hit, Some("c".to_owned()), None));
 }
 
 #[test]
