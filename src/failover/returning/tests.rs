@@ -181,7 +181,7 @@ fn an_id_and_an_address_are_what_the_table_knows_of_them() {
             State::AtB => (Lookup::Hit, Some("b".to_owned())),
             State::Idle => (Lookup::ExpiredIdle, None),
             State::Old => (Lookup::ExpiredAbsolute, None),
-            State::AtGone => (Lookup::UnknownServer, Some(None)),
+            State::AtGone => (Lookup::UnknownServer, Some(NOT_THERE.to_owned())),
             State::Over => (Lookup::Ended, None),
         };
         let unbound = |kind: fn(SessionKey) -> Unbound| expected.1.is_none().then(|| kind(KEY));
