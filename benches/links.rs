@@ -1,59 +1,60 @@
-//! How fast a page passes while its links are rewritten: bytes a second of a page with some three hundred links.
+//! What the token in a page's links costs: a page of 100 KiB with some 300 links.
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot be set up should stop")]
+#![allow(clippy::expect_used, reason = "a bench that cannot be set up should stop")]
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
-use std::fmt::Write;
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use homing::session::link::Base;
-use homing::session::page::{PageRewriter, encoding_of};
+use homing::session::page::{PageRewriter, rewritable};
 use http::StatusCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// As long as the longest token may be.
+const SIZE: usize = 100 * 1024;
+const LINKS: usize = 300;
+/// As a body arrives from a server.
+const PART: usize = 16 * 1024;
 const TOKEN: &str =
-    "AQ0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678";
+    "AbCdEfGhIjKlMnOpQrStUvWxYz0123456789AbCdEfGhIjKlMnOpQrStUvWxYz0123456789AbCdEfGhIjKlMnOpQrStUvWxYz";
 
-fn page(links: usize) -> String {
-    let mut page = "<!DOCTYPE html><html><head><title>Shop</title></head><body>".to_owned();
-    for n in 0..links {
-        let text = "A text that says something about this article, as pages of shops have many. ".repeat(3);
-        let link = format!("<a class=\"title\" href=\"/article/{n}?from=list\">Article {n}</a>");
-        let _ = writeln!(page, "<div class=\"article\">{link}<p>{text}</p></div>");
-    }
-    page + "</body></html>"
-}
-
-fn base() -> Base {
-    Base::new(true, "shop.example.org", "/list?page=2").unwrap()
-}
-
-fn links(bench: &mut Criterion) {
-    let encoding = encoding_of(StatusCode::OK, Some("text/html; charset=utf-8"), false).unwrap();
-    let with_links = page(300);
-    let without_links = with_links.replace("<a ", "<b ").replace("</a>", "</b>");
-    let mut group = bench.benchmark_group("page");
-    for (name, page) in [("300 links", &with_links), ("no links", &without_links)] {
-        group.throughput(Throughput::Bytes(page.len() as u64));
-        group.bench_function(name, |bench| {
-            bench.iter(|| {
-                let mut rewriter = PageRewriter::new(base(), encoding, "sessionId", TOKEN);
-                for chunk in page.as_bytes().chunks(16 * 1024) {
-                    black_box(rewriter.write(chunk));
-                }
-                black_box(rewriter.end())
-            });
+/// Links of every kind that a shop has, and text between them.
+fn page() -> Vec<u8> {
+    let mut page = String::from("<!DOCTYPE html><html><head><title>Shop</title></head><body>");
+    for n in 0..LINKS {
+        page.push_str(&match n % 10 {
+            0 => format!("<p><a href=\"https://other.example/{n}\">elsewhere</a>"),
+            1 => format!("<p><a href=\"#part-{n}\">here</a>"),
+            2 => format!("<p><a class=\"item\" href=\"https://shop.example/item/{n}?size=l&amp;page=2\">item</a>"),
+            3 => format!("<form action=\"/search/{n}\"><input name=\"q\"></form>"),
+            _ => format!("<p><a class=\"item\" href=\"/item/{n}\">item</a>"),
         });
+        let text = "It keeps what it promises, and <em>nothing</em> else. ";
+        while page.len() < SIZE * (n + 1) / LINKS {
+            page.push_str(text);
+        }
     }
-    group.finish();
-    let base = base();
-    bench.bench_function("link, relative", |bench| {
-        bench.iter(|| base.rewritten(black_box("/article/1?from=list"), "sessionId", TOKEN));
+    page.push_str("</body></html>");
+    page.into_bytes()
+}
+
+fn links(c: &mut Criterion) {
+    let charset = rewritable(StatusCode::OK, Some("text/html; charset=utf-8"), false).expect("a page");
+    let page = page();
+    let mut group = c.benchmark_group("links");
+    group.throughput(Throughput::Bytes(page.len() as u64));
+    group.bench_function("rewrite a page of 100 KiB", |b| {
+        b.iter(|| {
+            let base = Base::new(true, "shop.example", "/cart?a=1").expect("an address");
+            let mut rewriter = PageRewriter::new(base, charset, "sessionId", TOKEN).expect("a rewriter");
+            for part in black_box(&page).chunks(PART) {
+                black_box(rewriter.write(part).expect("a page"));
+            }
+            rewriter.end().expect("a page")
+        });
     });
+    group.finish();
+    let base = Base::new(true, "shop.example", "/cart?a=1").expect("an address");
+    c.bench_function("links/one link", |b| b.iter(|| base.rewrite(black_box("/item/1?size=l"), "sessionId", TOKEN)));
 }
 
 criterion_group!(benches, links);

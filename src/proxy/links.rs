@@ -9,7 +9,7 @@ use pingora::{Error, ErrorType, Result};
 use crate::config::Issue;
 use crate::failover::returning::Named;
 use crate::session::link::Base;
-use crate::session::page::{Decoder, Encoding, PageRewriter, encoding_of};
+use crate::session::page::{Charset, Decoder, PageError, PageRewriter, is_known, rewritable};
 use crate::session::source::Source;
 use crate::session::source::query::QuerySource;
 use crate::session::token::TokenText;
@@ -20,7 +20,7 @@ use super::request_filter::host_of;
 
 /// A page on its way to the client.
 pub struct Page {
-    decoder: Option<Decoder>,
+    decoder: Decoder,
     rewriter: PageRewriter,
 }
 
@@ -30,7 +30,7 @@ struct Leads {
     /// `Location`, with the token in it once that is known.
     location: Option<String>,
     /// It is a page.
-    page: Option<(Encoding, Option<Decoder>)>,
+    page: Option<(Charset, Decoder)>,
 }
 
 /// What describes a body as its server sent it.
@@ -76,7 +76,7 @@ pub(super) fn ask_readable(request: &mut RequestHeader, ctx: &RequestContext) ->
     let readable: Vec<&str> = fields
         .flat_map(|field| field.split(','))
         .map(str::trim)
-        .filter(|coding| Decoder::new(coding.split(';').next().unwrap_or_default()).is_some())
+        .filter(|coding| is_known(coding.split(';').next().unwrap_or_default()))
         .collect();
     let readable = if readable.is_empty() { "identity".to_owned() } else { readable.join(", ") };
     request.insert_header(header::ACCEPT_ENCODING, readable)
@@ -91,10 +91,10 @@ pub(super) fn put(
 ) -> Result<bool> {
     let Some(leads) = leads(request, answer, ctx) else { return Ok(false) };
     let Some((token, name)) = seal(ctx).zip(source(ctx).map(|source| source.name.clone())) else { return Ok(false) };
-    if let Some(location) = leads.location.and_then(|to| leads.base.rewritten(&to, &name, token.as_str())) {
+    if let Some(location) = leads.location.and_then(|to| leads.base.rewrite(&to, &name, token.as_str())) {
         answer.insert_header(header::LOCATION, location)?;
     }
-    if let Some((encoding, decoder)) = leads.page {
+    if let Some((charset, decoder)) = leads.page {
         for name in &OF_THE_BODY {
             answer.remove_header(name);
         }
@@ -102,7 +102,7 @@ pub(super) fn put(
             answer.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
         }
         if request.method != Method::HEAD {
-            let rewriter = PageRewriter::new(leads.base, encoding, &name, token.as_str());
+            let rewriter = PageRewriter::new(leads.base, charset, &name, token.as_str()).map_err(broken)?;
             ctx.page = Some(Box::new(Mutex::new(Page { decoder, rewriter })));
         }
     }
@@ -118,16 +118,15 @@ fn leads(request: &RequestHeader, answer: &ResponseHeader, ctx: &RequestContext)
     let text = |name| answer.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let location = text(header::LOCATION).filter(|to| base.leads_here(to)).map(str::to_owned);
     let is_part = answer.headers.contains_key(header::CONTENT_RANGE);
-    let page = encoding_of(answer.status, text(header::CONTENT_TYPE), is_part).and_then(|encoding| {
-        let coding = answer.headers.get(header::CONTENT_ENCODING);
-        match coding.map(|coding| coding.to_str().unwrap_or("unknown")) {
-            None => Some((encoding, None)),
-            Some(coding) if coding.trim().eq_ignore_ascii_case("identity") => Some((encoding, None)),
-            // What cannot be undone stays as it is.
-            Some(coding) => Decoder::new(coding).map(|decoder| (encoding, Some(decoder))),
-        }
-    });
+    let page = rewritable(answer.status, text(header::CONTENT_TYPE), is_part)
+        .and_then(|charset| Some((charset, Decoder::new(&codings(answer)?)?)));
     (location.is_some() || page.is_some()).then_some(Leads { base, location, page })
+}
+
+/// The codings of a body, as one list. What cannot be undone here stays as it is.
+fn codings(answer: &ResponseHeader) -> Option<String> {
+    let fields = answer.headers.get_all(header::CONTENT_ENCODING).iter().map(|field| field.to_str().ok());
+    Some(fields.collect::<Option<Vec<_>>>()?.join(", "))
 }
 
 /// Other sites must not read the token in `Referer`.
@@ -144,13 +143,12 @@ fn be_discreet(answer: &mut ResponseHeader) -> Result<()> {
 /// The next piece of a body on its way to the client.
 pub(super) fn pass(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestContext) -> Result<()> {
     let Some(page) = ctx.page.as_mut().map(|page| page.get_mut()) else { return Ok(()) };
-    let mut out = Vec::new();
-    if let Some(bytes) = body.take() {
-        page.write(&bytes, &mut out)?;
-    }
-    if end {
-        page.end(&mut out)?;
-        ctx.page = None;
+    let mut out = match body.take() {
+        Some(bytes) => page.write(&bytes)?,
+        None => Vec::new(),
+    };
+    if end && let Some(page) = ctx.page.take() {
+        out.extend(page.into_inner().end()?);
     }
     if !out.is_empty() || end {
         *body = Some(Bytes::from(out));
@@ -159,20 +157,16 @@ pub(super) fn pass(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestContext
 }
 
 impl Page {
-    fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
-        match &mut self.decoder {
-            Some(decoder) => out.extend(self.rewriter.write(&decoder.write(bytes).map_err(damaged)?)),
-            None => out.extend(self.rewriter.write(bytes)),
-        }
-        Ok(())
+    fn write(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let plain = self.decoder.write(bytes).map_err(damaged)?;
+        self.rewriter.write(&plain).map_err(broken)
     }
 
-    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
-        if let Some(decoder) = &mut self.decoder {
-            out.extend(self.rewriter.write(&decoder.end().map_err(damaged)?));
-        }
-        out.extend(self.rewriter.end());
-        Ok(())
+    fn end(mut self) -> Result<Vec<u8>> {
+        let plain = self.decoder.end().map_err(damaged)?;
+        let mut out = self.rewriter.write(&plain).map_err(broken)?;
+        out.extend(self.rewriter.end().map_err(broken)?);
+        Ok(out)
     }
 }
 
@@ -180,4 +174,10 @@ impl Page {
 #[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
 fn damaged(error: std::io::Error) -> Box<Error> {
     Error::because(ErrorType::ReadError, "a compressed page that cannot be read", error).into_up()
+}
+
+/// A page that cannot be rewritten.
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
+fn broken(error: PageError) -> Box<Error> {
+    Error::because(ErrorType::InternalError, "a page whose links cannot be rewritten", error).into_in()
 }

@@ -1,137 +1,153 @@
-//! The elements of a page that lead somewhere.
+//! What is done to each element that can lead a browser to another page.
 
-use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use htmlize::escape_all_quotes;
+use lol_html::HandlerResult;
 use lol_html::html_content::ContentType;
 use lol_html::send::Element;
 
+use super::attribute::{put, text};
+use super::refresh;
 use crate::session::link::Base;
 
-type Visited = Result<(), Box<dyn Error + Send + Sync>>;
+/// What [`Elements::visit`] is called with. No image, script or style: they need no session, and a token in their
+/// addresses would make every client fetch them anew.
+pub(super) const SELECTOR: &str = "a[href], area[href], base[href], form, button[formaction], input, iframe[src], \
+                                   frame[src], meta[http-equiv][content]";
 
-/// The namespace of HTML's own elements.
-const HTML: &str = "http://www.w3.org/1999/xhtml";
-
-/// Puts the token into them.
+/// A page's elements, in the order in which they come.
 pub(super) struct Elements {
     base: Base,
-    name: Box<str>,
-    token: Box<str>,
-    /// A form's own field with the token.
-    field: Box<str>,
+    /// The first `<base href>` counts (HTML, "frozen base URL").
+    has_base: bool,
+    name: String,
+    token: String,
+    /// The hidden field that carries the token in a form of method GET.
+    field: String,
+    /// The last form has our field: another one of its name is an older one.
+    has_field: bool,
+    /// A form that leads elsewhere is open. Browsers ignore a form inside a form, and its fields go where the outer one
+    /// leads: no token in there. Shared with the handler of the end tag.
+    elsewhere: Arc<AtomicBool>,
 }
 
 impl Elements {
     pub(super) fn new(base: Base, name: &str, token: &str) -> Self {
-        let field = format!("<input type=\"hidden\" name=\"{name}\" value=\"{token}\">");
-        Self { base, name: name.into(), token: token.into(), field: field.into() }
+        let field = format!(
+            r#"<input type="hidden" name="{}" value="{}"/>"#,
+            escape_all_quotes(name),
+            escape_all_quotes(token)
+        );
+        Self {
+            base,
+            has_base: false,
+            name: name.to_owned(),
+            token: token.to_owned(),
+            field,
+            has_field: false,
+            elsewhere: Arc::default(),
+        }
     }
 
-    pub(super) fn visit(&mut self, element: &mut Element<'_, '_>) -> Visited {
-        let name = element.tag_name();
-        // SVG has links too, but no forms.
-        if element.namespace_uri() != HTML && name != "a" {
-            return Ok(());
-        }
-        match name.as_str() {
+    pub(super) fn visit(&mut self, element: &mut Element<'_, '_>) -> HandlerResult {
+        match element.tag_name().as_str() {
             "a" | "area" => self.link(element, "href"),
             "iframe" | "frame" => self.link(element, "src"),
-            "button" => self.link(element, "formaction"),
-            "input" => self.input(element),
             "form" => self.form(element),
-            "meta" => self.refresh(element),
+            "button" => self.action(element, "formaction"),
+            "input" if self.is_old_field(element) => {
+                element.remove();
+                Ok(())
+            }
+            "input" => self.action(element, "formaction"),
+            "meta" => self.meta(element),
             "base" => {
-                if let Some(href) = value(element, "href") {
-                    self.base.set_base(&href);
-                }
+                self.base(element);
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    fn link(&self, element: &mut Element<'_, '_>, attribute: &str) -> Visited {
-        let link = value(element, attribute);
-        match link.and_then(|link| self.base.rewritten(&link, &self.name, &self.token)) {
-            Some(link) => set(element, attribute, &link),
+    fn link(&self, element: &mut Element<'_, '_>, attribute: &str) -> HandlerResult {
+        let Some(old) = text(element, attribute) else { return Ok(()) };
+        match self.base.rewrite(&old, &self.name, &self.token) {
+            Some(new) => put(element, attribute, &old, &new),
             None => Ok(()),
         }
     }
 
-    /// A field of ours from an earlier rewriting goes: the form has a new one.
-    fn input(&self, element: &mut Element<'_, '_>) -> Visited {
-        let hidden = value(element, "type").is_some_and(|kind| kind.eq_ignore_ascii_case("hidden"));
-        if hidden && value(element, "name").as_deref() == Some(&*self.name) {
-            element.remove();
-            return Ok(());
+    /// An attribute that says where a form goes, if the element has it.
+    fn action(&self, element: &mut Element<'_, '_>, attribute: &str) -> HandlerResult {
+        let Some(old) = text(element, attribute) else { return Ok(()) };
+        match self.base.rewrite_action(&old, &self.name, &self.token) {
+            Some(new) => put(element, attribute, &old, &new),
+            None => Ok(()),
         }
-        self.link(element, "formaction")
     }
 
-    /// A form that is got replaces the query of its action by its fields, so the token must be one of them. One that is
-    /// posted keeps it.
-    fn form(&self, element: &mut Element<'_, '_>) -> Visited {
-        let method = value(element, "method").unwrap_or_default();
-        let action = value(element, "action").filter(|action| !action.trim().is_empty());
+    fn form(&mut self, element: &mut Element<'_, '_>) -> HandlerResult {
+        self.has_field = false;
+        let method = text(element, "method").unwrap_or_default();
         if method.eq_ignore_ascii_case("dialog") {
-            return Ok(());
+            return self.watch_end(element);
+        }
+        let action = text(element, "action");
+        if action.as_ref().is_some_and(|action| !action.is_empty() && !self.base.leads_here(action)) {
+            self.elsewhere.store(true, Ordering::Relaxed);
+            return self.watch_end(element);
         }
         if method.eq_ignore_ascii_case("post") {
-            return match action {
-                Some(_) => self.link(element, "action"),
-                // It goes to the page itself, whatever its base is.
-                None => set(element, "action", &self.base.of_page(&self.name, &self.token)),
-            };
-        }
-        if action.is_none_or(|action| self.base.leads_here(&action)) {
+            match action {
+                Some(_) => self.action(element, "action")?,
+                None => put(element, "action", "", &self.base.own(&self.name, &self.token))?,
+            }
+        } else if !self.elsewhere.load(Ordering::Relaxed) {
+            // The browser puts the fields in the place of the action's query (HTML, "mutate action URL").
             element.prepend(&self.field, ContentType::Html);
+            self.has_field = true;
+        }
+        self.watch_end(element)
+    }
+
+    /// The end tag of any form ends the one that browsers see.
+    fn watch_end(&self, element: &mut Element<'_, '_>) -> HandlerResult {
+        if self.elsewhere.load(Ordering::Relaxed) && element.can_have_content() {
+            let elsewhere = Arc::clone(&self.elsewhere);
+            element.on_end_tag(Box::new(move |_| {
+                elsewhere.store(false, Ordering::Relaxed);
+                Ok(())
+            }))?;
         }
         Ok(())
     }
 
-    /// `<meta http-equiv="refresh" content="5; url=/next">`
-    fn refresh(&self, element: &mut Element<'_, '_>) -> Visited {
-        if !value(element, "http-equiv").is_some_and(|name| name.trim().eq_ignore_ascii_case("refresh")) {
+    /// A field that an earlier pass or the application wrote; with `form=` it may be another form's.
+    fn is_old_field(&self, element: &Element<'_, '_>) -> bool {
+        self.has_field
+            && text(element, "name").is_some_and(|name| name == self.name)
+            && text(element, "type").is_some_and(|kind| kind.eq_ignore_ascii_case("hidden"))
+            && !element.has_attribute("form")
+    }
+
+    fn meta(&self, element: &mut Element<'_, '_>) -> HandlerResult {
+        if !text(element, "http-equiv").is_some_and(|name| name.eq_ignore_ascii_case("refresh")) {
             return Ok(());
         }
-        let Some(content) = value(element, "content") else { return Ok(()) };
-        let Some((before, link, after)) = refresh_link(&content) else { return Ok(()) };
-        match self.base.rewritten(link, &self.name, &self.token) {
-            Some(link) => set(element, "content", &format!("{before}{link}{after}")),
+        let Some(old) = text(element, "content") else { return Ok(()) };
+        let Some((before, address, after)) = refresh::cut(&old) else { return Ok(()) };
+        match self.base.rewrite(address, &self.name, &self.token) {
+            Some(new) => put(element, "content", &old, &[before, &new, after].concat()),
             None => Ok(()),
         }
     }
-}
 
-/// The link of a refresh, and what is around it (HTML, section 4.2.5.3, "shared declarative refresh steps").
-fn refresh_link(content: &str) -> Option<(&str, &str, &str)> {
-    let rest = content.trim_start().trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
-    let rest = rest.trim_start();
-    let rest = rest.strip_prefix([';', ',']).unwrap_or(rest).trim_start();
-    let named = rest
-        .get(..3)
-        .filter(|word| word.eq_ignore_ascii_case("url"))
-        .and_then(|_| rest.get(3..)?.trim_start().strip_prefix('=').map(str::trim_start));
-    let link = named.unwrap_or(rest);
-    let (link, after) = match link.chars().next()? {
-        quote @ ('"' | '\'') => {
-            let inner = link.get(1..)?;
-            inner.split_at(inner.find(quote).unwrap_or(inner.len()))
+    fn base(&mut self, element: &Element<'_, '_>) {
+        if let (false, Some(href)) = (self.has_base, text(element, "href")) {
+            self.has_base = true;
+            self.base = self.base.with_base_href(&href);
         }
-        _ => (link, ""),
-    };
-    let start = content.len() - after.len() - link.len();
-    Some((content.get(..start)?, link, after))
-}
-
-/// An attribute as browsers read it, character references resolved.
-fn value(element: &Element<'_, '_>, attribute: &str) -> Option<String> {
-    let raw = element.get_attribute(attribute)?;
-    Some(htmlize::unescape_attribute(raw.as_str()).into_owned())
-}
-
-fn set(element: &mut Element<'_, '_>, attribute: &str, value: &str) -> Visited {
-    // Quotes are escaped by `set_attribute`.
-    element.set_attribute(attribute, &value.replace('&', "&amp;"))?;
-    Ok(())
+    }
 }

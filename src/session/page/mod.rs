@@ -1,121 +1,134 @@
-//! HTML pages with the token in their links, rewritten while they pass.
+//! The token in a page: links, forms and frames of an HTML answer, rewritten while it streams through.
 //!
-//! [`lol_html`](https://docs.rs/lol_html) finds the tags, and everything else goes through as it came, byte for byte.
-//! [`decode`] undoes a page's compression first.
+//! Memory is bounded. A page that does not fit (a tag of megabytes, tens of thousands of elements inside each other) is
+//! rewritten up to there and goes on untouched: no byte is lost, none comes twice.
+//!
+//! Known limits of one pass: links before `<base href>` are read against the page's own address, and a button whose
+//! `formaction` leads elsewhere takes the hidden field of its form along.
 
+mod answer;
+mod attribute;
 mod decode;
 mod elements;
+mod refresh;
 
 #[cfg(test)]
 mod tests;
 
-use std::mem;
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use http::StatusCode;
-use lol_html::send::{HtmlRewriter, Settings};
-use lol_html::{AsciiCompatibleEncoding, MemorySettings, OutputSink, element};
+use lol_html::errors::{RewritingError, SelectorError};
+use lol_html::send::{ElementContentHandlers, HtmlRewriter, Settings};
+use lol_html::{MemorySettings, OutputSink, Selector};
 use parking_lot::Mutex;
+
+pub use answer::{Charset, rewritable};
+pub use decode::{Decoder, is_known};
 
 use super::link::Base;
 use elements::Elements;
 
-pub use decode::Decoder;
+/// What one page may hold in memory, in bytes: the tag that is not complete yet, and the open elements, some 64 bytes
+/// each. Elements whose end tag is left out (`<li>`, `<p>`) stay open until their parent's: a long list may have thousands.
+const MEMORY: usize = 4 * 1024 * 1024;
+/// What is given to the rewriter at once, in bytes: a tag's beginning is copied only to where its piece ends.
+const PIECE: usize = 64 * 1024;
 
-/// Most memory for what has to be kept of one page: a tag that is longer goes through as it is, and so does the rest.
-const MOST_MEMORY: usize = 1024 * 1024;
+/// Why a page's links cannot be rewritten.
+#[derive(Debug, thiserror::Error)]
+pub enum PageError {
+    /// The selector is ours, so this is a fault of ours; nothing of the page has been read yet.
+    #[error("the elements with links cannot be selected: {0}")]
+    Selector(#[from] SelectorError),
+    /// The rewriter failed in a way in which it does not say what it had written: the answer cannot be completed.
+    #[error("a page's links cannot be rewritten: {0}")]
+    Broken(RewritingError),
+}
 
-/// The elements that hold links.
-const ELEMENTS: &str = "a, area, form, button, input, iframe, frame, meta, base";
-
-/// One page on its way.
+/// One page on its way through. Give it the decoded body, and send what it gives back.
 pub struct PageRewriter {
-    /// `None` when the rest goes through as it is.
-    rewriter: Option<HtmlRewriter<'static, Output>>,
-    output: Output,
-}
-
-/// Where the rewriter writes to. Never contended: it writes only while it is written to.
-#[derive(Clone, Default)]
-struct Output(Arc<Mutex<Vec<u8>>>);
-
-impl OutputSink for Output {
-    fn handle_chunk(&mut self, chunk: &[u8]) {
-        self.0.lock().extend_from_slice(chunk);
-    }
-}
-
-impl Output {
-    fn take(&self) -> Vec<u8> {
-        mem::take(&mut *self.0.lock())
-    }
-}
-
-/// The encoding of a page.
-#[derive(Debug, Clone, Copy)]
-pub struct Encoding(AsciiCompatibleEncoding);
-
-/// The encoding of an answer that is a page to be rewritten; `None` = it is none, or not one that can be.
-#[must_use]
-pub fn encoding_of(status: StatusCode, content_type: Option<&str>, is_part: bool) -> Option<Encoding> {
-    let whole = !status.is_informational()
-        && !is_part
-        && !matches!(
-            status,
-            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
-        );
-    let (media_type, parameters) = content_type?.split_once(';').unwrap_or((content_type?, ""));
-    let media_type = media_type.trim();
-    let is_page = ["text/html", "application/xhtml+xml"].iter().any(|html| media_type.eq_ignore_ascii_case(html));
-    if !whole || !is_page {
-        return None;
-    }
-    let charset = parameters.split(';').find_map(|parameter| {
-        let (name, value) = parameter.split_once('=')?;
-        name.trim().eq_ignore_ascii_case("charset").then(|| value.trim().trim_matches(['"', '\'']))
-    });
-    let Some(charset) = charset else { return Some(Encoding(AsciiCompatibleEncoding::utf_8())) };
-    let encoding = encoding_rs::Encoding::for_label(charset.as_bytes())?;
-    AsciiCompatibleEncoding::new(encoding).map(Encoding)
+    /// `None` once it has given up.
+    rewriter: Option<HtmlRewriter<'static, Sink>>,
+    out: Sink,
 }
 
 impl PageRewriter {
-    /// A page whose links to this site get the token as a parameter of this name.
-    #[must_use]
-    pub fn new(base: Base, encoding: Encoding, name: &str, token: &str) -> Self {
-        let output = Output::default();
+    /// `name` is the parameter's, `token` its value. Neither may need percent-encoding.
+    pub fn new(base: Base, charset: Charset, name: &str, token: &str) -> Result<Self, PageError> {
         let mut elements = Elements::new(base, name, token);
-        let memory = MemorySettings::new()
-            .with_max_allowed_memory_usage(MOST_MEMORY)
-            .with_graceful_bail_out_on_memory_limit_exceeded(true);
+        let selector: Selector = elements::SELECTOR.parse()?;
+        let handlers = ElementContentHandlers::default()
+            .element(move |element: &mut lol_html::send::Element<'_, '_>| elements.visit(element));
         let settings = Settings::new_send()
-            .append_element_content_handler(element!(ELEMENTS, move |element: &mut _| elements.visit(element)))
-            .with_encoding(encoding.0)
-            .with_adjust_charset_on_meta_tag(true)
-            .with_memory_settings(memory)
+            .append_element_content_handler((Cow::Owned(selector), handlers))
+            .with_encoding(charset.encoding())
+            .with_adjust_charset_on_meta_tag(!charset.is_declared())
+            // A page that only some browsers can read for sure is still a page.
+            .with_strict(false)
             .with_graceful_bail_out_on_content_handler_error(true)
-            .with_strict(false);
-        Self { rewriter: Some(HtmlRewriter::new(settings, output.clone())), output }
+            .with_memory_settings(
+                MemorySettings::new()
+                    .with_max_allowed_memory_usage(MEMORY)
+                    .with_graceful_bail_out_on_memory_limit_exceeded(true),
+            );
+        let out = Sink::default();
+        Ok(Self { rewriter: Some(HtmlRewriter::new(settings, out.clone())), out })
     }
 
-    /// The next bytes of the page; returns those that can go on.
-    #[must_use]
-    pub fn write(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let Some(rewriter) = &mut self.rewriter else { return bytes.to_vec() };
-        if rewriter.write(bytes).is_err() {
-            // It has given back what it had kept, untouched.
-            self.rewriter = None;
+    /// The next part of the page, and what of it can be sent.
+    pub fn write(&mut self, part: &[u8]) -> Result<Vec<u8>, PageError> {
+        for piece in part.chunks(PIECE) {
+            match &mut self.rewriter {
+                Some(rewriter) => {
+                    let outcome = rewriter.write(piece);
+                    self.settle(outcome)?;
+                }
+                None => self.out.0.lock().extend_from_slice(piece),
+            }
         }
-        self.output.take()
+        Ok(self.out.take())
     }
 
-    /// The page is over; returns what was kept of it.
-    #[must_use]
-    pub fn end(&mut self) -> Vec<u8> {
+    /// What is left to send when the page has ended.
+    pub fn end(mut self) -> Result<Vec<u8>, PageError> {
         if let Some(rewriter) = self.rewriter.take() {
-            // On an error it has given back what it had kept.
-            let _ = rewriter.end();
+            let outcome = rewriter.end();
+            self.settle(outcome)?;
         }
-        self.output.take()
+        Ok(self.out.take())
+    }
+
+    /// Whether the page did not fit into memory, and goes on as the server wrote it.
+    pub fn has_given_up(&self) -> bool {
+        self.rewriter.is_none()
+    }
+
+    /// In these two cases the rewriter has written all that it was given; after any error it must not be used again.
+    fn settle(&mut self, outcome: Result<(), RewritingError>) -> Result<(), PageError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(RewritingError::MemoryLimitExceeded(_) | RewritingError::ContentHandlerError(_)) => {
+                self.rewriter = None;
+                Ok(())
+            }
+            Err(other) => Err(PageError::Broken(other)),
+        }
+    }
+}
+
+/// Where the rewriter, which owns its sink, leaves what can be sent. Never contended: both ends are one caller's.
+#[derive(Clone, Default)]
+struct Sink(Arc<Mutex<Vec<u8>>>);
+
+impl Sink {
+    fn take(&self) -> Vec<u8> {
+        std::mem::take(&mut *self.0.lock())
+    }
+}
+
+impl OutputSink for Sink {
+    fn handle_chunk(&mut self, chunk: &[u8]) {
+        self.0.lock().extend_from_slice(chunk);
     }
 }
