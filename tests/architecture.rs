@@ -87,6 +87,7 @@ const CLOCK: &[&str] = &[
     "src/telemetry/",
     "src/pool/health",
     "src/pool/resolve",
+    "src/config/environment.rs",
 ];
 
 const MOST_LINES: usize = 450;

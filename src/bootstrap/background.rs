@@ -9,15 +9,15 @@ use crate::proxy::context::wall_clock;
 use crate::snapshot::Parts;
 use crate::store::memory::Table;
 
-use super::reloader::{Reloader, Trigger};
+use super::reloader::Reloader;
 use super::signals::{self, StopSwitch};
 use super::tasks::{Tasks, first_verdicts};
+use super::watching::Watching;
 use super::{Origin, RunError};
 
 /// Keeps the background going; dropped, it stops.
 pub(super) struct Background {
     runtime: Option<Runtime>,
-    _watch: Option<crate::config::Watch>,
 }
 
 impl Drop for Background {
@@ -57,21 +57,9 @@ pub(super) fn start(parts: Arc<Parts>, origin: &Origin, stop: &StopSwitch) -> Re
         Origin::File(path) => Some(path.clone()),
         Origin::CommandLine => None,
     };
-    let watch = file.as_ref().and_then(|path| watch_file(path, reloads));
-    runtime.spawn(Reloader::new(parts, file, tasks).run(triggers));
-    Ok(Background { runtime: Some(runtime), _watch: watch })
-}
-
-/// A directory that cannot be watched is no reason not to run: HUP still reloads.
-fn watch_file(path: &std::path::Path, reloads: tokio::sync::mpsc::Sender<Trigger>) -> Option<crate::config::Watch> {
-    let watch = crate::config::watch(path, move || {
-        let _ = reloads.try_send(Trigger::FileChanged);
-    });
-    watch
-        .inspect_err(|error| {
-            tracing::warn!(path = %path.display(), %error, "the configuration's directory cannot be watched; use HUP to reload");
-        })
-        .ok()
+    let watching = file.clone().map(|file| Watching::new(file, &snapshot.config, reloads));
+    runtime.spawn(Reloader::new(parts, file, tasks, watching).run(triggers));
+    Ok(Background { runtime: Some(runtime) })
 }
 
 /// Lets expired sessions go, a little at a time.

@@ -5,6 +5,7 @@ mod reloader;
 mod servers;
 mod signals;
 mod tasks;
+mod watching;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -128,6 +129,7 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
     let snapshot = build(config, &materials).map_err(RunError::internal)?;
     set_limits(&table, &snapshot);
     metrics.config_accepted(&snapshot.config.hash, true);
+    tell_certificates(&metrics, &snapshot.config);
     Ok(Arc::new(Parts {
         current: ArcSwap::from_pointee(snapshot),
         table,
@@ -138,6 +140,13 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
         draining: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
     }))
+}
+
+/// Tells the metrics when certificates expire.
+fn tell_certificates(metrics: &Metrics, config: &Config) {
+    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let certificates = certificates.flat_map(|tls| &tls.certificates);
+    metrics.certificates(certificates.map(|one| (one.name(), one.not_after)));
 }
 
 /// Tells the table how long sessions live.

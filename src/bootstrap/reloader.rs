@@ -13,7 +13,8 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
 use super::tasks::{Tasks, first_verdicts};
-use super::{open_access_log, place, set_limits, tell_warning};
+use super::watching::Watching;
+use super::{open_access_log, place, set_limits, tell_certificates, tell_warning};
 
 /// Why a reload was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +30,13 @@ pub(super) struct Reloader {
     parts: Arc<Parts>,
     file: Option<PathBuf>,
     tasks: Tasks,
+    watching: Option<Watching>,
 }
 
 impl Reloader {
-    pub(super) fn new(parts: Arc<Parts>, file: Option<PathBuf>, tasks: Tasks) -> Self {
-        Self { parts, file, tasks }
+    /// `watching` is what tells of changes on disk; `None` when there is no file.
+    pub(super) fn new(parts: Arc<Parts>, file: Option<PathBuf>, tasks: Tasks, watching: Option<Watching>) -> Self {
+        Self { parts, file, tasks, watching }
     }
 
     pub(super) async fn run(mut self, mut triggers: Receiver<Trigger>) {
@@ -110,6 +113,10 @@ impl Reloader {
         set_limits(&parts.table, &snapshot);
         parts.current.store(Arc::clone(&snapshot));
         self.tasks.follow(&snapshot);
+        if let Some(watching) = &mut self.watching {
+            watching.follow(&snapshot.config);
+        }
+        tell_certificates(&parts.metrics, &snapshot.config);
         if let Next::Other(access_log) = access_log {
             let former = parts.access_log.swap(access_log.map(Arc::new));
             // Its writer finishes its lines first, perhaps on a slow disk: nothing for the thread that checks servers.

@@ -122,7 +122,7 @@ pub(super) fn start_proxy(config: &Config, parts: &Arc<Parts>, stop: &StopSwitch
     let mut server = server(conf);
     let keepalive = config.listeners.iter().map(|listener| listener.timeouts.keepalive).max();
     let mut options = HttpServerOptions::default();
-    options.h2c = config.listeners.iter().any(|listener| listener.h2c);
+    options.h2c = config.listeners.iter().any(|listener| listener.http2 && listener.tls.is_none());
     options.h2_idle_timeout = keepalive;
     let app = EdgeProxy { parts: Arc::clone(parts) };
     let mut proxy = http_proxy(&server.configuration, app);

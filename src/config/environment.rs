@@ -1,8 +1,9 @@
-//! Where `${NAME}` and `${file:/path}` get their values: the process, or a test.
+//! Where `${NAME}`, `${file:/path}` and certificates get their values: the process, or a test.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::time::SystemTime;
 
 /// Longest file that `${file:…}` reads, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
@@ -23,6 +24,11 @@ pub trait Environment {
 
     /// A file, or in words why it cannot be read.
     fn file(&self, path: &Path) -> Result<FileText, String>;
+
+    /// The time, to tell what has expired.
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
 }
 
 /// The environment of this process.

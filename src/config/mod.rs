@@ -24,6 +24,7 @@ mod shape;
 mod show;
 mod source;
 mod suggest;
+mod tls;
 mod tree;
 mod units;
 mod walk;
@@ -52,6 +53,7 @@ pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Sche
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;
+pub use tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
 pub use watch::{Watch, watch};
 
 use problem::{Finding, Findings};
@@ -65,7 +67,7 @@ const NO_SHAPE: &str = "the file has not the shape of a configuration";
 pub struct Config {
     /// Process-wide settings. Restart-only.
     pub proxy: Proxy,
-    /// Where clients connect. At least one. Restart-only, but for limits, timeouts and trusted proxies.
+    /// Where clients connect. At least one. Restart-only: addresses, protocols, and whether there is TLS.
     pub listeners: Vec<Listener>,
     /// Which pool serves which request. Empty only when there is one pool, which then takes every request.
     pub routes: Vec<Route>,
@@ -102,12 +104,12 @@ impl Config {
         Self::parse(&name, bytes, &ProcessEnvironment)
     }
 
-    /// Reads the text of a file. The name is for messages only.
+    /// Reads the text of a file. The name is for messages, and relative paths of certificates begin at its folder.
     pub fn parse(file_name: &str, text: impl AsRef<[u8]>, environment: &dyn Environment) -> Result<Loaded, Problems> {
         let text = as_text(text.as_ref()).map_err(|finding| alone(file_name, "", finding))?;
         let mut source = source::Source::new(file_name, text);
         let mut findings = Findings::default();
-        let config = build(text, environment, &mut source, &mut findings);
+        let config = build(file_name, text, environment, &mut source, &mut findings);
         let report = |severity| {
             let source = &source;
             move |finding: &Finding| source.report(severity, finding)
@@ -123,6 +125,7 @@ impl Config {
 }
 
 fn build(
+    file_name: &str,
     text: &str,
     environment: &dyn Environment,
     source: &mut source::Source<'_>,
@@ -158,7 +161,9 @@ fn build(
         .iter()
         .map(|pool| pool.key.as_str())
         .collect();
-    let mut config = check::check(&root, &conforming, &pools, environment, findings);
+    let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
+    let outside = check::Outside { environment, folder };
+    let mut config = check::check(&root, &conforming, &pools, &outside, findings);
     config.hash = show::hash(&config);
     Some(config)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::secret::Secret;
+use super::tls::Tls;
 
 /// Process-wide settings.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,9 +41,13 @@ pub struct Listener {
     pub address: ListenAddress,
     /// Serves HTTP/1.1.
     pub http1: bool,
-    /// Serves HTTP/2 without TLS (prior knowledge).
-    pub h2c: bool,
-    /// Peers whose X-Forwarded-For is believed.
+    /// Serves HTTP/2: with TLS by ALPN, without by prior knowledge.
+    pub http2: bool,
+    /// TLS; `None` = plain.
+    pub tls: Option<Tls>,
+    /// Trusted proxies may send a PROXY header.
+    pub proxy_protocol: bool,
+    /// Peers whose forwarded headers and PROXY header are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Bytes of request line and headers; more: 431.
     pub max_header_size: usize,
@@ -55,7 +60,8 @@ pub struct Listener {
 /// Timeouts towards clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ListenerTimeouts {
-    /// From the first byte of a request (or the connection's start) to the end of its headers.
+    /// From the first byte of a request (or the connection's start) to the end of its headers; for a PROXY header; for a
+    /// TLS handshake.
     pub request_header: Duration,
     /// Between two reads of a request's body.
     pub request_body: Duration,

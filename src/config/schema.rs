@@ -191,11 +191,9 @@ mod tests {
         assert!(schema.contains("https://json-schema.org/draft/2020-12/schema"));
         assert!(
             Rule::root()
-                .property("listeners")
+                .property("proxy")
                 .unwrap()
-                .items()
-                .unwrap()
-                .property("tls")
+                .property("upgrade_socket")
                 .unwrap()
                 .text("x-not-in-this-version")
                 .is_some()

@@ -1,6 +1,7 @@
-//! Notices when the configuration file changes, however it is changed: written in place, renamed over, or by the
-//! symlink swap of a Kubernetes `ConfigMap`.
+//! Notices when the configuration file or a certificate changes, however it is changed: written in place, renamed over,
+//! or by the symlink swap of a Kubernetes `ConfigMap` or of certbot.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::io::Read;
@@ -20,21 +21,23 @@ const QUIET: Duration = Duration::from_millis(300);
 /// An event storm does not put a change off for longer than this many quiet times.
 const MOST_DELAYS: u32 = 20;
 
-/// Watches a file until it is dropped.
+/// Watches files until it is dropped.
 #[derive(Debug)]
 pub struct Watch {
     /// Dropping the watcher closes the channel, which ends the thread.
     _watcher: RecommendedWatcher,
+    /// Directories that cannot be watched, and why: what changes there is not noticed.
+    pub unwatched: Vec<(PathBuf, String)>,
 }
 
-/// Calls `on_change` on a thread of its own whenever the contents of the file have changed.
+/// Calls `on_change` on a thread of its own whenever the contents of one of the files have changed.
 ///
-/// The directory is watched, not the file: a file that is replaced by another of the same name, or by way of a
+/// The directories are watched, not the files: a file that is replaced by another of the same name, or by way of a
 /// symlink in the same directory, would be lost otherwise. The last directory of a chain of symlinks is watched too.
-/// Events that leave the contents as they were do nothing. What happens between reading the file at start and this
+/// Events that leave the contents as they were do nothing. What happens between reading the files at start and this
 /// call is not noticed.
-pub fn watch(path: impl AsRef<Path>, on_change: impl Fn() + Send + 'static) -> Result<Watch, notify::Error> {
-    let path = path.as_ref().to_path_buf();
+pub fn watch(paths: &[impl AsRef<Path>], on_change: impl Fn() + Send + 'static) -> Result<Watch, notify::Error> {
+    let paths: Vec<PathBuf> = paths.iter().map(|path| path.as_ref().to_path_buf()).collect();
     let (sender, events) = mpsc::channel();
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // Reading the file is an event of its own and would go round in a circle.
@@ -44,15 +47,19 @@ pub fn watch(path: impl AsRef<Path>, on_change: impl Fn() + Send + 'static) -> R
             let _closed = sender.send(());
         }
     })?;
-    for directory in directories(&path) {
-        watcher.watch(&directory, RecursiveMode::NonRecursive)?;
+    let directories: BTreeSet<PathBuf> = paths.iter().flat_map(|path| directories(path)).collect();
+    let mut unwatched = Vec::new();
+    for directory in directories {
+        if let Err(error) = watcher.watch(&directory, RecursiveMode::NonRecursive) {
+            unwatched.push((directory, error.to_string()));
+        }
     }
-    let before = contents(&path);
+    let before = paths.iter().map(|path| contents(path)).collect();
     std::thread::Builder::new()
         .name("config-watch".to_owned())
-        .spawn(move || follow(&path, before, &events, &on_change))
+        .spawn(move || follow(&paths, before, &events, &on_change))
         .map_err(notify::Error::io)?;
-    Ok(Watch { _watcher: watcher })
+    Ok(Watch { _watcher: watcher, unwatched })
 }
 
 /// The directory that names the file, and the one that it is really in.
@@ -71,7 +78,7 @@ fn directories(path: &Path) -> Vec<PathBuf> {
     directories
 }
 
-fn follow(path: &Path, mut before: Option<Vec<u8>>, events: &Receiver<()>, on_change: &impl Fn()) {
+fn follow(paths: &[PathBuf], mut before: Vec<Option<Vec<u8>>>, events: &Receiver<()>, on_change: &impl Fn()) {
     while events.recv().is_ok() {
         let mut delays = 0;
         while delays < MOST_DELAYS {
@@ -81,10 +88,16 @@ fn follow(path: &Path, mut before: Option<Vec<u8>>, events: &Receiver<()>, on_ch
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-        // A file that is gone for a moment is on its way to be replaced.
-        let now = contents(path);
-        if now.is_some() && now != before {
-            before = now;
+        let mut changed = false;
+        for (path, before) in paths.iter().zip(&mut before) {
+            // A file that is gone for a moment is on its way to be replaced.
+            let now = contents(path);
+            if now.is_some() && now != *before {
+                *before = now;
+                changed = true;
+            }
+        }
+        if changed {
             on_change();
         }
     }
@@ -113,7 +126,7 @@ mod tests {
 
     fn watched(path: &Path) -> (Watch, Receiver<()>) {
         let (sender, changes) = channel();
-        let watch = watch(path, move || sender.send(()).unwrap_or_default()).unwrap();
+        let watch = watch(&[path], move || sender.send(()).unwrap_or_default()).unwrap();
         (watch, changes)
     }
 
@@ -176,6 +189,23 @@ mod tests {
         let (_watch, changes) = watched(&link);
         fs::write(&real, "b").unwrap();
         changes.recv_timeout(DEADLINE).expect("written behind the symlink");
+    }
+
+    #[test]
+    fn several_files_that_change_together_are_one_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        let files = [folder.path().join("homing.yaml"), elsewhere.path().join("a.pem"), elsewhere.path().join("a.key")];
+        for file in &files {
+            fs::write(file, "before").unwrap();
+        }
+        let (sender, changes) = channel();
+        let _watch = watch(&files, move || sender.send(()).unwrap_or_default()).unwrap();
+        for file in &files[1..] {
+            fs::write(file, "after").unwrap();
+        }
+        changes.recv_timeout(DEADLINE).expect("a certificate and its key were renewed");
+        assert!(changes.recv_timeout(SILENCE).is_err(), "once");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use crate::failover::choice::History;
@@ -19,6 +20,7 @@ use crate::session::token::UnixMillis;
 use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 
 use super::identify::Who;
+use super::links::Page;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -42,6 +44,9 @@ pub struct RequestContext {
     pub point: u64,
     /// It had to leave the pool of its session, or of its choice.
     pub left: Option<Box<Left>>,
+    /// Its answer, when that is a page whose links are rewritten. In a mutex since hooks share the context between
+    /// threads, but only ever reached through `get_mut`.
+    pub page: Option<Box<Mutex<Page>>>,
     /// The session that it began.
     pub begun: Option<SessionKey>,
     /// Tries at servers, finished and not.
@@ -75,6 +80,17 @@ pub struct Client {
     pub peer_trusted: bool,
     /// The client came by TLS.
     pub secure: bool,
+    /// What trusted proxies said in Forwarded; boxed, since it is rare.
+    pub told: Option<Box<Told>>,
+}
+
+/// What Forwarded came to, for the X-Forwarded headers.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// The client, then the proxies behind it, without the peer.
+    pub chain: SmallVec<[IpAddr; 4]>,
+    /// The host that the client asked for.
+    pub host: Option<HeaderValue>,
 }
 
 /// A pool of a split that could not serve the request.
@@ -159,6 +175,7 @@ impl RequestContext {
             who: Who::default(),
             point: 0,
             left: None,
+            page: None,
             begun: None,
             tries: Tries::default(),
             outcome: None,

@@ -20,6 +20,7 @@ use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::TokenReason;
 
 use super::context::RequestContext;
+use super::links;
 
 /// What brings a token to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +43,8 @@ pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mu
     let given = match due.as_ref().map(|due| due.carrier).or_else(|| carried(ctx)) {
         Some(Carrier::Cookie) => by_cookie(request, answer, due.as_ref(), ctx)?,
         Some(Carrier::Header) => by_header(answer, due.as_ref(), ctx)?,
-        Some(Carrier::Query) | None => false,
+        Some(Carrier::Query) => by_links(request, answer, due.as_ref(), ctx)?,
+        None => false,
     };
     let Some(due) = due else { return Ok(()) };
     if given {
@@ -107,6 +109,19 @@ fn seal(token: &Token, persistence: &PersistencePlan) -> TokenText {
     let mut nonce = [0; 24];
     rand::thread_rng().fill_bytes(&mut nonce);
     persistence.codec.seal(token, nonce)
+}
+
+/// Every page and redirect of such a client needs the token, whether it must be a new one or not.
+fn by_links(
+    request: &RequestHeader,
+    answer: &mut ResponseHeader,
+    due: Option<&Due>,
+    ctx: &mut RequestContext,
+) -> Result<bool> {
+    links::put(request, answer, ctx, |ctx| {
+        let current = || ctx.who.session.as_ref()?.token_now(ctx.now);
+        Some(seal(&due.map(|due| due.token).or_else(current)?, ctx.persistence()?))
+    })
 }
 
 fn by_header(answer: &mut ResponseHeader, due: Option<&Due>, ctx: &RequestContext) -> Result<bool> {

@@ -16,6 +16,7 @@ mod give;
 mod hide;
 mod identify;
 mod learn;
+mod links;
 mod logging;
 mod redirect;
 mod request_body_filter;
@@ -28,6 +29,7 @@ mod upstream_response_filter;
 mod versions;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -130,6 +132,18 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut RequestContext,
     ) -> Result<()> {
         response_filter::run(exchange, answer, ctx)
+    }
+
+    // The token goes into the links of a page while it passes.
+    fn response_body_filter(
+        &self,
+        _: &mut Exchange,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut RequestContext,
+    ) -> Result<Option<Duration>> {
+        links::pass(body, end, ctx)?;
+        Ok(None)
     }
 
     async fn fail_to_proxy(&self, exchange: &mut Exchange, error: &Error, ctx: &mut RequestContext) -> FailToProxy {

@@ -40,7 +40,8 @@ pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Re
 async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Rejection) -> Result<bool> {
     ctx.parts().metrics.rejected.inc(rejection as usize);
     let status = match rejection {
-        Rejection::Malformed | Rejection::ForgedToken => 400,
+        // Those of connections never come here.
+        Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
         Rejection::HeaderTooLarge => 431,
         Rejection::BodyTooLarge => 413,
         Rejection::HeaderTimeout => 408,
@@ -66,7 +67,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     ctx.upgrade = exchange.is_upgrade_req();
     set_timeouts(exchange, listener, ctx.upgrade);
     let http2 = exchange.is_http2();
-    if (http2 && !listener.h2c) || (!http2 && !listener.http1) {
+    if (http2 && !listener.http2) || (!http2 && !listener.http1) {
         return Err(Rejection::Protocol);
     }
     let raw = exchange.as_downstream().as_http1().map(Http1::get_headers_raw_bytes);
@@ -78,7 +79,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     check_length(exchange.req_header().headers.get(header::CONTENT_LENGTH), ctx.max_body)?;
 
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-    ctx.client = forwarded::client(peer, &exchange.req_header().headers, &listener.trusted_proxies);
+    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    ctx.client = forwarded::client(peer, secure, &exchange.req_header().headers, &listener.trusted_proxies);
     if ctx.parts().is_draining() {
         exchange.set_keepalive(None);
     }

@@ -13,18 +13,18 @@ use crate::failover::returning::Returning;
 use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
-use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
-use super::hide;
+use super::forwarded::{self, FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::request_filter::host_of;
+use super::{hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Tells a server that a session came to it from another.
 const SESSION_MOVED: HeaderName = HeaderName::from_static("homing-session-moved");
-/// What a client must never send in, since servers believe it from us.
-const NEVER_FROM_CLIENTS: [HeaderName; 2] = [SESSION_MOVED, HeaderName::from_static("homing-session-data")];
+/// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
+/// in the form of which servers have one truth, not two.
+const NEVER_FROM_CLIENTS: [HeaderName; 3] = [SESSION_MOVED, HeaderName::from_static("homing-session-data"), FORWARDED];
 /// What strangers must not say about themselves.
-const NEVER_FROM_STRANGERS: [HeaderName; 2] =
-    [HeaderName::from_static("forwarded"), HeaderName::from_static("x-real-ip")];
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
@@ -34,6 +34,7 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
     hide::run(request, ctx)?;
+    links::ask_readable(request, ctx)?;
     if ctx.outcome == Some(Outcome::Moved) {
         tell_of_move(request, ctx)?;
     }
@@ -61,15 +62,15 @@ fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &Reques
         }
     }
     if !ctx.client.peer_trusted {
-        for name in &NEVER_FROM_STRANGERS {
-            request.remove_header(name);
-        }
+        request.remove_header(&X_REAL_IP);
     }
     if !(ctx.client.peer_trusted && headers.contains_key(FORWARDED_PROTO)) {
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static("http"))?;
+        let proto = if ctx.client.secure { "https" } else { "http" };
+        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(proto))?;
     }
     if !(ctx.client.peer_trusted && headers.contains_key(FORWARDED_HOST)) {
-        let host = match headers.get(header::HOST) {
+        let told = ctx.client.told.as_ref().and_then(|told| told.host.as_ref());
+        let host = match told.or_else(|| headers.get(header::HOST)) {
             Some(host) => Some(host.clone()),
             None => HeaderValue::from_str(host_of(exchange.req_header())).ok().filter(|host| !host.is_empty()),
         };

@@ -14,7 +14,9 @@
 pub mod binding;
 pub mod cookie;
 pub mod key;
+pub mod link;
 pub mod name;
+pub mod page;
 pub mod source;
 pub mod target;
 pub mod token;

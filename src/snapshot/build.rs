@@ -17,6 +17,7 @@ use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::memory::Table;
 use crate::telemetry::metrics::Metrics;
 
+use super::tls;
 use super::{PersistencePlan, PoolPlan, Snapshot};
 
 /// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
@@ -34,6 +35,9 @@ pub enum BuildError {
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),
+    /// Certificates.
+    #[error("listeners[].tls: {0}")]
+    Tls(#[from] rustls::Error),
 }
 
 /// What building draws on.
@@ -70,7 +74,8 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, Buil
     let router = Router::build(&config.routes, &names);
     let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
-    Ok(Snapshot { log_key: keys.log_key().clone(), router, routes, pools, config: Arc::new(config) })
+    let tls = tls::build(&config.listeners, materials.former)?;
+    Ok(Snapshot { log_key: keys.log_key().clone(), router, routes, pools, tls, config: Arc::new(config) })
 }
 
 fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {

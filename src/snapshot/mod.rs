@@ -5,12 +5,14 @@
 
 pub mod build;
 pub mod reload;
+mod tls;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use http::HeaderValue;
+use rustls::server::ServerConfig;
 
 use crate::config::{self, Config};
 use crate::pool::Pool;
@@ -38,6 +40,8 @@ pub struct Snapshot {
     pub routes: Vec<RouteMetrics>,
     /// The pools, in the order of the configuration.
     pub pools: Vec<PoolPlan>,
+    /// TLS of the listeners, in their order; `None` where there is none.
+    pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,
 }

@@ -22,7 +22,7 @@ pub enum Change {
     Routes,
     /// Sealing keys changed.
     Keys,
-    /// Limits, timeouts or trusted proxies of a listener changed.
+    /// Limits, timeouts, trusted proxies or certificates of a listener changed.
     Listeners,
     /// Logs changed.
     Log,
@@ -43,7 +43,7 @@ impl std::fmt::Display for Change {
             Self::PoolChanged(pool) => write!(f, "pool {pool} changed"),
             Self::Routes => f.write_str("routes changed"),
             Self::Keys => f.write_str("keys changed"),
-            Self::Listeners => f.write_str("listener limits changed"),
+            Self::Listeners => f.write_str("limits, trusted proxies or certificates of listeners changed"),
             Self::Log => f.write_str("log changed"),
             Self::Table => f.write_str("store.max_sessions changed"),
             Self::NeedsRestart(key) => write!(f, "{key} changed, which needs a restart; the old value stays"),
@@ -78,7 +78,7 @@ pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
         .iter()
         .map(|old| {
             let new = new.listeners.iter().find(|new| new.address == old.address);
-            new.map_or_else(|| old.clone(), |new| Listener { http1: old.http1, h2c: old.h2c, ..new.clone() })
+            new.map_or_else(|| old.clone(), |new| as_far_as_a_reload_goes(old, new))
         })
         .collect();
     new
@@ -86,7 +86,8 @@ pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
 
 fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
     let addresses = |config: &Config| -> Vec<_> {
-        config.listeners.iter().map(|listener| (listener.address.clone(), listener.http1, listener.h2c)).collect()
+        let one = |one: &Listener| (one.address.clone(), one.http1, one.http2, one.tls.is_some());
+        config.listeners.iter().map(one).collect()
     };
     let keys = [
         (old.proxy.threads != new.proxy.threads, "proxy.threads"),
@@ -94,7 +95,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         (old.proxy.shutdown_grace != new.proxy.shutdown_grace, "proxy.shutdown_grace"),
         (old.proxy.pid_file != new.proxy.pid_file, "proxy.pid_file"),
         (old.proxy.upstream_idle_connections != new.proxy.upstream_idle_connections, "proxy.upstream_idle_connections"),
-        (addresses(old) != addresses(new), "listeners (addresses or protocols)"),
+        (addresses(old) != addresses(new), "listeners (addresses, protocols, or whether there is TLS)"),
         (old.log.format != new.log.format, "log.format"),
         (old.admin != new.admin, "admin"),
         (old.metrics != new.metrics, "metrics"),
@@ -104,10 +105,14 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 fn limits_differ(old: &[Listener], new: &[Listener]) -> bool {
     old.iter().any(|old| {
-        new.iter()
-            .find(|new| new.address == old.address)
-            .is_some_and(|new| Listener { http1: old.http1, h2c: old.h2c, ..new.clone() } != *old)
+        new.iter().find(|new| new.address == old.address).is_some_and(|new| as_far_as_a_reload_goes(old, new) != *old)
     })
+}
+
+/// A listener with all of the new one that needs no restart.
+fn as_far_as_a_reload_goes(old: &Listener, new: &Listener) -> Listener {
+    let tls = if old.tls.is_some() == new.tls.is_some() { &new.tls } else { &old.tls };
+    Listener { http1: old.http1, http2: old.http2, tls: tls.clone(), ..new.clone() }
 }
 
 fn pools(old: &Config, new: &Config, found: &mut Vec<Change>) {

@@ -50,6 +50,19 @@ fn a_trusted_proxys_word_is_kept_and_added_to() {
 }
 
 #[test]
+fn a_trusted_proxy_may_say_it_in_forwarded() {
+    let world = World::start(Conf::servers("a").listener("trusted_proxies: [127.0.0.1/32, 198.51.100.0/24]"));
+    let forwarded = "for=10.9.9.9;proto=http, for=\"203.0.113.7:4711\";proto=https;host=shop.example, for=198.51.100.3";
+    let answer = world.browser().request("GET", "/echo").header("Forwarded", forwarded).send();
+    assert_eq!(answer.received("x-forwarded-for"), ["203.0.113.7, 198.51.100.3, 127.0.0.1"]);
+    assert_eq!(answer.received("x-forwarded-proto"), ["https"]);
+    assert_eq!(answer.received("x-forwarded-host"), ["shop.example"]);
+    assert_eq!(answer.received("forwarded"), Vec::<String>::new(), "servers are told once, in one way");
+    assert!(answer.set_cookie("SESSIONID").expect("a token").contains("; Secure"));
+    assert_eq!(world.access_line("/echo")["client_ip"], "203.0.113.7");
+}
+
+#[test]
 fn forwarded_headers_cannot_be_taken_off_by_naming_them_in_connection() {
     let world = World::start(Conf::servers("a"));
     let answer = world

@@ -3,19 +3,75 @@
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
 
-use super::At;
+use ipnet::IpNet;
+
+use super::{At, Outside, certificates};
 use crate::config::address;
 use crate::config::problem::{Findings, Place};
 use crate::config::process::{Admin, ListenAddress, Listener, ListenerTimeouts, MetricsDoor};
 use crate::config::shape;
 use crate::config::suggest;
 
-pub(super) fn listeners(listeners: &[shape::Listener], at: At<'_>, findings: &mut Findings) -> Vec<Listener> {
-    listeners.iter().enumerate().filter_map(|(index, one)| listener(one, at.item(index), findings)).collect()
+pub(super) fn listeners(
+    listeners: &[shape::Listener],
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Vec<Listener> {
+    listeners.iter().enumerate().filter_map(|(index, one)| listener(one, at.item(index), outside, findings)).collect()
 }
 
-fn listener(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> Option<Listener> {
+fn listener(
+    listener: &shape::Listener,
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<Listener> {
     let address = address(&listener.address, at.key("address"), findings);
+    let trusted_proxies = trusted_proxies(listener, at, findings);
+    let proxy_protocol = listener.proxy_protocol == shape::ProxyProtocol::Accept;
+    if proxy_protocol && listener.trusted_proxies.is_empty() {
+        let message = "trusted_proxies names nobody, so every PROXY header is refused here";
+        findings.warn(at.key("proxy_protocol").place, message, "name the networks of the balancers that send it");
+    }
+    let (http1, http2) = protocols(listener, at.key("protocols"), findings);
+    let tls = listener.tls.as_ref();
+    let tls = tls.map(|tls| certificates::tls(tls, at.key("tls"), outside, findings));
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    Some(Listener {
+        address: address?,
+        http1,
+        http2,
+        tls,
+        proxy_protocol,
+        trusted_proxies,
+        max_header_size: size(listener.max_header_size.0),
+        max_body_size: listener.max_body_size.map(|size| size.0),
+        timeouts: ListenerTimeouts {
+            request_header: listener.timeouts.request_header.0,
+            request_body: listener.timeouts.request_body.0,
+            keepalive: listener.timeouts.keepalive.0,
+            write: listener.timeouts.write.0,
+        },
+    })
+}
+
+/// Whether HTTP/1 and HTTP/2 are spoken.
+fn protocols(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> (bool, bool) {
+    use shape::ListenerProtocol::{H2, H2c, Http1};
+    let Some(protocols) = &listener.protocols else { return (true, true) };
+    let wrong = if listener.tls.is_some() {
+        (H2c, "h2c is HTTP/2 without TLS, and this listener has tls", "write h2")
+    } else {
+        (H2, "h2 is HTTP/2 with TLS, and this listener has no tls", "write h2c, or give the listener tls")
+    };
+    if let Some(index) = protocols.iter().position(|protocol| *protocol == wrong.0) {
+        findings.problem(at.item(index).place, wrong.1, wrong.2);
+    }
+    (protocols.contains(&Http1), protocols.contains(&H2) || protocols.contains(&H2c))
+}
+
+fn trusted_proxies(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> Vec<IpNet> {
     let mut trusted_proxies = Vec::new();
     for (index, text) in listener.trusted_proxies.iter().enumerate() {
         match address::network(text) {
@@ -30,21 +86,7 @@ fn listener(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> 
         let message = "every client is a trusted proxy here: any of them can claim any address";
         findings.warn(at.key("trusted_proxies").item(any).place, message, "name the networks that your proxies are in");
     }
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-    Some(Listener {
-        address: address?,
-        http1: listener.protocols.contains(&shape::ListenerProtocol::Http1),
-        h2c: listener.protocols.contains(&shape::ListenerProtocol::H2c),
-        trusted_proxies,
-        max_header_size: size(listener.max_header_size.0),
-        max_body_size: listener.max_body_size.map(|size| size.0),
-        timeouts: ListenerTimeouts {
-            request_header: listener.timeouts.request_header.0,
-            request_body: listener.timeouts.request_body.0,
-            keepalive: listener.timeouts.keepalive.0,
-            write: listener.timeouts.write.0,
-        },
-    })
+    trusted_proxies
 }
 
 fn address(text: &str, at: At<'_>, findings: &mut Findings) -> Option<ListenAddress> {

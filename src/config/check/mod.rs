@@ -1,6 +1,7 @@
 //! From the shape to the checked [`Config`]: what the schema cannot say. Reports all problems at once.
 
 use std::collections::HashMap;
+use std::path::Path;
 
 use super::Config;
 use super::environment::Environment;
@@ -11,6 +12,7 @@ use super::shape;
 use super::suggest;
 use super::tree::{Node, Origin};
 
+mod certificates;
 mod doors;
 mod persistence;
 mod pools;
@@ -62,6 +64,13 @@ impl<'t> At<'t> {
     }
 }
 
+/// What is outside of the file.
+pub(crate) struct Outside<'o> {
+    pub(crate) environment: &'o dyn Environment,
+    /// Where relative paths begin.
+    pub(crate) folder: &'o Path,
+}
+
 /// Finds out what a set of names holds twice.
 #[derive(Default)]
 struct Unique(HashMap<String, usize>);
@@ -94,16 +103,16 @@ pub(crate) fn check(
     root: &shape::Root,
     tree: &Node,
     pools: &[&str],
-    environment: &dyn Environment,
+    outside: &Outside<'_>,
     findings: &mut Findings,
 ) -> Config {
     let at = At::root(tree);
-    let listeners = doors::listeners(&root.listeners, at.key("listeners"), findings);
+    let listeners = doors::listeners(&root.listeners, at.key("listeners"), outside, findings);
     let admin = root.admin.as_ref().and_then(|admin| doors::admin(admin, at.key("admin"), findings));
     let metrics = root.metrics.as_ref().and_then(|metrics| doors::metrics(metrics, at.key("metrics"), findings));
     doors::overlapping(root, at, findings);
     let config = Config {
-        proxy: proxy(&root.proxy, at.key("proxy"), environment, findings),
+        proxy: proxy(&root.proxy, at.key("proxy"), outside.environment, findings),
         routes: routes::routes(root, at, pools, findings),
         pools: pools::pools(root, at.key("pools"), findings),
         keys: keys(root, at, findings),
@@ -120,6 +129,11 @@ pub(crate) fn check(
     persistence::secure_on_plain_listeners(&config, at.key("pools"), findings);
     pools::circles(&config, at.key("pools"), findings);
     config
+}
+
+/// Clients may come by TLS: here, or at a proxy before this one that says so.
+fn tls_is_seen(config: &Config) -> bool {
+    config.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
 }
 
 fn proxy(proxy: &shape::Proxy, at: At<'_>, environment: &dyn Environment, findings: &mut Findings) -> Proxy {

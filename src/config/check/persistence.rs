@@ -231,7 +231,7 @@ fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
 
 /// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
 pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, findings: &mut Findings) {
-    if config.listeners.iter().any(|listener| !listener.trusted_proxies.is_empty()) {
+    if super::tls_is_seen(config) {
         return;
     }
     for pool in &config.pools {
@@ -240,7 +240,7 @@ pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, findings: &
                 "the cookie of pool {} is Secure, but no listener speaks TLS: browsers keep it for localhost only",
                 suggest::quoted(&pool.name)
             );
-            let help = "end TLS at a proxy before this one and name it in trusted_proxies";
+            let help = "give a listener tls, or end TLS at a proxy before this one and name it in trusted_proxies";
             findings.warn(at.key(&pool.name).key("persistence").key("cookie").key("secure").place, message, help);
         }
     }

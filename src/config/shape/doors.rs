@@ -15,16 +15,15 @@ pub(crate) struct Listener {
     /// `IP:port`, `[IPv6]:port` or `unix:/path`. Port 0 takes any free port.
     #[schemars(extend("x-restart" = true, "examples" = ["0.0.0.0:8080", "[::]:8080", "unix:/run/homing/http.sock"]))]
     pub(crate) address: String,
-    /// What is spoken here.
-    #[serde(default = "Listener::protocols")]
-    #[schemars(length(min = 1), extend("x-restart" = true, "uniqueItems" = true, "x-later" = ["h2"]))]
-    pub(crate) protocols: Vec<ListenerProtocol>,
-    /// Whether the PROXY protocol is read from trusted proxies.
-    #[serde(default, skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = "none", "x-not-in-this-version" = "remove it; X-Forwarded-For of trusted_proxies is understood"))]
-    pub(crate) proxy_protocol: Later,
-    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto` and `X-Forwarded-Host` are believed. The client is the
-    /// rightmost address that is not in them.
+    /// What is spoken here. Absent or null: `[http1, h2]` with `tls`, `[http1, h2c]` without.
+    #[serde(default)]
+    #[schemars(length(min = 1), extend("x-restart" = true, "uniqueItems" = true, "examples" = [["http1"]]))]
+    pub(crate) protocols: Option<Vec<ListenerProtocol>>,
+    /// Whether a connection may begin with a PROXY header, version 1 or 2, that says who the client is.
+    #[serde(default)]
+    pub(crate) proxy_protocol: ProxyProtocol,
+    /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded` and PROXY header are
+    /// believed. The client is the rightmost address that is not in them.
     #[serde(default)]
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
     pub(crate) trusted_proxies: Vec<String>,
@@ -39,17 +38,14 @@ pub(crate) struct Listener {
     /// Timeouts towards clients.
     #[serde(default)]
     pub(crate) timeouts: ListenerTimeouts,
-    /// TLS on this listener.
-    #[serde(default, skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; TLS can end at a proxy before this one, named in trusted_proxies"))]
-    pub(crate) tls: Later,
+    /// TLS on this listener. null = none. Whether a listener has TLS changes at a restart, all else of it by a reload,
+    /// which reads the files again.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"certificates": [{"cert": "tls/shop.pem", "key": "tls/shop.key"}]}]))]
+    pub(crate) tls: Option<ListenerTls>,
 }
 
 impl Listener {
-    pub(crate) fn protocols() -> Vec<ListenerProtocol> {
-        vec![ListenerProtocol::Http1, ListenerProtocol::H2c]
-    }
-
     pub(crate) const fn max_header_size() -> Size {
         Size(64 * 1024)
     }
@@ -62,15 +58,77 @@ impl Listener {
 pub(crate) enum ListenerProtocol {
     /// HTTP/1.1, with WebSocket.
     Http1,
+    /// HTTP/2 with TLS, which asks for it by ALPN.
+    H2,
     /// HTTP/2 without TLS (prior knowledge).
     H2c,
+}
+
+/// Whether a connection may begin with a PROXY header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub(crate) enum ProxyProtocol {
+    /// It may not: such a header is a malformed request.
+    #[default]
+    None,
+    /// A peer in `trusted_proxies` may send one. From others it ends the connection.
+    Accept,
+}
+
+/// TLS on a listener.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerTls {
+    /// Oldest version of TLS that is spoken, in quotes.
+    #[serde(default)]
+    pub(crate) min_version: TlsVersion,
+    /// Certificates. A client is shown the one for the host that it asks for: an exact name goes before a wildcard. A
+    /// client that names no host, or one that is not here, is shown the first.
+    #[schemars(length(min = 1))]
+    pub(crate) certificates: Vec<ListenerCertificate>,
+    /// PEM file of certificate authorities. When set, every client must show a certificate that one of them has signed.
+    #[serde(default)]
+    #[schemars(extend("examples" = ["tls/clients-ca.pem"]))]
+    pub(crate) client_ca: Option<String>,
+}
+
+/// Version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[schemars(inline)]
+pub(crate) enum TlsVersion {
+    /// TLS 1.2 and 1.3.
+    #[default]
+    #[serde(rename = "1.2")]
+    Tls12,
+    /// TLS 1.3 only.
+    #[serde(rename = "1.3")]
+    Tls13,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ListenerCertificate {
+    /// PEM file with the host's certificate, then those that vouch for it. A relative path begins at the folder of the
+    /// configuration file.
+    #[schemars(extend("examples" = ["tls/shop.pem"]))]
+    pub(crate) cert: String,
+    /// PEM file with its private key: PKCS#8, SEC1 or PKCS#1, not encrypted.
+    #[schemars(extend("examples" = ["tls/shop.key"]))]
+    pub(crate) key: String,
+    /// Host names that it is shown for, exact or like `*.example.org`, which stands for one label. Empty: the names in
+    /// the certificate.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["shop.example.org"]]))]
+    pub(crate) hosts: Vec<String>,
 }
 
 /// Timeouts towards clients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct ListenerTimeouts {
-    /// To the end of a request's headers.
+    /// To the end of a request's headers. As long again, each, for a PROXY header and for a TLS handshake before them.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
     pub(crate) request_header: Span,
     /// Between two reads of a request's body.

@@ -19,7 +19,10 @@ mod pool;
 mod route;
 mod source;
 
-pub(crate) use doors::{Admin, Listener, ListenerProtocol, ListenerTimeouts, Metrics};
+pub(crate) use doors::{
+    Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTimeouts, ListenerTls, Metrics, ProxyProtocol,
+    TlsVersion,
+};
 pub(crate) use later::{Later, Limits};
 pub(crate) use persistence::{
     Cookie, CookieMode, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite,

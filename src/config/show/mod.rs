@@ -9,6 +9,7 @@ use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, Upstr
 use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
 use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
+use super::tls::{Certificate, Tls, TlsVersion};
 use super::units::Size;
 use super::units::Span;
 
@@ -113,11 +114,12 @@ fn root(config: &Config) -> shape::Root {
 }
 
 fn listener(one: &Listener) -> shape::Listener {
-    let protocols = [(one.http1, shape::ListenerProtocol::Http1), (one.h2c, shape::ListenerProtocol::H2c)];
+    let http2 = if one.tls.is_some() { shape::ListenerProtocol::H2 } else { shape::ListenerProtocol::H2c };
+    let protocols = [(one.http1, shape::ListenerProtocol::Http1), (one.http2, http2)];
     shape::Listener {
         address: one.address.to_string(),
-        protocols: protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect(),
-        proxy_protocol: shape::Later,
+        protocols: Some(protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect()),
+        proxy_protocol: if one.proxy_protocol { shape::ProxyProtocol::Accept } else { shape::ProxyProtocol::None },
         trusted_proxies: one.trusted_proxies.iter().map(ToString::to_string).collect(),
         max_header_size: Size(one.max_header_size as u64),
         max_body_size: one.max_body_size.map(Size),
@@ -127,7 +129,23 @@ fn listener(one: &Listener) -> shape::Listener {
             keepalive: Span(one.timeouts.keepalive),
             write: Span(one.timeouts.write),
         },
-        tls: shape::Later,
+        tls: one.tls.as_ref().map(tls),
+    }
+}
+
+fn tls(one: &Tls) -> shape::ListenerTls {
+    let certificate = |one: &Certificate| shape::ListenerCertificate {
+        cert: one.cert.written.clone(),
+        key: one.key.written.clone(),
+        hosts: one.hosts.clone(),
+    };
+    shape::ListenerTls {
+        min_version: match one.min_version {
+            TlsVersion::Tls12 => shape::TlsVersion::Tls12,
+            TlsVersion::Tls13 => shape::TlsVersion::Tls13,
+        },
+        certificates: one.certificates.iter().map(certificate).collect(),
+        client_ca: one.client_ca.as_ref().map(|ca| ca.file.written.clone()),
     }
 }
 

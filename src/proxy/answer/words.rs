@@ -34,6 +34,9 @@ fn of_reason(why: &str) -> Option<&'static str> {
         "no_route" => "There is nothing at this address.",
         "method" => "This method is not allowed here.",
         "protocol" => "This version of HTTP is not spoken here.",
+        // These two are told on the connection, if at all; here for whoever counts them.
+        "proxy_header" => "A PROXY header was sent by somebody who may not, or was not valid.",
+        "tls_handshake" => "No TLS connection came about.",
         "forged_token" => "The request carries a session that is not genuine. Try again without it.",
         "no_server" => "No server can take the request now. Try again in a moment.",
         "connect_failure" | "attempts_exhausted" => "No server could be reached. Try again in a moment.",

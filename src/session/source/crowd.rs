@@ -19,7 +19,7 @@ const MOST: u64 = 1024;
 /// The watch over one source. Everything is relaxed and may be lost in a race: it is an estimate.
 #[derive(Debug, Default)]
 pub struct Crowd {
-    slots: [Slot; SLOTS],
+    slots: Box<[Slot; SLOTS]>,
     told: AtomicBool,
 }
 

@@ -56,6 +56,7 @@ pub struct Metrics {
     reloads: IntCounterVec,
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
     /// Hash of the configuration that is shown. Locked by a reload, which is alone.
     config_hash: Mutex<String>,
     /// Held while live gauges are set and read: two scrapes at once must not see each other half done.
@@ -240,6 +241,11 @@ impl Metrics {
                 "Always 1; the hash tells the configuration that runs.",
                 &["hash"],
             )?,
+            certificate_expiry: make.gauges(
+                "homing_tls_certificate_expiry_timestamp_seconds",
+                "When a listener's certificate expires, in seconds since 1970.",
+                &["name"],
+            )?,
             config_hash: Mutex::default(),
             rendering: Mutex::default(),
             registry: make.0,
@@ -295,6 +301,18 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]);
         if !first {
             success.inc();
+        }
+    }
+
+    /// Notes when certificates expire, by name; those not named are no longer shown. Of two with one name the first to
+    /// expire is shown.
+    pub fn certificates<'a>(&self, expiries: impl Iterator<Item = (&'a str, i64)>) {
+        let _alone = self.rendering.lock();
+        self.certificate_expiry.reset();
+        let mut all: Vec<_> = expiries.collect();
+        all.sort_by_key(|(_, expiry)| std::cmp::Reverse(*expiry));
+        for (name, expiry) in all {
+            self.certificate_expiry.with_label_values(&[name]).set(expiry);
         }
     }
 

@@ -101,6 +101,8 @@ pub const REJECTIONS: &[&str] = &[
     "method",
     "protocol",
     "forged_token",
+    "proxy_header",
+    "tls_handshake",
 ];
 
 /// Why the proxy itself refused a request.
@@ -122,6 +124,10 @@ pub enum Rejection {
     Protocol,
     /// Its token does not open, and the pool refuses such: 400.
     ForgedToken,
+    /// A PROXY header that is broken, or of a peer that is not trusted: the connection is closed.
+    ProxyHeader,
+    /// A TLS handshake that failed: the connection is closed.
+    TlsHandshake,
 }
 
 impl Rejection {

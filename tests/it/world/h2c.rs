@@ -72,7 +72,7 @@ pub(crate) fn h2(address: &Address, request: H2Request) -> Response {
     h2_all(address, vec![request]).remove(0)
 }
 
-async fn exchange(client: SendRequest<Bytes>, request: H2Request) -> Result<Response, String> {
+pub(super) async fn exchange(client: SendRequest<Bytes>, request: H2Request) -> Result<Response, String> {
     let mut client = client.ready().await.map_err(|e| format!("the connection is not ready: {e}"))?;
     let mut builder =
         http::Request::builder().method(request.method).uri(format!("http://{}{}", request.authority, request.path));

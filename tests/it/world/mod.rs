@@ -24,6 +24,7 @@ pub(crate) mod metrics;
 pub(crate) mod net;
 mod ports;
 pub(crate) mod proxy;
+pub(crate) mod tls;
 pub(crate) mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -63,6 +63,7 @@ impl From<&str> for Address {
 pub(crate) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<super::tls::Encrypted>),
 }
 
 impl Stream {
@@ -84,6 +85,9 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.set_read_timeout(Some(patience)).and_then(|()| s.set_write_timeout(Some(patience))),
             Self::Unix(s) => s.set_read_timeout(Some(patience)).and_then(|()| s.set_write_timeout(Some(patience))),
+            Self::Tls(s) => {
+                s.sock.set_read_timeout(Some(patience)).and_then(|()| s.sock.set_write_timeout(Some(patience)))
+            }
         }
     }
 
@@ -92,6 +96,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.set_nodelay(true).and_then(|()| s.set_read_timeout(None)),
             Self::Unix(s) => s.set_read_timeout(None),
+            Self::Tls(s) => s.sock.set_read_timeout(None),
         }
     }
 
@@ -99,6 +104,7 @@ impl Stream {
         Ok(match self {
             Self::Tcp(s) => Self::Tcp(s.try_clone()?),
             Self::Unix(s) => Self::Unix(s.try_clone()?),
+            Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
@@ -106,6 +112,7 @@ impl Stream {
         match self {
             Self::Tcp(s) => s.shutdown(how),
             Self::Unix(s) => s.shutdown(how),
+            Self::Tls(s) => s.sock.shutdown(how),
         }
     }
 
@@ -132,6 +139,7 @@ impl Read for Stream {
         match self {
             Self::Tcp(s) => s.read(buffer),
             Self::Unix(s) => s.read(buffer),
+            Self::Tls(s) => s.read(buffer),
         }
     }
 }
@@ -141,6 +149,7 @@ impl Write for Stream {
         match self {
             Self::Tcp(s) => s.write(bytes),
             Self::Unix(s) => s.write(bytes),
+            Self::Tls(s) => s.write(bytes),
         }
     }
 
@@ -148,6 +157,7 @@ impl Write for Stream {
         match self {
             Self::Tcp(s) => s.flush(),
             Self::Unix(s) => s.flush(),
+            Self::Tls(s) => s.flush(),
         }
     }
 }

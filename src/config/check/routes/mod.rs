@@ -122,7 +122,7 @@ pub(super) fn unused_pools(config: &Config, at: At<'_>, findings: &mut Findings)
 /// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
 /// again, unless something else answers there.
 pub(super) fn redirects_without_end(config: &Config, at: At<'_>, findings: &mut Findings) {
-    if config.listeners.iter().any(|listener| !listener.trusted_proxies.is_empty()) {
+    if super::tls_is_seen(config) {
         return;
     }
     for (index, route) in config.routes.iter().enumerate() {
@@ -132,7 +132,7 @@ pub(super) fn redirects_without_end(config: &Config, at: At<'_>, findings: &mut 
                 "route {} sends everybody to https, also who came by it: no listener can tell",
                 suggest::quoted(&route.name)
             );
-            let help = "end TLS at a proxy before this one and name it in trusted_proxies";
+            let help = "give a listener tls, or end TLS at a proxy before this one and name it in trusted_proxies";
             findings.warn(at.item(index).key("redirect").key("scheme").place, message, help);
         }
     }

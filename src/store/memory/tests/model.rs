@@ -145,6 +145,27 @@ fn step(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Res
                 }
             }
         }
+        Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. } => named_by_others(table, places, model, op)?,
+        Op::End(session) => prop_assert_eq!(table.end(&key(session)), model.forget(session)),
+        Op::Sweep(steps) => {
+            let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
+            let over = model.sessions.keys().filter(|s| !matches!(model.expected(**s), Found::Live(_))).count();
+            prop_assert!(swept <= over, "{swept} were swept, {over} were over");
+            prop_assert!(swept == over || steps < table.shards(), "a whole round left somebody behind");
+        }
+        Op::Capacity(capacity) => table.set_capacity(capacity),
+        Op::Idle(seconds) => {
+            model.idle = Duration::from_secs(seconds);
+            table.set_limits("shop", model.idle, ABSOLUTE);
+        }
+    }
+    Ok(())
+}
+
+/// Sessions whose names others gave, and those that are over.
+fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
+    let now = model.now;
+    match *op {
         Op::Claim { session, place } => {
             let found = model.settle(session);
             let theirs = if let Found::Live(known) = found { Some(known) } else { None };
@@ -174,18 +195,7 @@ fn step(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Res
             table.bury(key(session), &places[NOWHERE], UnixMillis(now.0 - age), now);
             model.put(session, Known { place: model.nowhere, epoch: u32::MAX, created, last_seen: now });
         }
-        Op::End(session) => prop_assert_eq!(table.end(&key(session)), model.forget(session)),
-        Op::Sweep(steps) => {
-            let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
-            let over = model.sessions.keys().filter(|s| !matches!(model.expected(**s), Found::Live(_))).count();
-            prop_assert!(swept <= over, "{swept} were swept, {over} were over");
-            prop_assert!(swept == over || steps < table.shards(), "a whole round left somebody behind");
-        }
-        Op::Capacity(capacity) => table.set_capacity(capacity),
-        Op::Idle(seconds) => {
-            model.idle = Duration::from_secs(seconds);
-            table.set_limits("shop", model.idle, ABSOLUTE);
-        }
+        _ => {}
     }
     Ok(())
 }

@@ -1,9 +1,4 @@
-//! Before a request: the connection.
-//!
-//! Pingora reads request headers with one timeout per read, so a client that dribbles a byte now and then is never cut,
-//! and after the first request of a connection it waits without end. [`Front`] stands between Pingora's listeners and its
-//! proxy, and gives every HTTP/1 connection a [`Guarded`] stream with one deadline for a whole header and one for the
-//! pause between requests.
+//! A connection whose requests have deadlines.
 
 use std::future::poll_fn;
 use std::io;
@@ -14,113 +9,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
-use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use pingora::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::config::{ListenAddress, Listener, ListenerTimeouts};
-use crate::snapshot::Parts;
+use crate::config::ListenerTimeouts;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
-use super::EdgeProxy;
-
-/// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
-pub struct Front {
-    /// What reads requests from connections.
-    pub requests: Arc<Requests>,
-    /// For the settings of listeners.
-    pub parts: Arc<Parts>,
-}
-
-#[async_trait]
-impl ServerApp for Front {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let guarded: Stream = Box::new(self.guard(stream)?);
-        ServerApp::process_new(&self.requests, guarded, shutdown).await
-    }
-
-    async fn cleanup(&self) {
-        ServerApp::cleanup(&*self.requests).await;
-    }
-}
-
-impl Front {
-    fn guard(&self, stream: Stream) -> Option<Guarded> {
-        let snapshot = self.parts.current.load();
-        let listeners = &snapshot.config.listeners;
-        let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
-        let local = digest.as_ref().and_then(|digest| digest.local_addr());
-        let listener = listeners.get(listener_of(listeners, local))?;
-        Some(Guarded::new(stream, listener.timeouts, &self.parts.metrics))
-    }
-}
-
-/// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.
-pub struct Requests {
-    /// Pingora's proxy with our hooks.
-    pub proxy: Arc<HttpProxy<EdgeProxy>>,
-    /// h2c, and how long an idle HTTP/2 connection is kept.
-    pub options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for Requests {
-    async fn process_new_http(
-        self: &Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &ShutdownWatch,
-    ) -> Option<ReusedHttpStream> {
-        let guarded = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
-        if let Some(guarded) = guarded {
-            guarded.await_next_request();
-            // The guard keeps the time; Pingora's timeout per read is switched off, unless the connection must close.
-            let keepalive = session.get_keepalive();
-            session.set_keepalive(keepalive.map(|_| 0));
-        }
-        self.proxy.process_new_http(session, shutdown).await
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    async fn http_cleanup(&self) {
-        self.proxy.http_cleanup().await;
-    }
-}
-
-/// Index of the listener that a connection came by.
-pub fn listener_of(listeners: &[Listener], local: Option<&PeerAddr>) -> usize {
-    if listeners.len() <= 1 {
-        return 0;
-    }
-    let matches = |exact: bool| {
-        listeners.iter().position(|listener| match (&listener.address, local) {
-            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) if exact => address == local,
-            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) => {
-                address.ip().is_unspecified() && address.port() == local.port()
-            }
-            (ListenAddress::Unix(path), Some(PeerAddr::Unix(local))) => local.as_pathname() == Some(path),
-            _ => false,
-        })
-    };
-    matches(true).or_else(|| matches(false)).unwrap_or(0)
-}
+use super::request_line::RequestLine;
 
 /// No byte of a request has come yet.
 const WAITING: u8 = 0;
@@ -140,6 +41,8 @@ pub struct Guarded {
     peeked: Vec<u8>,
     given: usize,
     line: RequestLine,
+    /// Bytes that must still come before HTTP/2 can be left to its own timeouts; 0 for HTTP/1, and once they have come.
+    preface_left: usize,
     deadline: Option<Instant>,
     /// One timer a connection, moved on from request to request.
     timer: Option<Pin<Box<Sleep>>>,
@@ -150,8 +53,10 @@ pub struct Guarded {
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl Guarded {
-    fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+        let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
+            preface_left: if http2 { PREFACE.len() } else { 0 },
             inner,
             phase: AtomicU8::new(WAITING),
             timeouts,
@@ -172,7 +77,7 @@ impl Guarded {
     }
 
     /// The next request begins, unless its first bytes were read already, to tell HTTP/2 from HTTP/1.
-    fn await_next_request(&self) {
+    pub(super) fn await_next_request(&self) {
         let _ = self.phase.compare_exchange(FREE, WAITING, Ordering::Relaxed, Ordering::Relaxed);
     }
 
@@ -202,6 +107,9 @@ impl Guarded {
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        if self.preface_left > 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
         // Best effort: the answer is small and nothing else is in the socket's buffer.
         let _ = Pin::new(&mut self.inner).poll_write(context, REQUEST_TIMEOUT);
         let _ = Pin::new(&mut self.inner).poll_flush(context);
@@ -229,45 +137,20 @@ impl Guarded {
         match Pin::new(&mut self.inner).poll_read(context, buffer) {
             Poll::Ready(result) => {
                 self.advance(phase);
-                self.line.read(buffer.filled().get(before..).unwrap_or_default());
+                let fresh = buffer.filled().get(before..).unwrap_or_default();
+                if self.preface_left > 0 {
+                    self.preface_left = self.preface_left.saturating_sub(fresh.len());
+                    if self.preface_left == 0 {
+                        self.phase.store(FREE, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(result);
+                }
+                self.line.read(fresh);
                 Poll::Ready(result)
             }
             Poll::Pending => {
                 ready!(self.poll_deadline(phase, context));
                 Poll::Ready(self.time_out(phase, context))
-            }
-        }
-    }
-}
-
-/// Looks at the first line of a request as it comes by: Pingora makes `%20` of a blank in the target and `%00` of a NUL,
-/// so afterwards nobody can tell that the line was broken.
-#[derive(Default)]
-struct RequestLine {
-    blanks: u8,
-    begun: bool,
-    ended: bool,
-    broken: bool,
-}
-
-impl RequestLine {
-    fn read(&mut self, bytes: &[u8]) {
-        if self.ended {
-            return;
-        }
-        for byte in bytes {
-            match byte {
-                // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
-                b'\r' | b'\n' if !self.begun => {}
-                b'\n' => {
-                    self.ended = true;
-                    self.broken |= self.blanks != 2;
-                    return;
-                }
-                b'\r' => {}
-                b' ' => self.blanks = self.blanks.saturating_add(1),
-                0..=0x1f | 0x7f => self.broken = true,
-                _ => self.begun = true,
             }
         }
     }
@@ -388,41 +271,5 @@ impl Peek for Guarded {
             self.headers_are_read();
         }
         Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn broken(pieces: &[&[u8]]) -> bool {
-        let mut line = RequestLine::default();
-        for piece in pieces {
-            line.read(piece);
-        }
-        line.broken
-    }
-
-    #[test]
-    fn a_sound_line_is_sound_however_it_is_cut() {
-        let line = b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: a b c\0\r\n";
-        for at in 0..line.len() {
-            let (head, tail) = line.split_at(at);
-            assert!(!broken(&[head, tail]), "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn blanks_and_control_characters_in_the_target_are_seen() {
-        for line in [
-            b"GET /a b HTTP/1.1\r\n" as &[u8],
-            b"GET /a\0b HTTP/1.1\r\n",
-            b"GET /a\tb HTTP/1.1\r\n",
-            b"GET /a\x7f HTTP/1.1\r\n",
-            b"GET  /a HTTP/1.1\r\n",
-            b"GET /a\r\n",
-        ] {
-            assert!(broken(&[line]), "{}", line.escape_ascii());
-        }
     }
 }

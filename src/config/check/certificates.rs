@@ -1,0 +1,241 @@
+//! Certificates: whether the files can be read, hold what they should, and fit each other and the hosts.
+
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, RootCertStore};
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
+use x509_parser::prelude::FromDer;
+
+use super::{At, Outside};
+use crate::config::address;
+use crate::config::environment::FileText;
+use crate::config::problem::Findings;
+use crate::config::shape;
+use crate::config::suggest::quoted;
+use crate::config::tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
+
+const READABLE: &str =
+    "a relative path begins at the folder of this file; the user that homing runs as must be allowed to read it";
+const CERTIFICATES: &str = "it should be PEM, the host's own certificate first: -----BEGIN CERTIFICATE-----";
+const KEYS: &str = "it should be PEM, not encrypted: -----BEGIN PRIVATE KEY-----, -----BEGIN EC PRIVATE KEY----- or \
+                    -----BEGIN RSA PRIVATE KEY-----";
+
+/// It means something only if no problem was found.
+pub(super) fn tls(tls: &shape::ListenerTls, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Tls {
+    let written = tls.certificates.iter().enumerate();
+    let certificates = written
+        .filter_map(|(index, one)| certificate(one, index == 0, at.key("certificates").item(index), outside, findings))
+        .collect();
+    Tls {
+        min_version: match tls.min_version {
+            shape::TlsVersion::Tls12 => TlsVersion::Tls12,
+            shape::TlsVersion::Tls13 => TlsVersion::Tls13,
+        },
+        certificates,
+        client_ca: tls.client_ca.as_ref().and_then(|file| client_ca(file, at.key("client_ca"), outside, findings)),
+    }
+}
+
+fn certificate(
+    written: &shape::ListenerCertificate,
+    first: bool,
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<Certificate> {
+    let cert = named(&written.cert, outside);
+    let key = named(&written.key, outside);
+    let chain = chain(&cert, at.key("cert"), outside, findings);
+    let private_key = private_key(&key, at.key("key"), outside, findings);
+    let (chain, private_key) = (chain?, private_key?);
+    fit(&cert, &key, &chain, &private_key, at, findings)?;
+    let own = chain.first()?;
+    let Ok((_, own)) = X509Certificate::from_der(own) else {
+        not_a_certificate(&cert, at.key("cert"), findings);
+        return None;
+    };
+    validity(&own, &cert, at.key("cert"), outside, findings);
+    let covered = names(&own);
+    let hosts = if written.hosts.is_empty() {
+        covered
+    } else {
+        hosts(&written.hosts, &covered, &cert, at.key("hosts"), findings)
+    };
+    if hosts.is_empty() && !first {
+        let message = format!("the certificate {} names no host, so nobody is ever shown it", quoted(&cert.written));
+        findings.warn(at.key("cert").place, message, "say which in hosts");
+    }
+    let not_after = own.validity().not_after.timestamp();
+    drop(own);
+    Some(Certificate { cert, key, hosts, chain, private_key: Arc::new(private_key), not_after })
+}
+
+fn named(written: &str, outside: &Outside<'_>) -> NamedFile {
+    NamedFile { written: written.to_owned(), path: outside.folder.join(written) }
+}
+
+fn read(what: &str, file: &NamedFile, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<FileText> {
+    match outside.environment.file(&file.path) {
+        Ok(text) => Some(text),
+        Err(why) => {
+            findings.problem(at.place, format!("cannot read {what} {}: {why}", quoted(&file.written)), READABLE);
+            None
+        }
+    }
+}
+
+fn chain(
+    file: &NamedFile,
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<Vec<CertificateDer<'static>>> {
+    let text = read("the certificate", file, at, outside, findings)?.text;
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match chain {
+        Ok(chain) if !chain.is_empty() => Some(chain),
+        Ok(_) => {
+            findings.problem(at.place, format!("{} holds no certificate", quoted(&file.written)), CERTIFICATES);
+            None
+        }
+        Err(_) => {
+            not_a_certificate(file, at, findings);
+            None
+        }
+    }
+}
+
+fn not_a_certificate(file: &NamedFile, at: At<'_>, findings: &mut Findings) {
+    findings.problem(at.place, format!("{} is damaged", quoted(&file.written)), CERTIFICATES);
+}
+
+fn private_key(
+    file: &NamedFile,
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<PrivateKeyDer<'static>> {
+    let FileText { text, readable_by_others } = read("the key", file, at, outside, findings)?;
+    if readable_by_others {
+        let message = format!("every user of this machine may read the key {}", quoted(&file.written));
+        findings.warn(at.place, message, "chmod 600, or 640 with a group for homing");
+    }
+    match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
+        Ok(key) => Some(key),
+        Err(error) => {
+            let what = if matches!(error, pem::Error::NoItemsFound) { "holds no private key" } else { "is damaged" };
+            findings.problem(at.place, format!("{} {what}", quoted(&file.written)), KEYS);
+            None
+        }
+    }
+}
+
+/// The key is of a kind that we can use, and belongs to the certificate.
+fn fit(
+    cert: &NamedFile,
+    key: &NamedFile,
+    chain: &[CertificateDer<'static>],
+    private_key: &PrivateKeyDer<'static>,
+    at: At<'_>,
+    findings: &mut Findings,
+) -> Option<()> {
+    let Ok(signing) = any_supported_type(private_key) else {
+        let message = format!("the key {} is of a kind that is not supported", quoted(&key.written));
+        findings.problem(
+            at.key("key").place,
+            message,
+            "use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519",
+        );
+        return None;
+    };
+    match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Some(()),
+        Err(rustls::Error::InconsistentKeys(_)) => {
+            let message =
+                format!("the key {} does not fit the certificate {}", quoted(&key.written), quoted(&cert.written));
+            findings.problem(at.key("key").place, message, "name the key that the certificate was made with");
+            None
+        }
+        Err(_) => {
+            not_a_certificate(cert, at.key("cert"), findings);
+            None
+        }
+    }
+}
+
+fn validity(own: &X509Certificate<'_>, file: &NamedFile, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) {
+    let now = outside.environment.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let (begin, end) = (own.validity().not_before, own.validity().not_after);
+    let name = quoted(&file.written);
+    if now > end.timestamp() {
+        findings.warn(at.place, format!("the certificate {name} expired on {end}"), "put a new one in its place");
+    } else if now < begin.timestamp() {
+        let message = format!("the certificate {name} is not valid before {begin}");
+        findings.warn(at.place, message, "look at the clock of this machine");
+    }
+}
+
+/// Host names that a certificate is for, lower case.
+fn names(own: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(names)) = own.subject_alternative_name() else { return Vec::new() };
+    let dns = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::DNSName(name) => Some(name.to_lowercase()),
+        _ => None,
+    });
+    dns.collect()
+}
+
+fn hosts(written: &[String], covered: &[String], cert: &NamedFile, at: At<'_>, findings: &mut Findings) -> Vec<String> {
+    let mut hosts = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        let place = at.item(index).place;
+        let (wildcard, name) = text.strip_prefix("*.").map_or(("", text.as_str()), |name| ("*.", name));
+        let host = match address::route_host(name) {
+            Ok(host) if !host.starts_with('[') => format!("{wildcard}{host}"),
+            Ok(_) => {
+                let help = "clients ask for names, never for addresses; leave it out";
+                findings.problem(place, format!("{} is no host name", quoted(text)), help);
+                continue;
+            }
+            Err(help) => {
+                findings.problem(place, format!("{} is no host name", quoted(text)), help);
+                continue;
+            }
+        };
+        if !covered.iter().any(|name| covers(name, &host)) {
+            let message = format!("the certificate {} is not for {}", quoted(&cert.written), quoted(text));
+            let help = if covered.is_empty() {
+                "it is for no host at all; browsers will refuse it".to_owned()
+            } else {
+                format!("browsers will refuse it; it is for {}", covered.join(", "))
+            };
+            findings.warn(place, message, help);
+        }
+        hosts.push(host);
+    }
+    hosts
+}
+
+/// A wildcard stands for exactly one label (RFC 9525, section 6.3).
+fn covers(name: &str, host: &str) -> bool {
+    let parent = |host: &str| host.split_once('.').map(|(_, parent)| parent.to_owned());
+    name == host || name.strip_prefix("*.").is_some_and(|suffix| parent(host).as_deref() == Some(suffix))
+}
+
+fn client_ca(written: &str, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<ClientCa> {
+    let file = named(written, outside);
+    let authorities = chain(&file, at, outside, findings)?;
+    let mut store = RootCertStore::empty();
+    if authorities.iter().any(|one| store.add(one.clone()).is_err()) {
+        not_a_certificate(&file, at, findings);
+        return None;
+    }
+    Some(ClientCa { file, authorities })
+}

@@ -1,0 +1,77 @@
+//! The checked configuration of TLS on a listener, with what the files held when it was read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+/// TLS on a listener.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tls {
+    /// Oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// At least one; the first is shown to clients that ask for no host of ours.
+    pub certificates: Vec<Certificate>,
+    /// Who signs the certificates of clients; `None` = clients need none.
+    pub client_ca: Option<ClientCa>,
+}
+
+/// Version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TlsVersion {
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+/// A file that the configuration names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedFile {
+    /// As written.
+    pub written: String,
+    /// Where it is.
+    pub path: PathBuf,
+}
+
+/// A certificate and its key, which fit each other.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Certificate {
+    /// Where the certificate was read.
+    pub cert: NamedFile,
+    /// Where its key was read.
+    pub key: NamedFile,
+    /// Hosts that it is shown for, lower case, exact or `*.` and a suffix. Empty: as the first certificate only.
+    pub hosts: Vec<String>,
+    /// The host's certificate, then those that vouch for it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Never shown: its `Debug` says nothing.
+    pub private_key: Arc<PrivateKeyDer<'static>>,
+    /// End of its validity, in seconds since 1970.
+    pub not_after: i64,
+}
+
+impl Certificate {
+    /// Its name in metrics: its first host, or else its file without the extension.
+    pub fn name(&self) -> &str {
+        let stem = || self.cert.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("-");
+        self.hosts.first().map_or_else(stem, String::as_str)
+    }
+}
+
+/// Authorities that sign the certificates of clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCa {
+    /// Where they were read.
+    pub file: NamedFile,
+    /// At least one.
+    pub authorities: Vec<CertificateDer<'static>>,
+}
+
+impl Tls {
+    /// Every file that was read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let certificates = self.certificates.iter().flat_map(|one| [&one.cert, &one.key]);
+        certificates.chain(self.client_ca.iter().map(|ca| &ca.file)).map(|file| file.path.as_path())
+    }
+}

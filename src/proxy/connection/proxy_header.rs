@@ -1,0 +1,258 @@
+//! The PROXY protocol, version 1 (a line of text) and 2 (binary): who the client is, told by a balancer before the
+//! connection's first byte. Written after HAProxy's "The PROXY protocol", sections 2.1 and 2.2.
+//!
+//! Our own, although crates for it exist: none of them bounds what it waits for or tells a stranger's header by its
+//! signature alone, and what remains is these few fields. The tests hold it to the crate `ppp`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// What version 1 begins with.
+const SIGNATURE_1: &[u8] = b"PROXY ";
+/// What version 2 begins with: no HTTP and no TLS does.
+const SIGNATURE_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
+/// Longest line of version 1, with its end.
+const LONGEST_1: usize = 107;
+/// Bytes of version 2 before its addresses: signature, version and command, family, length.
+const FIXED_2: usize = 16;
+/// Most bytes of addresses and TLVs in version 2. Balancers send some tens; the protocol's own limit is 64 KiB.
+const MOST_2: usize = 4096;
+
+/// What the first bytes of a connection are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beginning {
+    /// No PROXY header.
+    Other,
+    /// Perhaps one: more bytes are needed to tell.
+    Unclear,
+    /// One, of which more bytes are needed.
+    Partial,
+    /// One, and whole.
+    Header {
+        /// Its bytes.
+        length: usize,
+        /// Who the client is; `None` = the peer itself, as of the balancer's own health checks (LOCAL, UNKNOWN), or
+        /// somebody who has no IP address.
+        source: Option<SocketAddr>,
+    },
+    /// One that is not as the protocol has it.
+    Broken,
+}
+
+/// Reads what is there so far.
+pub(super) fn read(bytes: &[u8]) -> Beginning {
+    if bytes.starts_with(SIGNATURE_1) {
+        return version_1(bytes);
+    }
+    if bytes.starts_with(SIGNATURE_2) {
+        return version_2(bytes);
+    }
+    let unclear = SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes);
+    if unclear { Beginning::Unclear } else { Beginning::Other }
+}
+
+fn version_1(bytes: &[u8]) -> Beginning {
+    let head = bytes.get(..LONGEST_1).unwrap_or(bytes);
+    let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") else {
+        return if head.len() == LONGEST_1 { Beginning::Broken } else { Beginning::Partial };
+    };
+    let line = head.get(SIGNATURE_1.len()..end).unwrap_or_default();
+    let source = match std::str::from_utf8(line) {
+        // What stands behind UNKNOWN is to be ignored.
+        Ok(line) if line == "UNKNOWN" || line.starts_with("UNKNOWN ") => Ok(None),
+        Ok(line) => source_1(line).map(Some).ok_or(()),
+        Err(_) => Err(()),
+    };
+    source.map_or(Beginning::Broken, |source| Beginning::Header { length: end + 2, source })
+}
+
+/// `TCP4 192.0.2.1 198.51.100.1 4711 443`; one blank between the fields.
+fn source_1(line: &str) -> Option<SocketAddr> {
+    let mut fields = line.split(' ');
+    let family = fields.next()?;
+    let mut address = || -> Option<IpAddr> {
+        let text = fields.next()?;
+        match family {
+            "TCP4" => text.parse::<Ipv4Addr>().ok().map(IpAddr::V4),
+            "TCP6" => text.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
+            _ => None,
+        }
+    };
+    let (source, _destination) = (address()?, address()?);
+    let (port, _destination) = (port(fields.next()?)?, port(fields.next()?)?);
+    fields.next().is_none().then_some(SocketAddr::new(source, port))
+}
+
+/// A decimal number without sign or leading zeros.
+fn port(text: &str) -> Option<u16> {
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
+}
+
+fn version_2(bytes: &[u8]) -> Beginning {
+    let Some([command, family, high, low]) = bytes.get(SIGNATURE_2.len()..FIXED_2) else { return Beginning::Partial };
+    let length = usize::from(u16::from_be_bytes([*high, *low]));
+    if length > MOST_2 {
+        return Beginning::Broken;
+    }
+    let known = |source| Beginning::Header { length: FIXED_2 + length, source };
+    let Some(rest) = bytes.get(FIXED_2..FIXED_2 + length) else { return Beginning::Partial };
+    match (command, family) {
+        // LOCAL: the balancer speaks for itself; whatever family it names is to be ignored.
+        (0x20, _) => known(None),
+        // Unspecified family or transport, or unix sockets: there is no IP address to be had.
+        (0x21, 0x00..=0x02 | 0x10 | 0x20 | 0x30..=0x32) => known(None),
+        (0x21, 0x11 | 0x12) => source_2::<4>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
+        (0x21, 0x21 | 0x22) => source_2::<16>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
+        _ => Beginning::Broken,
+    }
+}
+
+/// Source and destination address of `SIZE` bytes each, source and destination port; TLVs may follow.
+fn source_2<const SIZE: usize>(rest: &[u8]) -> Option<SocketAddr>
+where
+    IpAddr: From<[u8; SIZE]>,
+{
+    let (source, rest) = rest.split_first_chunk::<SIZE>()?;
+    let (_destination, rest) = rest.split_first_chunk::<SIZE>()?;
+    let ([high, low, _, _], _tlvs) = rest.split_first_chunk::<4>()?;
+    Some(SocketAddr::new(IpAddr::from(*source), u16::from_be_bytes([*high, *low])))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn line(text: &str) -> Beginning {
+        read(text.as_bytes())
+    }
+
+    /// A header of version 2 of our own making.
+    fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
+        let mut bytes = SIGNATURE_2.to_vec();
+        bytes.extend_from_slice(&[command, family]);
+        bytes.extend_from_slice(&u16::try_from(rest.len()).unwrap().to_be_bytes());
+        bytes.extend_from_slice(rest);
+        bytes
+    }
+
+    /// As `ppp` writes it.
+    fn written(version: u8, source: SocketAddr, destination: SocketAddr, tlv: &[u8]) -> Vec<u8> {
+        if version == 1 {
+            return ppp::v1::Addresses::from((source, destination)).to_string().into_bytes();
+        }
+        let command = ppp::v2::Version::Two | ppp::v2::Command::Proxy;
+        ppp::v2::Builder::with_addresses(command, ppp::v2::Protocol::Stream, (source, destination))
+            .write_tlv(ppp::v2::Type::NoOp, tlv)
+            .unwrap()
+            .build()
+            .unwrap()
+    }
+
+    fn addresses() -> impl Strategy<Value = (SocketAddr, SocketAddr)> {
+        let v4 = any::<(Ipv4Addr, u16, Ipv4Addr, u16)>().prop_map(|(a, p, b, q)| ((a, p).into(), (b, q).into()));
+        let v6 = any::<(Ipv6Addr, u16, Ipv6Addr, u16)>().prop_map(|(a, p, b, q)| ((a, p).into(), (b, q).into()));
+        prop_oneof![v4, v6]
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_without_panic(
+            signature in prop_oneof![Just(&b""[..]), Just(SIGNATURE_1), Just(SIGNATURE_2)],
+            rest in prop::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let bytes = [signature, &rest].concat();
+            if let Beginning::Header { length, .. } = read(&bytes) {
+                prop_assert!(length <= bytes.len());
+            }
+        }
+
+        #[test]
+        fn what_another_hand_writes_is_read_and_what_is_cut_asks_for_more(
+            version in 1_u8..=2,
+            (source, destination) in addresses(),
+            tlv in prop::collection::vec(any::<u8>(), 0..40),
+        ) {
+            let header = written(version, source, destination, &tlv);
+            let whole = Beginning::Header { length: header.len(), source: Some(source) };
+            prop_assert_eq!(read(&header), whole);
+            prop_assert_eq!(read(&[&header[..], b"GET / HTTP/1.1\r\n"].concat()), whole, "what follows is not ours");
+            for cut in 0..header.len() {
+                let more = read(&header[..cut]);
+                prop_assert!(matches!(more, Beginning::Unclear | Beginning::Partial), "cut at {cut}: {more:?}");
+            }
+        }
+
+        #[test]
+        fn another_hand_takes_no_source_from_what_is_refused_here(
+            rest in "(TCP4|TCP6|UNKNOWN|tcp4)[ 0-9a-f:.]{0,60}\r\n",
+        ) {
+            let bytes = [SIGNATURE_1, rest.as_bytes()].concat();
+            if let Beginning::Header { source: Some(source), .. } = read(&bytes) {
+                let theirs = ppp::v1::Header::try_from(&bytes[..]).map(|header| header.addresses);
+                let same = match theirs {
+                    Ok(ppp::v1::Addresses::Tcp4(found)) => source == (found.source_address, found.source_port).into(),
+                    Ok(ppp::v1::Addresses::Tcp6(found)) => source == (found.source_address, found.source_port).into(),
+                    _ => false,
+                };
+                prop_assert!(same, "{:?}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn requests_and_handshakes_are_told_from_headers_at_once() {
+        for other in [&b"GET / HTTP/1.1"[..], b"POST", b"PRI * HTTP/2.0", b"PROPFIND", b"\x16\x03\x01", b"\r\nGET"] {
+            assert_eq!(read(other), Beginning::Other, "{}", other.escape_ascii());
+        }
+        for unclear in [&b""[..], b"P", b"PRO", b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
+            assert_eq!(read(unclear), Beginning::Unclear, "{}", unclear.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn who_has_no_address_is_the_peer() {
+        let is_peer =
+            |bytes: &[u8]| assert!(matches!(read(bytes), Beginning::Header { source: None, .. }), "{bytes:?}");
+        is_peer(b"PROXY UNKNOWN\r\n");
+        is_peer(b"PROXY UNKNOWN ff:ff 1 2 3 whatever\r\n");
+        is_peer(&binary(0x20, 0x00, b""));
+        is_peer(&binary(0x20, 0x11, b"twelve bytes"));
+        is_peer(&binary(0x21, 0x31, &[7; 216]));
+        is_peer(&binary(0x21, 0x00, b"anything"));
+    }
+
+    #[test]
+    fn what_breaks_the_rules_is_broken() {
+        for text in [
+            "PROXY \r\n",
+            "PROXY TCP4\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n",
+            "PROXY TCP4  1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 65536 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 +1 2\r\n",
+            "PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
+            "PROXY TCP4 ::1 ::1 1 2\r\n",
+            "PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+            "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
+            "PROXY UNKNOWNS\r\n",
+        ] {
+            assert_eq!(line(text), Beginning::Broken, "{text:?}");
+        }
+        assert_eq!(line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92))), Beginning::Broken, "108 bytes");
+        assert!(matches!(
+            line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(91))),
+            Beginning::Header { length: 107, .. }
+        ));
+        assert_eq!(read(&binary(0x11, 0x11, &[0; 12])), Beginning::Broken, "version 1 in binary");
+        assert_eq!(read(&binary(0x22, 0x11, &[0; 12])), Beginning::Broken, "no such command");
+        assert_eq!(read(&binary(0x21, 0x41, &[0; 12])), Beginning::Broken, "no such family");
+        assert_eq!(read(&binary(0x21, 0x11, &[0; 11])), Beginning::Broken, "too short for its addresses");
+        assert_eq!(read(&binary(0x21, 0x21, &[0; 35])), Beginning::Broken, "too short for its addresses");
+        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])), Beginning::Broken, "longer than anybody needs");
+        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])[..FIXED_2]), Beginning::Broken, "told by its length");
+    }
+}

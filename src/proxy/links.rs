@@ -1,0 +1,183 @@
+//! The token in redirects, and in the links, frames and forms of HTML pages, for clients that keep no cookies.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Version, header};
+use parking_lot::Mutex;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{Error, ErrorType, Result};
+
+use crate::config::Issue;
+use crate::failover::returning::Named;
+use crate::session::link::Base;
+use crate::session::page::{Decoder, Encoding, PageRewriter, encoding_of};
+use crate::session::source::Source;
+use crate::session::source::query::QuerySource;
+use crate::session::token::TokenText;
+
+use super::context::RequestContext;
+use super::give::keep_from_shared_caches;
+use super::request_filter::host_of;
+
+/// A page on its way to the client.
+pub struct Page {
+    decoder: Option<Decoder>,
+    rewriter: PageRewriter,
+}
+
+/// What an answer holds that leads on.
+struct Leads {
+    base: Base,
+    /// `Location`, with the token in it once that is known.
+    location: Option<String>,
+    /// It is a page.
+    page: Option<(Encoding, Option<Decoder>)>,
+}
+
+/// What describes a body as its server sent it.
+const OF_THE_BODY: [HeaderName; 8] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_ENCODING,
+    header::ACCEPT_RANGES,
+    header::ETAG,
+    header::LAST_MODIFIED,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("repr-digest"),
+];
+
+/// Policies that do not show other sites the query of a page (Referrer Policy, section 3).
+const DISCREET: [&str; 5] =
+    ["no-referrer", "origin", "same-origin", "strict-origin", "strict-origin-when-cross-origin"];
+
+/// The pool's source that has links rewritten.
+fn source(ctx: &RequestContext) -> Option<&QuerySource> {
+    ctx.persistence()?.sources.iter().find_map(|source| match source {
+        Source::Query(source) if source.rewrite_links => Some(source),
+        _ => None,
+    })
+}
+
+/// Whether the answer's links may have to be rewritten.
+fn concerns(ctx: &RequestContext) -> bool {
+    let gives = ctx.persistence().is_some_and(|persistence| persistence.policy.issue == Issue::Query);
+    match ctx.who.session.as_ref().map(|session| session.named) {
+        Some(Named::Token { .. }) => matches!(ctx.source(), Some(Source::Query(_))),
+        None | Some(Named::Address) => gives,
+        Some(Named::Id | Named::Mark) => false,
+    }
+}
+
+/// What the server must know: only codings that can be undone here are of use.
+pub(super) fn ask_readable(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+    if source(ctx).is_none() || !concerns(ctx) {
+        return Ok(());
+    }
+    let fields = request.headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|field| field.to_str().ok());
+    let readable: Vec<&str> = fields
+        .flat_map(|field| field.split(','))
+        .map(str::trim)
+        .filter(|coding| Decoder::new(coding.split(';').next().unwrap_or_default()).is_some())
+        .collect();
+    let readable = if readable.is_empty() { "identity".to_owned() } else { readable.join(", ") };
+    request.insert_header(header::ACCEPT_ENCODING, readable)
+}
+
+/// Puts the token into the answer, if something in it leads on; `seal` makes it. True when it is in it.
+pub(super) fn put(
+    request: &RequestHeader,
+    answer: &mut ResponseHeader,
+    ctx: &mut RequestContext,
+    seal: impl FnOnce(&RequestContext) -> Option<TokenText>,
+) -> Result<bool> {
+    let Some(leads) = leads(request, answer, ctx) else { return Ok(false) };
+    let Some((token, name)) = seal(ctx).zip(source(ctx).map(|source| source.name.clone())) else { return Ok(false) };
+    if let Some(location) = leads.location.and_then(|to| leads.base.rewritten(&to, &name, token.as_str())) {
+        answer.insert_header(header::LOCATION, location)?;
+    }
+    if let Some((encoding, decoder)) = leads.page {
+        for name in &OF_THE_BODY {
+            answer.remove_header(name);
+        }
+        if request.version == Version::HTTP_11 {
+            answer.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        }
+        if request.method != Method::HEAD {
+            let rewriter = PageRewriter::new(leads.base, encoding, &name, token.as_str());
+            ctx.page = Some(Box::new(Mutex::new(Page { decoder, rewriter })));
+        }
+    }
+    keep_from_shared_caches(answer, &HeaderValue::from_static("private"))?;
+    be_discreet(answer)?;
+    Ok(true)
+}
+
+fn leads(request: &RequestHeader, answer: &ResponseHeader, ctx: &RequestContext) -> Option<Leads> {
+    source(ctx)?;
+    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
+    let base = Base::new(ctx.client.secure, host_of(request), target)?;
+    let text = |name| answer.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let location = text(header::LOCATION).filter(|to| base.leads_here(to)).map(str::to_owned);
+    let is_part = answer.headers.contains_key(header::CONTENT_RANGE);
+    let page = encoding_of(answer.status, text(header::CONTENT_TYPE), is_part).and_then(|encoding| {
+        let coding = answer.headers.get(header::CONTENT_ENCODING);
+        match coding.map(|coding| coding.to_str().unwrap_or("unknown")) {
+            None => Some((encoding, None)),
+            Some(coding) if coding.trim().eq_ignore_ascii_case("identity") => Some((encoding, None)),
+            // What cannot be undone stays as it is.
+            Some(coding) => Decoder::new(coding).map(|decoder| (encoding, Some(decoder))),
+        }
+    });
+    (location.is_some() || page.is_some()).then_some(Leads { base, location, page })
+}
+
+/// Other sites must not read the token in `Referer`.
+fn be_discreet(answer: &mut ResponseHeader) -> Result<()> {
+    // The last policy that a browser knows counts.
+    let fields = answer.headers.get_all("referrer-policy").iter().filter_map(|field| field.to_str().ok());
+    let last = fields.flat_map(|field| field.split(',')).map(str::trim).next_back();
+    if last.is_some_and(|policy| DISCREET.iter().any(|discreet| policy.eq_ignore_ascii_case(discreet))) {
+        return Ok(());
+    }
+    answer.insert_header("Referrer-Policy", HeaderValue::from_static("same-origin"))
+}
+
+/// The next piece of a body on its way to the client.
+pub(super) fn pass(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestContext) -> Result<()> {
+    let Some(page) = ctx.page.as_mut().map(|page| page.get_mut()) else { return Ok(()) };
+    let mut out = Vec::new();
+    if let Some(bytes) = body.take() {
+        page.write(&bytes, &mut out)?;
+    }
+    if end {
+        page.end(&mut out)?;
+        ctx.page = None;
+    }
+    if !out.is_empty() || end {
+        *body = Some(Bytes::from(out));
+    }
+    Ok(())
+}
+
+impl Page {
+    fn write(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<()> {
+        match &mut self.decoder {
+            Some(decoder) => out.extend(self.rewriter.write(&decoder.write(bytes).map_err(damaged)?)),
+            None => out.extend(self.rewriter.write(bytes)),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(decoder) = &mut self.decoder {
+            out.extend(self.rewriter.write(&decoder.end().map_err(damaged)?));
+        }
+        out.extend(self.rewriter.end());
+        Ok(())
+    }
+}
+
+/// The server sent what is not compressed as it said.
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
+fn damaged(error: std::io::Error) -> Box<Error> {
+    Error::because(ErrorType::ReadError, "a compressed page that cannot be read", error).into_up()
+}

@@ -1,0 +1,187 @@
+//! Certificates made for a test, and clients that speak TLS.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use tokio::runtime::Builder;
+use tokio::time::timeout;
+
+use super::client::{Response, Wire};
+use super::h2c::{H2Request, exchange};
+use super::http1::Reader;
+use super::net::{Address, PATIENCE, Stream};
+
+/// A client's connection.
+pub(crate) type Encrypted = StreamOwned<ClientConnection, TcpStream>;
+
+/// Signs certificates, and is what clients believe in.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+    pem: String,
+}
+
+/// A certificate with its key.
+#[derive(Debug)]
+pub(crate) struct Signed {
+    pub(crate) certificate: CertificateDer<'static>,
+    pem: String,
+    key: KeyPair,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "an authority of the tests");
+        let key = KeyPair::generate().expect("a key");
+        let made = params.self_signed(&key).expect("a certificate");
+        Self { certificate: made.der().clone(), pem: made.pem(), issuer: Issuer::new(params, key) }
+    }
+
+    pub(crate) fn sign(&self, hosts: &[&str]) -> Signed {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let params = CertificateParams::new(hosts).expect("host names");
+        let key = KeyPair::generate().expect("a key");
+        let made = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Signed { certificate: made.der().clone(), pem: made.pem(), key }
+    }
+
+    /// Writes a new certificate to `NAME.pem` and its key to `NAME.key`.
+    pub(crate) fn issue(&self, directory: &Path, name: &str, hosts: &[&str]) -> Signed {
+        let signed = self.sign(hosts);
+        signed.write(directory, name);
+        signed
+    }
+
+    /// Writes its own certificate to `NAME.pem`.
+    pub(crate) fn write(&self, directory: &Path, name: &str) {
+        fs::write(directory.join(format!("{name}.pem")), &self.pem).expect("a file for the authority");
+    }
+}
+
+impl Signed {
+    pub(crate) fn write(&self, directory: &Path, name: &str) {
+        fs::write(directory.join(format!("{name}.pem")), &self.pem).expect("a file for the certificate");
+        fs::write(directory.join(format!("{name}.key")), self.key.serialize_pem()).expect("a file for the key");
+    }
+
+    fn private_key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key that rustls reads")
+    }
+}
+
+/// How a client speaks TLS.
+#[derive(Debug)]
+pub(crate) struct Client<'a> {
+    believes: &'a Authority,
+    shows: Option<&'a Signed>,
+    versions: &'a [&'static SupportedProtocolVersion],
+    protocols: &'a [&'a str],
+}
+
+impl<'a> Client<'a> {
+    pub(crate) fn new(believes: &'a Authority) -> Self {
+        Self { believes, shows: None, versions: rustls::ALL_VERSIONS, protocols: &[] }
+    }
+
+    /// With a certificate of its own.
+    pub(crate) fn showing(self, certificate: &'a Signed) -> Self {
+        Self { shows: Some(certificate), ..self }
+    }
+
+    pub(crate) fn versions(self, versions: &'a [&'static SupportedProtocolVersion]) -> Self {
+        Self { versions, ..self }
+    }
+
+    /// What it offers by ALPN.
+    pub(crate) fn protocols(self, protocols: &'a [&'a str]) -> Self {
+        Self { protocols, ..self }
+    }
+
+    fn config(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.believes.certificate.clone()).expect("an authority");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions);
+        let config = config.expect("versions of TLS").with_root_certificates(roots);
+        let mut config = match self.shows {
+            Some(own) => config.with_client_auth_cert(vec![own.certificate.clone()], own.private_key()).expect("a key"),
+            None => config.with_no_client_auth(),
+        };
+        config.alpn_protocols = self.protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// A connection whose handshake is done, which asked for `host`.
+    #[track_caller]
+    pub(crate) fn connect(&self, address: &Address, host: &str) -> Wire {
+        self.try_connect(address, host).unwrap_or_else(|e| panic!("no TLS with {host}: {e}"))
+    }
+
+    pub(crate) fn try_connect(&self, address: &Address, host: &str) -> io::Result<Wire> {
+        self.try_connect_after(address, host, b"")
+    }
+
+    /// The same, with some bytes before the handshake.
+    pub(crate) fn try_connect_after(&self, address: &Address, host: &str, before: &[u8]) -> io::Result<Wire> {
+        let Stream::Tcp(mut socket) = Stream::connect(address)? else { panic!("TLS is tried over TCP") };
+        socket.write_all(before)?;
+        let name = ServerName::try_from(host.to_owned()).expect("a host name");
+        let mut session = ClientConnection::new(self.config(), name).expect("a client");
+        while session.is_handshaking() {
+            session.complete_io(&mut socket)?;
+        }
+        Ok(Wire { reader: Reader::new(Stream::Tls(Box::new(StreamOwned::new(session, socket)))) })
+    }
+
+    /// Requests over HTTP/2, which ALPN agrees on.
+    pub(crate) fn h2(&self, address: &Address, host: &str, request: H2Request) -> Result<Response, String> {
+        let Address::Tcp(address) = *address else { panic!("TLS is tried over TCP") };
+        let connector = tokio_rustls::TlsConnector::from(Self { protocols: &["h2", "http/1.1"], ..*self }.config());
+        let name = ServerName::try_from(host.to_owned()).expect("a host name");
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let asked = async move {
+            let socket = tokio::net::TcpStream::connect(address).await.map_err(|e| e.to_string())?;
+            let stream = connector.connect(name, socket).await.map_err(|e| e.to_string())?;
+            if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                return Err(format!("ALPN agreed on {:?}", stream.get_ref().1.alpn_protocol()));
+            }
+            let (client, connection) = h2::client::handshake(stream).await.map_err(|e| e.to_string())?;
+            tokio::spawn(connection);
+            exchange(client, request).await
+        };
+        runtime.block_on(async { timeout(PATIENCE, asked).await.unwrap_or_else(|_| Err("no answer in time".into())) })
+    }
+}
+
+/// What a connection's handshake came to.
+pub(crate) trait Handshake {
+    /// The certificate that the proxy showed.
+    fn certificate(&self) -> CertificateDer<'static>;
+    /// The protocol that ALPN agreed on.
+    fn protocol(&self) -> Option<String>;
+}
+
+impl Handshake for Wire {
+    fn certificate(&self) -> CertificateDer<'static> {
+        let shown = session(self).peer_certificates().expect("certificates");
+        shown.first().expect("a certificate").clone().into_owned()
+    }
+
+    fn protocol(&self) -> Option<String> {
+        session(self).alpn_protocol().map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+}
+
+fn session(wire: &Wire) -> &ClientConnection {
+    let Stream::Tls(stream) = &wire.reader.stream else { panic!("not a connection with TLS") };
+    &stream.conn
+}
