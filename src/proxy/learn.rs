@@ -16,18 +16,21 @@ pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: 
     let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
     let mut place = 0;
     while let Some(source) = ctx.persistence().and_then(|persistence| persistence.sources.get(place)) {
+        if let Source::Learn(learn) = source {
+            let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
+            listen(&taught, ends, ctx.who.source == Some(place), ctx);
+        }
         place += 1;
-        let Source::Learn(learn) = source else { continue };
-        let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
-        listen(&taught, ends, ctx);
     }
 }
 
-fn listen(taught: &Taught, ends: bool, ctx: &mut RequestContext) {
+/// `its_own`: this source has named the request's session. What another source's id comes to is no matter of it.
+fn listen(taught: &Taught, ends: bool, its_own: bool, ctx: &mut RequestContext) {
     for id in &taught.given {
         bind(*id, ctx);
     }
-    if (ends || (taught.forgotten && taught.given.is_empty()))
+    if its_own
+        && (ends || (taught.forgotten && taught.given.is_empty()))
         && let (Some(session), Some(homes)) = (&ctx.who.session, ctx.homes())
         && session.named == Named::Id
     {

@@ -109,6 +109,19 @@ fn a_client_with_a_learned_id_gets_no_token_beside_it() {
 }
 
 #[test]
+fn the_end_of_one_id_is_not_the_end_of_a_session_that_another_names() {
+    let world = World::start(sources(&[LEARN, "{ learn: { cookie: CART, ends_on: [DELETE] } }"]));
+    let alice = world.browser();
+    let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", "Set-Cookie: CART=full; Path=/"])).server();
+    for (method, line) in [("GET", "Set-Cookie: CART=; Path=/; Max-Age=0"), ("DELETE", "X-Gone: cart")] {
+        assert_eq!(alice.request(method, &saying(200, &[line])).send().server(), home);
+        assert_eq!(alice.get("/say").server(), home);
+    }
+    world.expect_metric(LOOKUPS, &[("source", "learn"), ("result", "hit")], 4.0);
+    world.expect_metric("homing_sessions_ended_total", &[("reason", "ended")], 0.0);
+}
+
+#[test]
 fn a_forged_token_is_refused_whatever_else_names_the_client() {
     let world = World::start(sources(&[COOKIE, LEARN, ADDRESS]).persistence("on_forged: refuse"));
     let token = with_token_at(&world, "a").token().expect("a token");

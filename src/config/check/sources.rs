@@ -45,20 +45,42 @@ pub(super) fn sources(one: &shape::Persistence, at: At<'_>, findings: &mut Findi
             findings.problem(at.place, format!("source {key} is listed twice"), "remove one of them");
             continue;
         }
-        if let Source::Learn(learn) = &source
-            && learn.cookie.as_ref() == Some(&one.cookie.name)
-            && one.sources.iter().any(|source| source.cookie.is_some())
-        {
-            let name = suggest::quoted(&one.cookie.name);
-            findings.problem(
-                at.key("learn").key("cookie").place,
-                format!("cookie {name} cannot carry the token and the application's own id"),
-                "give the token another cookie.name, or write cookie.mode: prefix and remove this source",
-            );
-        }
+        own_id_beside_token(one, &source, at, findings);
         checked.push(source);
     }
     checked
+}
+
+/// One cookie, header or parameter is not both the token's and the application's: the token is taken off before the
+/// application sees it. A mark stands in the cookie of mode prefix all the same, since the application's value does.
+fn own_id_beside_token(one: &shape::Persistence, source: &Source, at: At<'_>, findings: &mut Findings) {
+    let (key, cookie, header, query) = match source {
+        Source::Learn(learn) => ("learn", &learn.cookie, &learn.header, &learn.query),
+        Source::Route(mark) => ("route", &mark.cookie, &None, &mark.query),
+        _ => return,
+    };
+    let at = at.key(key);
+    let marked = key == "route" && one.cookie.mode == shape::CookieMode::Prefix;
+    let cookie = cookie.as_ref().filter(|name| **name == one.cookie.name && !marked);
+    if let Some(name) = cookie.filter(|_| one.sources.iter().any(|source| source.cookie.is_some())) {
+        let message = format!("cookie {} cannot carry the token and the application's own id", suggest::quoted(name));
+        let help = match key {
+            "route" => "give the token another cookie.name, or write cookie.mode: prefix",
+            _ => "give the token another cookie.name, or write cookie.mode: prefix and remove this source",
+        };
+        findings.problem(at.key("cookie").place, message, help);
+    }
+    let mut headers = one.sources.iter().filter_map(|source| source.header.as_ref());
+    if let Some(name) = header.as_ref().filter(|name| headers.any(|token| token.name.eq_ignore_ascii_case(name))) {
+        let message = format!("header {} cannot carry the token and the application's own id", suggest::quoted(name));
+        findings.problem(at.key("header").place, message, "give the source header another name");
+    }
+    let mut queries = one.sources.iter().filter_map(|source| source.query.as_ref());
+    if let Some(name) = query.as_ref().filter(|name| queries.any(|token| token.name == **name)) {
+        let message =
+            format!("parameter {} cannot carry the token and the application's own id", suggest::quoted(name));
+        findings.problem(at.key("query").place, message, "give the source query another name");
+    }
 }
 
 fn source_of(source: &shape::Source, at: At<'_>, findings: &mut Findings) -> Option<(&'static str, Source)> {

@@ -9,8 +9,11 @@ use proptest::prelude::*;
 use super::{ABSOLUTE, IDLE, START, key, table};
 use crate::session::token::UnixMillis;
 use crate::store::memory::Table;
-use crate::store::places::Place;
+use crate::store::places::{Place, PlaceIndex};
 use crate::store::{Found, Known, Rebound};
+
+/// The last of the places; the operations choose among the others.
+const NOWHERE: usize = 3;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -19,6 +22,9 @@ enum Op {
     Find(u64),
     Restore { session: u64, place: usize, epoch: u32, age: u64 },
     Rebind { session: u64, expected: u32, to: usize },
+    Claim { session: u64, place: usize },
+    Assign { session: u64, place: usize },
+    Bury { session: u64, age: u64 },
     End(u64),
     Sweep(usize),
     Capacity(usize),
@@ -35,7 +41,11 @@ fn op(sessions: u64) -> impl Strategy<Value = Op> {
         2 => session.clone().prop_map(Op::Find),
         6 => (session.clone(), place.clone(), 0..4_u32, 0..400_u64)
             .prop_map(|(session, place, epoch, age)| Op::Restore { session, place, epoch, age: age * 100 }),
-        4 => (session.clone(), 0..5_u32, place).prop_map(|(session, expected, to)| Op::Rebind { session, expected, to }),
+        4 => (session.clone(), 0..5_u32, place.clone())
+            .prop_map(|(session, expected, to)| Op::Rebind { session, expected, to }),
+        3 => (session.clone(), place.clone()).prop_map(|(session, place)| Op::Claim { session, place }),
+        3 => (session.clone(), place).prop_map(|(session, place)| Op::Assign { session, place }),
+        2 => (session.clone(), 0..400_u64).prop_map(|(session, age)| Op::Bury { session, age: age * 100 }),
         1 => session.prop_map(Op::End),
         2 => (1..5_usize).prop_map(Op::Sweep),
         1 => (0..12_usize).prop_map(Op::Capacity),
@@ -48,6 +58,8 @@ struct Model {
     now: UnixMillis,
     idle: Duration,
     sessions: HashMap<u64, Known>,
+    /// Where ended sessions are: to leave from there is no news.
+    nowhere: PlaceIndex,
     /// How many must have been reported to have left.
     departed: usize,
 }
@@ -81,7 +93,7 @@ impl Model {
 
     fn forget(&mut self, session: u64) -> Option<Known> {
         let known = self.sessions.remove(&session);
-        self.departed += usize::from(known.is_some());
+        self.departed += usize::from(known.is_some_and(|known| known.place != self.nowhere));
         known
     }
 
@@ -133,6 +145,7 @@ fn step(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Res
                 }
             }
         }
+        Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. } => named_by_others(table, places, model, op)?,
         Op::End(session) => prop_assert_eq!(table.end(&key(session)), model.forget(session)),
         Op::Sweep(steps) => {
             let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
@@ -149,6 +162,44 @@ fn step(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Res
     Ok(())
 }
 
+/// Sessions whose names others gave, and those that are over.
+fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
+    let now = model.now;
+    match *op {
+        Op::Claim { session, place } => {
+            let found = model.settle(session);
+            let theirs = if let Found::Live(known) = found { Some(known) } else { None };
+            prop_assert_eq!(table.claim(key(session), &places[place], now), theirs);
+            let mine = Known { place: places[place].index(), epoch: 0, created: now, last_seen: now };
+            model.put(session, theirs.unwrap_or(mine));
+        }
+        Op::Assign { session, place } => {
+            let place = &places[place];
+            let (news, known) = match model.settle(session) {
+                Found::Live(known) if known.place == place.index() => (false, known),
+                Found::Live(known) => {
+                    (true, Known { place: place.index(), epoch: known.epoch.saturating_add(1), ..known })
+                }
+                _ => (true, Known { place: place.index(), epoch: 0, created: now, last_seen: now }),
+            };
+            prop_assert_eq!(table.assign(key(session), place, now), news);
+            model.put(session, known);
+        }
+        Op::Bury { session, age } => {
+            let created = match model.settle(session) {
+                Found::Live(known) => known.created,
+                _ => UnixMillis(now.0 - age),
+            };
+            // Whoever was bound has left.
+            model.forget(session);
+            table.bury(key(session), &places[NOWHERE], UnixMillis(now.0 - age), now);
+            model.put(session, Known { place: model.nowhere, epoch: u32::MAX, created, last_seen: now });
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 /// Follows the table where it chose who goes: the model forgets them too, if the table had a reason.
 fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<(), TestCaseError> {
     let (now, capacity) = (model.now, table.capacity());
@@ -160,13 +211,16 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
             prop_assert_eq!(alive, 0, "swept although within their limits");
         }
         Op::Capacity(capacity) => prop_assert_eq!(gone.len(), before.saturating_sub(*capacity)),
-        Op::Restore { .. } | Op::Rebind { .. } if before == capacity => {
+        Op::Restore { .. } | Op::Rebind { .. } | Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. }
+            if before == capacity =>
+        {
             prop_assert!(gone.len() <= 1, "{} were sent away for one newcomer", gone.len());
         }
         _ => prop_assert_eq!(gone.len(), 0, "lost without a reason"),
     }
     // A table without capacity does not keep the newcomer, who then never was in it.
-    model.departed += if before == 0 { 0 } else { gone.len() };
+    let told = gone.values().filter(|known| known.place != model.nowhere).count();
+    model.departed += if before == 0 { 0 } else { told };
     model.sessions = there;
     Ok(())
 }
@@ -194,8 +248,9 @@ proptest! {
         ops in prop::collection::vec(op(16), 1..200),
     ) {
         let (table, departures) = table(capacity);
-        let places: Vec<_> = ["a", "b", "c"].iter().map(|name| table.place("shop", name)).collect();
-        let mut model = Model { now: START, idle: IDLE, sessions: HashMap::new(), departed: 0 };
+        let places: Vec<_> = ["a", "b", "c", ""].iter().map(|name| table.place("shop", name)).collect();
+        let nowhere = places[NOWHERE].index();
+        let mut model = Model { now: START, idle: IDLE, sessions: HashMap::new(), nowhere, departed: 0 };
         for op in &ops {
             let before = table.len();
             step(&table, &places, &mut model, op)?;
