@@ -122,6 +122,24 @@ fn the_end_of_one_id_is_not_the_end_of_a_session_that_another_names() {
 }
 
 #[test]
+fn a_mark_behind_the_token_in_one_cookie_counts_when_the_token_does_not_open() {
+    let conf = || sources(&[COOKIE, ROUTE]).persistence("cookie: { mode: prefix, name: JSESSIONID }");
+    let mut world = World::start(conf());
+    let alice = world.browser();
+    let target = format!("{}&only=b", saying(200, &["Set-Cookie: JSESSIONID=0AB3.b; Path=/"]));
+    assert!((0..3).any(|_| alice.get(&target).server() == "b"), "its turn comes");
+    assert_eq!(alice.get("/say").server(), "b");
+    world.reload(conf().keys(&[KEY_2]));
+    for _ in 0..3 {
+        let answer = alice.get("/say");
+        assert_eq!(answer.server(), "b");
+        assert!(answer.received("cookie").join("; ").ends_with("JSESSIONID=0AB3.b"), "the application sees its own");
+    }
+    world.expect_metric(LOOKUPS, &[("source", "cookie"), ("result", "forged")], 3.0);
+    world.expect_metric(LOOKUPS, &[("source", "route"), ("result", "hit")], 3.0);
+}
+
+#[test]
 fn a_forged_token_is_refused_whatever_else_names_the_client() {
     let world = World::start(sources(&[COOKIE, LEARN, ADDRESS]).persistence("on_forged: refuse"));
     let token = with_token_at(&world, "a").token().expect("a token");
