@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session as Exchange;
@@ -28,8 +28,8 @@ const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    for name in &NEVER_FROM_CLIENTS {
-        request.remove_header(name);
+    if has_suspects(&request.headers) {
+        take_off(request, ctx);
     }
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
@@ -39,6 +39,23 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
         tell_of_move(request, ctx)?;
     }
     change_as_the_route_says(request, ctx)
+}
+
+/// Whether a name of those to be taken off may be there: one look at each name instead of a search for each of them.
+fn has_suspects(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .map(HeaderName::as_str)
+        .any(|name| name.starts_with("homing-") || name == FORWARDED.as_str() || name == X_REAL_IP.as_str())
+}
+
+fn take_off(request: &mut RequestHeader, ctx: &RequestContext) {
+    for name in &NEVER_FROM_CLIENTS {
+        request.remove_header(name);
+    }
+    if !ctx.client.peer_trusted {
+        request.remove_header(&X_REAL_IP);
+    }
 }
 
 /// Last of all, so that an operator can overrule what the proxy says.
@@ -60,9 +77,6 @@ fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &Reques
         None => {
             request.remove_header(&FORWARDED_FOR);
         }
-    }
-    if !ctx.client.peer_trusted {
-        request.remove_header(&X_REAL_IP);
     }
     if !(ctx.client.peer_trusted && headers.contains_key(FORWARDED_PROTO)) {
         let proto = if ctx.client.secure { "https" } else { "http" };
