@@ -74,6 +74,8 @@ pub struct RequestContext {
 pub struct Client {
     /// Who connected to us; `None` over a unix socket.
     pub peer: Option<IpAddr>,
+    /// Its address as a header's value, where the connection has it written already.
+    pub peer_text: Option<HeaderValue>,
     /// The client itself.
     pub address: Option<IpAddr>,
     /// The peer is a proxy whose forwarded headers are believed.

@@ -58,9 +58,13 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     Ok(true)
 }
 
+/// Its connection, when that speaks HTTP/1.
+fn guarded_of(exchange: &Exchange) -> Option<&Guarded> {
+    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>())
+}
+
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let guarded = exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
-    let line_is_sound = guarded.is_none_or(Guarded::headers_are_read);
+    let line_is_sound = guarded_of(exchange).is_none_or(Guarded::headers_are_read);
     let listeners = &ctx.snapshot.config.listeners;
     let listener = listener_of(listeners, exchange.server_addr());
     let Some(listener) = listeners.get(listener) else { return Err(Rejection::NoRoute) };
@@ -81,6 +85,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     ctx.client = forwarded::client(peer, secure, &exchange.req_header().headers, &listener.trusted_proxies);
+    ctx.client.peer_text = guarded_of(exchange).and_then(|guarded| guarded.peer_text(peer)).cloned();
     if ctx.parts().is_draining() {
         exchange.set_keepalive(None);
     }

@@ -2,13 +2,15 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use http::HeaderValue;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -46,6 +48,8 @@ pub struct Guarded {
     deadline: Option<Instant>,
     /// One timer a connection, moved on from request to request.
     timer: Option<Pin<Box<Sleep>>>,
+    /// The peer's address, written once for all requests of the connection.
+    peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
 }
 
@@ -66,6 +70,7 @@ impl Guarded {
             line: RequestLine::default(),
             deadline: None,
             timer: None,
+            peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -74,6 +79,11 @@ impl Guarded {
     pub fn headers_are_read(&self) -> bool {
         self.phase.store(FREE, Ordering::Relaxed);
         !self.line.broken
+    }
+
+    /// The address of the peer, which is the same for the whole connection, as a header's value.
+    pub fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
+        self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
     }
 
     /// The next request begins, unless its first bytes were read already, to tell HTTP/2 from HTTP/1.
@@ -89,16 +99,19 @@ impl Guarded {
     fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
         let patience = self.patience(phase);
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + patience);
-        let timer = match &mut self.timer {
-            Some(timer) => {
-                if timer.deadline() != deadline {
-                    timer.as_mut().reset(deadline);
-                }
-                timer
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        // Deadlines of a busy connection move on with every request. A timer that is set too early is left as it is, and
+        // moved on only when it rings: once a pause, instead of once a request.
+        if timer.deadline() > deadline {
+            timer.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(timer.as_mut().poll(context));
+            if timer.deadline() >= deadline {
+                return Poll::Ready(());
             }
-            empty => empty.insert(Box::pin(tokio::time::sleep_until(deadline))),
-        };
-        timer.as_mut().poll(context)
+            timer.as_mut().reset(deadline);
+        }
     }
 
     fn time_out(&mut self, phase: u8, context: &mut Context<'_>) -> io::Result<()> {

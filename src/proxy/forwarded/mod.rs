@@ -30,7 +30,7 @@ const MOST_HOPS: usize = 64;
 pub(super) fn client(peer: Option<IpAddr>, encrypted: bool, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let peer = peer.map(canonical);
     let peer_trusted = is_trusted_peer(peer, trusted);
-    let mut client = Client { peer, address: peer, peer_trusted, secure: encrypted, told: None };
+    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, told: None };
     if !peer_trusted {
         return client;
     }
@@ -120,6 +120,9 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 
 /// The X-Forwarded-For that a server gets: what trusted proxies said, then our peer; of a stranger only the peer.
 pub(super) fn forwarded_for(client: &Client, headers: &HeaderMap) -> Option<HeaderValue> {
+    if !client.peer_trusted && client.peer_text.is_some() {
+        return client.peer_text.clone();
+    }
     let mut value: SmallVec<[u8; 64]> = SmallVec::new();
     if client.peer_trusted {
         for field in headers.get_all(FORWARDED_FOR) {
