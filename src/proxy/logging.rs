@@ -96,10 +96,8 @@ fn write_line(
 fn without_token<'a>(path: &'a str, ctx: &RequestContext) -> Cow<'a, str> {
     let mut clean = Cow::Borrowed(path);
     if path.contains(';') {
-        for source in ctx.persistence().iter().flat_map(|persistence| &persistence.sources) {
-            if let Some(name) = source.parameter() {
-                clean = target::without(&clean, name).map_or(clean, Cow::Owned);
-            }
+        for name in &ctx.snapshot.secret_parameters {
+            clean = target::without(&clean, name).map_or(clean, Cow::Owned);
         }
     }
     clean

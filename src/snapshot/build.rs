@@ -72,10 +72,27 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Snapshot, Buil
     let keys = own.as_ref().unwrap_or(materials.made_keys);
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
-    let pools = config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
+    let pools: Vec<PoolPlan> =
+        config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
     let tls = tls::build(&config.listeners, materials.former)?;
-    Ok(Snapshot { log_key: keys.log_key().clone(), router, routes, pools, tls, config: Arc::new(config) })
+    Ok(Snapshot {
+        log_key: keys.log_key().clone(),
+        secret_parameters: secret_parameters(&pools),
+        router,
+        routes,
+        pools,
+        tls,
+        config: Arc::new(config),
+    })
+}
+
+fn secret_parameters(pools: &[PoolPlan]) -> Vec<Box<str>> {
+    let sources = pools.iter().filter_map(|plan| plan.persistence.as_ref()).flat_map(|plan| &plan.sources);
+    let mut names: Vec<Box<str>> = sources.filter_map(Source::parameter).map(Into::into).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolPlan, BuildError> {

@@ -42,6 +42,8 @@ pub struct Snapshot {
     pub pools: Vec<PoolPlan>,
     /// TLS of the listeners, in their order; `None` where there is none.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// Query and path parameters that name sessions, in any pool: secrets, not for the log.
+    pub secret_parameters: Vec<Box<str>>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,
 }

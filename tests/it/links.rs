@@ -62,6 +62,15 @@ fn a_link_carries_the_session_and_the_server_sees_nothing_of_it() {
 }
 
 #[test]
+fn a_request_that_is_refused_leaves_no_token_in_the_access_log_either() {
+    let world = World::start(rewriting().listener("max_header_size: 1KiB"));
+    let token = token_of(&get(&world, &html("", LINK)));
+    let long = "x".repeat(2_000);
+    world.browser().request("GET", &format!("/refused;sid={token}")).header("X-Long", &long).send().expect(431);
+    assert_eq!(world.access_line("/refused")["status"], 431);
+}
+
+#[test]
 fn the_page_before_is_told_to_servers_without_its_token() {
     let world = World::start(rewriting());
     let token = token_of(&get(&world, &html("", LINK)));
