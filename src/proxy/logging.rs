@@ -40,12 +40,14 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
         return;
     };
     plan.metrics.request(status, took);
-    // Only a request that reached a server, or was refused on purpose, went somewhere.
-    if let Some(outcome) = ctx.outcome
-        && (ctx.tries.answered.is_some() || outcome == Outcome::Refused)
-    {
+    if let Some(outcome) = outcome(ctx) {
         plan.metrics.outcomes.inc(outcome as usize);
     }
+}
+
+/// Only a request that reached a server, or was refused on purpose, went somewhere.
+fn outcome(ctx: &RequestContext) -> Option<Outcome> {
+    ctx.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
 }
 
 fn write_line(
@@ -86,7 +88,7 @@ fn write_line(
         session: session.as_ref().map(Digest8::as_str),
         source: ctx.source().map(Source::label),
         lookup: ctx.who.lookup.map(Lookup::label),
-        outcome: ctx.outcome.map(Outcome::label),
+        outcome: outcome(ctx).map(Outcome::label),
         reason: reason(ctx, error),
         epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
