@@ -69,7 +69,7 @@ fn write_line(
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         client_ip: ctx.client.address,
         method: request.method.as_str(),
-        host: host_name_of(request),
+        host: loggable(host_name_of(request)),
         path: &path,
         protocol: protocol(request.version),
         status,
@@ -92,6 +92,12 @@ fn write_line(
         reason: reason(ctx, error),
         epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
+}
+
+/// A host that is one; what a client put in its place, which may be anything, is not for the log.
+fn loggable(host: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if host.bytes().all(plain) { host } else { "" }
 }
 
 /// The path without the tokens and ids that it may carry as parameters: a log gives nobody away.
