@@ -1,6 +1,6 @@
 //! The token that a client gets with its answer, and what carries it there.
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use rand::RngCore;
@@ -234,6 +234,10 @@ fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> R
 
 /// Adds `cache_control` unless a shared cache must not keep the answer anyway, and takes back what says the opposite.
 pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
+    let targeted: SmallVec<[HeaderName; 2]> = answer.headers.keys().filter(|name| is_for_some(name)).cloned().collect();
+    for name in &targeted {
+        answer.remove_header(name);
+    }
     let mut directives = Vec::new();
     let (mut private, mut opposed) = (false, false);
     for value in answer.headers.get_all(header::CACHE_CONTROL) {
@@ -256,6 +260,12 @@ pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control
         answer.append_header(header::CACHE_CONTROL, cache_control.clone())?;
     }
     Ok(())
+}
+
+/// Shared caches that know such a field go by it and leave Cache-Control aside (RFC 9213, section 2.2; before that, the
+/// "Edge Architecture Specification").
+fn is_for_some(name: &HeaderName) -> bool {
+    name.as_str().ends_with("cdn-cache-control") || name == "surrogate-control"
 }
 
 /// `public` and `s-maxage` (RFC 9111, section 5.2.2) invite shared caches to keep an answer.
