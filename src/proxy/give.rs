@@ -170,8 +170,7 @@ fn by_their_cookie(
     let Some(token) = due.map(|due| due.token).or_else(current) else { return Ok(false) };
     let cookie = &persistence.policy.cookie;
     let (name, prefixed) = (cookie.name.as_bytes(), cookie.mode == CookieMode::Prefix);
-    let ours = |field: &HeaderValue| SetByApplication::named(field.as_bytes(), name).is_some();
-    if answer.headers.get_all(header::SET_COOKIE).iter().any(ours) {
+    if sets_cookie(answer, name) {
         let token = seal(&token, persistence);
         let given = put_into(answer, name, &token, prefixed, ctx)?;
         if given {
@@ -194,6 +193,19 @@ fn by_their_cookie(
     answer.append_header(header::SET_COOKIE, value)?;
     keep_private(answer, persistence)?;
     Ok(true)
+}
+
+/// Whether the application sets the cookie that carries the pool's tokens.
+pub(super) fn sets_cookie_of_token(answer: &ResponseHeader, ctx: &RequestContext) -> bool {
+    ctx.persistence().is_some_and(|persistence| {
+        let theirs = persistence.reads_cookie() && !persistence.owns_cookie();
+        theirs && sets_cookie(answer, persistence.policy.cookie.name.as_bytes())
+    })
+}
+
+fn sets_cookie(answer: &ResponseHeader, name: &[u8]) -> bool {
+    let fields = answer.headers.get_all(header::SET_COOKIE);
+    fields.iter().any(|field| SetByApplication::named(field.as_bytes(), name).is_some())
 }
 
 /// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it takes away
