@@ -227,6 +227,13 @@ impl RequestContext {
         self.persistence()?.sources.get(self.who.source?)
     }
 
+    /// What a request without a session is spread by, so that all that carry it agree: the session that had to leave its
+    /// pool, or an application's id that nobody knows.
+    pub fn carried_key(&self) -> Option<SessionKey> {
+        let left = self.left.as_ref().and_then(|left| left.session.as_ref());
+        left.map(|session| session.key).or(self.who.unknown_id)
+    }
+
     /// The server of the current or last try.
     pub fn server(&self) -> Option<&Server> {
         self.plan()?.pool.servers.get(self.tries.server?)

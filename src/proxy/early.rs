@@ -64,9 +64,20 @@ fn control_character(bytes: &[u8]) -> Option<usize> {
     tail.iter().position(is_control).map(|at| eights.len() * 8 + at)
 }
 
-/// No blank, control character or fragment hides in the target.
+/// It begins at the root, or is absolute, or `*` (RFC 9112, section 3.2); of anything else routes see `/` and servers see
+/// what they like. No blank, control character or fragment hides in it.
 fn target_is_sound(target: &[u8]) -> bool {
-    !target.is_empty() && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
+    (target.first() == Some(&b'/') || target == b"*" || behind_scheme(target).is_some())
+        && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
+}
+
+/// What follows the scheme of an absolute target.
+fn behind_scheme(target: &[u8]) -> Option<&[u8]> {
+    let behind = |scheme: &[u8]| {
+        let (begins, rest) = target.split_at_checked(scheme.len())?;
+        begins.eq_ignore_ascii_case(scheme).then_some(rest)
+    };
+    behind(b"http://").or_else(|| behind(b"https://"))
 }
 
 /// HTTP/1.1 names exactly one host; HTTP/1.0 at most one; an absolute target and its Host header agree.
@@ -89,9 +100,7 @@ fn authority_of(request: &RequestHeader) -> Option<&[u8]> {
     if let Some(authority) = request.uri.authority() {
         return Some(authority.as_str().as_bytes());
     }
-    let target = request.raw_path();
-    let rest = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"))?;
-    rest.split(|byte| matches!(byte, b'/' | b'?')).next()
+    behind_scheme(request.raw_path())?.split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
 fn host_name_is_sound(host: &[u8]) -> bool {
@@ -217,6 +226,18 @@ mod tests {
         }
         assert!(!sound("http://b.example/", &[HOST], b"\r\n"), "target and Host disagree");
         assert!(sound("http://a.example/", &[HOST], b"\r\n"));
+        assert!(!sound("HTTPS://b.example/", &[HOST], b"\r\n"), "in capitals too");
+        assert!(sound("HTTPS://a.example/", &[HOST], b"\r\n"));
+    }
+
+    #[test]
+    fn a_target_begins_at_the_root_or_is_absolute() {
+        for target in ["x", "a/b", "?a=b", ";a=b", "http:/a.example/", "ftp://a.example/", "ws://a.example/", "**"] {
+            assert!(!target_is_sound(target.as_bytes()), "{target}");
+        }
+        for target in ["/", "//", "/?a=b", "*", "http://a.example"] {
+            assert!(target_is_sound(target.as_bytes()), "{target}");
+        }
     }
 
     #[test]

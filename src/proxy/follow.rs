@@ -57,8 +57,8 @@ fn begin(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
 
 /// Where the hint for the client's address says, if that server may still take it.
 fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
-    // An unknown id goes by its consistent hash, which parallel requests agree on without a hint.
-    let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.who.unknown_id.is_none())?);
+    // By consistent hash parallel requests agree without a hint, and other proxies with them.
+    let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.carried_key().is_none())?);
     let address = persistence.hint.as_ref()?.key_of(ctx.client.address?);
     let (hints, table) = (&ctx.parts().hints, &ctx.parts().table);
     let mine = persistence.places.get(chosen)?;

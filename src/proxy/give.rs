@@ -1,6 +1,6 @@
 //! The token that a client gets with its answer, and what carries it there.
 
-use http::{HeaderValue, header};
+use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use rand::RngCore;
@@ -181,8 +181,7 @@ fn by_their_cookie(
     let Some(token) = due.map(|due| due.token).or_else(current) else { return Ok(false) };
     let cookie = &persistence.policy.cookie;
     let (name, prefixed) = (cookie.name.as_bytes(), cookie.mode == CookieMode::Prefix);
-    let ours = |field: &HeaderValue| SetByApplication::named(field.as_bytes(), name).is_some();
-    if answer.headers.get_all(header::SET_COOKIE).iter().any(ours) {
+    if sets_cookie(answer, name) {
         let token = seal(&token, persistence);
         let given = put_into(answer, name, &token, prefixed, ctx)?;
         if given {
@@ -205,6 +204,19 @@ fn by_their_cookie(
     answer.append_header(header::SET_COOKIE, value)?;
     keep_private(answer, persistence)?;
     Ok(true)
+}
+
+/// Whether the application sets the cookie that carries the pool's tokens.
+pub(super) fn sets_cookie_of_token(answer: &ResponseHeader, ctx: &RequestContext) -> bool {
+    ctx.persistence().is_some_and(|persistence| {
+        let theirs = persistence.reads_cookie() && !persistence.owns_cookie();
+        theirs && sets_cookie(answer, persistence.policy.cookie.name.as_bytes())
+    })
+}
+
+fn sets_cookie(answer: &ResponseHeader, name: &[u8]) -> bool {
+    let fields = answer.headers.get_all(header::SET_COOKIE);
+    fields.iter().any(|field| SetByApplication::named(field.as_bytes(), name).is_some())
 }
 
 /// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it takes away
@@ -245,6 +257,10 @@ fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> R
 
 /// Adds `cache_control` unless a shared cache must not keep the answer anyway, and takes back what says the opposite.
 pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
+    let targeted: SmallVec<[HeaderName; 2]> = answer.headers.keys().filter(|name| is_for_some(name)).cloned().collect();
+    for name in &targeted {
+        answer.remove_header(name);
+    }
     let mut directives = Vec::new();
     let (mut private, mut opposed) = (false, false);
     for value in answer.headers.get_all(header::CACHE_CONTROL) {
@@ -267,6 +283,12 @@ pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control
         answer.append_header(header::CACHE_CONTROL, cache_control.clone())?;
     }
     Ok(())
+}
+
+/// Shared caches that know such a field go by it and leave Cache-Control aside (RFC 9213, section 2.2; before that, the
+/// "Edge Architecture Specification").
+fn is_for_some(name: &HeaderName) -> bool {
+    name.as_str().ends_with("cdn-cache-control") || name == "surrogate-control"
 }
 
 /// `public` and `s-maxage` (RFC 9111, section 5.2.2) invite shared caches to keep an answer.

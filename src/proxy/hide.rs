@@ -8,16 +8,13 @@ use pingora::http::RequestHeader;
 
 use crate::config::CookieMode;
 use crate::session::cookie::prefix;
-use crate::session::cookie::read::{Rewritten, without, without_those};
+use crate::session::cookie::read::{Rewritten, joined, without, without_those};
 use crate::session::source::Source;
 use crate::session::target;
 use crate::session::token::looks_like_one;
 use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
-
-/// No cookie has this name, so that nothing is taken off.
-const NO_COOKIE: &[u8] = b"\0";
 
 /// Works on the copy that a server gets.
 pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
@@ -77,7 +74,7 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePla
             without_those(fields, cookie.name.as_bytes(), looks_like_one)
         }
         Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
-        _ => without(fields, NO_COOKIE),
+        _ => joined(fields),
     };
     match rewritten {
         Rewritten::Unchanged => {}

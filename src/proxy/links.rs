@@ -113,13 +113,18 @@ pub(super) fn put(
 
 fn leads(request: &RequestHeader, answer: &ResponseHeader, ctx: &RequestContext) -> Option<Leads> {
     source(ctx)?;
+    let text = |name| answer.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let location = text(header::LOCATION);
+    let is_part = answer.headers.contains_key(header::CONTENT_RANGE);
+    let page = rewritable(answer.status, text(header::CONTENT_TYPE), is_part);
+    // Most answers are neither, and need no address worked out.
+    if location.is_none() && page.is_none() {
+        return None;
+    }
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let base = Base::new(ctx.client.secure, host_of(request), target)?;
-    let text = |name| answer.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let location = text(header::LOCATION).filter(|to| base.leads_here(to)).map(str::to_owned);
-    let is_part = answer.headers.contains_key(header::CONTENT_RANGE);
-    let page = rewritable(answer.status, text(header::CONTENT_TYPE), is_part)
-        .and_then(|charset| Some((charset, Decoder::new(&codings(answer)?)?)));
+    let location = location.filter(|to| base.leads_here(to)).map(str::to_owned);
+    let page = page.and_then(|charset| Some((charset, Decoder::new(&codings(answer)?)?)));
     (location.is_some() || page.is_some()).then_some(Leads { base, location, page })
 }
 

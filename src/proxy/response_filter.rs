@@ -15,15 +15,22 @@ const NEVER_TO_CLIENTS: [HeaderName; 2] =
 
 /// The hook. Runs for every 1xx too.
 pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
-    for name in &NEVER_TO_CLIENTS {
-        answer.remove_header(name);
+    // One look at each name instead of a search for both.
+    if answer.headers.keys().any(|name| name.as_str().starts_with("homing-")) {
+        for name in &NEVER_TO_CLIENTS {
+            answer.remove_header(name);
+        }
     }
     if exchange.req_header().version == Version::HTTP_10 {
         // HTTP/1.0 knows no chunks: the answer ends with its connection.
         answer.remove_header(&header::TRANSFER_ENCODING);
     }
-    // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer.
-    if !is_final(answer.status) || answer.status == StatusCode::NOT_MODIFIED {
+    if !is_final(answer.status) {
+        return Ok(());
+    }
+    // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
+    // the application sets in it would replace the one that has the token.
+    if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
         return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {

@@ -86,8 +86,7 @@ async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::resul
         let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
         let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
         let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
-        let carried = ctx.left.as_ref().and_then(|left| left.session.as_ref()).map(|session| session.key);
-        let spread = carried.or(ctx.who.unknown_id).map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
+        let spread = ctx.carried_key().map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
         match choice::choose(&plan.pool, policy, ctx.who.session.as_ref(), &ctx.tries.history, spread) {
             Choice::To { server, outcome, reason } => {
                 (ctx.outcome, ctx.reason) = (Some(outcome), reason);

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session as Exchange;
+use smallvec::SmallVec;
 use uuid::Uuid;
 
 use crate::failover::Outcome;
@@ -25,6 +26,18 @@ const SESSION_MOVED: HeaderName = HeaderName::from_static("homing-session-moved"
 const NEVER_FROM_CLIENTS: [HeaderName; 3] = [SESSION_MOVED, HeaderName::from_static("homing-session-data"), FORWARDED];
 /// What strangers must not say about themselves.
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// What servers believe from us, or from those we trust. CGI, WSGI and Rack make one name of `-` and `_`, so that
+/// `X_Forwarded_For` would go beside ours, or in its place.
+const BELIEVED: [&str; 8] = [
+    "homing-session-moved",
+    "homing-session-data",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
@@ -43,10 +56,12 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
 
 /// Whether a name of those to be taken off may be there: one look at each name instead of a search for each of them.
 fn has_suspects(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .map(HeaderName::as_str)
-        .any(|name| name.starts_with("homing-") || name == FORWARDED.as_str() || name == X_REAL_IP.as_str())
+    headers.keys().map(HeaderName::as_str).any(|name| {
+        name.starts_with("homing-")
+            || name == FORWARDED.as_str()
+            || name == X_REAL_IP.as_str()
+            || name.as_bytes().contains(&b'_')
+    })
 }
 
 fn take_off(request: &mut RequestHeader, ctx: &RequestContext) {
@@ -56,6 +71,18 @@ fn take_off(request: &mut RequestHeader, ctx: &RequestContext) {
     if !ctx.client.peer_trusted {
         request.remove_header(&X_REAL_IP);
     }
+    let doubles: SmallVec<[HeaderName; 4]> = request.headers.keys().filter(|name| is_double(name)).cloned().collect();
+    for name in &doubles {
+        request.remove_header(name);
+    }
+}
+
+/// A name that applications may take for one that is believed.
+fn is_double(name: &HeaderName) -> bool {
+    let same = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
+    let takes_for =
+        |believed: &str| name.as_str().len() == believed.len() && name.as_str().bytes().zip(believed.bytes()).all(same);
+    name.as_str().contains('_') && BELIEVED.into_iter().any(takes_for)
 }
 
 /// Last of all, so that an operator can overrule what the proxy says.

@@ -118,6 +118,21 @@ fn the_token_comes_before_every_value_that_the_application_sets() {
 }
 
 #[test]
+fn a_session_outlives_an_answer_that_says_only_that_nothing_has_changed() {
+    for (mode, begins) in [("prefix", 304), ("prefix", 200), ("rewrite", 304), ("rewrite", 200)] {
+        let world = World::start(in_mode(mode));
+        let browser = world.browser();
+        browser.get(&saying(begins, &[DUMMY])).expect(begins);
+        let home = browser.get("/say").server();
+        assert_eq!(browser.get(&saying(304, &[DUMMY])).expect(304).all("set-cookie").len(), 1);
+        assert_eq!(browser.get("/say").server(), home, "{mode}");
+        world.expect_metric(OUTCOMES, &[("outcome", "kept")], 3.0);
+        world.expect_metric(OUTCOMES, &[("outcome", "new")], 1.0);
+        assert_eq!(browser.get(&saying(304, &[])).expect(304).all("set-cookie").len(), 0, "nothing of our own");
+    }
+}
+
+#[test]
 fn the_application_takes_its_cookie_away() {
     for mode in ["prefix", "rewrite"] {
         let world = World::start(in_mode(mode));

@@ -1,6 +1,6 @@
 //! The proxy's cookie and those of the application: what is set, what is hidden, what is never touched.
 
-use crate::world::app::answers::ODD_SET_COOKIES;
+use crate::world::app::answers::{ODD_SET_COOKIES, saying};
 use crate::world::client::request_text;
 use crate::world::h2c::{H2Request, h2};
 use crate::world::{App, Conf, Response, SESSION_COOKIE, Wire, World};
@@ -146,6 +146,13 @@ fn an_answer_that_sets_the_token_is_kept_out_of_shared_caches() {
     assert!(control.contains("private"), "no shared cache may keep somebody's token: {control}");
     assert_eq!(alice.get("/cacheable").all("cache-control"), ["public, max-age=3600"], "without a token: as it came");
     assert_eq!(world.browser().get("/plain").all("cache-control"), ["private"], "added where there was none");
+    // RFC 9213: caches that know these go by them alone.
+    let lines =
+        ["CDN-Cache-Control: max-age=600", "Surrogate-Control: max-age=600", "Cloudflare-CDN-Cache-Control: max-age=1"];
+    let bob = world.browser();
+    let told = |answer: &Response| lines.map(|line| answer.all(line.split(':').next().expect("a name")).len());
+    assert_eq!(told(&bob.get(&saying(200, &lines)).expect(200)), [0; 3]);
+    assert_eq!(told(&bob.get(&saying(200, &lines)).expect(200)), [1; 3], "without a token: as it came");
 }
 
 #[test]

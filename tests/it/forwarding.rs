@@ -33,6 +33,28 @@ fn a_strangers_forwarded_headers_are_not_believed() {
     assert_eq!(world.access_line("/echo")["client_ip"], "127.0.0.1");
 }
 
+/// CGI, WSGI and Rack make one name of `-` and `_`.
+#[test]
+fn a_stranger_cannot_say_it_in_names_that_applications_take_for_ours() {
+    let world = World::start(Conf::servers("a"));
+    let theirs = [
+        "X_Forwarded_For",
+        "X-Forwarded_Proto",
+        "x_forwarded_host",
+        "X_Real_IP",
+        "X_Request_Id",
+        "Homing_Session_Moved",
+    ];
+    let browser = world.browser();
+    let ask = theirs.iter().fold(browser.request("GET", "/echo"), |ask, name| ask.header(name, "203.0.113.7"));
+    let answer = ask.header("X_Own", "kept").header("Forwarded_By", "kept").send();
+    for name in theirs {
+        assert_eq!(answer.received(&name.to_lowercase()), Vec::<String>::new(), "{name}");
+    }
+    assert_eq!((answer.received("x_own").len(), answer.received("forwarded_by").len()), (1, 1));
+    assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+}
+
 #[test]
 fn a_trusted_proxys_word_is_kept_and_added_to() {
     let world = World::start(Conf::servers("a").listener("trusted_proxies: [127.0.0.1/32, 198.51.100.0/24]"));

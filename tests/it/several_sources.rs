@@ -36,7 +36,7 @@ fn ask(world: &World, cookies: &str) -> Response {
     get_with(&world.address, "/plain", &[("Cookie", cookies)]).expect(200)
 }
 
-/// The last line of the access log, once there are that many.
+/// Source, lookup and outcome of the first request for that path, by the access log.
 fn said(world: &World, path: &str) -> [String; 3] {
     let line = world.access_line(path);
     ["source", "lookup", "outcome"].map(|name| line[name].as_str().unwrap_or("null").to_owned())

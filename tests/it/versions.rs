@@ -118,6 +118,21 @@ fn parallel_requests_of_a_session_that_leaves_its_version_go_to_one_server() {
 }
 
 #[test]
+fn sessions_that_leave_their_version_go_by_their_keys_and_not_by_the_hint_of_their_address() {
+    let world = World::start(two_versions((1, 1), "new_session_hint: client_ip"));
+    let everybody: Vec<_> = (0..20).map(|_| world.browser()).collect();
+    let homes: BTreeSet<_> = everybody.iter().map(Browser::server).collect();
+    assert_eq!(homes.len(), 1, "new clients of one address stay together: {homes:?}");
+    let theirs = version(homes.first().expect("one"));
+    for letter in ['a', 'b'] {
+        world.app(&format!("{theirs}{letter}")).kill();
+    }
+    everybody.iter().for_each(Browser::disconnect);
+    let servers: BTreeSet<_> = everybody.iter().map(Browser::server).collect();
+    assert_eq!(servers.len(), 2, "they share the other version: {servers:?}");
+}
+
+#[test]
 fn new_clients_get_another_version_while_one_cannot_serve() {
     let world = World::start(two_versions((1, 1), ""));
     world.app("v2a").kill();

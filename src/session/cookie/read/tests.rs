@@ -168,3 +168,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn one_field_stays_as_it_is_and_several_become_one() {
+    let one = |fields: &[&str]| joined(fields.iter().map(|field| field.as_bytes()));
+    assert_eq!(one(&[]), Rewritten::Unchanged);
+    assert_eq!(one(&["; a=1;; b=2 "]), Rewritten::Unchanged);
+    assert_eq!(one(&["a=1", "b=2", "c=3"]), Rewritten::Replaced(b"a=1; b=2; c=3".to_vec()));
+    assert_eq!(one(&["", " "]), Rewritten::Removed);
+}

@@ -187,6 +187,9 @@ impl Shared {
     fn say(&self, reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
         let (status, lines) = (asked.number("status", 200), asked.lines());
         let body = self.describe(asked, "", 0).to_string();
+        if status == 304 {
+            return raw(reader, format!("HTTP/1.1 304 Not Modified\r\n{lines}\r\n").as_bytes(), Next::Keep);
+        }
         let head = format!(
             "HTTP/1.1 {status} Status\r\nContent-Type: application/json\r\n{lines}Content-Length: {}\r\n\r\n",
             body.len()
