@@ -1,21 +1,19 @@
 //! What is done to each element that can lead a browser to another page.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use htmlize::escape_all_quotes;
 use lol_html::HandlerResult;
 use lol_html::html_content::ContentType;
 use lol_html::send::Element;
 
 use super::attribute::{put, text};
+use super::nesting::Nesting;
 use super::refresh;
 use crate::session::link::Base;
 
 /// What [`Elements::visit`] is called with. No image, script or style: they need no session, and a token in their
 /// addresses would make every client fetch them anew.
 pub(super) const SELECTOR: &str = "a[href], area[href], base[href], form, button[formaction], input, iframe[src], \
-                                   frame[src], meta[http-equiv][content]";
+                                   frame[src], meta[http-equiv][content], template";
 
 /// A page's elements, in the order in which they come.
 pub(super) struct Elements {
@@ -28,9 +26,7 @@ pub(super) struct Elements {
     field: String,
     /// The last form has our field: another one of its name is an older one.
     has_field: bool,
-    /// A form that leads elsewhere is open. Browsers ignore a form inside a form, and its fields go where the outer one
-    /// leads: no token in there. Shared with the handler of the end tag.
-    elsewhere: Arc<AtomicBool>,
+    nesting: Nesting,
 }
 
 impl Elements {
@@ -47,7 +43,7 @@ impl Elements {
             token: token.to_owned(),
             field,
             has_field: false,
-            elsewhere: Arc::default(),
+            nesting: Nesting::default(),
         }
     }
 
@@ -63,6 +59,7 @@ impl Elements {
             }
             "input" => self.action(element, "formaction"),
             "meta" => self.meta(element),
+            "template" => self.nesting.template(element),
             "base" => {
                 self.base(element);
                 Ok(())
@@ -92,36 +89,24 @@ impl Elements {
         self.has_field = false;
         let method = text(element, "method").unwrap_or_default();
         if method.eq_ignore_ascii_case("dialog") {
-            return self.watch_end(element);
+            return self.nesting.watch_form(element);
         }
         let action = text(element, "action");
         if action.as_ref().is_some_and(|action| !action.is_empty() && !self.base.leads_here(action)) {
-            self.elsewhere.store(true, Ordering::Relaxed);
-            return self.watch_end(element);
+            self.nesting.form_leads_elsewhere();
+            return self.nesting.watch_form(element);
         }
         if method.eq_ignore_ascii_case("post") {
             match action {
                 Some(_) => self.action(element, "action")?,
                 None => put(element, "action", "", &self.base.own(&self.name, &self.token))?,
             }
-        } else if !self.elsewhere.load(Ordering::Relaxed) {
+        } else if !self.nesting.is_elsewhere() {
             // The browser puts the fields in the place of the action's query (HTML, "mutate action URL").
             element.prepend(&self.field, ContentType::Html);
             self.has_field = true;
         }
-        self.watch_end(element)
-    }
-
-    /// The end tag of any form ends the one that browsers see.
-    fn watch_end(&self, element: &mut Element<'_, '_>) -> HandlerResult {
-        if self.elsewhere.load(Ordering::Relaxed) && element.can_have_content() {
-            let elsewhere = Arc::clone(&self.elsewhere);
-            element.on_end_tag(Box::new(move |_| {
-                elsewhere.store(false, Ordering::Relaxed);
-                Ok(())
-            }))?;
-        }
-        Ok(())
+        self.nesting.watch_form(element)
     }
 
     /// A field that an earlier pass or the application wrote; with `form=` it may be another form's.
@@ -145,8 +130,11 @@ impl Elements {
     }
 
     fn base(&mut self, element: &Element<'_, '_>) {
-        if let (false, Some(href)) = (self.has_base, text(element, "href")) {
-            self.has_base = true;
+        let (false, Some(href)) = (self.has_base, text(element, "href")) else { return };
+        // One in a template or a picture does not count, but if it leads elsewhere no link is worth the doubt.
+        let counts = self.nesting.is_of_the_page(element);
+        if counts || !self.base.leads_here(&href) {
+            self.has_base = counts;
             self.base = self.base.with_base_href(&href);
         }
     }

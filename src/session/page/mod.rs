@@ -4,12 +4,14 @@
 //! rewritten up to there and goes on untouched: no byte is lost, none comes twice.
 //!
 //! Known limits of one pass: links before `<base href>` are read against the page's own address, and a button whose
-//! `formaction` leads elsewhere takes the hidden field of its form along.
+//! `formaction` leads elsewhere takes the hidden field of its form along. A button's `formmethod` is not read: the token
+//! is where its form's own method needs it. What is in `<noscript>` is text here, and stays.
 
 mod answer;
 mod attribute;
 mod decode;
 mod elements;
+mod nesting;
 mod refresh;
 
 #[cfg(test)]

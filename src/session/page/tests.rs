@@ -112,6 +112,38 @@ fn no_field_goes_into_a_form_inside_a_form_that_leads_elsewhere() {
 }
 
 #[test]
+fn no_field_goes_into_a_form_that_browsers_have_not_closed() {
+    stays(&[
+        "<div><form action=https://other.example/></div><form action=/x>",
+        "<table><form action=https://other.example/><tr><td></table><form action=/x>",
+        "<table><tr><td><form action=https://other.example/></td></tr></table><form action=/x>",
+        "<form action=https://other.example/><template></form></template><form action=/x>",
+        "<form action=https://other.example/><template><form action=//b.example></form></template><form action=/x>",
+    ]);
+    let field = r#"<input type="hidden" name="sid" value="T"/>"#;
+    for away in [
+        "<div><form action=https://other.example/></div><form action=/x></form>",
+        "<form action=https://other.example/><div></form></div>",
+        "<template><form action=https://other.example/></form></template>",
+        "<form action=https://other.example/><template></template></FORM>",
+    ] {
+        becomes(&[(&format!("{away}<form action=/x>"), &format!("{away}<form action=/x>{field}"))]);
+    }
+}
+
+#[test]
+fn a_base_in_a_template_or_a_picture_does_not_hide_the_one_that_counts() {
+    for kind in ["template", "svg", "math"] {
+        stays(&[
+            &format!("<{kind}><base href=/a/></{kind}><base href=//other.example/><a href=x>"),
+            &format!("<{kind}><base href=//other.example/></{kind}><a href=x>"),
+        ]);
+        let base = format!("<{kind}><base href=//other.example/></{kind}><base href=/a/>");
+        becomes(&[(&format!("{base}<a href=x>"), &format!("{base}<a href=\"x?sid=T\">"))]);
+    }
+}
+
+#[test]
 fn a_form_that_posts_has_the_token_in_its_action() {
     becomes(&[
         ("<form method=post action=/x>", r#"<form method=post action="/x?sid=T">"#),
