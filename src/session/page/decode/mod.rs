@@ -5,7 +5,7 @@ mod tests;
 
 use std::io::{self, Write};
 
-use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use zstd::stream::raw::{DParameter, Decoder as ZstdFrames, InBuffer, Operation, OutBuffer};
 
 /// What is decoded at once, in bytes.
@@ -13,6 +13,8 @@ const STEP: usize = 64 * 1024;
 /// What one call may give, in bytes. A call gets what was read at once, 64 KiB at most: a page that grows 128-fold is an
 /// attack on our memory.
 const MOST: usize = 8 * 1024 * 1024;
+/// What a member of gzip begins with (RFC 1952, section 2.3.1).
+const GZIP: u8 = 0x1f;
 /// 8 MiB, the most that a window of this coding may have (RFC 9659, section 3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -21,11 +23,15 @@ pub struct Decoder {
     coding: Coding,
     /// An empty body is whole in every coding: some servers send it so.
     begun: bool,
+    /// What follows the end of the coded body is ignored, as browsers do.
+    over: bool,
+    /// Comes after what could be decoded before it.
+    failed: Option<io::Error>,
 }
 
 enum Coding {
     Identity(Out),
-    Gzip(Box<MultiGzDecoder<Out>>),
+    Gzip(Box<GzDecoder<Out>>),
     /// Before the first byte has said which of the two it is.
     Deflate,
     Zlib(Box<ZlibDecoder<Out>>),
@@ -49,31 +55,42 @@ impl Decoder {
     pub fn new(coding: &str) -> Option<Self> {
         let coding = match coding.trim().to_ascii_lowercase().as_str() {
             "" | "identity" => Coding::Identity(Out::default()),
-            "gzip" | "x-gzip" => Coding::Gzip(Box::new(MultiGzDecoder::new(Out::default()))),
+            "gzip" | "x-gzip" => Coding::Gzip(Box::new(GzDecoder::new(Out::default()))),
             "deflate" => Coding::Deflate,
             "br" => Coding::Brotli(Box::new(brotli::DecompressorWriter::new(Out::default(), STEP))),
             "zstd" => Coding::Zstd(Box::new(Zstd::new().ok()?)),
             _ => return None,
         };
-        Some(Self { coding, begun: false })
+        Some(Self { coding, begun: false, over: false, failed: None })
     }
 
-    /// The next part of the body, decoded as far as that goes. After an error the body is over.
+    /// The next part of the body, decoded as far as that goes. Where it is damaged, the next call is an error; then the
+    /// body is over.
     pub fn write(&mut self, part: &[u8]) -> io::Result<Vec<u8>> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
         let Some(first) = part.first() else { return Ok(Vec::new()) };
         self.begun = true;
         if matches!(self.coding, Coding::Deflate) {
             self.coding = deflate(*first);
         }
-        for step in part.chunks(STEP) {
-            self.step(step)?;
+        let outcome = part.chunks(STEP).try_for_each(|step| self.step(step));
+        let decoded = self.take();
+        match outcome {
+            Err(error) if decoded.is_empty() => return Err(error),
+            Err(error) => self.failed = Some(error),
+            Ok(()) => {}
         }
-        Ok(self.take())
+        Ok(decoded)
     }
 
     /// What was left. An error if the body is not whole.
     pub fn end(mut self) -> io::Result<Vec<u8>> {
-        if !self.begun {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        if !self.begun || self.over {
             return Ok(Vec::new());
         }
         match &mut self.coding {
@@ -87,15 +104,43 @@ impl Decoder {
         Ok(self.take())
     }
 
-    fn step(&mut self, step: &[u8]) -> io::Result<()> {
+    fn step(&mut self, mut step: &[u8]) -> io::Result<()> {
+        while !step.is_empty() && !self.over {
+            let taken = match &mut self.coding {
+                Coding::Identity(out) => out.write(step)?,
+                Coding::Gzip(decoder) => flushed(decoder, step)?,
+                Coding::Zlib(decoder) => flushed(decoder, step)?,
+                Coding::RawDeflate(decoder) => flushed(decoder, step)?,
+                Coding::Brotli(decoder) => drained(decoder, step)?,
+                Coding::Zstd(decoder) => decoder.write(step)?,
+                Coding::Deflate => return Ok(()),
+            };
+            if taken == 0 {
+                self.at_end(step.first())?;
+            }
+            step = step.get(taken..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// A decoder takes nothing more: its part of the body is whole, or damaged. Behind a member of gzip another one may
+    /// begin (RFC 1952, section 2.2).
+    fn at_end(&mut self, next: Option<&u8>) -> io::Result<()> {
+        self.over = true;
         match &mut self.coding {
-            Coding::Identity(out) => out.write_all(step),
-            Coding::Gzip(decoder) => decoder.write_all(step).and_then(|()| decoder.flush()),
-            Coding::Zlib(decoder) => decoder.write_all(step).and_then(|()| decoder.flush()),
-            Coding::RawDeflate(decoder) => decoder.write_all(step).and_then(|()| decoder.flush()),
-            Coding::Brotli(decoder) => decoder.write_all(step).and_then(|()| decoder.flush()),
-            Coding::Zstd(decoder) => decoder.write(step),
-            Coding::Deflate => Ok(()),
+            Coding::Gzip(decoder) => {
+                decoder.try_finish()?;
+                if next == Some(&GZIP) {
+                    let out = std::mem::take(decoder.get_mut());
+                    **decoder = GzDecoder::new(out);
+                    self.over = false;
+                }
+                Ok(())
+            }
+            Coding::Zlib(decoder) => decoder.try_finish(),
+            Coding::RawDeflate(decoder) => decoder.try_finish(),
+            Coding::Brotli(decoder) => decoder.close(),
+            Coding::Identity(_) | Coding::Deflate | Coding::Zstd(_) => Ok(()),
         }
     }
 
@@ -110,6 +155,26 @@ impl Decoder {
             Coding::Deflate => return Vec::new(),
         };
         std::mem::take(&mut out.0)
+    }
+}
+
+/// How much of the step was taken; what it decodes to is not held back.
+fn flushed(decoder: &mut impl Write, step: &[u8]) -> io::Result<usize> {
+    let taken = decoder.write(step)?;
+    decoder.flush()?;
+    Ok(taken)
+}
+
+/// The same for brotli, whose decoder gives [`STEP`] bytes a call, keeps up to a window (16 MiB) of what is decoded, and
+/// has no flush.
+fn drained(decoder: &mut brotli::DecompressorWriter<Out>, step: &[u8]) -> io::Result<usize> {
+    let taken = decoder.write(step)?;
+    loop {
+        let before = decoder.get_ref().0.len();
+        decoder.write(&[])?;
+        if decoder.get_ref().0.len() == before {
+            return Ok(taken);
+        }
     }
 }
 
@@ -157,7 +222,8 @@ impl Zstd {
         Ok(Self { frames, room: vec![0; STEP], whole: true, out: Out::default() })
     }
 
-    fn write(&mut self, step: &[u8]) -> io::Result<()> {
+    /// Takes the whole step.
+    fn write(&mut self, step: &[u8]) -> io::Result<usize> {
         let mut input = InBuffer::around(step);
         loop {
             let mut output = OutBuffer::around(self.room.as_mut_slice());
@@ -171,7 +237,7 @@ impl Zstd {
                 self.whole = hint == 0;
             }
             if input.pos() == step.len() && !full {
-                return Ok(());
+                return Ok(step.len());
             }
         }
     }

@@ -132,6 +132,45 @@ fn bodies_one_after_another_are_one_body() {
 }
 
 #[test]
+fn what_follows_a_whole_body_is_ignored() {
+    for coding in ["gzip", "deflate", "raw", "br"] {
+        for tail in [b"\r\n".as_slice(), &[0; 20], b"and some more text"] {
+            let body = text(100_000);
+            let encoded = [encode(coding, &body).as_slice(), tail].concat();
+            for part in [1, 4096, 1_000_000] {
+                assert!(decode(coding, &encoded, part).unwrap() == body, "{coding} in parts of {part}, then {tail:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_comes_before_the_damage_is_decoded() {
+    for coding in ["gzip", "deflate", "zstd"] {
+        let body = text(1_000_000);
+        let mut encoded = encode(coding, &body);
+        let half = encoded.len() / 2;
+        encoded[half..].fill(0xff);
+        let mut decoder = decoder(coding);
+        let decoded = decoder.write(&encoded).unwrap();
+        assert!(decoded.len() > 300_000 && body.starts_with(&decoded[..300_000]), "{coding}: {}", decoded.len());
+        assert!(decoder.end().is_err(), "{coding}");
+    }
+}
+
+#[test]
+fn a_large_page_of_a_large_window_comes_as_it_is_decoded() {
+    let body: Vec<u8> = (0..300_000).flat_map(|n| format!("<li><a href=/item/{n}>item</a>\n").into_bytes()).collect();
+    assert!(body.len() > MOST);
+    let mut encoder = brotli::CompressorWriter::new(Vec::new(), 1 << 16, 5, 24);
+    encoder.write_all(&body).unwrap();
+    encoder.flush().unwrap();
+    let mut decoder = decoder("br");
+    let decoded: Vec<u8> = encoder.get_ref().chunks(STEP).flat_map(|part| decoder.write(part).unwrap()).collect();
+    assert!(decoded == body, "{} of {} bytes", decoded.len(), body.len());
+}
+
+#[test]
 fn a_body_that_explodes_is_an_error() {
     let big = vec![0; MOST + 1];
     for coding in ["br", "zstd"] {
