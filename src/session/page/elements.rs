@@ -13,7 +13,7 @@ use crate::session::link::Base;
 /// What [`Elements::visit`] is called with. No image, script or style: they need no session, and a token in their
 /// addresses would make every client fetch them anew.
 pub(super) const SELECTOR: &str = "a[href], area[href], base[href], form, button[formaction], input, iframe[src], \
-                                   frame[src], meta[http-equiv][content], template";
+                                   frame[src], meta[http-equiv][content], template, table, select";
 
 /// A page's elements, in the order in which they come.
 pub(super) struct Elements {
@@ -60,6 +60,8 @@ impl Elements {
             "input" => self.action(element, "formaction"),
             "meta" => self.meta(element),
             "template" => self.nesting.template(element),
+            "table" => self.nesting.holds(element, "table"),
+            "select" => self.nesting.holds(element, "select"),
             "base" => {
                 self.base(element);
                 Ok(())

@@ -21,6 +21,8 @@ struct Open {
     /// A form that leads elsewhere is open, with so many templates around it. Browsers ignore a form inside a form, and
     /// its fields go where the outer one leads: no token in there.
     elsewhere: Option<usize>,
+    /// How many tables and lists to select from are open that began in that form.
+    holding: usize,
 }
 
 impl Nesting {
@@ -31,6 +33,15 @@ impl Nesting {
         self.0.lock().templates += 1;
         // A parent's end tag does not end a template.
         self.at_end(element, "template", |open| open.templates = open.templates.saturating_sub(1))
+    }
+
+    /// A `table` or `select` begins. A form's end tag that comes before theirs does not take what follows out of the form.
+    pub(super) fn holds(&self, element: &mut Element<'_, '_>, name: &'static str) -> HandlerResult {
+        if !element.can_have_content() || !self.is_elsewhere() {
+            return Ok(());
+        }
+        self.0.lock().holding += 1;
+        self.at_end(element, name, |open| open.holding = open.holding.saturating_sub(1))
     }
 
     /// The form that begins leads elsewhere.
@@ -49,7 +60,11 @@ impl Nesting {
         if !element.can_have_content() || !self.is_elsewhere() {
             return Ok(());
         }
-        self.at_end(element, "form", |open| open.elsewhere = open.elsewhere.filter(|around| *around != open.templates))
+        self.at_end(element, "form", |open| {
+            if open.holding == 0 && open.elsewhere == Some(open.templates) {
+                open.elsewhere = None;
+            }
+        })
     }
 
     /// Whether a browser takes the element for a part of the page, and not of a picture or a template.

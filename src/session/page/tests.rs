@@ -117,6 +117,8 @@ fn no_field_goes_into_a_form_that_browsers_have_not_closed() {
         "<div><form action=https://other.example/></div><form action=/x>",
         "<table><form action=https://other.example/><tr><td></table><form action=/x>",
         "<table><tr><td><form action=https://other.example/></td></tr></table><form action=/x>",
+        "<form action=https://other.example/><table></form></table><form action=/x>",
+        "<form action=https://other.example/><select></form><form action=/x>",
         "<form action=https://other.example/><template></form></template><form action=/x>",
         "<form action=https://other.example/><template><form action=//b.example></form></template><form action=/x>",
     ]);
@@ -125,6 +127,7 @@ fn no_field_goes_into_a_form_that_browsers_have_not_closed() {
         "<div><form action=https://other.example/></div><form action=/x></form>",
         "<form action=https://other.example/><div></form></div>",
         "<template><form action=https://other.example/></form></template>",
+        "<table><form action=https://other.example/><table><select></select></table></form></table>",
         "<form action=https://other.example/><template></template></FORM>",
     ] {
         becomes(&[(&format!("{away}<form action=/x>"), &format!("{away}<form action=/x>{field}"))]);
