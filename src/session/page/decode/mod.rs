@@ -167,6 +167,7 @@ fn flushed(decoder: &mut impl Write, step: &[u8]) -> io::Result<usize> {
 
 /// The same for brotli, whose decoder gives [`STEP`] bytes a call, keeps up to a window (16 MiB) of what is decoded, and
 /// has no flush.
+#[expect(clippy::unused_io_amount, reason = "an empty write takes nothing: it makes the decoder give what it kept")]
 fn drained(decoder: &mut brotli::DecompressorWriter<Out>, step: &[u8]) -> io::Result<usize> {
     let taken = decoder.write(step)?;
     loop {
