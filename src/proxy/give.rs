@@ -15,6 +15,7 @@ use crate::session::cookie::read::written_values;
 use crate::session::cookie::set::SetByApplication;
 use crate::session::key::{ServerId, SessionId, SessionKey};
 use crate::session::source::Source;
+use crate::session::source::header::HeaderSource;
 use crate::session::token::{Token, TokenText};
 use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::TokenReason;
@@ -39,6 +40,7 @@ struct Due {
 
 /// Puts the token into the answer when it must be there.
 pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    hide_theirs(answer, ctx);
     let due = due(ctx);
     let given = match due.as_ref().map(|due| due.carrier).or_else(|| carried(ctx)) {
         Some(Carrier::Cookie) => by_cookie(request, answer, due.as_ref(), ctx)?,
@@ -59,6 +61,15 @@ pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mu
         ctx.outcome = Some(Outcome::Balanced);
     }
     Ok(())
+}
+
+/// A header that carries our token is ours alone: clients keep whatever comes in it.
+fn hide_theirs(answer: &mut ResponseHeader, ctx: &RequestContext) {
+    for source in ctx.persistence().iter().flat_map(|persistence| &persistence.sources) {
+        if let Source::Header(HeaderSource { name: Some(name) }) = source {
+            answer.remove_header(name);
+        }
+    }
 }
 
 /// How the client's own token came.

@@ -40,12 +40,14 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
         return;
     };
     plan.metrics.request(status, took);
-    // Only a request that reached a server, or was refused on purpose, went somewhere.
-    if let Some(outcome) = ctx.outcome
-        && (ctx.tries.answered.is_some() || outcome == Outcome::Refused)
-    {
+    if let Some(outcome) = outcome(ctx) {
         plan.metrics.outcomes.inc(outcome as usize);
     }
+}
+
+/// Only a request that reached a server, or was refused on purpose, went somewhere.
+fn outcome(ctx: &RequestContext) -> Option<Outcome> {
+    ctx.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
 }
 
 fn write_line(
@@ -67,7 +69,7 @@ fn write_line(
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         client_ip: ctx.client.address,
         method: request.method.as_str(),
-        host: host_name_of(request),
+        host: loggable(host_name_of(request)),
         path: &path,
         protocol: protocol(request.version),
         status,
@@ -86,10 +88,16 @@ fn write_line(
         session: session.as_ref().map(Digest8::as_str),
         source: ctx.source().map(Source::label),
         lookup: ctx.who.lookup.map(Lookup::label),
-        outcome: ctx.outcome.map(Outcome::label),
+        outcome: outcome(ctx).map(Outcome::label),
         reason: reason(ctx, error),
         epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
     })
+}
+
+/// A host that is one; what a client put in its place, which may be anything, is not for the log.
+fn loggable(host: &str) -> &str {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+    if host.bytes().all(plain) { host } else { "" }
 }
 
 /// The path without the tokens and ids that it may carry as parameters: a log gives nobody away.

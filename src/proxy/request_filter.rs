@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
-use super::{answer, early, forwarded, identify, redirect};
+use super::{answer, early, forwarded, identify, redirect, upstream_request_filter};
 
 /// The hook. True = answered here.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
@@ -39,6 +39,7 @@ pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Re
 /// Answers what cannot be served. A malformed request ends its connection: what follows on it cannot be trusted.
 async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Rejection) -> Result<bool> {
     ctx.parts().metrics.rejected.inc(rejection as usize);
+    upstream_request_filter::name(&exchange.req_header().headers, ctx);
     let status = match rejection {
         // Those of connections never come here.
         Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
@@ -86,6 +87,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     ctx.client = forwarded::client(peer, secure, &exchange.req_header().headers, &listener.trusted_proxies);
     ctx.client.peer_text = guarded_of(exchange).and_then(|guarded| guarded.peer_text(peer)).cloned();
+    upstream_request_filter::name(&exchange.req_header().headers, ctx);
     if ctx.parts().is_draining() {
         exchange.set_keepalive(None);
     }

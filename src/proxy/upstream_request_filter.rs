@@ -115,20 +115,26 @@ fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &Reques
     Ok(())
 }
 
-/// Keeps the id that a trusted proxy gave, else gives one: UUID v7, which sorts by time. All tries share it.
+/// All tries share the request's id.
 fn name_request(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    if ctx.request_id.is_none() {
-        let given = if ctx.client.peer_trusted { request.headers.get(REQUEST_ID) } else { None };
-        let id = match given {
-            Some(given) if (1..=128).contains(&given.len()) => given.clone(),
-            _ => new_request_id(ctx.now),
-        };
-        ctx.request_id = Some(id);
-    }
+    name(&request.headers, ctx);
     if let Some(id) = &ctx.request_id {
         request.insert_header("X-Request-Id", id.clone())?;
     }
     Ok(())
+}
+
+/// Keeps the id that a trusted proxy gave, else gives one: UUID v7, which sorts by time.
+pub(super) fn name(headers: &HeaderMap, ctx: &mut RequestContext) {
+    if ctx.request_id.is_some() {
+        return;
+    }
+    let given = if ctx.client.peer_trusted { headers.get(REQUEST_ID) } else { None };
+    let id = match given {
+        Some(given) if (1..=128).contains(&given.len()) => given.clone(),
+        _ => new_request_id(ctx.now),
+    };
+    ctx.request_id = Some(id);
 }
 
 /// From the thread's random numbers: `Uuid::now_v7` would ask the kernel for every request.

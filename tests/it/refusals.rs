@@ -150,6 +150,21 @@ fn the_request_id_is_shown_to_whom_it_may_help_and_is_only_text() {
 }
 
 #[test]
+fn a_request_that_no_server_answered_has_an_id_and_moved_nobody() {
+    let world = World::start(Conf::servers("a b"));
+    let alice = world.browser();
+    alice.get("/echo");
+    for app in world.apps() {
+        app.kill();
+    }
+    let answer = alice.request("GET", "/lost").header("Accept", "application/json").send().expect(503);
+    let line = world.access_line("/lost");
+    assert_eq!(line["request_id"], answer.json()["request_id"], "{line}");
+    assert!(line["request_id"].as_str().is_some_and(|id| id.len() == 36), "{line}");
+    assert_eq!((&line["outcome"], &line["reason"]), (&Value::Null, &"connect_failure".into()), "{line}");
+}
+
+#[test]
 fn what_an_application_answers_is_left_alone() {
     let world = World::start(Conf::servers("a"));
     for code in [404, 500, 503] {

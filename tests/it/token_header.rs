@@ -1,5 +1,6 @@
 //! The sealed token in a header, and in a URL whose links are not rewritten.
 
+use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
 use crate::world::{Conf, KEY_1, KEY_2, Response, SESSION_COOKIE, World};
 
@@ -38,6 +39,14 @@ fn a_new_client_is_given_its_token_in_a_header_once() {
     world.expect_metric(LOOKUPS, &[("source", "header"), ("result", "restored")], 1.0);
     world.expect_metric(LOOKUPS, &[("source", "header"), ("result", "hit")], 4.0);
     world.expect_metric(TOKENS, &[], 1.0);
+}
+
+#[test]
+fn a_servers_own_header_of_that_name_takes_no_clients_token_away() {
+    let world = World::start(by_header());
+    let (token, home) = begin(&world);
+    let answer = get_with(&world.address, &saying(200, &["X-Session: of the server"]), &[("x-session", &token)]);
+    assert_eq!((answer.server(), answer.all("x-session")), (home, Vec::<&str>::new()));
 }
 
 #[test]

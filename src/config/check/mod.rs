@@ -124,6 +124,7 @@ pub(crate) fn check(
         hash: String::new(),
     };
     routes::unused_pools(&config, at.key("pools"), findings);
+    routes::splits_without_sessions(&config, at.key("routes"), findings);
     routes::redirects_without_end(&config, at.key("routes"), findings);
     persistence::shared_cookies(&config, at.key("pools"), findings);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), findings);

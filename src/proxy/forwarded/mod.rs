@@ -58,7 +58,8 @@ fn rightmost_untrusted(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr>
     let mut leftmost = None;
     let fields: SmallVec<[&HeaderValue; 4]> = headers.get_all(FORWARDED_FOR).iter().collect();
     let hops = fields.iter().rev().flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
-    for hop in hops.take(MOST_HOPS) {
+    // Empty elements of a list mean nothing (RFC 9110, section 5.6.1).
+    for hop in hops.take(MOST_HOPS).filter(|hop| !hop.trim_ascii().is_empty()) {
         // What is no address ends the chain: nothing to the left of it can be vouched for.
         let Some(hop) = parse_hop(hop) else { return leftmost };
         if !is_trusted(hop, trusted) {

@@ -104,6 +104,24 @@ fn is_path(text: &str) -> bool {
     text.starts_with('/') && address::is_header_text(text) && !text.contains(['?', '#', '*', ' '])
 }
 
+/// A split whose pool keeps no sessions: each request meets a version by chance.
+pub(super) fn splits_without_sessions(config: &Config, at: At<'_>, findings: &mut Findings) {
+    for (index, route) in config.routes.iter().enumerate() {
+        let RouteTarget::Split(shares) = &route.target else { continue };
+        for (place, share) in shares.iter().enumerate() {
+            let pool = config.pools.iter().find(|pool| pool.name == share.pool);
+            if pool.is_some_and(|pool| pool.persistence.is_none()) {
+                let message = format!(
+                    "pool {} keeps no sessions: a client of the split meets now one version, now another",
+                    suggest::quoted(&share.pool)
+                );
+                let place = at.item(index).key("split").item(place).key("pool").place;
+                findings.warn(place, message, "add persistence: {} to the pool");
+            }
+        }
+    }
+}
+
 pub(super) fn unused_pools(config: &Config, at: At<'_>, findings: &mut Findings) {
     if config.routes.is_empty() {
         return;

@@ -10,9 +10,9 @@ use zstd::stream::raw::{DParameter, Decoder as ZstdFrames, InBuffer, Operation, 
 
 /// What is decoded at once, in bytes.
 const STEP: usize = 64 * 1024;
-/// What one call may give, in bytes. A call gets what was read at once, 64 KiB at most: a page that grows 250-fold is an
+/// What one call may give, in bytes. A call gets what was read at once, 64 KiB at most: a page that grows 128-fold is an
 /// attack on our memory.
-const MOST: usize = 16 * 1024 * 1024;
+const MOST: usize = 8 * 1024 * 1024;
 /// 8 MiB, the most that a window of this coding may have (RFC 9659, section 3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
@@ -130,7 +130,7 @@ struct Out(Vec<u8>);
 impl Write for Out {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MOST {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a part of the body decodes to more than 16 MiB"));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a part of the body decodes to more than 8 MiB"));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
