@@ -4,7 +4,7 @@
 //! Content-Length beside Transfer-Encoding, repeated or listed lengths, lines that end in a bare LF, and so on. What is
 //! checked here is in RFC 9112, sections 2.2, 3.2, 5.1, 6.1 and 6.3.
 
-use http::{HeaderMap, Method, Version, header};
+use http::{Method, Version, header};
 use pingora::http::RequestHeader;
 
 use crate::telemetry::metrics::Rejection;
@@ -116,15 +116,13 @@ fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader) -> bool {
     if lengths.next().is_some() || length.is_some_and(|length| !is_number(length.as_bytes())) {
         return false;
     }
-    transfer_encoding_is_sound(headers, request.version)
-        // Pingora has already taken the length out of a request that has both; the raw block still shows it.
-        && !(headers.contains_key(header::TRANSFER_ENCODING) && raw.is_some_and(tells_length))
-}
-
-fn transfer_encoding_is_sound(headers: &HeaderMap, version: Version) -> bool {
     let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
     let Some(encoding) = encodings.next() else { return true };
-    version == Version::HTTP_11 && encodings.next().is_none() && encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+    request.version == Version::HTTP_11
+        && encodings.next().is_none()
+        && encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        // Pingora has already taken the length out of a request that has both; the raw block still shows it.
+        && !raw.is_some_and(tells_length)
 }
 
 fn is_number(text: &[u8]) -> bool {

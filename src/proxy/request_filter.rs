@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{Method, header};
+use http::{HeaderMap, Method, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
@@ -81,7 +81,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     }
     early::check(raw.as_deref(), exchange.req_header(), listener.max_header_size)?;
     ctx.max_body = listener.max_body_size;
-    check_length(exchange.req_header().headers.get(header::CONTENT_LENGTH), ctx.max_body)?;
+    check_length(&exchange.req_header().headers, ctx.max_body)?;
 
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
@@ -152,9 +152,10 @@ fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {
 }
 
 /// A body that says itself that it is too large need not be read; what says nothing is counted as it comes.
-fn check_length(length: Option<&http::HeaderValue>, most: Option<u64>) -> std::result::Result<(), Rejection> {
+fn check_length(headers: &HeaderMap, most: Option<u64>) -> std::result::Result<(), Rejection> {
     let Some(most) = most else { return Ok(()) };
-    let told = length.and_then(|length| length.to_str().ok()).and_then(|length| length.parse::<u64>().ok());
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    let told = length.and_then(|length| length.parse::<u64>().ok());
     if told.is_some_and(|told| told > most) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
 }
 

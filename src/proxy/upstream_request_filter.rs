@@ -19,30 +19,18 @@ use super::request_filter::host_of;
 use super::{hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Tells a server that a session came to it from another.
-const SESSION_MOVED: HeaderName = HeaderName::from_static("homing-session-moved");
 /// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
 /// in the form of which servers have one truth, not two.
-const NEVER_FROM_CLIENTS: [HeaderName; 3] = [SESSION_MOVED, HeaderName::from_static("homing-session-data"), FORWARDED];
-/// What strangers must not say about themselves.
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
-/// What servers believe from us, or from those we trust. CGI, WSGI and Rack make one name of `-` and `_`, so that
-/// `X_Forwarded_For` would go beside ours, or in its place.
-const BELIEVED: [&str; 8] = [
-    "homing-session-moved",
-    "homing-session-data",
-    "forwarded",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "x-request-id",
-];
+const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
+/// What strangers must not say about themselves: the first of a family of names, and a name.
+const X_FORWARDED: &str = "x-forwarded-";
+const X_REAL_IP: &str = "x-real-ip";
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    if has_suspects(&request.headers) {
-        take_off(request, ctx);
+    let trusted = ctx.client.peer_trusted;
+    if has_suspects(&request.headers, trusted) {
+        take_off(request, trusted);
     }
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
@@ -55,34 +43,36 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
 }
 
 /// Whether a name of those to be taken off may be there: one look at each name instead of a search for each of them.
-fn has_suspects(headers: &HeaderMap) -> bool {
+fn has_suspects(headers: &HeaderMap, trusted: bool) -> bool {
     headers.keys().map(HeaderName::as_str).any(|name| {
         name.starts_with("homing-")
             || name == FORWARDED.as_str()
-            || name == X_REAL_IP.as_str()
+            || (!trusted && (name.starts_with(X_FORWARDED) || name == X_REAL_IP))
             || name.as_bytes().contains(&b'_')
     })
 }
 
-fn take_off(request: &mut RequestHeader, ctx: &RequestContext) {
-    for name in &NEVER_FROM_CLIENTS {
-        request.remove_header(name);
-    }
-    if !ctx.client.peer_trusted {
-        request.remove_header(&X_REAL_IP);
-    }
-    let doubles: SmallVec<[HeaderName; 4]> = request.headers.keys().filter(|name| is_double(name)).cloned().collect();
-    for name in &doubles {
+fn take_off(request: &mut RequestHeader, trusted: bool) {
+    let names = request.headers.keys().filter(|name| must_go(name.as_str(), trusted));
+    let names: SmallVec<[HeaderName; 4]> = names.cloned().collect();
+    for name in &names {
         request.remove_header(name);
     }
 }
 
-/// A name that applications may take for one that is believed.
-fn is_double(name: &HeaderName) -> bool {
+/// `trusted`: a proxy of ours sent it. But no proxy writes `X_Forwarded_For`, which would go beside the right one.
+fn must_go(name: &str, trusted: bool) -> bool {
+    let is = |other: &str| name.len() == other.len() && reads_as(name, other);
+    let odd = name.contains('_');
+    NEVER_FROM_CLIENTS.into_iter().any(is)
+        || ((reads_as(name, X_FORWARDED) || is(X_REAL_IP)) && (odd || !trusted))
+        || (is(REQUEST_ID.as_str()) && odd)
+}
+
+/// Whether a name begins so for CGI, WSGI and Rack, to which `-` and `_` are one.
+fn reads_as(name: &str, beginning: &str) -> bool {
     let same = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
-    let takes_for =
-        |believed: &str| name.as_str().len() == believed.len() && name.as_str().bytes().zip(believed.bytes()).all(same);
-    name.as_str().contains('_') && BELIEVED.into_iter().any(takes_for)
+    name.len() >= beginning.len() && name.bytes().zip(beginning.bytes()).all(same)
 }
 
 /// Last of all, so that an operator can overrule what the proxy says.
@@ -139,7 +129,7 @@ pub(super) fn name(headers: &HeaderMap, ctx: &mut RequestContext) {
     if ctx.request_id.is_some() {
         return;
     }
-    let given = headers.get(REQUEST_ID).filter(|_| ctx.client.peer_trusted);
+    let given = if ctx.client.peer_trusted { headers.get(REQUEST_ID) } else { None };
     let id = match given {
         Some(given) if (1..=128).contains(&given.len()) => given.clone(),
         _ => new_request_id(ctx.now),

@@ -24,8 +24,11 @@ fn a_strangers_forwarded_headers_are_not_believed() {
         .header("X-Forwarded-Host", "bank.example")
         .header("Forwarded", "for=203.0.113.9")
         .header("X-Real-IP", "203.0.113.10")
+        .header("X-Forwarded-Port", "443")
+        .header("X-Forwarded-User", "root")
         .send();
     assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!((answer.received("x-forwarded-port").len(), answer.received("x-forwarded-user").len()), (0, 0));
     assert_eq!(answer.received("x-forwarded-proto"), ["http"]);
     assert_eq!(answer.received("x-forwarded-host"), ["example.test"]);
     assert_eq!(answer.received("forwarded"), Vec::<String>::new());
@@ -64,7 +67,9 @@ fn a_trusted_proxys_word_is_kept_and_added_to() {
         .header("X-Forwarded-For", "10.9.9.9, 203.0.113.7, 198.51.100.3")
         .header("X-Forwarded-Proto", "https")
         .header("X-Forwarded-Host", "shop.example")
+        .header("X-Forwarded-Port", "443")
         .send();
+    assert_eq!(answer.received("x-forwarded-port"), ["443"]);
     assert_eq!(answer.received("x-forwarded-for").join(", "), "10.9.9.9, 203.0.113.7, 198.51.100.3, 127.0.0.1");
     assert_eq!(answer.received("x-forwarded-proto"), ["https"]);
     assert_eq!(answer.received("x-forwarded-host"), ["shop.example"]);

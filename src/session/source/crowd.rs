@@ -54,8 +54,11 @@ impl Crowd {
             return false;
         }
         slot.seen.store(tag | (count + 1).min(MOST - 1), Relaxed);
-        let addresses = slot.addresses.load(Relaxed) | bit;
-        slot.addresses.store(addresses, Relaxed);
+        let before = slot.addresses.load(Relaxed);
+        let addresses = before | bit;
+        if addresses != before {
+            slot.addresses.store(addresses, Relaxed);
+        }
         addresses.count_ones() >= CROWD && !self.told.swap(true, Relaxed)
     }
 }
