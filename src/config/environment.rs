@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
+use nix::unistd::{AccessFlags, access};
+
 /// Longest file that `${file:…}` reads, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -24,6 +26,15 @@ pub trait Environment {
 
     /// A file, or in words why it cannot be read.
     fn file(&self, path: &Path) -> Result<FileText, String>;
+
+    /// Whether this process may make files in a directory, or in words why not.
+    fn takes_files(&self, directory: &Path) -> Result<(), String> {
+        let is_directory = std::fs::metadata(directory).map_err(|error| error.to_string())?.is_dir();
+        if !is_directory {
+            return Err("it is not a directory".to_owned());
+        }
+        access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| error.desc().to_owned())
+    }
 
     /// The time, to tell what has expired.
     fn now(&self) -> SystemTime {
