@@ -129,17 +129,13 @@ impl State {
 
     fn tell_unread(&mut self, path: &Path, error: &FileError) {
         let shown = path.display();
-        match (error, &self.file) {
-            (FileError::Unread(Unread::Damaged { .. } | Unread::Io(_)), Some(file)) => {
-                let aside =
-                    file.set_aside().map_or_else(|error| error.to_string(), |aside| aside.display().to_string());
-                tracing::error!(path = %shown, why = %error, %aside, "the snapshot of the sessions was skipped, all of it");
-            }
-            _ => {
-                tracing::error!(path = %shown, why = %error, "the snapshot of the sessions was skipped and left as it is");
-                // The next write will find the same.
-                self.told = Some(error.to_string());
-            }
+        if let (FileError::Unread(Unread::Damaged { .. } | Unread::Io(_)), Some(file)) = (error, &self.file) {
+            let aside = file.set_aside().map_or_else(|error| error.to_string(), |aside| aside.display().to_string());
+            tracing::error!(path = %shown, why = %error, %aside, "the snapshot of the sessions was skipped, all of it");
+        } else {
+            tracing::error!(path = %shown, why = %error, "the snapshot of the sessions was skipped and left as it is");
+            // The next write will find the same.
+            self.told = Some(error.to_string());
         }
     }
 }

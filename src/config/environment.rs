@@ -73,3 +73,19 @@ fn others_may_read(metadata: &std::fs::Metadata) -> bool {
 fn others_may_read(_metadata: &std::fs::Metadata) -> bool {
     false
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_takes_files_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let answer = |path: &Path| ProcessEnvironment.takes_files(path);
+        assert_eq!(answer(folder.path()), Ok(()));
+        assert_eq!(answer(&file), Err("it is not a directory".to_owned()));
+        assert!(answer(&folder.path().join("none")).is_err_and(|why| why.contains("No such file")));
+    }
+}

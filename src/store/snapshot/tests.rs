@@ -1,6 +1,8 @@
 //! Whatever a table holds comes back; whatever was done to its bytes is found, and nothing of it gets in.
 
 use std::io::Cursor;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -268,6 +270,42 @@ fn a_disk_that_fails_after_the_check_leaves_nothing_behind() {
 fn an_error_of_the_writer_is_passed_on() {
     let mut disk = [0; 100];
     assert_eq!(write(&full(50), NOW, &mut disk[..]).unwrap_err().kind(), io::ErrorKind::WriteZero);
+}
+
+#[test]
+fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
+    let before = table(30_000);
+    (0..1_000).for_each(|number| keep(&before, number));
+    let (writing, place) = (AtomicBool::new(true), before.place("shop", "b"));
+    let files: Vec<Vec<u8>> = thread::scope(|scope| {
+        for thread in 1..=2_u64 {
+            let (before, writing, place) = (&before, &writing, &place);
+            scope.spawn(move || {
+                for turn in (0..).take_while(|_| writing.load(Relaxed)) {
+                    let other = key((thread << 32) + turn % 5_000);
+                    before.claim(other, place, NOW);
+                    before.visit(&key(turn % 1_000), NOW);
+                    before.end(&key((thread << 32) + (turn + 2_500) % 5_000));
+                    before.sweep_step(NOW);
+                }
+            });
+        }
+        let write_one = |_| {
+            let mut bytes = Vec::new();
+            write(&before, NOW, &mut bytes).unwrap();
+            bytes
+        };
+        let files = (0..30).map(write_one).collect();
+        writing.store(false, Relaxed);
+        files
+    });
+    for bytes in &files {
+        let after = table(30_000);
+        let loaded = load_all(&after, bytes).unwrap();
+        assert_eq!(loaded.sessions, after.len() as u64, "each of them once");
+        let there = (0..1_000).filter(|number| matches!(after.find(&key(*number), NOW), Found::Live(_)));
+        assert_eq!(there.count(), 1_000, "who was there all the time is in the file");
+    }
 }
 
 fn sessions() -> impl Strategy<Value = Vec<(u128, usize, u32, u64, u64)>> {
