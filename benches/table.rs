@@ -22,6 +22,7 @@ use std::cell::Cell;
 use std::env;
 use std::fs;
 use std::hint::black_box;
+use std::io::Cursor;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -33,6 +34,7 @@ use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
 use homing::store::memory::Table;
 use homing::store::places::Place;
+use homing::store::snapshot::{load, write};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -264,6 +266,7 @@ fn expiry(sessions: u64) {
     println!("  {:<34}{mean:>8.1} ns", "sweep, mean for one that expires");
     flat_out.print("visit, swept by a thread flat out");
     flat_out.compare(&quiet);
+    snapshots(&bench, sessions, &quiet);
 
     (0..MILLION).for_each(|n| bench.insert(n | 7 << 50, NOW));
     let paced = while_others(&bench, sessions, |_| {
@@ -275,6 +278,24 @@ fn expiry(sessions: u64) {
     assert_eq!(bench.table.len() as u64, sessions);
     paced.print("visit, a million swept in 2 s");
     paced.compare(&quiet);
+}
+
+/// The table is written to memory, over and over, while another thread looks others up; then it is read again.
+fn snapshots(bench: &Bench, sessions: u64, quiet: &Tails) {
+    let mut file = Vec::new();
+    let (mut write_took, mut written) = (Duration::ZERO, 0);
+    let visits = while_others(bench, sessions, |_| {
+        for _ in 0..3 {
+            file.clear();
+            write_took = on_the_processor(|| written = write(&bench.table, LATER, &mut file).unwrap());
+        }
+    });
+    let again = Bench::new(written);
+    let load_took = on_the_processor(|| ignore(load(&again.table, Cursor::new(&file), LATER, &|_| true).unwrap()));
+    let (write_ns, load_ns) = (per(write_took, written), per(load_took, written));
+    println!("  {:<34}{write_ns:>8.1} ns to write, {load_ns:.1} ns to read again", "snapshot, for each session");
+    visits.print("visit, snapshots written flat out");
+    visits.compare(quiet);
 }
 
 /// Visits to the living while somebody does something else, as long as it takes.

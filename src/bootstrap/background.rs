@@ -1,4 +1,4 @@
-//! Everything that runs beside requests: health checks, names, expiry, signals, reloads. One small runtime of its own, so
+//! Everything that runs beside requests: health checks, names, expiry, the table on disk, signals, reloads. One small runtime of its own, so
 //! that a busy proxy does not delay its checks and a slow check does not delay a request.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use crate::proxy::context::wall_clock;
 use crate::snapshot::Parts;
 use crate::store::memory::Table;
 
+use super::keeper::Keeper;
 use super::reloader::Reloader;
 use super::signals::{self, StopSwitch};
 use super::tasks::{Tasks, first_verdicts};
@@ -30,7 +31,12 @@ impl Drop for Background {
 }
 
 /// Starts the background and waits for the first verdicts.
-pub(super) fn start(parts: Arc<Parts>, origin: &Origin, stop: &StopSwitch) -> Result<Background, RunError> {
+pub(super) fn start(
+    parts: Arc<Parts>,
+    origin: &Origin,
+    stop: &StopSwitch,
+    keeper: &Arc<Keeper>,
+) -> Result<Background, RunError> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .thread_name("background")
@@ -53,6 +59,7 @@ pub(super) fn start(parts: Arc<Parts>, origin: &Origin, stop: &StopSwitch) -> Re
         tasks
     });
     runtime.spawn(sweep(Arc::clone(&parts.table)));
+    runtime.spawn(Arc::clone(keeper).run());
     let file = match origin {
         Origin::File(path) => Some(path.clone()),
         Origin::CommandLine => None,

@@ -1,9 +1,11 @@
 //! From a checked configuration to a running process, and back: parts → background → listeners → run → drain.
 
 mod background;
+mod keeper;
 mod reloader;
 mod servers;
 mod signals;
+mod table_file;
 mod tasks;
 mod watching;
 
@@ -26,6 +28,7 @@ use crate::store::memory::Table;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::metrics::Metrics;
 
+use self::keeper::Keeper;
 pub use self::reloader::level_word;
 use self::signals::Stop;
 
@@ -84,8 +87,9 @@ pub fn run(loaded: Loaded, origin: &Origin) -> Result<(), RunError> {
     let stop = signals::StopSwitch::default();
     servers::check_addresses(&config)?;
     servers::start_doors(&config, &readiness)?;
+    let keeper = Arc::new(Keeper::load(Arc::clone(&parts)));
     // First verdicts before traffic; then the tasks go on by themselves.
-    let background = background::start(Arc::clone(&parts), origin, &stop)?;
+    let background = background::start(Arc::clone(&parts), origin, &stop, &keeper)?;
     servers::start_proxy(&config, &parts, &stop)?;
     servers::await_listeners(&config)?;
     readiness.started.store(true, Ordering::Release);
@@ -93,6 +97,7 @@ pub fn run(loaded: Loaded, origin: &Origin) -> Result<(), RunError> {
 
     wait_and_drain(&parts, &config, &stop);
     drop(background);
+    keeper.write_last();
     servers::remove_sockets(&config);
     if let Some(log) = parts.access_log.swap(None) {
         log.flush();

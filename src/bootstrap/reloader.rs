@@ -123,7 +123,7 @@ impl Reloader {
             tokio::task::spawn_blocking(move || drop(former));
         }
         log::set_level(level_word(snapshot.config.log.level));
-        if snapshot.config.store != before.config.store {
+        if snapshot.config.store.max_sessions != before.config.store.max_sessions {
             let (table, capacity) = (Arc::clone(&parts.table), snapshot.config.store.max_sessions);
             // May evict many sessions, which is nothing for a thread that others wait for.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;

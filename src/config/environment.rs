@@ -5,6 +5,8 @@ use std::io::Read;
 use std::path::Path;
 use std::time::SystemTime;
 
+use nix::unistd::{AccessFlags, access};
+
 /// Longest file that `${file:…}` reads, in bytes.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -24,6 +26,15 @@ pub trait Environment {
 
     /// A file, or in words why it cannot be read.
     fn file(&self, path: &Path) -> Result<FileText, String>;
+
+    /// Whether this process may make files in a directory, or in words why not.
+    fn takes_files(&self, directory: &Path) -> Result<(), String> {
+        let is_directory = std::fs::metadata(directory).map_err(|error| error.to_string())?.is_dir();
+        if !is_directory {
+            return Err("it is not a directory".to_owned());
+        }
+        access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| error.desc().to_owned())
+    }
 
     /// The time, to tell what has expired.
     fn now(&self) -> SystemTime {
@@ -61,4 +72,20 @@ fn others_may_read(metadata: &std::fs::Metadata) -> bool {
 #[cfg(not(unix))]
 fn others_may_read(_metadata: &std::fs::Metadata) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_takes_files_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let answer = |path: &Path| ProcessEnvironment.takes_files(path);
+        assert_eq!(answer(folder.path()), Ok(()));
+        assert_eq!(answer(&file), Err("it is not a directory".to_owned()));
+        assert!(answer(&folder.path().join("none")).is_err_and(|why| why.contains("No such file")));
+    }
 }

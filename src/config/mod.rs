@@ -47,7 +47,7 @@ pub use pools::{
 pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{
     AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
-    Store,
+    Store, TableSnapshot,
 };
 pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};

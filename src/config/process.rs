@@ -85,6 +85,17 @@ pub struct Key {
 pub struct Store {
     /// Most sessions that the table keeps.
     pub max_sessions: usize,
+    /// The table on disk; `None` = it ends with the process.
+    pub snapshot: Option<TableSnapshot>,
+}
+
+/// The table on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableSnapshot {
+    /// Its file; absolute.
+    pub path: PathBuf,
+    /// How often it is written, a second to an hour.
+    pub interval: Duration,
 }
 
 /// The door for probes and metrics.

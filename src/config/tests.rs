@@ -30,6 +30,10 @@ impl Environment for Fake {
         }
     }
 
+    fn takes_files(&self, directory: &Path) -> Result<(), String> {
+        if directory == Path::new("/var/lib/homing") { Ok(()) } else { Err("no such directory".to_owned()) }
+    }
+
     /// In the middle of 2030.
     fn now(&self) -> std::time::SystemTime {
         std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_908_057_600)
@@ -184,7 +188,7 @@ fn same_site_none_makes_an_automatic_cookie_secure() {
 
 #[test]
 fn what_should_be_looked_at_is_a_warning() {
-    for name in ["warnings", "tls"] {
+    for name in ["warnings", "tls", "snapshot"] {
         let text = read(&format!("tests/data/config/valid/{name}.yaml"));
         let loaded = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
         let shown: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

@@ -28,6 +28,8 @@ pub enum Change {
     Log,
     /// The size of the table changed.
     Table,
+    /// Where or how often the table is written to disk changed.
+    TableSnapshot,
     /// A key that only a restart changes; the old value stays.
     NeedsRestart(&'static str),
 }
@@ -46,6 +48,7 @@ impl std::fmt::Display for Change {
             Self::Listeners => f.write_str("limits, trusted proxies or certificates of listeners changed"),
             Self::Log => f.write_str("log changed"),
             Self::Table => f.write_str("store.max_sessions changed"),
+            Self::TableSnapshot => f.write_str("store.snapshot changed"),
             Self::NeedsRestart(key) => write!(f, "{key} changed, which needs a restart; the old value stays"),
         }
     }
@@ -61,7 +64,8 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         (old.keys != new.keys, Change::Keys),
         (limits_differ(&old.listeners, &new.listeners), Change::Listeners),
         (old.log.level != new.log.level || old.log.access != new.log.access, Change::Log),
-        (old.store != new.store, Change::Table),
+        (old.store.max_sessions != new.store.max_sessions, Change::Table),
+        (old.store.snapshot != new.store.snapshot, Change::TableSnapshot),
     ];
     found.extend(sections.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change));
     found

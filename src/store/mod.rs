@@ -8,6 +8,7 @@
 //! - [`places`]: the (pool, server) pairs that sessions are bound to, and how many sessions each has.
 //! - [`hints`]: where the last new client of an address went, for a few seconds.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
+//! - [`snapshot`]: the table as bytes, so that it outlives the process.
 //!
 //! Remote engines come with a trait of their own; what this table answers ([`Found`], [`Rebound`], [`Known`]) are the
 //! words they will share. Nothing in this folder reads a clock: every time is an argument.
@@ -16,6 +17,7 @@ pub mod expiry;
 pub mod hints;
 pub mod memory;
 pub mod places;
+pub mod snapshot;
 
 use crate::session::token::UnixMillis;
 use crate::store::places::PlaceIndex;

@@ -98,7 +98,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 26] = [
+const MISTAKES: [(&str, &str); 27] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
@@ -119,7 +119,8 @@ const MISTAKES: [(&str, &str); 26] = [
     ),
     ("routes: [{ name: r, match: { path_prefix: / }, split: [{ pool: web, weight: 0 }] }]\n", "weight 0"),
     ("store: { type: redis }\n", "not in this version"),
-    ("store: { snapshot: { path: /tmp/x } }\n", "not in this version"),
+    ("store: { snapshot: { path: sessions } }\n", "the absolute path of a file"),
+    ("store: { snapshot: { path: /tmp/x, interval: 10ms } }\n", "at least 1s"),
     ("store: { max_sessions: 0 }\n", "max_sessions"),
     ("store: { max_sessions: many }\n", "max_sessions"),
     ("log: { level: loud }\n", "loud"),

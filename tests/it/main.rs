@@ -51,6 +51,7 @@ mod routes_split;
 mod routing;
 mod serving;
 mod several_sources;
+mod snapshot;
 mod stickiness;
 mod tls;
 mod token_header;

@@ -268,6 +268,41 @@ fn a_quiet_log_says_nothing_about_strangers() {
     assert!(after <= before + 3, "scanners do not fill the log:\n{}", world.log());
 }
 
+/// Names and labels.
+const METRICS: &[(&str, &[&str])] = &[
+    ("homing_requests_total", &["pool", "code"]),
+    ("homing_request_duration_seconds_bucket", &["pool", "le"]),
+    ("homing_request_duration_seconds_sum", &["pool"]),
+    ("homing_request_duration_seconds_count", &["pool"]),
+    ("homing_upstream_errors_total", &["pool", "server", "kind"]),
+    ("homing_retries_total", &["pool", "result"]),
+    ("homing_session_lookups_total", &["pool", "source", "result"]),
+    ("homing_session_outcomes_total", &["pool", "outcome"]),
+    ("homing_session_moves_total", &["pool", "reason"]),
+    ("homing_sessions", &["pool", "server"]),
+    ("homing_sessions_ended_total", &["pool", "reason"]),
+    ("homing_tokens_issued_total", &["pool", "reason"]),
+    ("homing_table_entries", &[]),
+    ("homing_table_capacity", &[]),
+    ("homing_table_bytes", &[]),
+    ("homing_snapshot_writes_total", &["result"]),
+    ("homing_snapshot_last_success_timestamp_seconds", &[]),
+    ("homing_snapshot_sessions", &[]),
+    ("homing_snapshot_duration_seconds", &[]),
+    ("homing_server_up", &["pool", "server"]),
+    ("homing_server_state", &["pool", "server", "state"]),
+    ("homing_server_requests_in_flight", &["pool", "server"]),
+    ("homing_server_weight", &["pool", "server"]),
+    ("homing_health_checks_total", &["pool", "server", "result"]),
+    ("homing_config_reloads_total", &["result"]),
+    ("homing_config_last_reload_success", &[]),
+    ("homing_config_info", &["hash"]),
+    ("homing_build_info", &["version", "revision"]),
+    ("process_cpu_seconds_total", &[]),
+    ("process_resident_memory_bytes", &[]),
+    ("process_open_fds", &[]),
+];
+
 #[test]
 fn every_metric_of_this_version_is_there() {
     let world = World::start(Conf::servers("a b").pool(QUICK_CHECK).persistence("idle_timeout: 1s"));
@@ -285,35 +320,7 @@ fn every_metric_of_this_version_is_there() {
     world.app(&home).kill();
     bob.server();
     let metrics = world.metrics();
-    for (name, labels) in [
-        ("homing_requests_total", &["pool", "code"][..]),
-        ("homing_request_duration_seconds_bucket", &["pool", "le"]),
-        ("homing_request_duration_seconds_sum", &["pool"]),
-        ("homing_request_duration_seconds_count", &["pool"]),
-        ("homing_upstream_errors_total", &["pool", "server", "kind"]),
-        ("homing_retries_total", &["pool", "result"]),
-        ("homing_session_lookups_total", &["pool", "source", "result"]),
-        ("homing_session_outcomes_total", &["pool", "outcome"]),
-        ("homing_session_moves_total", &["pool", "reason"]),
-        ("homing_sessions", &["pool", "server"]),
-        ("homing_sessions_ended_total", &["pool", "reason"]),
-        ("homing_tokens_issued_total", &["pool", "reason"]),
-        ("homing_table_entries", &[]),
-        ("homing_table_capacity", &[]),
-        ("homing_table_bytes", &[]),
-        ("homing_server_up", &["pool", "server"]),
-        ("homing_server_state", &["pool", "server", "state"]),
-        ("homing_server_requests_in_flight", &["pool", "server"]),
-        ("homing_server_weight", &["pool", "server"]),
-        ("homing_health_checks_total", &["pool", "server", "result"]),
-        ("homing_config_reloads_total", &["result"]),
-        ("homing_config_last_reload_success", &[]),
-        ("homing_config_info", &["hash"]),
-        ("homing_build_info", &["version", "revision"]),
-        ("process_cpu_seconds_total", &[]),
-        ("process_resident_memory_bytes", &[]),
-        ("process_open_fds", &[]),
-    ] {
+    for (name, labels) in METRICS {
         let sample = metrics.matching(name, &[]).next();
         let sample = sample.unwrap_or_else(|| panic!("{name} is missing in:\n{}", metrics.text));
         let expected: BTreeSet<&str> = labels.iter().copied().collect();

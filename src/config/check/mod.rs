@@ -6,7 +6,7 @@ use std::path::Path;
 use super::Config;
 use super::environment::Environment;
 use super::problem::{Findings, Place};
-use super::process::{AccessLog, Key, Log, LogFormat, LogLevel, Proxy, Store};
+use super::process::{AccessLog, Key, Log, LogFormat, LogLevel, Proxy};
 use super::secret::Secret;
 use super::shape;
 use super::suggest;
@@ -18,6 +18,7 @@ mod persistence;
 mod pools;
 mod routes;
 mod sources;
+mod store;
 
 /// Shortest secret of a key, in characters.
 const MIN_SECRET: usize = 16;
@@ -116,7 +117,7 @@ pub(crate) fn check(
         routes: routes::routes(root, at, pools, findings),
         pools: pools::pools(root, at.key("pools"), findings),
         keys: keys(root, at, findings),
-        store: Store { max_sessions: root.store.max_sessions },
+        store: store::store(root, at, outside.environment, findings),
         log: log(&root.log, at.key("log"), findings),
         listeners,
         admin,

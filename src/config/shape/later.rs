@@ -71,13 +71,6 @@ macro_rules! later {
 }
 
 later! {
-    /// Where the table is kept over a restart.
-    Snapshot, "remove it; a session with a token is restored by its token after a restart" => {
-        /// File of the snapshot. null = none.
-        path = null,
-        /// How often it is written.
-        interval = "30s",
-    }
     /// Redis or Valkey.
     Redis, NO_REMOTE => {
         /// Servers.

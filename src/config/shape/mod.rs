@@ -164,9 +164,8 @@ pub(crate) struct Store {
     /// token loses nothing by that.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub(crate) max_sessions: usize,
-    /// Where the table is kept over a restart.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) snapshot: later::Snapshot,
+    /// The table on disk, so that sessions without a token (learned ids, addresses) outlive the process.
+    pub(crate) snapshot: Snapshot,
     /// What to do while a remote store is out of reach.
     #[serde(skip_serializing_if = "Later::always")]
     #[schemars(extend("default" = "fallback", "x-not-in-this-version" = later::NO_REMOTE))]
@@ -198,7 +197,7 @@ impl Default for Store {
         Self {
             r#type: StoreType::Memory,
             max_sessions: 1_000_000,
-            snapshot: later::Snapshot::default(),
+            snapshot: Snapshot::default(),
             on_error: Later,
             timeout: Later,
             near_ttl: Later,
@@ -207,6 +206,25 @@ impl Default for Store {
             hazelcast: later::Hazelcast::default(),
             ignite: later::Ignite::default(),
         }
+    }
+}
+
+/// The table on disk.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Snapshot {
+    /// Absolute path of its file, read once at start. Beside it are `.lock`, `.new` while it is written, and `.damaged` if it
+    /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. null = none.
+    #[schemars(extend("examples" = ["/var/lib/homing/sessions"]))]
+    pub(crate) path: Option<String>,
+    /// How often it is written, besides at every stop: what a crash may lose.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
+    pub(crate) interval: Span,
+}
+
+impl Default for Snapshot {
+    fn default() -> Self {
+        Self { path: None, interval: Span::seconds(30) }
     }
 }
 

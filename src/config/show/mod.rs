@@ -6,7 +6,7 @@ use serde_yaml::Value;
 
 use super::Config;
 use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, UpstreamProtocol};
-use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
+use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel, Store};
 use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
 use super::tls::{Certificate, Tls, TlsVersion};
@@ -95,7 +95,7 @@ fn root(config: &Config) -> shape::Root {
         routes: config.routes.iter().map(route).collect(),
         pools: config.pools.iter().map(|one| (one.name.clone(), pool(one))).collect(),
         keys: config.keys.iter().map(|key| shape::Key { id: key.id.clone(), secret: String::new() }).collect(),
-        store: shape::Store { max_sessions: config.store.max_sessions, ..shape::Store::default() },
+        store: store(&config.store),
         admin: None,
         metrics: None,
         log: log(&config.log),
@@ -111,6 +111,14 @@ fn root(config: &Config) -> shape::Root {
         .as_ref()
         .map(|door| shape::Metrics { address: door.address.to_string(), path: door.path.clone() });
     root
+}
+
+fn store(one: &Store) -> shape::Store {
+    let snapshot = one.snapshot.as_ref().map_or_else(shape::Snapshot::default, |snapshot| shape::Snapshot {
+        path: Some(snapshot.path.display().to_string()),
+        interval: Span(snapshot.interval),
+    });
+    shape::Store { max_sessions: one.max_sessions, snapshot, ..shape::Store::default() }
 }
 
 fn listener(one: &Listener) -> shape::Listener {

@@ -8,9 +8,11 @@
 //! falls while a session lives. What it does not: to remember. When it is full, the longest idle of a shard goes.
 //!
 //! The doors are here. How sessions come (insert, room, eviction) is in [`arrivals`], how they go (expiry, sweep, a
-//! smaller capacity) in [`departures`], what one is in [`record`], and how large a shard is in [`shard`].
+//! smaller capacity) in [`departures`], how all of them are copied and put back in [`bulk`], what one is in [`record`], and
+//! how large a shard is in [`shard`].
 
 mod arrivals;
+mod bulk;
 mod departures;
 mod record;
 mod shard;

@@ -12,12 +12,14 @@ use prometheus::{
 };
 
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
+pub use table_snapshot::TableSnapshotMetrics;
 pub use words::{
     CHECKS, ENDS, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS, TokenReason,
     UPSTREAM_ERRORS, UpstreamError,
 };
 
 mod handles;
+mod table_snapshot;
 mod words;
 
 /// Why metrics could not be made or shown.
@@ -57,6 +59,8 @@ pub struct Metrics {
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+    /// The table on disk.
+    pub table_snapshot: TableSnapshotMetrics,
     /// Hash of the configuration that is shown. Locked by a reload, which is alone.
     config_hash: Mutex<String>,
     /// Held while live gauges are set and read: two scrapes at once must not see each other half done.
@@ -246,6 +250,7 @@ impl Metrics {
                 "When a listener's certificate expires, in seconds since 1970.",
                 &["name"],
             )?,
+            table_snapshot: TableSnapshotMetrics::new(&make)?,
             config_hash: Mutex::default(),
             rendering: Mutex::default(),
             registry: make.0,
