@@ -6,8 +6,8 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session as Exchange;
 
 use super::context::RequestContext;
-use super::give;
 use super::upstream_response_filter::is_final;
+use super::{give, handoff};
 
 /// Between servers and us: what a server says in them, session data above all, is not for clients.
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
@@ -15,6 +15,7 @@ const NEVER_TO_CLIENTS: [HeaderName; 2] =
 
 /// The hook. Runs for every 1xx too.
 pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    let taken = handoff::take_off(answer, ctx);
     for name in &NEVER_TO_CLIENTS {
         answer.remove_header(name);
     }
@@ -22,12 +23,18 @@ pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mu
         // HTTP/1.0 knows no chunks: the answer ends with its connection.
         answer.remove_header(&header::TRANSFER_ENCODING);
     }
+    if !is_final(answer.status) {
+        return Ok(());
+    }
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer.
-    if !is_final(answer.status) || answer.status == StatusCode::NOT_MODIFIED {
+    if answer.status == StatusCode::NOT_MODIFIED {
+        handoff::settle(answer.status, taken, ctx);
         return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
-    give::run(exchange.req_header(), answer, ctx)
+    give::run(exchange.req_header(), answer, ctx)?;
+    handoff::settle(answer.status, taken, ctx);
+    Ok(())
 }

@@ -1,43 +1,31 @@
 //! Forward: what a server gets to see. Works on the copy that Pingora makes for each try.
 
-use std::sync::Arc;
-
 use http::{HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora_proxy::Session as Exchange;
 use uuid::Uuid;
 
-use crate::failover::Outcome;
-use crate::failover::returning::Returning;
 use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::request_filter::host_of;
-use super::{hide, links};
+use super::{handoff, hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Tells a server that a session came to it from another.
-const SESSION_MOVED: HeaderName = HeaderName::from_static("homing-session-moved");
-/// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
-/// in the form of which servers have one truth, not two.
-const NEVER_FROM_CLIENTS: [HeaderName; 3] = [SESSION_MOVED, HeaderName::from_static("homing-session-data"), FORWARDED];
 /// What strangers must not say about themselves.
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    for name in &NEVER_FROM_CLIENTS {
-        request.remove_header(name);
-    }
+    // What it says is in the X-Forwarded headers, in the form of which servers have one truth, not two.
+    request.remove_header(&FORWARDED);
     forward_client(exchange, request, ctx)?;
     name_request(request, ctx)?;
     hide::run(request, ctx)?;
     links::ask_readable(request, ctx)?;
-    if ctx.outcome == Some(Outcome::Moved) {
-        tell_of_move(request, ctx)?;
-    }
+    handoff::give(request, ctx)?;
     change_as_the_route_says(request, ctx)
 }
 
@@ -107,27 +95,4 @@ fn new_request_id(now: UnixMillis) -> HeaderValue {
     let text = id.as_hyphenated().encode_lower(&mut text);
     // Hexadecimal digits and hyphens are a header value.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
-}
-
-fn tell_of_move(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    // A session that had to leave its version comes from the pool that it left.
-    let (session, pool) = match &ctx.left {
-        Some(left) => (left.session.as_ref(), Some(left.pool)),
-        None => (ctx.who.session.as_ref(), ctx.pool),
-    };
-    let plan = pool.and_then(|pool| ctx.snapshot.pools.get(pool));
-    let (Some(session), Some(reason), Some(plan)) = (session, ctx.reason, plan) else { return Ok(()) };
-    let from = match session.home.and_then(|home| plan.pool.servers.get(home)) {
-        Some(server) => Arc::clone(&server.name),
-        None => name_of_former(ctx, &plan.pool.name, session),
-    };
-    let epoch = session.binding.epoch.saturating_add(1);
-    request.insert_header("Homing-Session-Moved", format!("from={from}; reason={}; epoch={epoch}", reason.label()))
-}
-
-/// The configuration no longer has the server; the table may remember its name.
-fn name_of_former(ctx: &RequestContext, pool: &str, session: &Returning) -> Arc<str> {
-    let places = ctx.parts().table.places();
-    let former = places.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
-    former.map_or_else(|| Arc::from("unknown"), |place| Arc::from(place.server()))
 }
