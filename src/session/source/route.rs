@@ -64,7 +64,7 @@ impl RouteSource {
     pub fn given(&self, answer: &HeaderMap) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
         let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
-        let id = fields.filter_map(|field| SetByApplication::named(field, name)).last()?;
+        let id = fields.rev().find_map(|field| SetByApplication::named(field, name))?;
         self.marked(id.value()).map(|_| self.hasher.key(id.value()))
     }
 
