@@ -20,6 +20,7 @@ use homing::session::token::UnixMillis;
 use homing::session::token::keyring::Keyring;
 use homing::snapshot::build::{Materials, build};
 use homing::snapshot::{PoolPlan, Snapshot};
+use homing::store::data::SessionData;
 use homing::store::memory::Table;
 use homing::telemetry::metrics::Metrics;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -84,7 +85,7 @@ fn client(plan: &PoolPlan) -> Client {
     Client { headers, query: Some(format!("page=2&sessionId={}", token.as_str())) }
 }
 
-fn homes<'a>(plan: &'a PoolPlan, table: &'a Table) -> Homes<'a> {
+fn homes<'a>(plan: &'a PoolPlan, table: &'a Table, data: &'a SessionData) -> Homes<'a> {
     let persistence = plan.persistence.as_ref().unwrap();
     Homes {
         table,
@@ -92,6 +93,7 @@ fn homes<'a>(plan: &'a PoolPlan, table: &'a Table) -> Homes<'a> {
         places: &persistence.places,
         nowhere: &persistence.nowhere,
         limits: &persistence.limits,
+        data,
     }
 }
 
@@ -106,10 +108,11 @@ fn bind(presented: &Presented, homes: &Homes<'_>) {
 
 fn returning(bench: &mut Criterion) {
     let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
+    let data = SessionData::new(1 << 20, NOW, Box::new(|_| {}));
     let snapshot = built(&table);
     for ((name, _), plan) in SOURCES.iter().zip(&snapshot.pools) {
         let persistence = plan.persistence.as_ref().unwrap();
-        let (client, homes) = (client(plan), homes(plan, &table));
+        let (client, homes) = (client(plan), homes(plan, &table, &data));
         let asked = Asked {
             headers: &client.headers,
             path: "/cart",

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::proxy::context::wall_clock;
 use crate::snapshot::Parts;
+use crate::store::data::SessionData;
 use crate::store::memory::Table;
 
 use super::keeper::Keeper;
@@ -60,6 +61,7 @@ pub(super) fn start(
     });
     runtime.spawn(sweep(Arc::clone(&parts.table)));
     runtime.spawn(Arc::clone(keeper).run());
+    runtime.spawn(sweep_data(Arc::clone(&parts.table), Arc::clone(&parts.data)));
     let file = match origin {
         Origin::File(path) => Some(path.clone()),
         Origin::CommandLine => None,
@@ -76,6 +78,17 @@ async fn sweep(table: Arc<Table>) {
         tokio::time::sleep(pace.every).await;
         for _ in 0..pace.steps.get() {
             table.sweep_step(wall_clock());
+        }
+    }
+}
+
+/// The same for what servers handed over for them.
+async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
+    loop {
+        let pace = data.pace(&table);
+        tokio::time::sleep(pace.every).await;
+        for _ in 0..pace.steps.get() {
+            data.sweep_step(&table, wall_clock());
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::snapshot::build::{Materials, build};
 use crate::snapshot::{Parts, Snapshot};
+use crate::store::data::{self, SessionData};
 use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::telemetry::access_log::{AccessLog, Target};
@@ -126,6 +127,9 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
         ended.session_ended(place.pool(), reason as usize);
     });
     let table = Arc::new(Table::new(config.store.max_sessions, wall_clock(), on_end));
+    let evicted = Arc::clone(&metrics);
+    let on_evicted = Box::new(move |place: &crate::store::places::Place| evicted.handoff_evicted(place.pool()));
+    let data = Arc::new(SessionData::new(data::MOST_BYTES, wall_clock(), on_evicted));
     let mut secret = [0; 32];
     rand::thread_rng().fill_bytes(&mut secret);
     let made_keys = Keyring::random(secret).map_err(RunError::internal)?;
@@ -138,6 +142,7 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
     Ok(Arc::new(Parts {
         current: ArcSwap::from_pointee(snapshot),
         table,
+        data,
         hints: Hints::new(),
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),

@@ -8,7 +8,7 @@ use tokio::sync::mpsc::Receiver;
 use crate::config::{Config, LogLevel};
 use crate::snapshot::build::{Materials, build};
 use crate::snapshot::reload::{Change, changes, keep_restart_only};
-use crate::snapshot::{Parts, Snapshot};
+use crate::snapshot::{Parts, PoolPlan, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
@@ -112,6 +112,7 @@ impl Reloader {
         let snapshot = Arc::new(snapshot);
         set_limits(&parts.table, &snapshot);
         parts.current.store(Arc::clone(&snapshot));
+        forget_handed_over(parts, before, &snapshot);
         self.tasks.follow(&snapshot);
         if let Some(watching) = &mut self.watching {
             watching.follow(&snapshot.config);
@@ -130,6 +131,16 @@ impl Reloader {
         }
         parts.metrics.config_accepted(&snapshot.config.hash, false);
         tracing::info!(config = %snapshot.config.hash, "reload done");
+    }
+}
+
+/// What servers say while a pool hands nothing over is not heard, so what they said before is not to be given later.
+fn forget_handed_over(parts: &Parts, before: &Snapshot, now: &Snapshot) {
+    let hands_over = |plan: &&PoolPlan| plan.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
+    for former in before.pools.iter().filter(hands_over) {
+        if now.pools.iter().filter(hands_over).all(|plan| plan.pool.name != former.pool.name) {
+            parts.data.forget_pool(parts.table.place(&former.pool.name, "").index());
+        }
     }
 }
 

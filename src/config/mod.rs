@@ -37,8 +37,8 @@ mod tests;
 
 pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use persistence::{
-    Cookie, CookieMode, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, RouteMark,
-    SameSite, Secure, Source,
+    Cookie, CookieMode, Handoff, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
+    RouteMark, SameSite, Secure, Source,
 };
 pub use pools::{
     Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,

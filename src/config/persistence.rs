@@ -27,6 +27,8 @@ pub struct Persistence {
     pub new_session_hint: NewSessionHint,
     /// The cookie that carries the token.
     pub cookie: Cookie,
+    /// Session data that follows a session to its next server.
+    pub handoff: Handoff,
 }
 
 /// Where a session is named.
@@ -82,6 +84,17 @@ pub struct RouteMark {
     pub query: Option<String>,
     /// What stands between the id and the mark. Not empty.
     pub separator: String,
+}
+
+/// Session data that follows a session to its next server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handoff {
+    /// Servers may hand over data.
+    pub enabled: bool,
+    /// In the case in which it was written; the name of a header.
+    pub header: String,
+    /// Most data of one session, in bytes; at least one.
+    pub max_size: usize,
 }
 
 /// What a client with no session is given.

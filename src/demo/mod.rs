@@ -185,7 +185,7 @@ Try, in another terminal:
   Stop the server that has your session: type its number here, then Enter. Ask again: the session moved, once.
     curl -s -c jar -b jar http://{listen}/cart
   It does not move back when the server returns (number, Enter). The cart is gone: it was in the stopped server's
-  memory. Handing such data over to the next server (handoff) comes in a later version.
+  memory. An application can hand such data over to the next server (docs/handoff.md); these samples do not.
   What the cookie says:
     {program} explain "$(awk '$6 == "SESSIONID" {{ print $7 }}' jar)" --config {config}
   What was counted:

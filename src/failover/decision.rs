@@ -104,6 +104,7 @@ mod tests {
                 hide_from_server: true,
                 cache_control: None,
             },
+            handoff: config::Handoff { enabled: false, header: "Homing-Session-Data".into(), max_size: 4096 },
         }
     }
 

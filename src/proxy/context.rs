@@ -19,6 +19,7 @@ use crate::session::source::Source;
 use crate::session::token::UnixMillis;
 use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 
+use super::handoff::{Handed, Renamed};
 use super::identify::Who;
 use super::links::Page;
 
@@ -49,6 +50,10 @@ pub struct RequestContext {
     pub page: Option<Box<Mutex<Page>>>,
     /// The session that it began.
     pub begun: Option<SessionKey>,
+    /// What its answer calls the session.
+    pub renamed: Renamed,
+    /// What its server was given of a session that was elsewhere.
+    pub handed: Option<Box<Handed>>,
     /// Tries at servers, finished and not.
     pub tries: Tries,
     /// Where it goes, seen from its session.
@@ -179,6 +184,8 @@ impl RequestContext {
             left: None,
             page: None,
             begun: None,
+            renamed: Renamed::default(),
+            handed: None,
             tries: Tries::default(),
             outcome: None,
             reason: None,
@@ -219,6 +226,7 @@ impl RequestContext {
             places: &persistence.places,
             nowhere: &persistence.nowhere,
             limits: &persistence.limits,
+            data: &self.parts().data,
         })
     }
 

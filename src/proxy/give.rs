@@ -55,6 +55,7 @@ pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mu
         }
         if due.reason == TokenReason::New {
             ctx.begun = Some(SessionKey::from(due.token.session));
+            ctx.renamed.issued = ctx.begun;
         }
     } else if ctx.outcome == Some(Outcome::New) && ctx.begun.is_none() {
         // The application set no cookie that could carry it: the client stays nobody.

@@ -14,13 +14,26 @@ use super::context::RequestContext;
 /// Takes note of it.
 pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) {
     let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let hands_over = ctx.persistence().is_some_and(|persistence| persistence.handoff.is_some());
     let mut place = 0;
     while let Some(source) = ctx.persistence().and_then(|persistence| persistence.sources.get(place)) {
-        if let Source::Learn(learn) = source {
-            let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
-            listen(&taught, ends, ctx.who.source == Some(place), ctx);
-        }
+        let this = place;
         place += 1;
+        let learn = match source {
+            Source::Learn(learn) => learn,
+            Source::Route(route) => {
+                // The mark says all, but for whose data it is that comes with it.
+                if hands_over {
+                    ctx.renamed.learned = ctx.renamed.learned.or(route.given(answer).map(|id| (this, id)));
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
+        // Of several the last: browsers keep that.
+        ctx.renamed.learned = ctx.renamed.learned.or(taught.given.last().map(|id| (this, *id)));
+        listen(&taught, ends, ctx.who.source == Some(this), ctx);
     }
 }
 
@@ -35,6 +48,7 @@ fn listen(taught: &Taught, ends: bool, its_own: bool, ctx: &mut RequestContext) 
         && session.named == Named::Id
     {
         session.end(&homes, ctx.now);
+        ctx.renamed.over = true;
     }
 }
 

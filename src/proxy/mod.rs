@@ -13,6 +13,7 @@ mod failure;
 mod follow;
 mod forwarded;
 mod give;
+mod handoff;
 mod hide;
 mod identify;
 mod learn;
@@ -124,7 +125,7 @@ impl ProxyHttp for EdgeProxy {
         Ok(())
     }
 
-    // … and the client gets its token when it must.
+    // … and the client gets its token when it must; what the server hands over stays here.
     async fn response_filter(
         &self,
         exchange: &mut Exchange,

@@ -6,8 +6,8 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session as Exchange;
 
 use super::context::RequestContext;
-use super::give;
 use super::upstream_response_filter::is_final;
+use super::{give, handoff};
 
 /// Between servers and us: what a server says in them, session data above all, is not for clients.
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
@@ -15,6 +15,7 @@ const NEVER_TO_CLIENTS: [HeaderName; 2] =
 
 /// The hook. Runs for every 1xx too.
 pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    let taken = handoff::take_off(answer, ctx);
     // One look at each name instead of a search for both.
     if answer.headers.keys().any(|name| name.as_str().starts_with("homing-")) {
         for name in &NEVER_TO_CLIENTS {
@@ -31,10 +32,13 @@ pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mu
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
     // the application sets in it would replace the one that has the token.
     if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
+        handoff::settle(answer.status, taken, ctx);
         return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
-    give::run(exchange.req_header(), answer, ctx)
+    give::run(exchange.req_header(), answer, ctx)?;
+    handoff::settle(answer.status, taken, ctx);
+    Ok(())
 }

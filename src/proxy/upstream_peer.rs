@@ -119,6 +119,7 @@ async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::resul
 fn end_refused(ctx: &RequestContext) -> bool {
     let (Some(persistence), Some(session)) = (ctx.persistence(), &ctx.who.session) else { return false };
     if persistence.owns_cookie() && matches!(ctx.source(), Some(Source::Cookie(_))) {
+        ctx.parts().data.forget(&session.key);
         return true;
     }
     if let Some(homes) = ctx.homes() {

@@ -1,7 +1,5 @@
 //! Forward: what a server gets to see. Works on the copy that Pingora makes for each try.
 
-use std::sync::Arc;
-
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
@@ -9,14 +7,12 @@ use pingora_proxy::Session as Exchange;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::failover::Outcome;
-use crate::failover::returning::Returning;
 use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
 use super::request_filter::host_of;
-use super::{hide, links};
+use super::{handoff, hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
@@ -36,9 +32,7 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     name_request(request, ctx)?;
     hide::run(request, ctx)?;
     links::ask_readable(request, ctx)?;
-    if ctx.outcome == Some(Outcome::Moved) {
-        tell_of_move(request, ctx)?;
-    }
+    handoff::give(request, ctx)?;
     change_as_the_route_says(request, ctx)
 }
 
@@ -69,8 +63,8 @@ fn must_go(name: &str, trusted: bool) -> bool {
         || (is(REQUEST_ID.as_str()) && odd)
 }
 
-/// Whether a name begins so for CGI, WSGI and Rack, to which `-` and `_` are one.
-fn reads_as(name: &str, beginning: &str) -> bool {
+/// Whether a name (in lower case, as names of headers are) begins so for CGI, WSGI and Rack, to which `-` and `_` are one.
+pub(super) fn reads_as(name: &str, beginning: &str) -> bool {
     let same = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
     name.len() >= beginning.len() && name.bytes().zip(beginning.bytes()).all(same)
 }
@@ -144,27 +138,4 @@ fn new_request_id(now: UnixMillis) -> HeaderValue {
     let text = id.as_hyphenated().encode_lower(&mut text);
     // Hexadecimal digits and hyphens are a header value.
     HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
-}
-
-fn tell_of_move(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    // A session that had to leave its version comes from the pool that it left.
-    let (session, pool) = match &ctx.left {
-        Some(left) => (left.session.as_ref(), Some(left.pool)),
-        None => (ctx.who.session.as_ref(), ctx.pool),
-    };
-    let plan = pool.and_then(|pool| ctx.snapshot.pools.get(pool));
-    let (Some(session), Some(reason), Some(plan)) = (session, ctx.reason, plan) else { return Ok(()) };
-    let from = match session.home.and_then(|home| plan.pool.servers.get(home)) {
-        Some(server) => Arc::clone(&server.name),
-        None => name_of_former(ctx, &plan.pool.name, session),
-    };
-    let epoch = session.binding.epoch.saturating_add(1);
-    request.insert_header("Homing-Session-Moved", format!("from={from}; reason={}; epoch={epoch}", reason.label()))
-}
-
-/// The configuration no longer has the server; the table may remember its name.
-fn name_of_former(ctx: &RequestContext, pool: &str, session: &Returning) -> Arc<str> {
-    let places = ctx.parts().table.places();
-    let former = places.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
-    former.map_or_else(|| Arc::from("unknown"), |place| Arc::from(place.server()))
 }

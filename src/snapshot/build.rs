@@ -2,8 +2,9 @@
 //! built is found before it is needed.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, Config};
 use crate::pool::Pool;
@@ -18,7 +19,7 @@ use crate::store::memory::Table;
 use crate::telemetry::metrics::Metrics;
 
 use super::tls;
-use super::{PersistencePlan, PoolPlan, Snapshot};
+use super::{HandoffPlan, PersistencePlan, PoolPlan, Snapshot};
 
 /// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
 const HINT_PREFIXES: (u8, u8) = (32, 64);
@@ -35,6 +36,9 @@ pub enum BuildError {
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),
+    /// The header of session data.
+    #[error("persistence.handoff.header: {0}")]
+    Handoff(#[from] http::header::InvalidHeaderName),
     /// Certificates.
     #[error("listeners[].tls: {0}")]
     Tls(#[from] rustls::Error),
@@ -128,7 +132,17 @@ fn persistence_plan(
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
         nowhere: table.place(&pool.name, ""),
         places: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
+    })
+}
+
+fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffPlan, BuildError> {
+    Ok(HandoffPlan {
+        header: HeaderName::from_bytes(handoff.header.as_bytes())?,
+        written: handoff.header.clone(),
+        max_size: handoff.max_size,
+        warned: AtomicU64::new(0),
     })
 }
 

@@ -8,10 +8,10 @@ pub mod reload;
 mod tls;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use rustls::server::ServerConfig;
 
 use crate::config::{self, Config};
@@ -24,6 +24,7 @@ use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
+use crate::store::data::SessionData;
 use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::store::places::Place;
@@ -80,6 +81,20 @@ pub struct PersistencePlan {
     pub places: Vec<Arc<Place>>,
     /// Where its ended sessions are in the table.
     pub nowhere: Arc<Place>,
+    /// Servers may hand over data of their sessions; `None` = they may not.
+    pub handoff: Option<HandoffPlan>,
+}
+
+/// How servers of a pool hand over data of their sessions, prepared.
+pub struct HandoffPlan {
+    /// The header that carries it, both ways.
+    pub header: HeaderName,
+    /// The same as the operator wrote it, for HTTP/1.
+    pub written: String,
+    /// Most data of one session, in bytes.
+    pub max_size: usize,
+    /// The minute (since 1970) of the last warning of data that was refused. Relaxed: whoever changes it warns.
+    pub warned: AtomicU64,
 }
 
 impl PersistencePlan {
@@ -100,6 +115,8 @@ pub struct Parts {
     pub current: ArcSwap<Snapshot>,
     /// Sessions that came back.
     pub table: Arc<Table>,
+    /// What servers handed over for their sessions.
+    pub data: Arc<SessionData>,
     /// Where new clients went.
     pub hints: Hints,
     /// All metrics.
@@ -121,8 +138,12 @@ impl Parts {
     /// When it cannot be encoded.
     pub fn render_metrics(&self) -> Result<Vec<u8>, RenderError> {
         let snapshot = self.current.load();
-        let table =
-            TableReading { entries: self.table.len(), capacity: self.table.capacity(), bytes: self.table.bytes() };
+        let table = TableReading {
+            entries: self.table.len(),
+            capacity: self.table.capacity(),
+            bytes: self.table.bytes(),
+            handoff_bytes: self.data.bytes(),
+        };
         let servers = snapshot.pools.iter().flat_map(|plan| {
             plan.pool.servers.iter().enumerate().map(|(index, server)| ServerReading {
                 pool: &plan.pool.name,

@@ -31,6 +31,8 @@ mod cookies;
 mod demo;
 mod failover;
 mod forwarding;
+mod handoff;
+mod handoff_sessions;
 mod health;
 mod hints;
 mod hostile;

@@ -8,7 +8,7 @@ use crate::failover::{MOVES, OUTCOMES};
 use crate::world::{Browser, SESSION_COOKIE, World};
 
 /// Two versions with two servers each, `v1a`, `v1b`, `v2a` and `v2b`.
-fn two_versions(weights: (u16, u16), persistence: &str) -> String {
+pub(crate) fn two_versions(weights: (u16, u16), persistence: &str) -> String {
     let mut text = format!(
         "version: 1\nlisteners: [{{ address: \"{{{{proxy}}}}\" }}]\nadmin: {{ address: \"{{{{admin}}}}\" }}\n\
          log: {{ access: \"{{{{access}}}}\" }}\nkeys: [{}]\nroutes:\n  - {{ name: app, split: [{{ pool: v1, weight: {} }}, \
@@ -97,7 +97,7 @@ fn a_session_leaves_its_version_once_when_nobody_there_can_serve() {
 }
 
 /// A browser that was given this version by chance.
-fn in_version(world: &World, wanted: &str) -> (Browser, String) {
+pub(crate) fn in_version(world: &World, wanted: &str) -> (Browser, String) {
     let browsers = (0..200).map(|_| world.browser()).map(|browser| (browser.server(), browser));
     let (home, browser) = browsers.into_iter().find(|(home, _)| version(home) == wanted).expect("one of 200");
     (browser, home)

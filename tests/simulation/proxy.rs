@@ -14,6 +14,7 @@ use homing::session::key::ServerId;
 use homing::session::token::UnixMillis;
 use homing::session::token::codec::PoolCodec;
 use homing::snapshot::build::keyring;
+use homing::store::data::SessionData;
 use homing::store::memory::Table;
 use homing::store::places::Place;
 use homing::telemetry::metrics::Metrics;
@@ -29,6 +30,8 @@ pub struct Version {
     pub codec: PoolCodec,
     places: Vec<Arc<Place>>,
     nowhere: Arc<Place>,
+    /// Nobody hands anything over here.
+    data: SessionData,
     /// What checks said, kept beside the pool, to judge it by.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
 }
@@ -48,6 +51,7 @@ impl Version {
         };
         Self {
             nowhere: table.place(POOL, ""),
+            data: SessionData::new(0, UnixMillis(0), Box::new(|_| ())),
             places: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),
@@ -59,7 +63,8 @@ impl Version {
     }
 
     pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
-        Homes { table, pool: &self.pool, places: &self.places, nowhere: &self.nowhere, limits: &self.limits }
+        let (pool, places, nowhere) = (&self.pool, &self.places, &self.nowhere);
+        Homes { table, pool, places, nowhere, limits: &self.limits, data: &self.data }
     }
 
     pub fn name(&self, server: ServerIndex) -> &str {

@@ -14,6 +14,7 @@ use super::tree::{Node, Origin};
 
 mod certificates;
 mod doors;
+mod handoff;
 mod persistence;
 mod pools;
 mod routes;
@@ -128,6 +129,7 @@ pub(crate) fn check(
     routes::splits_without_sessions(&config, at.key("routes"), findings);
     routes::redirects_without_end(&config, at.key("routes"), findings);
     persistence::shared_cookies(&config, at.key("pools"), findings);
+    handoff::changed_by_routes(&config, at, findings);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), findings);
     pools::circles(&config, at.key("pools"), findings);
     config

@@ -23,6 +23,7 @@ pub(super) fn persistence(one: &shape::Persistence, at: At<'_>, findings: &mut F
     times(one, at, findings);
     mode(one, issue, at, findings);
     Persistence {
+        handoff: super::handoff::handoff(&one.handoff, &sources, issue, at.key("handoff"), findings),
         sources,
         issue,
         idle_timeout: one.idle_timeout.0,

@@ -9,7 +9,7 @@ use crate::config::shape;
 use crate::config::suggest;
 
 /// Headers that say something else, whatever they are sent for.
-const TAKEN: &[&str] = &[
+pub(super) const TAKEN: &[&str] = &[
     "authorization",
     "connection",
     "content-length",

@@ -114,13 +114,4 @@ later! {
         /// How long a bound session waits for its server.
         queue_timeout = "1s",
     }
-    /// Session data that follows a session to its next server.
-    Handoff, "remove it; handoff of session data is not in this version" => {
-        /// Whether servers may hand over data.
-        enabled = false,
-        /// Header that carries it.
-        header = "Homing-Session-Data",
-        /// Most data.
-        max_size = "4KiB",
-    }
 }

@@ -25,8 +25,8 @@ pub(crate) use doors::{
 };
 pub(crate) use later::{Later, Limits};
 pub(crate) use persistence::{
-    Cookie, CookieMode, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite,
-    Secure,
+    Cookie, CookieMode, Handoff, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
+    SameSite, Secure,
 };
 pub(crate) use pool::{
     Balance, Connection, HealthCheck, HealthCheckType, Pool, Protocol, Retries, RetryOn, Server, ServerState,

@@ -5,8 +5,7 @@ use schemars::json_schema;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::super::units::Span;
-use super::later::{Handoff, Later};
+use super::super::units::{Size, Span};
 use super::source::{Source, TokenCookie};
 
 /// How the sessions of a pool stay on their servers.
@@ -43,7 +42,6 @@ pub(crate) struct Persistence {
     /// The cookie that carries the token.
     pub(crate) cookie: Cookie,
     /// Session data that follows a session to its next server.
-    #[serde(skip_serializing_if = "Later::unwritten")]
     pub(crate) handoff: Handoff,
 }
 
@@ -63,6 +61,26 @@ impl Default for Persistence {
             cookie: Cookie::default(),
             handoff: Handoff::default(),
         }
+    }
+}
+
+/// Session data that follows a session to its next server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Handoff {
+    /// Whether servers may hand over data. It is kept in the memory of this process, and a restart forgets it.
+    pub(crate) enabled: bool,
+    /// A server sets it on an answer below 500; it is taken off, kept, and given to the session's next server in a request
+    /// header of the same name. Empty = there is nothing to keep any more.
+    pub(crate) header: String,
+    /// Most data of one session. More is refused with a warning, and what was there stays.
+    #[schemars(extend("x-minimum" = "1B", "x-maximum" = "64KiB"))]
+    pub(crate) max_size: Size,
+}
+
+impl Default for Handoff {
+    fn default() -> Self {
+        Self { enabled: false, header: "Homing-Session-Data".to_owned(), max_size: Size(4 * 1024) }
     }
 }
 

@@ -5,7 +5,7 @@ use crate::config::persistence::{
     SameSite, Secure, Source,
 };
 use crate::config::shape;
-use crate::config::units::Span;
+use crate::config::units::{Size, Span};
 
 pub(super) fn persistence(one: &Persistence) -> shape::Persistence {
     shape::Persistence {
@@ -38,7 +38,11 @@ pub(super) fn persistence(one: &Persistence) -> shape::Persistence {
             NewSessionHint::ClientIp => shape::NewSessionHint::ClientIp,
         },
         cookie: cookie(&one.cookie),
-        ..shape::Persistence::default()
+        handoff: shape::Handoff {
+            enabled: one.handoff.enabled,
+            header: one.handoff.header.clone(),
+            max_size: Size(one.handoff.max_size as u64),
+        },
     }
 }
 

@@ -10,6 +10,7 @@ use crate::session::binding::{Binding, Limits, Lookup, Reissue, Resolution, must
 use crate::session::key::SessionKey;
 use crate::session::source::{Id, Presented};
 use crate::session::token::{Token, UnixMillis};
+use crate::store::data::SessionData;
 use crate::store::memory::Table;
 use crate::store::places::Place;
 use crate::store::{Found, Known, Rebound};
@@ -27,6 +28,8 @@ pub struct Homes<'a> {
     pub nowhere: &'a Place,
     /// When sessions end.
     pub limits: &'a Limits,
+    /// What servers handed over for them.
+    pub data: &'a SessionData,
 }
 
 /// A session that lives.
@@ -175,6 +178,7 @@ fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known
     let place = homes.table.place_at(known.place)?;
     let stands = homes.table.restore(id.key, place, known.epoch, known.created, now);
     homes.table.forget_former(former);
+    homes.data.rename(former, id.key);
     Some(stands)
 }
 
@@ -228,6 +232,7 @@ impl Returning {
     /// The session is over, and its client begins anew. What a client will show again, since nothing takes it away from
     /// there, is remembered as ended; what only the table knows is forgotten.
     pub fn end(&self, homes: &Homes<'_>, now: UnixMillis) {
+        homes.data.forget(&self.key);
         match self.named {
             Named::Token { .. } | Named::Mark => homes.table.bury(self.key, homes.nowhere, self.binding.created, now),
             Named::Id | Named::Address => {

@@ -19,6 +19,7 @@ pub(in crate::failover) struct World {
     pub(in crate::failover) pool: Pool,
     pub(in crate::failover) policy: Persistence,
     pub(in crate::failover) table: Table,
+    data: SessionData,
     places: Vec<Arc<Place>>,
     nowhere: Arc<Place>,
     limits: Limits,
@@ -58,6 +59,7 @@ impl World {
             policy: config.pools[0].persistence.clone().unwrap(),
             pool,
             table,
+            data: SessionData::new(1 << 20, NOW, Box::new(|_| ())),
         }
     }
 
@@ -68,6 +70,7 @@ impl World {
             places: &self.places,
             nowhere: &self.nowhere,
             limits: &self.limits,
+            data: &self.data,
         }
     }
 

@@ -2,9 +2,12 @@
 
 use std::collections::HashMap;
 
+use http::{HeaderMap, HeaderValue, header};
+
 use super::{Asked, MAX_TRIED, Presented};
 use crate::config;
-use crate::session::key::ServerId;
+use crate::session::cookie::set::SetByApplication;
+use crate::session::key::{ServerId, SessionKey};
 use crate::session::name::{Kind, NameHasher};
 use crate::session::token::keyring::Keyring;
 
@@ -54,6 +57,15 @@ impl RouteSource {
             unmarked = unmarked.or(Some(id));
         }
         unmarked.map_or(Presented::Nobody, |id| Presented::Unmarked(self.hasher.key(id)))
+    }
+
+    /// The id with a server's mark that an answer gives in a cookie; of several the last, which browsers keep.
+    #[must_use]
+    pub fn given(&self, answer: &HeaderMap) -> Option<SessionKey> {
+        let name = self.cookie.as_deref()?.as_bytes();
+        let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
+        let id = fields.rev().find_map(|field| SetByApplication::named(field, name))?;
+        self.marked(id.value()).map(|_| self.hasher.key(id.value()))
     }
 
     /// The mark is what follows the first separator, as `mod_jk` has it; or else the first part after it that is a mark:

@@ -268,7 +268,12 @@ impl Table {
     /// How fast to sweep under the limits of now: whole rounds in a quarter of the shortest limit, half a minute at
     /// most. Ask again after every burst: a reload may have changed it.
     pub fn pace(&self) -> Pace {
-        Pace::of(self.places.shortest_limit(), self.shards())
+        self.pace_for(self.shards())
+    }
+
+    /// The same for something else that is swept in so many steps.
+    pub fn pace_for(&self, steps: usize) -> Pace {
+        Pace::of(self.places.shortest_limit(), steps)
     }
 }
 

@@ -64,6 +64,8 @@ pub struct PoolMetrics {
     pub moves: Counters,
     /// Tokens by [`TOKENS`](super::TOKENS).
     pub tokens: Counters,
+    /// Session data by [`HANDOFFS`](super::HANDOFFS).
+    pub handoffs: Counters,
 }
 
 /// Statuses 100 to 599 have a counter of their own.

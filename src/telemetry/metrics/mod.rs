@@ -14,8 +14,8 @@ use prometheus::{
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
 pub use table_snapshot::TableSnapshotMetrics;
 pub use words::{
-    CHECKS, ENDS, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS, TokenReason,
-    UPSTREAM_ERRORS, UpstreamError,
+    CHECKS, ENDS, HANDOFFS, Handoff, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS,
+    TokenReason, UPSTREAM_ERRORS, UpstreamError,
 };
 
 mod handles;
@@ -38,6 +38,7 @@ pub struct Metrics {
     moves: IntCounterVec,
     ended: IntCounterVec,
     tokens: IntCounterVec,
+    handoffs: IntCounterVec,
     health_checks: IntCounterVec,
     /// Answers to requests that no pool took.
     pub no_pool: PoolRequests,
@@ -51,6 +52,7 @@ pub struct Metrics {
     table_entries: IntGauge,
     table_capacity: IntGauge,
     table_bytes: IntGauge,
+    handoff_bytes: IntGauge,
     server_up: IntGaugeVec,
     server_state: IntGaugeVec,
     server_in_flight: IntGaugeVec,
@@ -93,6 +95,8 @@ pub struct TableReading {
     pub capacity: usize,
     /// Estimated memory.
     pub bytes: usize,
+    /// Estimated memory of the data that servers handed over for their sessions.
+    pub handoff_bytes: usize,
 }
 
 /// HAProxy's states, for `homing_server_state`.
@@ -203,6 +207,11 @@ impl Metrics {
                 "Tokens given to clients, by reason.",
                 &["pool", "reason"],
             )?,
+            handoffs: make.counters(
+                "homing_handoff_total",
+                "Session data handed over by servers and given to others, by result.",
+                &["pool", "result"],
+            )?,
             health_checks: make.counters(
                 "homing_health_checks_total",
                 "Health checks, by result.",
@@ -220,6 +229,7 @@ impl Metrics {
             table_entries: make.gauge("homing_table_entries", "Sessions in the table.")?,
             table_capacity: make.gauge("homing_table_capacity", "Most sessions that the table keeps.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
+            handoff_bytes: make.gauge("homing_handoff_bytes", "Estimated memory of session data.")?,
             server_up: make.gauges(
                 "homing_server_up",
                 "1 when the server may serve its sessions.",
@@ -269,6 +279,7 @@ impl Metrics {
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
+            handoffs: Counters::new(&self.handoffs, &[pool], HANDOFFS),
         }
     }
 
@@ -289,6 +300,13 @@ impl Metrics {
     pub fn session_ended(&self, pool: &str, end: usize) {
         if let Some(word) = ENDS.get(end) {
             self.ended.with_label_values(&[pool, word]).inc();
+        }
+    }
+
+    /// Counts a session whose data had to make room.
+    pub fn handoff_evicted(&self, pool: &str) {
+        if let Some(word) = HANDOFFS.get(Handoff::Evicted as usize) {
+            self.handoffs.with_label_values(&[pool, word]).inc();
         }
     }
 
@@ -345,6 +363,7 @@ impl Metrics {
         self.table_entries.set(gauge_value(table.entries));
         self.table_capacity.set(gauge_value(table.capacity));
         self.table_bytes.set(gauge_value(table.bytes));
+        self.handoff_bytes.set(gauge_value(table.handoff_bytes));
         self.sessions.reset();
         self.server_up.reset();
         self.server_state.reset();
@@ -382,7 +401,7 @@ mod tests {
 
     use super::*;
 
-    const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999 };
+    const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999, handoff_bytes: 0 };
 
     fn text(metrics: &Metrics, servers: Vec<ServerReading<'_>>) -> String {
         String::from_utf8(metrics.render(&TABLE, servers.into_iter()).unwrap()).unwrap()

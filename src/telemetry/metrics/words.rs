@@ -37,6 +37,31 @@ pub enum TokenReason {
     KeyRotated,
 }
 
+/// Words of `homing_handoff_total{result}`, in the order of [`Handoff`].
+pub const HANDOFFS: &[&str] =
+    &["taken", "forgotten", "given", "refused_size", "refused_lines", "refused_nobody", "late", "evicted"];
+
+/// What became of data that a server handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handoff {
+    /// It is kept.
+    Taken,
+    /// The server said that there is none any more.
+    Forgotten,
+    /// It was given to another server, with one request.
+    Given,
+    /// More than `handoff.max_size`.
+    RefusedSize,
+    /// On several lines.
+    RefusedLines,
+    /// The client has no session, or only its address.
+    RefusedNobody,
+    /// The session had moved on since that server was asked.
+    Late,
+    /// There was no room; this of the longest idle went.
+    Evicted,
+}
+
 /// Words of `homing_sessions_ended_total{reason}`.
 pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
 /// Words of `homing_retries_total{result}`, in the order of [`Retry`].

@@ -60,6 +60,17 @@ impl Asked<'_> {
         lines.fold(String::new(), |text, line| text + &String::from_utf8_lossy(&line) + "\r\n")
     }
 
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
+        self.head.header(name)
+    }
+
+    /// The value of a cookie.
+    pub(super) fn cookie(&self, name: &str) -> Option<String> {
+        let lines = self.head.all("cookie");
+        let mut pairs = lines.iter().flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+        pairs.find(|(named, _)| *named == name).map(|(_, value)| value.to_owned())
+    }
+
     fn is_head(&self) -> bool {
         self.head.word(0) == "HEAD"
     }
@@ -131,6 +142,7 @@ impl Shared {
                 plain(reader, 200, "text/plain", &self.name, &["Connection: close"])?;
                 Ok(Next::Close)
             }
+            _ if path == "/cart" || path.starts_with("/cart/") => self.cart(reader, asked, path),
             _ if path == "/desk" || path.starts_with("/desk/") => self.desk(reader, asked, path),
             _ => self.echo(reader, asked),
         }

@@ -2,6 +2,7 @@
 //! asked, in the words that came over the wire, and can be killed, frozen, made unreachable and started again.
 
 pub(crate) mod answers;
+mod carts;
 pub(crate) mod desks;
 mod websocket;
 
@@ -64,6 +65,7 @@ struct Shared {
     connections: Mutex<HashMap<u64, Stream>>,
     accepted: AtomicU64,
     sessions: Mutex<HashMap<String, u64>>,
+    carts: Mutex<HashMap<String, carts::Cart>>,
     /// Answers that could not be written to the end.
     unfinished: AtomicUsize,
 }
@@ -104,6 +106,7 @@ impl App {
             connections: Mutex::default(),
             accepted: AtomicU64::new(0),
             sessions: Mutex::default(),
+            carts: Mutex::default(),
             unfinished: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared), _port: port, acceptor: Mutex::default(), blackhole: Mutex::default() }
@@ -117,6 +120,7 @@ impl App {
             return;
         }
         lock(&self.shared.sessions).clear();
+        lock(&self.shared.carts).clear();
         self.shared.frozen.store(false, Ordering::SeqCst);
         let listener = Listener::bind(&self.shared.address)
             .unwrap_or_else(|e| panic!("server {} cannot listen on {}: {e}", self.shared.name, self.shared.address));

@@ -1,0 +1,105 @@
+//! Handoff: a header that nobody else reads or writes, and sessions that are one client's.
+
+use super::At;
+use super::sources::TAKEN;
+use crate::config::Config;
+use crate::config::address;
+use crate::config::persistence::{Handoff, Issue, Source};
+use crate::config::problem::Findings;
+use crate::config::shape;
+use crate::config::suggest;
+
+/// The header that is made for it.
+const OURS: &str = "homing-session-data";
+
+/// Headers of answers that say something else to clients, and are not to be taken off (RFC 9110, RFC 9111).
+const OF_ANSWERS: &[&str] = &[
+    "accept-ranges",
+    "age",
+    "allow",
+    "cache-control",
+    "content-disposition",
+    "content-encoding",
+    "content-language",
+    "content-location",
+    "content-range",
+    "content-security-policy",
+    "date",
+    "etag",
+    "expires",
+    "last-modified",
+    "link",
+    "location",
+    "pragma",
+    "proxy-authenticate",
+    "retry-after",
+    "server",
+    "strict-transport-security",
+    "vary",
+    "via",
+    "www-authenticate",
+];
+
+pub(super) fn handoff(
+    one: &shape::Handoff,
+    sources: &[Source],
+    issue: Issue,
+    at: At<'_>,
+    findings: &mut Findings,
+) -> Handoff {
+    let lower = one.header.to_lowercase();
+    let place = at.key("header").place;
+    let quoted = suggest::quoted(&one.header);
+    let taken = |names: &[&str]| names.contains(&lower.as_str()) && lower != OURS;
+    if !address::is_token(&one.header) || one.header.len() > 128 {
+        let message = format!("{quoted} is no name for a header");
+        findings.problem(place, message, "use letters, digits and \"-\", like X-Session-State");
+    } else if taken(TAKEN) || taken(OF_ANSWERS) {
+        let message = format!("header {quoted} cannot carry session data: it has a meaning of its own");
+        findings.problem(place, message, "use a header of its own, like X-Session-State");
+    } else if sources.iter().any(|source| header_of(source) == Some(&lower)) {
+        let message = format!("header {quoted} cannot carry session data: a source reads it");
+        findings.problem(place, message, "use a header of its own, like X-Session-State");
+    }
+    if one.enabled && issue == Issue::None && sources.iter().all(|source| matches!(source, Source::ClientIp { .. })) {
+        findings.problem(
+            at.key("enabled").place,
+            "an address is shared by many clients: data that one of them is given might be another's",
+            "add a source that names one client, like \"- cookie: {}\", or remove handoff",
+        );
+    }
+    Handoff {
+        enabled: one.enabled,
+        header: one.header.clone(),
+        max_size: usize::try_from(one.max_size.0).unwrap_or(usize::MAX),
+    }
+}
+
+fn header_of(source: &Source) -> Option<&String> {
+    match source {
+        Source::Header { name } => Some(name),
+        Source::Learn(learn) => learn.header.as_ref(),
+        _ => None,
+    }
+}
+
+/// A route has the last word about a request's headers: it would replace the data.
+pub(super) fn changed_by_routes(config: &Config, at: At<'_>, findings: &mut Findings) {
+    for (index, route) in config.routes.iter().enumerate() {
+        let pools = config.pools.iter().filter(|pool| route.pools().any(|name| name == pool.name));
+        let handoffs = pools.filter_map(|pool| pool.persistence.as_ref()).map(|persistence| &persistence.handoff);
+        for handoff in handoffs.filter(|handoff| handoff.enabled) {
+            let changes = &route.request_headers;
+            let set = changes.set.iter().map(|(name, _)| name);
+            if set.chain(&changes.remove).any(|name| name.as_str().eq_ignore_ascii_case(&handoff.header)) {
+                let message = format!(
+                    "header {} carries session data, and route {} would change it",
+                    suggest::quoted(&handoff.header),
+                    suggest::quoted(&route.name)
+                );
+                let place = at.key("routes").item(index).key("request_headers").place;
+                findings.problem(place, message, "remove it there, or give handoff a header of its own");
+            }
+        }
+    }
+}

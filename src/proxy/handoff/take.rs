@@ -1,0 +1,125 @@
+//! What a server hands over with an answer, and what its answer means to what it was given.
+//!
+//! The last answer below 500 of any server that serves the session counts, a guest's too: it says what the client did
+//! last, and a log-out at a guest must not be undone by what the guest is given with the next request. An answer of 500
+//! and above may come from a server that is half dead; what it says of the session is not heard.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+
+use crate::failover::Outcome;
+use crate::snapshot::{HandoffPlan, PoolPlan};
+use crate::store::data::Given;
+use crate::telemetry::metrics::Handoff;
+
+use super::super::context::RequestContext;
+use super::{Handed, bound, brought, owner};
+
+/// The handoff header of an answer.
+pub(in super::super) enum Taken {
+    /// This is the session's data from now on.
+    Data(HeaderValue),
+    /// There is none any more.
+    Nothing,
+    /// So many bytes, and so much is not taken.
+    TooLarge(usize),
+    /// Several lines: whether one of them or all together would be the data, nobody said.
+    Several,
+}
+
+/// Takes the header off, whatever the answer is: clients never see it.
+pub(in super::super) fn take_off(answer: &mut ResponseHeader, ctx: &RequestContext) -> Option<Taken> {
+    let handoff = plan(ctx)?;
+    let mut lines = answer.headers.get_all(&handoff.header).into_iter();
+    let (first, several) = (lines.next()?, lines.next().is_some());
+    let taken = match first.len() {
+        _ if several => Taken::Several,
+        0 => Taken::Nothing,
+        size if size > handoff.max_size => Taken::TooLarge(size),
+        _ => Taken::Data(first.clone()),
+    };
+    answer.remove_header(&handoff.header);
+    Some(taken)
+}
+
+/// The session's name after the answer is known: what was given has arrived, or not, and what was taken is kept.
+pub(in super::super) fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
+    let handed = ctx.handed.take();
+    let failed = status.is_server_error();
+    if let Some(handed) = handed {
+        arrived(*handed, failed, ctx);
+    }
+    if let (Some(taken), false, Some(plan)) = (taken, failed, ctx.plan()) {
+        let result = keep(taken, plan, ctx);
+        plan.metrics.handoffs.inc(result as usize);
+    }
+}
+
+fn plan(ctx: &RequestContext) -> Option<&HandoffPlan> {
+    ctx.persistence()?.handoff.as_ref()
+}
+
+/// A server has answered that was given something.
+fn arrived(Handed { given, epoch }: Handed, failed: bool, ctx: &RequestContext) {
+    let (data, table) = (&ctx.parts().data, &ctx.parts().table);
+    let told = given.told.filter(|_| failed);
+    match (ctx.outcome, &ctx.who.session) {
+        (Some(Outcome::Kept), Some(session)) if !failed => data.delivered(&session.key, epoch),
+        (Some(Outcome::Moved), Some(session)) => {
+            // When another request of it moved it elsewhere, that move stands.
+            let here = ctx.server().is_some_and(|server| server.id == session.binding.server);
+            if let Some(owner) = ctx.plan().and_then(|plan| bound(session, plan)).filter(|_| here && !ctx.renamed.over)
+            {
+                data.moved(&owner, epoch, told, table, ctx.now);
+            }
+        }
+        // From another version: it goes on under the name that this answer gives it.
+        (Some(Outcome::Moved), None) => {
+            if let Some(owner) = owner(ctx) {
+                data.follow(&owner, Given { told, data: given.data }, table, ctx.now);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn keep(taken: Taken, plan: &PoolPlan, ctx: &RequestContext) -> Handoff {
+    let (data, table) = (&ctx.parts().data, &ctx.parts().table);
+    let brought = brought(ctx);
+    match taken {
+        Taken::TooLarge(size) => {
+            warn(plan, ctx, "session data is larger than handoff.max_size and was refused; the old data stays", size);
+            Handoff::RefusedSize
+        }
+        Taken::Several => {
+            warn(plan, ctx, "session data on several lines was refused; the old data stays", 0);
+            Handoff::RefusedLines
+        }
+        Taken::Nothing => {
+            for owner in [brought, owner(ctx)].into_iter().flatten() {
+                data.forget(&owner.key);
+            }
+            Handoff::Forgotten
+        }
+        Taken::Data(value) => {
+            let Some(owner) = owner(ctx) else { return Handoff::RefusedNobody };
+            // The application gave its session another id, so that nobody who knows the old one has a part in it.
+            if let Some(former) = brought.filter(|brought| brought.key != owner.key) {
+                data.forget(&former.key);
+            }
+            if data.keep(&owner, &value, table, ctx.now) { Handoff::Taken } else { Handoff::Late }
+        }
+    }
+}
+
+/// Once a minute for a pool: an application that hands over too much does so with every answer.
+fn warn(plan: &PoolPlan, ctx: &RequestContext, what: &str, size: usize) {
+    let minute = ctx.now.0 / 60_000;
+    let Some(handoff) = self::plan(ctx).filter(|handoff| handoff.warned.swap(minute, Relaxed) != minute) else {
+        return;
+    };
+    let server = ctx.server().map(|server| &*server.name);
+    tracing::warn!(pool = %plan.pool.name, server, size, max_size = handoff.max_size, "{what}");
+}
