@@ -92,7 +92,7 @@ class Runner:
     def ask(self, arguments: list) -> dict:
         seen = programs.run_load(self.load, self.port, arguments, self.load_core)
         if seen.get("failed"):
-            self.refuse(f"the load failed: {seen['failed']}")
+            self.refuse(f"the load failed: {seen['failed'].partition(chr(10))[0]}")
         elif self.process.child.poll() is not None:
             self.refuse("the process ended")
         elif seen["errors"]:

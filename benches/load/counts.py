@@ -2,7 +2,7 @@
 """Counts that do not drift: instructions (callgrind) and system calls (strace) of the floor and of Homing, a request.
 
 Every figure is the difference of two runs, of N and of 2N requests one after the other, divided by N: what starting,
-stopping and getting warm costs is in both and falls out.
+stopping and getting warm costs is in both and falls out. Instructions are those of the middle one of three such runs.
 
     counts.py             measure, print, write counts.json
     counts.py --check     … and fail when Homing's instructions above the floor grew by more than 2 % over counts.txt
@@ -101,10 +101,12 @@ def syscalls(contender, load: Path, setting, arguments: list, requests: int) -> 
     return Counter({match[2]: int(match[1]) for match in found if match and match[2] != "total"})
 
 
-def a_request(measure, *arguments, requests: int) -> dict:
-    """What one request adds."""
-    few = measure(*arguments, requests)
-    many = measure(*arguments, 2 * requests)
+def a_request(measure, *arguments, requests: int, times: int = 1) -> dict:
+    """What one request adds. Of several runs the middle one: threads that wake by the clock do more in a longer run."""
+    def middle(count: int) -> Counter:
+        return sorted((measure(*arguments, count) for _ in range(times)), key=Counter.total)[times // 2]
+
+    few, many = middle(requests), middle(2 * requests)
     return {name: (many[name] - few[name]) / requests for name in many | few}
 
 
@@ -122,7 +124,7 @@ def measure(options) -> dict:
             for contender in (one for one in found if one.name in WHO):
                 print(f"{case}: {contender.name}", file=sys.stderr)
                 common = (contender, binaries["load"], setting, arguments)
-                by_function = a_request(instructions, *common, requests=options.requests)
+                by_function = a_request(instructions, *common, requests=options.requests, times=3)
                 calls = a_request(syscalls, *common, requests=options.requests)
                 told[case][contender.name] = {
                     "instructions": round(sum(by_function.values())),
