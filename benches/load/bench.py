@@ -16,6 +16,7 @@ Envoy from PyPI. Results: target/bench-load/ (results.md, results.json, results.
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -188,6 +189,8 @@ def arguments() -> argparse.Namespace:
 
 def main() -> None:
     options = arguments()
+    # So that whatever ends the bench ends what it has started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options.binaries = programs.built() if options.built else programs.build()
     options.directory = programs.target() / "bench-load"
     options.directory.mkdir(exist_ok=True)
@@ -209,7 +212,10 @@ def main() -> None:
     for case in CASES:
         if not options.cases or case.name in options.cases:
             told["cases"].append(run_case(case, found, options, cores))
-    report.write(told, options.directory)
+            # After each, so that a run that is ended early has told something.
+            report.write(told, options.directory)
+    print((options.directory / "results.md").read_text())
+    print(f"{options.directory / 'results.md'}, .json, .svg")
     refused = [one for case in told["cases"] for one in case["results"] if one["refused"]]
     if any(case["void"] for case in told["cases"]) or any("not taken" not in one["refused"] for one in refused):
         sys.exit(1)

@@ -99,10 +99,7 @@ impl<'a> Load<'a> {
         })?;
         let took = began.elapsed();
         let meter = Meter::read(self.plan.process, self.plan.core) - before;
-        let overdue = |seat: &&Seat| seat.asking.as_ref().is_some_and(|asking| asking.since.elapsed() >= PATIENCE);
-        for _ in self.seats.iter().filter(overdue) {
-            self.tally.error("timeout");
-        }
+        self.give_up_waiting();
         Ok(self.tally.json(took, meter))
     }
 
@@ -113,6 +110,9 @@ impl<'a> Load<'a> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            if events.is_empty() {
+                self.give_up_waiting();
+            }
             for event in events.iter().filter(|event| event.token() != CLOCK) {
                 self.attend(event.token().0, event);
                 // So that a run of so many requests has exactly so many.
@@ -122,6 +122,15 @@ impl<'a> Load<'a> {
             }
         }
         Ok(())
+    }
+
+    /// An answer that has not come by now never will.
+    fn give_up_waiting(&mut self) {
+        for at in 0..self.seats.len() {
+            if self.seats[at].asking.as_ref().is_some_and(|asking| asking.since.elapsed() >= PATIENCE) {
+                self.fail(at, "timeout");
+            }
+        }
     }
 
     /// Sends the scheduled requests whose time has come, as far as seats are free, and sets the timer for the next.

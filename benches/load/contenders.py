@@ -135,7 +135,8 @@ def homing(binary: Path, mode: str) -> Callable:
         if checked.returncode != 0:
             raise Refused((checked.stderr + checked.stdout).strip())
         command = [*prefix, binary, "run", "--config", path]
-        return programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port)
+        # Homing tries its addresses before it opens them: a connection alone does not say that it is ready.
+        return programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port, "homing is ready")
     return start
 
 

@@ -47,13 +47,13 @@ def run(contender, load: Path, setting, prefix: list, arguments: list, requests:
     port = programs.free_port()
     process = contender.start(setting, port, None, prefix)
     seen = programs.run_load(load, port, [*arguments, "--connections", 1, "--requests", requests], None)
-    # strace hands signals on to nobody: what it traces is asked itself.
     stop(process, contender.name)
     if seen.get("failed") or seen["errors"] or (contender.sticky and seen["moved"]):
         sys.exit(f"{contender.name}: {seen}")
 
 
 def stop(process: programs.Process, name: str) -> None:
+    # strace hands signals on to nobody: what it traces is asked itself.
     # Pingora's own way to end at once is INT; Homing ends by TERM as soon as nothing is under way.
     sent = signal.SIGINT if name == "floor" else signal.SIGTERM
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -130,7 +130,7 @@ def measure(options) -> dict:
                     "instructions": round(sum(by_function.values())),
                     "functions": {name: round(cost, 1) for name, cost in by_function.items() if abs(cost) >= 1},
                     # A thread that wakes by the clock makes some that are no request's.
-                    "syscalls": {name: round(count, 2) for name, count in sorted(calls.items()) if count >= 0.05},
+                    "syscalls": {name: round(count, 2) for name, count in sorted(calls.items()) if count >= 0.2},
                 }
     finally:
         server.stop()
@@ -197,6 +197,7 @@ def main() -> None:
     if missing:
         sys.exit(f"counts: install {' and '.join(missing)} (packages of these names)")
     os.environ["GLIBC_TUNABLES"] = TUNABLES
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     told = measure(options)
     print(table(told))
     if options.functions:

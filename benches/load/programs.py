@@ -131,14 +131,16 @@ class Process:
     def pid(self) -> int:
         return self.child.pid
 
-    def wait_for(self, port: int) -> "Process":
+    def wait_for(self, port: int, said: str = "") -> "Process":
+        """Until it takes connections, and has said so in its log."""
         until = time.monotonic() + DEADLINE
         while True:
             if self.child.poll() is not None or time.monotonic() > until:
                 self.stop()
                 raise DidNotStart(f"{self.child.args[0]} did not start: {self.log.read_text(errors='replace')[-2000:]}")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-                return self
+            if said in self.log.read_text(errors="replace"):
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                    return self
             time.sleep(0.02)
 
     def resident_mib(self) -> float:
@@ -168,5 +170,8 @@ def run_load(load: Path, port: int, arguments: list, core: int | None) -> dict:
     """What the load saw; {"failed": why} when it could not begin."""
     pin = None if core is None else (lambda: os.sched_setaffinity(0, {core}))
     command = [str(load), f"127.0.0.1:{port}", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin, check=False, timeout=3600)
+    except subprocess.TimeoutExpired:
+        return {"failed": "it did not end within an hour"}
     return json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr.strip()}

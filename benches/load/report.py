@@ -10,11 +10,8 @@ BASES = ("floor", "haproxy-cookie", "haproxy-table")
 
 def write(told: dict, directory: Path) -> None:
     (directory / "results.json").write_text(json.dumps(told, indent=1) + "\n")
-    text = markdown(told)
-    (directory / "results.md").write_text(text)
+    (directory / "results.md").write_text(markdown(told))
     (directory / "results.svg").write_text(chart(told))
-    print(text)
-    print(f"{directory / 'results.md'}, .json, .svg")
 
 
 def ratios(one: dict, base: dict | None, value) -> tuple | None:
