@@ -4,10 +4,16 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := scripts/setup scripts/system scripts/test-apps scripts/deny
+SHELL_FILES := scripts/setup scripts/system scripts/test-apps scripts/deny scripts/bench-tools
+# For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are here).
+CASES ?=
+ROUNDS ?= 3
+SECONDS ?= 2
+ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps bench fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps bench bench-load counts counts-check \
+	counts-write fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +54,22 @@ test-apps: setup ## bring the packages of the applications that the tests start
 
 bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench
+
+bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
+	@scripts/bench-tools haproxy
+	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)"
+
+counts: setup ## instructions and system calls a request, and in which functions
+	@scripts/bench-tools valgrind strace
+	python3 benches/load/counts.py --functions
+
+counts-check: setup ## fails when a request takes over 2 % more instructions above a bare Pingora than benches/load/counts.txt
+	@scripts/bench-tools valgrind strace
+	python3 benches/load/counts.py --check
+
+counts-write: setup ## the same, written to benches/load/counts.txt
+	@scripts/bench-tools valgrind strace
+	python3 benches/load/counts.py --write
 
 fmt: ## format the sources
 	$(CARGO) fmt

