@@ -23,6 +23,7 @@ mod secret;
 mod shape;
 mod show;
 mod source;
+mod store;
 mod suggest;
 mod tls;
 mod tree;
@@ -47,12 +48,12 @@ pub use pools::{
 pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{
     AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
-    Store, TableSnapshot,
 };
 pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;
+pub use store::{Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
 pub use tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
 pub use watch::{Watch, watch};
 

@@ -80,24 +80,6 @@ pub struct Key {
     pub secret: Secret,
 }
 
-/// Where bindings live. In this version: in this process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Store {
-    /// Most sessions that the table keeps.
-    pub max_sessions: usize,
-    /// The table on disk; `None` = it ends with the process.
-    pub snapshot: Option<TableSnapshot>,
-}
-
-/// The table on disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TableSnapshot {
-    /// Its file; absolute.
-    pub path: PathBuf,
-    /// How often it is written, a second to an hour.
-    pub interval: Duration,
-}
-
 /// The door for probes and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {

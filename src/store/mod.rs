@@ -15,6 +15,7 @@
 //! words they will share. Nothing in this folder reads a clock: every time is an argument.
 
 pub mod data;
+pub mod engine;
 pub mod expiry;
 pub mod hints;
 pub mod memory;

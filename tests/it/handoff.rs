@@ -45,9 +45,9 @@ pub(crate) fn kill(world: &World, server: &str, browser: &Browser) {
 
 /// Alice logs in and puts tea and milk into her cart. Returns her server.
 fn shopping(browser: &Browser) -> String {
-    browser.get("/cart/login?name=alice").expect(200);
-    browser.get("/cart/add?item=tea").expect(200);
-    let text = browser.get("/cart/add?item=milk").expect(200).text();
+    browser.get("/kept-cart/login?name=alice").expect(200);
+    browser.get("/kept-cart/add?item=tea").expect(200);
+    let text = browser.get("/kept-cart/add?item=milk").expect(200).text();
     text.strip_prefix("alice has tea,milk on ").expect("a cart").to_owned()
 }
 
@@ -57,16 +57,16 @@ fn a_logged_in_cart_goes_with_its_session_through_the_kill_of_one_server_after_t
     let alice = world.browser();
     let home = shopping(&alice);
     kill(&world, &home, &alice);
-    let text = alice.get("/cart").expect(200).text();
+    let text = alice.get("/kept-cart").expect(200).text();
     let next = text.strip_prefix("alice has tea,milk on ").expect("still logged in");
     assert_ne!(next, home);
-    let text = alice.get("/cart/add?item=eggs").expect(200).text();
+    let text = alice.get("/kept-cart/add?item=eggs").expect(200).text();
     assert_eq!(text, format!("alice has tea,milk,eggs on {next}"), "and at home there");
     kill(&world, next, &alice);
-    let text = alice.get("/cart").expect(200).text();
+    let text = alice.get("/kept-cart").expect(200).text();
     assert!(text.starts_with("alice has tea,milk,eggs on "), "{text}");
-    alice.get("/cart/logout").expect(200);
-    alice.get("/cart").expect(401);
+    alice.get("/kept-cart/logout").expect(200);
+    alice.get("/kept-cart").expect(401);
     assert_eq!(world.metric(BYTES, &[]), 0.0, "who logs out leaves nothing behind");
 }
 
@@ -76,7 +76,7 @@ fn without_handoff_the_cart_is_lost() {
     let alice = world.browser();
     let home = shopping(&alice);
     kill(&world, &home, &alice);
-    alice.get("/cart").expect(401);
+    alice.get("/kept-cart").expect(401);
     assert_eq!(world.metric(HANDOFF, &[]), 0.0);
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use super::At;
 use crate::config::environment::Environment;
 use crate::config::problem::Findings;
-use crate::config::process::{Store, TableSnapshot};
 use crate::config::shape;
+use crate::config::store::{Store, TableSnapshot};
 use crate::config::suggest;
 
 pub(super) fn store(root: &shape::Root, at: At<'_>, environment: &dyn Environment, findings: &mut Findings) -> Store {
@@ -30,6 +30,7 @@ pub(super) fn store(root: &shape::Root, at: At<'_>, environment: &dyn Environmen
     Store {
         max_sessions: root.store.max_sessions,
         snapshot: path.map(|path| TableSnapshot { path, interval: snapshot.interval.0 }),
+        remote: None,
     }
 }
 

@@ -6,9 +6,10 @@ use serde_yaml::Value;
 
 use super::Config;
 use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, UpstreamProtocol};
-use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel, Store};
+use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
 use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
+use super::store::Store;
 use super::tls::{Certificate, Tls, TlsVersion};
 use super::units::Size;
 use super::units::Span;

@@ -142,7 +142,7 @@ impl Shared {
                 plain(reader, 200, "text/plain", &self.name, &["Connection: close"])?;
                 Ok(Next::Close)
             }
-            _ if path == "/cart" || path.starts_with("/cart/") => self.cart(reader, asked, path),
+            _ if path == "/kept-cart" || path.starts_with("/kept-cart/") => self.cart(reader, asked, path),
             _ if path == "/desk" || path.starts_with("/desk/") => self.desk(reader, asked, path),
             _ => self.echo(reader, asked),
         }

@@ -1,4 +1,4 @@
-//! A small shop under `/cart`: who is logged in and what is in the cart stands in the memory of this server and nowhere
+//! A small shop under `/kept-cart`: who is logged in and what is in the cart stands in the memory of this server and nowhere
 //! else. With every change it hands both over, and what another server handed over it takes up.
 
 use std::io;
@@ -33,22 +33,22 @@ impl Cart {
 }
 
 impl Shared {
-    /// `/cart/login?name=`, `/cart/add?item=`, `/cart/logout`, and `/cart` to look.
+    /// `/kept-cart/login?name=`, `/kept-cart/add?item=`, `/kept-cart/logout`, and `/kept-cart` to look.
     pub(super) fn cart(&self, reader: &mut Reader, asked: &Asked<'_>, path: &str) -> io::Result<Next> {
         let id = asked.cookie("CART");
-        if path == "/cart/login" {
+        if path == "/kept-cart/login" {
             let name = asked.parameter("name").unwrap_or_default().to_owned();
             return self.log_in(reader, name);
         }
         let Some((id, mut cart)) = id.and_then(|id| Some((id.clone(), self.cart_of(&id, asked)?))) else {
             return plain(reader, 401, "text/plain", "nobody is logged in", &[]);
         };
-        if path == "/cart/logout" {
+        if path == "/kept-cart/logout" {
             lock(&self.carts).remove(&id);
             return plain(reader, 200, "text/plain", "bye", &[&format!("{DATA}:"), "Set-Cookie: CART=; Max-Age=0"]);
         }
         let mut lines = Vec::new();
-        if let Some(item) = asked.parameter("item").filter(|_| path == "/cart/add") {
+        if let Some(item) = asked.parameter("item").filter(|_| path == "/kept-cart/add") {
             cart.items.push(item.to_owned());
             lines.push(format!("{DATA}: {}", cart.write(&id)));
         }

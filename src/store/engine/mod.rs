@@ -1,0 +1,152 @@
+//! What a store that several proxies share must be able to do: keep small texts under names, let the first writer win,
+//! and let the higher epoch win ever after.
+//!
+//! An engine knows nothing of sessions. It keeps [`Value`]s, whose epoch it can read, under [`Name`]s, and every write is
+//! a merge: done twice, or late, or by two proxies at once, it comes to the same. So what could not be written while the
+//! store was away is simply written when it is back. What the texts mean is in [`record`]; when a request waits for an
+//! engine and when it does not is for the folder `shared`.
+//!
+//! Every operation is one round trip where the engine allows it, and none waits for a connection: an engine that has none
+//! says [`StoreError::Unreachable`] at once and looks for one by itself. A caller may drop any of these futures (it has a
+//! deadline); what was sent may be done all the same.
+
+pub mod record;
+pub mod value;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+pub use self::value::{Kind, Name, Value};
+
+/// A store of another process.
+#[async_trait]
+pub trait Engine: Send + Sync {
+    /// What it can do, as far as is known now.
+    fn capabilities(&self) -> Capabilities;
+
+    /// Whether it answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// What is kept under these names, in their order. Never renews anything.
+    ///
+    /// # Errors
+    /// When one of them could not be asked for; then none is told.
+    async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError>;
+
+    /// Keeps the value for `ttl` if nothing is kept under that name: the first writer wins.
+    ///
+    /// # Errors
+    /// When the store could not be asked. Then it may have been kept.
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError>;
+
+    /// Keeps the value for `ttl` unless what is kept under that name has a higher epoch, or, of [`Kind::Binding`], an epoch
+    /// as high with another text: a compare-and-set by epoch. A binding that is kept is announced to the other proxies
+    /// where the engine can, in the same step.
+    ///
+    /// # Errors
+    /// When the store could not be asked. Then it may have been kept.
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError>;
+
+    /// Each of these names is kept for at least so long from now, where it is kept at all. Never shortens a life.
+    ///
+    /// # Errors
+    /// When some of them could not be.
+    async fn touch(&self, touches: &[(Name, Duration)]) -> Result<(), StoreError>;
+
+    /// Forgets what is kept under these names. For what may be forgotten: that a session has ended is a value too.
+    ///
+    /// # Errors
+    /// When some of them could not be.
+    async fn forget(&self, names: &[Name]) -> Result<(), StoreError>;
+
+    /// About `limit` of the values whose names begin with `prefix`, from a cursor that a former page gave. No order; what
+    /// is written meanwhile may be missed or told twice.
+    ///
+    /// # Errors
+    /// [`StoreError::Unsupported`] where [`Capabilities::list`] is false, or when the store could not be asked.
+    async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError>;
+}
+
+/// A part of a list.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Names and what is kept under them.
+    pub values: Vec<(Name, Value)>,
+    /// Where the next page begins; `None` = this was the last.
+    pub next: Option<String>,
+}
+
+/// What a write came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// It is kept.
+    Ours,
+    /// Another value stands and is kept as it was.
+    Theirs(Value),
+}
+
+/// What an engine can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Which store it is, with its version where it says so: "valkey 9.1.2".
+    pub server: String,
+    /// How [`Engine::rebind`] compares and sets, in one word: "script", "ifeq", "cas".
+    pub compare_and_set: &'static str,
+    /// Moves are announced, see [`Event`].
+    pub announces: bool,
+    /// [`Engine::list`] works.
+    pub list: bool,
+}
+
+/// What an engine tells without being asked.
+#[derive(Debug)]
+pub enum Event {
+    /// Another proxy, or this one, has kept a binding.
+    Announced(Name, Value),
+    /// The store answers again after it did not, or for the first time, or another server of it answers now. Announcements
+    /// may have been missed, and what was kept may be gone.
+    Reconnected,
+    /// It cannot be reached; told once, with the reason.
+    Lost(String),
+}
+
+/// Told of events, on the engine's own task: must not block.
+pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
+
+/// Why a store was of no help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// There is no connection, or it broke.
+    #[error("the store cannot be reached: {0}")]
+    Unreachable(String),
+    /// It did not answer in time.
+    #[error("the store did not answer in time")]
+    Timeout,
+    /// It answered that it will not: read-only, out of memory, not allowed.
+    #[error("the store refused: {0}")]
+    Refused(String),
+    /// What it answered, or keeps under one of our names, is none of what we write.
+    #[error("the store answered what nobody can read: {0}")]
+    Unreadable(String),
+    /// This kind of store cannot.
+    #[error("this store cannot do that")]
+    Unsupported,
+}
+
+impl StoreError {
+    /// The `result` of `homing_store_operations_total`.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Unreadable(_) => "unreadable",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
