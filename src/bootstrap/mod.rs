@@ -143,6 +143,7 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
         current: ArcSwap::from_pointee(snapshot),
         table,
         data,
+        shared: None,
         hints: Hints::new(),
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),

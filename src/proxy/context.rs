@@ -41,6 +41,8 @@ pub struct RequestContext {
     pub request_id: Option<HeaderValue>,
     /// Whom it names.
     pub who: Who,
+    /// The shared store did not answer it: it waits for it no more.
+    pub store_unanswered: bool,
     /// Where it stands in a split, as a number: random, or made of what its client carries.
     pub point: u64,
     /// It had to leave the pool of its session, or of its choice.
@@ -180,6 +182,7 @@ impl RequestContext {
             client: Client::default(),
             request_id: None,
             who: Who::default(),
+            store_unanswered: false,
             point: 0,
             left: None,
             page: None,
@@ -227,6 +230,8 @@ impl RequestContext {
             nowhere: &persistence.nowhere,
             limits: &persistence.limits,
             data: &self.parts().data,
+            shared: self.parts().shared.as_deref(),
+            hands_over: persistence.handoff.is_some(),
         })
     }
 

@@ -8,7 +8,10 @@ use crate::failover::Outcome;
 use crate::pool::ServerIndex;
 use crate::pool::server::Server;
 
+use crate::session::key::SessionKey;
+
 use super::context::RequestContext;
+use super::shared;
 
 /// Where a request without a session goes.
 pub(super) enum Followed {
@@ -19,15 +22,18 @@ pub(super) enum Followed {
 }
 
 /// `chosen` is the server that the pool would give to a new session.
-pub(super) fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
-    if ctx.who.unknown_address.is_some() {
-        return bind(ctx, chosen);
+pub(super) async fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+    if let Some(address) = ctx.who.unknown_address {
+        return bind(address, ctx, chosen).await;
     }
     Followed::To(hinted(ctx, chosen).unwrap_or(chosen))
 }
 
-fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
-    let (Some(address), Some(homes)) = (ctx.who.unknown_address, ctx.homes()) else { return Followed::To(chosen) };
+async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+    if ctx.parts().shared.is_some() {
+        shared::claim(address, chosen, ctx).await;
+    }
+    let Some(homes) = ctx.homes() else { return Followed::To(chosen) };
     let theirs = homes.claim(address, chosen, ctx.now);
     match theirs {
         Some(theirs) if theirs.home.is_some_and(|home| ctx.tries.history.failure_of(home).is_none()) => {
@@ -38,7 +44,7 @@ fn bind(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
         // The consistent hash chooses, as it does for those that wait for the same server.
         Some(mut theirs) => {
             let next = homes.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()).unwrap_or(chosen);
-            if theirs.settle(next, &homes, ctx.now) {
+            if shared::settle(&mut theirs, next, ctx).await {
                 return begin(ctx, next);
             }
             // Another request was faster.

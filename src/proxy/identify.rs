@@ -71,7 +71,7 @@ pub(super) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usi
     }
 }
 
-fn asked<'a>(request: &'a RequestHeader, ctx: &RequestContext) -> Asked<'a> {
+pub(super) fn asked<'a>(request: &'a RequestHeader, ctx: &RequestContext) -> Asked<'a> {
     let uri = &request.uri;
     Asked { headers: &request.headers, path: uri.path(), query: uri.query(), client: ctx.client.address }
 }
@@ -116,7 +116,10 @@ fn ask(asked: &Asked<'_>, plan: &PoolPlan, ctx: &RequestContext) -> Who {
         {
             warn_of_crowd(learn, id.key, client, &plan.pool.name);
         }
-        let Recognised { lookup, session, unbound } = recognise(&presented, &homes, ctx.now);
+        let Recognised { mut lookup, session, unbound } = recognise(&presented, &homes, ctx.now);
+        if ctx.store_unanswered && lookup == Lookup::Unknown && unbound.is_some() {
+            lookup = Lookup::StoreError;
+        }
         who.asked.push(lookup);
         let alive = session.is_some();
         if alive || (who.source.is_none() && lookup != Lookup::None) {

@@ -2,6 +2,7 @@
 //! client that already has its id finds its server while the body still streams.
 
 use http::{HeaderMap, Method, StatusCode};
+use smallvec::SmallVec;
 
 use crate::failover::Outcome;
 use crate::failover::returning::{Named, Returning};
@@ -11,8 +12,12 @@ use crate::session::source::learn::Taught;
 
 use super::context::RequestContext;
 
+/// Sessions that the shared store is to be told of, if there is one.
+pub(super) type Learned = SmallVec<[SessionKey; 1]>;
+
 /// Takes note of it.
-pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) {
+pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) -> Learned {
+    let mut learned = Learned::new();
     let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
     let hands_over = ctx.persistence().is_some_and(|persistence| persistence.handoff.is_some());
     let mut place = 0;
@@ -33,14 +38,17 @@ pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: 
         let (taught, ends) = (learn.taught(answer, ctx.now), granted && learn.ends_on(method));
         // Of several the last: browsers keep that.
         ctx.renamed.learned = ctx.renamed.learned.or(taught.given.last().map(|id| (this, *id)));
-        listen(&taught, ends, ctx.who.source == Some(this), ctx);
+        listen(&taught, ends, ctx.who.source == Some(this), &mut learned, ctx);
     }
+    learned
 }
 
 /// `its_own`: this source has named the request's session. What another source's id comes to is no matter of it.
-fn listen(taught: &Taught, ends: bool, its_own: bool, ctx: &mut RequestContext) {
+fn listen(taught: &Taught, ends: bool, its_own: bool, learned: &mut Learned, ctx: &mut RequestContext) {
     for id in &taught.given {
-        bind(*id, ctx);
+        if bind(*id, ctx) && ctx.parts().shared.is_some() {
+            learned.push(*id);
+        }
     }
     if its_own
         && (ends || (taught.forgotten && taught.given.is_empty()))
@@ -52,21 +60,23 @@ fn listen(taught: &Taught, ends: bool, its_own: bool, ctx: &mut RequestContext) 
     }
 }
 
-/// The server that answers hands this id out.
-fn bind(id: SessionKey, ctx: &mut RequestContext) {
+/// The server that answers hands this id out. True when that is news.
+fn bind(id: SessionKey, ctx: &mut RequestContext) -> bool {
     let brought = |session: &Returning| session.named == Named::Id && session.key == id;
     let brought = ctx.who.session.as_ref().filter(|session| brought(session));
-    let Some(server) = ctx.server().map(|server| server.id) else { return };
+    let Some(server) = ctx.server().map(|server| server.id) else { return false };
     if brought.is_some_and(|session| session.binding.server == server || ctx.outcome == Some(Outcome::Borrowed)) {
         // It is there already; or it is guest there, and its own server keeps it.
-        return;
+        return false;
     }
-    let (Some(persistence), Some(answering)) = (ctx.persistence(), ctx.tries.server) else { return };
-    let Some(place) = persistence.places.get(answering) else { return };
-    if ctx.parts().table.assign(id, place, ctx.now) && brought.is_none() {
+    let (Some(persistence), Some(answering)) = (ctx.persistence(), ctx.tries.server) else { return false };
+    let Some(place) = persistence.places.get(answering) else { return false };
+    let news = ctx.parts().table.assign(id, place, ctx.now);
+    if news && brought.is_none() {
         ctx.begun = Some(id);
         if ctx.outcome == Some(Outcome::Balanced) {
             ctx.outcome = Some(Outcome::New);
         }
     }
+    news
 }

@@ -23,6 +23,7 @@ mod redirect;
 mod request_body_filter;
 mod request_filter;
 mod response_filter;
+mod shared;
 mod upgrade;
 mod upstream_peer;
 mod upstream_request_filter;
@@ -78,6 +79,7 @@ impl ProxyHttp for EdgeProxy {
         request: &mut RequestHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
+        handoff::fetch(ctx).await;
         upstream_request_filter::run(exchange, request, ctx)
     }
 
@@ -121,7 +123,7 @@ impl ProxyHttp for EdgeProxy {
         answer: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        upstream_response_filter::run(exchange, answer, ctx);
+        upstream_response_filter::run(exchange, answer, ctx).await;
         Ok(())
     }
 
@@ -132,7 +134,7 @@ impl ProxyHttp for EdgeProxy {
         answer: &mut ResponseHeader,
         ctx: &mut RequestContext,
     ) -> Result<()> {
-        response_filter::run(exchange, answer, ctx)
+        response_filter::run(exchange, answer, ctx).await
     }
 
     // The token goes into the links of a page while it passes.

@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
-use super::{answer, early, forwarded, identify, redirect, upstream_request_filter};
+use super::{answer, early, forwarded, identify, redirect, shared, upstream_request_filter};
 
 /// The hook. True = answered here.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
@@ -29,6 +29,11 @@ pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Re
             Ok(()) => Ok(true),
             Err(rejection) => reject(exchange, ctx, rejection).await,
         };
+    }
+    if ctx.parts().shared.is_some()
+        && let Err(rejection) = shared::ask(exchange.req_header(), ctx).await
+    {
+        return reject(exchange, ctx, rejection).await;
     }
     match identify::run(exchange.req_header(), ctx) {
         Ok(()) => Ok(false),
@@ -49,8 +54,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
         Rejection::NoRoute => 404,
         Rejection::Method => 405,
         Rejection::Protocol => 505,
+        Rejection::StoreUnavailable => 503,
     };
-    if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken) {
+    if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
         exchange.set_keepalive(None);
     }
     let clear_token = rejection == Rejection::ForgedToken && identify::cookie_is_forged(ctx);

@@ -14,7 +14,7 @@ const NEVER_TO_CLIENTS: [HeaderName; 2] =
     [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
 /// The hook. Runs for every 1xx too.
-pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     let taken = handoff::take_off(answer, ctx);
     // One look at each name instead of a search for both.
     if answer.headers.keys().any(|name| name.as_str().starts_with("homing-")) {
@@ -32,13 +32,13 @@ pub(super) fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mu
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
     // the application sets in it would replace the one that has the token.
     if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
-        handoff::settle(answer.status, taken, ctx);
+        handoff::settle(answer.status, taken, ctx).await;
         return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
     give::run(exchange.req_header(), answer, ctx)?;
-    handoff::settle(answer.status, taken, ctx);
+    handoff::settle(answer.status, taken, ctx).await;
     Ok(())
 }

@@ -93,7 +93,7 @@ async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::resul
                 if ctx.who.session.is_some() {
                     return Ok(server);
                 }
-                if let Followed::To(server) = follow(ctx, server) {
+                if let Followed::To(server) = follow(ctx, server).await {
                     versions::arrive(ctx);
                     return Ok(server);
                 }

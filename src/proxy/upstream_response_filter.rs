@@ -9,10 +9,10 @@ use pingora_proxy::Session as Exchange;
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
-use super::{learn, versions};
+use super::{learn, shared, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
-pub(super) fn run(exchange: &Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
+pub(super) async fn run(exchange: &mut Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
     if ctx.tries.answered.is_some() || !is_final(answer.status) {
         return;
     }
@@ -24,9 +24,13 @@ pub(super) fn run(exchange: &Exchange, answer: &ResponseHeader, ctx: &mut Reques
         tracing::info!(%pool, %server, "server takes connections again");
     }
     if ctx.outcome == Some(Outcome::Moved) {
-        rebind(ctx);
+        rebind(ctx).await;
     }
-    learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
+    let learned = learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
+    // Before the client has its id: its next request may come to another proxy.
+    if !learned.is_empty() {
+        shared::assign(&learned, ctx).await;
+    }
 }
 
 /// 101 is the last answer in HTTP, though its number says otherwise.
@@ -34,15 +38,14 @@ pub(super) fn is_final(status: StatusCode) -> bool {
     !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// Makes the move good in the table.
-fn rebind(ctx: &mut RequestContext) {
+/// Makes the move good in the table, and in the store that is shared.
+async fn rebind(ctx: &mut RequestContext) {
     let (Some(mut session), Some(chosen)) = (ctx.who.session.take(), ctx.tries.server) else {
         versions::settle(ctx);
         return;
     };
-    if let (Some(homes), Some(plan)) = (ctx.homes(), ctx.plan())
-        && session.settle(chosen, &homes, ctx.now)
-        && let Some(reason) = ctx.reason
+    if shared::settle(&mut session, chosen, ctx).await
+        && let (Some(plan), Some(reason)) = (ctx.plan(), ctx.reason)
     {
         plan.metrics.moves.inc(reason as usize);
     }

@@ -25,6 +25,7 @@ use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
 use crate::store::data::SessionData;
+use crate::store::guarded::SharedStore;
 use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::store::places::Place;
@@ -117,6 +118,8 @@ pub struct Parts {
     pub table: Arc<Table>,
     /// What servers handed over for their sessions.
     pub data: Arc<SessionData>,
+    /// The store that other proxies share with this one; `None` with `store.type: memory`.
+    pub shared: Option<Arc<SharedStore>>,
     /// Where new clients went.
     pub hints: Hints,
     /// All metrics.

@@ -39,6 +39,11 @@ impl Ticks {
         UnixMillis(self.base.saturating_add(u64::from(tick) * Self::MILLIS))
     }
 
+    /// So many ticks.
+    fn span(ticks: u32) -> Duration {
+        Duration::from_millis(u64::from(ticks) * Self::MILLIS)
+    }
+
     /// A length of time in ticks, rounded up: a session is never ended before its time.
     fn length(time: Duration) -> u32 {
         let ticks = time.as_millis().div_ceil(u128::from(Self::MILLIS));
@@ -82,10 +87,20 @@ impl Limits {
         }
     }
 
+    /// How long a session may stay away, to the tenth of a second; thirteen years when nobody has set it.
+    pub(super) fn idle(&self) -> Duration {
+        Ticks::span(self.idle.load(Relaxed))
+    }
+
+    /// How long a session may exist.
+    pub(super) fn absolute(&self) -> Duration {
+        Ticks::span(self.absolute.load(Relaxed))
+    }
+
     /// The shorter of both limits, or none.
     pub(super) fn shortest(&self) -> Option<Duration> {
         let ticks = self.idle.load(Relaxed).min(self.absolute.load(Relaxed));
-        (ticks != Self::NONE).then(|| Duration::from_millis(u64::from(ticks) * Ticks::MILLIS))
+        (ticks != Self::NONE).then(|| Ticks::span(ticks))
     }
 }
 

@@ -5,18 +5,20 @@
 //! forget whom it likes (the longest idle first), and loses nothing by it that a token holds.
 //!
 //! - [`memory`]: the table in this process. The only place that knows the map underneath; no guard of it leaves.
+//! - [`engine`]: what a store that several proxies share must be able to do.
+//! - [`guarded`]: such a store as requests use it: timeout, circuit breaker, near copy, writes that wait.
 //! - [`places`]: the (pool, server) pairs that sessions are bound to, and how many sessions each has.
 //! - [`hints`]: where the last new client of an address went, for a few seconds.
 //! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
 //! - [`snapshot`]: the table as bytes, so that it outlives the process.
 //!
-//! Remote engines come with a trait of their own; what this table answers ([`Found`], [`Rebound`], [`Known`]) are the
-//! words they will share. Nothing in this folder reads a clock: every time is an argument.
+//! Nothing in this folder reads a clock: every time is an argument.
 
 pub mod data;
 pub mod engine;
 pub mod expiry;
+pub mod guarded;
 pub mod hints;
 pub mod memory;
 pub mod places;

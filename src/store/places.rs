@@ -64,6 +64,16 @@ impl Place {
         self.id
     }
 
+    /// How long a session of the pool may stay away.
+    pub fn idle(&self) -> Duration {
+        self.limits.idle()
+    }
+
+    /// How long a session of the pool may exist.
+    pub fn absolute(&self) -> Duration {
+        self.limits.absolute()
+    }
+
     /// How many sessions the table knows for it now.
     pub fn sessions(&self) -> u64 {
         self.sessions.0.load(Relaxed)

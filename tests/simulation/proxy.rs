@@ -64,7 +64,7 @@ impl Version {
 
     pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
         let (pool, places, nowhere) = (&self.pool, &self.places, &self.nowhere);
-        Homes { table, pool, places, nowhere, limits: &self.limits, data: &self.data }
+        Homes { table, pool, places, nowhere, limits: &self.limits, data: &self.data, shared: None, hands_over: false }
     }
 
     pub fn name(&self, server: ServerIndex) -> &str {

@@ -3,6 +3,8 @@
 //! Token and table are put together by the rules of [`resolve`]; every change of a binding goes through
 //! [`Returning::settle`], which lets the first of several parallel requests decide for all of them.
 
+mod wanted;
+
 use std::sync::Arc;
 
 use crate::pool::{Pool, ServerIndex};
@@ -11,9 +13,13 @@ use crate::session::key::SessionKey;
 use crate::session::source::{Id, Presented};
 use crate::session::token::{Token, UnixMillis};
 use crate::store::data::SessionData;
+use crate::store::engine::Kind;
+use crate::store::guarded::SharedStore;
 use crate::store::memory::Table;
 use crate::store::places::Place;
 use crate::store::{Found, Known, Rebound};
+
+pub use self::wanted::{AllWanted, names_a_live_one, wanted};
 
 /// Where the sessions of a pool may be at home.
 #[derive(Clone, Copy)]
@@ -25,11 +31,15 @@ pub struct Homes<'a> {
     /// The servers in the table, by server index.
     pub places: &'a [Arc<Place>],
     /// Where ended sessions are.
-    pub nowhere: &'a Place,
+    pub nowhere: &'a Arc<Place>,
     /// When sessions end.
     pub limits: &'a Limits,
     /// What servers handed over for them.
     pub data: &'a SessionData,
+    /// The store that other proxies share with this one; the table is its near copy then.
+    pub shared: Option<&'a SharedStore>,
+    /// Servers hand data over.
+    pub hands_over: bool,
 }
 
 /// A session that lives.
@@ -121,13 +131,22 @@ fn by_token(token: &Token, sealed_by_first: bool, homes: &Homes<'_>, now: UnixMi
         Found::Live(known) => homes.binding(&known),
         _ => None,
     };
-    let (binding, lookup, adopted) = match resolve(token, known.as_ref(), homes.limits, now) {
+    let (mut binding, lookup, adopted) = match resolve(token, known.as_ref(), homes.limits, now) {
         Resolution::Expired(lookup) => return Recognised::nobody(lookup, None),
         Resolution::Live { binding, lookup, adopted } => (binding, lookup, adopted),
     };
+    // Two proxies moved it while the store was away, and the other's record is in the store. The next epoch ends that for
+    // all proxies; without a store nobody else would hear of it.
+    if homes.shared.is_some() && known.is_some_and(|known| known.epoch == token.epoch && known.server != token.server) {
+        binding.epoch = binding.epoch.saturating_add(1);
+    }
     let place = homes.pool.find(binding.server).and_then(|home| homes.places.get(home));
     if adopted && let Some(place) = place {
         homes.table.restore(key, place, binding.epoch, binding.created, now);
+        // The token knows more than the store: its session moved while the store was away, or both say another server.
+        if let Some(shared) = homes.shared.filter(|shared| shared.keeps(&key)) {
+            shared.write_behind(key, Kind::Binding);
+        }
     }
     homes.live(key, Named::Token { token: *token, sealed_by_first }, binding, lookup)
 }
@@ -179,6 +198,10 @@ fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known
     let stands = homes.table.restore(id.key, place, known.epoch, known.created, now);
     homes.table.forget_former(former);
     homes.data.rename(former, id.key);
+    if let Some(shared) = homes.shared {
+        shared.write_behind(id.key, Kind::Binding);
+        shared.write_behind(id.key, Kind::Data);
+    }
     Some(stands)
 }
 
@@ -233,11 +256,22 @@ impl Returning {
     /// there, is remembered as ended; what only the table knows is forgotten.
     pub fn end(&self, homes: &Homes<'_>, now: UnixMillis) {
         homes.data.forget(&self.key);
-        match self.named {
-            Named::Token { .. } | Named::Mark => homes.table.bury(self.key, homes.nowhere, self.binding.created, now),
-            Named::Id | Named::Address => {
+        let created = self.binding.created;
+        match (self.named, homes.shared) {
+            (Named::Token { .. } | Named::Mark, _) => {
+                homes.table.bury(self.key, homes.nowhere, Table::LAST, created, now);
+            }
+            (Named::Id | Named::Address, None) => {
                 homes.table.end(&self.key);
             }
+            // Other proxies know it too. Its next server may still call it its own again.
+            (Named::Id | Named::Address, Some(_)) => {
+                let epoch = self.binding.epoch.saturating_add(1);
+                homes.table.bury(self.key, homes.nowhere, epoch, created, now);
+            }
+        }
+        if let Some(shared) = homes.shared {
+            shared.write_behind(self.key, Kind::Binding);
         }
     }
 

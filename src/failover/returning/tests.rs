@@ -71,6 +71,8 @@ impl World {
             nowhere: &self.nowhere,
             limits: &self.limits,
             data: &self.data,
+            shared: None,
+            hands_over: false,
         }
     }
 
@@ -126,7 +128,7 @@ impl State {
             Self::Idle => put("b", NOW.minus(IDLE * 2), NOW.minus(IDLE + Duration::from_secs(1))),
             Self::Old => put("b", NOW.minus(ABSOLUTE + Duration::from_secs(1)), now),
             Self::AtGone => put("gone", now, now),
-            Self::Over => table.bury(key, &world.nowhere, now, now),
+            Self::Over => table.bury(key, &world.nowhere, Table::LAST, now, now),
         }
     }
 }

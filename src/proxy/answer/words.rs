@@ -38,6 +38,7 @@ fn of_reason(why: &str) -> Option<&'static str> {
         "proxy_header" => "A PROXY header was sent by somebody who may not, or was not valid.",
         "tls_handshake" => "No TLS connection came about.",
         "forged_token" => "The request carries a session that is not genuine. Try again without it.",
+        "store_unavailable" => "Nobody can tell now which server has your session. Try again in a moment.",
         "no_server" => "No server can take the request now. Try again in a moment.",
         "connect_failure" | "attempts_exhausted" => "No server could be reached. Try again in a moment.",
         "broke_off" => "The server of your session broke off before it answered.",

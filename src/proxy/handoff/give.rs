@@ -10,9 +10,10 @@ use crate::store::data::Given;
 use crate::telemetry::metrics::Handoff;
 
 use super::super::context::RequestContext;
+use super::super::shared;
 use super::super::upstream_request_filter::reads_as;
-use super::Handed;
 use super::told::{leaving, told};
+use super::{Handed, bound};
 
 /// Takes off what only we may say, and says it when there is something to say. For each try on its own copy; what a
 /// client may never send, handoff or not, is off already.
@@ -35,6 +36,17 @@ pub(in super::super) fn give(request: &mut RequestHeader, ctx: &mut RequestConte
     // Without handoff nothing is kept of it.
     ctx.handed = handoff.is_some().then(|| Box::new(handed));
     Ok(())
+}
+
+/// Where a store is shared: what the session's last server handed over to another proxy, if that is now to be given.
+pub(in super::super) async fn fetch(ctx: &mut RequestContext) {
+    if ctx.parts().shared.is_none() || !matches!(ctx.outcome, Some(Outcome::Moved | Outcome::Borrowed)) {
+        return;
+    }
+    let Some((session, plan)) = leaving(ctx) else { return };
+    if let Some(owner) = bound(session, plan).filter(|_| plan.persistence.as_ref().is_some_and(hands_over)) {
+        shared::fetch_data(owner, ctx).await;
+    }
 }
 
 /// Also where it is written with `_` for `-`: servers that read headers as CGI does would take it for the same.

@@ -17,8 +17,8 @@ use crate::snapshot::{PersistencePlan, PoolPlan};
 use crate::store::Found;
 use crate::store::data::{Given, Owner};
 
-pub(super) use self::give::give;
-pub(super) use self::take::{settle, take_off};
+pub(super) use self::give::{fetch, give};
+pub(super) use self::take::{Change, settle, take_off};
 
 use self::told::leaving;
 use super::context::RequestContext;

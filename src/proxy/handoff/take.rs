@@ -8,13 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
+use smallvec::SmallVec;
 
 use crate::failover::Outcome;
 use crate::snapshot::{HandoffPlan, PoolPlan};
-use crate::store::data::Given;
+use crate::store::data::{Given, Owner};
 use crate::telemetry::metrics::Handoff;
 
 use super::super::context::RequestContext;
+use super::super::shared;
 use super::{Handed, bound, brought, owner};
 
 /// The handoff header of an answer.
@@ -44,16 +46,33 @@ pub(in super::super) fn take_off(answer: &mut ResponseHeader, ctx: &RequestConte
     Some(taken)
 }
 
+/// What changed of a session's data, for the store that is shared.
+pub(in super::super) struct Change {
+    /// Whose.
+    pub(in super::super) owner: Owner,
+    /// `None` = it has none any more.
+    pub(in super::super) data: Option<HeaderValue>,
+}
+
+type Changes = SmallVec<[Change; 2]>;
+
 /// The session's name after the answer is known: what was given has arrived, or not, and what was taken is kept.
-pub(in super::super) fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
+pub(in super::super) async fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
     let handed = ctx.handed.take();
+    if handed.is_none() && taken.is_none() {
+        return;
+    }
     let failed = status.is_server_error();
+    let mut changes = Changes::new();
     if let Some(handed) = handed {
-        arrived(*handed, failed, ctx);
+        arrived(*handed, failed, &mut changes, ctx);
     }
     if let (Some(taken), false, Some(plan)) = (taken, failed, ctx.plan()) {
-        let result = keep(taken, plan, ctx);
+        let result = keep(taken, plan, &mut changes, ctx);
         plan.metrics.handoffs.inc(result as usize);
+    }
+    if ctx.parts().shared.is_some() {
+        shared::keep_data(&changes, ctx).await;
     }
 }
 
@@ -62,7 +81,7 @@ fn plan(ctx: &RequestContext) -> Option<&HandoffPlan> {
 }
 
 /// A server has answered that was given something.
-fn arrived(Handed { given, epoch }: Handed, failed: bool, ctx: &RequestContext) {
+fn arrived(Handed { given, epoch }: Handed, failed: bool, changes: &mut Changes, ctx: &RequestContext) {
     let (data, table) = (&ctx.parts().data, &ctx.parts().table);
     let told = given.told.filter(|_| failed);
     match (ctx.outcome, &ctx.who.session) {
@@ -73,19 +92,21 @@ fn arrived(Handed { given, epoch }: Handed, failed: bool, ctx: &RequestContext) 
             if let Some(owner) = ctx.plan().and_then(|plan| bound(session, plan)).filter(|_| here && !ctx.renamed.over)
             {
                 data.moved(&owner, epoch, told, table, ctx.now);
+                changes.extend(data.owned(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
             }
         }
         // From another version: it goes on under the name that this answer gives it.
         (Some(Outcome::Moved), None) => {
             if let Some(owner) = owner(ctx) {
                 data.follow(&owner, Given { told, data: given.data }, table, ctx.now);
+                changes.extend(data.owned(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
             }
         }
         _ => {}
     }
 }
 
-fn keep(taken: Taken, plan: &PoolPlan, ctx: &RequestContext) -> Handoff {
+fn keep(taken: Taken, plan: &PoolPlan, changes: &mut Changes, ctx: &RequestContext) -> Handoff {
     let (data, table) = (&ctx.parts().data, &ctx.parts().table);
     let brought = brought(ctx);
     match taken {
@@ -100,6 +121,7 @@ fn keep(taken: Taken, plan: &PoolPlan, ctx: &RequestContext) -> Handoff {
         Taken::Nothing => {
             for owner in [brought, owner(ctx)].into_iter().flatten() {
                 data.forget(&owner.key);
+                changes.push(Change { owner, data: None });
             }
             Handoff::Forgotten
         }
@@ -108,8 +130,13 @@ fn keep(taken: Taken, plan: &PoolPlan, ctx: &RequestContext) -> Handoff {
             // The application gave its session another id, so that nobody who knows the old one has a part in it.
             if let Some(former) = brought.filter(|brought| brought.key != owner.key) {
                 data.forget(&former.key);
+                changes.push(Change { owner: former, data: None });
             }
-            if data.keep(&owner, &value, table, ctx.now) { Handoff::Taken } else { Handoff::Late }
+            if !data.keep(&owner, &value, table, ctx.now) {
+                return Handoff::Late;
+            }
+            changes.push(Change { owner, data: Some(value) });
+            Handoff::Taken
         }
     }
 }

@@ -135,6 +135,15 @@ impl SessionData {
         shard.find(key).filter(|entry| entry.epoch >= epoch)?.data.clone()
     }
 
+    /// The session's data and whose it is, as it is kept now.
+    pub fn owned(&self, key: &SessionKey) -> Option<(Owner, HeaderValue)> {
+        let shard = self.shard(key)?.lock();
+        let entry = shard.find(key)?;
+        let owner =
+            Owner { key: *key, epoch: entry.epoch, created: self.ticks.millis(entry.created), pool: entry.pool };
+        Some((owner, entry.data.clone()?))
+    }
+
     /// What the session's new server must still be given, if it has not answered below 500 since the move. Costs nothing
     /// while no session waits for that.
     pub fn pending(&self, key: &SessionKey, epoch: u32) -> Option<Given> {

@@ -4,7 +4,7 @@
 //! An engine knows nothing of sessions. It keeps [`Value`]s, whose epoch it can read, under [`Name`]s, and every write is
 //! a merge: done twice, or late, or by two proxies at once, it comes to the same. So what could not be written while the
 //! store was away is simply written when it is back. What the texts mean is in [`record`]; when a request waits for an
-//! engine and when it does not is for the folder `shared`.
+//! engine and when it does not is for the folder `guarded`.
 //!
 //! Every operation is one round trip where the engine allows it, and none waits for a connection: an engine that has none
 //! says [`StoreError::Unreachable`] at once and looks for one by itself. A caller may drop any of these futures (it has a
@@ -133,20 +133,10 @@ pub enum StoreError {
     /// What it answered, or keeps under one of our names, is none of what we write.
     #[error("the store answered what nobody can read: {0}")]
     Unreadable(String),
+    /// It was not asked: it did not answer before, and has not shown since that it does.
+    #[error("the store does not answer")]
+    Suspended,
     /// This kind of store cannot.
     #[error("this store cannot do that")]
     Unsupported,
-}
-
-impl StoreError {
-    /// The `result` of `homing_store_operations_total`.
-    pub const fn label(&self) -> &'static str {
-        match self {
-            Self::Unreachable(_) => "unreachable",
-            Self::Timeout => "timeout",
-            Self::Refused(_) => "refused",
-            Self::Unreadable(_) => "unreadable",
-            Self::Unsupported => "unsupported",
-        }
-    }
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use crate::session::key::SessionKey;
 
 /// Whether a value is where a session is bound, or what its server handed over for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A binding: of two of one epoch the first stays.
     Binding,

@@ -76,6 +76,9 @@ struct Padded(AtomicUsize);
 type Departed = Vec<(PlaceIndex, EndReason)>;
 
 impl Table {
+    /// The epoch that is higher than all others.
+    pub const LAST: u32 = u32::MAX;
+
     /// An empty table for at most `capacity` sessions, with shards to match. `now` sets its clock; `on_end` is told of
     /// every session that leaves.
     pub fn new(capacity: usize, now: UnixMillis, on_end: OnEnd) -> Self {
@@ -185,11 +188,38 @@ impl Table {
         }
     }
 
+    /// Another proxy has moved the session, or ended it: so it is here, unless more is known here. Of two records of one
+    /// epoch theirs stands. No visit, and nothing that brings a session in: false when the table does not know it.
+    pub fn overrule(&self, key: &SessionKey, place: &Place, epoch: u32) -> bool {
+        let mut ended = None;
+        {
+            let Some(mut record) = self.map.get_mut(key) else { return false };
+            let wins = epoch > record.epoch || (epoch == record.epoch && record.place != place.index());
+            if wins {
+                ended = Some(record.place).filter(|_| place.is_nowhere());
+                let created = record.created;
+                self.bind_to(&mut record, Binding { place: place.index(), epoch, created });
+            }
+        }
+        if let Some(place) = ended {
+            self.report(&[(place, EndReason::Ended)]);
+        }
+        true
+    }
+
     /// The first request of a session whose key its client carries already: binds it to a place, unless another request
-    /// was first; then theirs stands and is returned.
+    /// was first; then theirs stands and is returned. One that has ended begins anew.
     pub fn claim(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Option<Known> {
         let now = self.ticks.at(now);
-        self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |_| ())
+        let mut anew = false;
+        let known = self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |record| {
+            anew = self.is_over(record);
+            if anew {
+                let epoch = record.epoch.saturating_add(1);
+                self.bind_to(record, Binding { place: place.index(), epoch, created: now });
+            }
+        });
+        known.filter(|_| !anew)
     }
 
     /// A server says itself that the session is its own: so it is, whatever was known. True when that is news.
@@ -200,20 +230,24 @@ impl Table {
             news = record.place != place.index();
             if news {
                 let epoch = record.epoch.saturating_add(1);
-                self.bind_to(record, Binding { place: place.index(), epoch, created: record.created });
+                // One that has ended begins anew.
+                let created = if self.is_over(record) { now } else { record.created };
+                self.bind_to(record, Binding { place: place.index(), epoch, created });
             }
         });
         news || known.is_none()
     }
 
     /// The session is over, and stays so while tokens of it may still be about: it is bound to `nowhere`, a place that no
-    /// server has. Kept for the idle time from the last request that named it.
-    pub fn bury(&self, key: SessionKey, nowhere: &Place, created: UnixMillis, now: UnixMillis) {
+    /// server has. Kept for the idle time from the last request that named it. With the epoch [`LAST`](Self::LAST) for ever:
+    /// no token says more.
+    pub fn bury(&self, key: SessionKey, nowhere: &Place, epoch: u32, created: UnixMillis, now: UnixMillis) {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
         let mut left = None;
-        self.upsert(key, Binding { place: nowhere.index(), epoch: u32::MAX, created }, now, |record| {
+        self.upsert(key, Binding { place: nowhere.index(), epoch, created }, now, |record| {
             left = Some(record.place).filter(|place| *place != nowhere.index());
-            self.bind_to(record, Binding { place: nowhere.index(), epoch: u32::MAX, created: record.created });
+            let epoch = epoch.max(record.epoch);
+            self.bind_to(record, Binding { place: nowhere.index(), epoch, created: record.created });
         });
         if let Some(place) = left {
             self.report(&[(place, EndReason::Ended)]);
@@ -309,6 +343,10 @@ impl Table {
             created: self.ticks.millis(record.created),
             last_seen: self.ticks.millis(record.last_seen()),
         }
+    }
+
+    fn is_over(&self, record: &Record) -> bool {
+        self.places.at(record.place).is_some_and(|place| place.is_nowhere())
     }
 
     fn bind_to(&self, record: &mut Record, binding: Binding) {

@@ -115,7 +115,7 @@ fn a_place_that_nobody_is_bound_to_is_not_carried_on() {
 fn an_ended_session_stays_ended() {
     let before = table(10);
     let nowhere = before.place("shop", "");
-    before.bury(key(1), &nowhere, NOW, NOW);
+    before.bury(key(1), &nowhere, Table::LAST, NOW, NOW);
     let after = table(10);
     load_all(&after, &bytes_of(&before)).unwrap();
     let Found::Live(known) = after.visit(&key(1), NOW) else { panic!("it is forgotten") };

@@ -12,6 +12,7 @@ use prometheus::{
 };
 
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
+pub use store::{STORE_OPERATIONS, STORE_RESULTS, StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 pub use words::{
     CHECKS, ENDS, HANDOFFS, Handoff, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS,
@@ -19,6 +20,7 @@ pub use words::{
 };
 
 mod handles;
+mod store;
 mod table_snapshot;
 mod words;
 
@@ -63,6 +65,8 @@ pub struct Metrics {
     certificate_expiry: IntGaugeVec,
     /// The table on disk.
     pub table_snapshot: TableSnapshotMetrics,
+    /// The shared store.
+    pub store: StoreMetrics,
     /// Hash of the configuration that is shown. Locked by a reload, which is alone.
     config_hash: Mutex<String>,
     /// Held while live gauges are set and read: two scrapes at once must not see each other half done.
@@ -261,6 +265,7 @@ impl Metrics {
                 &["name"],
             )?,
             table_snapshot: TableSnapshotMetrics::new(&make)?,
+            store: StoreMetrics::new(&make)?,
             config_hash: Mutex::default(),
             rendering: Mutex::default(),
             registry: make.0,

@@ -128,6 +128,7 @@ pub const REJECTIONS: &[&str] = &[
     "forged_token",
     "proxy_header",
     "tls_handshake",
+    "store_unavailable",
 ];
 
 /// Why the proxy itself refused a request.
@@ -153,6 +154,8 @@ pub enum Rejection {
     ProxyHeader,
     /// A TLS handshake that failed: the connection is closed.
     TlsHandshake,
+    /// Only the shared store knows its session, and it does not answer: 503.
+    StoreUnavailable,
 }
 
 impl Rejection {

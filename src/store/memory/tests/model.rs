@@ -24,7 +24,8 @@ enum Op {
     Rebind { session: u64, expected: u32, to: usize },
     Claim { session: u64, place: usize },
     Assign { session: u64, place: usize },
-    Bury { session: u64, age: u64 },
+    Bury { session: u64, epoch: u32, age: u64 },
+    Overrule { session: u64, place: usize, epoch: u32 },
     End(u64),
     Sweep(usize),
     Capacity(usize),
@@ -45,7 +46,10 @@ fn op(sessions: u64) -> impl Strategy<Value = Op> {
             .prop_map(|(session, expected, to)| Op::Rebind { session, expected, to }),
         3 => (session.clone(), place.clone()).prop_map(|(session, place)| Op::Claim { session, place }),
         3 => (session.clone(), place).prop_map(|(session, place)| Op::Assign { session, place }),
-        2 => (session.clone(), 0..400_u64).prop_map(|(session, age)| Op::Bury { session, age: age * 100 }),
+        2 => (session.clone(), prop_oneof![0..6_u32, Just(Table::LAST)], 0..400_u64)
+            .prop_map(|(session, epoch, age)| Op::Bury { session, epoch, age: age * 100 }),
+        3 => (session.clone(), 0..=NOWHERE, 0..6_u32)
+            .prop_map(|(session, place, epoch)| Op::Overrule { session, place, epoch }),
         1 => session.prop_map(Op::End),
         2 => (1..5_usize).prop_map(Op::Sweep),
         1 => (0..12_usize).prop_map(Op::Capacity),
@@ -145,7 +149,9 @@ fn step(table: &Table, places: &[Arc<Place>], model: &mut Model, op: &Op) -> Res
                 }
             }
         }
-        Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. } => named_by_others(table, places, model, op)?,
+        Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. } | Op::Overrule { .. } => {
+            named_by_others(table, places, model, op)?;
+        }
         Op::End(session) => prop_assert_eq!(table.end(&key(session)), model.forget(session)),
         Op::Sweep(steps) => {
             let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
@@ -167,10 +173,14 @@ fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: 
     let now = model.now;
     match *op {
         Op::Claim { session, place } => {
-            let found = model.settle(session);
-            let theirs = if let Found::Live(known) = found { Some(known) } else { None };
+            let (theirs, epoch) = match model.settle(session) {
+                // Who has ended begins anew.
+                Found::Live(known) if known.place == model.nowhere => (None, known.epoch.saturating_add(1)),
+                Found::Live(known) => (Some(known), known.epoch),
+                _ => (None, 0),
+            };
             prop_assert_eq!(table.claim(key(session), &places[place], now), theirs);
-            let mine = Known { place: places[place].index(), epoch: 0, created: now, last_seen: now };
+            let mine = Known { place: places[place].index(), epoch, created: now, last_seen: now };
             model.put(session, theirs.unwrap_or(mine));
         }
         Op::Assign { session, place } => {
@@ -178,22 +188,34 @@ fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: 
             let (news, known) = match model.settle(session) {
                 Found::Live(known) if known.place == place.index() => (false, known),
                 Found::Live(known) => {
-                    (true, Known { place: place.index(), epoch: known.epoch.saturating_add(1), ..known })
+                    let created = if known.place == model.nowhere { now } else { known.created };
+                    (true, Known { place: place.index(), epoch: known.epoch.saturating_add(1), created, ..known })
                 }
                 _ => (true, Known { place: place.index(), epoch: 0, created: now, last_seen: now }),
             };
             prop_assert_eq!(table.assign(key(session), place, now), news);
             model.put(session, known);
         }
-        Op::Bury { session, age } => {
-            let created = match model.settle(session) {
-                Found::Live(known) => known.created,
-                _ => UnixMillis(now.0 - age),
+        Op::Bury { session, epoch, age } => {
+            let (created, last) = match model.settle(session) {
+                Found::Live(known) => (known.created, known.epoch.max(epoch)),
+                _ => (UnixMillis(now.0 - age), epoch),
             };
             // Whoever was bound has left.
             model.forget(session);
-            table.bury(key(session), &places[NOWHERE], UnixMillis(now.0 - age), now);
-            model.put(session, Known { place: model.nowhere, epoch: u32::MAX, created, last_seen: now });
+            table.bury(key(session), &places[NOWHERE], epoch, UnixMillis(now.0 - age), now);
+            model.put(session, Known { place: model.nowhere, epoch: last, created, last_seen: now });
+        }
+        Op::Overrule { session, place, epoch } => {
+            let (to, place) = (&places[place], places[place].index());
+            let known = model.sessions.get(&session).copied();
+            prop_assert_eq!(table.overrule(&key(session), to, epoch), known.is_some());
+            if let Some(known) = known
+                && (epoch > known.epoch || (epoch == known.epoch && place != known.place))
+            {
+                model.departed += usize::from(place == model.nowhere && known.place != model.nowhere);
+                model.sessions.insert(session, Known { place, epoch, ..known });
+            }
         }
         _ => {}
     }

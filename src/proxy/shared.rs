@@ -1,0 +1,165 @@
+//! Where several proxies share a store: it is asked before a session is recognised, and told before a session is bound or
+//! moved. A request waits for it once at most: after an answer that did not come, it goes on by what is known here.
+
+use pingora::http::RequestHeader;
+
+use crate::config::OnError;
+use crate::failover::returning::{AllWanted, Returning, names_a_live_one, wanted};
+use crate::pool::ServerIndex;
+use crate::routing::Target;
+use crate::session::binding::Lookup;
+use crate::session::key::SessionKey;
+use crate::store::data::Owner;
+use crate::store::engine::Kind;
+use crate::store::guarded::{SharedStore, Unanswered};
+use crate::telemetry::metrics::Rejection;
+
+use super::context::RequestContext;
+use super::handoff::Change;
+use super::identify;
+
+/// Asks the store for whom the request may name, source by source, until one names a session that lives. Does not wait
+/// for sessions that the table knows well enough.
+pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
+    let mut next = At::default();
+    while let Some((at, all)) = next_to_ask(request, ctx, next) {
+        let Some(store) = ctx.parts().shared.as_ref() else { break };
+        let answer = store.ask(&all, ctx.now).await;
+        if answer.is_err() {
+            ctx.store_unanswered = true;
+            return refuse_or_go_on(at, ctx);
+        }
+        next = At { asked: true, ..at };
+    }
+    Ok(())
+}
+
+fn refuse_or_go_on(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
+    if ctx.parts().shared.as_ref().is_none_or(|store| store.on_error == OnError::Fallback) {
+        return Ok(());
+    }
+    let plan = pools(ctx).nth(at.pool).and_then(|pool| ctx.snapshot.pools.get(pool));
+    if let Some(counters) = plan.and_then(|plan| plan.metrics.lookups.get(at.source)) {
+        counters.inc(Lookup::StoreError as usize);
+    }
+    Err(Rejection::StoreUnavailable)
+}
+
+/// A source of a pool that may serve the request.
+#[derive(Debug, Clone, Copy, Default)]
+struct At {
+    /// Of the request's pools the how manyth.
+    pool: usize,
+    source: usize,
+    /// The store was asked for what this source presents.
+    asked: bool,
+}
+
+/// The first source from here on that names somebody for whom the store must be asked.
+fn next_to_ask(request: &RequestHeader, ctx: &RequestContext, from: At) -> Option<(At, AllWanted)> {
+    let store = ctx.parts().shared.as_deref()?;
+    let asked = identify::asked(request, ctx);
+    let plans =
+        pools(ctx).enumerate().skip(from.pool).filter_map(|(at, pool)| Some((at, ctx.snapshot.pools.get(pool)?)));
+    for (pool, plan) in plans {
+        let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { continue };
+        let first = if pool == from.pool { from.source } else { 0 };
+        for (source, one) in persistence.sources.iter().enumerate().skip(first) {
+            let presented = one.presented(&asked, &persistence.codec);
+            let done = from.asked && (pool, source) == (from.pool, from.source);
+            if !done {
+                let all = wanted(&presented, store, &homes, ctx.now);
+                if !all.is_empty() {
+                    return Some((At { pool, source, asked: false }, all));
+                }
+            }
+            if names_a_live_one(&presented, &homes, ctx.now) {
+                break;
+            }
+        }
+    }
+    None
+}
+
+/// The pools that may serve the request, in the order in which they are asked.
+fn pools(ctx: &RequestContext) -> impl Iterator<Item = usize> {
+    let split = match ctx.snapshot.router.plan(ctx.route).map(|plan| &plan.target) {
+        Some(Target::Split(split)) => Some(split.pools()),
+        _ => None,
+    };
+    let one = if split.is_none() { ctx.pool } else { None };
+    split.into_iter().flatten().chain(one)
+}
+
+/// The store, unless it has not answered this request before.
+fn answering(ctx: &RequestContext) -> Option<&SharedStore> {
+    ctx.parts().shared.as_deref().filter(|_| !ctx.store_unanswered)
+}
+
+/// The session's new server has answered, or is about to be asked: the session moves there on all proxies, or this one
+/// learns that another has moved it. True when it was this request that moved it.
+pub(super) async fn settle(session: &mut Returning, chosen: ServerIndex, ctx: &mut RequestContext) -> bool {
+    if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
+        && let Some(place) = persistence.places.get(chosen)
+    {
+        let epoch = session.binding.epoch.saturating_add(1);
+        let told = store.move_to(session.key, epoch, place, session.binding.created, ctx.now).await;
+        ctx.store_unanswered |= told.is_err();
+    }
+    let Some(homes) = ctx.homes() else { return false };
+    let moved = session.settle(chosen, &homes, ctx.now);
+    if moved && ctx.store_unanswered {
+        write_behind(session.key, ctx);
+    }
+    moved
+}
+
+/// The first request of a key that its client brings is about to be sent to `chosen`: binds it there on all proxies, or
+/// this one learns where it is bound.
+pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut RequestContext) {
+    let place = ctx.persistence().and_then(|persistence| persistence.places.get(chosen));
+    let Some((store, place)) = ctx.parts().shared.as_deref().zip(place) else { return };
+    if !ctx.store_unanswered {
+        let told = store.claim(key, place, ctx.now).await;
+        ctx.store_unanswered |= told.is_err();
+    }
+    if ctx.store_unanswered {
+        write_behind(key, ctx);
+    }
+}
+
+/// The server that answers has called these sessions its own.
+pub(super) async fn assign(keys: &[SessionKey], ctx: &RequestContext) {
+    let place = ctx.tries.server.zip(ctx.persistence()).and_then(|(server, plan)| plan.places.get(server));
+    for key in keys {
+        match (answering(ctx), place) {
+            (Some(store), Some(place)) => store.assign(*key, place, ctx.now).await,
+            _ => write_behind(*key, ctx),
+        }
+    }
+}
+
+/// What servers handed over to other proxies comes to this one, for a session that is not at home where it goes.
+pub(super) async fn fetch_data(owner: Owner, ctx: &mut RequestContext) {
+    let Some(store) = answering(ctx) else { return };
+    if store.fetch_data(owner.key, owner.created, owner.pool, ctx.now).await == Err(Unanswered) {
+        ctx.store_unanswered = true;
+    }
+}
+
+/// What changed of session data here changes in the store.
+pub(super) async fn keep_data(changes: &[Change], ctx: &RequestContext) {
+    for Change { owner, data } in changes {
+        match (answering(ctx), &ctx.parts().shared) {
+            (Some(store), _) => store.keep_data(owner, data.as_ref(), ctx.now).await,
+            (None, Some(store)) => store.write_behind(owner.key, Kind::Data),
+            (None, None) => {}
+        }
+    }
+}
+
+fn write_behind(key: SessionKey, ctx: &RequestContext) {
+    if let Some(store) = &ctx.parts().shared {
+        store.write_behind(key, Kind::Binding);
+    }
+}

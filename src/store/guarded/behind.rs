@@ -1,0 +1,185 @@
+//! What is done behind requests: visits are told to the store in batches, old copies are fetched anew, what could not be
+//! written is written, and a store that did not answer is asked whether it does.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::sleep;
+
+use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
+use crate::store::engine::{Event, Kind, Name};
+use crate::store::places::Place;
+use crate::telemetry::metrics::{StoreOperation, StoreResult};
+
+use super::ask::Wanted;
+use super::{SharedStore, Unanswered};
+
+/// The wall clock: nothing in this folder reads it.
+pub type Clock = fn() -> UnixMillis;
+
+/// What waits to be done behind requests. Locked for the time of a push.
+pub(super) struct Queues {
+    /// Names to live longer, and how long.
+    touches: Mutex<HashMap<Name, Duration>>,
+    /// Sessions whose copy is old.
+    fetches: Mutex<Vec<Wanted>>,
+    /// Woken when there is something that should not wait for the next round.
+    pub(super) wake: Notify,
+}
+
+/// Most names in one step.
+const BATCH: usize = 512;
+/// Most that waits of each kind; what does not fit is done with a later visit.
+const MOST: usize = 65_536;
+/// The pause between two rounds when nothing hurries.
+const ROUND: Duration = Duration::from_millis(100);
+/// So long what hurries is gathered.
+const GATHER: Duration = Duration::from_millis(5);
+/// So many decisions are written at once.
+const AT_ONCE: usize = 64;
+/// A store that does not answer is asked so often.
+const PROBE: Duration = Duration::from_millis(250);
+/// A store that answers, too: so `homing_store_up` is right where nobody comes.
+const WATCH: Duration = Duration::from_secs(1);
+
+impl Queues {
+    pub(super) fn new() -> Self {
+        Self { touches: Mutex::default(), fetches: Mutex::default(), wake: Notify::new() }
+    }
+}
+
+impl SharedStore {
+    /// The store is to keep a session longer: it was here. Session data too, where servers hand some over.
+    pub(super) fn touch_behind(&self, key: SessionKey, pool: &Place, hands_over: bool) {
+        let ttl = pool.idle() + Self::touch_every(pool) + super::SLACK;
+        let mut touches = self.behind.touches.lock();
+        if touches.len() >= MOST {
+            drop(touches);
+            return self.around.metrics.store.count(StoreOperation::Touch, StoreResult::Dropped);
+        }
+        touches.insert(Name::new(pool.pool(), key, Kind::Binding), ttl);
+        if hands_over {
+            touches.insert(Name::new(pool.pool(), key, Kind::Data), ttl);
+        }
+    }
+
+    pub(super) fn fetch_behind(&self, wanted: Wanted) {
+        let mut fetches = self.behind.fetches.lock();
+        if fetches.len() >= MOST {
+            drop(fetches);
+            return self.near.not_asked(&wanted.key);
+        }
+        fetches.push(wanted);
+        drop(fetches);
+        self.behind.wake.notify_one();
+    }
+
+    /// All that goes on behind requests, for as long as the process runs. Drop it to stop.
+    pub async fn work_behind(self: Arc<Self>, events: UnboundedReceiver<Event>, clock: Clock) {
+        tokio::join!(self.listen(events), self.rounds(clock), self.watch());
+    }
+
+    async fn listen(&self, mut events: UnboundedReceiver<Event>) {
+        while let Some(event) = events.recv().await {
+            self.hear(event);
+        }
+    }
+
+    async fn rounds(&self, clock: Clock) {
+        loop {
+            tokio::select! {
+                () = self.behind.wake.notified() => sleep(GATHER).await,
+                () = sleep(ROUND) => {}
+            }
+            self.round(clock()).await;
+        }
+    }
+
+    /// One round: what was decided first, since others wait for it.
+    pub(super) async fn round(&self, now: UnixMillis) {
+        self.write_pending(now).await;
+        self.fetch_old_copies(now).await;
+        self.tell_of_visits().await;
+    }
+
+    async fn write_pending(&self, now: UnixMillis) {
+        while !self.gate.is_shut() && self.pending.len() > 0 {
+            let mut failed = false;
+            let some = self.pending.take(BATCH);
+            let mut written = stream::iter(some).map(|one| async move { (one, self.write_one(one, now).await) });
+            let mut written = written.by_ref().buffer_unordered(AT_ONCE);
+            while let Some(((key, kind), result)) = written.next().await {
+                if result.is_err() {
+                    self.pending.add(key, kind);
+                    failed = true;
+                }
+            }
+            self.around.metrics.store.set_pending(self.pending.len());
+            if failed {
+                return;
+            }
+        }
+    }
+
+    async fn write_one(&self, (key, kind): (SessionKey, Kind), now: UnixMillis) -> Result<(), Unanswered> {
+        if kind == Kind::Binding {
+            return self.publish(key, now).await.map(|_| ());
+        }
+        match self.around.data.owned(&key) {
+            Some((owner, data)) => self.put_data(&owner, Some(&data), now).await,
+            None => self.forget_data(key, now).await,
+        }
+    }
+
+    async fn fetch_old_copies(&self, now: UnixMillis) {
+        let mut old = std::mem::take(&mut *self.behind.fetches.lock());
+        while !old.is_empty() {
+            let some = old.split_off(old.len().saturating_sub(BATCH));
+            // Whoever comes next asks again.
+            let _ = self.fetch(&some, false, now).await;
+        }
+    }
+
+    async fn tell_of_visits(&self) {
+        let touches: Vec<_> = std::mem::take(&mut *self.behind.touches.lock()).into_iter().collect();
+        for some in touches.chunks(BATCH) {
+            // What is not told now is told with a later visit; the store keeps everything a tenth longer than it must.
+            let _ = self.read(StoreOperation::Touch, self.engine.touch(some)).await;
+        }
+    }
+
+    async fn watch(&self) {
+        loop {
+            let pause = if self.gate.is_shut() { PROBE } else { WATCH };
+            tokio::select! {
+                () = self.gate.doubts.notified() => {}
+                () = sleep(pause) => {}
+            }
+            self.probe().await;
+        }
+    }
+
+    async fn probe(&self) {
+        let metrics = &self.around.metrics.store;
+        let answered = matches!(tokio::time::timeout(self.timeout, self.engine.ping()).await, Ok(Ok(())));
+        let result = if answered { StoreResult::Ok } else { StoreResult::Unreachable };
+        metrics.count(StoreOperation::Ping, result);
+        metrics.set_up(answered && !self.gate.is_shut());
+        if answered && self.gate.is_shut() {
+            tracing::info!("the shared store answers in time again");
+            self.answers();
+        }
+    }
+
+    /// Before a stop: what is still to be written is, if the store answers.
+    pub async fn write_last(&self, now: UnixMillis) {
+        self.round(now).await;
+    }
+}

@@ -1,0 +1,192 @@
+//! What is decided here comes into the store. Where another proxy may be deciding the same, the store is told first and
+//! the loser adopts what stands; where not, the table is changed first and the store is told what the table says.
+//!
+//! What the store could not be told is kept for later, and the caller goes on as if there were no store.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+
+use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
+use crate::store::Found;
+use crate::store::data::Owner;
+use crate::store::engine::record::Record;
+use crate::store::engine::{Kind, Name, Value};
+use crate::store::places::{Place, PlaceIndex};
+use crate::telemetry::metrics::{StoreOperation, StoreResult};
+
+use super::{SharedStore, Unanswered};
+
+/// A server that calls a session its own is heard so often, when others claim it at the same time.
+const MOST_CLAIMS: usize = 4;
+
+impl SharedStore {
+    /// The first request of this key, seen from here, is about to go to `place`, and binds it there for all proxies,
+    /// unless one was first or the session is bound there still: then that comes into the table.
+    ///
+    /// # Errors
+    /// When the store did not say. The table decides alone, and must be [`write_behind`](Self::write_behind).
+    pub async fn claim(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Result<(), Unanswered> {
+        let record = Record { server: Some(place.server().into()), epoch: 0, created: now };
+        let stands = self.put(key, place, &record, now).await?;
+        match stands {
+            // It was ended; so it begins anew.
+            Some(Record { server: None, epoch, .. }) => {
+                let anew = Record { epoch: epoch.saturating_add(1), ..record };
+                if let Some(theirs) = self.put(key, place, &anew, now).await? {
+                    self.adopt(key, place, &theirs, true, now);
+                }
+            }
+            Some(theirs) => self.adopt(key, place, &theirs, true, now),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The session is about to move to `place` with this epoch, for all proxies, unless one was first: then that comes into
+    /// the table.
+    ///
+    /// # Errors
+    /// As [`claim`](Self::claim).
+    pub async fn move_to(
+        &self,
+        key: SessionKey,
+        epoch: u32,
+        place: &Place,
+        created: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), Unanswered> {
+        let record = Record { server: Some(place.server().into()), epoch, created };
+        if let Some(theirs) = self.put(key, place, &record, now).await? {
+            self.adopt(key, place, &theirs, true, now);
+        }
+        Ok(())
+    }
+
+    /// A server has said that the session is its own, and the table knows: so it is for all proxies, whatever they knew.
+    pub async fn assign(&self, key: SessionKey, place: &Place, now: UnixMillis) {
+        for _ in 0..MOST_CLAIMS {
+            match self.publish(key, now).await {
+                Err(Unanswered) => return self.write_behind(key, Kind::Binding),
+                // Theirs has come into the table.
+                Ok(Some(theirs)) if theirs.server.as_deref() != Some(place.server()) => {
+                    self.around.table.assign(key, place, now);
+                }
+                Ok(_) => return,
+            }
+        }
+    }
+
+    /// The store is told what the table says of the session, if it says anything; what stands instead comes into the table
+    /// and is returned.
+    pub(super) async fn publish(&self, key: SessionKey, now: UnixMillis) -> Result<Option<Record>, Unanswered> {
+        let table = &self.around.table;
+        let Found::Live(known) = table.find(&key, now) else { return Ok(None) };
+        let Some(place) = table.place_at(known.place).map(Arc::clone) else { return Ok(None) };
+        let server = (!place.is_nowhere()).then(|| place.server().into());
+        let record = Record { server, epoch: known.epoch, created: known.created };
+        let theirs = self.put(key, &place, &record, now).await?;
+        match &theirs {
+            Some(theirs) => self.adopt(key, &place, theirs, false, now),
+            None if place.is_nowhere() => self.forget_data(key, now).await?,
+            None => {}
+        }
+        Ok(theirs)
+    }
+
+    /// One record into the store; what stands instead is returned.
+    async fn put(
+        &self,
+        key: SessionKey,
+        pool: &Place,
+        record: &Record,
+        now: UnixMillis,
+    ) -> Result<Option<Record>, Unanswered> {
+        let name = Name::new(pool.pool(), key, Kind::Binding);
+        let (value, ttl) = (record.value(&self.node), Self::ttl(pool, record.created, now));
+        let stands = if record.epoch == 0 {
+            self.written(StoreOperation::Bind, self.engine.bind(&name, &value, ttl)).await
+        } else {
+            self.written(StoreOperation::Move, self.engine.rebind(&name, &value, ttl)).await
+        };
+        let stands = stands.map_err(|_| Unanswered)?;
+        self.near.note(key, now, true);
+        // Who stands there with another form of record is of a later version, and not to be understood.
+        Ok(stands.and_then(|value| Record::read(&value)))
+    }
+
+    /// The store is to be told what the table says of a session, or what its server handed over, as soon as it can be.
+    pub fn write_behind(&self, key: SessionKey, kind: Kind) {
+        if !self.pending.add(key, kind) {
+            let operation = if kind == Kind::Binding { StoreOperation::Move } else { StoreOperation::DataPut };
+            self.around.metrics.store.count(operation, StoreResult::Dropped);
+        }
+        self.around.metrics.store.set_pending(self.pending.len());
+        self.behind.wake.notify_one();
+    }
+
+    /// Whether the store is known to keep a record of a session.
+    pub fn keeps(&self, key: &SessionKey) -> bool {
+        self.near.is_stored(key)
+    }
+
+    /// A server has handed this over for a session (nothing: there is no data any more), and it is kept here: now in the
+    /// store too.
+    pub async fn keep_data(&self, owner: &Owner, data: Option<&HeaderValue>, now: UnixMillis) {
+        if self.put_data(owner, data, now).await.is_err() {
+            self.write_behind(owner.key, Kind::Data);
+        }
+    }
+
+    pub(super) async fn put_data(
+        &self,
+        owner: &Owner,
+        data: Option<&HeaderValue>,
+        now: UnixMillis,
+    ) -> Result<(), Unanswered> {
+        let Some(pool) = self.around.table.place_at(owner.pool) else { return Ok(()) };
+        let name = Name::new(pool.pool(), owner.key, Kind::Data);
+        let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
+        let ttl = Self::ttl(pool, owner.created, now);
+        let written = self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await;
+        written.map(|_| ()).map_err(|_| Unanswered)
+    }
+
+    /// The session has nothing to hand over any more, and there is nothing here that says so.
+    pub(super) async fn forget_data(&self, key: SessionKey, now: UnixMillis) -> Result<(), Unanswered> {
+        let table = &self.around.table;
+        let Found::Live(known) = table.find(&key, now) else { return Ok(()) };
+        let Some(place) = table.place_at(known.place) else { return Ok(()) };
+        let names = [Name::new(place.pool(), key, Kind::Data)];
+        self.read(StoreOperation::Forget, self.engine.forget(&names)).await.map_err(|_| Unanswered)
+    }
+
+    /// What the session's last server handed over to any proxy comes to this one. What this one has not written yet stays.
+    ///
+    /// # Errors
+    /// When the store did not say.
+    pub async fn fetch_data(
+        &self,
+        key: SessionKey,
+        created: UnixMillis,
+        pool: PlaceIndex,
+        now: UnixMillis,
+    ) -> Result<(), Unanswered> {
+        let table = &self.around.table;
+        let Some(place) = table.place_at(pool).filter(|_| !self.pending.contains(key, Kind::Data)) else {
+            return Ok(());
+        };
+        let names = [Name::new(place.pool(), key, Kind::Data)];
+        let values = self.read(StoreOperation::DataGet, self.engine.lookup(&names)).await.map_err(|_| Unanswered)?;
+        let Some(value) = values.into_iter().flatten().next() else { return Ok(()) };
+        let owner = Owner { key, epoch: value.epoch(), created, pool };
+        match HeaderValue::from_bytes(value.rest()) {
+            Ok(data) if !data.is_empty() => {
+                self.around.data.keep(&owner, &data, table, now);
+            }
+            _ => self.around.data.forget(&key),
+        }
+        Ok(())
+    }
+}
