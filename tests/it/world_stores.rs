@@ -172,7 +172,7 @@ fn sentinels_of_valkey_do_so_when_the_master_stands_still() {
 
 #[test]
 fn memcached_answers_and_forgets_all_when_it_dies() {
-    let (server, other) = (MemcachedServer::start(), MemcachedServer::with(&["-c", "10"]));
+    let (server, other) = (MemcachedServer::start(), MemcachedServer::with(&["-m", "32"]));
     server.set("a", "one", 60);
     server.set("empty", "", 0);
     assert_eq!(server.get("a").as_deref(), Some("one"));

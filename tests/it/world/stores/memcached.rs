@@ -27,7 +27,7 @@ impl MemcachedServer {
         Self::with(&[])
     }
 
-    /// With more arguments, e.g. `-c 10` for ten connections.
+    /// With more arguments, e.g. `-m 1` for the least memory.
     #[track_caller]
     pub(crate) fn with(arguments: &[&str]) -> Self {
         let port = Port::reserve();
