@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := scripts/setup scripts/system scripts/test-apps scripts/deny scripts/bench-tools
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools)
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are here).
 CASES ?=
 ROUNDS ?= 3
@@ -12,8 +12,8 @@ SECONDS ?= 2
 ONLY ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps bench bench-load counts counts-check \
-	counts-write fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-load counts \
+	counts-check counts-write fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,11 +46,14 @@ shell-check:
 	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
 
-test: setup test-apps ## every test: unit, property, model, simulation, integration with real sockets
+test: setup test-apps test-stores ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
 
 test-apps: setup ## bring the packages of the applications that the tests start
 	@scripts/test-apps
+
+test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memcached
+	@scripts/test-stores
 
 bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench

@@ -60,3 +60,4 @@ mod token_header;
 mod versions;
 mod world;
 mod world_itself;
+mod world_stores;

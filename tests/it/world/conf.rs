@@ -20,6 +20,7 @@ pub(crate) struct Conf {
     pool: Vec<String>,
     persistence: Option<Vec<String>>,
     keys: Vec<String>,
+    store: Vec<String>,
     top: Vec<String>,
 }
 
@@ -32,6 +33,7 @@ impl Conf {
             pool: Vec::new(),
             persistence: Some(Vec::new()),
             keys: vec![KEY_1.to_owned()],
+            store: Vec::new(),
             top: Vec::new(),
         }
     }
@@ -80,7 +82,13 @@ impl Conf {
         self
     }
 
-    /// A line at the top level, e.g. `store: { max_sessions: 10 }`.
+    /// Says more about the store, e.g. `near_ttl: 1s`; what a started store's `entry()` says makes the proxy use it.
+    pub(crate) fn store(mut self, entry: &str) -> Self {
+        self.store.push(entry.to_owned());
+        self
+    }
+
+    /// A line at the top level, e.g. `proxy: { threads: 1 }`.
     pub(crate) fn top(mut self, line: &str) -> Self {
         self.top.push(line.to_owned());
         self
@@ -100,6 +108,9 @@ impl fmt::Display for Conf {
         }
         if !self.keys.is_empty() {
             writeln!(f, "keys: [{}]", self.keys.join(", "))?;
+        }
+        if !self.store.is_empty() {
+            writeln!(f, "store: {{ {} }}", self.store.join(", "))?;
         }
         for line in &self.top {
             writeln!(f, "{line}")?;

@@ -20,10 +20,13 @@ pub(crate) mod conf;
 mod guard;
 pub(crate) mod h2c;
 pub(crate) mod http1;
+pub(crate) mod link;
 pub(crate) mod metrics;
+pub(crate) mod namespace;
 pub(crate) mod net;
 mod ports;
 pub(crate) mod proxy;
+pub(crate) mod stores;
 pub(crate) mod tls;
 pub(crate) mod websocket;
 

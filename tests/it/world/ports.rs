@@ -2,6 +2,7 @@
 //! long as the test runs. Whoever the port is meant for binds it too (both allow re-use) and listens; while nobody
 //! listens, connections are refused, and no other test can be given the port.
 
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -24,12 +25,34 @@ impl Port {
         Self::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, 0)))
     }
 
+    /// A free port of 127.0.0.1 for a node of a Redis cluster, which listens 10000 above it too: that is held by the second.
+    pub(crate) fn reserve_with_bus() -> (Self, Vec<Self>) {
+        let mut unfit = Vec::new();
+        while unfit.len() < 1000 {
+            let port = Self::reserve();
+            let bus = port.address.port().checked_add(10_000).map(|bus| SocketAddr::from((Ipv4Addr::LOCALHOST, bus)));
+            if let Some(Ok(bus)) = bus.map(Self::try_bind) {
+                return (port, vec![bus]);
+            }
+            // Kept, so that it is not found again.
+            unfit.push(port);
+        }
+        panic!("no free port whose number + 10000 is free too");
+    }
+
     fn bind(any: SocketAddr) -> Self {
+        Self::try_bind(any).expect("a free port")
+    }
+
+    fn try_bind(any: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).expect("a socket");
+        // A port that is asked for by number may be reserved by another test, who allows re-use as we do: the number is
+        // taken without it.
+        socket.set_reuse_address(any.port() == 0).expect("SO_REUSEADDR");
+        socket.bind(&SockAddr::from(any))?;
         socket.set_reuse_address(true).expect("SO_REUSEADDR");
-        socket.bind(&SockAddr::from(any)).expect("a free port");
         let address = socket.local_addr().expect("its address").as_socket().expect("an IP address");
-        Self { address, _reservation: socket }
+        Ok(Self { address, _reservation: socket })
     }
 
     /// The whole address.
