@@ -121,6 +121,12 @@ fn place(problem: &config::Problem) -> String {
 }
 
 fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
+    if let Some(remote) = &config.store.remote {
+        let kind = remote.engine.word();
+        return Err(RunError::Internal(format!(
+            "store.type: {kind} is known, but cannot be run with yet; write type: memory"
+        )));
+    }
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
     let ended = Arc::clone(&metrics);
     let on_end = Box::new(move |place: &crate::store::places::Place, reason: crate::store::EndReason| {

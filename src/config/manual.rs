@@ -15,8 +15,8 @@ is written from the doc comments in `src/config/shape/` by a test; edit them, th
 - `conf/minimal.yaml` is the smallest useful file, `conf/reference.yaml` spells out every default, `conf/examples/` has
   whole files for real uses. `homing check --config FILE` tells all that is wrong with a file, each problem with its
   line and what to write instead; `homing config schema` prints a JSON Schema for editors; `homing config show` prints
-  what a file amounts to, with every default. In place of a secret it writes `${HOMING_KEY_<ID>}`, so what it prints
-  loads again where that variable is set.
+  what a file amounts to, with every default. In place of a secret it writes `${HOMING_KEY_<ID>}`, in place of a
+  password of Redis `${HOMING_REDIS_PASSWORD}`, so what it prints loads again where these variables are set.
 - YAML 1.2: `yes`, `on` and the like are text. Anchors, aliases and merge keys (`<<: *name`) are understood. A file has
   at most 1 MiB, one document and 64 levels.
 - Durations have a unit: `250ms`, `30s`, `5m`, `1h30m`, `7d`. Sizes too: `512B`, `64KiB`, `8MiB`. A bare number is an error.

@@ -17,6 +17,7 @@ mod persistence;
 mod pools;
 mod problem;
 mod process;
+mod redis_url;
 mod routes;
 mod schema;
 mod secret;

@@ -145,9 +145,7 @@ fn literal_secrets(chars: &[char]) -> Vec<(usize, usize)> {
             }
         }
     }
-    if let Some((begin, end)) = user_part(&line) {
-        found.push(characters(&line, begin, end));
-    }
+    found.extend(parts_of_urls(&line).into_iter().map(|(begin, end)| characters(&line, begin, end)));
     found
 }
 
@@ -160,11 +158,44 @@ fn value_length(value: &str, in_flow: bool) -> usize {
     value.get(..end.unwrap_or(value.len())).map_or(0, |value| value.trim_end().len())
 }
 
-fn user_part(line: &str) -> Option<(usize, usize)> {
-    let begin = line.find("://")? + 3;
-    let rest = line.get(begin..)?;
-    let end = rest.find('@')?;
-    rest.get(..end).is_some_and(|user| !user.contains([' ', '"', '/'])).then_some((begin, begin + end))
+/// Users and passwords of URLs. One that is refused may have anything in them, so they are looked for up to the end of
+/// the value.
+fn parts_of_urls(line: &str) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    for mark in ["://", "unix:"] {
+        for (at, _) in line.match_indices(mark) {
+            let begin = at + mark.len();
+            let before = line.get(..at).unwrap_or_default();
+            let before_scheme = before.trim_end_matches(|c: char| c.is_ascii_alphanumeric() || c == '+');
+            let scheme = before.get(before_scheme.len()..).unwrap_or_default();
+            let rest = line.get(begin..).unwrap_or_default();
+            let ends: &[&str] = match before_scheme.chars().next_back() {
+                Some('"') => &["\""],
+                Some('\'') => &["'"],
+                _ if before.contains(['[', '{']) => &[" #", ", "],
+                _ => &[" #"],
+            };
+            let length = ends.iter().filter_map(|end| rest.find(end)).min().unwrap_or(rest.len());
+            let value = rest.get(..length).unwrap_or_default();
+            let part = if mark == "unix:" { query_part(value) } else { user_part(scheme, value) };
+            found.extend(part.map(|(from, to)| (begin + from, begin + to)));
+        }
+    }
+    found
+}
+
+fn query_part(value: &str) -> Option<(usize, usize)> {
+    value.find('?').map(|at| (at + 1, value.len()))
+}
+
+fn user_part(scheme: &str, value: &str) -> Option<(usize, usize)> {
+    if let Some(end) = value.rfind('@') {
+        return Some((0, end));
+    }
+    // Without an "@", what should be a port may be a password.
+    let port = value.rsplit_once(':')?.1.trim_end_matches(['/', ']', '}', ' ']);
+    let is_port = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit() || c == '/');
+    (scheme.starts_with("redis") && !is_port).then_some((0, value.len()))
 }
 
 /// Byte positions to character positions.
@@ -284,6 +315,13 @@ mod tests {
             "    \"secret\" : hunter2",
             "    secret: ${X:-hunter2}",
             "    urls: [\"redis://:hunter2@10.0.0.1\"]",
+            "    urls: [\"redis://:x@10.0.0.1\", 'rediss://u:a/hunter2 b@10.0.0.1', \"redis://10.0.0.1\"]",
+            "    urls: [redis://:x@10.0.0.1, redis://:hunter2@10.0.0.1]",
+            "      - redis://u:a, b hunter2@10.0.0.1",
+            "      - redis://u:hunter2",
+            "      - \"unix:/run/redis.sock?pass=hunter2\"",
+            "      - redis+unix:///run/redis.sock?pas=hunter2&x",
+            "      - \"redis://u:hunter2@10",
             "    secret: \"hunter2",
         ] {
             let text = shown(line, place(1, 6, 3));
@@ -291,6 +329,8 @@ mod tests {
             assert!(text.contains("********"), "{text}");
         }
         assert!(shown("secret: ${file:/run/x}", place(1, 1, 6)).contains("${file:/run/x}"));
+        let plain = "urls: [\"redis://10.0.0.1:6379/0\", redis://b:1, 'unix:/run/x', http://c:x]";
+        assert!(shown(plain, place(1, 1, 4)).contains(plain));
     }
 
     #[test]

@@ -34,6 +34,10 @@ impl Span {
         Self(Duration::from_secs(seconds))
     }
 
+    pub(crate) const fn millis(millis: u64) -> Self {
+        Self(Duration::from_millis(millis))
+    }
+
     pub(crate) fn parse(text: &str) -> Option<Self> {
         sum(text, &DURATION_UNITS).map(|millis| Self(Duration::from_millis(millis)))
     }

@@ -1,7 +1,7 @@
 //! From one version to the next: first a pure comparison, to tell the operator what changes and what only a restart
 //! can change; then the swap.
 
-use crate::config::{Config, Listener};
+use crate::config::{Config, Listener, Remote, RemoteEngine, Store};
 
 /// One thing that a reload changes, or cannot change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +77,7 @@ pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
     new.log.format = old.log.format;
     new.admin.clone_from(&old.admin);
     new.metrics.clone_from(&old.metrics);
+    new.store.remote.clone_from(&old.store.remote);
     new.listeners = old
         .listeners
         .iter()
@@ -104,7 +105,33 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         (old.admin != new.admin, "admin"),
         (old.metrics != new.metrics, "metrics"),
     ];
-    keys.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect()
+    keys.into_iter()
+        .chain(shared_store(&old.store, &new.store))
+        .filter(|(differs, _)| *differs)
+        .map(|(_, key)| key)
+        .collect()
+}
+
+/// All of the store that is shared is opened at start.
+fn shared_store(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
+    let engine = |one: &RemoteEngine| match one {
+        RemoteEngine::Redis(_) => "store.redis",
+        RemoteEngine::Memcached(_) => "store.memcached",
+    };
+    let kind = |store: &Store| store.remote.as_ref().map(|remote| remote.engine.word());
+    let both = |old: &Remote, new: &Remote| {
+        vec![
+            (old.on_error != new.on_error, "store.on_error"),
+            (old.timeout != new.timeout, "store.timeout"),
+            (old.near_ttl != new.near_ttl, "store.near_ttl"),
+            (old.engine != new.engine, engine(&new.engine)),
+        ]
+    };
+    match (&old.remote, &new.remote) {
+        _ if kind(old) != kind(new) => vec![(true, "store.type")],
+        (Some(old), Some(new)) => both(old, new),
+        _ => Vec::new(),
+    }
 }
 
 fn limits_differ(old: &[Listener], new: &[Listener]) -> bool {

@@ -98,7 +98,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 27] = [
+const MISTAKES: [(&str, &str); 28] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
@@ -118,7 +118,8 @@ const MISTAKES: [(&str, &str); 27] = [
         "r",
     ),
     ("routes: [{ name: r, match: { path_prefix: / }, split: [{ pool: web, weight: 0 }] }]\n", "weight 0"),
-    ("store: { type: redis }\n", "not in this version"),
+    ("store: { type: redis }\n", "homing keys generate"),
+    ("store: { type: hazelcast }\n", "not in this version"),
     ("store: { snapshot: { path: sessions } }\n", "the absolute path of a file"),
     ("store: { snapshot: { path: /tmp/x, interval: 10ms } }\n", "at least 1s"),
     ("store: { max_sessions: 0 }\n", "max_sessions"),

@@ -12,8 +12,8 @@ use serde::Deserializer;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-/// Help for everything that belongs to a remote store.
-pub(crate) const NO_REMOTE: &str = "remove it; the store of this version is the table in this process";
+/// Help for everything that belongs to a store of later versions.
+const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis and memcached";
 
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -71,33 +71,15 @@ macro_rules! later {
 }
 
 later! {
-    /// Redis or Valkey.
-    Redis, NO_REMOTE => {
-        /// Servers.
-        urls = ["redis://127.0.0.1:6379"],
-        /// standalone, sentinel or cluster.
-        mode = "standalone",
-        /// Name of the master at the sentinels.
-        master_name = null,
-        /// What all keys begin with.
-        key_prefix = "homing",
-    }
-    /// memcached.
-    Memcached, NO_REMOTE => {
-        /// Servers.
-        servers = ["127.0.0.1:11211"],
-        /// What all keys begin with.
-        key_prefix = "homing",
-    }
     /// Hazelcast.
-    Hazelcast, NO_REMOTE => {
+    Hazelcast, OTHER_STORES => {
         /// Members.
         members = ["127.0.0.1:5701"],
         /// Map.
         map = "homing",
     }
     /// Apache Ignite.
-    Ignite, NO_REMOTE => {
+    Ignite, OTHER_STORES => {
         /// Nodes.
         addresses = ["127.0.0.1:10800"],
         /// Cache.

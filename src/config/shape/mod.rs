@@ -18,6 +18,7 @@ mod persistence;
 mod pool;
 mod route;
 mod source;
+mod store;
 
 pub(crate) use doors::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTimeouts, ListenerTls, Metrics, ProxyProtocol,
@@ -33,6 +34,7 @@ pub(crate) use pool::{
 };
 pub(crate) use route::{Match, Redirect, RequestHeaders, Route, Scheme, Share};
 pub(crate) use source::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
+pub(crate) use store::{Memcached, OnError, Redis, RedisMode, Snapshot, Store, StoreType};
 
 use super::units::Span;
 
@@ -151,90 +153,6 @@ pub(crate) struct Key {
     /// The secret, at least 16 characters. Better not written here: `"${file:/run/secrets/k1}"` or `"${HOMING_K1}"`.
     #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/homing-k1}"]))]
     pub(crate) secret: String,
-}
-
-/// Where bindings of sessions to servers live.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Store {
-    /// Kind of store.
-    #[schemars(extend("x-later" = ["redis", "memcached", "hazelcast", "ignite"]))]
-    pub(crate) r#type: StoreType,
-    /// Most sessions in the table of this process. When it is full the longest idle one makes room; a session with a
-    /// token loses nothing by that.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub(crate) max_sessions: usize,
-    /// The table on disk, so that sessions without a token (learned ids, addresses) outlive the process.
-    pub(crate) snapshot: Snapshot,
-    /// What to do while a remote store is out of reach.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = "fallback", "x-not-in-this-version" = later::NO_REMOTE))]
-    pub(crate) on_error: Later,
-    /// How long a request waits for a remote store.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = "50ms", "x-not-in-this-version" = later::NO_REMOTE))]
-    pub(crate) timeout: Later,
-    /// How long the near copy of a remote store's entry is trusted.
-    #[serde(skip_serializing_if = "Later::always")]
-    #[schemars(extend("default" = "10s", "x-not-in-this-version" = later::NO_REMOTE))]
-    pub(crate) near_ttl: Later,
-    /// Redis or Valkey.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) redis: later::Redis,
-    /// memcached.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) memcached: later::Memcached,
-    /// Hazelcast.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) hazelcast: later::Hazelcast,
-    /// Apache Ignite.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) ignite: later::Ignite,
-}
-
-impl Default for Store {
-    fn default() -> Self {
-        Self {
-            r#type: StoreType::Memory,
-            max_sessions: 1_000_000,
-            snapshot: Snapshot::default(),
-            on_error: Later,
-            timeout: Later,
-            near_ttl: Later,
-            redis: later::Redis::default(),
-            memcached: later::Memcached::default(),
-            hazelcast: later::Hazelcast::default(),
-            ignite: later::Ignite::default(),
-        }
-    }
-}
-
-/// The table on disk.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Snapshot {
-    /// Absolute path of its file, read once at start. Beside it are `.lock`, `.new` while it is written, and `.damaged` if it
-    /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. null = none.
-    #[schemars(extend("examples" = ["/var/lib/homing/sessions"]))]
-    pub(crate) path: Option<String>,
-    /// How often it is written, besides at every stop: what a crash may lose.
-    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
-    pub(crate) interval: Span,
-}
-
-impl Default for Snapshot {
-    fn default() -> Self {
-        Self { path: None, interval: Span::seconds(30) }
-    }
-}
-
-/// Kind of store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum StoreType {
-    /// A table in this process.
-    Memory,
 }
 
 /// Log and access log.

@@ -9,17 +9,18 @@ use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, Upstr
 use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
 use super::routes::{Redirect, Route, RouteTarget, Scheme};
 use super::shape;
-use super::store::Store;
 use super::tls::{Certificate, Tls, TlsVersion};
 use super::units::Size;
 use super::units::Span;
 
 mod persistence;
+mod store;
 
 /// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
-/// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, never as itself.
+/// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, a password of Redis as
+/// `${HOMING_REDIS_PASSWORD}`, never as itself.
 pub fn show(config: &Config) -> String {
-    let value = value(config, |_, id| placeholder(id));
+    let value = value(config, Secrets::Placeholders);
     serde_yaml::to_string(&value).unwrap_or_default()
 }
 
@@ -29,10 +30,19 @@ pub fn show(config: &Config) -> String {
 pub(crate) fn hash(config: &Config) -> String {
     let mut shared = config.clone();
     shared.proxy.node.clear();
-    let value = value(&shared, |secret, _| digest(secret.as_bytes()));
+    let value = value(&shared, Secrets::Digests);
     // The order of maps is that of the file for pools and of the shape for all else: the same for the same meaning.
     let text = serde_yaml::to_string(&value).unwrap_or_default();
     digest(text.as_bytes()).chars().take(16).collect()
+}
+
+/// What stands in the place of a secret.
+#[derive(Clone, Copy)]
+enum Secrets {
+    /// A variable of the environment, for people.
+    Placeholders,
+    /// A hash, to compare.
+    Digests,
 }
 
 fn digest(bytes: &[u8]) -> String {
@@ -49,14 +59,22 @@ fn placeholder(id: &str) -> String {
     format!("${{HOMING_KEY_{name}}}")
 }
 
-fn value(config: &Config, secret: impl Fn(&str, &str) -> String) -> Value {
+fn value(config: &Config, secrets: Secrets) -> Value {
     let mut value = serde_yaml::to_value(root(config)).unwrap_or_default();
     escape(&mut value);
     let written = value.get_mut("keys").and_then(Value::as_sequence_mut);
     for (written, key) in written.into_iter().flatten().zip(&config.keys) {
         if let Some(map) = written.as_mapping_mut() {
-            map.insert("secret".into(), secret(key.secret.expose(), &key.id).into());
+            let secret = match secrets {
+                Secrets::Placeholders => placeholder(&key.id),
+                Secrets::Digests => digest(key.secret.expose().as_bytes()),
+            };
+            map.insert("secret".into(), secret.into());
         }
+    }
+    let redis = value.get_mut("store").and_then(|store| store.get_mut("redis")).and_then(Value::as_mapping_mut);
+    if let (Some(redis), Some(urls)) = (redis, store::urls(&config.store, secrets)) {
+        redis.insert("urls".into(), urls.into());
     }
     let pools: serde_yaml::Mapping = config
         .pools
@@ -96,7 +114,7 @@ fn root(config: &Config) -> shape::Root {
         routes: config.routes.iter().map(route).collect(),
         pools: config.pools.iter().map(|one| (one.name.clone(), pool(one))).collect(),
         keys: config.keys.iter().map(|key| shape::Key { id: key.id.clone(), secret: String::new() }).collect(),
-        store: store(&config.store),
+        store: store::store(&config.store),
         admin: None,
         metrics: None,
         log: log(&config.log),
@@ -112,14 +130,6 @@ fn root(config: &Config) -> shape::Root {
         .as_ref()
         .map(|door| shape::Metrics { address: door.address.to_string(), path: door.path.clone() });
     root
-}
-
-fn store(one: &Store) -> shape::Store {
-    let snapshot = one.snapshot.as_ref().map_or_else(shape::Snapshot::default, |snapshot| shape::Snapshot {
-        path: Some(snapshot.path.display().to_string()),
-        interval: Span(snapshot.interval),
-    });
-    shape::Store { max_sessions: one.max_sessions, snapshot, ..shape::Store::default() }
 }
 
 fn listener(one: &Listener) -> shape::Listener {
@@ -319,6 +329,20 @@ mod tests {
         let again =
             Config::parse("shown.yaml", &shown, &environment).unwrap_or_else(|problems| panic!("{problems}\n{shown}"));
         assert_eq!(again.config, config);
+    }
+
+    #[test]
+    fn a_shared_store_is_shown_without_its_passwords() {
+        let store = "store: { type: redis, redis: { mode: cluster, urls: ['rediss://u$${v:hunter2@a', 'rediss://u$${v:hunter2@b:1'] } }\n";
+        let config = parse(&format!("{FILE}{store}")).unwrap().config;
+        let shown = show(&config);
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("- rediss://u$${v:${HOMING_REDIS_PASSWORD}@b:1\n"), "{shown}");
+        let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef"), ("HOMING_REDIS_PASSWORD", "hunter2")]);
+        let again = Config::parse("shown.yaml", &shown, &environment).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(again.config, config);
+        let other = parse(&format!("{FILE}{}", store.replace("hunter2", "hunter3"))).unwrap().config;
+        assert_ne!(config.hash, other.hash, "another password is another configuration");
     }
 
     #[test]
