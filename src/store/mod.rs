@@ -10,6 +10,7 @@
 //! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
 //! - [`snapshot`]: the table as bytes, so that it outlives the process.
+//! - [`engine`]: what a store that several proxies share must be able to do; [`memcached`] is one.
 //!
 //! Remote engines come with a trait of their own; what this table answers ([`Found`], [`Rebound`], [`Known`]) are the
 //! words they will share. Nothing in this folder reads a clock: every time is an argument.
@@ -18,6 +19,7 @@ pub mod data;
 pub mod engine;
 pub mod expiry;
 pub mod hints;
+pub mod memcached;
 pub mod memory;
 pub mod places;
 pub mod snapshot;
