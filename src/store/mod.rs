@@ -12,6 +12,7 @@
 //! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
 //! - [`snapshot`]: the table as bytes, so that it outlives the process.
+//! - [`engine`]: what a store that several proxies share must be able to do; [`memcached`] is one.
 //!
 //! Nothing in this folder reads a clock: every time is an argument.
 
@@ -20,6 +21,7 @@ pub mod engine;
 pub mod expiry;
 pub mod guarded;
 pub mod hints;
+pub mod memcached;
 pub mod memory;
 pub mod places;
 pub mod snapshot;

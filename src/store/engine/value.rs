@@ -58,6 +58,11 @@ impl Name {
         &self.0
     }
 
+    /// Pool and session as they are written: what a session's binding and its data have in common.
+    pub fn session(&self) -> &str {
+        self.0.strip_suffix(DATA).unwrap_or(&self.0)
+    }
+
     /// Pool, session and kind; `None` when it is none of ours.
     pub fn parts(&self) -> Option<(&str, SessionKey, Kind)> {
         let (pool, rest) = self.0.split_once(':')?;
@@ -200,6 +205,8 @@ mod tests {
             let name = Name::new(&pool, SessionKey(key), kind);
             let found = Name::found(name.as_str());
             prop_assert_eq!(found.parts(), Some((pool.as_str(), SessionKey(key), kind)));
+            let binding = Name::new(&pool, SessionKey(key), Kind::Binding);
+            prop_assert_eq!(found.session(), binding.as_str());
             prop_assert!(name.as_str().bytes().all(|byte| byte.is_ascii_graphic()));
             let value = Value::new(epoch, &rest);
             prop_assert_eq!(value.rest(), &rest[..]);

@@ -1,0 +1,174 @@
+//! The row of answers against servers that no real one is: they cut, garble, stop or say too much.
+
+use futures_util::FutureExt;
+use proptest::prelude::*;
+use tokio::io::DuplexStream;
+use tokio::task::JoinHandle;
+
+use super::super::batch::Prefix;
+use super::super::writes::found;
+use super::*;
+use crate::store::engine::{Name, Value};
+
+fn prefix() -> Prefix {
+    Prefix::new("t").unwrap()
+}
+
+/// A connection with its task, and the server's end of the line.
+fn line() -> (Connection, JoinHandle<Broken>, DuplexStream) {
+    let (ours, theirs) = tokio::io::duplex(512);
+    let (connection, requests) = Connection::new("memcached at x:1".into());
+    (connection, tokio::spawn(drive(ours, requests, "memcached at x:1")), theirs)
+}
+
+async fn find(connection: &Connection, name: &str) -> Result<Vec<Answer>, StoreError> {
+    let prefix = prefix();
+    let mut batch = Batch::new(&prefix);
+    batch.find(&Name::found(name))?;
+    connection.ask(batch).await
+}
+
+/// Lines as the task writes them.
+async fn heard(server: &mut DuplexStream, lines: usize) -> Vec<String> {
+    let mut bytes = BytesMut::new();
+    while bytes.iter().filter(|byte| **byte == b'\n').count() < lines {
+        assert_ne!(server.read_buf(&mut bytes).await.unwrap(), 0, "the connection ended: {bytes:?}");
+    }
+    String::from_utf8(bytes.to_vec()).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// Answers every `mg` with a value that holds the name, in pieces of odd sizes.
+async fn mirror(mut server: DuplexStream) {
+    let mut bytes = BytesMut::new();
+    let mut cut = 0;
+    while server.read_buf(&mut bytes).await.unwrap_or(0) > 0 {
+        let mut answers = Vec::new();
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let line = String::from_utf8(bytes.split_to(end + 1).to_vec()).unwrap();
+            match line.split_whitespace().nth(1) {
+                Some(name) => {
+                    let text = Value::new(1, name.as_bytes());
+                    let text = text.text();
+                    answers.extend_from_slice(format!("VA {}\r\n", text.len()).as_bytes());
+                    answers.extend_from_slice(text);
+                    answers.extend_from_slice(b"\r\n");
+                }
+                None => answers.extend_from_slice(b"MN\r\n"),
+            }
+        }
+        let mut rest = &answers[..];
+        while !rest.is_empty() {
+            cut = cut % 23 + 1;
+            let (piece, more) = rest.split_at(cut.min(rest.len()));
+            if server.write_all(piece).await.is_err() {
+                return;
+            }
+            rest = more;
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// `Some(n)` = the request is dropped when it has been polled n times.
+    #[test]
+    fn a_dropped_request_leaves_every_answer_with_its_question(patience: Vec<Option<u8>>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (connection, task, server) = line();
+            let mirror = tokio::spawn(mirror(server));
+            let asked = patience.iter().enumerate().map(|(n, patience)| {
+                let connection = connection.clone();
+                async move {
+                    let name = format!("name-{n}");
+                    let mut answer = Box::pin(find(&connection, &name));
+                    let answers = match patience {
+                        Some(polls) => {
+                            for _ in 0..*polls {
+                                if answer.as_mut().now_or_never().is_some() { break; }
+                                tokio::task::yield_now().await;
+                            }
+                            return;
+                        }
+                        None => answer.await.unwrap(),
+                    };
+                    let (value, _) = found(answers.into_iter().next()).unwrap().unwrap();
+                    assert_eq!(value.rest(), format!("t:{name}").as_bytes());
+                }
+            });
+            futures_util::future::join_all(asked).await;
+            drop(connection);
+            task.await.unwrap();
+            mirror.await.unwrap();
+        });
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_can_read_ends_the_connection() {
+    for (answer, reason) in [
+        ("hello\r\n", "it answered a line that begins with no word of an answer"),
+        ("MN\r\n", "it answered something else than what was asked"),
+        ("ERROR\r\n", "it did not understand: ERROR"),
+    ] {
+        let (connection, task, mut server) = line();
+        let (first, second, ()) = tokio::join!(find(&connection, "a"), find(&connection, "b"), async {
+            heard(&mut server, 2).await;
+            server.write_all(answer.as_bytes()).await.unwrap();
+        });
+        let reason = format!("memcached at x:1: {reason}");
+        assert_eq!(first, Err(StoreError::Unreadable(reason.clone())), "the question of that answer");
+        assert_eq!(second, Err(StoreError::Unreachable(reason.clone())), "the question after it");
+        let late = find(&connection, "c").await.unwrap_err();
+        assert_eq!(late.label(), "unreachable", "{late}");
+        let broken = task.await.unwrap();
+        assert!(broken.reason == reason && !broken.proven, "{broken:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_unasked_is_left() {
+    let (_connection, task, mut server) = line();
+    server.write_all(b"EN\r\n").await.unwrap();
+    assert_eq!(task.await.unwrap().reason, "memcached at x:1: it answered when nothing was asked");
+}
+
+#[tokio::test]
+async fn all_that_wait_are_told_when_the_server_closes() {
+    let (connection, _task, mut server) = line();
+    let (first, second, ()) = tokio::join!(find(&connection, "a"), find(&connection, "b"), async {
+        heard(&mut server, 2).await;
+        server.write_all(b"EN\r\n").await.unwrap();
+        drop(server);
+    });
+    assert_eq!(first, Ok(vec![Answer::Nothing]));
+    let reason = "memcached at x:1: it closed the connection".to_owned();
+    assert_eq!(second, Err(StoreError::Unreachable(reason)));
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_is_left_with_all_that_wait() {
+    let (connection, task, mut server) = line();
+    let (answer, probe) = tokio::join!(find(&connection, "a"), heard(&mut server, 2));
+    assert_eq!(probe, ["mg t:a v", "mn"]);
+    assert_eq!(
+        answer.unwrap_err().to_string(),
+        task.await.unwrap().reason.replace("memcached", "the store cannot be reached: memcached")
+    );
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_even_asked() {
+    let (connection, requests) = Connection::new("memcached at x:1".into());
+    assert_eq!(find(&connection, "dropped").now_or_never(), None);
+    let (ours, mut server) = tokio::io::duplex(512);
+    let task = tokio::spawn(drive(ours, requests, "memcached at x:1"));
+    let (_answer, asked) = tokio::join!(find(&connection, "kept"), async {
+        let asked = heard(&mut server, 1).await;
+        drop(server);
+        asked
+    });
+    assert_eq!(asked, ["mg t:kept v"]);
+    task.await.unwrap();
+}
