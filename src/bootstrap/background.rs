@@ -2,12 +2,15 @@
 //! that a busy proxy does not delay its checks and a slow check does not delay a request.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::proxy::context::wall_clock;
 use crate::snapshot::Parts;
 use crate::store::data::SessionData;
+use crate::store::engine::Event;
 use crate::store::memory::Table;
 
 use super::keeper::Keeper;
@@ -31,44 +34,65 @@ impl Drop for Background {
     }
 }
 
-/// Starts the background and waits for the first verdicts.
-pub(super) fn start(
-    parts: Arc<Parts>,
-    origin: &Origin,
-    stop: &StopSwitch,
-    keeper: &Arc<Keeper>,
-) -> Result<Background, RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("background")
-        .enable_all()
-        .build()
-        .map_err(RunError::system("the background's runtime"))?;
-    let (reloads, triggers) = tokio::sync::mpsc::channel(4);
-    // Signals first: a start that waits for a slow name must be stoppable.
-    let listening = signals::listen(stop.clone(), Arc::clone(&parts), reloads.clone());
-    runtime.spawn(async move {
-        if let Err(error) = listening.await {
-            tracing::error!(%error, "signals cannot be listened to");
+/// What the background runs on: one thread.
+pub(super) fn runtime() -> Result<Runtime, RunError> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).thread_name("background").enable_all().build();
+    runtime.map_err(RunError::system("the background's runtime"))
+}
+
+/// How long a store may take for what it was not told before the stop.
+const LAST_WRITES: Duration = Duration::from_secs(1);
+
+impl Background {
+    /// Starts the background and waits for the first verdicts. `events` are the shared store's.
+    pub(super) fn start(
+        runtime: Runtime,
+        parts: Arc<Parts>,
+        events: Option<UnboundedReceiver<Event>>,
+        origin: &Origin,
+        stop: &StopSwitch,
+        keeper: &Arc<Keeper>,
+    ) -> Self {
+        let (reloads, triggers) = tokio::sync::mpsc::channel(4);
+        // Signals first: a start that waits for a slow name must be stoppable.
+        let listening = signals::listen(stop.clone(), Arc::clone(&parts), reloads.clone());
+        runtime.spawn(async move {
+            if let Err(error) = listening.await {
+                tracing::error!(%error, "signals cannot be listened to");
+            }
+        });
+        let snapshot = parts.current.load_full();
+        let tasks = runtime.block_on(async {
+            first_verdicts(&snapshot).await;
+            let mut tasks = Tasks::default();
+            tasks.follow(&snapshot);
+            tasks
+        });
+        if let Some((shared, events)) = parts.shared.clone().zip(events) {
+            runtime.spawn(shared.work_behind(events, wall_clock));
         }
-    });
-    let snapshot = parts.current.load_full();
-    let tasks = runtime.block_on(async {
-        first_verdicts(&snapshot).await;
-        let mut tasks = Tasks::default();
-        tasks.follow(&snapshot);
-        tasks
-    });
-    runtime.spawn(sweep(Arc::clone(&parts.table)));
-    runtime.spawn(Arc::clone(keeper).run());
-    runtime.spawn(sweep_data(Arc::clone(&parts.table), Arc::clone(&parts.data)));
-    let file = match origin {
-        Origin::File(path) => Some(path.clone()),
-        Origin::CommandLine => None,
-    };
-    let watching = file.clone().map(|file| Watching::new(file, &snapshot.config, reloads));
-    runtime.spawn(Reloader::new(parts, file, tasks, watching).run(triggers));
-    Ok(Background { runtime: Some(runtime) })
+        runtime.spawn(sweep(Arc::clone(&parts.table)));
+        runtime.spawn(Arc::clone(keeper).run());
+        runtime.spawn(sweep_data(Arc::clone(&parts.table), Arc::clone(&parts.data)));
+        let file = match origin {
+            Origin::File(path) => Some(path.clone()),
+            Origin::CommandLine => None,
+        };
+        let watching = file.clone().map(|file| Watching::new(file, &snapshot.config, reloads));
+        runtime.spawn(Reloader::new(parts, file, tasks, watching).run(triggers));
+        Self { runtime: Some(runtime) }
+    }
+
+    /// No request is under way any more: what the store was not told it is told now.
+    pub(super) fn finish(self, parts: &Parts) {
+        if let Some((runtime, shared)) = self.runtime.as_ref().zip(parts.shared.as_ref()) {
+            let written = async { tokio::time::timeout(LAST_WRITES, shared.write_last(wall_clock())).await };
+            if runtime.block_on(written).is_err() {
+                tracing::warn!("the shared store took too long for the last decisions");
+            }
+        }
+    }
 }
 
 /// Lets expired sessions go, a little at a time.

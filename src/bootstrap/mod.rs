@@ -3,6 +3,7 @@
 mod background;
 mod keeper;
 mod reloader;
+mod remote;
 mod servers;
 mod signals;
 mod table_file;
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::RngCore;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::admin::Readiness;
 use crate::config::{self, Config, Loaded};
@@ -24,11 +27,14 @@ use crate::session::token::keyring::Keyring;
 use crate::snapshot::build::{Materials, build};
 use crate::snapshot::{Parts, Snapshot};
 use crate::store::data::{self, SessionData};
+use crate::store::engine::Event;
+use crate::store::guarded::Around;
 use crate::store::hints::Hints;
 use crate::store::memory::Table;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::metrics::Metrics;
 
+use self::background::Background;
 use self::keeper::Keeper;
 pub use self::reloader::level_word;
 use self::signals::Stop;
@@ -79,7 +85,8 @@ pub fn run(loaded: Loaded, origin: &Origin) -> Result<(), RunError> {
     let config = loaded.config;
     keep_pages_small();
     raise_file_limit();
-    let parts = make_parts(config)?;
+    let runtime = background::runtime()?;
+    let (parts, events) = make_parts(config, runtime.handle())?;
     note_panics(&parts);
     let config = Arc::clone(&parts.current.load().config);
     let _pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;
@@ -90,14 +97,14 @@ pub fn run(loaded: Loaded, origin: &Origin) -> Result<(), RunError> {
     servers::start_doors(&config, &readiness)?;
     let keeper = Arc::new(Keeper::load(Arc::clone(&parts)));
     // First verdicts before traffic; then the tasks go on by themselves.
-    let background = background::start(Arc::clone(&parts), origin, &stop, &keeper)?;
+    let background = Background::start(runtime, Arc::clone(&parts), events, origin, &stop, &keeper);
     servers::start_proxy(&config, &parts, &stop)?;
     servers::await_listeners(&config)?;
     readiness.started.store(true, Ordering::Release);
     announce(&config);
 
     wait_and_drain(&parts, &config, &stop);
-    drop(background);
+    background.finish(&parts);
     keeper.write_last();
     servers::remove_sockets(&config);
     if let Some(log) = parts.access_log.swap(None) {
@@ -120,13 +127,7 @@ fn place(problem: &config::Problem) -> String {
     }
 }
 
-fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
-    if let Some(remote) = &config.store.remote {
-        let kind = remote.engine.word();
-        return Err(RunError::Internal(format!(
-            "store.type: {kind} is known, but cannot be run with yet; write type: memory"
-        )));
-    }
+fn make_parts(config: Config, runtime: &Handle) -> Result<(Arc<Parts>, Option<UnboundedReceiver<Event>>), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
     let ended = Arc::clone(&metrics);
     let on_end = Box::new(move |place: &crate::store::places::Place, reason: crate::store::EndReason| {
@@ -136,6 +137,10 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
     let evicted = Arc::clone(&metrics);
     let on_evicted = Box::new(move |place: &crate::store::places::Place| evicted.handoff_evicted(place.pool()));
     let data = Arc::new(SessionData::new(data::MOST_BYTES, wall_clock(), on_evicted));
+    let around = Around { table: Arc::clone(&table), data: Arc::clone(&data), metrics: Arc::clone(&metrics) };
+    let shared = config.store.remote.as_ref();
+    let shared = shared.map(|remote| remote::start(remote, &config.proxy, around, runtime)).transpose()?;
+    let (shared, events) = shared.map(|shared| (shared.store, shared.events)).unzip();
     let mut secret = [0; 32];
     rand::thread_rng().fill_bytes(&mut secret);
     let made_keys = Keyring::random(secret).map_err(RunError::internal)?;
@@ -145,18 +150,19 @@ fn make_parts(config: Config) -> Result<Arc<Parts>, RunError> {
     set_limits(&table, &snapshot);
     metrics.config_accepted(&snapshot.config.hash, true);
     tell_certificates(&metrics, &snapshot.config);
-    Ok(Arc::new(Parts {
+    let parts = Arc::new(Parts {
         current: ArcSwap::from_pointee(snapshot),
         table,
         data,
-        shared: None,
+        shared,
         hints: Hints::new(),
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         made_keys,
         draining: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
-    }))
+    });
+    Ok((parts, events))
 }
 
 /// Tells the metrics when certificates expire.

@@ -121,7 +121,7 @@ async fn an_answer_that_nobody_can_read_ends_the_connection() {
         assert_eq!(first, Err(StoreError::Unreadable(reason.clone())), "the question of that answer");
         assert_eq!(second, Err(StoreError::Unreachable(reason.clone())), "the question after it");
         let late = find(&connection, "c").await.unwrap_err();
-        assert_eq!(late.label(), "unreachable", "{late}");
+        assert!(matches!(late, StoreError::Unreachable(_)), "{late}");
         let broken = task.await.unwrap();
         assert!(broken.reason == reason && !broken.proven, "{broken:?}");
     }

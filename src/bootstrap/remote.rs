@@ -1,0 +1,56 @@
+//! The store that several proxies share: its engine, and the guard before it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{sleep, timeout};
+
+use crate::config::{Proxy, Remote, RemoteEngine};
+use crate::store::engine::{Engine, Event, OnEvent, StoreError};
+use crate::store::guarded::{Around, SharedStore};
+use crate::store::memcached::MemcachedEngine;
+
+use super::RunError;
+
+/// The store, and what its engine tells.
+pub(super) struct Shared {
+    pub(super) store: Arc<SharedStore>,
+    pub(super) events: UnboundedReceiver<Event>,
+}
+
+/// How long one attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+/// The first client should find the store connected; but a store that is away must not keep the proxy from serving.
+const FIRST_CONTACT: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Starts the engine that the configuration names, on the background's runtime.
+pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &Handle) -> Result<Shared, RunError> {
+    let (tell, events) = unbounded_channel();
+    // Nobody listens any more only while the process stops.
+    let on_event: OnEvent = Arc::new(move |event| drop(tell.send(event)));
+    let engine = engine(&settings.engine, runtime, on_event)
+        .map_err(|error| RunError::Internal(format!("store.{}: {error}", settings.engine.word())))?;
+    runtime.block_on(first_contact(&*engine));
+    Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, around)), events })
+}
+
+fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<Arc<dyn Engine>, StoreError> {
+    Ok(match engine {
+        RemoteEngine::Redis(_) => return Err(StoreError::Unsupported),
+        RemoteEngine::Memcached(settings) => MemcachedEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
+    })
+}
+
+async fn first_contact(engine: &dyn Engine) {
+    let answers = async {
+        while engine.ping().await.is_err() {
+            sleep(LOOK_EVERY).await;
+        }
+    };
+    if timeout(FIRST_CONTACT, answers).await.is_err() {
+        tracing::warn!("the shared store does not answer yet; starting without it");
+    }
+}
