@@ -70,8 +70,10 @@ impl RemoteEngine {
 /// Redis or Valkey.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// The server; with `Sentinel` the sentinels; with `Cluster` some of its nodes. `redis://` or `rediss://` (TLS), with
-    /// user, password and, except in a cluster, number of the database, so secrets.
+    /// The server; with `Sentinel` the sentinels, each with its port; with `Cluster` some of its nodes. `redis://` or
+    /// `rediss://` (TLS), or with `Standalone` `unix:/path?user=…&pass=…&db=…`. With user, password and, except in a cluster,
+    /// number of the database, so secrets. Several have these and TLS alike; with `Sentinel` they are those of the servers,
+    /// and of sentinels that ask for a password.
     pub urls: Vec<Secret>,
     /// How it is set up.
     pub mode: RedisMode,
@@ -96,7 +98,7 @@ pub enum RedisMode {
 /// memcached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Memcached {
-    /// `host:port` or `/path` of a unix socket, one for each server. Their order does not matter.
+    /// `host:port`, in lower case, or `/path` of a unix socket, one for each server, none twice. Their order does not matter.
     pub servers: Vec<String>,
     /// What all names begin with, followed by a colon.
     pub key_prefix: String,

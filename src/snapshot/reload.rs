@@ -183,3 +183,53 @@ fn pools(old: &Config, new: &Config, found: &mut Vec<Change>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::ProcessEnvironment;
+
+    const REDIS: &str = "type: redis, redis: { urls: ['redis://10.0.0.1'] }";
+    const MEMCACHED: &str = "type: memcached, memcached: { servers: ['10.0.0.1:11211'] }";
+
+    fn with_store(store: &str) -> Config {
+        let text = format!(
+            "version: 1\nlisteners: [{{ address: '127.0.0.1:8080' }}]\npools: {{ p: {{ servers: [{{ name: a, address: 'app:1' }}] }} }}\n\
+             keys: [{{ id: k, secret: '0123456789abcdef' }}]\nstore: {{ {store} }}\n"
+        );
+        Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    #[test]
+    fn all_of_a_shared_store_needs_a_restart_and_stays_as_it_was() {
+        let redis = with_store(REDIS);
+        for (old, store, keys) in [
+            (&with_store("type: memory"), REDIS.to_owned(), &["store.type"][..]),
+            (&redis, "type: memory".to_owned(), &["store.type"]),
+            (&redis, format!("{MEMCACHED}, timeout: 1s"), &["store.type"]),
+            (&redis, format!("{REDIS}, on_error: refuse, timeout: 1s"), &["store.on_error", "store.timeout"]),
+            (&redis, REDIS.replace("10.0.0.1", "10.0.0.2") + ", near_ttl: 1s", &["store.near_ttl", "store.redis"]),
+            (&redis, REDIS.replace("redis://", "redis://:secret@"), &["store.redis"]),
+            (&with_store(MEMCACHED), MEMCACHED.replace("10.0.0.1", "10.0.0.2"), &["store.memcached"]),
+        ] {
+            let new = with_store(&store);
+            let expected: Vec<Change> = keys.iter().map(|key| Change::NeedsRestart(key)).collect();
+            assert_eq!(changes(old, &new), expected, "{store}");
+            assert_eq!(keep_restart_only(old, new).store, old.store, "{store}");
+        }
+    }
+
+    #[test]
+    fn the_table_of_a_shared_store_changes_at_once() {
+        let old = with_store(REDIS);
+        let new = with_store(&format!("{REDIS}, max_sessions: 5, snapshot: {{ path: /run/sessions }}"));
+        assert_eq!(changes(&old, &new), [Change::Table, Change::TableSnapshot]);
+        assert_eq!(keep_restart_only(&old, new.clone()).store, new.store);
+    }
+
+    #[test]
+    fn what_is_written_of_another_type_of_store_is_no_change() {
+        let old = with_store("type: memory");
+        assert_eq!(changes(&old, &with_store("timeout: 1s, redis: { key_prefix: shop }")), []);
+    }
+}

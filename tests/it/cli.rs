@@ -50,6 +50,26 @@ fn check_says_nothing_when_all_is_fine() {
 }
 
 #[test]
+fn check_of_a_shared_store_asks_nobody() {
+    let store = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    store.set_nonblocking(true).expect("a socket that does not wait");
+    let address = store.local_addr().expect("an address");
+    for section in [
+        format!("{{ type: redis, redis: {{ urls: [\"redis://{address}\"] }} }}"),
+        format!("{{ type: memcached, memcached: {{ servers: [\"{address}\"] }} }}"),
+    ] {
+        let text = format!("{GOOD}keys: [{KEY_2}]\nstore: {section}\n");
+        assert_eq!(check(&text), (0, String::new(), String::new()), "{section}");
+        let (_directory, path) = file(&text);
+        let (code, shown, stderr) = run(&["config", "show", "--config", path.to_str().expect("UTF-8")]);
+        assert_eq!(code, 0, "{stderr}");
+        assert!(shown.contains(&address.to_string()), "{shown}");
+    }
+    let connection = store.accept().map_err(|error| error.kind());
+    assert!(matches!(connection, Err(std::io::ErrorKind::WouldBlock)), "{connection:?}");
+}
+
+#[test]
 fn check_shows_a_problem_with_its_place_its_line_and_a_help() {
     let text =
         GOOD.replace("  web:", "  shop:") + "routes:\n  - name: all\n    match: { path_prefix: / }\n    pool: shopp\n";

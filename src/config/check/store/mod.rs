@@ -76,7 +76,9 @@ fn remote(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Option<Rem
         shape::StoreType::Redis => RemoteEngine::Redis(redis),
         shape::StoreType::Memcached => RemoteEngine::Memcached(memcached),
     };
-    if root.keys.is_empty() {
+    // Keys that are there, but broken, were reported.
+    let broken = at.key("keys").is_written() && !findings.problems.is_empty();
+    if root.keys.is_empty() && !broken {
         let message = "a shared store needs keys: without them each proxy names its sessions by a key of its own, \
                        and finds nothing that another has kept";
         let help = "\"homing keys generate\" prints a key to add; every proxy needs the same";
