@@ -111,7 +111,9 @@ fn a_store_speaks_tls() {
 fn a_cluster_spreads_keys_and_moves_them() {
     let cluster = Cluster::start(Kind::Redis);
     let keys: Vec<_> = (0..20).map(|n| format!("key-{n}")).collect();
-    keys.iter().for_each(|key| cluster.command(key, &["SET", key, "1"]).ok());
+    for key in &keys {
+        cluster.command(key, &["SET", key, "1"]).ok();
+    }
     assert!(cluster.nodes().iter().all(|node| !node.keys().is_empty()), "every node has some");
     let key = &keys[0];
     let (from, to) = (cluster.owner_of(key), (cluster.owner_of(key) + 1) % 3);

@@ -26,13 +26,13 @@ impl Port {
     }
 
     /// A free port of 127.0.0.1 for a node of a Redis cluster, which listens 10000 above it too: that is held by the second.
-    pub(crate) fn reserve_with_bus() -> (Self, Vec<Self>) {
+    pub(crate) fn reserve_with_bus() -> (Self, Self) {
         let mut unfit = Vec::new();
         while unfit.len() < 1000 {
             let port = Self::reserve();
             let bus = port.address.port().checked_add(10_000).map(|bus| SocketAddr::from((Ipv4Addr::LOCALHOST, bus)));
             if let Some(Ok(bus)) = bus.map(Self::try_bind) {
-                return (port, vec![bus]);
+                return (port, bus);
             }
             // Kept, so that it is not found again.
             unfit.push(port);

@@ -96,7 +96,7 @@ impl Process {
 
     #[track_caller]
     fn pid(&self) -> Pid {
-        let id = self.child().as_ref().map(Child::id).unwrap_or_else(|| panic!("{} does not run", self.name));
+        let Some(id) = self.child().as_ref().map(Child::id) else { panic!("{} does not run", self.name) };
         Pid::from_raw(i32::try_from(id).expect("a process id"))
     }
 

@@ -121,7 +121,10 @@ impl<'a> Setup<'a> {
     #[track_caller]
     pub(crate) fn start(self) -> RedisServer {
         let (port, mut ports) = match self.role {
-            Role::Node => Port::reserve_with_bus(),
+            Role::Node => {
+                let (port, bus) = Port::reserve_with_bus();
+                (port, vec![bus])
+            }
             Role::Data | Role::Sentinel => (Port::reserve(), Vec::new()),
         };
         let at = |port: &Port| match self.namespace {

@@ -88,7 +88,7 @@ impl Conversation {
     pub(crate) fn receive(&mut self) -> io::Result<Reply> {
         let line = self.line()?;
         let (kind, rest) = line.split_at_checked(1).ok_or_else(|| garbage(&line))?;
-        let number = || rest.parse::<i64>().map_err(|_| garbage(&line));
+        let number = || rest.parse::<i64>().ok().ok_or_else(|| garbage(&line));
         Ok(match kind {
             "+" => Reply::Status(rest.to_owned()),
             "-" => Reply::Error(rest.to_owned()),
