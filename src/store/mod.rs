@@ -9,6 +9,7 @@
 //! - [`hints`]: where the last new client of an address went, for a few seconds.
 //! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
+//! - [`redis`]: the engine of Redis and Valkey.
 //! - [`snapshot`]: the table as bytes, so that it outlives the process.
 //!
 //! Remote engines come with a trait of their own; what this table answers ([`Found`], [`Rebound`], [`Known`]) are the
@@ -20,6 +21,7 @@ pub mod expiry;
 pub mod hints;
 pub mod memory;
 pub mod places;
+pub mod redis;
 pub mod snapshot;
 
 use crate::session::token::UnixMillis;
