@@ -11,6 +11,7 @@
 //! - [`hints`]: where the last new client of an address went, for a few seconds.
 //! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
+//! - [`redis`]: the engine of Redis and Valkey.
 //! - [`snapshot`]: the table as bytes, so that it outlives the process.
 //! - [`engine`]: what a store that several proxies share must be able to do; [`memcached`] is one.
 //!
@@ -24,6 +25,7 @@ pub mod hints;
 pub mod memcached;
 pub mod memory;
 pub mod places;
+pub mod redis;
 pub mod snapshot;
 
 use crate::session::token::UnixMillis;
