@@ -11,6 +11,7 @@ use crate::config::{Proxy, Remote, RemoteEngine};
 use crate::store::engine::{Engine, Event, OnEvent, StoreError};
 use crate::store::guarded::{Around, SharedStore};
 use crate::store::memcached::MemcachedEngine;
+use crate::store::redis::RedisEngine;
 
 use super::RunError;
 
@@ -39,7 +40,7 @@ pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &
 
 fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<Arc<dyn Engine>, StoreError> {
     Ok(match engine {
-        RemoteEngine::Redis(_) => return Err(StoreError::Unsupported),
+        RemoteEngine::Redis(settings) => RedisEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
         RemoteEngine::Memcached(settings) => MemcachedEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
     })
 }

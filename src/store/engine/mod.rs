@@ -140,3 +140,18 @@ pub enum StoreError {
     #[error("this store cannot do that")]
     Unsupported,
 }
+
+#[cfg(test)]
+impl StoreError {
+    /// Its kind in a word.
+    pub(crate) const fn label(&self) -> &'static str {
+        match self {
+            Self::Unreachable(_) => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Refused(_) => "refused",
+            Self::Unreadable(_) => "unreadable",
+            Self::Suspended => "suspended",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
