@@ -2,6 +2,7 @@
 //! another proxy announces a move.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use smallvec::SmallVec;
 use tokio::sync::watch;
@@ -33,7 +34,7 @@ impl SharedStore {
     /// told of the visit, and asked anew, behind the request.
     pub fn must_ask(&self, wanted: &Wanted, hands_over: bool, now: UnixMillis) -> bool {
         let Wanted { key, pool, only_here } = wanted;
-        let announced = self.engine.capabilities().announces;
+        let announced = self.announces.load(Relaxed);
         let Look { freshness, touch } = self.near.look(key, now, Self::touch_every(pool), announced);
         if touch {
             self.touch_behind(*key, pool, hands_over);

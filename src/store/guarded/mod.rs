@@ -18,6 +18,8 @@ mod write;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -46,6 +48,13 @@ pub use self::behind::Clock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered;
 
+impl From<StoreError> for Unanswered {
+    /// Why was counted, and told where it is news.
+    fn from(_: StoreError) -> Self {
+        Self
+    }
+}
+
 /// What the shared store stands between.
 pub struct Around {
     /// What requests are decided by.
@@ -66,6 +75,8 @@ pub struct SharedStore {
     /// What a request does that needs the store while it is away.
     pub on_error: OnError,
     near: Near,
+    /// Moves are announced by this engine. Relaxed: set once, when it is first known which store it is.
+    announces: AtomicBool,
     gate: Gate,
     /// Sessions that the store is being asked for, so that parallel requests of one ask once.
     flights: Mutex<HashMap<SessionKey, watch::Receiver<Option<bool>>>>,
@@ -78,6 +89,7 @@ impl SharedStore {
     pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, around: Around) -> Self {
         Self {
             near: Near::new(around.table.capacity(), settings.near_ttl),
+            announces: AtomicBool::new(engine.capabilities().announces),
             engine,
             around,
             node: node_word(node).into(),
@@ -105,6 +117,7 @@ impl SharedStore {
             Event::Reconnected => {
                 let Capabilities { server, compare_and_set, announces, .. } = self.engine.capabilities();
                 tracing::info!(%server, compare_and_set, announces, "the shared store answers");
+                self.announces.store(announces, Relaxed);
                 // What was announced meanwhile was missed, and the store may be another one, or empty.
                 self.near.missed_announcements();
                 self.answers();
