@@ -150,7 +150,8 @@ async fn all_that_wait_are_told_when_the_server_closes() {
 #[tokio::test]
 async fn a_server_that_falls_silent_is_left_with_all_that_wait() {
     let (connection, task, mut server) = line();
-    let (answer, probe) = tokio::join!(find(&connection, "a"), heard(&mut server, 2));
+    let asked = async { tokio::join!(find(&connection, "a"), heard(&mut server, 2)) };
+    let (answer, probe) = tokio::time::timeout(PROBE * 5, asked).await.expect("it is left after two probes");
     assert_eq!(probe, ["mg t:a v", "mn"]);
     assert_eq!(answer, Err(StoreError::Unreachable(task.await.unwrap().reason)));
 }
