@@ -171,17 +171,17 @@ pub(super) const GREETING: &[u8] = b"version\r\nmn\r\n";
 impl Expected {
     /// Whether this can be the answer.
     pub(super) const fn fits(self, answer: &Answer) -> bool {
-        match (self, answer) {
-            (_, Answer::Failed(_)) => true,
-            (Self::Value, Answer::Value { .. } | Answer::Nothing) => true,
-            (Self::NumberedValue, Answer::Value { number: Some(_), .. } | Answer::Nothing) => true,
-            (Self::Write, Answer::Done { .. } | Answer::Taken | Answer::Changed | Answer::NotFound) => true,
-            (Self::Left, Answer::Done { left: Some(_) } | Answer::Nothing) => true,
-            (Self::Touch, Answer::Done { .. } | Answer::Nothing) => true,
-            (Self::Forget, Answer::Done { .. } | Answer::NotFound) => true,
-            (Self::Noop, Answer::Noop) => true,
-            _ => false,
-        }
+        matches!(
+            (self, answer),
+            (_, Answer::Failed(_))
+                | (Self::Value, Answer::Value { .. } | Answer::Nothing)
+                | (Self::NumberedValue, Answer::Value { number: Some(_), .. } | Answer::Nothing)
+                | (Self::Write, Answer::Done { .. } | Answer::Taken | Answer::Changed | Answer::NotFound)
+                | (Self::Left, Answer::Done { left: Some(_) } | Answer::Nothing)
+                | (Self::Touch, Answer::Done { .. } | Answer::Nothing)
+                | (Self::Forget, Answer::Done { .. } | Answer::NotFound)
+                | (Self::Noop, Answer::Noop)
+        )
     }
 }
 

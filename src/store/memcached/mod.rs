@@ -65,11 +65,11 @@ impl MemcachedEngine {
         }
         let prefix = Prefix::new(&settings.key_prefix)?;
         let servers: Box<[_]> = addresses.iter().map(|address| Arc::new(Server::new(address))).collect();
-        let tasks = servers.iter().map(|server| {
+        let supervise = move |server: &Arc<Server>| {
             let supervised = Arc::clone(server).supervise(connect_timeout, Arc::clone(&on_event));
             runtime.spawn(supervised).abort_handle()
-        });
-        let tasks = tasks.collect();
+        };
+        let tasks = servers.iter().map(supervise).collect();
         Ok(Arc::new(Self { servers, spread: Spread::new(addresses), prefix, tasks }))
     }
 
@@ -98,8 +98,8 @@ impl MemcachedEngine {
     }
 
     /// Two round trips for a batch, as no command of memcached touches only what would live shorter: how long does each
-    /// live, and then those that live too short. A longer life that another proxy gives in between is lost; so short is
-    /// that, and so close to its end is then no session, that the next touch is early enough.
+    /// live, and then those that live too short, if any. A longer life that another proxy gives between the two is cut to
+    /// ours; its next touch mends that.
     async fn touch_share(&self, server: usize, touches: &[(&Name, u64)]) -> Result<(), StoreError> {
         let connection = self.server(server)?.connection()?;
         let mut first_error = None;
@@ -120,8 +120,7 @@ impl MemcachedEngine {
                 other => first_error = first_error.or(Some(refusal(Some(other)))),
             }
         }
-        let refused = connection.ask(batch).await?.into_iter().find(|answer| matches!(answer, Answer::Failed(_)));
-        first_error.or(refused.map(|answer| refusal(Some(answer)))).map_or(Ok(()), Err)
+        done(first_error, connection.ask(batch).await?)
     }
 
     async fn forget_share(&self, server: usize, names: &[&Name]) -> Result<(), StoreError> {
@@ -133,9 +132,14 @@ impl MemcachedEngine {
                 first_error = first_error.or(Some(error));
             }
         }
-        let refused = connection.ask(batch).await?.into_iter().find(|answer| matches!(answer, Answer::Failed(_)));
-        first_error.or(refused.map(|answer| refusal(Some(answer)))).map_or(Ok(()), Err)
+        done(first_error, connection.ask(batch).await?)
     }
+}
+
+/// The first of what could not be done.
+fn done(first_error: Option<StoreError>, answers: Vec<Answer>) -> Result<(), StoreError> {
+    let failed = || answers.into_iter().find(|answer| matches!(answer, Answer::Failed(_)));
+    first_error.or_else(|| failed().map(|answer| refusal(Some(answer)))).map_or(Ok(()), Err)
 }
 
 impl Drop for MemcachedEngine {

@@ -93,24 +93,57 @@ impl Server {
 
     /// A connection to a server that knows what we say, and its version. A name is resolved anew each time, and its
     /// addresses are tried one after the other.
-    async fn dial(&self, connect_timeout: Duration) -> Result<(Stream, String), StoreError> {
-        let unreachable = |error: io::Error| StoreError::Unreachable(format!("{}: {error}", self.label));
-        let late = |what: &str| {
-            StoreError::Unreachable(format!("{}: {what} took longer than {connect_timeout:?}", self.label))
-        };
-        let mut last = late("connecting");
-        for place in self.places(connect_timeout).await.map_err(unreachable)? {
-            match timeout(connect_timeout, place.connect()).await {
-                Ok(Ok(mut stream)) => {
-                    let greeted = timeout(connect_timeout, greet(&mut stream, &self.label)).await;
-                    let version = greeted.map_err(|_elapsed| late("saying its version"))??;
-                    return Ok((stream, version));
-                }
-                Ok(Err(error)) => last = unreachable(error),
-                Err(_elapsed) => last = late("connecting"),
+    async fn dial(&self, patience: Duration) -> Result<(Stream, String), StoreError> {
+        let mut last = StoreError::Unreachable(format!("{}: its name has no address", self.label));
+        for place in self.places(patience).await.map_err(|error| self.unreachable(&error))? {
+            match self.meet(&place, patience).await {
+                Ok(met) => return Ok(met),
+                Err(error) => last = error,
             }
         }
         Err(last)
+    }
+
+    async fn meet(&self, place: &Place, patience: Duration) -> Result<(Stream, String), StoreError> {
+        let late = |what| StoreError::Unreachable(format!("{}: {what} took longer than {patience:?}", self.label));
+        let stream = timeout(patience, place.connect()).await.map_err(|_elapsed| late("connecting"))?;
+        let mut stream = stream.map_err(|error| self.unreachable(&error))?;
+        let version =
+            timeout(patience, self.greet(&mut stream)).await.map_err(|_elapsed| late("its first answer"))??;
+        Ok((stream, version))
+    }
+
+    /// The first words: its version, when it is one that knows meta commands.
+    async fn greet(&self, stream: &mut Stream) -> Result<String, StoreError> {
+        stream.write_all(GREETING).await.map_err(|error| self.unreachable(&error))?;
+        let mut incoming = BytesMut::new();
+        // A server that has no room for us now says so and closes, so it is asked again later like one that is away.
+        let version = told_version(self.next(stream, &mut incoming).await?)
+            .map_err(|reason| StoreError::Unreachable(format!("{}: {reason}", self.label)))?;
+        let noop = self.next(stream, &mut incoming).await?;
+        if !incoming.is_empty() {
+            return Err(StoreError::Unreadable(format!("{}: it answered more than what was asked", self.label)));
+        }
+        judge(version, &noop).map_err(|reason| StoreError::Refused(format!("{}: {reason}", self.label)))
+    }
+
+    async fn next(&self, stream: &mut Stream, incoming: &mut BytesMut) -> Result<Answer, StoreError> {
+        loop {
+            match answer::take(incoming) {
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => {}
+                Err(malformed) => {
+                    return Err(StoreError::Unreadable(format!("{}: it answered {malformed}", self.label)));
+                }
+            }
+            if stream.read_buf(incoming).await.map_err(|error| self.unreachable(&error))? == 0 {
+                return Err(StoreError::Unreachable(format!("{}: it closed the connection", self.label)));
+            }
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> StoreError {
+        StoreError::Unreachable(format!("{}: {error}", self.label))
     }
 
     async fn places(&self, patience: Duration) -> io::Result<Vec<Place>> {
@@ -120,11 +153,7 @@ impl Server {
         let found = timeout(patience, lookup_host(&*self.address)).await.map_err(|_elapsed| {
             io::Error::new(io::ErrorKind::TimedOut, format!("finding its address took longer than {patience:?}"))
         })??;
-        let places: Vec<Place> = found.map(Place::Address).collect();
-        if places.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "its name has no address"));
-        }
-        Ok(places)
+        Ok(found.map(Place::Address).collect())
     }
 }
 
@@ -160,46 +189,17 @@ impl Place {
     }
 }
 
-/// The first words: its version, when it is one that knows meta commands.
-async fn greet(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), label: &str) -> Result<String, StoreError> {
-    let unreachable = |error: io::Error| StoreError::Unreachable(format!("{label}: {error}"));
-    stream.write_all(GREETING).await.map_err(unreachable)?;
-    let mut incoming = BytesMut::new();
-    let version = next(stream, &mut incoming, label).await?;
-    let noop = next(stream, &mut incoming, label).await?;
-    if !incoming.is_empty() {
-        return Err(StoreError::Unreadable(format!("{label}: it answered more than what was asked")));
-    }
-    judge(version, &noop).map_err(|reason| StoreError::Refused(format!("{label}: {reason}")))
-}
-
-async fn next(
-    stream: &mut (impl AsyncRead + Unpin),
-    incoming: &mut BytesMut,
-    label: &str,
-) -> Result<Answer, StoreError> {
-    loop {
-        match answer::take(incoming) {
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
-            Err(malformed) => return Err(StoreError::Unreadable(format!("{label}: it answered {malformed}"))),
-        }
-        match stream.read_buf(incoming).await {
-            Ok(0) => return Err(StoreError::Unreachable(format!("{label}: it closed the connection"))),
-            Ok(_) => {}
-            Err(error) => return Err(StoreError::Unreachable(format!("{label}: {error}"))),
-        }
+fn told_version(answer: Answer) -> Result<String, String> {
+    match answer {
+        Answer::Version(version) => Ok(version.into()),
+        Answer::Failed(words) | Answer::NotUnderstood(words) => Err(format!("it says: {words}")),
+        _ => Err("it does not say its version".to_owned()),
     }
 }
 
-/// Whether a server that greets so can be used. What a version says is believed where it can be read; a build of its own
-/// name is used when it knows `mn`.
-fn judge(version: Answer, noop: &Answer) -> Result<String, String> {
-    let version = match version {
-        Answer::Version(version) => String::from(version),
-        Answer::Failed(words) | Answer::NotUnderstood(words) => return Err(format!("it says: {words}")),
-        _ => return Err("it does not say its version".to_owned()),
-    };
+/// Whether a server of that version, and with that answer to `mn`, can be used. What a version says is believed where it
+/// can be read; a build of its own name is used when it knows `mn`.
+fn judge(version: String, noop: &Answer) -> Result<String, String> {
     let old = read_version(&version).is_some_and(|version| version < OLDEST);
     if old || *noop != Answer::Noop {
         return Err(format!("version {version} does not know meta commands; use memcached 1.6 or newer"));
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn only_a_server_with_meta_commands_is_used() {
-        let greets = |version: &str, noop| judge(Answer::Version(version.into()), &noop);
+        let greets = |version: &str, noop| judge(version.to_owned(), &noop);
         let misunderstood = || Answer::NotUnderstood("ERROR".into());
         for version in ["1.6.18", "1.6.0", "1.10.2", "2.0.0", "UNKNOWN", "1.6.38-3-gabc"] {
             assert_eq!(greets(version, Answer::Noop), Ok(version.to_owned()));
@@ -231,7 +231,17 @@ mod tests {
             let refusal = greets(version, misunderstood()).unwrap_err();
             assert!(refusal.contains("use memcached 1.6 or newer"), "{version}: {refusal}");
         }
-        let closed = judge(Answer::NotUnderstood("unauthenticated".into()), &misunderstood()).unwrap_err();
-        assert_eq!(closed, "it says: unauthenticated");
+    }
+
+    #[test]
+    fn a_server_that_will_not_have_us_is_quoted() {
+        for (line, said) in [
+            (&b"ERROR Too many open connections\r\n"[..], "it says: ERROR Too many open connections"),
+            (b"CLIENT_ERROR unauthenticated\r\n", "it says: unauthenticated"),
+            (b"EN\r\n", "it does not say its version"),
+        ] {
+            let answer = answer::take(&mut BytesMut::from(line)).unwrap().unwrap();
+            assert_eq!(told_version(answer).unwrap_err(), said);
+        }
     }
 }

@@ -108,3 +108,94 @@ pub(super) fn refusal(answer: Option<Answer>) -> StoreError {
 fn beaten() -> StoreError {
     StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile"))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::connection::drive;
+    use super::*;
+
+    /// What a write comes to, and what it said in each round trip, when a server answers so: a race that no test could
+    /// time.
+    async fn against(script: &[&str], bind: bool) -> (Result<Written, StoreError>, Vec<String>) {
+        let (connection, requests) = Connection::new("memcached at x:1".into());
+        let (ours, mut server) = tokio::io::duplex(4096);
+        let task = tokio::spawn(drive(ours, requests, "memcached at x:1"));
+        let script: Vec<String> = script.iter().map(ToString::to_string).collect();
+        let server = tokio::spawn(async move {
+            let mut bytes = [0; 4096];
+            let mut heard = Vec::new();
+            // A batch is written as a whole.
+            while let Some(length) = server.read(&mut bytes).await.ok().filter(|length| *length > 0) {
+                server.write_all(script[heard.len()].as_bytes()).await.unwrap();
+                heard.push(String::from_utf8_lossy(&bytes[..length]).replace("\r\n", "|"));
+            }
+            heard
+        });
+        let (prefix, name, value) = (Prefix::new("t").unwrap(), Name::found("shop:k"), Value::new(2, b"b"));
+        let write = Write { prefix: &prefix, name: &name, value: &value, seconds: 60 };
+        let written = if bind { write.bind(&connection).await } else { write.rebind(&connection).await };
+        drop(connection);
+        task.await.unwrap();
+        (written, server.await.unwrap())
+    }
+
+    const BIND: &str = "ms t:shop:k 5 T60 ME|1 2 b|mg t:shop:k v|";
+    const FIND: &str = "mg t:shop:k v c|";
+    const ADD: &str = "ms t:shop:k 5 T60 ME|1 2 b|";
+    const SET_7: &str = "ms t:shop:k 5 T60 C7|1 2 b|";
+    const SET_8: &str = "ms t:shop:k 5 T60 C8|1 2 b|";
+
+    #[tokio::test]
+    async fn what_is_gone_when_it_is_looked_at_is_bound_after_all() {
+        let script = ["NS\r\nEN\r\n", "HD\r\nVA 5\r\n1 2 b\r\n"];
+        assert_eq!(against(&script, true).await, (Ok(Written::Ours), vec![BIND.to_owned(); 2]));
+    }
+
+    #[tokio::test]
+    async fn first_and_second_writer_need_one_round_trip() {
+        for (script, written) in [
+            ("HD\r\nVA 5\r\n1 2 b\r\n", Written::Ours),
+            ("NS\r\nVA 5\r\n1 2 b\r\n", Written::Ours),
+            ("NS\r\nVA 5\r\n1 2 c\r\n", Written::Theirs(Value::new(2, b"c"))),
+        ] {
+            assert_eq!(against(&[script], true).await, (Ok(written), vec![BIND.to_owned()]), "{script:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_move_tries_again_when_another_write_was_faster() {
+        let (older, newer) = ("VA 5 c7\r\n1 1 a\r\n", "VA 5 c8\r\n1 1 b\r\n");
+        let theirs = Written::Theirs(Value::new(2, b"c"));
+        for (script, written, said) in [
+            (&[older, "EX\r\n", newer, "HD\r\n"][..], Written::Ours, &[FIND, SET_7, FIND, SET_8][..]),
+            (&[older, "NF\r\n", "EN\r\n", "HD\r\n"], Written::Ours, &[FIND, SET_7, FIND, ADD]),
+            (&["EN\r\n", "NS\r\n", newer, "HD\r\n"], Written::Ours, &[FIND, ADD, FIND, SET_8]),
+            (&["EN\r\n", "NS\r\n", "VA 5 c9\r\n1 2 c\r\n"], theirs, &[FIND, ADD, FIND]),
+        ] {
+            let said = said.iter().map(ToString::to_string).collect();
+            assert_eq!(against(script, false).await, (Ok(written), said), "{script:?}");
+        }
+        let (written, said) = against(&[older, "EX\r\n"].repeat(MOST_TRIES), false).await;
+        let error = written.unwrap_err().to_string();
+        assert_eq!(error, "the store refused: others wrote the same name 8 times meanwhile");
+        assert_eq!(said, [FIND, SET_7].repeat(MOST_TRIES));
+    }
+
+    #[tokio::test]
+    async fn a_server_without_room_is_quoted() {
+        let refused = Err(StoreError::Refused("out of memory storing object".to_owned()));
+        let script = "SERVER_ERROR out of memory storing object\r\n";
+        assert_eq!(against(&["EN\r\n", script], false).await.0, refused);
+        assert_eq!(against(&[&format!("{script}EN\r\n")], true).await.0, refused);
+    }
+
+    #[tokio::test]
+    async fn a_text_that_nobody_of_ours_wrote_is_not_overwritten() {
+        let foreign = "VA 5 c7\r\nhello\r\n";
+        for (script, bind) in [(format!("NS\r\n{foreign}"), true), (foreign.to_owned(), false)] {
+            assert_eq!(against(&[&script], bind).await.0.unwrap_err().label(), "unreadable", "{script:?}");
+        }
+    }
+}

@@ -219,13 +219,12 @@ impl Driver {
 
     fn settle(&mut self) {
         let Some(settled) = self.waiting.pop_front() else { return };
-        match settled.reply {
+        if let Some(reply) = settled.reply {
             // Nobody may wait any more.
-            Some(reply) => drop(reply.send(Ok(settled.answers))),
-            None => {
-                self.probing = false;
-                self.proven = true;
-            }
+            drop(reply.send(Ok(settled.answers)));
+        } else {
+            self.probing = false;
+            self.proven = true;
         }
     }
 
