@@ -78,6 +78,8 @@ pub struct SharedStore {
     /// Moves are announced by this engine. Relaxed: set once, when it is first known which store it is.
     announces: AtomicBool,
     gate: Gate,
+    /// The last that was told of its answers is that it refuses.
+    refuses: AtomicBool,
     /// Sessions that the store is being asked for, so that parallel requests of one ask once.
     flights: Mutex<HashMap<SessionKey, watch::Receiver<Option<bool>>>>,
     pending: Pending,
@@ -96,6 +98,7 @@ impl SharedStore {
             timeout: settings.timeout,
             on_error: settings.on_error,
             gate: Gate::new(),
+            refuses: AtomicBool::new(false),
             flights: Mutex::default(),
             pending: Pending::new(),
             behind: behind::Queues::new(),
@@ -171,7 +174,22 @@ impl SharedStore {
         if let Err(error) = &answer {
             metrics.count(operation, word(error));
         }
+        self.tell_refusals(answer.as_ref().err());
         answer
+    }
+
+    /// A store that refuses, or that somebody else writes to, refuses every request: it is told once, and once when it is over.
+    fn tell_refusals(&self, error: Option<&StoreError>) {
+        match error {
+            Some(why @ (StoreError::Refused(_) | StoreError::Unreadable(_))) if !self.refuses.swap(true, Relaxed) => {
+                tracing::warn!(%why, "the shared store is of no help; sessions go on by tokens and by what is known here");
+            }
+            None if self.refuses.load(Relaxed) => {
+                self.refuses.store(false, Relaxed);
+                tracing::info!("the shared store does as it is asked again");
+            }
+            _ => {}
+        }
     }
 
     /// The same for a write, which may have come too late.
