@@ -13,11 +13,15 @@ mod behind;
 mod gate;
 mod near;
 mod pending;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -60,8 +64,10 @@ pub struct Around {
 pub struct SharedStore {
     engine: Arc<dyn Engine>,
     around: Around,
-    /// This proxy's name in records.
+    /// This process's name in records.
     node: Box<str>,
+    /// Moves are announced, as of the last connection. Relaxed: who sees it late asks once more, or once less.
+    announces: AtomicBool,
     timeout: Duration,
     /// What a request does that needs the store while it is away.
     pub on_error: OnError,
@@ -74,13 +80,15 @@ pub struct SharedStore {
 }
 
 impl SharedStore {
-    /// Around an engine that was started; `node` is this proxy's name. [`behind`](Self::work_behind) must run beside it.
-    pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, around: Around) -> Self {
+    /// Around an engine that was started; `node` is this proxy's name, for people, and `incarnation` tells its process from
+    /// all others, so a random number. [`behind`](Self::work_behind) must run beside it.
+    pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, incarnation: u32, around: Around) -> Self {
         Self {
+            announces: AtomicBool::new(engine.capabilities().announces),
             near: Near::new(around.table.capacity(), settings.near_ttl),
             engine,
             around,
-            node: node_word(node).into(),
+            node: format!("{} {incarnation:08x}", node_word(node)).into(),
             timeout: settings.timeout,
             on_error: settings.on_error,
             gate: Gate::new(),
@@ -105,6 +113,7 @@ impl SharedStore {
             Event::Reconnected => {
                 let Capabilities { server, compare_and_set, announces, .. } = self.engine.capabilities();
                 tracing::info!(%server, compare_and_set, announces, "the shared store answers");
+                self.announces.store(announces, Relaxed);
                 // What was announced meanwhile was missed, and the store may be another one, or empty.
                 self.near.missed_announcements();
                 self.answers();
