@@ -35,7 +35,7 @@ pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &
     let engine = engine(&settings.engine, runtime, on_event)
         .map_err(|error| RunError::Internal(format!("store.{}: {error}", settings.engine.word())))?;
     runtime.block_on(first_contact(&*engine));
-    Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, around)), events })
+    Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), around)), events })
 }
 
 fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<Arc<dyn Engine>, StoreError> {

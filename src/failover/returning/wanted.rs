@@ -1,10 +1,9 @@
 //! Where several proxies share a store: whom the store must be asked for before a request's session can be recognised.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::Homes;
+use crate::session::key::SessionKey;
 use crate::session::source::{Id, Presented};
 use crate::session::token::{Token, UnixMillis};
 use crate::store::Found;
@@ -18,11 +17,9 @@ pub type AllWanted = SmallVec<[Wanted; 2]>;
 pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now: UnixMillis) -> AllWanted {
     let mut all = AllWanted::new();
     let mut want = |key, only_here| {
-        let wanted = Wanted { key, pool: Arc::clone(homes.nowhere), only_here };
-        let must = store.must_ask(&wanted, homes.hands_over, now);
-        if must {
-            all.push(wanted);
-        }
+        let wanted = store.must_ask(key, homes.nowhere, only_here, homes.hands_over, now);
+        let must = wanted.is_some();
+        all.extend(wanted);
         must
     };
     match presented {
@@ -35,10 +32,11 @@ pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now
         }
         Presented::Ids(ids) => {
             for id in ids {
-                if !want(id.key, true) {
+                if want(id.key, true) {
+                    all_former(id, &mut want);
+                } else if homes.lives(&id.key, now) == Some(true) {
                     break;
                 }
-                all_former(id, &mut want);
             }
         }
         Presented::Address(id) => {
@@ -52,7 +50,7 @@ pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now
 }
 
 /// While keys are rotated a session may still be bound under a former key.
-fn all_former(id: &Id, want: &mut impl FnMut(crate::session::key::SessionKey, bool) -> bool) {
+fn all_former(id: &Id, want: &mut impl FnMut(SessionKey, bool) -> bool) {
     for former in &id.former {
         want(*former, true);
     }
@@ -60,16 +58,24 @@ fn all_former(id: &Id, want: &mut impl FnMut(crate::session::key::SessionKey, bo
 
 /// Whether the request names a session that lives, so that no further source is asked.
 pub fn names_a_live_one(presented: &Presented, homes: &Homes<'_>, now: UnixMillis) -> bool {
-    let lives = |key| match homes.table.find(key, now) {
-        Found::Live(known) => Some(!homes.is_over(&known)),
-        _ => None,
-    };
     match presented {
-        Presented::Token { token, .. } => lives(&token.session.into()).unwrap_or_else(|| is_in_time(token, homes, now)),
-        Presented::Mark { key, .. } => lives(key).unwrap_or(true),
-        Presented::Ids(ids) => ids.iter().any(|id| lives(&id.key) == Some(true)),
-        Presented::Address(id) => lives(&id.key) == Some(true),
+        Presented::Token { token, .. } => {
+            homes.lives(&token.session.into(), now).unwrap_or_else(|| is_in_time(token, homes, now))
+        }
+        Presented::Mark { key, .. } => homes.lives(key, now).unwrap_or(true),
+        Presented::Ids(ids) => ids.iter().any(|id| homes.lives(&id.key, now) == Some(true)),
+        Presented::Address(id) => homes.lives(&id.key, now) == Some(true),
         Presented::Nobody | Presented::OtherPool | Presented::Forged(_) | Presented::Unmarked(_) => false,
+    }
+}
+
+impl Homes<'_> {
+    /// What the table says of a session; `None` when it knows nothing.
+    fn lives(&self, key: &SessionKey, now: UnixMillis) -> Option<bool> {
+        match self.table.find(key, now) {
+            Found::Live(known) => Some(!self.is_over(&known)),
+            _ => None,
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the texts mean: where a session is bound, and what its server handed over for it.
 //!
 //! A binding is `1 <epoch> <server> <created> <node>`: the server's name, or `-` for a session that has ended; when the
-//! session began, in milliseconds of the Unix epoch; and which proxy wrote it, for people. A reader ignores further words.
+//! session began, in milliseconds of the Unix epoch; and which proxy wrote it: its name, for people, and a random word for its
+//! process. A reader ignores further words.
 
 use std::sync::Arc;
 

@@ -12,10 +12,10 @@ use crate::session::token::UnixMillis;
 use crate::store::Found;
 use crate::store::engine::record::Record;
 use crate::store::engine::{Kind, Name, Value};
-use crate::store::places::Place;
+use crate::store::places::{Place, PlaceIndex};
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
-use super::near::{Freshness, Look};
+use super::near::{Freshness, Look, Touch};
 use super::{SharedStore, Unanswered};
 
 /// A session that the store is to be asked for.
@@ -27,33 +27,45 @@ pub struct Wanted {
     pub pool: Arc<Place>,
     /// Nothing but the store keeps it: it has no token.
     pub only_here: bool,
+    /// Servers hand data over for it.
+    pub hands_over: bool,
 }
 
 impl SharedStore {
-    /// Whether a request that names this session must wait for the store. When not, and it is time for that, the store is
-    /// told of the visit, and asked anew, behind the request.
-    pub fn must_ask(&self, wanted: &Wanted, hands_over: bool, now: UnixMillis) -> bool {
-        let Wanted { key, pool, only_here } = wanted;
+    /// Says for whom the store must be asked when a request that names this session must wait for it. When not, and it is
+    /// time for that, the store is told of the visit, and asked anew, behind the request. `pool` is any place of its pool.
+    pub fn must_ask(
+        &self,
+        key: SessionKey,
+        pool: &Arc<Place>,
+        only_here: bool,
+        hands_over: bool,
+        now: UnixMillis,
+    ) -> Option<Wanted> {
         let announced = self.announces.load(Relaxed);
-        let Look { freshness, touch } = self.near.look(key, now, Self::touch_every(pool), announced);
+        let often = Touch { every: Self::touch_every(pool), anyway: hands_over };
+        let Look { freshness, touch, stored } = self.near.look(&key, now, often, announced);
+        let wanted = || Wanted { key, pool: Arc::clone(pool), only_here, hands_over };
         if touch {
-            self.touch_behind(*key, pool, hands_over);
+            self.touch_behind(&wanted(), now);
         }
         // That nobody is bound by an id is no knowledge for later: its next server may bind it at any moment, and tell the
-        // store, but announces it to nobody. And who stayed away from here may have been elsewhere.
-        let usable = || !only_here || self.is_live(key, now);
+        // store, but announces it to nobody. And who stayed away from here may have been elsewhere. A token says enough,
+        // unless the store says more and the table has had to forget it.
+        let usable = || (!only_here && !stored) || self.is_live(&key, now);
         match freshness {
-            Freshness::Fresh => !usable(),
-            Freshness::Stale { fetch } => {
-                let usable = usable();
-                if fetch && usable {
-                    self.fetch_behind(wanted.clone());
-                } else if fetch {
-                    self.near.not_asked(key);
+            Freshness::Fresh if usable() => None,
+            Freshness::Stale { fetch } if usable() => {
+                if fetch {
+                    self.fetch_behind(wanted());
                 }
-                !usable
+                None
             }
-            Freshness::Unknown => true,
+            Freshness::Stale { fetch: true } => {
+                self.near.not_asked(&key);
+                Some(wanted())
+            }
+            _ => Some(wanted()),
         }
     }
 
@@ -130,22 +142,37 @@ impl SharedStore {
 
     /// The store has said what it keeps of a session.
     fn found(&self, wanted: &Wanted, value: Option<&Value>, visited: bool, now: UnixMillis) {
-        let Wanted { key, pool, only_here } = wanted;
+        let Wanted { key, pool, only_here, .. } = wanted;
         let record = value.and_then(Record::read);
         let was_stored = self.near.note(*key, now, record.is_some());
-        if let Some(record) = &record {
+        let often = Touch { every: Self::touch_every(pool), anyway: wanted.hands_over };
+        if visited && self.near.touch(key, now, often) {
+            self.touch_behind(wanted, now);
+        }
+        // A session that has begun anew while the store was away does not go back to where the former one was.
+        let void = record.as_ref().is_some_and(|record| Self::has_lasted(record, pool, now)) && self.is_live(key, now);
+        if let Some(record) = record.as_ref().filter(|_| !void) {
             self.adopt(*key, pool, record, visited, now);
         }
         // A store that was restarted empty, or that lost what it had acknowledged, is told again.
         if let Found::Live(known) = self.around.table.find(key, now) {
             let behind = match &record {
-                Some(record) => known.epoch > record.epoch,
-                None => *only_here || was_stored,
+                Some(record) => void || known.epoch > record.epoch,
+                None => *only_here || was_stored || self.is_nowhere(known.place),
             };
             if behind {
                 self.write_behind(*key, Kind::Binding);
             }
         }
+    }
+
+    fn is_nowhere(&self, place: PlaceIndex) -> bool {
+        self.around.table.place_at(place).is_some_and(|place| place.is_nowhere())
+    }
+
+    /// Whether the session of a record is as old as it may be. What the store keeps outlives it by a little.
+    pub(super) fn has_lasted(record: &Record, pool: &Place, now: UnixMillis) -> bool {
+        record.server.is_some() && now.since(record.created) > pool.absolute()
     }
 
     /// The table learns of a record: the higher epoch stands, and of two equal ones the store's, which all proxies see.
@@ -155,17 +182,23 @@ impl SharedStore {
         if visited {
             table.restore(key, &place, record.epoch, record.created, now);
         } else {
-            table.overrule(&key, &place, record.epoch);
+            table.overrule(&key, &place, record.epoch, record.created);
         }
     }
 
     /// A proxy has announced a move. What is known here of the session is set right; what is not known is asked for when
-    /// its client comes.
+    /// its client comes. What this proxy has announced itself it knows, or is about to: its request that moves the session
+    /// must not find it moved by another.
     pub(super) fn hear_of_move(&self, name: &Name, value: &Value) {
         let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), Record::read(value)) else { return };
+        if record.value(&self.node) == *value {
+            return;
+        }
         let table = &self.around.table;
         let place = table.place(pool, record.server.as_deref().unwrap_or_default());
-        if !table.overrule(&key, &place, record.epoch) {
+        if table.overrule(&key, &place, record.epoch, record.created) {
+            self.near.heard(&key);
+        } else {
             self.near.forget(&key);
         }
     }

@@ -12,13 +12,13 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
-use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
+use crate::store::Found;
 use crate::store::engine::{Event, Kind, Name};
-use crate::store::places::Place;
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
 use super::ask::Wanted;
+use super::pending::Taken;
 use super::{SharedStore, Unanswered};
 
 /// The wall clock: nothing in this folder reads it.
@@ -57,16 +57,21 @@ impl Queues {
 
 impl SharedStore {
     /// The store is to keep a session longer: it was here. Session data too, where servers hand some over.
-    pub(super) fn touch_behind(&self, key: SessionKey, pool: &Place, hands_over: bool) {
-        let ttl = pool.idle() + Self::touch_every(pool) + super::SLACK;
+    pub(super) fn touch_behind(&self, wanted: &Wanted, now: UnixMillis) {
+        let Wanted { key, pool, hands_over, .. } = wanted;
+        let created = match self.around.table.find(key, now) {
+            Found::Live(known) => known.created,
+            _ => now,
+        };
+        let ttl = Self::ttl(pool, created, now);
         let mut touches = self.behind.touches.lock();
         if touches.len() >= MOST {
             drop(touches);
             return self.around.metrics.store.count(StoreOperation::Touch, StoreResult::Dropped);
         }
-        touches.insert(Name::new(pool.pool(), key, Kind::Binding), ttl);
-        if hands_over {
-            touches.insert(Name::new(pool.pool(), key, Kind::Data), ttl);
+        touches.insert(Name::new(pool.pool(), *key, Kind::Binding), ttl);
+        if *hands_over {
+            touches.insert(Name::new(pool.pool(), *key, Kind::Data), ttl);
         }
     }
 
@@ -95,6 +100,7 @@ impl SharedStore {
     async fn rounds(&self, clock: Clock) {
         loop {
             tokio::select! {
+                biased;
                 () = self.behind.wake.notified() => sleep(GATHER).await,
                 () = sleep(ROUND) => {}
             }
@@ -112,15 +118,12 @@ impl SharedStore {
     async fn write_pending(&self, now: UnixMillis) {
         while !self.gate.is_shut() && self.pending.len() > 0 {
             let mut failed = false;
-            let some = self.pending.take(BATCH);
-            let mut written = stream::iter(some).map(|one| async move { (one, self.write_one(one, now).await) });
-            let mut written = written.by_ref().buffer_unordered(AT_ONCE);
-            while let Some(((key, kind), result)) = written.next().await {
-                if result.is_err() {
-                    self.pending.add(key, kind);
-                    failed = true;
-                }
+            let all: Vec<_> = self.pending.take(BATCH).into_iter().map(|one| self.write_one(one, now)).collect();
+            let mut all = stream::iter(all).buffer_unordered(AT_ONCE);
+            while let Some(written) = all.next().await {
+                failed |= written.is_err();
             }
+            drop(all);
             self.around.metrics.store.set_pending(self.pending.len());
             if failed {
                 return;
@@ -128,14 +131,17 @@ impl SharedStore {
         }
     }
 
-    async fn write_one(&self, (key, kind): (SessionKey, Kind), now: UnixMillis) -> Result<(), Unanswered> {
+    async fn write_one(&self, one: Taken<'_>, now: UnixMillis) -> Result<(), Unanswered> {
+        let (key, kind) = one.unwritten;
         if kind == Kind::Binding {
-            return self.publish(key, now).await.map(|_| ());
+            self.publish(key, one.insists, now).await?;
+        } else if let Some((owner, data)) = self.around.data.owned(&key) {
+            self.put_data(&owner, Some(&data), now).await?;
+        } else {
+            self.forget_data(key, now).await?;
         }
-        match self.around.data.owned(&key) {
-            Some((owner, data)) => self.put_data(&owner, Some(&data), now).await,
-            None => self.forget_data(key, now).await,
-        }
+        one.written();
+        Ok(())
     }
 
     async fn fetch_old_copies(&self, now: UnixMillis) {
@@ -148,19 +154,39 @@ impl SharedStore {
     }
 
     async fn tell_of_visits(&self) {
+        if self.gate.is_shut() {
+            return;
+        }
         let touches: Vec<_> = std::mem::take(&mut *self.behind.touches.lock()).into_iter().collect();
         for some in touches.chunks(BATCH) {
-            // What is not told now is told with a later visit; the store keeps everything a tenth longer than it must.
-            let _ = self.read(StoreOperation::Touch, self.engine.touch(some)).await;
+            if self.read(StoreOperation::Touch, self.engine.touch(some)).await.is_err() {
+                self.tell_later(some);
+            }
+        }
+    }
+
+    /// Whoever was here meanwhile again lives longer by that.
+    fn tell_later(&self, visits: &[(Name, Duration)]) {
+        let mut touches = self.behind.touches.lock();
+        for (name, ttl) in visits {
+            if touches.len() < MOST {
+                touches.entry(name.clone()).or_insert(*ttl);
+            }
         }
     }
 
     async fn watch(&self) {
         loop {
-            let pause = if self.gate.is_shut() { PROBE } else { WATCH };
+            let shut = self.gate.is_shut();
             tokio::select! {
-                () = self.gate.doubts.notified() => {}
-                () = sleep(pause) => {}
+                biased;
+                () = self.gate.doubts.notified() => {
+                    if self.gate.is_shut() && !shut {
+                        // Not at once: that it answers a ping does not mean that it answers in time.
+                        continue;
+                    }
+                }
+                () = sleep(if shut { PROBE } else { WATCH }) => {}
             }
             self.probe().await;
         }
@@ -181,5 +207,11 @@ impl SharedStore {
     /// Before a stop: what is still to be written is, if the store answers.
     pub async fn write_last(&self, now: UnixMillis) {
         self.round(now).await;
+    }
+
+    /// How much waits: writes, touches, fetches.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> (usize, usize, usize) {
+        (self.pending.len(), self.behind.touches.lock().len(), self.behind.fetches.lock().len())
     }
 }

@@ -13,6 +13,8 @@ mod behind;
 mod gate;
 mod near;
 mod pending;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::collections::HashMap;
@@ -69,14 +71,14 @@ pub struct Around {
 pub struct SharedStore {
     engine: Arc<dyn Engine>,
     around: Around,
-    /// This proxy's name in records.
+    /// This process's name in records.
     node: Box<str>,
+    /// Moves are announced, as of the last connection. Relaxed: who sees it late asks once more, or once less.
+    announces: AtomicBool,
     timeout: Duration,
     /// What a request does that needs the store while it is away.
     pub on_error: OnError,
     near: Near,
-    /// Moves are announced by this engine. Relaxed: set once, when it is first known which store it is.
-    announces: AtomicBool,
     gate: Gate,
     /// The last that was told of its answers is that it refuses.
     refuses: AtomicBool,
@@ -87,14 +89,15 @@ pub struct SharedStore {
 }
 
 impl SharedStore {
-    /// Around an engine that was started; `node` is this proxy's name. [`behind`](Self::work_behind) must run beside it.
-    pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, around: Around) -> Self {
+    /// Around an engine that was started; `node` is this proxy's name, for people, and `incarnation` tells its process from
+    /// all others, so a random number. [`behind`](Self::work_behind) must run beside it.
+    pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, incarnation: u32, around: Around) -> Self {
         Self {
-            near: Near::new(around.table.capacity(), settings.near_ttl),
             announces: AtomicBool::new(engine.capabilities().announces),
+            near: Near::new(around.table.capacity(), settings.near_ttl),
             engine,
             around,
-            node: node_word(node).into(),
+            node: format!("{} {incarnation:08x}", node_word(node)).into(),
             timeout: settings.timeout,
             on_error: settings.on_error,
             gate: Gate::new(),

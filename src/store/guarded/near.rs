@@ -35,6 +35,8 @@ pub(super) struct Look {
     pub(super) freshness: Freshness,
     /// What the store keeps of it is to live longer, and this caller says so.
     pub(super) touch: bool,
+    /// The store is known to keep a record of it.
+    pub(super) stored: bool,
 }
 
 /// One session.
@@ -49,6 +51,26 @@ struct Copied {
     stored: bool,
     /// Somebody asks the store anew.
     fetching: bool,
+}
+
+/// When the store is to be told that a session was here.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Touch {
+    /// No more often than this.
+    pub(super) every: Duration,
+    /// Also when the store keeps no record of it: it may keep its data.
+    pub(super) anyway: bool,
+}
+
+impl Copied {
+    /// Whether it is time to tell the store that it was here, and the caller does.
+    fn touch(&mut self, now: UnixMillis, Touch { every, anyway }: Touch) -> bool {
+        let touch = (self.stored || anyway) && now.since(self.touched) >= every;
+        if touch {
+            self.touched = now;
+        }
+        touch
+    }
 }
 
 /// All sessions that the store was asked for. Share it by reference.
@@ -77,9 +99,11 @@ impl Near {
 
     /// A request of this session came in. `announced` says that every move is announced, so that a copy is right however
     /// old it is, as long as nothing was missed.
-    pub(super) fn look(&self, key: &SessionKey, now: UnixMillis, touch_every: Duration, announced: bool) -> Look {
+    pub(super) fn look(&self, key: &SessionKey, now: UnixMillis, touch: Touch, announced: bool) -> Look {
         let mut shard = self.shard(key).lock();
-        let Some(copied) = shard.get_mut(key) else { return Look { freshness: Freshness::Unknown, touch: false } };
+        let Some(copied) = shard.get_mut(key) else {
+            return Look { freshness: Freshness::Unknown, touch: false, stored: false };
+        };
         let nothing_missed = copied.generation == self.generation.load(Relaxed);
         let age = now.since(copied.asked);
         let freshness = if nothing_missed && age < self.ttl {
@@ -91,18 +115,32 @@ impl Near {
         } else {
             Freshness::Unknown
         };
-        let touch = copied.stored && now.since(copied.touched) >= touch_every;
-        if touch {
-            copied.touched = now;
-        }
-        Look { freshness, touch }
+        Look { freshness, touch: copied.touch(now, touch), stored: copied.stored }
     }
 
-    /// The store was asked, or told. Returns whether it was known to keep a record before.
+    /// The request at hand was not known of when it came, see [`look`](Self::look).
+    pub(super) fn touch(&self, key: &SessionKey, now: UnixMillis, touch: Touch) -> bool {
+        self.shard(key).lock().peek_mut(key).is_some_and(|copied| copied.touch(now, touch))
+    }
+
+    /// The store was told what stands.
+    pub(super) fn told(&self, key: SessionKey, now: UnixMillis) {
+        self.remember(key, Copied { touched: now, ..self.copied(now, true) });
+    }
+
+    /// The store was asked. Returns whether it was known to keep a record before.
     pub(super) fn note(&self, key: SessionKey, now: UnixMillis, stored: bool) -> bool {
+        self.remember(key, self.copied(now, stored))
+    }
+
+    /// Asked for now; nobody knows when the store was told that it was here.
+    fn copied(&self, now: UnixMillis, stored: bool) -> Copied {
         let generation = self.generation.load(Relaxed);
+        Copied { asked: now, touched: UnixMillis(0), generation, stored, fetching: false }
+    }
+
+    fn remember(&self, key: SessionKey, copied: Copied) -> bool {
         let mut shard = self.shard(&key).lock();
-        let copied = Copied { asked: now, touched: now, generation, stored, fetching: false };
         let Some(former) = shard.get_mut(&key) else {
             shard.put(key, copied);
             if shard.len() > self.share {
@@ -110,10 +148,17 @@ impl Near {
             }
             return false;
         };
-        let (was_stored, touched) = (former.stored, former.touched);
         // Asking renews nothing in the store.
+        let (was_stored, touched) = (former.stored, former.touched.max(copied.touched));
         *former = Copied { touched, ..copied };
         was_stored
+    }
+
+    /// Another proxy has told the store.
+    pub(super) fn heard(&self, key: &SessionKey) {
+        if let Some(copied) = self.shard(key).lock().peek_mut(key) {
+            copied.stored = true;
+        }
     }
 
     /// The store was to be asked anew and did not answer: somebody else may try.
@@ -151,7 +196,7 @@ mod tests {
     use super::*;
 
     const TTL: Duration = Duration::from_secs(10);
-    const NEVER: Duration = Duration::MAX;
+    const NEVER: Touch = Touch { every: Duration::MAX, anyway: false };
     const KEY: SessionKey = SessionKey(7);
 
     fn at(seconds: u64) -> UnixMillis {
@@ -199,8 +244,9 @@ mod tests {
     #[test]
     fn the_store_is_told_of_visits_now_and_then() {
         let near = Near::new(100, TTL);
-        let touch = |seconds| near.look(&KEY, at(seconds), Duration::from_secs(60), true).touch;
-        near.note(KEY, at(0), true);
+        let often = |anyway| Touch { every: Duration::from_secs(60), anyway };
+        let touch = |seconds| near.look(&KEY, at(seconds), often(false), true).touch;
+        near.told(KEY, at(0));
         assert!(!touch(59));
         assert!(touch(60));
         assert!(!touch(61), "once");
@@ -208,6 +254,10 @@ mod tests {
         assert!(touch(120), "asking is no visit");
         near.note(KEY, at(121), false);
         assert!(!touch(1000), "what the store does not keep need not live longer");
+        assert!(near.look(&KEY, at(1000), often(true), true).touch, "unless it may keep its data");
+        near.forget(&KEY);
+        near.note(KEY, at(1000), true);
+        assert!(touch(1000), "nobody knows when it was last told");
     }
 
     #[test]

@@ -29,17 +29,17 @@ impl SharedStore {
     /// When the store did not say. The table decides alone, and must be [`write_behind`](Self::write_behind).
     pub async fn claim(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Result<(), Unanswered> {
         let record = Record { server: Some(place.server().into()), epoch: 0, created: now };
-        let stands = self.put(key, place, &record, now).await?;
-        match stands {
-            // It was ended; so it begins anew.
-            Some(Record { server: None, epoch, .. }) => {
-                let anew = Record { epoch: epoch.saturating_add(1), ..record };
-                if let Some(theirs) = self.put(key, place, &anew, now).await? {
-                    self.adopt(key, place, &theirs, true, now);
-                }
-            }
-            Some(theirs) => self.adopt(key, place, &theirs, true, now),
-            None => {}
+        let Some(theirs) = self.put(key, place, &record, now).await? else { return Ok(()) };
+        if theirs.server.is_some() && !Self::has_lasted(&theirs, place, now) {
+            self.adopt(key, place, &theirs, true, now);
+            return Ok(());
+        }
+        // It is over; so it begins anew, in the table too.
+        let table = &self.around.table;
+        table.restore(key, &table.place(place.pool(), ""), theirs.epoch, now, now);
+        let anew = Record { epoch: theirs.epoch.saturating_add(1), ..record };
+        if let Some(theirs) = self.put(key, place, &anew, now).await? {
+            self.adopt(key, place, &theirs, true, now);
         }
         Ok(())
     }
@@ -67,8 +67,8 @@ impl SharedStore {
     /// A server has said that the session is its own, and the table knows: so it is for all proxies, whatever they knew.
     pub async fn assign(&self, key: SessionKey, place: &Place, now: UnixMillis) {
         for _ in 0..MOST_CLAIMS {
-            match self.publish(key, now).await {
-                Err(Unanswered) => return self.write_behind(key, Kind::Binding),
+            match self.publish(key, true, now).await {
+                Err(Unanswered) => return self.assign_behind(key),
                 // Theirs has come into the table.
                 Ok(Some(theirs)) if theirs.server.as_deref() != Some(place.server()) => {
                     self.around.table.assign(key, place, now);
@@ -79,20 +79,34 @@ impl SharedStore {
     }
 
     /// The store is told what the table says of the session, if it says anything; what stands instead comes into the table
-    /// and is returned.
-    pub(super) async fn publish(&self, key: SessionKey, now: UnixMillis) -> Result<Option<Record>, Unanswered> {
+    /// and is returned. What is as old as it may be does not stand against a session that is not; nor, when `insists`, does
+    /// one that has ended: a server has called this one its own.
+    pub(super) async fn publish(
+        &self,
+        key: SessionKey,
+        insists: bool,
+        now: UnixMillis,
+    ) -> Result<Option<Record>, Unanswered> {
         let table = &self.around.table;
-        let Found::Live(known) = table.find(&key, now) else { return Ok(None) };
-        let Some(place) = table.place_at(known.place).map(Arc::clone) else { return Ok(None) };
-        let server = (!place.is_nowhere()).then(|| place.server().into());
-        let record = Record { server, epoch: known.epoch, created: known.created };
-        let theirs = self.put(key, &place, &record, now).await?;
-        match &theirs {
-            Some(theirs) => self.adopt(key, &place, theirs, false, now),
-            None if place.is_nowhere() => self.forget_data(key, now).await?,
-            None => {}
+        for _ in 0..MOST_CLAIMS {
+            let Found::Live(known) = table.find(&key, now) else { return Ok(None) };
+            let Some(place) = table.place_at(known.place).map(Arc::clone) else { return Ok(None) };
+            let server = (!place.is_nowhere()).then(|| place.server().into());
+            let record = Record { server, epoch: known.epoch, created: known.created };
+            let Some(theirs) = self.put(key, &place, &record, now).await? else {
+                if place.is_nowhere() {
+                    self.forget_data(key, now).await?;
+                }
+                return Ok(None);
+            };
+            let void = Self::has_lasted(&theirs, &place, now) || (insists && theirs.server.is_none());
+            if !void || place.is_nowhere() {
+                self.adopt(key, &place, &theirs, false, now);
+                return Ok(Some(theirs));
+            }
+            table.overrule(&key, &place, theirs.epoch.saturating_add(1), known.created);
         }
-        Ok(theirs)
+        Ok(None)
     }
 
     /// One record into the store; what stands instead is returned.
@@ -111,14 +125,23 @@ impl SharedStore {
             self.written(StoreOperation::Move, self.engine.rebind(&name, &value, ttl)).await
         };
         let stands = stands?;
-        self.near.note(key, now, true);
+        self.near.told(key, now);
         // Who stands there with another form of record is of a later version, and not to be understood.
         Ok(stands.and_then(|value| Record::read(&value)))
     }
 
     /// The store is to be told what the table says of a session, or what its server handed over, as soon as it can be.
     pub fn write_behind(&self, key: SessionKey, kind: Kind) {
-        if !self.pending.add(key, kind) {
+        self.later(key, kind, false);
+    }
+
+    /// The same for a session that a server has called its own, see [`assign`](Self::assign).
+    pub fn assign_behind(&self, key: SessionKey) {
+        self.later(key, Kind::Binding, true);
+    }
+
+    fn later(&self, key: SessionKey, kind: Kind, insists: bool) {
+        if !self.pending.add(key, kind, insists) {
             let operation = if kind == Kind::Binding { StoreOperation::Move } else { StoreOperation::DataPut };
             self.around.metrics.store.count(operation, StoreResult::Dropped);
         }
@@ -149,7 +172,8 @@ impl SharedStore {
         let name = Name::new(pool.pool(), owner.key, Kind::Data);
         let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
         let ttl = Self::ttl(pool, owner.created, now);
-        self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await?;
+        let written = self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await;
+        written?;
         Ok(())
     }
 

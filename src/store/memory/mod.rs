@@ -189,15 +189,17 @@ impl Table {
     }
 
     /// Another proxy has moved the session, or ended it: so it is here, unless more is known here. Of two records of one
-    /// epoch theirs stands. No visit, and nothing that brings a session in: false when the table does not know it.
-    pub fn overrule(&self, key: &SessionKey, place: &Place, epoch: u32) -> bool {
+    /// epoch theirs stands. No visit, and nothing that brings a session in: false when the table does not know it. `created`
+    /// is for one that has ended here and begins anew there.
+    pub fn overrule(&self, key: &SessionKey, place: &Place, epoch: u32, created: UnixMillis) -> bool {
+        let created = self.ticks.at(created);
         let mut ended = None;
         {
             let Some(mut record) = self.map.get_mut(key) else { return false };
             let wins = epoch > record.epoch || (epoch == record.epoch && record.place != place.index());
             if wins {
                 ended = Some(record.place).filter(|_| place.is_nowhere());
-                let created = record.created;
+                let created = if self.is_over(&record) { created } else { record.created };
                 self.bind_to(&mut record, Binding { place: place.index(), epoch, created });
             }
         }
@@ -246,8 +248,9 @@ impl Table {
         let mut left = None;
         self.upsert(key, Binding { place: nowhere.index(), epoch, created }, now, |record| {
             left = Some(record.place).filter(|place| *place != nowhere.index());
-            let epoch = epoch.max(record.epoch);
-            self.bind_to(record, Binding { place: nowhere.index(), epoch, created: record.created });
+            // Above a move that the caller did not know of: of two records of one epoch the other proxies keep the first.
+            let above = if self.is_over(record) { record.epoch } else { record.epoch.saturating_add(1) };
+            self.bind_to(record, Binding { place: nowhere.index(), epoch: epoch.max(above), created: record.created });
         });
         if let Some(place) = left {
             self.report(&[(place, EndReason::Ended)]);

@@ -198,7 +198,8 @@ fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: 
         }
         Op::Bury { session, epoch, age } => {
             let (created, last) = match model.settle(session) {
-                Found::Live(known) => (known.created, known.epoch.max(epoch)),
+                Found::Live(known) if known.place == model.nowhere => (known.created, known.epoch.max(epoch)),
+                Found::Live(known) => (known.created, known.epoch.saturating_add(1).max(epoch)),
                 _ => (UnixMillis(now.0 - age), epoch),
             };
             // Whoever was bound has left.
@@ -209,12 +210,13 @@ fn named_by_others(table: &Table, places: &[Arc<Place>], model: &mut Model, op: 
         Op::Overrule { session, place, epoch } => {
             let (to, place) = (&places[place], places[place].index());
             let known = model.sessions.get(&session).copied();
-            prop_assert_eq!(table.overrule(&key(session), to, epoch), known.is_some());
+            prop_assert_eq!(table.overrule(&key(session), to, epoch, now), known.is_some());
             if let Some(known) = known
                 && (epoch > known.epoch || (epoch == known.epoch && place != known.place))
             {
                 model.departed += usize::from(place == model.nowhere && known.place != model.nowhere);
-                model.sessions.insert(session, Known { place, epoch, ..known });
+                let created = if known.place == model.nowhere { now } else { known.created };
+                model.sessions.insert(session, Known { place, epoch, created, ..known });
             }
         }
         _ => {}

@@ -1,0 +1,122 @@
+//! When the store is asked, and when not.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_another_proxy_knows_is_known_here_after_one_question() {
+    let (_, [a, b]) = proxies::<2>(true);
+    a.assign(KEY, "s1").await;
+    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())));
+    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())));
+    assert_eq!(b.asked("lookup"), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parallel_requests_of_one_session_ask_once() {
+    let (_, [a, b]) = proxies::<2>(true);
+    a.assign(KEY, "s1").await;
+    b.link.answers(Answers::Late(Duration::from_millis(20)));
+    let all = futures_util::future::join_all((0..50).map(|_| b.visit(KEY))).await;
+    assert!(all.iter().all(|served| *served == Ok(Some("s1".into()))), "{all:?}");
+    assert_eq!(b.asked("lookup"), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_goes_away_takes_nobodys_answer_with_it() {
+    let (_, [a, b]) = proxies::<2>(true);
+    a.assign(KEY, "s1").await;
+    b.link.answers(Answers::Late(Duration::from_millis(20)));
+    let first = timeout(Duration::from_millis(5), b.visit(KEY));
+    let second = async {
+        sleep(Duration::from_millis(1)).await;
+        b.visit(KEY).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    assert!(first.is_err(), "the one that began to ask has gone");
+    assert_eq!(second, Ok(Some("s1".into())));
+    assert_eq!(b.asked("lookup"), [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_id_that_nobody_is_bound_by_is_asked_for_anew_each_time() {
+    let (_, [a, b]) = proxies::<2>(true);
+    for _ in 0..3 {
+        assert_eq!(b.visit(KEY).await, Ok(None));
+    }
+    assert_eq!(b.asked("lookup"), [1, 1, 1]);
+    a.assign(KEY, "s1").await;
+    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())), "nobody had announced it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_with_a_token_waits_for_the_store_once() {
+    let (_, [a]) = proxies::<1>(true);
+    assert!(a.must_ask(KEY, false));
+    a.store.ask(&[a.wanted(KEY, false)], clock()).await.unwrap();
+    assert!(!a.must_ask(KEY, false));
+    pass(3600).await;
+    assert!(!a.must_ask(KEY, false), "an old copy is good enough where moves are announced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_old_copy_serves_while_it_is_fetched_anew() {
+    let (shared, [a, b]) = proxies::<2>(false);
+    let b = b.works();
+    a.assign(KEY, "s1").await;
+    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())));
+    assert!(a.moves(KEY, 0, "s2").await);
+    pass(11).await;
+    b.link.asked();
+    assert!(!b.must_ask(KEY, true));
+    assert!(!b.must_ask(KEY, true));
+    assert_eq!(b.knows(KEY), is("s1", 0));
+    pass(1).await;
+    assert_eq!(b.asked("lookup"), [1], "one of them asked");
+    assert_eq!((b.knows(KEY), stored(&shared, KEY)), (is("s2", 1), is("s2", 1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_is_announced_a_copy_of_twice_its_time_is_not_used() {
+    let (_, [a, b]) = proxies::<2>(false);
+    a.assign(KEY, "s1").await;
+    b.visit(KEY).await.unwrap();
+    a.moves(KEY, 0, "s2").await;
+    pass(21).await;
+    assert_eq!(b.visit(KEY).await, Ok(Some("s2".into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_move_is_heard_of_by_all_who_know_the_session() {
+    let (_, [a, b]) = proxies::<2>(true);
+    let b = b.works();
+    a.assign(KEY, "s1").await;
+    b.visit(KEY).await.unwrap();
+    assert!(a.moves(KEY, 0, "s2").await);
+    pass(1).await;
+    assert_eq!(b.knows(KEY), is("s2", 1));
+    assert_eq!(b.asked("lookup"), [1], "without asking");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_announced_itself_does_not_take_its_move_away() {
+    let (_, [a]) = proxies::<1>(true);
+    let a = a.works();
+    a.assign(KEY, "s1").await;
+    // The announcement arrives before the answer does.
+    a.link.answers(Answers::Late(Duration::from_millis(20)));
+    assert!(a.moves(KEY, 0, "s2").await, "this request has moved it");
+    assert_eq!(a.knows(KEY), is("s2", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_ids_the_second_is_found_though_the_first_has_ended() {
+    let (_, [a, b]) = proxies::<2>(true);
+    let b = b.works();
+    a.assign(KEY, "s1").await;
+    b.visit(KEY).await.unwrap();
+    b.ends(KEY, 1);
+    let second = SessionKey(5);
+    a.assign(second, "s2").await;
+    assert!(!b.must_ask(KEY, true), "that it has ended is known");
+    assert!(b.must_ask(second, true));
+}
