@@ -66,7 +66,7 @@ async fn beats(shared: &Shared, mut link: Arc<Link>, steady: &AtomicBool) -> Str
             Ok(()) => is_steady(steady),
             Err(all) => {
                 if let Err(none) = ping(&link, ResponsePolicy::OneSucceeded).await {
-                    return none.error.to_string();
+                    return none.why();
                 }
                 if whole {
                     warn!(

@@ -120,15 +120,16 @@ impl Link {
     }
 
     fn judge<T>(&self, answer: Result<T, RedisError>) -> Result<T, Failure> {
-        answer.map_err(|error| {
-            let failure = Failure::from(error);
-            // A cluster's connection finds another node by itself; one server's does not.
-            if failure.remedy == Remedy::Replace && matches!(self.connection, Connection::Single(_)) {
-                if self.broken.set(failure.error.to_string()).is_ok() {
+        answer.map_err(|error| match &self.connection {
+            Connection::Single(_) => {
+                let failure = Failure::from(error);
+                if failure.remedy == Remedy::Replace && self.broken.set(failure.clone().why()).is_ok() {
                     self.told.notify_one();
                 }
+                failure
             }
-            failure
+            // It finds another node by itself.
+            Connection::Cluster(_) => Failure::in_cluster(error),
         })
     }
 }
