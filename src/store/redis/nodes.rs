@@ -59,7 +59,7 @@ impl Nodes {
                 }
             }
         }
-        match (most_common(views), first_failure) {
+        match (most_common(&views), first_failure) {
             (Some(ranges), _) => Ok(View::new(ranges, silent)),
             (None, Some(failure)) => Err(failure),
             (None, None) => Err(Failure::new(StoreError::Unreachable("no node is known".to_owned()), Remedy::None)),
@@ -102,7 +102,7 @@ impl View {
 }
 
 /// The first of those that most have.
-fn most_common(views: Vec<Vec<Range>>) -> Option<Vec<Range>> {
+fn most_common(views: &[Vec<Range>]) -> Option<Vec<Range>> {
     let count = |view: &Vec<Range>| views.iter().filter(|other| *other == view).count();
     let most = views.iter().map(count).max()?;
     views.iter().find(|view| count(view) == most).cloned()
@@ -149,8 +149,8 @@ mod tests {
     #[test]
     fn the_view_of_most_nodes_counts() {
         let (one, other) = (vec![range(0, 1, "a:1")], vec![range(0, 1, "b:1")]);
-        assert_eq!(most_common(vec![one.clone(), other.clone(), other.clone()]), Some(other));
-        assert_eq!(most_common(vec![one.clone()]), Some(one));
-        assert_eq!(most_common(vec![]), None);
+        assert_eq!(most_common(&[one.clone(), other.clone(), other.clone()]), Some(other));
+        assert_eq!(most_common(&[one.clone()]), Some(one));
+        assert_eq!(most_common(&[]), None);
     }
 }
