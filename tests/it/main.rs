@@ -29,6 +29,7 @@ mod conf_files;
 mod cookie_modes;
 mod cookies;
 mod demo;
+mod engine_contract;
 mod failover;
 mod forwarding;
 mod handoff;

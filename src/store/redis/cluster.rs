@@ -23,6 +23,14 @@ pub(super) struct Node {
     pub(super) port: u16,
 }
 
+/// Slots, both ends included, and whose they are.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Range {
+    pub(super) from: u16,
+    pub(super) to: u16,
+    pub(super) primary: Node,
+}
+
 impl Node {
     /// What `Display` wrote.
     pub(super) fn read(text: &str) -> Option<Self> {
@@ -58,44 +66,57 @@ pub(super) async fn connect(dial: &Dial, seeds: &[ConnectionInfo]) -> Result<(Cl
     Ok((connection, server))
 }
 
-/// Asks every primary whether it is there; `policy` says how many have to be.
-pub(super) async fn ping(connection: &ClusterConnection, policy: ResponsePolicy) -> Result<(), Failure> {
+/// Whether any of its primaries is there.
+pub(super) async fn ping(connection: &ClusterConnection) -> Result<(), Failure> {
     let mut command = Cmd::new();
     command.arg("PING");
-    let route = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(policy)));
+    let route = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::OneSucceeded)));
     connection.clone().route_command(command, route).await?;
     Ok(())
 }
 
-/// Whether any of them is there.
-pub(super) async fn ping_any(connection: &ClusterConnection) -> Result<(), Failure> {
-    ping(connection, ResponsePolicy::OneSucceeded).await
-}
-
 /// The nodes that have names, in the order of their addresses.
 pub(super) async fn primaries(connection: &ClusterConnection) -> Result<Vec<Node>, Failure> {
-    let mut command = Cmd::new();
-    command.arg("CLUSTER").arg("SLOTS");
     let any = RoutingInfo::SingleNode(SingleNodeRoutingInfo::Random);
-    let answer = connection.clone().route_command(command, any).await?;
-    let Answer::Array(ranges) = answer else { return Err(Failure::odd_answer("CLUSTER SLOTS")) };
-    let mut nodes: Vec<Node> = ranges.iter().filter_map(primary).collect();
-    nodes.sort();
-    nodes.dedup();
-    Ok(nodes)
+    let answer = connection.clone().route_command(slots(), any).await?;
+    Ok(nodes(&ranges(&answer, "")?))
 }
 
-/// The first node of a range of slots: from, to, primary, replicas.
-fn primary(range: &Answer) -> Option<Node> {
+/// Asks a node how it sees the cluster.
+pub(super) fn slots() -> Cmd {
+    let mut command = Cmd::new();
+    command.arg("CLUSTER").arg("SLOTS");
+    command
+}
+
+/// The answer to [`slots`] in order. A node that does not know its own host has that at which it was asked.
+pub(super) fn ranges(answer: &Answer, asked: &str) -> Result<Vec<Range>, Failure> {
+    let Answer::Array(ranges) = answer else { return Err(Failure::odd_answer("CLUSTER SLOTS")) };
+    let mut ranges: Vec<_> = ranges.iter().filter_map(|range| read_range(range, asked)).collect();
+    ranges.sort();
+    Ok(ranges)
+}
+
+/// Whose they are, each once, in the order of their addresses.
+pub(super) fn nodes(ranges: &[Range]) -> Vec<Node> {
+    let mut nodes: Vec<_> = ranges.iter().map(|range| range.primary.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    nodes
+}
+
+/// From, to, primary, replicas.
+fn read_range(range: &Answer, asked: &str) -> Option<Range> {
     let Answer::Array(parts) = range else { return None };
-    let Some(Answer::Array(node)) = parts.get(2) else { return None };
-    match (node.first(), node.get(1)) {
-        (Some(Answer::BulkString(host)), Some(Answer::Int(port))) => {
-            let host = String::from_utf8(host.clone()).ok().filter(|host| !host.is_empty())?;
-            Some(Node { host, port: u16::try_from(*port).ok()? })
-        }
-        _ => None,
-    }
+    let [Answer::Int(from), Answer::Int(to), Answer::Array(node), ..] = parts.as_slice() else { return None };
+    let [host, Answer::Int(port), ..] = node.as_slice() else { return None };
+    let host = match host {
+        Answer::BulkString(host) if !host.is_empty() => std::str::from_utf8(host).ok()?,
+        Answer::BulkString(_) | Answer::Nil if !asked.is_empty() => asked,
+        _ => return None,
+    };
+    let primary = Node { host: host.to_owned(), port: u16::try_from(*port).ok()? };
+    Some(Range { from: u16::try_from(*from).ok()?, to: u16::try_from(*to).ok()?, primary })
 }
 
 #[cfg(test)]
@@ -105,12 +126,23 @@ mod tests {
     #[test]
     fn a_range_of_slots_names_its_primary() {
         let bulk = |text: &str| Answer::BulkString(text.as_bytes().to_vec());
-        let node = |host: &str, port| Answer::Array(vec![bulk(host), Answer::Int(port), bulk("id")]);
+        let node = |host, port| Answer::Array(vec![host, Answer::Int(port), bulk("id")]);
         let range = |node| Answer::Array(vec![Answer::Int(0), Answer::Int(5460), node]);
-        let primary_of = |answer| primary(&answer).map(|node| node.to_string());
-        assert_eq!(primary_of(range(node("10.0.0.1", 6379))).as_deref(), Some("10.0.0.1:6379"));
-        for odd in [Answer::Nil, range(Answer::Nil), range(node("", 1)), range(node("a", 70_000))] {
+        let primary_of = |answer| {
+            let ranges = ranges(&Answer::Array(vec![answer]), "10.0.0.9").unwrap();
+            nodes(&ranges).first().map(ToString::to_string)
+        };
+        assert_eq!(primary_of(range(node(bulk("10.0.0.1"), 6379))).as_deref(), Some("10.0.0.1:6379"));
+        for unknown in [bulk(""), Answer::Nil] {
+            assert_eq!(
+                primary_of(range(node(unknown, 6379))).as_deref(),
+                Some("10.0.0.9:6379"),
+                "the one that was asked"
+            );
+        }
+        for odd in [Answer::Nil, range(Answer::Nil), range(node(Answer::Okay, 1)), range(node(bulk("a"), 70_000))] {
             assert_eq!(primary_of(odd.clone()), None, "{odd:?}");
         }
+        assert!(ranges(&Answer::Nil, "").is_err());
     }
 }

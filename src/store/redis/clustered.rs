@@ -1,21 +1,21 @@
-//! Keeping a cluster. One node of it may be gone without the others: then only its names are out of reach, and redis-rs
-//! finds its successor. What redis-rs does not find is the successor of a node that is frozen, so the connections are made
-//! anew, beside the old ones, while a node does not answer. `PUBLISH` reaches every node, so announcements come from any.
+//! Keeping a cluster. One node of it may be gone without the others: then only its names are out of reach, and fail at once.
+//! redis-rs finds the successor of a node that closed its connection, not of one that is frozen or cut off, so every node
+//! is watched ([`super::nodes`]), and when names have another node, or one is back, the connections are made anew beside
+//! the old ones. `PUBLISH` reaches every node, so announcements come from any.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use redis::ConnectionInfo;
-use redis::cluster_async::ClusterConnection;
-use redis::cluster_routing::ResponsePolicy;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
 use super::cluster;
 use super::dial::Subscription;
 use super::failure::{Failure, Remedy};
 use super::link::{Connection, Link};
-use super::pulse::{self, EVERY, LIMIT};
+use super::nodes::{Nodes, View};
+use super::pulse::{self, EVERY};
 use super::supervisor::{Shared, is_steady};
 use super::target;
 use super::topology::permitted;
@@ -24,7 +24,6 @@ use crate::store::engine::{Event, StoreError};
 /// Connections to all nodes, by those of the configuration and those that were found since.
 pub(super) async fn connect(shared: &Shared, announces: bool) -> Result<Link, Failure> {
     let (connection, server) = cluster::connect(&shared.dial, &known(shared)).await?;
-    learn(shared, &connection).await;
     Ok(Link::new(Connection::Cluster(connection), server, announces))
 }
 
@@ -54,41 +53,42 @@ pub(super) async fn watch(
 }
 
 async fn beats(shared: &Shared, mut link: Arc<Link>, steady: &AtomicBool) -> String {
-    let mut whole = true;
+    let mut watched = Nodes::default();
+    let mut before: Option<View> = None;
     loop {
         sleep(EVERY).await;
-        match ping(&link, ResponsePolicy::AllSucceeded).await {
-            Ok(()) if !whole => {
-                info!("every node of the cluster answers");
-                shared.tell(Event::Reconnected);
-                whole = true;
-            }
-            Ok(()) => is_steady(steady),
-            Err(all) => {
-                if let Err(none) = ping(&link, ResponsePolicy::OneSucceeded).await {
-                    return none.error.to_string();
-                }
-                if whole {
-                    warn!(
-                        "a node of the cluster does not answer, so a part of the sessions is out of reach: {}",
-                        all.error
-                    );
-                    whole = false;
-                }
-                if let Ok(anew) = connect(shared, link.announces).await {
-                    link = Arc::new(anew);
-                    shared.publish(Arc::clone(&link));
-                }
-            }
+        let view = match watched.look(&shared.dial, known(shared)).await {
+            Ok(view) => view,
+            Err(failure) => return failure.why(),
+        };
+        is_steady(steady);
+        shared.nodes.store(Arc::new(cluster::nodes(&view.ranges)));
+        let changed = before.as_ref() != Some(&view);
+        if changed {
+            link.silence(view.silent_slots());
+            tell_of(&view, before.as_ref());
         }
+        if before.as_ref().is_some_and(|before| view.needs_new_connections(before)) {
+            // When it does not succeed, the next second brings the same difference.
+            let Ok(anew) = connect(shared, link.announces).await else { continue };
+            anew.silence(view.silent_slots());
+            link = Arc::new(anew);
+            shared.publish(Arc::clone(&link));
+            shared.tell(Event::Reconnected);
+        }
+        before = Some(view);
     }
 }
 
-async fn ping(link: &Link, policy: ResponsePolicy) -> Result<(), Failure> {
-    let Connection::Cluster(connection) = link.connection() else { return Err(nobody()) };
-    match timeout(LIMIT, cluster::ping(&connection, policy)).await {
-        Ok(answer) => answer,
-        Err(_) => Err(Failure::new(StoreError::Timeout, Remedy::None)),
+/// Once for each node that fell silent, and once when all answer again.
+fn tell_of(view: &View, before: Option<&View>) {
+    for node in &view.silent {
+        if !before.is_some_and(|before| before.silent.contains(node)) {
+            warn!("{node} of the cluster does not answer: its part of the sessions is out of reach");
+        }
+    }
+    if view.silent.is_empty() && before.is_some_and(|before| !before.silent.is_empty()) {
+        info!("every node of the cluster answers");
     }
 }
 
@@ -124,12 +124,6 @@ fn known(shared: &Shared) -> Vec<ConnectionInfo> {
         }
     }
     infos
-}
-
-async fn learn(shared: &Shared, connection: &ClusterConnection) {
-    if let Ok(Ok(nodes)) = timeout(LIMIT, cluster::primaries(connection)).await {
-        shared.nodes.store(Arc::new(nodes));
-    }
 }
 
 fn nobody() -> Failure {

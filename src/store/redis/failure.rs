@@ -37,6 +37,15 @@ impl Failure {
         Self { error, remedy }
     }
 
+    /// What happened, for a sentence about the connection.
+    pub(super) fn why(self) -> String {
+        match self.error {
+            StoreError::Unreachable(why) | StoreError::Refused(why) | StoreError::Unreadable(why) => why,
+            StoreError::Timeout => "it did not answer in time".to_owned(),
+            StoreError::Unsupported => self.error.to_string(),
+        }
+    }
+
     /// An answer of another shape than the command has.
     pub(super) fn odd_answer(command: &str) -> Self {
         Self::new(StoreError::Unreadable(format!("an answer to {command} that it cannot have")), Remedy::None)
@@ -45,6 +54,18 @@ impl Failure {
     /// Under one of our names is what nobody of ours wrote.
     pub(super) fn foreign_value() -> Self {
         Self::new(StoreError::Unreadable("a value of another form".to_owned()), Remedy::None)
+    }
+}
+
+impl Failure {
+    /// The same error where redis-rs follows a cluster's redirections: then one that is left over is no mistake of the
+    /// configuration, but of nodes that do not agree yet.
+    pub(super) fn in_cluster(error: RedisError) -> Self {
+        if matches!(error.code(), Some("MOVED" | "ASK")) {
+            let words = "the nodes of the cluster do not agree yet who has this name".to_owned();
+            return Self::new(StoreError::Unreachable(words), Remedy::None);
+        }
+        error.into()
     }
 }
 
@@ -77,12 +98,12 @@ impl From<RedisError> for Failure {
 /// By the first word of the server's answer.
 fn of_server(code: &str, detail: Option<&str>) -> Failure {
     let detail = detail.unwrap_or_default();
-    let words = || format!("{code} {}", harmless(detail)).trim_end().to_owned();
+    let words = || format!("{code} {}", harmless(code, detail)).trim_end().to_owned();
     match code {
         "READONLY" => Failure::new(StoreError::Refused(words()), Remedy::Replace),
         "LOADING" | "MASTERDOWN" => Failure::new(StoreError::Unreachable(words()), Remedy::Replace),
-        "CLUSTERDOWN" | "TRYAGAIN" | "ASK" => Failure::new(StoreError::Unreachable(words()), Remedy::None),
-        "MOVED" => {
+        "CLUSTERDOWN" | "TRYAGAIN" => Failure::new(StoreError::Unreachable(words()), Remedy::None),
+        "MOVED" | "ASK" => {
             let words = "it is a node of a cluster: write `mode: cluster`".to_owned();
             Failure::new(StoreError::Refused(words), Remedy::None)
         }
@@ -102,11 +123,11 @@ fn is_unknown_form(detail: &str) -> bool {
         .any(|form| detail.starts_with(form))
 }
 
-/// The part of a server's words before it repeats ours, which it does in quotation marks.
-fn harmless(detail: &str) -> &str {
-    let quoted = [" '", " `", " \"", ", with args"].iter().filter_map(|mark| detail.find(mark)).min();
-    let end = quoted.unwrap_or(detail.len()).min(160);
-    detail.get(..end).unwrap_or("")
+/// A server's words without what we sent, which follows in quotation marks where it does, and without the place in a script.
+fn harmless<'a>(code: &str, detail: &'a str) -> &'a str {
+    let marks: &[&str] = if code == "ERR" { &[" '", " `", " \"", ", with args", " script: "] } else { &[" script: "] };
+    let end = marks.iter().filter_map(|mark| detail.find(mark)).min().unwrap_or(detail.len());
+    detail.get(..end.min(160)).unwrap_or("")
 }
 
 #[cfg(test)]
@@ -142,11 +163,11 @@ mod tests {
         let detail = "unknown command 'SET', with args beginning with: 'homing:shop:x' '1 0 secret' ";
         let StoreError::Refused(words) = of_server("ERR", Some(detail)).error else { panic!("refused") };
         assert_eq!(words, "ERR unknown command");
-        assert_eq!(
-            harmless("You can't write against a read only replica."),
-            "You can't write against a read only replica."
-        );
-        assert_eq!(harmless(&"ä".repeat(200)), "ä".repeat(80));
+        let detail = "You can't write against a read only replica. script: 2960, on @user_script:11.";
+        assert_eq!(harmless("READONLY", detail), "You can't write against a read only replica.");
+        let detail = "this user has no permissions to run the 'evalsha' command";
+        assert_eq!(harmless("NOPERM", detail), detail, "it names the command, and nothing that we sent");
+        assert_eq!(harmless("ERR", &"ä".repeat(200)), "ä".repeat(80));
     }
 
     #[test]

@@ -1,18 +1,22 @@
 //! One connection for commands, or one to every node of a cluster, with what its server can do. Every operation asks
 //! through it; what breaks it, it tells to whoever watches.
 
-use std::sync::OnceLock;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster_async::ClusterConnection;
-use redis::{Cmd, Pipeline, RedisError, Value};
+use redis::cluster_routing::Slot;
+use redis::{Arg, Cmd, Pipeline, RedisError, Value};
 use tokio::sync::Notify;
 
 use super::failure::{Failure, Remedy};
 use super::scripts::By;
 use super::server::Server;
+use crate::store::engine::StoreError;
 
 /// Most commands of one batch that are under way in a cluster at once: it has no pipeline across nodes.
 const IN_FLIGHT: usize = 128;
@@ -30,6 +34,9 @@ pub(super) struct Link {
     pub(super) script: AtomicBool,
     /// Whether announcements come in.
     pub(super) announces: bool,
+    /// Slots whose node does not answer. redis-rs would look for that node anew with every request, and let all others
+    /// wait meanwhile, so such a request fails at once. The watcher of the cluster writes it.
+    silent: ArcSwap<HashSet<Slot>>,
     broken: OnceLock<String>,
     told: Notify,
 }
@@ -54,6 +61,7 @@ impl Link {
             script: AtomicBool::new(true),
             server,
             announces,
+            silent: ArcSwap::default(),
             broken: OnceLock::new(),
             told: Notify::new(),
         }
@@ -64,8 +72,14 @@ impl Link {
         self.connection.clone()
     }
 
+    /// From now on, requests for these slots fail at once.
+    pub(super) fn silence(&self, slots: HashSet<Slot>) {
+        self.silent.store(Arc::new(slots));
+    }
+
     /// One command, one round trip.
     pub(super) async fn ask(&self, command: &Cmd) -> Result<Value, Failure> {
+        self.reach(command)?;
         let mut connection = self.connection.clone();
         self.judge(command.query_async::<Value>(&mut connection).await)
     }
@@ -100,10 +114,12 @@ impl Link {
             Connection::Cluster(connection) => {
                 let asked = commands.into_iter().map(|command| {
                     let mut connection = connection.clone();
-                    async move { command.query_async::<Value>(&mut connection).await }
+                    async move {
+                        self.reach(&command)?;
+                        self.judge(command.query_async::<Value>(&mut connection).await)
+                    }
                 });
-                let answers = stream::iter(asked).buffered(IN_FLIGHT).map(|answer| self.judge(answer));
-                Ok(answers.collect().await)
+                Ok(stream::iter(asked).buffered(IN_FLIGHT).collect().await)
             }
         }
     }
@@ -119,17 +135,41 @@ impl Link {
         }
     }
 
+    /// Whether a node answers for the name of this command.
+    fn reach(&self, command: &Cmd) -> Result<(), Failure> {
+        let silent = self.silent.load();
+        if silent.is_empty() || !key(command).is_some_and(|key| silent.contains(&Slot::for_key(key))) {
+            return Ok(());
+        }
+        let words = "the node of the cluster that has this name does not answer".to_owned();
+        Err(Failure::new(StoreError::Unreachable(words), Remedy::None))
+    }
+
     fn judge<T>(&self, answer: Result<T, RedisError>) -> Result<T, Failure> {
-        answer.map_err(|error| {
-            let failure = Failure::from(error);
-            // A cluster's connection finds another node by itself; one server's does not.
-            if failure.remedy == Remedy::Replace && matches!(self.connection, Connection::Single(_)) {
-                if self.broken.set(failure.error.to_string()).is_ok() {
+        answer.map_err(|error| match &self.connection {
+            Connection::Single(_) => {
+                let failure = Failure::from(error);
+                if failure.remedy == Remedy::Replace && self.broken.set(failure.clone().why()).is_ok() {
                     self.told.notify_one();
                 }
+                failure
             }
-            failure
+            // It finds another node by itself.
+            Connection::Cluster(_) => Failure::in_cluster(error),
         })
+    }
+}
+
+/// The name that a command is about: after a script and the number of its names, else after the command.
+fn key(command: &Cmd) -> Option<&[u8]> {
+    let mut words = command.args_iter();
+    let at = match words.next()? {
+        Arg::Simple(b"EVALSHA" | b"EVAL") => 2,
+        _ => 0,
+    };
+    match words.nth(at)? {
+        Arg::Simple(key) => Some(key),
+        _ => None,
     }
 }
 
@@ -168,5 +208,24 @@ impl ConnectionLike for Connection {
             Self::Single(connection) => connection.get_db(),
             Self::Cluster(connection) => connection.get_db(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_about_its_name() {
+        for words in
+            [&["GET", "k"][..], &["SET", "k", "v"], &["EVALSHA", "hash", "1", "k", "v"], &["EVAL", "code", "1", "k"]]
+        {
+            let mut command = Cmd::new();
+            command.arg(words);
+            assert_eq!(key(&command), Some(&b"k"[..]), "{words:?}");
+        }
+        let mut command = Cmd::new();
+        command.arg("PING");
+        assert_eq!(key(&command), None);
     }
 }

@@ -10,7 +10,7 @@
 //!
 //! - [`target`]: the URLs, read once. [`keys`]: names on the server. [`failure`]: what an error means.
 //! - [`supervisor`]: keeps a connection; [`topology`] says where, [`dial`] how, [`pulse`] whether it still lives;
-//!   [`sentinel`] and [`clustered`] are for those two.
+//!   [`sentinel`] and [`clustered`], with [`nodes`], are for those two.
 //! - [`link`]: one connection, with what its [`server`] can do; [`reads`], [`writes`], [`rebind`] and [`list`] ask by it;
 //!   [`scripts`] is for what a server has no command for.
 //!
@@ -23,6 +23,7 @@ mod failure;
 mod keys;
 mod link;
 mod list;
+mod nodes;
 mod pulse;
 mod reads;
 mod rebind;
@@ -98,7 +99,7 @@ impl Engine for RedisEngine {
         let link = self.shared.link()?;
         match link.connection() {
             Connection::Single(_) => pulse::ping(&link).await,
-            Connection::Cluster(connection) => cluster::ping_any(&connection).await,
+            Connection::Cluster(connection) => cluster::ping(&connection).await,
         }
         .map_err(|failure| failure.error)
     }

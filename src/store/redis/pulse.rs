@@ -27,7 +27,7 @@ pub(super) async fn beats(link: &Link, mut sink: Option<PubSubSink>, steady: &At
         let both = async { tokio::try_join!(ping(link), ping_subscription(sink.as_mut())) };
         match timeout(LIMIT, both).await {
             Ok(Ok(_)) => is_steady(steady),
-            Ok(Err(failure)) => return failure.error.to_string(),
+            Ok(Err(failure)) => return failure.why(),
             Err(_) => return "it has not answered for a second".to_owned(),
         }
     }
@@ -39,7 +39,7 @@ pub(super) async fn subscription_beats(mut sink: PubSubSink) -> String {
         sleep(EVERY).await;
         match timeout(LIMIT, ping_subscription(Some(&mut sink))).await {
             Ok(Ok(())) => {}
-            Ok(Err(failure)) => return failure.error.to_string(),
+            Ok(Err(failure)) => return failure.why(),
             Err(_) => return "it has not answered for a second".to_owned(),
         }
     }

@@ -86,7 +86,7 @@ impl Sentinels<'_> {
                 }
                 () = sleep(EVERY) => {
                     let asking = address(&mut door.connection, self.master);
-                    door.primary = self.dial.within("asking a sentinel", EVERY, asking).await.and_then(|a| self.named(a))?;
+                    door.primary = self.dial.within("asking a sentinel", EVERY, asking).await.and_then(|answer| self.named(&answer))?;
                 }
             }
         }
@@ -113,19 +113,19 @@ impl Sentinels<'_> {
         let answer = self.dial.within("asking a sentinel", self.dial.timeout, asking).await.map_err(unnamed)?;
         match answer {
             Ok(answer) => {
-                let primary = self.named(answer).map_err(unnamed)?;
+                let primary = self.named(&answer).map_err(unnamed)?;
                 Ok(Door { info, connection, primary })
             }
             Err(error) => Err((error.code().unwrap_or_default().to_owned(), error.into())),
         }
     }
 
-    fn named(&self, answer: Answer) -> Result<Node, Failure> {
+    fn named(&self, answer: &Answer) -> Result<Node, Failure> {
         if matches!(answer, Answer::Nil) {
             let words = format!("a sentinel knows no `master_name: {}`", self.master);
             return Err(Failure::new(StoreError::Refused(words), Remedy::None));
         }
-        read_address(&answer).ok_or_else(|| Failure::odd_answer("SENTINEL get-master-addr-by-name"))
+        read_address(answer).ok_or_else(|| Failure::odd_answer("SENTINEL get-master-addr-by-name"))
     }
 }
 

@@ -137,7 +137,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
         };
         shared.withdraw(why.clone());
         if !told_lost {
-            warn!("no connection to the store: {why}");
+            warn!("{why}");
             shared.tell(Event::Lost(why.to_string()));
             told_lost = true;
         }

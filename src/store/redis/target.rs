@@ -2,6 +2,7 @@
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use super::cluster::Node;
 use super::dial::tcp;
 use crate::config;
 use crate::config::RedisMode;
@@ -57,6 +58,16 @@ pub(super) fn at(info: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo
         _ => ConnectionAddr::Tcp(host, port),
     };
     info.clone().set_addr(addr)
+}
+
+/// The address alone; `None` for a unix socket.
+pub(super) fn node(info: &ConnectionInfo) -> Option<Node> {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some(Node { host: host.clone(), port: *port })
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -117,12 +117,14 @@ fn sentinels<'a>(shared: &'a Shared, master: &'a str) -> Sentinels<'a> {
 
 /// The failure with the address at which it happened.
 fn at(address: &str, failure: Failure) -> Failure {
-    let error = match failure.error {
-        StoreError::Unreachable(why) => StoreError::Unreachable(format!("{address}: {why}")),
-        StoreError::Refused(why) => StoreError::Refused(format!("{address}: {why}")),
-        other => other,
+    let Failure { error, remedy } = failure.clone();
+    let why = format!("{address}: {}", failure.why());
+    let error = match error {
+        StoreError::Refused(_) => StoreError::Refused(why),
+        // Whoever asks meanwhile does not wait, so it is no timeout for them.
+        _ => StoreError::Unreachable(why),
     };
-    Failure { error, ..failure }
+    Failure { error, remedy }
 }
 
 fn nowhere() -> Failure {
