@@ -1,7 +1,5 @@
 //! What every engine promises, as checks that are run against each of them: with real servers, by whoever starts those.
 
-#![allow(dead_code, reason = "called by the tests of each engine")]
-
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -30,6 +30,7 @@ mod cookie_modes;
 mod cookies;
 mod demo;
 mod engine_contract;
+mod engines;
 mod failover;
 mod forwarding;
 mod handoff;

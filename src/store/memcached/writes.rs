@@ -14,7 +14,7 @@ pub(super) struct Write<'a> {
 }
 
 /// How often a write is tried against others that write the same name.
-const MOST_TRIES: usize = 8;
+const MOST_TRIES: usize = 256;
 
 /// What a server keeps.
 enum Kept {
@@ -179,7 +179,7 @@ mod tests {
         }
         let (written, said) = against(&[older, "EX\r\n"].repeat(MOST_TRIES), false).await;
         let error = written.unwrap_err().to_string();
-        assert_eq!(error, "the store refused: others wrote the same name 8 times meanwhile");
+        assert_eq!(error, "the store refused: others wrote the same name 256 times meanwhile");
         assert_eq!(said, [FIND, SET_7].repeat(MOST_TRIES));
     }
 

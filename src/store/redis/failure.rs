@@ -42,7 +42,7 @@ impl Failure {
         match self.error {
             StoreError::Unreachable(why) | StoreError::Refused(why) | StoreError::Unreadable(why) => why,
             StoreError::Timeout => "it did not answer in time".to_owned(),
-            StoreError::Unsupported => self.error.to_string(),
+            StoreError::Unsupported | StoreError::Suspended => self.error.to_string(),
         }
     }
 

@@ -150,7 +150,7 @@ mod tests {
     fn the_view_of_most_nodes_counts() {
         let (one, other) = (vec![range(0, 1, "a:1")], vec![range(0, 1, "b:1")]);
         assert_eq!(most_common(&[one.clone(), other.clone(), other.clone()]), Some(other));
-        assert_eq!(most_common(&[one.clone()]), Some(one));
+        assert_eq!(most_common(std::slice::from_ref(&one)), Some(one));
         assert_eq!(most_common(&[]), None);
     }
 }

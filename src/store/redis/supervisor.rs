@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::debug;
 
 use super::cluster::Node;
 use super::dial::Dial;
@@ -122,7 +122,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
     loop {
         let why = match topology::connect(&shared).await {
             Ok(standing) => {
-                info!(server = %standing.link.server.label, at = %standing.address, "connected to the store");
+                debug!(server = %standing.link.server.label, at = %standing.address, "connected to the store");
                 told_lost = false;
                 let steady = AtomicBool::new(false);
                 shared.publish(Arc::clone(&standing.link));
@@ -137,7 +137,6 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
         };
         shared.withdraw(why.clone());
         if !told_lost {
-            warn!("{why}");
             shared.tell(Event::Lost(why.to_string()));
             told_lost = true;
         }
