@@ -43,6 +43,8 @@ mod links;
 mod marks;
 mod operations;
 mod outage;
+mod outage_store_fleet;
+mod outage_store_slow;
 mod proxy_protocol;
 mod refusals;
 mod reload;
