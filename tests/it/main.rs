@@ -44,6 +44,7 @@ mod marks;
 mod operations;
 mod outage;
 mod outage_store_fleet;
+mod outage_store_refuse;
 mod outage_store_slow;
 mod proxy_protocol;
 mod refusals;
