@@ -45,6 +45,7 @@ mod operations;
 mod outage;
 mod outage_store_fleet;
 mod outage_store_refuse;
+mod outage_store_restarts;
 mod outage_store_slow;
 mod proxy_protocol;
 mod refusals;

@@ -46,6 +46,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const AT_ONCE: usize = 64;
 /// A store that does not answer is asked so often.
 const PROBE: Duration = Duration::from_millis(250);
+/// The pause between two tries before a stop.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 /// A store that answers, too: so `homing_store_up` is right where nobody comes.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -110,7 +112,7 @@ impl SharedStore {
     }
 
     async fn write_pending(&self, now: UnixMillis) {
-        while !self.gate.is_shut() && self.pending.len() > 0 {
+        while !self.gate.is_shut() && self.pending.any_waits() {
             let mut failed = false;
             let some = self.pending.take(BATCH);
             let mut written = stream::iter(some).map(|one| async move { (one, self.write_one(one, now).await) });
@@ -120,6 +122,7 @@ impl SharedStore {
                     self.pending.add(key, kind);
                     failed = true;
                 }
+                self.pending.done();
             }
             self.around.metrics.store.set_pending(self.pending.len());
             if failed {
@@ -178,8 +181,15 @@ impl SharedStore {
         }
     }
 
-    /// Before a stop: what is still to be written is, if the store answers.
-    pub async fn write_last(&self, now: UnixMillis) {
-        self.round(now).await;
+    /// Before a stop: what is still to be written is, as soon as the store answers. Drop it when that takes too long.
+    pub async fn write_last(&self, clock: Clock) {
+        self.round(clock()).await;
+        while self.pending.len() > 0 {
+            sleep(LAST_PAUSE).await;
+            if self.gate.is_shut() {
+                self.probe().await;
+            }
+            self.write_pending(clock()).await;
+        }
     }
 }
