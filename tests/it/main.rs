@@ -43,6 +43,7 @@ mod links;
 mod marks;
 mod operations;
 mod outage;
+mod outage_store_decisions;
 mod outage_store_fleet;
 mod outage_store_refuse;
 mod outage_store_restarts;
