@@ -46,6 +46,7 @@ mod outage;
 mod outage_store_decisions;
 mod outage_store_fleet;
 mod outage_store_memcached;
+mod outage_store_metrics;
 mod outage_store_redis;
 mod outage_store_refuse;
 mod outage_store_restarts;
