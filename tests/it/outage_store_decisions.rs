@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::outage_store_fleet::{Fleet, Of, PENDING, Store, begin, end, learning, server, store_is};
+use crate::outage_store_fleet::{Fleet, MOVES, Of, PENDING, Store, asked, begin, end, learning, server, store_is};
 use crate::world::link::Link;
 use crate::world::{Browser, Conf, PATIENCE, Proxy, eventually};
 
@@ -39,6 +39,13 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         end(fleet.proxy(2), "ends");
         let new = begin(fleet.proxy(1), "new");
         fleet.town.app(&home).kill();
+        for proxy in fleet.all() {
+            // A kept connection that is reset is a failure of the moment, for which nobody moves.
+            eventually(PATIENCE, "it moves", || {
+                server(proxy, "moves");
+                proxy.metric(MOVES, &[]) > 0.5
+            });
+        }
         let next = servers(&fleet, "moves");
         assert!(next.len() == 1 && !next.contains(&home), "all move it to one server: {next:?}, it was on {home}");
         for (proxy, least) in fleet.all().zip([1.0, 2.0, 2.0]) {
@@ -169,6 +176,7 @@ fn two_proxies_that_moved_one_learned_session_apart_end_with_one_record() {
             let moved: Vec<_> = parted.store.records().into_values().filter(|record| record.0 > 0).collect();
             assert!(moved.contains(&(1, stands)), "{moved:?}");
             assert_eq!(moved.len(), order[0] + 1, "one record of each: {moved:?}");
+            assert_eq!(asked(parted.fleet.proxy(order[1]), "move", "lost"), 1.0, "the second hears of the first");
             parted.fleet.town.app(home).start();
         }
     });
