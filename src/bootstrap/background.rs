@@ -41,8 +41,9 @@ pub(super) fn runtime() -> Result<Runtime, RunError> {
     runtime.map_err(RunError::system("the background's runtime"))
 }
 
-/// How long a store may take for what it was not told before the stop.
-const LAST_WRITES: Duration = Duration::from_secs(1);
+/// How long a store may take for what it was not told before the stop. Longer than the longest pause before an engine
+/// looks for a store that was away.
+const LAST_WRITES: Duration = Duration::from_secs(3);
 
 impl Background {
     /// Starts the background and waits for the first verdicts. `events` are the shared store's.
@@ -87,9 +88,9 @@ impl Background {
     /// No request is under way any more: what the store was not told it is told now.
     pub(super) fn finish(self, parts: &Parts) {
         if let Some((runtime, shared)) = self.runtime.as_ref().zip(parts.shared.as_ref()) {
-            let written = async { tokio::time::timeout(LAST_WRITES, shared.write_last(wall_clock())).await };
+            let written = async { tokio::time::timeout(LAST_WRITES, shared.write_last(wall_clock)).await };
             if runtime.block_on(written).is_err() {
-                tracing::warn!("the shared store took too long for the last decisions");
+                tracing::warn!("the shared store was not told the last decisions: it did not answer in time");
             }
         }
     }

@@ -29,6 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Starts the engine that the configuration names, on the background's runtime.
 pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &Handle) -> Result<Shared, RunError> {
+    around.metrics.store.set_up(false);
     let (tell, events) = unbounded_channel();
     // Nobody listens any more only while the process stops.
     let on_event: OnEvent = Arc::new(move |event| drop(tell.send(event)));

@@ -24,25 +24,38 @@ pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Re
     let mut next = At::default();
     while let Some((at, all)) = next_to_ask(request, ctx, next) {
         let Some(store) = ctx.parts().shared.as_ref() else { break };
-        let answer = store.ask(&all, ctx.now).await;
-        if answer.is_err() {
+        let answered = !ctx.store_unanswered && store.ask(&all, ctx.now).await.is_ok();
+        if !answered {
+            let refuses = store.on_error == OnError::Refuse;
             ctx.store_unanswered = true;
-            return refuse_or_go_on(at, ctx);
+            if !refuses {
+                break;
+            }
+            if all.iter().any(|one| one.only_here) && !is_known_here(request, ctx) {
+                return refuse(at, ctx);
+            }
         }
         next = At { asked: true, ..at };
     }
     Ok(())
 }
 
-fn refuse_or_go_on(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
-    if ctx.parts().shared.as_ref().is_none_or(|store| store.on_error == OnError::Fallback) {
-        return Ok(());
-    }
+fn refuse(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
     let plan = pools(ctx).nth(at.pool).and_then(|pool| ctx.snapshot.pools.get(pool));
     if let Some(counters) = plan.and_then(|plan| plan.metrics.lookups.get(at.source)) {
         counters.inc(Lookup::StoreError as usize);
     }
     Err(Rejection::StoreUnavailable)
+}
+
+/// Whether a token or the table names a session that lives: then not only the store knows who it is.
+fn is_known_here(request: &RequestHeader, ctx: &RequestContext) -> bool {
+    let asked = identify::asked(request, ctx);
+    pools(ctx).filter_map(|pool| ctx.snapshot.pools.get(pool)).any(|plan| {
+        let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { return false };
+        let mut presented = persistence.sources.iter().map(|source| source.presented(&asked, &persistence.codec));
+        presented.any(|presented| names_a_live_one(&presented, &homes, ctx.now))
+    })
 }
 
 /// A source of a pool that may serve the request.

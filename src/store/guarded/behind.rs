@@ -46,6 +46,8 @@ const GATHER: Duration = Duration::from_millis(5);
 const AT_ONCE: usize = 64;
 /// A store that does not answer is asked so often.
 const PROBE: Duration = Duration::from_millis(250);
+/// The pause between two tries before a stop.
+const LAST_PAUSE: Duration = Duration::from_millis(20);
 /// A store that answers, too: so `homing_store_up` is right where nobody comes.
 const WATCH: Duration = Duration::from_secs(1);
 
@@ -116,9 +118,12 @@ impl SharedStore {
     }
 
     async fn write_pending(&self, now: UnixMillis) {
-        while !self.gate.is_shut() && self.pending.len() > 0 {
+        while !self.gate.is_shut() {
             let mut failed = false;
             let all: Vec<_> = self.pending.take(BATCH).into_iter().map(|one| self.write_one(one, now)).collect();
+            if all.is_empty() {
+                return;
+            }
             let mut all = stream::iter(all).buffer_unordered(AT_ONCE);
             while let Some(written) = all.next().await {
                 failed |= written.is_err();
@@ -204,9 +209,16 @@ impl SharedStore {
         }
     }
 
-    /// Before a stop: what is still to be written is, if the store answers.
-    pub async fn write_last(&self, now: UnixMillis) {
-        self.round(now).await;
+    /// Before a stop: what is still to be written is, as soon as the store answers. Drop it when that takes too long.
+    pub async fn write_last(&self, clock: Clock) {
+        self.round(clock()).await;
+        while self.pending.len() > 0 {
+            sleep(LAST_PAUSE).await;
+            if self.gate.is_shut() {
+                self.probe().await;
+            }
+            self.write_pending(clock()).await;
+        }
     }
 
     /// How much waits: writes, touches, fetches.

@@ -79,8 +79,10 @@ impl StoreMetrics {
                 .buckets(BUCKETS.to_vec()),
             &["op"],
         ))?;
+        let up = make.gauge("homing_store_up", "1 while the shared store answers, and where there is none.")?;
+        up.set(1);
         Ok(Self {
-            up: make.gauge("homing_store_up", "1 while the shared store answers, and where there is none.")?,
+            up,
             pending: make.gauge(
                 "homing_store_pending_writes",
                 "Decisions that the shared store does not know yet, since it did not answer.",

@@ -156,7 +156,7 @@ async fn who_stops_while_writing_forgets_nothing() {
     let writes = a.store.round(clock());
     assert!(timeout(Duration::from_millis(10), writes).await.is_err(), "it was under way");
     a.link.answers(Answers::AtOnce);
-    a.store.write_last(clock()).await;
+    a.store.write_last(clock).await;
     assert_eq!(stored(&shared, KEY), is("s2", 1));
 }
 

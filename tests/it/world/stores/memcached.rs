@@ -138,7 +138,8 @@ impl MemcachedServer {
     /// What is held, by name.
     #[track_caller]
     pub(crate) fn keys(&self) -> BTreeSet<String> {
-        let lines = self.ask("lru_crawler metadump all", &["END"]);
+        // `all` goes through the lists of what was used when, and misses what is moved among them.
+        let lines = self.ask("lru_crawler metadump hash", &["END"]);
         let of_line = |line: &String| Some(line.strip_prefix("key=")?.split_once(' ')?.0.to_owned());
         lines.iter().filter_map(of_line).collect()
     }

@@ -1,0 +1,56 @@
+//! What is counted of a shared store.
+
+use crate::outage_store_fleet::{Fleet, OPERATIONS, Of, PENDING, Store, UP, asked, begin, end, learning, server};
+use crate::world::{Conf, PATIENCE, World, eventually};
+
+const DURATIONS: &str = "homing_store_operation_duration_seconds_count";
+const ASKED: [&str; 8] = ["lookup", "bind", "move", "touch", "data_get", "data_put", "forget", "ping"];
+const RESULTS: [&str; 8] = ["ok", "lost", "timeout", "unreachable", "refused", "unreadable", "suspended", "dropped"];
+
+#[test]
+fn every_count_of_a_store_is_there_from_the_start_also_where_there_is_none() {
+    let metrics = World::start(Conf::servers("a")).metrics();
+    for op in ASKED {
+        for result in RESULTS {
+            let labels = [("op", op), ("result", result)];
+            assert!(metrics.has(OPERATIONS, &labels), "{labels:?} is missing in:\n{}", metrics.text);
+        }
+        assert!(metrics.has(DURATIONS, &[("op", op)]), "{op} is missing in:\n{}", metrics.text);
+    }
+    assert_eq!((metrics.sum(OPERATIONS, &[]), metrics.sum(DURATIONS, &[])), (0.0, 0.0), "nobody was asked");
+    assert_eq!(metrics.sum(UP, &[]), 1.0, "nothing is missing where there is no store");
+    assert!(metrics.has(PENDING, &[]));
+}
+
+#[test]
+fn what_a_store_is_asked_is_counted_and_timed() {
+    Of::each(|of| {
+        let store = Store::start(of);
+        let fleet = Fleet::start(&learning("a b c"), &[store.entry(), store.entry()]);
+        let (here, there) = (fleet.proxy(0), fleet.proxy(1));
+        here.expect_metric(UP, &[], 1.0);
+        let alice = begin(here, "alice");
+        assert_eq!(asked(here, "bind", "ok"), 1.0);
+        let before = asked(there, "lookup", "ok");
+        assert_eq!(server(there, "alice"), alice);
+        assert_eq!(asked(there, "lookup", "ok"), before + 1.0);
+        (0..10).for_each(|_| drop(server(there, "alice")));
+        assert_eq!(asked(there, "lookup", "ok"), before + 1.0, "not again: there is a near copy");
+        fleet.town.app(&alice).kill();
+        // A kept connection that is reset is a failure of the moment, for which nobody moves.
+        eventually(PATIENCE, "she moves", || server(there, "alice") != alice && asked(there, "move", "ok") > 0.5);
+        assert_eq!(asked(there, "move", "ok"), 1.0);
+        end(there, "alice");
+        eventually(PATIENCE, "an end is a move too", || asked(there, "move", "ok") > 1.5);
+        eventually(PATIENCE, "the store is asked whether it is there", || asked(there, "ping", "ok") > 0.5);
+        // What was done is counted after it was timed.
+        eventually(PATIENCE, "everything but pings is timed", || {
+            let metrics = there.metrics();
+            ASKED.iter().filter(|op| **op != "ping").all(|op| {
+                let timed = metrics.sum(DURATIONS, &[("op", op)]);
+                (metrics.sum(OPERATIONS, &[("op", op)]) - timed).abs() < 0.5
+            })
+        });
+        fleet.wait_until_told();
+    });
+}

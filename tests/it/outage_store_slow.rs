@@ -1,0 +1,128 @@
+//! A shared store that is slow, silent, away or parted costs a request its timeout once, a few requests altogether, and
+//! then nothing; and nobody leaves their server for it.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, Store, asked, begin, learning, server, store_is, timed};
+use crate::world::link::Link;
+use crate::world::namespace::Namespace;
+use crate::world::{PATIENCE, Proxy, eventually};
+
+const TIMEOUT: &str = "timeout: 500ms";
+/// The timeout, and what a busy machine takes; well below twice the timeout.
+const ONCE: Duration = Duration::from_millis(900);
+
+/// How a store is away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Away {
+    /// It does not answer, and after three answers that did not come nobody waits any more.
+    Silent,
+    /// There is no connection; at most the request that finds out waits.
+    Gone,
+}
+
+/// Of the requests from now on: how many asked for a session in vain, and how many of these waited.
+fn in_vain(proxy: &Proxy) -> (f64, f64) {
+    let waited = asked(proxy, "lookup", "timeout");
+    (waited + asked(proxy, "lookup", "unreachable") + asked(proxy, "lookup", "suspended"), waited)
+}
+
+/// An outage from the first request that meets it to the first after it. The first proxy reaches the store by `way`, the
+/// second one directly.
+fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: impl Fn()) {
+    let fleet = Fleet::start(&learning("a b c").store(TIMEOUT), &[store.entry_at(way), store.entry()]);
+    let (near, far) = (fleet.proxy(0), fleet.proxy(1));
+    let alice = begin(near, "alice");
+    let carol = begin(far, "carol");
+    let bob = near.browser();
+    let of_bob = bob.server();
+    assert_eq!(bob.server(), of_bob, "the store was asked for him");
+    begins();
+
+    for n in 0..6 {
+        let took = timed(|| drop(server(near, &format!("stranger-{n}"))));
+        assert!(took < ONCE, "a request waits once: {took:?}");
+    }
+    let (all, waited) = in_vain(near);
+    assert!(all > 5.5, "each of them asked for was counted: {all}");
+    let may_wait = if away == Away::Silent { 1.0..=3.0 } else { 0.0..=1.0 };
+    assert!(may_wait.contains(&waited), "so many waited: {waited}");
+    let took = timed(|| (0..20).for_each(|n| drop(server(near, &format!("another-{n}")))));
+    assert_eq!(in_vain(near), (all + 20.0, waited), "nobody waits any more; all took {took:?}");
+    near.expect_metric(LOOKUPS, &[("source", "learn"), ("result", "store_error")], 26.0);
+    store_is(near, false);
+
+    assert_eq!(server(near, "alice"), alice, "who is known here is at home");
+    assert_eq!(bob.server(), of_bob, "and who has a token");
+    let of_hash = server(near, "carol");
+    assert_eq!(server(near, "carol"), of_hash, "who is not known goes to one server");
+    let anew = begin(near, "new");
+    assert_eq!(server(near, "new"), anew, "new sessions begin");
+    assert_eq!(in_vain(near).1, waited, "all without waiting");
+
+    ends();
+    fleet.wait_for_store(true);
+    eventually(PATIENCE, "the other proxy has its session", || server(far, "carol") == carol);
+    eventually(PATIENCE, "and this one hears of it", || server(near, "carol") == carol);
+    assert_eq!(server(near, "alice"), alice);
+    assert_eq!(bob.server(), of_bob);
+    fleet.wait_until_told();
+    eventually(PATIENCE, "what began meanwhile is known to the other", || server(far, "new") == anew);
+    fleet.expect_no_moves();
+}
+
+fn by_link(away: Away, begins: impl Fn(&Link) + Sync) {
+    Of::each(|of| {
+        let store = Store::start(of);
+        let link = Link::to(store.address());
+        outage(away, &store, link.address(), || begins(&link), || link.heal());
+    });
+}
+
+#[test]
+fn a_frozen_store_costs_a_request_its_timeout_once_and_then_nothing() {
+    Of::each(|of| {
+        let store = Store::start(of);
+        outage(Away::Silent, &store, store.address(), || store.freeze(), || store.thaw());
+    });
+}
+
+#[test]
+fn a_dead_store_costs_nothing() {
+    Of::each(|of| {
+        let store = Store::start(of);
+        outage(Away::Gone, &store, store.address(), || store.kill(), || store.start_again());
+    });
+}
+
+#[test]
+fn a_slow_store_costs_a_request_its_timeout_once_and_then_nothing() {
+    by_link(Away::Silent, |link| link.delay(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_store_behind_a_silent_link_costs_a_request_its_timeout_once_and_then_nothing() {
+    by_link(Away::Silent, Link::hold);
+}
+
+#[test]
+fn a_store_whose_connections_were_forgotten_on_the_way_is_found_anew() {
+    by_link(Away::Silent, Link::lose);
+}
+
+#[test]
+fn a_store_behind_a_cut_link_costs_nothing() {
+    by_link(Away::Gone, Link::cut);
+}
+
+#[test]
+fn a_store_in_a_parted_network_costs_a_request_its_timeout_once_and_then_nothing() {
+    Of::each(|of| match Namespace::create() {
+        Ok(namespace) => {
+            let store = Store::within(of, &namespace);
+            outage(Away::Silent, &store, store.address(), || namespace.partition(), || namespace.heal());
+        }
+        Err(why) => eprintln!("no network namespace here ({why}): see the silent link"),
+    });
+}
