@@ -32,9 +32,10 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput};
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
+use homing::store::data::SessionData;
 use homing::store::memory::Table;
 use homing::store::places::Place;
-use homing::store::snapshot::{load, write};
+use homing::store::snapshot::{Memory, Wanted, load, write};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -284,14 +285,19 @@ fn expiry(sessions: u64) {
 fn snapshots(bench: &Bench, sessions: u64, quiet: &Tails) {
     let mut file = Vec::new();
     let (mut write_took, mut written) = (Duration::ZERO, 0);
+    let data = SessionData::new(0, LATER, Box::new(|_| ()));
     let visits = while_others(bench, sessions, |_| {
         for _ in 0..3 {
             file.clear();
-            write_took = on_the_processor(|| written = write(&bench.table, LATER, &mut file).unwrap());
+            write_took = on_the_processor(|| {
+                written = write(Memory { table: &bench.table, data: &data }, LATER, &mut file).unwrap().sessions;
+            });
         }
     });
     let again = Bench::new(written);
-    let load_took = on_the_processor(|| ignore(load(&again.table, Cursor::new(&file), LATER, &|_| true).unwrap()));
+    let memory = Memory { table: &again.table, data: &data };
+    let wanted = |_: &str| Wanted::Sessions;
+    let load_took = on_the_processor(|| ignore(load(memory, Cursor::new(&file), LATER, &wanted).unwrap()));
     let (write_ns, load_ns) = (per(write_took, written), per(load_took, written));
     println!("  {:<34}{write_ns:>8.1} ns to write, {load_ns:.1} ns to read again", "snapshot, for each session");
     visits.print("visit, snapshots written flat out");

@@ -1,6 +1,7 @@
-//! Keeps the table over restarts (`store.snapshot`): loads it before clients come, writes it at its interval and when the
-//! process stops. Whatever goes wrong with that is told, once, and no reason not to serve.
+//! Keeps the table and session data over restarts (`store.snapshot`): loads them before clients come, writes them at their
+//! interval and when the process stops. Whatever goes wrong with that is told, once, and no reason not to serve.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,8 +10,8 @@ use parking_lot::Mutex;
 
 use crate::config::TableSnapshot;
 use crate::proxy::context::wall_clock;
-use crate::snapshot::Parts;
-use crate::store::snapshot::{Loaded, Unread};
+use crate::snapshot::{Parts, PersistencePlan};
+use crate::store::snapshot::{Amount, Loaded, Memory, Unread, Wanted};
 
 use super::table_file::{self, FileError, TableFile};
 
@@ -30,7 +31,7 @@ struct State {
 }
 
 impl Keeper {
-    /// Reads the file into the table, which nobody uses yet.
+    /// Reads the file into the memory that nobody uses yet.
     pub(super) fn load(parts: Arc<Parts>) -> Self {
         let keeper = Self { parts, state: Mutex::default() };
         if let Some(TableSnapshot { path, .. }) = keeper.settings() {
@@ -41,9 +42,10 @@ impl Keeper {
             }
             let start = Instant::now();
             let snapshot = keeper.parts.current.load();
-            let sticky = snapshot.pools.iter().filter(|plan| plan.persistence.is_some());
-            let pools: Vec<&str> = sticky.map(|plan| &*plan.pool.name).collect();
-            match table_file::load(&path, &keeper.parts.table, wall_clock(), &|pool| pools.contains(&pool)) {
+            let pools = snapshot.pools.iter().map(|plan| (&*plan.pool.name, wanted(plan.persistence.as_ref())));
+            let pools: HashMap<&str, Wanted> = pools.collect();
+            let wanted = |pool: &str| pools.get(pool).copied().unwrap_or(Wanted::Nothing);
+            match table_file::load(&path, keeper.memory(), wall_clock(), &wanted) {
                 Ok(Some(loaded)) => tell_loaded(&path, &loaded, start.elapsed()),
                 Ok(None) => tracing::info!(path = %path.display(), "there is no snapshot of the sessions yet"),
                 Err(error) => state.tell_unread(&path, &error),
@@ -76,24 +78,24 @@ impl Keeper {
     /// Writes the table once more: nobody changes it now.
     pub(super) fn write_last(&self) {
         let start = Instant::now();
-        if let Some(sessions) = self.write() {
-            tracing::info!(sessions, took = ?start.elapsed(), "the sessions were written to disk");
+        if let Some(Amount { sessions, data }) = self.write() {
+            tracing::info!(sessions, data, took = ?start.elapsed(), "the sessions were written to disk");
         }
     }
 
-    /// Writes the table now, if it is to be written. Returns how many sessions; `None` = it was not.
-    fn write(&self) -> Option<u64> {
+    /// Writes all now, if it is to be written. Returns how much; `None` = it was not.
+    fn write(&self) -> Option<Amount> {
         let TableSnapshot { path, .. } = self.settings()?;
         let mut state = self.state.lock();
         let (start, now) = (Instant::now(), wall_clock());
         let metrics = &self.parts.metrics.table_snapshot;
-        match state.file_at(&path).and_then(|file| file.write(&self.parts.table, now)) {
-            Ok(sessions) => {
-                metrics.succeeded(sessions, start.elapsed(), Duration::from_millis(now.0));
+        match state.file_at(&path).and_then(|file| file.write(self.memory(), now)) {
+            Ok(written) => {
+                metrics.succeeded(written.sessions, start.elapsed(), Duration::from_millis(now.0));
                 if state.told.take().is_some() {
                     tracing::info!(path = %path.display(), "the sessions are written to disk again");
                 }
-                Some(sessions)
+                Some(written)
             }
             Err(error) => {
                 metrics.failed();
@@ -103,8 +105,21 @@ impl Keeper {
         }
     }
 
+    fn memory(&self) -> Memory<'_> {
+        Memory { table: &self.parts.table, data: &self.parts.data }
+    }
+
     fn settings(&self) -> Option<TableSnapshot> {
         self.parts.current.load().config.store.snapshot.clone()
+    }
+}
+
+/// What a pool wants of a snapshot.
+fn wanted(persistence: Option<&PersistencePlan>) -> Wanted {
+    match persistence.map(|persistence| &persistence.handoff) {
+        None => Wanted::Nothing,
+        Some(None) => Wanted::Sessions,
+        Some(Some(_)) => Wanted::SessionsAndData,
     }
 }
 
@@ -142,6 +157,7 @@ impl State {
 
 fn tell_loaded(path: &Path, loaded: &Loaded, took: Duration) {
     let age = Duration::from_millis(wall_clock().0.saturating_sub(loaded.taken.0));
-    let Loaded { sessions, left_out, .. } = loaded;
-    tracing::info!(path = %path.display(), sessions, left_out, ?age, ?took, "the sessions were read from disk");
+    let Loaded { back: Amount { sessions, data }, left_out, .. } = loaded;
+    let (path, left_out, data_left_out) = (path.display(), left_out.sessions, left_out.data);
+    tracing::info!(%path, sessions, left_out, data, data_left_out, ?age, ?took, "the sessions were read from disk");
 }

@@ -10,8 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::session::token::UnixMillis;
-use crate::store::memory::Table;
-use crate::store::snapshot::{self, Loaded, Unread};
+use crate::store::snapshot::{self, Amount, Loaded, Memory, Unread, Wanted};
 
 /// The file, held by this process for as long as this lives.
 pub(super) struct TableFile {
@@ -44,15 +43,15 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError::System { what, source }
 }
 
-/// Puts what is in a file into a table that nobody uses yet; `None` = there is no file.
+/// Puts what is in a file into a memory that nobody uses yet; `None` = there is no file.
 pub(super) fn load(
     path: &Path,
-    table: &Table,
+    memory: Memory<'_>,
     now: UnixMillis,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &dyn Fn(&str) -> Wanted,
 ) -> Result<Option<Loaded>, FileError> {
     let Some(file) = open(path)? else { return Ok(None) };
-    Ok(Some(snapshot::load(table, file, now, wanted)?))
+    Ok(Some(snapshot::load(memory, file, now, wanted)?))
 }
 
 fn open(path: &Path) -> Result<Option<File>, FileError> {
@@ -82,12 +81,12 @@ impl TableFile {
         &self.path
     }
 
-    /// Replaces the file by all sessions of a table. Returns how many.
-    pub(super) fn write(&self, table: &Table, now: UnixMillis) -> Result<u64, FileError> {
+    /// Replaces the file by all that is remembered now.
+    pub(super) fn write(&self, memory: Memory<'_>, now: UnixMillis) -> Result<Amount, FileError> {
         self.make_way()?;
         let aside = beside(&self.path, ".new");
         remove(&aside)?;
-        let written = self.replace(&aside, table, now);
+        let written = self.replace(&aside, memory, now);
         if written.is_err() {
             // A full disk needs the room. The error before is the one to tell.
             let _ = fs::remove_file(&aside);
@@ -95,15 +94,16 @@ impl TableFile {
         written
     }
 
-    fn replace(&self, aside: &Path, table: &Table, now: UnixMillis) -> Result<u64, FileError> {
+    fn replace(&self, aside: &Path, memory: Memory<'_>, now: UnixMillis) -> Result<Amount, FileError> {
+        // Session data may be a login: from its first byte on the file is nobody else's to read.
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(aside);
         let file = file.map_err(system("no file can be made beside it"))?;
-        let sessions = snapshot::write(table, now, &file).map_err(system("cannot be written"))?;
+        let written = snapshot::write(memory, now, &file).map_err(system("cannot be written"))?;
         file.sync_all().map_err(system("cannot be forced to disk"))?;
         fs::rename(aside, &self.path).map_err(system("cannot be replaced"))?;
         let folder = self.path.parent().map_or_else(|| File::open("/"), File::open);
         folder.and_then(|folder| folder.sync_all()).map_err(system("its directory cannot be forced to disk"))?;
-        Ok(sessions)
+        Ok(written)
     }
 
     /// What is there may be replaced if it is ours: no other file, however it came to be named, and no later homing's.
@@ -146,6 +146,8 @@ mod tests {
 
     use super::*;
     use crate::session::key::SessionKey;
+    use crate::store::data::SessionData;
+    use crate::store::memory::Table;
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -158,9 +160,29 @@ mod tests {
         table
     }
 
-    /// How many sessions a start would find.
+    fn no_data() -> SessionData {
+        SessionData::new(0, NOW, Box::new(|_| ()))
+    }
+
+    fn write(file: &TableFile, sessions: u128) -> Result<u64, FileError> {
+        let written = file.write(Memory { table: &table(sessions), data: &no_data() }, NOW);
+        written.map(|written| written.sessions)
+    }
+
+    fn bytes_of(sessions: u128) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        snapshot::write(Memory { table: &table(sessions), data: &no_data() }, NOW, &mut bytes).unwrap();
+        bytes
+    }
+
+    /// How many sessions a start would find; `None` = no file.
+    fn read(path: &Path) -> Result<Option<u64>, FileError> {
+        let loaded = load(path, Memory { table: &table(0), data: &no_data() }, NOW, &|_| Wanted::Sessions)?;
+        Ok(loaded.map(|loaded| loaded.back.sessions))
+    }
+
     fn found(path: &Path) -> Option<u64> {
-        load(path, &table(0), NOW, &|_| true).unwrap().map(|loaded| loaded.sessions)
+        read(path).unwrap()
     }
 
     fn names(folder: &TempDir) -> Vec<String> {
@@ -177,7 +199,7 @@ mod tests {
         assert_eq!(found(&path), None);
         let file = TableFile::hold(&path).unwrap();
         for sessions in [3, 0, 7] {
-            assert_eq!(file.write(&table(sessions), NOW).unwrap(), u64::try_from(sessions).unwrap());
+            assert_eq!(write(&file, sessions).unwrap(), u64::try_from(sessions).unwrap());
             assert_eq!(found(&path), Some(u64::try_from(sessions).unwrap()));
         }
         assert_eq!(names(&folder), ["sessions", "sessions.lock"]);
@@ -190,9 +212,8 @@ mod tests {
     fn a_crash_at_any_moment_leaves_the_old_or_the_new_one() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        TableFile::hold(&path).unwrap().write(&table(3), NOW).unwrap();
-        let mut newer = Vec::new();
-        snapshot::write(&table(5), NOW, &mut newer).unwrap();
+        write(&TableFile::hold(&path).unwrap(), 3).unwrap();
+        let newer = bytes_of(5);
         for written in 0..=newer.len() {
             fs::write(beside(&path, ".new"), &newer[..written]).unwrap();
             assert_eq!(found(&path), Some(3), "{written} bytes were written aside, and the rename did not happen");
@@ -209,7 +230,7 @@ mod tests {
         let file = TableFile::hold(&path).unwrap();
         fs::write(&other, "precious").unwrap();
         std::os::unix::fs::symlink(&other, beside(&path, ".new")).unwrap();
-        file.write(&table(3), NOW).unwrap();
+        write(&file, 3).unwrap();
         assert_eq!((fs::read_to_string(&other).unwrap().as_str(), found(&path)), ("precious", Some(3)));
     }
 
@@ -228,23 +249,22 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
         let file = TableFile::hold(&path).unwrap();
-        let mut later = Vec::new();
-        snapshot::write(&table(1), NOW, &mut later).unwrap();
-        later[8] = 2;
+        let mut later = bytes_of(1);
+        later[8] += 1;
         let crc = crc32fast::hash(&later[..12]);
         later[12..16].copy_from_slice(&crc.to_le_bytes());
         for (bytes, why) in [(later.as_slice(), "a later homing wrote it"), (b"# notes\n", "not a snapshot of homing")]
         {
             fs::write(&path, bytes).unwrap();
-            let error = file.write(&table(3), NOW).unwrap_err().to_string();
+            let error = write(&file, 3).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
-            let error = load(&path, &table(0), NOW, &|_| true).unwrap_err().to_string();
+            let error = read(&path).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
         fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
-        assert!(file.write(&table(3), NOW).is_err());
+        assert!(write(&file, 3).is_err());
     }
 
     #[test]
@@ -252,12 +272,12 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
         let file = TableFile::hold(&path).unwrap();
-        file.write(&table(3), NOW).unwrap();
+        write(&file, 3).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[12] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(matches!(load(&path, &table(0), NOW, &|_| true), Err(FileError::Unread(Unread::Damaged { .. }))));
-        file.write(&table(5), NOW).unwrap();
+        assert!(matches!(read(&path), Err(FileError::Unread(Unread::Damaged { .. }))));
+        write(&file, 5).unwrap();
         assert_eq!((found(&path), fs::read(beside(&path, ".damaged")).unwrap()), (Some(5), bytes));
     }
 
@@ -266,11 +286,11 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
         let file = TableFile::hold(&path).unwrap();
-        file.write(&table(3), NOW).unwrap();
+        write(&file, 3).unwrap();
         // Nothing can be made where a directory with something in it is.
         fs::create_dir(beside(&path, ".new")).unwrap();
         fs::write(beside(&path, ".new").join("x"), "").unwrap();
-        assert!(matches!(file.write(&table(5), NOW), Err(FileError::System { .. })));
+        assert!(matches!(write(&file, 5), Err(FileError::System { .. })));
         assert_eq!(found(&path), Some(3));
     }
 }

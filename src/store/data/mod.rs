@@ -7,10 +7,12 @@
 //!
 //! What it promises: never more memory than it was given, whatever servers say; nothing of a session that has ended. When
 //! it is full, the data of the longest idle session of a shard goes. Visits do not touch it, so who was idle is asked of
-//! the table when it matters. How a shard holds its entries is in [`shard`].
+//! the table when it matters. How a shard holds its entries is in [`shard`], how all of them are copied and put back in
+//! [`bulk`].
 //!
 //! Data may be a login: it is never printed, and marked so that HTTP/2 does not index it.
 
+mod bulk;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ use crate::store::expiry::Ticks;
 use crate::store::memory::Table;
 use crate::store::places::{Place, PlaceIndex};
 
+pub use self::bulk::Kept;
 use self::shard::{Entry, Shard};
 
 /// Most memory that data of all sessions may take: 256 MiB, a quarter million sessions with some 800 bytes each.
@@ -197,10 +200,10 @@ impl SessionData {
         let mut left = 0;
         self.account(shard, |shard| {
             shard.retain(|key, entry| {
-                let mut over = entry.is_over(table, tick);
+                let mut over = entry.is_over(entry.seen, table, tick);
                 if over {
                     entry.seen = self.last_seen(key, entry, table, now);
-                    over = entry.is_over(table, tick);
+                    over = entry.is_over(entry.seen, table, tick);
                 }
                 left += usize::from(over);
                 !over
@@ -250,17 +253,36 @@ impl SessionData {
             }
             let (created, seen) = (self.ticks.at(owner.created), self.ticks.at(now));
             let entry = Entry { data, told, epoch: owner.epoch, created, seen, pool: owner.pool };
-            let last_seen = |key: &SessionKey, entry: &Entry| self.last_seen(key, entry, table, now);
-            if shard.make_room(entry.bytes(), self.share, last_seen, &mut evicted) {
-                shard.insert(owner.key, entry);
-            } else {
-                evicted.push(owner.pool);
-            }
+            evicted = self.admit(shard, owner.key, entry, table, now);
         });
-        for pool in evicted.into_iter().filter_map(|pool| table.place_at(pool)) {
+        self.report(&evicted, table);
+        changed
+    }
+
+    /// Puts an entry into its shard, which has none for that key, and sends others away for it. Returns the pools of those.
+    fn admit(
+        &self,
+        shard: &mut Shard,
+        key: SessionKey,
+        entry: Entry,
+        table: &Table,
+        now: UnixMillis,
+    ) -> Vec<PlaceIndex> {
+        let mut evicted = Vec::new();
+        let last_seen = |key: &SessionKey, entry: &Entry| self.last_seen(key, entry, table, now);
+        if shard.make_room(entry.bytes(), self.share, last_seen, &mut evicted) {
+            shard.insert(key, entry);
+        } else {
+            evicted.push(entry.pool);
+        }
+        evicted
+    }
+
+    /// To be called without a lock: what it calls is not ours.
+    fn report(&self, evicted: &[PlaceIndex], table: &Table) {
+        for pool in evicted.iter().filter_map(|pool| table.place_at(*pool)) {
             (self.on_evicted)(pool);
         }
-        changed
     }
 
     /// When the session was here last: visits leave their trace in the table.

@@ -24,8 +24,9 @@ pub(super) struct Entry {
     pub(super) pool: PlaceIndex,
 }
 
-/// An entry without its texts: itself, its links, its slot in the map, and what the allocator rounds up.
-const ENTRY_BYTES: usize = size_of::<Entry>() + 96;
+/// An entry without its texts: itself, its links, its slot in the map, the count of who holds its value once that was
+/// copied, and what the allocator rounds up.
+const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
 
 impl Entry {
     /// Memory that it takes, about.
@@ -34,10 +35,10 @@ impl Entry {
         ENTRY_BYTES + told + self.data.as_ref().map_or(0, HeaderValue::len)
     }
 
-    /// Its session has ended, by what the entry knows.
-    pub(super) fn is_over(&self, table: &Table, now: Tick) -> bool {
+    /// Its session has ended, if it was `seen` last then.
+    pub(super) fn is_over(&self, seen: Tick, table: &Table, now: Tick) -> bool {
         let limits = table.place_at(self.pool).map(|place| &place.limits);
-        limits.is_none_or(|limits| limits.verdict(self.created, self.seen, now).is_some())
+        limits.is_none_or(|limits| limits.verdict(self.created, seen, now).is_some())
     }
 }
 
@@ -77,6 +78,15 @@ impl Shard {
 
     pub(super) const fn totals(&self) -> Totals {
         self.totals
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// All, the longest idle first, as far as is known.
+    pub(super) fn oldest_first(&self) -> impl ExactSizeIterator<Item = (&SessionKey, &Entry)> {
+        self.entries.iter().rev()
     }
 
     pub(super) fn find(&self, key: &SessionKey) -> Option<&Entry> {

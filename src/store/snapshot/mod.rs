@@ -1,4 +1,4 @@
-//! The table as bytes, so that sessions without a token outlive the process.
+//! The table and session data as bytes, so that what no token carries outlives the process.
 //!
 //! Only the form is here: written to and read from anything, without paths and clocks. Whoever has the file sees to it
 //! that it is replaced whole.
@@ -9,8 +9,12 @@
 //! block    = kind: u32  length: u32  payload  crc: u32
 //! places   = (pool: u16 length, bytes; server: u16 length, bytes)*     kind 1; numbered from 0 in the order of the file
 //! sessions = (key: 16 bytes  place: u32  epoch: u32  created: u64  last seen: u64)*           kind 2
-//! end      = sessions: u64  taken: u64                                                        kind 3; nothing follows
+//! data     = (key: 16 bytes  place: u32  epoch: u32  created: u64  last seen: u64
+//!             length: u32  length: u32  data  told)*                     kind 4; after all sessions
+//! end      = sessions: u64  taken: u64  data: u64                                             kind 3; nothing follows
 //! ```
+//!
+//! Version 1 had no data: neither the blocks, nor their number in the end. It is read as well.
 //!
 //! Numbers are little endian, times are Unix milliseconds on the wall clock. A checksum is CRC-32 (IEEE) of *all* that comes
 //! before it but the other checksums, so a block that is damaged, missing, repeated or out of place is found by the next
@@ -20,8 +24,15 @@
 //! servers long gone would else be carried on for ever. An ended session that is remembered as such is bound to the place
 //! with the empty name.
 //!
-//! Keys are keyed hashes, or random: nothing here is worth anything to whoever steals it, without the keys.
+//! Data is what servers handed over ([`crate::store::data`]), and `told` what a session's new server has yet to be told; of
+//! what is not there the length is 0. It stands beside the sessions and not in them: a session with a token may have data
+//! while the table does not know it. Its place is any of its pool. It is written after the sessions, so that it is never older
+//! than they are, and of each of its shards the longest idle first, so that these go where there is room for less.
+//!
+//! Keys are keyed hashes, or random: without the configuration's keys the sessions are worth nothing to whoever steals them.
+//! Data may be a login.
 
+mod fields;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -32,15 +43,19 @@ use std::io::{self, Read, Seek, Write};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::Known;
+use crate::store::data::{Kept, SessionData};
 use crate::store::memory::Table;
 use crate::store::places::PlaceIndex;
 
+use self::fields::End;
 use self::read::{Block, Reader};
 use self::write::Writer;
 
 const MAGIC: &[u8; 8] = b"homingss";
 /// Of what is written. A file of a later one is not read.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// It had no session data.
+const FIRST_VERSION: u32 = 1;
 /// Magic, version, checksum.
 const HEADING: usize = 16;
 /// Kind and length.
@@ -48,13 +63,17 @@ const BLOCK_HEADING: usize = 8;
 const CHECKSUM: usize = 4;
 /// Key, place, epoch, created, last seen.
 const SESSION: usize = 40;
-/// A block of this size costs one write and hides nobody's latency. What is read may not be larger than twice that.
+/// The same, and two lengths. Texts follow.
+const DATUM: usize = SESSION + 8;
+/// A block of this size costs one write and hides nobody's latency. What is read may not be larger than twice that, so
+/// that the last one in a block may be as large as another block.
 const BLOCK: usize = 256 * 1024;
 const LARGEST_BLOCK: usize = 2 * BLOCK;
 
 const PLACES: u32 = 1;
 const SESSIONS: u32 = 2;
 const END: u32 = 3;
+const DATA: u32 = 4;
 
 /// Why a snapshot is not read.
 #[derive(Debug, thiserror::Error)]
@@ -78,13 +97,42 @@ pub enum Unread {
     Io(#[from] io::Error),
 }
 
-/// What became of the sessions of a snapshot.
+/// What a process remembers of its sessions.
+#[derive(Clone, Copy, Debug)]
+pub struct Memory<'m> {
+    /// Where they are bound.
+    pub table: &'m Table,
+    /// What servers handed over for them.
+    pub data: &'m SessionData,
+}
+
+/// How much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Amount {
+    /// Sessions of the table.
+    pub sessions: u64,
+    /// Sessions with data, or with a move that their server has yet to be told of.
+    pub data: u64,
+}
+
+/// What a pool wants back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// It is no longer there, or keeps no sessions.
+    Nothing,
+    /// Its servers hand nothing over.
+    Sessions,
+    /// They do.
+    SessionsAndData,
+}
+
+/// What became of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loaded {
-    /// Put into the table.
-    pub sessions: u64,
-    /// Left out: of pools that are no longer configured, over meanwhile, or more than the table takes.
-    pub left_out: u64,
+    /// What is back.
+    pub back: Amount,
+    /// Left out: of pools that do not want it, of sessions that are over meanwhile, or more than there is room for.
+    pub left_out: Amount,
     /// When the snapshot was taken.
     pub taken: UnixMillis,
 }
@@ -97,11 +145,12 @@ pub fn look(input: impl Read) -> Result<(), Unread> {
     Reader::open(input).map(drop)
 }
 
-/// Writes all sessions of a table, shard by shard; requests go on meanwhile. `taken` is now. Returns how many.
+/// Writes all sessions of a table and what is kept beside it, shard by shard; requests go on meanwhile. `taken` is now.
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(table: &Table, taken: UnixMillis, out: impl Write) -> io::Result<u64> {
+pub fn write(memory: Memory<'_>, taken: UnixMillis, out: impl Write) -> io::Result<Amount> {
+    let Memory { table, data } = memory;
     let mut writer = Writer::begin(out)?;
     // Numbers of the table to numbers of the file.
     let mut numbers: Vec<Option<u32>> = Vec::new();
@@ -112,6 +161,15 @@ pub fn write(table: &Table, taken: UnixMillis, out: impl Write) -> io::Result<u6
         for (key, known) in &sessions {
             if let Some(place) = number(known.place, &mut numbers, table, &mut writer)? {
                 writer.session(*key, place, known)?;
+            }
+        }
+    }
+    let mut shard_of_data = Vec::new();
+    for shard in 0..data.shards() {
+        data.copy_shard(shard, &mut shard_of_data);
+        for kept in shard_of_data.drain(..) {
+            if let Some(place) = number(kept.owner.pool, &mut numbers, table, &mut writer)? {
+                writer.datum(&kept, place)?;
             }
         }
     }
@@ -140,47 +198,59 @@ fn number(
     Ok(Some(number))
 }
 
-/// Puts the sessions of a snapshot into a table that nobody uses yet: those of pools that `wanted` says yes to, that are
-/// within their limits `now`, and when there are more than the table takes, those who were here last. All of it or nothing:
-/// the whole input is checked before the first of them is put in.
+/// Puts what is in a snapshot into a memory that nobody uses yet: what the pools want (`wanted`, by name), of sessions that
+/// are within their limits `now`, and when there is more than there is room for, of those who were here last. All of it or
+/// nothing: the whole input is checked before the first of it is put in.
 ///
 /// # Errors
-/// When it is not as it was written; the table is as empty as before.
+/// When it is not as it was written; the memory is as empty as before.
 pub fn load(
-    table: &Table,
+    memory: Memory<'_>,
     mut input: impl Read + Seek,
     now: UnixMillis,
-    wanted: &dyn Fn(&str) -> bool,
+    wanted: &dyn Fn(&str) -> Wanted,
 ) -> Result<Loaded, Unread> {
-    let (there, taken) = each_session(&mut input, &mut |_, _| None, &mut |_, _| ())?;
-    let mut intern = |pool: &str, server: &str| wanted(pool).then(|| table.place(pool, server).index());
-    let newest = if usize::try_from(there).is_ok_and(|there| there <= table.capacity()) {
-        Newest::all()
-    } else {
-        Newest::of(table.capacity(), &mut input, &mut intern)?
-    };
-    table.reserve(usize::try_from(there).unwrap_or(usize::MAX));
-    let (mut newest, mut sessions) = (newest, 0);
-    let put_back = &mut |key, known: &Known| {
-        if newest.takes(known.last_seen) && table.put_back(key, known, now) {
-            sessions += 1;
+    let Memory { table, data } = memory;
+    let there = each(&mut input, &mut |_, _| None, &mut |_| ())?;
+    let mut intern =
+        |pool: &str, server: &str| (wanted(pool) != Wanted::Nothing).then(|| table.place(pool, server).index());
+    let many = usize::try_from(there.sessions).unwrap_or(usize::MAX);
+    let mut newest =
+        if many <= table.capacity() { Newest::all() } else { Newest::of(table.capacity(), &mut input, &mut intern)? };
+    table.reserve(many);
+    let hands_over = |place| table.place_at(place).is_some_and(|at| wanted(at.pool()) == Wanted::SessionsAndData);
+    let mut sessions = 0;
+    let put_back = &mut |item| match item {
+        Item::Session(key, known) => {
+            sessions += u64::from(newest.takes(known.last_seen) && table.put_back(key, &known, now));
         }
+        Item::Datum(kept) if hands_over(kept.owner.pool) => data.put_back(kept, table, now),
+        Item::Datum(_) => {}
     };
-    if let Err(error) = each_session(&mut input, &mut intern, put_back) {
+    if let Err(error) = each(&mut input, &mut intern, put_back) {
         // It was whole a moment ago.
         table.forget_all();
+        data.forget_all();
         return Err(error);
     }
-    Ok(Loaded { sessions, left_out: there - sessions, taken })
+    let back = Amount { sessions, data: data.len() as u64 };
+    let left_out = Amount { sessions: there.sessions - sessions, data: there.data.saturating_sub(back.data) };
+    Ok(Loaded { back, left_out, taken: there.taken })
 }
 
-/// Reads all of the input from its start, and shows the sessions of the places that `intern` has a number for. Returns how
-/// many there are in all, and when they were written.
-fn each_session(
+/// What is in a snapshot.
+enum Item {
+    Session(SessionKey, Known),
+    Datum(Kept),
+}
+
+/// Reads all of the input from its start, and shows what is of the places that `intern` has a number for. Returns how much
+/// there is in all, and when it was written.
+fn each(
     input: &mut (impl Read + Seek),
     intern: &mut dyn FnMut(&str, &str) -> Option<PlaceIndex>,
-    show: &mut dyn FnMut(SessionKey, &Known),
-) -> Result<(u64, UnixMillis), Unread> {
+    show: &mut dyn FnMut(Item),
+) -> Result<End, Unread> {
     input.rewind()?;
     let mut reader = Reader::open(input)?;
     let mut places = Vec::new();
@@ -188,16 +258,20 @@ fn each_session(
         match reader.next()? {
             Block::Places(named) => places.extend(named.iter().map(|(pool, server)| intern(pool, server))),
             Block::Sessions(sessions) => {
-                for session in sessions {
-                    let number = usize::try_from(session.place).ok();
-                    if let Some(Some(place)) = number.and_then(|number| places.get(number)) {
-                        show(session.key, &session.known(*place));
-                    }
-                }
+                let placed = sessions.filter_map(|session| Some((place_of(session.place, &places)?, session)));
+                placed.for_each(|(place, session)| show(Item::Session(session.key, session.known(place))));
             }
-            Block::End { sessions, taken } => return Ok((sessions, taken)),
+            Block::Data(data) => {
+                let placed = data.into_iter().filter_map(|one| Some((place_of(one.session.place, &places)?, one)));
+                placed.for_each(|(place, one)| show(Item::Datum(one.kept(place))));
+            }
+            Block::End(end) => return Ok(end),
         }
     }
+}
+
+fn place_of(number: u32, places: &[Option<PlaceIndex>]) -> Option<PlaceIndex> {
+    places.get(usize::try_from(number).ok()?).copied().flatten()
 }
 
 /// Who may come when there are too many: those who were here at `since` or later, but of those at that very moment only so
@@ -219,7 +293,11 @@ impl Newest {
         intern: &mut dyn FnMut(&str, &str) -> Option<PlaceIndex>,
     ) -> Result<Self, Unread> {
         let mut times = Vec::new();
-        each_session(input, intern, &mut |_, known| times.push(known.last_seen))?;
+        each(input, intern, &mut |item| {
+            if let Item::Session(_, known) = item {
+                times.push(known.last_seen);
+            }
+        })?;
         let surplus = times.len().saturating_sub(most);
         if surplus == 0 {
             return Ok(Self::all());

@@ -4,12 +4,11 @@ use std::io::{ErrorKind, Read};
 
 use crc32fast::Hasher;
 
-use crate::session::key::SessionKey;
-use crate::session::token::UnixMillis;
-use crate::store::Known;
-use crate::store::places::PlaceIndex;
-
-use super::{BLOCK_HEADING, CHECKSUM, END, HEADING, LARGEST_BLOCK, MAGIC, PLACES, SESSION, SESSIONS, Unread, VERSION};
+use super::fields::{Datum, End, Fields, Sessions};
+use super::{
+    BLOCK_HEADING, CHECKSUM, DATA, END, FIRST_VERSION, HEADING, LARGEST_BLOCK, MAGIC, PLACES, SESSION, SESSIONS,
+    Unread, VERSION,
+};
 
 /// A snapshot that is being read.
 pub(super) struct Reader<R> {
@@ -22,8 +21,10 @@ pub(super) struct Reader<R> {
     at: u64,
     /// Where the next one begins.
     next: u64,
+    version: u32,
     places: u32,
     sessions: u64,
+    data: u64,
 }
 
 /// What a block says.
@@ -32,23 +33,10 @@ pub(super) enum Block<'b> {
     Places(Vec<(&'b str, &'b str)>),
     /// Sessions of places that were named before.
     Sessions(Sessions<'b>),
+    /// Data of sessions of places that were named before.
+    Data(Vec<Datum>),
     /// All is read, and it is as it was written.
-    End { sessions: u64, taken: UnixMillis },
-}
-
-/// A session as it is written.
-pub(super) struct Session {
-    pub(super) key: SessionKey,
-    pub(super) place: u32,
-    epoch: u32,
-    created: UnixMillis,
-    last_seen: UnixMillis,
-}
-
-impl Session {
-    pub(super) fn known(&self, place: PlaceIndex) -> Known {
-        Known { place, epoch: self.epoch, created: self.created, last_seen: self.last_seen }
-    }
+    End(End),
 }
 
 impl<R: Read> Reader<R> {
@@ -71,11 +59,12 @@ impl<R: Read> Reader<R> {
             return Err(damaged(NOT_ITS_SUM));
         }
         match version {
-            VERSION => {}
+            FIRST_VERSION..=VERSION => {}
             0 => return Err(damaged("there is no version 0")),
             later => return Err(Unread::Newer(later)),
         }
-        Ok(Self { input, crc: hasher, block: Vec::new(), at: 0, next: HEADING as u64, places: 0, sessions: 0 })
+        let (block, next) = (Vec::new(), HEADING as u64);
+        Ok(Self { input, crc: hasher, block, at: 0, next, version, places: 0, sessions: 0, data: 0 })
     }
 
     /// The next block, whole and checked. Not to be called after the end.
@@ -94,19 +83,27 @@ impl<R: Read> Reader<R> {
             SESSIONS => {
                 let (sessions, rest) = self.block.as_chunks::<SESSION>();
                 let placed = Sessions(sessions.iter()).all(|session| session.place < self.places);
-                if !placed || !rest.is_empty() {
+                if !placed || !rest.is_empty() || self.data > 0 {
                     return Err(damaged(NO_SENSE));
                 }
                 self.sessions += sessions.len() as u64;
                 Ok(Block::Sessions(Sessions(sessions.iter())))
             }
+            DATA if self.version > FIRST_VERSION => {
+                let data = payload.data().ok_or(damaged(NO_SENSE))?;
+                if data.iter().any(|datum| datum.session.place >= self.places) {
+                    return Err(damaged(NO_SENSE));
+                }
+                self.data += data.len() as u64;
+                Ok(Block::Data(data))
+            }
             END => {
-                let (sessions, taken) = payload.end().ok_or(damaged(NO_SENSE))?;
-                if sessions != self.sessions {
+                let end = payload.end(self.version).ok_or(damaged(NO_SENSE))?;
+                if (end.sessions, end.data) != (self.sessions, self.data) {
                     return Err(damaged("it has not as many sessions as it says"));
                 }
                 match self.input.read(&mut [0]) {
-                    Ok(0) => Ok(Block::End { sessions, taken }),
+                    Ok(0) => Ok(Block::End(end)),
                     Ok(_) => Err(damaged("it goes on behind its end")),
                     Err(error) => Err(error.into()),
                 }
@@ -147,63 +144,3 @@ impl<R: Read> Reader<R> {
 const ENDS_EARLY: &str = "the file ends in it";
 const NOT_ITS_SUM: &str = "its checksum is wrong";
 const NO_SENSE: &str = "its contents make no sense";
-
-/// The sessions of a block.
-pub(super) struct Sessions<'b>(std::slice::Iter<'b, [u8; SESSION]>);
-
-impl Iterator for Sessions<'_> {
-    type Item = Session;
-
-    fn next(&mut self) -> Option<Session> {
-        Fields(self.0.next()?).session()
-    }
-}
-
-/// What is left of some bytes.
-struct Fields<'b>(&'b [u8]);
-
-impl<'b> Fields<'b> {
-    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk::<N>()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.bytes().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.bytes().map(u64::from_le_bytes)
-    }
-
-    fn session(&mut self) -> Option<Session> {
-        Some(Session {
-            key: SessionKey(self.bytes().map(u128::from_le_bytes)?),
-            place: self.u32()?,
-            epoch: self.u32()?,
-            created: UnixMillis(self.u64()?),
-            last_seen: UnixMillis(self.u64()?),
-        })
-    }
-
-    fn name(&mut self) -> Option<&'b str> {
-        let length = self.bytes().map(u16::from_le_bytes)?;
-        let (name, rest) = self.0.split_at_checked(usize::from(length))?;
-        self.0 = rest;
-        std::str::from_utf8(name).ok()
-    }
-
-    fn places(mut self) -> Option<Vec<(&'b str, &'b str)>> {
-        let mut named = Vec::new();
-        while !self.0.is_empty() {
-            named.push((self.name()?, self.name()?));
-        }
-        Some(named)
-    }
-
-    fn end(mut self) -> Option<(u64, UnixMillis)> {
-        let end = (self.u64()?, UnixMillis(self.u64()?));
-        self.0.is_empty().then_some(end)
-    }
-}

@@ -3,28 +3,33 @@
 use std::io::{self, Write};
 
 use crc32fast::Hasher;
+use http::HeaderValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::Known;
+use crate::store::data::Kept;
 
-use super::{BLOCK, BLOCK_HEADING, CHECKSUM, END, MAGIC, PLACES, SESSION, SESSIONS, VERSION};
+use super::{Amount, BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, MAGIC, PLACES, SESSION, SESSIONS, VERSION};
 
 /// A snapshot that is being written. Without its end it is none.
 pub(super) struct Writer<W> {
     out: W,
     /// Of all that was written but the checksums.
     crc: Hasher,
-    /// The sessions of the next block, behind room for its heading.
+    /// The sessions or the data of the next block, behind room for its heading.
     block: Vec<u8>,
+    /// Which of both.
+    kind: u32,
     places: u32,
-    sessions: u64,
+    written: Amount,
 }
 
 impl<W: Write> Writer<W> {
     pub(super) fn begin(out: W) -> io::Result<Self> {
         let block = Vec::with_capacity(BLOCK_HEADING + BLOCK + SESSION + CHECKSUM);
-        let mut writer = Self { out, crc: Hasher::new(), block, places: 0, sessions: 0 };
+        let written = Amount::default();
+        let mut writer = Self { out, crc: Hasher::new(), block, kind: SESSIONS, places: 0, written };
         let mut heading = MAGIC.to_vec();
         heading.extend_from_slice(&VERSION.to_le_bytes());
         writer.put(&mut heading)?;
@@ -48,30 +53,62 @@ impl<W: Write> Writer<W> {
 
     /// Adds a session of a place with that number.
     pub(super) fn session(&mut self, key: SessionKey, place: u32, known: &Known) -> io::Result<()> {
-        self.block.extend_from_slice(&key.0.to_le_bytes());
-        self.block.extend_from_slice(&place.to_le_bytes());
-        self.block.extend_from_slice(&known.epoch.to_le_bytes());
-        self.block.extend_from_slice(&known.created.0.to_le_bytes());
-        self.block.extend_from_slice(&known.last_seen.0.to_le_bytes());
-        self.sessions += 1;
-        if self.block.len() < BLOCK_HEADING + BLOCK { Ok(()) } else { self.flush() }
+        self.add_session(key, place, (known.epoch, known.created, known.last_seen));
+        self.written.sessions += 1;
+        self.flush_if_full()
     }
 
-    /// Writes the end. Returns how many sessions there are.
-    pub(super) fn end(mut self, taken: UnixMillis) -> io::Result<u64> {
+    /// Adds what is kept of a session beside the table; the place with that number is its pool's. After all sessions.
+    pub(super) fn datum(&mut self, kept: &Kept, place: u32) -> io::Result<()> {
+        let Kept { owner, seen, given } = kept;
+        let texts = [&given.data, &given.told].map(|text| text.as_ref().map_or(&[][..], HeaderValue::as_bytes));
+        let size = DATUM + texts.iter().map(|text| text.len()).sum::<usize>();
+        // No server may hand over so much, and a block with it would not be read.
+        if size == DATUM || size > BLOCK {
+            return Ok(());
+        }
+        if self.kind != DATA {
+            self.flush()?;
+            self.kind = DATA;
+        }
+        self.add_session(owner.key, place, (owner.epoch, owner.created, *seen));
+        for text in texts {
+            let length = u32::try_from(text.len()).map_err(|long| io::Error::new(io::ErrorKind::InvalidInput, long))?;
+            self.block.extend_from_slice(&length.to_le_bytes());
+        }
+        texts.into_iter().for_each(|text| self.block.extend_from_slice(text));
+        self.written.data += 1;
+        self.flush_if_full()
+    }
+
+    fn add_session(&mut self, key: SessionKey, place: u32, (epoch, created, seen): (u32, UnixMillis, UnixMillis)) {
+        self.block.extend_from_slice(&key.0.to_le_bytes());
+        self.block.extend_from_slice(&place.to_le_bytes());
+        self.block.extend_from_slice(&epoch.to_le_bytes());
+        self.block.extend_from_slice(&created.0.to_le_bytes());
+        self.block.extend_from_slice(&seen.0.to_le_bytes());
+    }
+
+    /// Writes the end. Returns what there is before it.
+    pub(super) fn end(mut self, taken: UnixMillis) -> io::Result<Amount> {
         self.flush()?;
         let mut block = vec![0; BLOCK_HEADING];
-        block.extend_from_slice(&self.sessions.to_le_bytes());
-        block.extend_from_slice(&taken.0.to_le_bytes());
+        for number in [self.written.sessions, taken.0, self.written.data] {
+            block.extend_from_slice(&number.to_le_bytes());
+        }
         self.put_block(END, &mut block)?;
         self.out.flush()?;
-        Ok(self.sessions)
+        Ok(self.written)
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.block.len() < BLOCK_HEADING + BLOCK { Ok(()) } else { self.flush() }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let mut block = std::mem::take(&mut self.block);
         if block.len() > BLOCK_HEADING {
-            self.put_block(SESSIONS, &mut block)?;
+            self.put_block(self.kind, &mut block)?;
             block.truncate(BLOCK_HEADING);
         }
         self.block = block;

@@ -1,4 +1,7 @@
-//! Whatever a table holds comes back; whatever was done to its bytes is found, and nothing of it gets in.
+//! Whatever a table holds comes back; whatever was done to its bytes is found, and nothing of it gets in. The same of
+//! session data is in [`data`].
+
+mod data;
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -53,13 +56,21 @@ fn crowd(sessions: u64) -> Table {
 
 fn bytes_of(table: &Table) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let written = write(table, NOW, &mut bytes).unwrap();
-    assert_eq!(written, table.len() as u64);
+    let written = write(Memory { table, data: &no_data() }, NOW, &mut bytes).unwrap();
+    assert_eq!(written, Amount { sessions: table.len() as u64, data: 0 });
     bytes
 }
 
+fn no_data() -> SessionData {
+    SessionData::new(0, NOW, Box::new(|_| ()))
+}
+
+fn load_into(table: &Table, input: impl Read + Seek, now: UnixMillis) -> Result<Loaded, Unread> {
+    load(Memory { table, data: &no_data() }, input, now, &|_| Wanted::Sessions)
+}
+
 fn load_all(table: &Table, bytes: &[u8]) -> Result<Loaded, Unread> {
-    load(table, Cursor::new(bytes), NOW, &|_| true)
+    load_into(table, Cursor::new(bytes), NOW)
 }
 
 /// What a table knows, by name.
@@ -83,7 +94,7 @@ fn a_table_comes_back_as_it_was() {
         // Numbers of places are of one process.
         after.place("chat", "somebody else");
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
-        assert_eq!((loaded.sessions, loaded.left_out, loaded.taken), (sessions, 0, NOW));
+        assert_eq!((loaded.back.sessions, loaded.left_out.sessions, loaded.taken), (sessions, 0, NOW));
         assert_eq!(contents(&after), contents(&before));
         for place in after.places() {
             let same =
@@ -99,8 +110,24 @@ fn sessions_of_several_blocks_come_back() {
     let bytes = bytes_of(&before);
     assert!(bytes.len() > 3 * BLOCK, "{} bytes", bytes.len());
     let after = table(30_000);
-    assert_eq!(load_all(&after, &bytes).unwrap().sessions, 20_000);
+    assert_eq!(load_all(&after, &bytes).unwrap().back.sessions, 20_000);
     assert_eq!(contents(&after), contents(&before));
+}
+
+/// Written by the first homing that wrote one.
+const VERSION_1: &[u8] = include_bytes!("../../../../tests/data/snapshot/version-1");
+
+#[test]
+fn a_file_of_the_first_version_is_read() {
+    assert_eq!(VERSION_1[8..12], 1_u32.to_le_bytes());
+    let after = table(100);
+    let loaded = load_all(&after, VERSION_1).unwrap();
+    assert_eq!((loaded.back, loaded.left_out), (Amount { sessions: 7, data: 0 }, Amount::default()));
+    assert_eq!(contents(&after), contents(&full(7)));
+    assert!(look(VERSION_1).is_ok(), "so it may be replaced");
+    for length in 0..VERSION_1.len() {
+        assert!(load_all(&table(100), &VERSION_1[..length]).is_err(), "{length} bytes of it");
+    }
 }
 
 #[test]
@@ -127,8 +154,12 @@ fn those_who_are_over_meanwhile_do_not_come_back() {
     let before = full(1_000);
     let later = NOW.plus(Duration::from_secs(1_300));
     let after = table(1_000);
-    let loaded = load(&after, Cursor::new(bytes_of(&before)), later, &|_| true).unwrap();
-    assert_eq!((loaded.sessions, loaded.left_out), (501, 499), "who was here within the last 1800 s is back");
+    let loaded = load_into(&after, Cursor::new(bytes_of(&before)), later).unwrap();
+    assert_eq!(
+        (loaded.back.sessions, loaded.left_out.sessions),
+        (501, 499),
+        "who was here within the last 1800 s is back"
+    );
     assert_eq!(after.len(), 501);
 }
 
@@ -136,8 +167,10 @@ fn those_who_are_over_meanwhile_do_not_come_back() {
 fn those_of_a_pool_that_is_gone_do_not_come_back() {
     let before = full(10);
     let after = table(10);
-    let loaded = load(&after, Cursor::new(bytes_of(&before)), NOW, &|pool| pool == "shop").unwrap();
-    assert_eq!((loaded.sessions, loaded.left_out, after.len()), (6, 4, 6));
+    let shop_only = |pool: &str| if pool == "shop" { Wanted::Sessions } else { Wanted::Nothing };
+    let memory = Memory { table: &after, data: &no_data() };
+    let loaded = load(memory, Cursor::new(bytes_of(&before)), NOW, &shop_only).unwrap();
+    assert_eq!((loaded.back.sessions, loaded.left_out.sessions, after.len()), (6, 4, 6));
     assert!(after.places().iter().all(|place| place.pool() == "shop"));
 }
 
@@ -146,13 +179,13 @@ fn a_smaller_table_takes_those_who_were_here_last() {
     let bytes = bytes_of(&full(1_000));
     for capacity in [0_u16, 1, 10, 999, 1_000] {
         let after = table(usize::from(capacity));
-        assert_eq!(load_all(&after, &bytes).unwrap().sessions, u64::from(capacity));
+        assert_eq!(load_all(&after, &bytes).unwrap().back.sessions, u64::from(capacity));
         let newest = (0..u64::from(capacity)).filter(|n| matches!(after.find(&key(*n), NOW), Found::Live(_)));
         assert_eq!(newest.count(), usize::from(capacity));
     }
     let after = table(30);
     assert_eq!(
-        load_all(&after, &bytes_of(&crowd(100))).unwrap().sessions,
+        load_all(&after, &bytes_of(&crowd(100))).unwrap().back.sessions,
         30,
         "of those at one moment, as many as fit"
     );
@@ -164,7 +197,7 @@ fn a_clock_that_was_set_back_makes_nobody_immortal() {
     let earlier = NOW.minus(Duration::from_secs(86_400 * 365));
     let after = Table::new(10, earlier, Box::new(|_, _| ()));
     after.set_limits("shop", Duration::from_secs(1_800), Duration::from_secs(86_400));
-    load(&after, Cursor::new(bytes_of(&before)), earlier, &|_| true).unwrap();
+    load_into(&after, Cursor::new(bytes_of(&before)), earlier).unwrap();
     assert!(matches!(after.find(&key(0), earlier.plus(Duration::from_secs(1_799))), Found::Live(_)));
     assert_eq!(after.find(&key(0), earlier.plus(Duration::from_secs(1_801))), Found::ExpiredIdle);
 }
@@ -234,6 +267,10 @@ fn a_file_of_a_later_version_or_of_somebody_else_is_told_apart() {
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     assert!(matches!(look(&bytes[..]), Err(Unread::Newer(9))), "its heading stays where it is in every version");
     assert!(matches!(load_all(&table(10), &bytes), Err(Unread::Newer(9))));
+    bytes[8] = u8::try_from(VERSION).unwrap() + 1;
+    let crc = crc32fast::hash(&bytes[..12]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(look(&bytes[..]), Err(Unread::Newer(_))), "the next one");
     assert!(matches!(look(&b"root:x:0:0:root:/root:/bin/sh\n"[..]), Err(Unread::Foreign)));
     assert!(matches!(look(&b"home"[..]), Err(Unread::Foreign)));
     assert!(matches!(look(&b""[..]), Err(Unread::Damaged { .. })), "a file that was never written to");
@@ -262,14 +299,17 @@ fn a_disk_that_fails_after_the_check_leaves_nothing_behind() {
     assert!(half.len() > BLOCK + 1000, "a block of sessions is in the whole part of it");
     let after = table(30_000);
     let disk = Fickle(vec![half, whole], Cursor::default());
-    assert!(matches!(load(&after, disk, NOW, &|_| true), Err(Unread::Damaged { .. })));
+    assert!(matches!(load_into(&after, disk, NOW), Err(Unread::Damaged { .. })));
     assert!(after.is_empty() && after.places().iter().all(|place| place.sessions() == 0));
 }
 
 #[test]
 fn an_error_of_the_writer_is_passed_on() {
     let mut disk = [0; 100];
-    assert_eq!(write(&full(50), NOW, &mut disk[..]).unwrap_err().kind(), io::ErrorKind::WriteZero);
+    assert_eq!(
+        write(Memory { table: &full(50), data: &no_data() }, NOW, &mut disk[..]).unwrap_err().kind(),
+        io::ErrorKind::WriteZero
+    );
 }
 
 #[test]
@@ -292,7 +332,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
         }
         let write_one = |_| {
             let mut bytes = Vec::new();
-            write(&before, NOW, &mut bytes).unwrap();
+            write(Memory { table: &before, data: &no_data() }, NOW, &mut bytes).unwrap();
             bytes
         };
         let files = (0..30).map(write_one).collect();
@@ -302,7 +342,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
     for bytes in &files {
         let after = table(30_000);
         let loaded = load_all(&after, bytes).unwrap();
-        assert_eq!(loaded.sessions, after.len() as u64, "each of them once");
+        assert_eq!(loaded.back.sessions, after.len() as u64, "each of them once");
         let there = (0..1_000).filter(|number| matches!(after.find(&key(*number), NOW), Found::Live(_)));
         assert_eq!(there.count(), 1_000, "who was there all the time is in the file");
     }
@@ -324,7 +364,7 @@ proptest! {
             prop_assert!(before.put_back(SessionKey(key), &known, NOW));
         }
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
-        prop_assert_eq!((loaded.sessions, loaded.left_out), (before.len() as u64, 0));
+        prop_assert_eq!((loaded.back.sessions, loaded.left_out.sessions), (before.len() as u64, 0));
         prop_assert_eq!(contents(&after), contents(&before));
     }
 
