@@ -13,6 +13,8 @@
     reason = "test code"
 )]
 
+#[path = "simulation/engine.rs"]
+mod engine;
 #[path = "simulation/journal.rs"]
 mod journal;
 #[path = "simulation/proxy.rs"]
@@ -25,11 +27,14 @@ mod rules;
 mod scenarios;
 #[path = "simulation/setup.rs"]
 mod setup;
+#[path = "simulation/shared/mod.rs"]
+mod shared;
 #[path = "simulation/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
 
+use ::homing;
 use homing::config::Balance;
 use world::World;
 
