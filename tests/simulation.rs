@@ -13,6 +13,7 @@
     reason = "test code"
 )]
 
+#[allow(dead_code, reason = "the unit tests of the guard before a store need all of it")]
 #[path = "simulation/engine.rs"]
 mod engine;
 #[path = "simulation/journal.rs"]

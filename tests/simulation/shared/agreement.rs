@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use homing::failover::Outcome;
 use homing::session::key::{ServerId, SessionKey};
+use homing::session::token::Token;
 
 use super::node::{Knows, MOST_NODES};
 use super::request::Does;
@@ -40,11 +41,12 @@ pub struct KnownBy {
     key: Option<SessionKey>,
     proxies: Vec<Option<Knows>>,
     store: Option<Knows>,
+    token: Option<Knows>,
 }
 
 impl KnownBy {
     fn all(&self) -> impl Iterator<Item = &Knows> {
-        self.proxies.iter().flatten().chain(&self.store)
+        self.proxies.iter().flatten().chain(&self.store).chain(&self.token)
     }
 }
 
@@ -98,14 +100,22 @@ impl World {
     }
 
     pub fn who_knows(&self, client: usize) -> KnownBy {
-        let Some(key) = self.clients.borrow()[client].key() else { return KnownBy::default() };
+        let jar = self.clients.borrow()[client];
+        let Some(key) = jar.key() else { return KnownBy::default() };
         let known = KnownBy {
             key: Some(key),
             proxies: (0..MOST_NODES).map(|at| self.node(at).knows(key)).collect(),
-            store: self.stored(key),
+            store: self.stored(key).filter(|_| !self.has_lasted(key)),
+            token: if let Client::Token(token) = jar { token.map(|token| self.says(&token)) } else { None },
         };
         self.note(format!("client {client}: {known:?}"));
         known
+    }
+
+    fn says(&self, token: &Token) -> Knows {
+        let setup = self.setup.borrow();
+        let server = setup.servers.iter().find(|server| ServerId::of(&server.name) == token.server);
+        (server.map(|server| server.name.clone()).unwrap_or_default(), token.epoch)
     }
 
     /// When all is well and every client has been everywhere: nobody has two servers, and nobody is lost.
@@ -129,13 +139,9 @@ impl World {
         let all: BTreeSet<_> = now.all().collect();
         let jar = self.clients.borrow()[client];
         let mut one = all.len() <= 1;
-        if let Some((server, epoch)) = all.first() {
+        if let Some((server, _)) = all.first() {
             one &= server.is_empty() || served == Some(server);
-            if let Client::Token(Some(token)) = jar {
-                one &= token.epoch == *epoch && token.server == ServerId::of(server);
-            } else {
-                one &= now.store.is_some();
-            }
+            one &= now.token.is_some() || now.store.is_some();
         }
         let promise = "after the faults all proxies, the store and the client agree";
         self.promise(promise, one, || format!("client {client} {jar:?} by {served:?}: {now:?}"));

@@ -5,6 +5,7 @@ mod agreement;
 mod faults;
 mod node;
 mod request;
+mod scenarios;
 mod world;
 
 use std::collections::BTreeMap;
@@ -31,30 +32,24 @@ const MUST_HAPPEN: &[&str] = &[
     "a session that somebody knew comes home",
     "a request waits for the store no longer than it may",
     "no session moves because the store died",
+    "nothing is refused because of the store",
 ];
 
-const SEEDS: u64 = 128;
+const SEEDS: u64 = 96;
 
 #[test]
 fn sessions_keep_every_promise_whatever_becomes_of_the_store() {
     let wanted: Option<u64> = std::env::var("SIM_SEED").ok().map(|seed| seed.parse().expect("SIM_SEED is a number"));
     let seeds = wanted.map_or(0..SEEDS, |seed| seed..seed + 1);
-    let seeds = match std::env::var("SIM_SEEDS") {
-        Ok(n) => 0..n.parse().unwrap(),
-        _ => seeds,
-    };
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for seed in seeds {
         for (what, times) in World::lives(seed).seen {
             *seen.entry(what).or_default() += times;
         }
     }
-    if std::env::var("SIM_COVERAGE").is_ok() {
-        eprintln!("{seen:#?}");
-    }
     for what in MUST_HAPPEN {
         let times = seen.get(what).copied().unwrap_or_default();
-        assert!(wanted.is_some() || times >= 20, "\"{what}\" happened {times} times in all: {seen:#?}");
+        assert!(wanted.is_some() || times >= 10, "\"{what}\" happened {times} times in all: {seen:#?}");
     }
 }
 
