@@ -13,6 +13,9 @@
     reason = "test code"
 )]
 
+#[allow(dead_code, reason = "the unit tests of the guard before a store need all of it")]
+#[path = "simulation/engine.rs"]
+mod engine;
 #[path = "simulation/journal.rs"]
 mod journal;
 #[path = "simulation/proxy.rs"]
@@ -25,11 +28,14 @@ mod rules;
 mod scenarios;
 #[path = "simulation/setup.rs"]
 mod setup;
+#[path = "simulation/shared/mod.rs"]
+mod shared;
 #[path = "simulation/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
 
+use ::homing;
 use homing::config::Balance;
 use world::World;
 

@@ -28,16 +28,16 @@ pub struct Version {
     pub policy: Persistence,
     pub limits: Limits,
     pub codec: PoolCodec,
-    places: Vec<Arc<Place>>,
-    nowhere: Arc<Place>,
+    pub places: Vec<Arc<Place>>,
+    pub nowhere: Arc<Place>,
     /// Nobody hands anything over here.
-    data: SessionData,
+    pub data: Arc<SessionData>,
     /// What checks said, kept beside the pool, to judge it by.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
 }
 
 impl Version {
-    fn build(setup: &Setup, number: usize, former: Option<&Self>, table: &Table, metrics: &Metrics) -> Self {
+    pub fn build(setup: &Setup, number: usize, former: Option<&Self>, table: &Table, metrics: &Metrics) -> Self {
         let config = setup.config(number);
         let keys = keyring(&config).unwrap().expect("the file has keys");
         let config_pool = &config.pools[0];
@@ -51,7 +51,7 @@ impl Version {
         };
         Self {
             nowhere: table.place(POOL, ""),
-            data: SessionData::new(0, UnixMillis(0), Box::new(|_| ())),
+            data: Arc::new(SessionData::new(0, UnixMillis(0), Box::new(|_| ()))),
             places: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),

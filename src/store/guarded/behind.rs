@@ -19,6 +19,7 @@ use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
 use super::ask::Wanted;
 use super::pending::Taken;
+use super::recall::Recall;
 use super::{SharedStore, Unanswered};
 
 /// The wall clock: nothing in this folder reads it.
@@ -30,6 +31,8 @@ pub(super) struct Queues {
     touches: Mutex<HashMap<Name, Duration>>,
     /// Sessions whose copy is old.
     fetches: Mutex<Vec<Wanted>>,
+    /// What the store was told, to be asked for once more.
+    pub(super) recall: Recall,
     /// Woken when there is something that should not wait for the next round.
     pub(super) wake: Notify,
 }
@@ -53,7 +56,7 @@ const WATCH: Duration = Duration::from_secs(1);
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { touches: Mutex::default(), fetches: Mutex::default(), wake: Notify::new() }
+        Self { touches: Mutex::default(), fetches: Mutex::default(), recall: Recall::new(), wake: Notify::new() }
     }
 }
 
@@ -114,6 +117,7 @@ impl SharedStore {
     pub(super) async fn round(&self, now: UnixMillis) {
         self.write_pending(now).await;
         self.fetch_old_copies(now).await;
+        self.recall_some(now).await;
         self.tell_of_visits().await;
     }
 

@@ -13,6 +13,7 @@ mod behind;
 mod gate;
 mod near;
 mod pending;
+mod recall;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -126,6 +127,7 @@ impl SharedStore {
                 self.announces.store(announces, Relaxed);
                 // What was announced meanwhile was missed, and the store may be another one, or empty.
                 self.near.missed_announcements();
+                self.behind.recall.begin();
                 self.answers();
             }
             Event::Lost(why) => {

@@ -96,6 +96,25 @@ async fn a_store_that_was_restarted_empty_is_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_store_that_was_restarted_empty_is_told_before_a_client_comes() {
+    let (shared, [a, b]) = proxies::<2>(true);
+    let a = a.works();
+    let many = (0..700_u128).map(|n| SessionKey((n << 96) | n));
+    for key in many.clone() {
+        a.assign(key, "s1").await;
+    }
+    shared.forget_everything();
+    a.link.breaks();
+    a.link.reconnects();
+    pass(1).await;
+    for key in many {
+        assert_eq!(b.visit(key).await, Ok(Some("s1".into())), "though it comes to the other proxy first");
+    }
+    let asked = a.asked("lookup");
+    assert!(asked.iter().sum::<usize>() <= 700 && asked.len() <= 3, "once each: {asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn two_proxies_that_moved_a_session_apart_agree_when_the_store_is_back() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());

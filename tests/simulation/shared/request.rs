@@ -1,0 +1,274 @@
+//! One request on its way through a proxy with a shared store: `src/proxy/shared.rs`, `follow.rs` and `learn.rs` in their
+//! order, with the library's own calls.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use homing::failover::Outcome;
+use homing::failover::choice::{Choice, Failure, History, Spread, choose};
+use homing::failover::returning::{Named, Returning, Unbound, recognise, wanted};
+use homing::pool::ServerIndex;
+use homing::session::binding::{Binding, Lookup};
+use homing::session::key::{SessionId, SessionKey};
+use homing::session::source::Presented;
+use homing::session::token::Token;
+use homing::store::Found;
+use homing::store::engine::Kind;
+use tokio::time::{Instant, sleep};
+
+use super::node::{Node, TIMEOUT};
+use super::world::World;
+use crate::proxy::Version;
+use crate::request::Behaviour;
+
+/// What the server that answers does to the session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Does {
+    /// Hands the client's id out again, though it came with it.
+    pub calls_its_own: bool,
+    /// Ends the session.
+    pub ends: bool,
+}
+
+/// How it went.
+#[derive(Debug, Default)]
+pub struct Served {
+    /// `None`: nobody served it.
+    pub by: Option<String>,
+    pub outcome: Option<Outcome>,
+    pub session: Option<Returning>,
+    /// For the client.
+    pub token: Option<Token>,
+    pub id: Option<SessionKey>,
+    pub ended: bool,
+}
+
+struct Request<'a> {
+    world: &'a World,
+    node: &'a Node,
+    version: Rc<Version>,
+    now: homing::session::token::UnixMillis,
+    unanswered: bool,
+    history: History,
+    session: Option<Returning>,
+    unbound: Option<Unbound>,
+    outcome: Option<Outcome>,
+}
+
+/// From its arrival to its answer.
+pub async fn serve(world: &World, node: &Node, presented: &Presented, does: Does) -> Served {
+    let (version, now) = (node.version(), node.now());
+    let mut request = Request {
+        world,
+        node,
+        version,
+        now,
+        unanswered: false,
+        history: History::default(),
+        session: None,
+        unbound: None,
+        outcome: None,
+    };
+    request.arrive(presented).await;
+    let Some(server) = request.find_server().await else {
+        return Served { outcome: request.outcome, session: request.session, ..Served::default() };
+    };
+    request.answered(server, presented, does).await
+}
+
+impl Request<'_> {
+    /// Waits for the store, unless it did not answer this request before.
+    async fn waits<T, E>(&mut self, at_most: u32, asked: impl Future<Output = Result<T, E>>) {
+        assert!(!self.unanswered, "a request waits once");
+        let began = Instant::now();
+        let failed = asked.await.is_err();
+        let waited = began.elapsed();
+        self.unanswered = failed;
+        let promise = "a request waits for the store no longer than it may";
+        self.world.promise(promise, waited <= TIMEOUT * at_most, || format!("{waited:?}"));
+        if failed {
+            self.world.saw("the store did not answer");
+        }
+    }
+
+    /// `request_filter`: `shared::ask`, then `identify`.
+    async fn arrive(&mut self, presented: &Presented) {
+        let (node, version) = (self.node, Rc::clone(&self.version));
+        let homes = node.homes(&version);
+        let all = wanted(presented, &node.store, &homes, self.now);
+        if !all.is_empty() {
+            self.waits(1, node.store.ask(&all, self.now)).await;
+        }
+        if let Presented::Token { token, .. } = presented
+            && let Found::Live(known) = node.table.find(&token.session.into(), self.now)
+            && known.epoch == token.epoch
+            && node.table.place_at(known.place).is_some_and(|place| place.id() != token.server)
+        {
+            self.world.saw("token and table said two servers in one epoch");
+        }
+        let found = recognise(presented, &homes, self.now);
+        if found.lookup == Lookup::Ended {
+            self.world.saw("came back after its end");
+        }
+        (self.session, self.unbound) = (found.session, found.unbound);
+    }
+
+    /// `upstream_peer`, until a server takes the request.
+    async fn find_server(&mut self) -> Option<ServerIndex> {
+        let version = Rc::clone(&self.version);
+        for _ in 0..20 {
+            let spread = match self.unbound {
+                Some(Unbound::Id(key)) => Spread::By(key),
+                _ => Spread::Balanced(b"anybody"),
+            };
+            let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
+            let (mut server, outcome) = match choice {
+                Choice::To { server, outcome, .. } => (server, outcome),
+                Choice::Hold(_) => {
+                    self.history.held = true;
+                    continue;
+                }
+                _ => return None,
+            };
+            self.outcome = Some(outcome);
+            if let (None, Some(Unbound::Address(key))) = (&self.session, self.unbound) {
+                match self.bind(key, server).await {
+                    Some(to) => server = to,
+                    None => continue,
+                }
+            }
+            if self.history.failed.len() > version.pool.retries.attempts as usize {
+                return None;
+            }
+            let latency = Duration::from_millis(self.world.draw(20));
+            sleep(latency).await;
+            match self.world.behaviour(version.name(server)) {
+                Behaviour::Answers => return Some(server),
+                Behaviour::Refuses => self.history.failed.push((server, Failure::Connect)),
+                Behaviour::BreaksOff => self.history.failed.push((server, Failure::BrokeOff)),
+            }
+        }
+        None
+    }
+
+    /// `follow::bind`: the server, or `None` when the request has a session now.
+    async fn bind(&mut self, address: SessionKey, chosen: ServerIndex) -> Option<ServerIndex> {
+        let (node, version) = (self.node, Rc::clone(&self.version));
+        let homes = node.homes(&version);
+        let before = node.knows(address);
+        if !self.unanswered {
+            // Twice when the address was ended: it begins anew.
+            self.waits(2, node.store.claim(address, &version.places[chosen], self.now)).await;
+            if before != node.knows(address) && node.knows(address).is_some_and(|(server, _)| !server.is_empty()) {
+                self.world.saw("another proxy was first to bind it");
+            }
+        }
+        let theirs = homes.claim(address, chosen, self.now);
+        if self.unanswered {
+            node.store.write_behind(address, Kind::Binding);
+        }
+        match theirs {
+            Some(theirs) if theirs.home.is_some_and(|home| self.history.failure_of(home).is_none()) => {
+                self.session = Some(theirs);
+                None
+            }
+            Some(theirs) => {
+                let next = version.pool.pick_moved(&address.to_bytes(), &self.history.servers()).unwrap_or(chosen);
+                self.session = Some(theirs);
+                if self.settle(next).await { self.begin(next) } else { None }
+            }
+            None => {
+                if before.is_some() {
+                    self.world.saw("an ended session was begun again");
+                }
+                self.begin(chosen)
+            }
+        }
+    }
+
+    fn begin(&mut self, chosen: ServerIndex) -> Option<ServerIndex> {
+        self.session = None;
+        self.outcome = Some(Outcome::New);
+        Some(chosen)
+    }
+
+    /// `shared::settle`.
+    async fn settle(&mut self, chosen: ServerIndex) -> bool {
+        let (node, version) = (self.node, Rc::clone(&self.version));
+        let Some(mut session) = self.session.take() else { return false };
+        let before = session.binding.epoch;
+        if !self.unanswered {
+            let (epoch, place) = (before.saturating_add(1), &version.places[chosen]);
+            self.waits(1, node.store.move_to(session.key, epoch, place, session.binding.created, self.now)).await;
+        }
+        let moved = session.settle(chosen, &node.homes(&version), self.now);
+        if moved && self.unanswered {
+            node.store.write_behind(session.key, Kind::Binding);
+            self.world.saw("a move that the store was not told of");
+        }
+        if !moved && session.home != Some(chosen) {
+            self.world.saw("another proxy was first to move it");
+        }
+        self.session = Some(session);
+        moved
+    }
+
+    /// `upstream_response_filter` and `response_filter`.
+    async fn answered(mut self, server: ServerIndex, presented: &Presented, does: Does) -> Served {
+        let by = self.version.name(server).to_owned();
+        if self.outcome == Some(Outcome::Moved) {
+            self.settle(server).await;
+        }
+        let ended = self.ends(does);
+        let id = if ended { None } else { self.learns(server, presented, does).await };
+        let token = if ended { None } else { self.token(server, presented) };
+        self.world.saw(self.outcome.map_or("went nowhere", Outcome::label));
+        Served { by: Some(by), outcome: self.outcome, session: self.session, token, id, ended }
+    }
+
+    fn ends(&self, does: Does) -> bool {
+        let version = Rc::clone(&self.version);
+        let Some(session) = self.session.as_ref().filter(|_| does.ends) else { return false };
+        session.end(&self.node.homes(&version), self.now);
+        self.world.saw("ended");
+        true
+    }
+
+    /// A client without an id is handed one; and some ids are called a server's own once more. Returns what the client is
+    /// to keep.
+    async fn learns(&mut self, server: ServerIndex, presented: &Presented, does: Does) -> Option<SessionKey> {
+        let id = match presented {
+            Presented::Nobody => self.world.new_id(),
+            Presented::Ids(ids) if does.calls_its_own => ids[0].key,
+            _ => return None,
+        };
+        let (node, place) = (self.node, &self.version.places[server]);
+        let brought = self.session.as_ref().filter(|session| session.named == Named::Id && session.key == id);
+        let guest = self.outcome == Some(Outcome::Borrowed);
+        if brought.is_some_and(|session| session.binding.server == place.id() || guest) {
+            return Some(id);
+        }
+        if node.knows(id).is_some_and(|(server, _)| server.is_empty()) {
+            self.world.saw("an ended session was begun again");
+        }
+        if node.table.assign(id, place, self.now) {
+            if self.unanswered {
+                node.store.assign_behind(id);
+            } else {
+                node.store.assign(id, place, self.now).await;
+            }
+        }
+        Some(id)
+    }
+
+    fn token(&self, server: ServerIndex, presented: &Presented) -> Option<Token> {
+        match (&self.session, presented) {
+            (Some(session), _) => session.token_to_give(&self.version.limits, self.now).map(|(token, _)| token),
+            (None, Presented::OtherPool | Presented::Token { .. }) => {
+                let session = SessionId::from_random(self.world.new_id().to_bytes());
+                Some(Binding::new(self.version.pool.servers[server].id, self.now).token(session, self.now))
+            }
+            _ => None,
+        }
+    }
+}
