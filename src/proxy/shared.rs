@@ -9,6 +9,7 @@ use crate::pool::ServerIndex;
 use crate::routing::Target;
 use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
+use crate::session::source::Source;
 use crate::store::data::Owner;
 use crate::store::engine::Kind;
 use crate::store::guarded::{SharedStore, Unanswered};
@@ -21,19 +22,19 @@ use super::identify;
 /// Asks the store for whom the request may name, source by source, until one names a session that lives. Does not wait
 /// for sessions that the table knows well enough.
 pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
+    let Some(store) = ctx.parts().shared.clone() else { return Ok(()) };
+    let refuses = store.on_error == OnError::Refuse;
+    if refuses
+        && store.is_away()
+        && let Some(at) = first_named(request, ctx)
+    {
+        return refuse(at, ctx);
+    }
     let mut next = At::default();
     while let Some((at, all)) = next_to_ask(request, ctx, next) {
-        let Some(store) = ctx.parts().shared.as_ref() else { break };
-        let answered = !ctx.store_unanswered && store.ask(&all, ctx.now).await.is_ok();
-        if !answered {
-            let refuses = store.on_error == OnError::Refuse;
+        if store.ask(&all, ctx.now).await.is_err() {
             ctx.store_unanswered = true;
-            if !refuses {
-                break;
-            }
-            if all.iter().any(|one| one.only_here) && !is_known_here(request, ctx) {
-                return refuse(at, ctx);
-            }
+            return if refuses { refuse(at, ctx) } else { Ok(()) };
         }
         next = At { asked: true, ..at };
     }
@@ -48,13 +49,14 @@ fn refuse(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
     Err(Rejection::StoreUnavailable)
 }
 
-/// Whether a token or the table names a session that lives: then not only the store knows who it is.
-fn is_known_here(request: &RequestHeader, ctx: &RequestContext) -> bool {
+/// The first source that names anybody.
+fn first_named(request: &RequestHeader, ctx: &RequestContext) -> Option<At> {
     let asked = identify::asked(request, ctx);
-    pools(ctx).filter_map(|pool| ctx.snapshot.pools.get(pool)).any(|plan| {
-        let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { return false };
-        let mut presented = persistence.sources.iter().map(|source| source.presented(&asked, &persistence.codec));
-        presented.any(|presented| names_a_live_one(&presented, &homes, ctx.now))
+    pools(ctx).enumerate().find_map(|(pool, index)| {
+        let persistence = ctx.snapshot.pools.get(index)?.persistence.as_ref()?;
+        let names = |source: &Source| source.presented(&asked, &persistence.codec).names_somebody();
+        let source = persistence.sources.iter().position(names)?;
+        Some(At { pool, source, asked: false })
     })
 }
 

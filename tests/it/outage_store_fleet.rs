@@ -130,11 +130,11 @@ impl Store {
     }
 }
 
-/// `1 <epoch> <server> <created> <node>`.
+/// `1 <epoch> <server> <created> <node> <process>`.
 #[track_caller]
 fn read(text: &str) -> (u32, String) {
     let words: Vec<_> = text.split(' ').collect();
-    assert_eq!((words.len(), words[0]), (5, "1"), "no record: {text:?}");
+    assert_eq!((words.len(), words[0]), (6, "1"), "no record: {text:?}");
     (words[1].parse().expect("an epoch"), words[2].to_owned())
 }
 

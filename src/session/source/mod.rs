@@ -165,6 +165,12 @@ pub struct Id {
 }
 
 impl Presented {
+    /// Whether it may be a session that lives.
+    #[must_use]
+    pub const fn names_somebody(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Mark { .. } | Self::Address(_))
+    }
+
     /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
         let mut presented = Self::Nobody;

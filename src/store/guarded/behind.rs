@@ -206,7 +206,7 @@ impl SharedStore {
         let answered = matches!(tokio::time::timeout(self.timeout, self.engine.ping()).await, Ok(Ok(())));
         let result = if answered { StoreResult::Ok } else { StoreResult::Unreachable };
         metrics.count(StoreOperation::Ping, result);
-        metrics.set_up(answered && !self.gate.is_shut());
+        self.set_away(!answered || self.gate.is_shut());
         if answered && self.gate.is_shut() {
             tracing::info!("the shared store answers in time again");
             self.answers();

@@ -81,6 +81,8 @@ pub struct SharedStore {
     pub on_error: OnError,
     near: Near,
     gate: Gate,
+    /// It did not answer when it was last asked whether it does. Relaxed, as all that only tells of it.
+    away: AtomicBool,
     /// The last that was told of its answers is that it refuses.
     refuses: AtomicBool,
     /// Sessions that the store is being asked for, so that parallel requests of one ask once.
@@ -102,6 +104,7 @@ impl SharedStore {
             timeout: settings.timeout,
             on_error: settings.on_error,
             gate: Gate::new(),
+            away: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             flights: Mutex::default(),
             pending: Pending::new(),
@@ -140,8 +143,18 @@ impl SharedStore {
     /// The store answers again.
     fn answers(&self) {
         self.gate.open();
-        self.around.metrics.store.set_up(true);
+        self.set_away(false);
         self.behind.wake.notify_one();
+    }
+
+    /// Whether it is out of reach, as far as is known.
+    pub fn is_away(&self) -> bool {
+        self.away.load(Relaxed)
+    }
+
+    fn set_away(&self, away: bool) {
+        self.away.store(away, Relaxed);
+        self.around.metrics.store.set_up(!away);
     }
 
     /// A session goes by this record in the table and is not beyond its limits.
@@ -166,7 +179,7 @@ impl SharedStore {
         match &answer {
             Err(StoreError::Timeout) => {
                 if self.gate.timed_out() {
-                    metrics.set_up(false);
+                    self.set_away(true);
                     let timeout = self.timeout;
                     tracing::warn!(
                         ?timeout,
