@@ -10,10 +10,13 @@ CASES ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 ONLY ?=
+# For `make bench-shared`: which parts and which stores (all).
+PARTS ?=
+STORES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-load counts \
-	counts-check counts-write fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-load bench-shared \
+	counts counts-check counts-write fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +64,9 @@ bench: setup ## the benches; docs/performance.md has the figures
 bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)"
+
+bench-shared: setup test-stores ## the same proxy with Redis, Valkey and memcached beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
+	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
 counts: setup ## instructions and system calls a request, and in which functions
 	@scripts/bench-tools valgrind strace

@@ -78,17 +78,21 @@ class Runner:
         say(f"  {self.contender.name}: {self.filled:,} sessions in {time.monotonic() - began:.0f} s")
 
     def play(self) -> None:
-        for _ in range(TRIES):
-            seen = self.ask([
-                *self.case.load, "--connections", self.options.connections, "--warm", WARM_SECONDS,
-                "--seconds", self.options.seconds, "--pid", self.process.pid, "--core", self.proxy_core])
-            if self.refused:
-                return
-            if seen["stolen"] <= MAY_BE_STOLEN and seen["others"] <= MAY_BE_OTHERS:
-                break
+        seen = self.measure([*self.case.load, "--seconds", self.options.seconds])
+        if self.refused:
+            return
         seen["core_busy"] = seen["cpu_ns"] / 1e9 / seen["seconds"]
         self.rounds.append(seen)
         self.resident_mib = self.process.resident_mib()
+
+    def measure(self, arguments: list) -> dict:
+        for _ in range(TRIES):
+            seen = self.ask([
+                *arguments, "--connections", self.options.connections, "--warm", WARM_SECONDS,
+                "--pid", self.process.pid, "--core", self.proxy_core])
+            if self.refused or not disturbed([seen]):
+                break
+        return seen
 
     def ask(self, arguments: list) -> dict:
         seen = programs.run_load(self.load, self.port, arguments, self.load_core)
@@ -133,17 +137,20 @@ def run_case(case, found: list, options, cores) -> dict:
                 runner.process.stop()
         servers.stop()
         (directory / "access.log").unlink(missing_ok=True)
-    worst = {share: max((seen[share] for runner in runners for seen in runner.rounds), default=0.0)
-             for share in ("stolen", "others")}
-    void = None
-    if worst["stolen"] > MAY_BE_STOLEN:
-        void = f"the machine gave {worst['stolen']:.1%} of a round to other guests"
-    elif worst["others"] > MAY_BE_OTHERS:
-        void = f"other programs had {worst['others']:.1%} of the proxy's core in a round"
     return {
         "case": case.name, "title": case.title, "results": [runner.result() for runner in runners],
-        "void": void,
+        "void": disturbed([seen for runner in runners for seen in runner.rounds]),
     }
+
+
+def disturbed(rounds: list) -> str | None:
+    """Why these rounds say nothing, if one of them does not."""
+    worst = {share: max((seen[share] for seen in rounds), default=0.0) for share in ("stolen", "others")}
+    if worst["stolen"] > MAY_BE_STOLEN:
+        return f"the machine gave {worst['stolen']:.1%} of a round to other guests"
+    if worst["others"] > MAY_BE_OTHERS:
+        return f"other programs had {worst['others']:.1%} of the proxy's core in a round"
+    return None
 
 
 def versions(found: list) -> dict:

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use rustls::ClientConfig;
@@ -90,6 +91,7 @@ impl<'a> Load<'a> {
         self.go(&mut events, |load| began.elapsed() >= load.plan.warm)?;
 
         self.tally.reset();
+        self.signal_frozen(Signal::SIGSTOP)?;
         let before = Meter::read(self.plan.process, self.plan.core);
         let began = Instant::now();
         let end = self.plan.end;
@@ -99,8 +101,13 @@ impl<'a> Load<'a> {
         })?;
         let took = began.elapsed();
         let meter = Meter::read(self.plan.process, self.plan.core) - before;
+        self.signal_frozen(Signal::SIGCONT)?;
         self.give_up_waiting();
         Ok(self.tally.json(took, meter))
+    }
+
+    fn signal_frozen(&self, signal: Signal) -> io::Result<()> {
+        self.plan.frozen.map_or(Ok(()), |process| Ok(kill(process, signal)?))
     }
 
     fn go(&mut self, events: &mut Events, done: impl Fn(&Self) -> bool) -> io::Result<()> {

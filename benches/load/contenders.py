@@ -111,9 +111,10 @@ def floor(binary: Path) -> Callable:
     return start
 
 
-def homing(binary: Path, mode: str) -> Callable:
+def homing(binary: Path, mode: str, store: str = "type: memory", name: str | None = None) -> Callable:
+    name = name or f"homing-{mode}"
+
     def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
-        name = f"homing-{mode}"
         servers = "\n".join(
             f'      - {{ name: s{number}, address: "127.0.0.1:{server}" }}' for number, server in enumerate(setting.ports))
         routes = ""
@@ -126,9 +127,10 @@ def homing(binary: Path, mode: str) -> Callable:
             certificate, key = programs.self_signed(setting.directory)
             tls = f', tls: {{ certificates: [{{ cert: "{certificate}", key: "{key}" }}] }}'
         log = setting.directory / "access.log" if setting.access_log else "none"
+        metrics_port = programs.free_port()
         more = {
             "SERVERS": servers, "PERSISTENCE": HOMING_MODES[mode], "ROUTES": routes, "TLS": tls,
-            "ACCESS_LOG": log, "METRICS_PORT": programs.free_port(),
+            "ACCESS_LOG": log, "METRICS_PORT": metrics_port, "STORE": store, "NAME": name,
         }
         path = write(setting, name, "homing.yaml", more, port)
         checked = subprocess.run([binary, "check", "--config", path], capture_output=True, text=True, check=False)
@@ -136,7 +138,9 @@ def homing(binary: Path, mode: str) -> Callable:
             raise Refused((checked.stderr + checked.stdout).strip())
         command = [*prefix, binary, "run", "--config", path]
         # Homing tries its addresses before it opens them: a connection alone does not say that it is ready.
-        return programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port, "homing is ready")
+        process = programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port, "homing is ready")
+        process.metrics_port = metrics_port
+        return process
     return start
 
 

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use nix::unistd::Pid;
+
 pub(crate) const USAGE: &str = "\
 usage: load ADDRESS [options]
   --connections N   at a time (64)
@@ -12,12 +14,14 @@ usage: load ADDRESS [options]
   --rate R          so many requests a second, whatever the answers do; without it the next request follows the answer
   --path PATH       what to ask for (/)
   --sessions N      as so many returning clients (256), whose cookies are collected from /s first
+  --spread S        they begin evenly over so many seconds (0)
   --new             as a new client with each request
   --by-address      every connection is a client with a loopback address of its own, and no cookies
   --close           a connection for each request
   --tls             any certificate will do
   --pid PID         whose CPU time to measure
-  --core CPU        where that runs, to see what else runs there";
+  --core CPU        where that runs, to see what else runs there
+  --freeze PID      a process that stands still while it is measured";
 
 /// Who the clients are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,10 +44,12 @@ pub(crate) struct Plan {
     pub(crate) rate: Option<f64>,
     pub(crate) path: String,
     pub(crate) clients: Clients,
+    pub(crate) spread: Duration,
     pub(crate) close: bool,
     pub(crate) tls: bool,
     pub(crate) process: Option<u32>,
     pub(crate) core: Option<u32>,
+    pub(crate) frozen: Option<Pid>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -63,10 +69,12 @@ impl Plan {
             rate: None,
             path: "/".to_owned(),
             clients: Clients::Returning(256),
+            spread: Duration::ZERO,
             close: false,
             tls: false,
             process: None,
             core: None,
+            frozen: None,
         };
         while let Some(option) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{option} needs a value"));
@@ -78,12 +86,14 @@ impl Plan {
                 "--rate" => plan.rate = Some(whole::<u32>(&value()?)?.into()),
                 "--path" => plan.path = value()?,
                 "--sessions" => plan.clients = Clients::Returning(whole(&value()?)?),
+                "--spread" => plan.spread = seconds(&value()?)?,
                 "--new" => plan.clients = Clients::New,
                 "--by-address" => plan.clients = Clients::ByAddress,
                 "--close" => plan.close = true,
                 "--tls" => plan.tls = true,
                 "--pid" => plan.process = Some(whole(&value()?)?),
                 "--core" => plan.core = Some(value()?.parse().map_err(|error| format!("--core: {error}"))?),
+                "--freeze" => plan.frozen = Some(Pid::from_raw(whole(&value()?)?)),
                 _ => return Err(format!("{option} is not an option")),
             }
         }

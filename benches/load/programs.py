@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,9 +35,9 @@ def build() -> dict:
     return built()
 
 
-def built() -> dict:
-    release = target() / "release"
-    found = {"homing": release / "homing"} | {name: release / "examples" / name for name in EXAMPLES}
+def built(profile: str = "release") -> dict:
+    room = target() / profile
+    found = {"homing": room / "homing"} | {name: room / "examples" / name for name in EXAMPLES}
     missing = [str(path) for path in found.values() if not path.exists()]
     if missing:
         sys.exit(f"not built: {', '.join(missing)}")
@@ -120,6 +121,8 @@ class Process:
 
     def __init__(self, command: list, core: int | None, log: Path, first_line: bool = False, env: dict | None = None):
         self.log = log
+        # Where its metrics are to be had, if it has some.
+        self.metrics_port: int | None = None
         pin = None if core is None else (lambda: os.sched_setaffinity(0, {core}))
         with log.open("wb") as file:
             self.child = subprocess.Popen(
@@ -149,6 +152,18 @@ class Process:
                 return int(line.split()[1]) / 1024
         return 0.0
 
+    def cpu_ns(self) -> int:
+        """On a CPU, user and kernel, of all threads."""
+        tasks = Path(f"/proc/{self.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks)
+
+    def metrics(self) -> dict:
+        """What Homing tells Prometheus: series to values."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
+        return {series: float(value) for series, value in pairs}
+
     def stop(self, with_signal: int = signal.SIGKILL) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.child.send_signal(with_signal)
@@ -168,10 +183,20 @@ def start_servers(server: Path, count: int, core: int | None, directory: Path) -
 
 def run_load(load: Path, port: int, arguments: list, core: int | None) -> dict:
     """What the load saw; {"failed": why} when it could not begin."""
+    return end_load(begin_load(load, port, arguments, core))
+
+
+def begin_load(load: Path, port: int, arguments: list, core: int | None) -> subprocess.Popen:
     pin = None if core is None else (lambda: os.sched_setaffinity(0, {core}))
     command = [str(load), f"127.0.0.1:{port}", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=pin)
+
+
+def end_load(running: subprocess.Popen) -> dict:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, preexec_fn=pin, check=False, timeout=3600)
+        told, why = running.communicate(timeout=3600)
     except subprocess.TimeoutExpired:
+        running.kill()
+        running.communicate()
         return {"failed": "it did not end within an hour"}
-    return json.loads(done.stdout) if done.returncode == 0 else {"failed": done.stderr.strip()}
+    return json.loads(told) if running.returncode == 0 else {"failed": why.strip()}

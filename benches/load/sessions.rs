@@ -3,7 +3,8 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
@@ -24,10 +25,14 @@ pub(crate) struct Session {
 /// The clients of a plan, with what a first visit of each brought.
 pub(crate) fn collect(plan: &Plan, tls: Option<&Arc<ClientConfig>>) -> io::Result<Vec<Session>> {
     let new = Session { request: request(plan, &plan.path, ""), server: None, address: None };
+    let began = Instant::now();
     match plan.clients {
         Clients::New => Ok(vec![new]),
         Clients::Returning(count) => (0..count)
-            .map(|_| {
+            .map(|number| {
+                thread::sleep(
+                    (began + plan.spread.mul_f64(number as f64 / count as f64)).duration_since(Instant::now()),
+                );
                 let (server, cookies) = visit(plan, tls)?;
                 Ok(Session { request: request(plan, &plan.path, &cookies), server, address: None })
             })

@@ -1,0 +1,155 @@
+"""The shared stores: real servers on free ports, what they count, and what a session takes there."""
+
+import base64
+import random
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import programs
+
+# As they are by default, but that nothing is written to disk: so `docs/` tells operators.
+REDIS = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning", "--daemonize", "no"]
+MEMCACHED = ["-l", "127.0.0.1", "-U", "0", "-m", "1024", "-t", "1"]
+# A session's life in the store with the default idle time, in seconds: with a tenth more and some slack.
+LIFE = 1985
+# The bench's own questions, greetings and the sign of life every second: no request's.
+NO_REQUESTS = {"ping", "info", "config", "hello", "auth", "select", "client", "command", "subscribe", "psubscribe", "role"}
+
+
+@dataclass
+class Counted:
+    """What a store has done for the proxies since it was started."""
+
+    # Commands by name, and what they say together.
+    commands: dict
+    # How many names were asked for: a command may have many.
+    names: int
+    # How often the server found something to read on a connection: pipelined commands are one. None: it does not say.
+    reads: int | None
+
+    def total(self) -> int:
+        return sum(self.commands.values())
+
+    def __sub__(self, before: "Counted") -> "Counted":
+        commands = {name: count - before.commands.get(name, 0) for name, count in self.commands.items()}
+        reads = None if self.reads is None else self.reads - before.reads
+        return Counted({name: count for name, count in commands.items() if count}, self.names - before.names, reads)
+
+
+class Redis:
+    """Redis or Valkey."""
+
+    def __init__(self, name: str, program: Path, core: int | None, directory: Path):
+        self.name, self.port = name, programs.free_port()
+        command = [program, "--port", self.port, *REDIS, "--dir", directory]
+        self.process = programs.Process(command, core, directory / f"{name}.log").wait_for(self.port)
+        self.client = socket.create_connection(("127.0.0.1", self.port), 10)
+        self.answers = self.client.makefile("rb")
+        self.asked = 0
+        said = self.info("server")
+        self.version = f"{name} {said.get('valkey_version') or said['redis_version']}, {self.info('memory')['mem_allocator']}"
+        self.yaml = f'type: redis, redis: {{ urls: ["redis://127.0.0.1:{self.port}"] }}'
+
+    def info(self, section: str) -> dict:
+        self.asked += 1
+        self.client.sendall(f"INFO {section}\r\n".encode())
+        length = int(self.answers.readline()[1:])
+        text = self.answers.read(length + 2).decode()
+        return dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+
+    def counted(self) -> Counted:
+        commands = {}
+        for series, told in self.info("commandstats").items():
+            name = series.removeprefix("cmdstat_").split("|")[0]
+            if name not in NO_REQUESTS:
+                commands[name] = commands.get(name, 0) + int(told.split(",")[0].removeprefix("calls="))
+        stats = self.info("stats")
+        reads = int(stats["total_reads_processed"]) - self.asked if "total_reads_processed" in stats else None
+        return Counted(commands, int(stats["keyspace_hits"]) + int(stats["keyspace_misses"]), reads)
+
+    def used(self) -> tuple[int, int]:
+        """Bytes, and values."""
+        keys = self.info("keyspace").get("db0", "keys=0").split(",")[0]
+        return int(self.info("memory")["used_memory"]), int(keys.removeprefix("keys="))
+
+    def fill(self, count: int) -> None:
+        for some in batches(count):
+            commands = []
+            for name, value in some:
+                words = (b"SET", name, value, b"PX", str(LIFE * 1000).encode())
+                commands.append(b"*5\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in words))
+            self.client.sendall(b"".join(commands))
+            for _ in some:
+                expect(self.answers.readline(), b"+OK")
+
+    def stop(self) -> None:
+        self.client.close()
+        self.process.stop()
+
+
+class Memcached:
+    """One server."""
+
+    def __init__(self, name: str, program: Path, core: int | None, directory: Path):
+        self.name, self.port = name, programs.free_port()
+        # As root it wants to be told whom to be; others are not asked.
+        command = [program, "-u", "root", "-p", self.port, *MEMCACHED]
+        self.process = programs.Process(command, core, directory / f"{name}.log").wait_for(self.port)
+        self.client = socket.create_connection(("127.0.0.1", self.port), 10)
+        self.answers = self.client.makefile("rb")
+        self.version = f"{name} {self.stats()['version']}"
+        self.yaml = f'type: memcached, memcached: {{ servers: ["127.0.0.1:{self.port}"] }}'
+
+    def stats(self) -> dict:
+        self.client.sendall(b"stats\r\n")
+        told = {}
+        while (line := self.answers.readline().decode().split()) != ["END"]:
+            told[line[1]] = line[2]
+        return told
+
+    def counted(self) -> Counted:
+        told = self.stats()
+        commands = {name: int(told[f"cmd_{name}"]) for name in ("get", "set", "touch")}
+        return Counted(commands, commands["get"], None)
+
+    def used(self) -> tuple[int, int]:
+        told = self.stats()
+        return int(told["bytes"]), int(told["curr_items"])
+
+    def fill(self, count: int) -> None:
+        for some in batches(count):
+            commands = (b"ms %s %d T%d ME\r\n%s\r\n" % (name, len(value), LIFE, value) for name, value in some)
+            self.client.sendall(b"".join(commands))
+            for _ in some:
+                expect(self.answers.readline(), b"HD")
+
+    def stop(self) -> None:
+        self.client.close()
+        self.process.stop()
+
+
+PROGRAMS = {"redis": ("redis-server", Redis), "valkey": ("valkey-server", Redis), "memcached": ("memcached", Memcached)}
+
+
+def start(name: str, core: int | None, directory: Path):
+    """An empty store of that name."""
+    program, kind = PROGRAMS[name]
+    path = programs.target() / "stores" / "bin" / program
+    if not path.exists():
+        sys.exit(f"{program} is missing: run `make test-stores`")
+    return kind(name, path, core, directory)
+
+
+def batches(count: int, size: int = 1000):
+    """Names and values of bindings, as the proxy writes them (src/store/engine/)."""
+    chance = random.Random(count)
+    for first in range(0, count, size):
+        keys = (base64.urlsafe_b64encode(chance.randbytes(16))[:22] for _ in range(min(size, count - first)))
+        yield [(b"homing:shop:" + key, b"1 0 a 1764000000000 edge-1") for key in keys]
+
+
+def expect(line: bytes, answer: bytes) -> None:
+    if line.rstrip() != answer:
+        raise programs.DidNotStart(f"the store said {line!r} instead of {answer!r}")
