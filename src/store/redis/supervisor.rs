@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::debug;
 
 use super::cluster::Node;
 use super::dial::Dial;
@@ -111,6 +111,14 @@ impl Shared {
     }
 }
 
+/// Whoever is told knows that it is lost.
+fn reason(lost: StoreError) -> String {
+    match lost {
+        StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,
+        other => other.to_string(),
+    }
+}
+
 fn stopping() -> StoreError {
     StoreError::Unreachable("the proxy is stopping".to_owned())
 }
@@ -122,7 +130,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
     loop {
         let why = match topology::connect(&shared).await {
             Ok(standing) => {
-                info!(server = %standing.link.server.label, at = %standing.address, "connected to the store");
+                debug!(server = %standing.link.server.label, at = %standing.address, "connected to the store");
                 told_lost = false;
                 let steady = AtomicBool::new(false);
                 shared.publish(Arc::clone(&standing.link));
@@ -137,8 +145,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
         };
         shared.withdraw(why.clone());
         if !told_lost {
-            warn!("no connection to the store: {why}");
-            shared.tell(Event::Lost(why.to_string()));
+            shared.tell(Event::Lost(reason(why)));
             told_lost = true;
         }
         if attempt > 0 {

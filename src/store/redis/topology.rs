@@ -80,7 +80,7 @@ pub(super) async fn watch(shared: &Shared, standing: Standing, steady: &AtomicBo
 
 /// One server that takes writes.
 async fn single(shared: &Shared, info: &ConnectionInfo, node: Option<Node>) -> Result<Standing, Failure> {
-    let address = info.addr().to_string();
+    let address = target::address(info);
     let told = |failure: Failure| at(&address, failure);
     let (connection, server) = shared.dial.commands(info).await.map_err(told)?;
     if server.primary == Some(false) {
@@ -120,6 +120,8 @@ fn at(address: &str, failure: Failure) -> Failure {
     let error = match failure.error {
         StoreError::Unreachable(why) => StoreError::Unreachable(format!("{address}: {why}")),
         StoreError::Refused(why) => StoreError::Refused(format!("{address}: {why}")),
+        StoreError::Unreadable(why) => StoreError::Unreadable(format!("{address}: {why}")),
+        StoreError::Timeout => StoreError::Unreachable(format!("{address}: it did not answer in time")),
         other => other,
     };
     Failure { error, ..failure }
