@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Proxy, Remote, RemoteEngine};
@@ -30,12 +30,15 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Starts the engine that the configuration names, on the background's runtime.
 pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &Handle) -> Result<Shared, RunError> {
     around.metrics.store.set_up(false);
-    let (tell, events) = unbounded_channel();
+    let (tell, mut events) = unbounded_channel();
+    let again = tell.clone();
     // Nobody listens any more only while the process stops.
     let on_event: OnEvent = Arc::new(move |event| drop(tell.send(event)));
     let engine = engine(&settings.engine, runtime, on_event)
         .map_err(|error| RunError::Internal(format!("store.{}: {error}", settings.engine.word())))?;
-    runtime.block_on(first_contact(&*engine));
+    if !runtime.block_on(first_contact(&*engine)) {
+        start_without(&mut events, &again);
+    }
     Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), around)), events })
 }
 
@@ -46,13 +49,26 @@ fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<
     })
 }
 
-async fn first_contact(engine: &dyn Engine) {
+/// Whether it answers.
+async fn first_contact(engine: &dyn Engine) -> bool {
     let answers = async {
         while engine.ping().await.is_err() {
             sleep(LOOK_EVERY).await;
         }
     };
-    if timeout(FIRST_CONTACT, answers).await.is_err() {
-        tracing::warn!("the shared store does not answer yet; starting without it");
+    timeout(FIRST_CONTACT, answers).await.is_ok()
+}
+
+/// Says so once, with the reasons; else each would be told by itself as a store that was lost.
+fn start_without(events: &mut UnboundedReceiver<Event>, again: &UnboundedSender<Event>) {
+    let (mut reasons, mut others) = (Vec::new(), Vec::new());
+    while let Ok(event) = events.try_recv() {
+        match event {
+            Event::Lost(why) => reasons.push(why),
+            other => others.push(other),
+        }
     }
+    others.into_iter().for_each(|event| drop(again.send(event)));
+    let why = if reasons.is_empty() { "it does not answer".to_owned() } else { reasons.join("; ") };
+    tracing::warn!(%why, "the shared store is out of reach; starting without it");
 }

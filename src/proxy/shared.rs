@@ -144,11 +144,14 @@ pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut Reques
 }
 
 /// The server that answers has called these sessions its own.
-pub(super) async fn assign(keys: &[SessionKey], ctx: &RequestContext) {
-    let place = ctx.tries.server.zip(ctx.persistence()).and_then(|(server, plan)| plan.places.get(server));
+pub(super) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
+    let place = ctx.tries.server.zip(ctx.persistence()).and_then(|(server, plan)| plan.places.get(server)).cloned();
     for key in keys {
-        match (answering(ctx), place) {
-            (Some(store), Some(place)) => store.assign(*key, place, ctx.now).await,
+        match (answering(ctx), &place) {
+            (Some(store), Some(place)) => {
+                let told = store.assign(*key, place, ctx.now).await;
+                ctx.store_unanswered |= told.is_err();
+            }
             _ => write_behind(*key, ctx),
         }
     }
@@ -163,10 +166,13 @@ pub(super) async fn fetch_data(owner: Owner, ctx: &mut RequestContext) {
 }
 
 /// What changed of session data here changes in the store.
-pub(super) async fn keep_data(changes: &[Change], ctx: &RequestContext) {
+pub(super) async fn keep_data(changes: &[Change], ctx: &mut RequestContext) {
     for Change { owner, data } in changes {
         match (answering(ctx), &ctx.parts().shared) {
-            (Some(store), _) => store.keep_data(owner, data.as_ref(), ctx.now).await,
+            (Some(store), _) => {
+                let told = store.keep_data(owner, data.as_ref(), ctx.now).await;
+                ctx.store_unanswered |= told.is_err();
+            }
             (None, Some(store)) => store.write_behind(owner.key, Kind::Data),
             (None, None) => {}
         }

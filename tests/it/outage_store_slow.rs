@@ -4,7 +4,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, Store, asked, begin, learning, server, store_is, timed};
+use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, PENDING, Store, asked, begin, learning, server, store_is, timed};
+use crate::world::app::answers::saying;
+use crate::world::client::get_with;
 use crate::world::link::Link;
 use crate::world::namespace::Namespace;
 use crate::world::{PATIENCE, Proxy, eventually};
@@ -70,6 +72,26 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     fleet.wait_until_told();
     eventually(PATIENCE, "what began meanwhile is known to the other", || server(far, "new") == anew);
     fleet.expect_no_moves();
+}
+
+#[test]
+fn a_request_that_has_much_to_tell_a_silent_store_waits_once_too() {
+    Of::each(|of| {
+        let store = Store::start(of);
+        let conf = learning("a b c").store(TIMEOUT).persistence("handoff: { enabled: true }");
+        let fleet = Fleet::start(&conf, &[store.entry()]);
+        let known = begin(fleet.proxy(0), "known");
+        store.freeze();
+        let lines = ["Set-Cookie: SID=new; Path=/", "Homing-Session-Data: logged in"];
+        let took = timed(|| drop(get_with(&fleet.proxy(0).address, &saying(200, &lines), &[]).expect(200)));
+        assert!(took < ONCE, "its server hands out an id, and data: {took:?}");
+        let all = ["bind", "move", "data_put"].map(|operation| asked(fleet.proxy(0), operation, "timeout"));
+        assert_eq!(all.iter().sum::<f64>(), 1.0, "{all:?}");
+        fleet.proxy(0).expect_metric(PENDING, &[], 2.0);
+        assert_eq!(server(fleet.proxy(0), "known"), known);
+        store.thaw();
+        fleet.wait_until_told();
+    });
 }
 
 fn by_link(away: Away, begins: impl Fn(&Link) + Sync) {

@@ -80,6 +80,7 @@ impl SharedStore {
         }
     }
 
+    /// A copy is old; it is good until the next round, which asks for all that are.
     pub(super) fn fetch_behind(&self, wanted: Wanted) {
         let mut fetches = self.behind.fetches.lock();
         if fetches.len() >= MOST {
@@ -87,8 +88,6 @@ impl SharedStore {
             return self.near.not_asked(&wanted.key);
         }
         fetches.push(wanted);
-        drop(fetches);
-        self.behind.wake.notify_one();
     }
 
     /// All that goes on behind requests, for as long as the process runs. Drop it to stop.

@@ -65,17 +65,24 @@ impl SharedStore {
     }
 
     /// A server has said that the session is its own, and the table knows: so it is for all proxies, whatever they knew.
-    pub async fn assign(&self, key: SessionKey, place: &Place, now: UnixMillis) {
+    ///
+    /// # Errors
+    /// When the store did not say. It is told later.
+    pub async fn assign(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Result<(), Unanswered> {
         for _ in 0..MOST_CLAIMS {
             match self.publish(key, true, now).await {
-                Err(Unanswered) => return self.assign_behind(key),
+                Err(Unanswered) => {
+                    self.assign_behind(key);
+                    return Err(Unanswered);
+                }
                 // Theirs has come into the table.
                 Ok(Some(theirs)) if theirs.server.as_deref() != Some(place.server()) => {
                     self.around.table.assign(key, place, now);
                 }
-                Ok(_) => return,
+                Ok(_) => break,
             }
         }
+        Ok(())
     }
 
     /// The store is told what the table says of the session, if it says anything; what stands instead comes into the table
@@ -156,10 +163,20 @@ impl SharedStore {
 
     /// A server has handed this over for a session (nothing: there is no data any more), and it is kept here: now in the
     /// store too.
-    pub async fn keep_data(&self, owner: &Owner, data: Option<&HeaderValue>, now: UnixMillis) {
-        if self.put_data(owner, data, now).await.is_err() {
+    ///
+    /// # Errors
+    /// When the store did not say. It is told later.
+    pub async fn keep_data(
+        &self,
+        owner: &Owner,
+        data: Option<&HeaderValue>,
+        now: UnixMillis,
+    ) -> Result<(), Unanswered> {
+        let told = self.put_data(owner, data, now).await;
+        if told.is_err() {
             self.write_behind(owner.key, Kind::Data);
         }
+        told
     }
 
     pub(super) async fn put_data(

@@ -111,6 +111,14 @@ impl Shared {
     }
 }
 
+/// Whoever is told knows that it is lost.
+fn reason(lost: StoreError) -> String {
+    match lost {
+        StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,
+        other => other.to_string(),
+    }
+}
+
 fn stopping() -> StoreError {
     StoreError::Unreachable("the proxy is stopping".to_owned())
 }
@@ -137,7 +145,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
         };
         shared.withdraw(why.clone());
         if !told_lost {
-            shared.tell(Event::Lost(why.to_string()));
+            shared.tell(Event::Lost(reason(why)));
             told_lost = true;
         }
         if attempt > 0 {

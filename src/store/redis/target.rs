@@ -48,6 +48,16 @@ fn usable(info: ConnectionInfo) -> Result<ConnectionInfo, String> {
     Ok(info.set_tcp_settings(tcp()).set_redis_settings(redis))
 }
 
+/// An address as people write it.
+pub(super) fn address(info: &ConnectionInfo) -> String {
+    match info.addr() {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } if host.contains(':') => {
+            format!("[{host}]:{port}")
+        }
+        addr => addr.to_string(),
+    }
+}
+
 /// The same user, password, database and scheme at another address.
 pub(super) fn at(info: &ConnectionInfo, host: &str, port: u16) -> ConnectionInfo {
     let host = host.to_owned();
@@ -94,6 +104,14 @@ mod tests {
         let other = at(seed, "10.0.0.9", 6379);
         assert!(matches!(other.addr(), ConnectionAddr::TcpTls { .. }), "the scheme goes along");
         assert_eq!((other.addr().to_string().as_str(), other.redis_settings().db()), ("10.0.0.9:6379", 3));
+    }
+
+    #[test]
+    fn an_address_is_told_as_it_is_written() {
+        for written in ["10.0.0.9:6379", "[::1]:6390", "redis.internal:6379"] {
+            let target = read(&[&format!("redis://:hunter2@{written}/1")]).unwrap();
+            assert_eq!(address(target.seeds.first().unwrap()), written);
+        }
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub(super) async fn watch(shared: &Shared, standing: Standing, steady: &AtomicBo
 
 /// One server that takes writes.
 async fn single(shared: &Shared, info: &ConnectionInfo, node: Option<Node>) -> Result<Standing, Failure> {
-    let address = info.addr().to_string();
+    let address = target::address(info);
     let told = |failure: Failure| at(&address, failure);
     let (connection, server) = shared.dial.commands(info).await.map_err(told)?;
     if server.primary == Some(false) {
@@ -117,14 +117,14 @@ fn sentinels<'a>(shared: &'a Shared, master: &'a str) -> Sentinels<'a> {
 
 /// The failure with the address at which it happened.
 fn at(address: &str, failure: Failure) -> Failure {
-    let Failure { error, remedy } = failure.clone();
-    let why = format!("{address}: {}", failure.why());
-    let error = match error {
-        StoreError::Refused(_) => StoreError::Refused(why),
-        // Whoever asks meanwhile does not wait, so it is no timeout for them.
-        _ => StoreError::Unreachable(why),
+    let error = match failure.error {
+        StoreError::Unreachable(why) => StoreError::Unreachable(format!("{address}: {why}")),
+        StoreError::Refused(why) => StoreError::Refused(format!("{address}: {why}")),
+        StoreError::Unreadable(why) => StoreError::Unreadable(format!("{address}: {why}")),
+        StoreError::Timeout => StoreError::Unreachable(format!("{address}: it did not answer in time")),
+        other => other,
     };
-    Failure { error, remedy }
+    Failure { error, ..failure }
 }
 
 fn nowhere() -> Failure {
