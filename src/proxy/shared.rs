@@ -1,6 +1,8 @@
 //! Where several proxies share a store: it is asked before a session is recognised, and told before a session is bound or
 //! moved. A request waits for it once at most: after an answer that did not come, it goes on by what is known here.
 
+use std::sync::Arc;
+
 use pingora::http::RequestHeader;
 
 use crate::config::OnError;
@@ -11,7 +13,7 @@ use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
 use crate::store::data::Owner;
 use crate::store::engine::Kind;
-use crate::store::guarded::{SharedStore, Unanswered};
+use crate::store::guarded::{Moving, SharedStore, Unanswered};
 use crate::telemetry::metrics::Rejection;
 
 use super::context::RequestContext;
@@ -92,22 +94,27 @@ fn pools(ctx: &RequestContext) -> impl Iterator<Item = usize> {
 }
 
 /// The store, unless it has not answered this request before.
-fn answering(ctx: &RequestContext) -> Option<&SharedStore> {
-    ctx.parts().shared.as_deref().filter(|_| !ctx.store_unanswered)
+fn answering(ctx: &RequestContext) -> Option<&Arc<SharedStore>> {
+    ctx.parts().shared.as_ref().filter(|_| !ctx.store_unanswered)
 }
 
 /// The session's new server has answered, or is about to be asked: the session moves there on all proxies, or this one
 /// learns that another has moved it. True when it was this request that moved it.
 pub(super) async fn settle(session: &mut Returning, chosen: ServerIndex, ctx: &mut RequestContext) -> bool {
+    let mut moving = None;
     if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
         && let Some(place) = persistence.places.get(chosen)
     {
         let epoch = session.binding.epoch.saturating_add(1);
+        moving = Some(Moving::begin(store, session.key, epoch));
         let told = store.move_to(session.key, epoch, place, session.binding.created, ctx.now).await;
         ctx.store_unanswered |= told.is_err();
     }
     let Some(homes) = ctx.homes() else { return false };
     let moved = session.settle(chosen, &homes, ctx.now);
+    if let Some(moving) = moving {
+        moving.end();
+    }
     if moved && ctx.store_unanswered {
         write_behind(session.key, ctx);
     }

@@ -52,6 +52,8 @@ mod routes_redirect;
 mod routes_split;
 mod routing;
 mod serving;
+mod shared_moves;
+mod shared_proxies;
 mod several_sources;
 mod snapshot;
 mod stickiness;

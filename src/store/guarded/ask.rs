@@ -162,6 +162,9 @@ impl SharedStore {
     /// its client comes.
     pub(super) fn hear_of_move(&self, name: &Name, value: &Value) {
         let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), Record::read(value)) else { return };
+        if self.moves.contains(key, record.epoch) {
+            return;
+        }
         let table = &self.around.table;
         let place = table.place(pool, record.server.as_deref().unwrap_or_default());
         if !table.overrule(&key, &place, record.epoch) {

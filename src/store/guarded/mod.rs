@@ -11,6 +11,7 @@
 mod ask;
 mod behind;
 mod gate;
+mod moving;
 mod near;
 mod pending;
 mod write;
@@ -41,6 +42,7 @@ use self::pending::Pending;
 
 pub use self::ask::Wanted;
 pub use self::behind::Clock;
+pub use self::moving::Moving;
 
 /// The store could not be asked, or did not answer: what the table and tokens say must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +72,7 @@ pub struct SharedStore {
     /// Sessions that the store is being asked for, so that parallel requests of one ask once.
     flights: Mutex<HashMap<SessionKey, watch::Receiver<Option<bool>>>>,
     pending: Pending,
+    moves: moving::Moves,
     behind: behind::Queues,
 }
 
@@ -86,6 +89,7 @@ impl SharedStore {
             gate: Gate::new(),
             flights: Mutex::default(),
             pending: Pending::new(),
+            moves: moving::Moves::default(),
             behind: behind::Queues::new(),
         }
     }
