@@ -52,6 +52,7 @@ mod routes_redirect;
 mod routes_split;
 mod routing;
 mod serving;
+mod shared_ends;
 mod shared_moves;
 mod shared_proxies;
 mod several_sources;
