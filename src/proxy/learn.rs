@@ -60,7 +60,9 @@ fn listen(taught: &Taught, ends: bool, its_own: bool, learned: &mut Learned, ctx
     }
 }
 
-/// The server that answers hands this id out. True when that is news.
+/// The server that answers hands this id out. True when that is news, or may be news to the shared store: that a client
+/// without a session is given an id that is known here already, by a copy that may be old, happens when the session has
+/// ended elsewhere and begins anew.
 fn bind(id: SessionKey, ctx: &mut RequestContext) -> bool {
     let brought = |session: &Returning| session.named == Named::Id && session.key == id;
     let brought = ctx.who.session.as_ref().filter(|session| brought(session));
@@ -78,5 +80,5 @@ fn bind(id: SessionKey, ctx: &mut RequestContext) -> bool {
             ctx.outcome = Some(Outcome::New);
         }
     }
-    news
+    news || ctx.who.session.is_none()
 }

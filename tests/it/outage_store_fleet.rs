@@ -118,8 +118,7 @@ impl Store {
     pub(crate) fn records(&self) -> BTreeMap<String, (u32, String)> {
         let keys = match self {
             Self::Redis(server) => server.keys(),
-            // A list writes a colon otherwise.
-            Self::Memcached(server) => server.keys().iter().map(|key| key.replace("%3A", ":")).collect(),
+            Self::Memcached(server) => server.keys(),
         };
         let text = |key: &str| match self {
             Self::Redis(server) => server.value(key),

@@ -255,7 +255,8 @@ impl Request<'_> {
             if self.unanswered {
                 node.store.assign_behind(id);
             } else {
-                node.store.assign(id, place, self.now).await;
+                // What it could not be told it is told later.
+                let _ = node.store.assign(id, place, self.now).await;
             }
         }
         Some(id)

@@ -121,7 +121,8 @@ impl Proxy {
     async fn assign(&self, key: SessionKey, server: &str) {
         let place = self.place(server);
         self.table.assign(key, &place, clock());
-        self.store.assign(key, &place, clock()).await;
+        // What it could not be told it is told later.
+        let _ = self.store.assign(key, &place, clock()).await;
     }
 
     /// The session moves, as a request moves it whose new server has answered.

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::process::{Process, program};
 use crate::world::PATIENCE;
+use crate::world::http1::percent_decode;
 use crate::world::namespace::Namespace;
 use crate::world::ports::Port;
 
@@ -48,7 +49,10 @@ impl MemcachedServer {
         let program = program("memcached").display().to_string();
         // As root it wants to be told whom to be; other users may not choose, and are not asked.
         let own = [&program, "-u", "root", "-l", &ip, "-p", &number, "-U", "0", "-m", "16", "-t", "1", "-v"];
-        let line = runner.into_iter().chain(own.iter().chain(arguments).map(|&word| word.to_owned())).collect();
+        // A list of all keys would miss those that are moved from list to list meanwhile.
+        let still = ["-o", "no_lru_maintainer,lru_crawler"];
+        let line =
+            runner.into_iter().chain(own.iter().chain(&still).chain(arguments).map(|&word| word.to_owned())).collect();
         let process = Process::new(format!("memcached at {address}"));
         let server = Self { process, line, address, _port: port };
         server.start_again();
@@ -140,7 +144,8 @@ impl MemcachedServer {
     pub(crate) fn keys(&self) -> BTreeSet<String> {
         // `all` goes through the lists of what was used when, and misses what is moved among them.
         let lines = self.ask("lru_crawler metadump hash", &["END"]);
-        let of_line = |line: &String| Some(line.strip_prefix("key=")?.split_once(' ')?.0.to_owned());
+        let decoded = |key: &str| String::from_utf8_lossy(&percent_decode(key)).into_owned();
+        let of_line = |line: &String| Some(decoded(line.strip_prefix("key=")?.split_once(' ')?.0));
         lines.iter().filter_map(of_line).collect()
     }
 
