@@ -94,6 +94,8 @@ fn homes<'a>(plan: &'a PoolPlan, table: &'a Table, data: &'a SessionData) -> Hom
         nowhere: &persistence.nowhere,
         limits: &persistence.limits,
         data,
+        shared: None,
+        hands_over: false,
     }
 }
 

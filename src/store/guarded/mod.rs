@@ -51,6 +51,13 @@ pub use self::behind::Clock;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered;
 
+/// Why is for the counters.
+impl From<StoreError> for Unanswered {
+    fn from(_: StoreError) -> Self {
+        Self
+    }
+}
+
 /// What the shared store stands between.
 pub struct Around {
     /// What requests are decided by.

@@ -124,7 +124,7 @@ impl SharedStore {
         } else {
             self.written(StoreOperation::Move, self.engine.rebind(&name, &value, ttl)).await
         };
-        let stands = stands.map_err(|_| Unanswered)?;
+        let stands = stands?;
         self.near.told(key, now);
         // Who stands there with another form of record is of a later version, and not to be understood.
         Ok(stands.and_then(|value| Record::read(&value)))
@@ -172,8 +172,8 @@ impl SharedStore {
         let name = Name::new(pool.pool(), owner.key, Kind::Data);
         let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
         let ttl = Self::ttl(pool, owner.created, now);
-        let written = self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await;
-        written.map(|_| ()).map_err(|_| Unanswered)
+        self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await?;
+        Ok(())
     }
 
     /// The session has nothing to hand over any more, and there is nothing here that says so.
@@ -182,7 +182,7 @@ impl SharedStore {
         let Found::Live(known) = table.find(&key, now) else { return Ok(()) };
         let Some(place) = table.place_at(known.place) else { return Ok(()) };
         let names = [Name::new(place.pool(), key, Kind::Data)];
-        self.read(StoreOperation::Forget, self.engine.forget(&names)).await.map_err(|_| Unanswered)
+        Ok(self.read(StoreOperation::Forget, self.engine.forget(&names)).await?)
     }
 
     /// What the session's last server handed over to any proxy comes to this one. What this one has not written yet stays.
@@ -201,7 +201,7 @@ impl SharedStore {
             return Ok(());
         };
         let names = [Name::new(place.pool(), key, Kind::Data)];
-        let values = self.read(StoreOperation::DataGet, self.engine.lookup(&names)).await.map_err(|_| Unanswered)?;
+        let values = self.read(StoreOperation::DataGet, self.engine.lookup(&names)).await?;
         let Some(value) = values.into_iter().flatten().next() else { return Ok(()) };
         let owner = Owner { key, epoch: value.epoch(), created, pool };
         match HeaderValue::from_bytes(value.rest()) {

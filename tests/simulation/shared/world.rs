@@ -309,10 +309,6 @@ impl World {
         Some((record.server.as_deref().unwrap_or_default().to_owned(), record.epoch))
     }
 
-    pub fn clients(&self) -> usize {
-        CLIENTS
-    }
-
     pub fn behaviour(&self, name: &str) -> Behaviour {
         self.truth.borrow().get(name).copied().unwrap_or(Behaviour::Answers)
     }
