@@ -30,12 +30,7 @@ pub(super) async fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Fol
 }
 
 async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
-    if ctx.parts().shared.is_some() {
-        shared::claim(address, chosen, ctx).await;
-    }
-    let Some(homes) = ctx.homes() else { return Followed::To(chosen) };
-    let theirs = homes.claim(address, chosen, ctx.now);
-    match theirs {
+    match shared::claim(address, chosen, ctx).await {
         Some(theirs) if theirs.home.is_some_and(|home| ctx.tries.history.failure_of(home).is_none()) => {
             ctx.who.session = Some(theirs);
             Followed::ItsSession
@@ -43,7 +38,9 @@ async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex
         // Bound to a server that just failed this very request, so nobody has been answered there: no session moves yet.
         // The consistent hash chooses, as it does for those that wait for the same server.
         Some(mut theirs) => {
-            let next = homes.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()).unwrap_or(chosen);
+            let next =
+                ctx.plan().and_then(|plan| plan.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()));
+            let next = next.unwrap_or(chosen);
             if shared::settle(&mut theirs, next, ctx).await {
                 return begin(ctx, next);
             }

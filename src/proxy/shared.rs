@@ -129,18 +129,20 @@ pub(super) async fn settle(session: &mut Returning, chosen: ServerIndex, ctx: &m
     moved
 }
 
-/// The first request of a key that its client brings is about to be sent to `chosen`: binds it there on all proxies, or
-/// this one learns where it is bound.
-pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut RequestContext) {
-    let place = ctx.persistence().and_then(|persistence| persistence.places.get(chosen));
-    let Some((store, place)) = ctx.parts().shared.as_deref().zip(place) else { return };
-    if !ctx.store_unanswered {
+/// The first request of a key that its client brings is about to be sent to `chosen`: binds it there on all proxies, unless
+/// another request was first; then its session is returned.
+pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut RequestContext) -> Option<Returning> {
+    if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
+        && let Some(place) = persistence.places.get(chosen)
+    {
         let told = store.claim(key, place, ctx.now).await;
         ctx.store_unanswered |= told.is_err();
     }
-    if ctx.store_unanswered {
+    let theirs = ctx.homes()?.claim(key, chosen, ctx.now);
+    if theirs.is_none() && ctx.store_unanswered {
         write_behind(key, ctx);
     }
+    theirs
 }
 
 /// The server that answers has called these sessions its own.
@@ -152,7 +154,11 @@ pub(super) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
                 let told = store.assign(*key, place, ctx.now).await;
                 ctx.store_unanswered |= told.is_err();
             }
-            _ => write_behind(*key, ctx),
+            _ => {
+                if let Some(store) = &ctx.parts().shared {
+                    store.assign_behind(*key);
+                }
+            }
         }
     }
 }

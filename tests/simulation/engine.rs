@@ -110,19 +110,17 @@ impl Shared {
     }
 
     fn bind(&self, name: &Name, value: Value, ttl: Duration) -> Written {
-        match self.get(name) {
-            Some(theirs) => Written::Theirs(theirs),
-            None => {
-                self.put(name, value, ttl);
-                Written::Ours
-            }
+        if let Some(theirs) = self.get(name) {
+            return Written::Theirs(theirs);
         }
+        self.put(name, value, ttl);
+        Written::Ours
     }
 
-    fn rebind(&self, name: &Name, value: Value, ttl: Duration) -> Written {
+    fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Written {
         let kind = name.kind();
         if let Some(kept) = self.get(name)
-            && kept != value
+            && kept != *value
             && !value.supersedes(&kept, kind)
         {
             return Written::Theirs(kept);
@@ -231,7 +229,7 @@ impl Link {
                     sleep(by / 2).await;
                     let _ = tell.send(done);
                 });
-                told.await.map_err(|_| StoreError::Timeout)
+                told.await.or(Err(StoreError::Timeout))
             }
             Answers::Never => std::future::pending().await,
             Answers::NeverThoughDone => {
@@ -267,7 +265,7 @@ impl Engine for Link {
 
     async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
         let (its, value) = (name.clone(), value.clone());
-        self.does("rebind", name.as_str(), 1, move |shared| shared.rebind(&its, value, ttl)).await
+        self.does("rebind", name.as_str(), 1, move |shared| shared.rebind(&its, &value, ttl)).await
     }
 
     async fn touch(&self, touches: &[(Name, Duration)]) -> Result<(), StoreError> {

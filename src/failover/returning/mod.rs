@@ -243,7 +243,8 @@ impl Returning {
                 true
             }
             Rebound::Already(known) => {
-                if let Some(theirs) = homes.table.place_at(known.place) {
+                // One that another has ended meanwhile is found to be over by its next request.
+                if let Some(theirs) = homes.table.place_at(known.place).filter(|theirs| !theirs.is_nowhere()) {
                     self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
                     self.home = homes.pool.find(theirs.id());
                 }

@@ -189,8 +189,7 @@ impl SharedStore {
         let name = Name::new(pool.pool(), owner.key, Kind::Data);
         let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
         let ttl = Self::ttl(pool, owner.created, now);
-        let written = self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await;
-        written?;
+        self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await?;
         Ok(())
     }
 

@@ -76,7 +76,9 @@ impl<W: Write> Writer<W> {
             let length = u32::try_from(text.len()).map_err(|long| io::Error::new(io::ErrorKind::InvalidInput, long))?;
             self.block.extend_from_slice(&length.to_le_bytes());
         }
-        texts.into_iter().for_each(|text| self.block.extend_from_slice(text));
+        for text in texts {
+            self.block.extend_from_slice(text);
+        }
         self.written.data += 1;
         self.flush_if_full()
     }

@@ -120,7 +120,7 @@ impl World {
 
     /// When all is well and every client has been everywhere: nobody has two servers, and nobody is lost.
     pub async fn agree(&self, known: &[KnownBy]) {
-        for client in 0..self.clients() {
+        for (client, known) in known.iter().enumerate() {
             let mut home = None;
             for at in (0..MOST_NODES).chain(0..MOST_NODES) {
                 let served = self.visit(client, at, Does::default()).await;
@@ -130,7 +130,7 @@ impl World {
                 self.promise(promise, stays, || format!("client {client} at {at}: {served:?}, not {home:?}"));
             }
             self.says_one_server(client, home.flatten().as_deref());
-            self.comes_home(client, &known[client]);
+            self.comes_home(client, known);
         }
     }
 

@@ -175,21 +175,21 @@ impl Request<'_> {
             Some(theirs) => {
                 let next = version.pool.pick_moved(&address.to_bytes(), &self.history.servers()).unwrap_or(chosen);
                 self.session = Some(theirs);
-                if self.settle(next).await { self.begin(next) } else { None }
+                self.settle(next).await.then(|| self.begin(next))
             }
             None => {
                 if before.is_some() {
                     self.world.saw("an ended session was begun again");
                 }
-                self.begin(chosen)
+                Some(self.begin(chosen))
             }
         }
     }
 
-    fn begin(&mut self, chosen: ServerIndex) -> Option<ServerIndex> {
+    fn begin(&mut self, chosen: ServerIndex) -> ServerIndex {
         self.session = None;
         self.outcome = Some(Outcome::New);
-        Some(chosen)
+        chosen
     }
 
     /// `shared::settle`.

@@ -159,6 +159,7 @@ fn stored(shared: &Shared, key: SessionKey) -> Option<(String, u32)> {
     Some((record.server.as_deref().unwrap_or_default().to_owned(), record.epoch))
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "as the table and the store say it")]
 fn is(server: &str, epoch: u32) -> Option<(String, u32)> {
     Some((server.to_owned(), epoch))
 }
