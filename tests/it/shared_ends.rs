@@ -1,9 +1,10 @@
 //! A session ends for all proxies that share a store: by its application, by a refusal, by staying away everywhere.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::shared_proxies::{
-    By, Edge, Engine, LOOKUPS, MOVES, Store, assert_at_home, learning, sessions, with_every_store,
+    By, Edge, Engine, LOOKUPS, MOVES, Store, assert_at_home, learning, sessions, sharing, with_every_store,
 };
 use crate::world::app::answers::saying;
 use crate::world::{Conf, KEY_1, KEY_2, Proxy, eventually};
@@ -14,8 +15,6 @@ const SOON: Duration = Duration::from_secs(4);
 with_every_store! {
     what_an_application_ends_at_one_proxy_is_over_at_all_and_may_begin_again
     a_refused_session_is_over_at_all_proxies
-    a_session_that_is_visited_at_one_proxy_lives_at_all
-    a_session_that_is_visited_nowhere_is_over_everywhere
     learned_sessions_survive_a_rotated_key_at_all_proxies
 }
 
@@ -84,7 +83,26 @@ fn a_refused_session_is_over_at_all_proxies(engine: Engine) {
     }
 }
 
-fn a_session_that_is_visited_at_one_proxy_lives_at_all(engine: Engine) {
+/// Takes its time, so all stores at once.
+#[test]
+fn a_session_that_is_visited_at_one_proxy_lives_at_all() {
+    with_all_stores(visited_at_one_proxy);
+}
+
+#[test]
+fn a_session_that_is_visited_nowhere_is_over_everywhere() {
+    with_all_stores(visited_nowhere);
+}
+
+fn with_all_stores(run: fn(Engine)) {
+    thread::scope(|scope| {
+        for engine in [Engine::Redis, Engine::Valkey, Engine::Memcached] {
+            scope.spawn(move || run(engine));
+        }
+    });
+}
+
+fn visited_at_one_proxy(engine: Engine) {
     let store = Store::start(engine);
     let edge = Edge::start(&store.entry(), near(learning("a b c").persistence("idle_timeout: 2s")));
     let [first, second, _] = edge.proxies();
@@ -108,7 +126,7 @@ fn a_session_that_is_visited_at_one_proxy_lives_at_all(engine: Engine) {
     assert_eq!(edge.metric("homing_sessions_ended_total", &[("reason", "ended")]), 0.0);
 }
 
-fn a_session_that_is_visited_nowhere_is_over_everywhere(engine: Engine) {
+fn visited_nowhere(engine: Engine) {
     let store = Store::start(engine);
     let edge = Edge::start(&store.entry(), near(learning("a b c").persistence("idle_timeout: 2s")));
     let all = sessions(&edge, 4);
@@ -132,12 +150,12 @@ fn learned_sessions_survive_a_rotated_key_at_all_proxies(engine: Engine) {
     let mut edge = Edge::start(&store.entry(), conf(&[KEY_1]));
     let all = sessions(&edge, 9);
     assert_at_home(&edge, &all);
-    edge.reload(conf(&[KEY_2, KEY_1]).store(&store.entry()));
+    edge.reload(sharing(&store.entry(), conf(&[KEY_2, KEY_1])));
     assert_at_home(&edge, &all);
     edge.restart(1);
     assert_at_home(&edge, &all);
     eventually(SOON, "the store knows all by their new names as well", || store.bindings().len() == 18);
-    edge.reload(conf(&[KEY_2]).store(&store.entry()));
+    edge.reload(sharing(&store.entry(), conf(&[KEY_2])));
     edge.restart(2);
     assert_at_home(&edge, &all);
     assert_eq!(edge.metric(LOOKUPS, &[("result", "unknown")]), 0.0);

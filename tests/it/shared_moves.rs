@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-use crate::shared_proxies::{By, Edge, Engine, MOVES, OPERATIONS, Store, learning, sessions, with_every_store};
+use crate::shared_proxies::{
+    By, Edge, Engine, MOVES, OPERATIONS, Store, learning, sessions, sharing, with_every_store,
+};
 use crate::world::link::Link;
 use crate::world::{Browser, Conf, Proxy, World, at_once, eventually};
 
@@ -121,7 +123,7 @@ fn assert_kept(store: &Store, servers: &[String]) {
 
 fn a_move_that_two_proxies_see_differently_ends_in_one_place_for_learned_ids(engine: Engine) {
     let store = Store::start(engine);
-    let parted = Parted::start(&learning("a b c d").store(&store.entry()).store("near_ttl: 1s"));
+    let parted = Parted::start(&sharing(&store.entry(), learning("a b c d").store("near_ttl: 1s")));
     let proxies = parted.proxies();
     let ids: Vec<_> = (0..8).map(|n| format!("session-{n}")).collect();
     for id in &ids {
@@ -147,7 +149,7 @@ fn a_move_that_two_proxies_see_differently_ends_in_one_place_for_learned_ids(eng
 
 fn a_move_that_two_proxies_see_differently_ends_in_one_place_for_tokens(engine: Engine) {
     let store = Store::start(engine);
-    let conf = Conf::servers("a b c d").store(&store.entry()).store("near_ttl: 1s");
+    let conf = sharing(&store.entry(), Conf::servers("a b c d").store("near_ttl: 1s"));
     let parted = Parted::start(&conf);
     let proxies = parted.proxies();
     let clients: Vec<_> = (0..32).map(|_| parted.world.browser()).filter(|client| client.server() == "a").collect();

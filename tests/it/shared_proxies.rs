@@ -139,7 +139,7 @@ impl Drop for Edge {
 impl Edge {
     /// Three of them, with a store of that entry.
     pub(crate) fn start(entry: &str, conf: Conf) -> Self {
-        let mut world = World::start(conf.store(entry));
+        let mut world = World::start(sharing(entry, conf));
         let others = OTHERS.iter().map(|suffix| world.another_proxy(suffix)).collect();
         Self { world, others }
     }
@@ -173,6 +173,12 @@ impl Edge {
     pub(crate) fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.proxies().iter().map(|proxy| proxy.metric(name, labels)).sum()
     }
+}
+
+/// With a store of that entry, which is waited for: where many tests share two cores, any process may stand still for a
+/// moment, and what happens then is for other tests.
+pub(crate) fn sharing(entry: &str, conf: Conf) -> Conf {
+    conf.store(entry).store("timeout: 2s")
 }
 
 /// Learns the cookie `SID` of the application and its header `Mcp-Session-Id`; DELETE ends a session of the latter.
@@ -294,8 +300,7 @@ fn no_session_strays_while_all_proxies_are_restarted(engine: Engine) {
 fn parallel_first_requests_of_an_address_at_three_proxies_land_on_one_server(engine: Engine) {
     let store = Store::start(engine);
     let conf = Conf::servers("a b c").listener("trusted_proxies: [127.0.0.0/8]");
-    // A hundred threads and three debug builds share two cores: the store itself may be slow for once.
-    let conf = conf.persistence("sources: [{ client_ip: {} }]").store("timeout: 5s");
+    let conf = conf.persistence("sources: [{ client_ip: {} }]");
     let edge = Edge::start(&store.entry(), conf);
     let ask = |proxy: &Proxy, address: &str| {
         get_with(&proxy.address, "/plain", &[("X-Forwarded-For", address)]).expect(200).text()
