@@ -68,7 +68,9 @@ fn start_without(events: &mut UnboundedReceiver<Event>, again: &UnboundedSender<
             other => others.push(other),
         }
     }
-    others.into_iter().for_each(|event| drop(again.send(event)));
+    for event in others {
+        drop(again.send(event));
+    }
     let why = if reasons.is_empty() { "it does not answer".to_owned() } else { reasons.join("; ") };
     tracing::warn!(%why, "the shared store is out of reach; starting without it");
 }

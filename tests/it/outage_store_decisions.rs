@@ -28,7 +28,7 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         let home = begin(fleet.proxy(0), "moves");
         let others: Vec<_> = (0..6).map(|n| format!("stays-{n}")).collect();
         let homes: Vec<_> = others.iter().map(|id| begin(fleet.proxy(1), id)).collect();
-        let ended_at = begin(fleet.proxy(2), "ends");
+        begin(fleet.proxy(2), "ends");
         for id in others.iter().map(String::as_str).chain(["moves", "ends"]) {
             assert_eq!(servers(&fleet, id).len(), 1, "all know {id}");
         }
@@ -60,7 +60,7 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         assert_eq!(records.len(), 9, "{records:?}");
         let next = next.first().expect("one").clone();
         let of_epoch = |epoch: u32| records.values().filter(move |record| record.0 == epoch).map(|record| &record.1);
-        assert_eq!(BTreeSet::from_iter(of_epoch(1)), BTreeSet::from([&"-".to_owned(), &next]), "{records:?}");
+        assert_eq!(of_epoch(1).collect::<BTreeSet<_>>(), BTreeSet::from([&"-".to_owned(), &next]), "{records:?}");
         assert_eq!(of_epoch(1).count(), 2, "one has moved, one has ended, and nothing else happened: {records:?}");
         assert_eq!(of_epoch(0).filter(|server| **server == new).count(), {
             homes.iter().filter(|home| **home == new).count() + 1
@@ -75,7 +75,6 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
                 }
             })
         });
-        drop(ended_at);
         for (id, home) in others.iter().zip(homes).filter(|(_, of)| **of != home) {
             assert_eq!(servers(&fleet, id), BTreeSet::from([home]), "{id} has not moved");
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::world::app::answers::saying;
@@ -33,7 +33,7 @@ impl Of {
     /// The same with each of them, at the same time: most of an outage is waiting.
     pub(crate) fn each(test: impl Fn(Self) + Sync) {
         let test = &test;
-        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(|thread| thread.join()))
+        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(ScopedJoinHandle::join))
             .into_iter()
             .zip(Self::ALL)
             .for_each(|(result, of)| assert!(result.is_ok(), "it failed with {of:?}; see above"));
