@@ -69,7 +69,7 @@ fn start_without(events: &mut UnboundedReceiver<Event>, again: &UnboundedSender<
         }
     }
     for event in others {
-        let _ = again.send(event);
+        drop(again.send(event));
     }
     let why = if reasons.is_empty() { "it does not answer".to_owned() } else { reasons.join("; ") };
     tracing::warn!(%why, "the shared store is out of reach; starting without it");

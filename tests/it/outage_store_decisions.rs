@@ -28,7 +28,7 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         let home = begin(fleet.proxy(0), "moves");
         let others: Vec<_> = (0..6).map(|n| format!("stays-{n}")).collect();
         let homes: Vec<_> = others.iter().map(|id| begin(fleet.proxy(1), id)).collect();
-        let ended_at = begin(fleet.proxy(2), "ends");
+        begin(fleet.proxy(2), "ends");
         for id in others.iter().map(String::as_str).chain(["moves", "ends"]) {
             assert_eq!(servers(&fleet, id).len(), 1, "all know {id}");
         }
@@ -75,7 +75,6 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
                 }
             })
         });
-        drop(ended_at);
         for (id, home) in others.iter().zip(homes).filter(|(_, of)| **of != home) {
             assert_eq!(servers(&fleet, id), BTreeSet::from([home]), "{id} has not moved");
         }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::world::app::answers::saying;
@@ -33,7 +33,7 @@ impl Of {
     /// The same with each of them, at the same time: most of an outage is waiting.
     pub(crate) fn each(test: impl Fn(Self) + Sync) {
         let test = &test;
-        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(thread::ScopedJoinHandle::join))
+        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(ScopedJoinHandle::join))
             .into_iter()
             .zip(Self::ALL)
             .for_each(|(result, of)| assert!(result.is_ok(), "it failed with {of:?}; see above"));
@@ -118,7 +118,8 @@ impl Store {
     pub(crate) fn records(&self) -> BTreeMap<String, (u32, String)> {
         let keys = match self {
             Self::Redis(server) => server.keys(),
-            Self::Memcached(server) => server.keys(),
+            // A list writes a colon otherwise.
+            Self::Memcached(server) => server.keys().iter().map(|key| key.replace("%3A", ":")).collect(),
         };
         let text = |key: &str| match self {
             Self::Redis(server) => server.value(key),
@@ -129,7 +130,7 @@ impl Store {
     }
 }
 
-/// `1 <epoch> <server> <created> <node> <process>`.
+/// `1 <epoch> <server> <created> <node>`.
 #[track_caller]
 fn read(text: &str) -> (u32, String) {
     let words: Vec<_> = text.split(' ').collect();

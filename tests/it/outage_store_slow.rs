@@ -42,9 +42,18 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     assert_eq!(bob.server(), of_bob, "the store was asked for him");
     begins();
 
+    let mut fastest = Duration::MAX;
     for n in 0..6 {
+        let before = in_vain(near).1;
         let took = timed(|| drop(server(near, &format!("stranger-{n}"))));
-        assert!(took < ONCE, "a request waits once: {took:?}");
+        let waited = in_vain(near).1 - before;
+        assert!(waited < 1.5, "a request waits once, but {waited} times in {took:?}");
+        if waited > 0.5 {
+            fastest = fastest.min(took);
+        }
+    }
+    if away == Away::Silent {
+        assert!(fastest < ONCE, "a wait is no longer than the timeout: {fastest:?}");
     }
     let (all, waited) = in_vain(near);
     assert!(all > 5.5, "each of them asked for was counted: {all}");
@@ -78,15 +87,13 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
 fn a_request_that_has_much_to_tell_a_silent_store_waits_once_too() {
     Of::each(|of| {
         let store = Store::start(of);
-        let conf = learning("a b c").store(TIMEOUT).persistence("handoff: { enabled: true }");
+        let conf = learning("a b c").store("timeout: 700ms").persistence("handoff: { enabled: true }");
         let fleet = Fleet::start(&conf, &[store.entry()]);
         let known = begin(fleet.proxy(0), "known");
         store.freeze();
         let lines = ["Set-Cookie: SID=new; Path=/", "Homing-Session-Data: logged in"];
         let took = timed(|| drop(get_with(&fleet.proxy(0).address, &saying(200, &lines), &[]).expect(200)));
-        assert!(took < ONCE, "its server hands out an id, and data: {took:?}");
-        let all = ["bind", "move", "data_put"].map(|operation| asked(fleet.proxy(0), operation, "timeout"));
-        assert_eq!(all.iter().sum::<f64>(), 1.0, "{all:?}");
+        assert!(took < Duration::from_millis(1300), "its server hands out an id, and data: {took:?}");
         fleet.proxy(0).expect_metric(PENDING, &[], 2.0);
         assert_eq!(server(fleet.proxy(0), "known"), known);
         store.thaw();
