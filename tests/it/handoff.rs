@@ -24,11 +24,11 @@ pub(crate) fn given(answer: &Response) -> (Vec<String>, Vec<String>) {
     (answer.received("homing-session-data"), answer.received("homing-session-moved"))
 }
 
-fn nothing() -> (Vec<String>, Vec<String>) {
+pub(crate) fn nothing() -> (Vec<String>, Vec<String>) {
     (Vec::new(), Vec::new())
 }
 
-fn moved(data: &str, from: &str, epoch: u32) -> (Vec<String>, Vec<String>) {
+pub(crate) fn moved(data: &str, from: &str, epoch: u32) -> (Vec<String>, Vec<String>) {
     (vec![data.to_owned()], vec![format!("from={from}; reason=connect_failure; epoch={epoch}")])
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn kill(world: &World, server: &str, browser: &Browser) {
 }
 
 /// Alice logs in and puts tea and milk into her cart. Returns her server.
-fn shopping(browser: &Browser) -> String {
+pub(crate) fn shopping(browser: &Browser) -> String {
     browser.get("/kept-cart/login?name=alice").expect(200);
     browser.get("/kept-cart/add?item=tea").expect(200);
     let text = browser.get("/kept-cart/add?item=milk").expect(200).text();

@@ -140,7 +140,7 @@ fn a_reload_that_switches_it_off_forgets_all() {
 }
 
 #[test]
-fn a_restart_forgets_the_data_but_not_the_session() {
+fn a_restart_without_a_snapshot_forgets_the_data_but_not_the_session() {
     let (mut world, alice, home) = alice_at_home(handing_over("a b"));
     hand_over(&alice, "cart=1");
     world.restart_proxy();

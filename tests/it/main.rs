@@ -35,6 +35,7 @@ mod failover;
 mod forwarding;
 mod handoff;
 mod handoff_sessions;
+mod handoff_snapshot;
 mod health;
 mod hints;
 mod hostile;

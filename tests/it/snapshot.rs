@@ -16,7 +16,7 @@ const SAVED: &str = "homing_snapshot_sessions";
 const WRITES: &str = "homing_snapshot_writes_total";
 
 /// The table is written to `file` in the test's directory.
-fn kept(conf: Conf, file: &str, interval: &str) -> Conf {
+pub(crate) fn kept(conf: Conf, file: &str, interval: &str) -> Conf {
     conf.top(&format!("store: {{ snapshot: {{ path: \"{{{{dir}}}}/{file}\", interval: {interval} }} }}"))
 }
 
@@ -49,22 +49,22 @@ fn are_home(world: &World, homes: &[(String, String)]) {
     world.expect_metric(LOOKUPS, &[("result", "hit")], homes.len() as f64);
 }
 
-fn crash(world: &mut World) {
+pub(crate) fn crash(world: &mut World) {
     world.signal(Signal::SIGKILL);
     world.wait_for_exit(PATIENCE);
     world.forget_proxy();
 }
 
-fn file_of(world: &World) -> PathBuf {
+pub(crate) fn file_of(world: &World) -> PathBuf {
     world.directory().join("sessions")
 }
 
-fn beside(file: &Path, ending: &str) -> PathBuf {
+pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
     PathBuf::from(format!("{}{ending}", file.display()))
 }
 
 /// How often the log says this.
-fn told(world: &World, what: &str) -> usize {
+pub(crate) fn told(world: &World, what: &str) -> usize {
     world.log().matches(what).count()
 }
 

@@ -313,7 +313,8 @@ fn nobody_who_has_data_all_the_time_is_missed_while_others_come_and_go() {
 type One = (u128, u32, Option<Vec<u8>>, Option<String>, u64, u64);
 
 fn any_data() -> impl Strategy<Value = Vec<One>> {
-    let bytes = proptest::collection::vec(prop_oneof![Just(9_u8), 32..=126_u8, 128..=255_u8], 1..2_000);
+    let bytes = proptest::collection::vec(prop_oneof![Just(9_u8), 32..=126_u8, 128..=255_u8], 1..40);
+    let bytes = (bytes, 1..200_usize).prop_map(|(bytes, times)| bytes.repeat(times));
     let one = (
         any::<u128>(),
         any::<u32>(),
@@ -322,7 +323,7 @@ fn any_data() -> impl Strategy<Value = Vec<One>> {
         0_u64..800_000,
         0_u64..1_700_000,
     );
-    proptest::collection::vec(one, 0..60)
+    proptest::collection::vec(one, 0..30)
 }
 
 proptest! {
