@@ -34,11 +34,14 @@ pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now
             want(*key, false);
         }
         Presented::Ids(ids) => {
+            // One that has ended stands in nobody's way: the next may live.
+            let over = |key| matches!(homes.table.find(key, now), Found::Live(known) if homes.is_over(&known));
             for id in ids {
-                if !want(id.key, true) {
+                if want(id.key, true) {
+                    all_former(id, &mut want);
+                } else if !over(&id.key) {
                     break;
                 }
-                all_former(id, &mut want);
             }
         }
         Presented::Address(id) => {
