@@ -67,6 +67,25 @@ fn what_an_application_ends_at_one_proxy_is_over_at_all_and_may_begin_again(engi
     assert_eq!(edge.metric(MOVES, &[]), 0.0);
 }
 
+#[test]
+fn an_id_that_has_ended_stands_in_no_other_ids_way() {
+    let store = Store::start(Engine::Redis);
+    let conf = Conf::servers("a b c").persistence("sources: [{ learn: { query: sid, cookie: SID } }]");
+    let edge = Edge::start(&store.entry(), conf);
+    let [first, second, _] = edge.proxies();
+    let by = By::Cookie;
+    by.begin(first, "old");
+    by.server(second, "old");
+    by.ask(first, "GET", &saying(200, &["Set-Cookie: SID=; Max-Age=0"]), "old").expect(200);
+    expect_over(by, second, "old");
+    for n in 0..6 {
+        let id = format!("live-{n}");
+        let home = by.begin(first, &id);
+        let answer = by.ask(second, "GET", "/plain?sid=old", &id).expect(200);
+        assert_eq!(answer.text(), home, "{id}, which the second proxy must ask the store for");
+    }
+}
+
 fn a_refused_session_is_over_at_all_proxies(engine: Engine) {
     let store = Store::start(engine);
     let edge = Edge::start(&store.entry(), near(learning("a b c").persistence("on_server_down: refuse")));
