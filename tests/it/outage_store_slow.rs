@@ -30,18 +30,8 @@ fn in_vain(proxy: &Proxy) -> (f64, f64) {
     (waited + asked(proxy, "lookup", "unreachable") + asked(proxy, "lookup", "suspended"), waited)
 }
 
-/// An outage from the first request that meets it to the first after it. The first proxy reaches the store by `way`, the
-/// second one directly.
-fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: impl Fn()) {
-    let fleet = Fleet::start(&learning("a b c").store(TIMEOUT), &[store.entry_at(way), store.entry()]);
-    let (near, far) = (fleet.proxy(0), fleet.proxy(1));
-    let alice = begin(near, "alice");
-    let carol = begin(far, "carol");
-    let bob = near.browser();
-    let of_bob = bob.server();
-    assert_eq!(bob.server(), of_bob, "the store was asked for him");
-    begins();
-
+/// The first requests that find the store away: a few wait, each once.
+fn a_few_wait(away: Away, near: &Proxy) {
     let mut fastest = Duration::MAX;
     for n in 0..6 {
         let before = in_vain(near).1;
@@ -55,6 +45,21 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     if away == Away::Silent {
         assert!(fastest < ONCE, "a wait is no longer than the timeout: {fastest:?}");
     }
+}
+
+/// An outage from the first request that meets it to the first after it. The first proxy reaches the store by `way`, the
+/// second one directly.
+fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: impl Fn()) {
+    let fleet = Fleet::start(&learning("a b c").store(TIMEOUT), &[store.entry_at(way), store.entry()]);
+    let (near, far) = (fleet.proxy(0), fleet.proxy(1));
+    let alice = begin(near, "alice");
+    let carol = begin(far, "carol");
+    let bob = near.browser();
+    let of_bob = bob.server();
+    assert_eq!(bob.server(), of_bob, "the store was asked for him");
+    begins();
+
+    a_few_wait(away, near);
     let (all, waited) = in_vain(near);
     assert!(all > 5.5, "each of them asked for was counted: {all}");
     let may_wait = if away == Away::Silent { 1.0..=3.0 } else { 0.0..=1.0 };
