@@ -134,7 +134,7 @@ impl SharedStore {
                 self.answers();
             }
             Event::Lost(why) => {
-                tracing::warn!(%why, "the shared store is out of reach; sessions go on by tokens and by what is known here");
+                tracing::warn!(%why, "the shared store, or a part of it, is out of reach; sessions go on by tokens and by what is known here");
                 self.gate.doubts.notify_one();
             }
         }

@@ -11,6 +11,8 @@ mod tests;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -28,10 +30,33 @@ pub(super) struct Connection {
     requests: mpsc::Sender<Request>,
     /// "memcached at 127.0.0.1:11211".
     label: Arc<str>,
+    /// Requests in a row whose callers gave up before any answer came. Relaxed: it only tells how it went lately.
+    given_up: Arc<AtomicU32>,
+}
+
+/// After so many, a server that is one of several costs no further request its patience; the probe tells what it is.
+const MOST_GIVEN_UP: u32 = 4;
+
+/// Counts a caller that goes away without its answer.
+struct Asking<'a> {
+    given_up: &'a AtomicU32,
+    answered: bool,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.given_up.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// Where a connection's task takes its requests from.
-pub(super) type Requests = mpsc::Receiver<Request>;
+pub(super) struct Requests {
+    queue: mpsc::Receiver<Request>,
+    /// As [`Connection`] has it.
+    given_up: Arc<AtomicU32>,
+}
 
 /// A batch on its way.
 pub(super) struct Request {
@@ -68,7 +93,9 @@ impl Connection {
     /// One that is not driven yet.
     pub(super) fn new(label: Arc<str>) -> (Self, Requests) {
         let (sender, receiver) = mpsc::channel(MOST_QUEUED);
-        (Self { requests: sender, label }, receiver)
+        let given_up = Arc::default();
+        let requests = Requests { queue: receiver, given_up: Arc::clone(&given_up) };
+        (Self { requests: sender, label, given_up }, requests)
     }
 
     /// One answer for each command, in their order.
@@ -80,19 +107,26 @@ impl Connection {
         if expected.is_empty() {
             return Ok(Vec::new());
         }
+        if self.given_up.load(Relaxed) >= MOST_GIVEN_UP {
+            return Err(StoreError::Unreachable(format!("{}: it does not answer", self.label)));
+        }
+        let mut asking = Asking { given_up: &self.given_up, answered: false };
         let (reply, answers) = oneshot::channel();
         let gone = || StoreError::Unreachable(format!("{}: the connection has ended", self.label));
         self.requests.send(Request { bytes, expected, reply }).await.map_err(|_closed| gone())?;
-        answers.await.map_err(|_dropped| gone())?
+        let answers = answers.await;
+        asking.answered = true;
+        answers.map_err(|_dropped| gone())?
     }
 }
 
 /// Drives a connection until it ends; then every request that waits is told so.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, mut requests: Requests, label: &str) -> Broken {
-    let mut driver = Driver::default();
-    let end = driver.run(stream, &mut requests).await;
+pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, requests: Requests, label: &str) -> Broken {
+    let Requests { mut queue, given_up } = requests;
+    let mut driver = Driver { given_up, ..Driver::default() };
+    let end = driver.run(stream, &mut queue).await;
     let reason = format!("{label}: {end}");
-    driver.fail(&mut requests, &end, &reason);
+    driver.fail(&mut queue, &end, &reason);
     Broken { reason, proven: driver.proven }
 }
 
@@ -126,6 +160,8 @@ struct Driver {
     /// A probe waits for its answer.
     probing: bool,
     proven: bool,
+    /// As [`Connection`] has it.
+    given_up: Arc<AtomicU32>,
 }
 
 /// A request that was written, or is about to be.
@@ -137,7 +173,7 @@ struct Waiting {
 }
 
 impl Driver {
-    async fn run<S: AsyncRead + AsyncWrite>(&mut self, stream: S, requests: &mut Requests) -> End {
+    async fn run<S: AsyncRead + AsyncWrite>(&mut self, stream: S, requests: &mut mpsc::Receiver<Request>) -> End {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let mut taken = Vec::with_capacity(MOST_TAKEN);
         let mut probe = tokio::time::interval(PROBE);
@@ -210,6 +246,9 @@ impl Driver {
                 });
             }
             waiting.answers.push(answer);
+            if self.given_up.load(Relaxed) > 0 {
+                self.given_up.store(0, Relaxed);
+            }
             if waiting.answers.len() == waiting.expected.len() {
                 self.settle();
             }
@@ -229,7 +268,7 @@ impl Driver {
     }
 
     /// Tells all that wait. The one whose answer nobody can read hears that; it may ask the same again.
-    fn fail(&mut self, requests: &mut Requests, end: &End, reason: &str) {
+    fn fail(&mut self, requests: &mut mpsc::Receiver<Request>, end: &End, reason: &str) {
         let unreadable = matches!(end, End::Malformed(_) | End::NotUnderstood(_) | End::Unexpected);
         let mut first = unreadable.then(|| StoreError::Unreadable(reason.to_owned()));
         let mut error = || first.take().unwrap_or_else(|| StoreError::Unreachable(reason.to_owned()));
