@@ -18,7 +18,9 @@
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "for people")]
 
-use std::cell::Cell;
+#[path = "table/clock.rs"]
+mod clock;
+
 use std::env;
 use std::fs;
 use std::hint::black_box;
@@ -36,6 +38,8 @@ use homing::store::data::SessionData;
 use homing::store::memory::Table;
 use homing::store::places::Place;
 use homing::store::snapshot::{Memory, Wanted, load, write};
+
+use clock::{SWITCHED, clocked, on_the_processor, timed};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -166,12 +170,6 @@ fn rebind(bench: &Bench, sessions: u64, turn: u64) {
 
 fn ignore<T>(answer: T) {
     black_box(answer);
-}
-
-fn timed(work: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    work();
-    start.elapsed()
 }
 
 /// The same work on two threads at once; the slower one counts.
@@ -350,43 +348,6 @@ fn memory_itself(bytes: usize) {
     });
     black_box(at);
     println!("  {:<34}{:>8.1} ns from {} MiB", "the memory itself: one random read", per(took, TURNS), bytes >> 20);
-}
-
-/// How long it took; or [`SWITCHED`], if the kernel gave the processor to somebody else meanwhile.
-fn clocked(work: impl FnOnce()) -> u32 {
-    let start = Instant::now();
-    work();
-    let nanos = u32::try_from(start.elapsed().as_nanos()).unwrap_or(u32::MAX - 1);
-    // To ask is slow, and a switch takes longer than this.
-    if nanos < 10_000 {
-        return nanos;
-    }
-    let (_, turns) = scheduled();
-    let switched = TURNS_ON_CPU.replace(turns) != turns;
-    if switched { SWITCHED } else { nanos }
-}
-
-const SWITCHED: u32 = u32::MAX;
-
-thread_local! {
-    /// How often this thread had been given a processor when it last asked.
-    static TURNS_ON_CPU: Cell<u64> = const { Cell::new(0) };
-}
-
-/// How long this thread has run, in nanoseconds, and how often it was given a processor to do so.
-fn scheduled() -> (u64, u64) {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let mut fields = text.split_whitespace().map(|field| field.parse().unwrap_or_default());
-    (fields.next().unwrap_or_default(), fields.nth(1).unwrap_or_default())
-}
-
-/// What it took of the processor's time, on a busy machine less than by the clock; of what is too short for the kernel's
-/// accounting, by the clock.
-fn on_the_processor(work: impl FnOnce()) -> Duration {
-    let (before, _) = scheduled();
-    let by_the_clock = timed(work);
-    let on_it = Duration::from_nanos(scheduled().0 - before);
-    if by_the_clock < Duration::from_millis(50) { by_the_clock } else { on_it }
 }
 
 fn per(time: Duration, count: u64) -> f64 {

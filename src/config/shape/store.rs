@@ -20,7 +20,8 @@ pub(crate) struct Store {
     /// idle one makes room; a session with a token or in a shared store loses nothing by that.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub(crate) max_sessions: usize,
-    /// The table on disk, so that sessions without a token (learned ids, addresses) outlive the process.
+    /// The table and session data (`handoff`) on disk, so that they outlive the process: sessions without a token (learned ids,
+    /// addresses), and what servers handed over for any session.
     pub(crate) snapshot: Snapshot,
     /// What to do while a shared store is out of reach.
     #[schemars(extend("x-restart" = true))]
@@ -65,12 +66,13 @@ impl Default for Store {
     }
 }
 
-/// The table on disk.
+/// The table and session data on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Snapshot {
     /// Absolute path of its file, read once at start. Beside it are `.lock`, `.new` while it is written, and `.damaged` if it
-    /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. null = none.
+    /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. With `handoff` it may hold logins: only its
+    /// owner can read it. null = none.
     #[schemars(extend("examples" = ["/var/lib/homing/sessions"]))]
     pub(crate) path: Option<String>,
     /// How often it is written, besides at every stop: what a crash may lose.
