@@ -41,7 +41,7 @@ async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex
             let next =
                 ctx.plan().and_then(|plan| plan.pool.pick_moved(&address.to_bytes(), &ctx.tries.history.servers()));
             let next = next.unwrap_or(chosen);
-            if shared::settle(&mut theirs, next, ctx).await {
+            if shared::settle(&mut theirs, next, None, ctx).await {
                 return begin(ctx, next);
             }
             // Another request was faster.

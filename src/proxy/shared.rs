@@ -12,7 +12,7 @@ use crate::session::key::SessionKey;
 use crate::session::source::Source;
 use crate::store::data::Owner;
 use crate::store::engine::Kind;
-use crate::store::guarded::{SharedStore, Unanswered};
+use crate::store::guarded::{Move, SharedStore, Unanswered};
 use crate::telemetry::metrics::Rejection;
 
 use super::context::RequestContext;
@@ -113,12 +113,19 @@ fn answering(ctx: &RequestContext) -> Option<&SharedStore> {
 
 /// The session's new server has answered, or is about to be asked: the session moves there on all proxies, or this one
 /// learns that another has moved it. True when it was this request that moved it.
-pub(super) async fn settle(session: &mut Returning, chosen: ServerIndex, ctx: &mut RequestContext) -> bool {
+/// `owed` is what the server has still to be told of it.
+pub(super) async fn settle(
+    session: &mut Returning,
+    chosen: ServerIndex,
+    owed: Option<&str>,
+    ctx: &mut RequestContext,
+) -> bool {
     if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
         && let Some(place) = persistence.places.get(chosen)
     {
         let epoch = session.binding.epoch.saturating_add(1);
-        let told = store.move_to(session.key, epoch, place, session.binding.created, ctx.now).await;
+        let one = Move { key: session.key, to: place, epoch, created: session.binding.created, owed };
+        let told = store.move_to(one, ctx.now).await;
         ctx.store_unanswered |= told.is_err();
     }
     let Some(homes) = ctx.homes() else { return false };

@@ -9,7 +9,7 @@ use pingora_proxy::Session as Exchange;
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
-use super::{learn, shared, versions};
+use super::{handoff, learn, shared, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
 pub(super) async fn run(exchange: &mut Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
@@ -24,7 +24,7 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &ResponseHeader, ctx: &
         tracing::info!(%pool, %server, "server takes connections again");
     }
     if ctx.outcome == Some(Outcome::Moved) {
-        rebind(ctx).await;
+        rebind(answer.status, ctx).await;
     }
     let learned = learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
     // Before the client has its id: its next request may come to another proxy.
@@ -39,12 +39,13 @@ pub(super) fn is_final(status: StatusCode) -> bool {
 }
 
 /// Makes the move good in the table, and in the store that is shared.
-async fn rebind(ctx: &mut RequestContext) {
+async fn rebind(status: StatusCode, ctx: &mut RequestContext) {
     let (Some(mut session), Some(chosen)) = (ctx.who.session.take(), ctx.tries.server) else {
         versions::settle(ctx);
         return;
     };
-    if shared::settle(&mut session, chosen, ctx).await
+    let owed = handoff::owed(status, ctx);
+    if shared::settle(&mut session, chosen, owed.as_deref(), ctx).await
         && let (Some(plan), Some(reason)) = (ctx.plan(), ctx.reason)
     {
         plan.metrics.moves.inc(reason as usize);

@@ -45,7 +45,9 @@ fn refused(of: Of, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
     ends(&store);
     fleet.wait_for_store(true);
     eventually(PATIENCE, "all is as before", || ask(near, ID, "/plain").text() == carol);
-    assert_eq!((server(far, "alice"), bob.server()), (alice, of_bob));
+    // A store that was emptied is told again by those who know.
+    eventually(PATIENCE, "at the other proxy too", || ask(far, "alice", "/plain").text() == alice);
+    assert_eq!((server(near, "alice"), bob.server()), (alice, of_bob));
     assert_eq!(new.server(), new.server());
     fleet.expect_no_moves();
 }

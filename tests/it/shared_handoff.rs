@@ -2,12 +2,14 @@
 
 use crate::handoff::{HANDOFF, given, hand_over, handing_over};
 use crate::shared_proxies::{Edge, Engine, Store, with_every_store};
+use crate::world::app::answers::saying;
 use crate::world::{Browser, Conf, PATIENCE, Proxy, eventually};
 
 with_every_store! {
     a_logged_in_cart_goes_from_proxy_to_proxy_through_the_kill_of_its_servers
     a_log_out_at_one_proxy_counts_at_all
     too_much_is_refused_and_the_old_stays_in_the_store
+    a_new_server_that_was_not_ready_is_given_it_by_the_next_proxy_too
 }
 
 /// The same client at another proxy.
@@ -94,4 +96,21 @@ fn too_much_is_refused_and_the_old_stays_in_the_store(engine: Engine) {
     assert_eq!(given(&answer), (vec!["cart=1".to_owned()], vec![told]));
     assert_eq!([answer.header("homing-session-data"), answer.header("homing-session-moved")], [None, None]);
     eventually(PATIENCE, "and it is kept with the move", || data(&store) == ["1 1 cart=1"]);
+}
+
+fn a_new_server_that_was_not_ready_is_given_it_by_the_next_proxy_too(engine: Engine) {
+    let store = Store::start(engine);
+    let edge = Edge::start(&store.entry(), handing_over("a b c d"));
+    let [first, second, _] = edge.proxies();
+    let alice = first.browser();
+    let home = hand_over(&alice, "cart=1").server();
+    edge.world.app(&home).kill();
+    alice.get(&saying(503, &[])).expect(503);
+    let alice = at(&alice, second);
+    let told = format!("from={home}; reason=connect_failure; epoch=1");
+    let answer = alice.get("/echo");
+    assert_eq!(given(&answer), (vec!["cart=1".to_owned()], vec![told]), "as if it had come to the first");
+    let again = alice.get("/echo");
+    assert_eq!(again.server(), answer.server());
+    assert_eq!(given(&again), (vec![], vec![]), "and no more once it has answered");
 }

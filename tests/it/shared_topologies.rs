@@ -147,7 +147,7 @@ fn a_store_behind_tls_is_believed_by_its_authority_and_by_no_other() {
     with_authority(&conf, None, |proxy| {
         By::Cookie.begin(proxy, "bob");
         let log = proxy.log();
-        assert!(log.contains("no connection to the store") && log.to_lowercase().contains("certificate"), "{log}");
+        assert!(log.contains("out of reach") && log.to_lowercase().contains("certificate"), "{log}");
         assert_eq!((proxy.metric(UP, &[]), server.keys().len()), (0.0, 1), "and nothing was written");
     });
 }
@@ -163,7 +163,7 @@ fn a_wrong_password_is_told_without_it_and_the_proxy_serves_on() {
         assert_eq!(&By::Cookie.server(proxy, id), home, "by what it knows itself");
     }
     let log = proxy.log();
-    let line = log.lines().find(|line| line.contains("no connection to the store")).expect("a warning");
+    let line = log.lines().find(|line| line.contains("out of reach")).expect("a warning");
     assert!(line.contains("WARN") && line.to_lowercase().contains("password"), "{line}");
     for secret in ["0815", "4711"] {
         assert!(!log.contains(secret), "{log}");

@@ -92,6 +92,9 @@ fn commands_of_a_thousand_requests(engine: Engine) {
         }
     };
     round();
+    // Who comes to a proxy for the first time is a visit that the store is told of.
+    let asked = edge.metric(OPERATIONS, &[("op", "lookup"), ("result", "ok")]);
+    eventually(PATIENCE, "the first visits are told", || server.calls_of("pexpire") as f64 >= asked);
     let hits = edge.metric(LOOKUPS, &[("result", "hit")]);
     server.forget_calls();
     (0..20).for_each(|_| round());

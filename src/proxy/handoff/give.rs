@@ -40,10 +40,19 @@ pub(in super::super) fn give(request: &mut RequestHeader, ctx: &mut RequestConte
 
 /// Where a store is shared: what the session's last server handed over to another proxy, if that is now to be given.
 pub(in super::super) async fn fetch(ctx: &mut RequestContext) {
-    if ctx.parts().shared.is_none() || !matches!(ctx.outcome, Some(Outcome::Moved | Outcome::Borrowed)) {
+    if ctx.parts().shared.is_none() {
         return;
     }
-    let Some((session, plan)) = leaving(ctx) else { return };
+    let asked_for = match ctx.outcome {
+        Some(Outcome::Moved | Outcome::Borrowed) => leaving(ctx),
+        // Another proxy has moved it, and its server has still to be given what was handed over.
+        Some(Outcome::Kept) => ctx.who.session.as_ref().zip(ctx.plan()).filter(|(session, _)| {
+            let pending = ctx.parts().data.pending(&session.key, session.binding.epoch);
+            pending.is_some_and(|given| given.data.is_none())
+        }),
+        _ => None,
+    };
+    let Some((session, plan)) = asked_for else { return };
     if let Some(owner) = bound(session, plan).filter(|_| plan.persistence.as_ref().is_some_and(hands_over)) {
         shared::fetch_data(owner, ctx).await;
     }

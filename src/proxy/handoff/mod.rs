@@ -8,6 +8,8 @@ mod give;
 mod take;
 mod told;
 
+use http::StatusCode;
+
 use crate::config::Issue;
 use crate::failover::Outcome;
 use crate::failover::returning::{Named, Returning};
@@ -29,6 +31,13 @@ pub struct Handed {
     given: Given,
     /// The epoch of the session's binding when they were.
     epoch: u32,
+}
+
+/// What this answer's server has still to be told of the session's move, by other proxies too: what it was told with its
+/// request, when it did not answer below 500. Only where servers hand over.
+pub(super) fn owed(status: StatusCode, ctx: &RequestContext) -> Option<String> {
+    let handed = ctx.handed.as_ref().filter(|_| status.is_server_error() && ctx.parts().shared.is_some())?;
+    handed.given.told.as_ref()?.to_str().ok().map(str::to_owned)
 }
 
 /// What the answer calls the session.

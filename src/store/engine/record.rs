@@ -2,7 +2,8 @@
 //!
 //! A binding is `1 <epoch> <server> <created> <node>`: the server's name, or `-` for a session that has ended; when the
 //! session began, in milliseconds of the Unix epoch; and which proxy wrote it: its name, for people, and a random word for its
-//! process. A reader ignores further words.
+//! process. A last word that begins with `!` is what the server has still to be told of the session's move:
+//! `!from=a;reason=down;epoch=1`. A reader ignores further words.
 
 use std::sync::Arc;
 
@@ -18,16 +19,26 @@ pub struct Record {
     pub epoch: u32,
     /// When it began.
     pub created: UnixMillis,
+    /// What its server has still to be told of its move, as the header `Homing-Session-Moved` says it; `None` when the
+    /// server has answered below 500.
+    pub owed: Option<Arc<str>>,
 }
 
 /// For `<server>` of a session that has ended. No server's name begins with it.
 const ENDED: &str = "-";
+/// Before what is owed.
+const OWED: &str = " !";
 
 impl Record {
     /// Its text. `node` is this proxy's name.
     pub fn value(&self, node: &str) -> Value {
         let server = self.server.as_deref().unwrap_or(ENDED);
-        Value::new(self.epoch, format!("{server} {} {node}", self.created.0).as_bytes())
+        let mut rest = format!("{server} {} {node}", self.created.0);
+        if let Some(owed) = &self.owed {
+            rest.push_str(OWED);
+            rest.push_str(&owed.replace("; ", ";"));
+        }
+        Value::new(self.epoch, rest.as_bytes())
     }
 
     /// What a text says; `None` when it is none of a binding.
@@ -36,8 +47,10 @@ impl Record {
         let server = words.next().filter(|server| !server.is_empty())?;
         let created = words.next()?.parse().ok()?;
         words.next()?;
+        let owed = words.find_map(|word| word.strip_prefix('!'));
         let server = (server != ENDED).then(|| Arc::from(server));
-        Some(Self { server, epoch: value.epoch(), created: UnixMillis(created) })
+        let owed = owed.map(|owed| owed.replace(';', "; ").into());
+        Some(Self { server, epoch: value.epoch(), created: UnixMillis(created), owed })
     }
 }
 
@@ -54,15 +67,24 @@ mod tests {
 
     #[test]
     fn a_record_is_a_line_that_people_can_read() {
-        let record = Record { server: Some("b".into()), epoch: 2, created: UnixMillis(1_764_000_000_000) };
+        let record = Record { server: Some("b".into()), epoch: 2, created: UnixMillis(1_764_000_000_000), owed: None };
         let value = record.value("edge-1");
         assert_eq!(value.text(), b"1 2 b 1764000000000 edge-1");
         assert_eq!(Record::read(&value), Some(record));
     }
 
     #[test]
+    fn what_a_server_has_still_to_be_told_is_one_word() {
+        let owed: Arc<str> = "from=a; reason=connect_failure; epoch=1".into();
+        let record = Record { server: Some("b".into()), epoch: 1, created: UnixMillis(7), owed: Some(owed) };
+        let value = record.value("edge-1 5f0e93c1");
+        assert_eq!(value.text(), b"1 1 b 7 edge-1 5f0e93c1 !from=a;reason=connect_failure;epoch=1");
+        assert_eq!(Record::read(&value), Some(record));
+    }
+
+    #[test]
     fn an_ended_session_has_no_server() {
-        let record = Record { server: None, epoch: 3, created: UnixMillis(7) };
+        let record = Record { server: None, epoch: 3, created: UnixMillis(7), owed: None };
         assert_eq!(record.value("edge-1").text(), b"1 3 - 7 edge-1");
         assert_eq!(Record::read(&record.value("edge-1")), Some(record));
     }
@@ -70,7 +92,7 @@ mod tests {
     #[test]
     fn further_words_are_left_to_later_versions() {
         let read = Record::read(&Value::new(1, b"b 7 edge-1 more words")).unwrap();
-        assert_eq!(read, Record { server: Some("b".into()), epoch: 1, created: UnixMillis(7) });
+        assert_eq!(read, Record { server: Some("b".into()), epoch: 1, created: UnixMillis(7), owed: None });
     }
 
     #[test]

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use http::HeaderValue;
 use smallvec::SmallVec;
 use tokio::sync::watch;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::Found;
+use crate::store::data::Owner;
 use crate::store::engine::record::Record;
 use crate::store::engine::{Kind, Name, Value};
 use crate::store::places::{Place, PlaceIndex};
@@ -179,17 +181,30 @@ impl SharedStore {
     pub(super) fn adopt(&self, key: SessionKey, pool: &Place, record: &Record, visited: bool, now: UnixMillis) {
         let table = &self.around.table;
         let place = table.place(pool.pool(), record.server.as_deref().unwrap_or_default());
+        let news = !matches!(table.find(&key, now), Found::Live(known) if known.epoch >= record.epoch);
         if visited {
             table.restore(key, &place, record.epoch, record.created, now);
         } else {
             table.overrule(&key, &place, record.epoch, record.created);
         }
+        if news {
+            self.owe(key, &place, record, now);
+        }
+    }
+
+    /// The session's server has not answered below 500 since the session moved there: whichever proxy asks it next tells
+    /// it of the move, and gives it what was handed over.
+    fn owe(&self, key: SessionKey, place: &Place, record: &Record, now: UnixMillis) {
+        let Some(told) = record.owed.as_deref().and_then(|owed| HeaderValue::from_str(owed).ok()) else { return };
+        let owner = Owner { key, epoch: record.epoch, created: record.created, pool: place.index() };
+        let before = record.epoch.saturating_sub(1);
+        self.around.data.moved(&owner, before, Some(told), &self.around.table, now);
     }
 
     /// A proxy has announced a move. What is known here of the session is set right; what is not known is asked for when
     /// its client comes. What this proxy has announced itself it knows, or is about to: its request that moves the session
     /// must not find it moved by another.
-    pub(super) fn hear_of_move(&self, name: &Name, value: &Value) {
+    pub(super) fn hear_of_move(&self, name: &Name, value: &Value, now: UnixMillis) {
         let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), Record::read(value)) else { return };
         if record.value(&self.node) == *value {
             return;
@@ -198,6 +213,7 @@ impl SharedStore {
         let place = table.place(pool, record.server.as_deref().unwrap_or_default());
         if table.overrule(&key, &place, record.epoch, record.created) {
             self.near.heard(&key);
+            self.owe(key, &place, &record, now);
         } else {
             self.near.forget(&key);
         }

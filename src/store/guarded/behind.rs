@@ -92,12 +92,12 @@ impl SharedStore {
 
     /// All that goes on behind requests, for as long as the process runs. Drop it to stop.
     pub async fn work_behind(self: Arc<Self>, events: UnboundedReceiver<Event>, clock: Clock) {
-        tokio::join!(self.listen(events), self.rounds(clock), self.watch());
+        tokio::join!(self.listen(events, clock), self.rounds(clock), self.watch());
     }
 
-    async fn listen(&self, mut events: UnboundedReceiver<Event>) {
+    async fn listen(&self, mut events: UnboundedReceiver<Event>, clock: Clock) {
         while let Some(event) = events.recv().await {
-            self.hear(event);
+            self.hear(event, clock());
         }
     }
 

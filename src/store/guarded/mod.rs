@@ -46,6 +46,7 @@ use self::pending::Pending;
 
 pub use self::ask::Wanted;
 pub use self::behind::Clock;
+pub use self::write::Move;
 
 /// The store could not be asked, or did not answer: what the table and tokens say must do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +119,11 @@ impl SharedStore {
     }
 
     /// The engine told something.
-    pub fn hear(&self, event: Event) {
+    pub fn hear(&self, event: Event, now: UnixMillis) {
         match event {
             Event::Announced(name, value) => {
                 self.around.metrics.store.announcements.inc();
-                self.hear_of_move(&name, &value);
+                self.hear_of_move(&name, &value, now);
             }
             Event::Reconnected => {
                 let Capabilities { server, compare_and_set, announces, .. } = self.engine.capabilities();

@@ -21,6 +21,21 @@ use super::{SharedStore, Unanswered};
 /// A server that calls a session its own is heard so often, when others claim it at the same time.
 const MOST_CLAIMS: usize = 4;
 
+/// A session that is about to move.
+#[derive(Debug, Clone, Copy)]
+pub struct Move<'a> {
+    /// The session.
+    pub key: SessionKey,
+    /// Where it goes.
+    pub to: &'a Place,
+    /// Its epoch from then on.
+    pub epoch: u32,
+    /// When it began.
+    pub created: UnixMillis,
+    /// What its new server has still to be told of it, by whichever proxy asks it next.
+    pub owed: Option<&'a str>,
+}
+
 impl SharedStore {
     /// The first request of this key, seen from here, is about to go to `place`, and binds it there for all proxies,
     /// unless one was first or the session is bound there still: then that comes into the table.
@@ -28,7 +43,7 @@ impl SharedStore {
     /// # Errors
     /// When the store did not say. The table decides alone, and must be [`write_behind`](Self::write_behind).
     pub async fn claim(&self, key: SessionKey, place: &Place, now: UnixMillis) -> Result<(), Unanswered> {
-        let record = Record { server: Some(place.server().into()), epoch: 0, created: now };
+        let record = Record { server: Some(place.server().into()), epoch: 0, created: now, owed: None };
         let Some(theirs) = self.put(key, place, &record, now).await? else { return Ok(()) };
         if theirs.server.is_some() && !Self::has_lasted(&theirs, place, now) {
             self.adopt(key, place, &theirs, true, now);
@@ -44,22 +59,18 @@ impl SharedStore {
         Ok(())
     }
 
-    /// The session is about to move to `place` with this epoch, for all proxies, unless one was first: then that comes into
-    /// the table.
+    /// The session is about to move, for all proxies, unless one was first: then that comes into the table.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
     pub async fn move_to(
         &self,
-        key: SessionKey,
-        epoch: u32,
-        place: &Place,
-        created: UnixMillis,
+        Move { key, to, epoch, created, owed }: Move<'_>,
         now: UnixMillis,
     ) -> Result<(), Unanswered> {
-        let record = Record { server: Some(place.server().into()), epoch, created };
-        if let Some(theirs) = self.put(key, place, &record, now).await? {
-            self.adopt(key, place, &theirs, true, now);
+        let record = Record { server: Some(to.server().into()), epoch, created, owed: owed.map(Into::into) };
+        if let Some(theirs) = self.put(key, to, &record, now).await? {
+            self.adopt(key, to, &theirs, true, now);
         }
         Ok(())
     }
@@ -99,7 +110,7 @@ impl SharedStore {
             let Found::Live(known) = table.find(&key, now) else { return Ok(None) };
             let Some(place) = table.place_at(known.place).map(Arc::clone) else { return Ok(None) };
             let server = (!place.is_nowhere()).then(|| place.server().into());
-            let record = Record { server, epoch: known.epoch, created: known.created };
+            let record = Record { server, epoch: known.epoch, created: known.created, owed: None };
             let Some(theirs) = self.put(key, &place, &record, now).await? else {
                 if place.is_nowhere() {
                     self.forget_data(key, now).await?;

@@ -14,6 +14,7 @@ use homing::session::source::Presented;
 use homing::session::token::Token;
 use homing::store::Found;
 use homing::store::engine::Kind;
+use homing::store::guarded::Move;
 use tokio::time::{Instant, sleep};
 
 use super::node::{Node, TIMEOUT};
@@ -198,8 +199,9 @@ impl Request<'_> {
         let Some(mut session) = self.session.take() else { return false };
         let before = session.binding.epoch;
         if !self.unanswered {
-            let (epoch, place) = (before.saturating_add(1), &version.places[chosen]);
-            self.waits(1, node.store.move_to(session.key, epoch, place, session.binding.created, self.now)).await;
+            let (epoch, to) = (before.saturating_add(1), &version.places[chosen]);
+            let one = Move { key: session.key, to, epoch, created: session.binding.created, owed: None };
+            self.waits(1, node.store.move_to(one, self.now)).await;
         }
         let moved = session.settle(chosen, &node.homes(&version), self.now);
         if moved && self.unanswered {

@@ -128,7 +128,8 @@ impl Proxy {
     /// The session moves, as a request moves it whose new server has answered.
     async fn moves(&self, key: SessionKey, from: u32, server: &str) -> bool {
         let place = self.place(server);
-        let told = self.store.move_to(key, from + 1, &place, clock(), clock()).await;
+        let told =
+            self.store.move_to(Move { key, to: &place, epoch: from + 1, created: clock(), owed: None }, clock()).await;
         let moved =
             matches!(self.table.rebind(key, from, &place, clock(), clock()), crate::store::Rebound::Moved { .. });
         if moved && told.is_err() {

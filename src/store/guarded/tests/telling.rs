@@ -134,7 +134,7 @@ async fn an_address_whose_session_is_as_old_as_it_may_be_begins_anew_on_all_prox
 async fn what_the_store_keeps_a_little_too_long_binds_nobody() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
-    let old = Record { server: Some("s1".into()), epoch: 3, created: START };
+    let old = Record { server: Some("s1".into()), epoch: 3, created: START, owed: None };
     pass(7201).await;
     shared.put(&name(KEY), old.value("edge"), IDLE);
     // One claims it, as it does an address; the other has bound it while the store was away.
