@@ -1,4 +1,4 @@
-//! Session data follows its session: taken off the answers of servers ([`take`]), given to the next server ([`give`])
+//! Session data follows its session: taken off the answers of servers ([`take`]), given to the next server ([`mod@give`])
 //! together with where the session came from ([`told`]), until that server has answered below 500.
 //!
 //! A request that goes to its session's own server, and whose answer hands nothing over, asks nothing here: whether a

@@ -3,7 +3,7 @@
 //!
 //! The table stays what requests are decided by. Before, [`SharedStore::must_ask`] says whether the table's word is good
 //! enough ([`near`]) and [`SharedStore::ask`] brings in what the store knows; when something changes, the store is told
-//! ([`write`]), first where another proxy may be deciding the same at this moment, else as soon as it can be. Every write
+//! ([`mod@write`]), first where another proxy may be deciding the same at this moment, else as soon as it can be. Every write
 //! is a merge by epoch, so what could not be written is simply written later ([`pending`], [`behind`]).
 //!
 //! What only a token holds is never written: a session with a token is in the store once it has moved or ended.
