@@ -20,7 +20,7 @@ use crate::session::token::UnixMillis;
 use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 
 use super::handoff::{Handed, Renamed};
-use super::identify::Who;
+use super::identify::{Seen, Who};
 use super::links::Page;
 
 /// Everything that the hooks of one request share.
@@ -41,6 +41,8 @@ pub struct RequestContext {
     pub request_id: Option<HeaderValue>,
     /// Whom it names.
     pub who: Who,
+    /// What the last source presents that was looked at before the shared store was asked.
+    pub seen: Option<Box<Seen>>,
     /// The shared store did not answer it: it waits for it no more.
     pub store_unanswered: bool,
     /// Where it stands in a split, as a number: random, or made of what its client carries.
@@ -182,6 +184,7 @@ impl RequestContext {
             client: Client::default(),
             request_id: None,
             who: Who::default(),
+            seen: None,
             store_unanswered: false,
             point: 0,
             left: None,

@@ -46,7 +46,7 @@ pub(super) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(
     ctx.point = found.point;
     request_filter::enter(request, ctx, found.pool);
     let Some(plan) = ctx.plan() else { return Ok(()) };
-    let who = found.who.unwrap_or_else(|| ask(&asked, plan, ctx));
+    let who = found.who.unwrap_or_else(|| ask(&asked, found.pool, plan, ctx));
     count(&who, plan);
     let refuses = plan.persistence.as_ref().is_some_and(|one| one.policy.on_forged == OnForged::Refuse);
     let forged = who.asked.contains(&Lookup::Forged);
@@ -67,7 +67,7 @@ pub(super) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usi
     request_filter::enter(request, ctx, pool);
     let asked = asked(request, ctx);
     if let Some(plan) = ctx.plan() {
-        ctx.who = ask(&asked, plan, ctx);
+        ctx.who = ask(&asked, pool, plan, ctx);
     }
 }
 
@@ -91,7 +91,7 @@ fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
     let mut carried = None;
     for pool in split.pools() {
         let Some(plan) = ctx.snapshot.pools.get(pool) else { continue };
-        let who = ask(asked, plan, ctx);
+        let who = ask(asked, pool, plan, ctx);
         if who.session.is_some() {
             return Found { pool, point: rand::random(), who: Some(who) };
         }
@@ -105,12 +105,27 @@ fn hint(plan: &PoolPlan, client: Option<IpAddr>) -> Option<SessionKey> {
     Some(plan.persistence.as_ref()?.hint.as_ref()?.key_of(client?))
 }
 
+/// What a source presents was looked at before, for the shared store's sake: a token need not be opened twice.
+#[derive(Debug)]
+pub struct Seen {
+    /// Index of the pool.
+    pub pool: usize,
+    /// The source, by its place among the pool's.
+    pub source: usize,
+    /// What it presents.
+    pub presented: Presented,
+}
+
 /// Asks the sources of one pool.
-fn ask(asked: &Asked<'_>, plan: &PoolPlan, ctx: &RequestContext) -> Who {
+fn ask(asked: &Asked<'_>, pool: usize, plan: &PoolPlan, ctx: &RequestContext) -> Who {
     let mut who = Who::default();
     let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { return who };
     for (place, source) in persistence.sources.iter().enumerate() {
-        let presented = source.presented(asked, &persistence.codec);
+        let seen = ctx.seen.as_ref().filter(|seen| (seen.pool, seen.source) == (pool, place));
+        let presented = match seen {
+            Some(seen) => seen.presented.clone(),
+            None => source.presented(asked, &persistence.codec),
+        };
         if let (Source::Learn(learn), Presented::Ids(ids), Some(client)) = (source, &presented, asked.client)
             && let Some(id) = ids.first()
         {

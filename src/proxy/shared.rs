@@ -17,7 +17,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::context::RequestContext;
 use super::handoff::Change;
-use super::identify;
+use super::identify::{self, Seen};
 
 /// Asks the store for whom the request may name, source by source, until one names a session that lives. Does not wait
 /// for sessions that the table knows well enough.
@@ -31,14 +31,21 @@ pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Re
         return refuse(at, ctx);
     }
     let mut next = At::default();
-    while let Some((at, all)) = next_to_ask(request, ctx, next) {
-        if store.ask(&all, ctx.now).await.is_err() {
-            ctx.store_unanswered = true;
-            return if refuses { refuse(at, ctx) } else { Ok(()) };
+    loop {
+        match look(request, ctx, next) {
+            Looked::Enough(seen) => {
+                ctx.seen = seen;
+                return Ok(());
+            }
+            Looked::Ask(at, all) => {
+                if store.ask(&all, ctx.now).await.is_err() {
+                    ctx.store_unanswered = true;
+                    return if refuses { refuse(at, ctx) } else { Ok(()) };
+                }
+                next = At { asked: true, ..at };
+            }
         }
-        next = At { asked: true, ..at };
     }
-    Ok(())
 }
 
 fn refuse(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
@@ -70,13 +77,21 @@ struct At {
     asked: bool,
 }
 
-/// The first source from here on that names somebody for whom the store must be asked.
-fn next_to_ask(request: &RequestHeader, ctx: &RequestContext, from: At) -> Option<(At, AllWanted)> {
-    let store = ctx.parts().shared.as_deref()?;
+/// What came of looking at the sources.
+enum Looked {
+    /// The store must be asked for those that this source names.
+    Ask(At, AllWanted),
+    /// No more: this source names a session that lives, or none does.
+    Enough(Option<Box<Seen>>),
+}
+
+/// Looks for the first source from here on that names somebody for whom the store must be asked.
+fn look(request: &RequestHeader, ctx: &RequestContext, from: At) -> Looked {
+    let mut found = None;
+    let Some(store) = ctx.parts().shared.as_deref() else { return Looked::Enough(None) };
     let asked = identify::asked(request, ctx);
-    let plans =
-        pools(ctx).enumerate().skip(from.pool).filter_map(|(at, pool)| Some((at, ctx.snapshot.pools.get(pool)?)));
-    for (pool, plan) in plans {
+    for (pool, index) in pools(ctx).enumerate().skip(from.pool) {
+        let Some(plan) = ctx.snapshot.pools.get(index) else { continue };
         let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { continue };
         let first = if pool == from.pool { from.source } else { 0 };
         for (source, one) in persistence.sources.iter().enumerate().skip(first) {
@@ -85,15 +100,16 @@ fn next_to_ask(request: &RequestHeader, ctx: &RequestContext, from: At) -> Optio
             if !done {
                 let all = wanted(&presented, store, &homes, ctx.now);
                 if !all.is_empty() {
-                    return Some((At { pool, source, asked: false }, all));
+                    return Looked::Ask(At { pool, source, asked: false }, all);
                 }
             }
             if names_a_live_one(&presented, &homes, ctx.now) {
+                found = Some(Box::new(Seen { pool: index, source, presented }));
                 break;
             }
         }
     }
-    None
+    Looked::Enough(found)
 }
 
 /// The pools that may serve the request, in the order in which they are asked.
