@@ -33,6 +33,32 @@ pub struct Wanted {
     pub hands_over: bool,
 }
 
+/// A question to the store that requests wait for. However it ends, they are told, and the next one may ask again.
+struct Flight {
+    store: Arc<SharedStore>,
+    wanted: Vec<Wanted>,
+    answered: bool,
+    tell: watch::Sender<Option<bool>>,
+}
+
+impl Flight {
+    async fn fly(mut self, now: UnixMillis) {
+        self.answered = self.store.fetch(&self.wanted, true, now).await.is_ok();
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut flights = self.store.flights.lock();
+        for one in &self.wanted {
+            flights.remove(&one.key);
+        }
+        drop(flights);
+        // Nobody may be left to hear it.
+        let _ = self.tell.send(Some(self.answered));
+    }
+}
+
 impl SharedStore {
     /// Says for whom the store must be asked when a request that names this session must wait for it. When not, and it is
     /// time for that, the store is told of the visit, and asked anew, behind the request. `pool` is any place of its pool.
@@ -112,17 +138,8 @@ impl SharedStore {
         }
         if !mine.is_empty() {
             waiting.push(told);
-            let store = Arc::clone(self);
-            tokio::spawn(async move {
-                let answered = store.fetch(&mine, true, now).await.is_ok();
-                let mut flights = store.flights.lock();
-                for one in &mine {
-                    flights.remove(&one.key);
-                }
-                drop(flights);
-                // Nobody may be left to hear it.
-                let _ = tell.send(Some(answered));
-            });
+            let flight = Flight { store: Arc::clone(self), wanted: mine, answered: false, tell };
+            tokio::spawn(flight.fly(now));
         }
         waiting
     }
@@ -140,6 +157,25 @@ impl SharedStore {
             self.found(one, value.as_ref(), visited, now);
         }
         Ok(())
+    }
+
+    /// The same for many, behind requests. Where one of several servers is lost, or somebody else has written under one of
+    /// the names, the others are asked for all the same.
+    ///
+    /// # Errors
+    /// When the store said nothing at all.
+    pub(super) async fn fetch_many(&self, wanted: &[Wanted], now: UnixMillis) -> Result<(), Unanswered> {
+        if self.fetch(wanted, false, now).await.is_ok() {
+            return Ok(());
+        }
+        let mut any = false;
+        for one in wanted.chunks(1) {
+            if self.gate.is_shut() {
+                break;
+            }
+            any |= self.fetch(one, false, now).await.is_ok();
+        }
+        if any { Ok(()) } else { Err(Unanswered) }
     }
 
     /// The store has said what it keeps of a session.

@@ -157,7 +157,7 @@ impl SharedStore {
         while !old.is_empty() {
             let some = old.split_off(old.len().saturating_sub(BATCH));
             // Whoever comes next asks again.
-            let _ = self.fetch(&some, false, now).await;
+            let _ = self.fetch_many(&some, now).await;
         }
     }
 

@@ -113,11 +113,6 @@ impl SharedStore {
         }
     }
 
-    /// What the store can do, as far as is known.
-    pub fn capabilities(&self) -> Capabilities {
-        self.engine.capabilities()
-    }
-
     /// The engine told something.
     pub fn hear(&self, event: Event, now: UnixMillis) {
         match event {

@@ -50,7 +50,7 @@ impl SharedStore {
         });
         let wanted: Vec<_> = wanted.collect();
         for some in wanted.chunks(BATCH) {
-            if self.fetch(some, false, now).await.is_err() {
+            if self.fetch_many(some, now).await.is_err() {
                 // Once more with the next round.
                 return;
             }
