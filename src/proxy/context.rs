@@ -22,6 +22,7 @@ use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 use super::handoff::{Handed, Renamed};
 use super::identify::{Seen, Who};
 use super::links::Page;
+use super::noticed::Suspects;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -37,6 +38,8 @@ pub struct RequestContext {
     pub pool: Option<usize>,
     /// The client, behind trusted proxies.
     pub client: Client,
+    /// Names of its headers that servers may not get to see.
+    pub(super) suspects: Suspects,
     /// As sent to the server.
     pub request_id: Option<HeaderValue>,
     /// Whom it names.
@@ -182,6 +185,7 @@ impl RequestContext {
             route: None,
             pool: None,
             client: Client::default(),
+            suspects: Suspects::default(),
             request_id: None,
             who: Who::default(),
             seen: None,

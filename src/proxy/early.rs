@@ -4,13 +4,20 @@
 //! Content-Length beside Transfer-Encoding, repeated or listed lengths, lines that end in a bare LF, and so on. What is
 //! checked here is in RFC 9112, sections 2.2, 3.2, 5.1, 6.1 and 6.3.
 
-use http::{Method, Version, header};
+use http::{HeaderValue, Method, Version};
 use pingora::http::RequestHeader;
 
 use crate::telemetry::metrics::Rejection;
 
+use super::noticed::Noticed;
+
 /// Checks the header block as it came (HTTP/1 only) and as it was parsed.
-pub(super) fn check(raw: Option<&[u8]>, request: &RequestHeader, max_header_size: usize) -> Result<(), Rejection> {
+pub(super) fn check(
+    raw: Option<&[u8]>,
+    request: &RequestHeader,
+    noticed: &Noticed<'_>,
+    max_header_size: usize,
+) -> Result<(), Rejection> {
     let size = raw.map_or_else(|| parsed_size(request), <[u8]>::len);
     if size > max_header_size {
         return Err(Rejection::HeaderTooLarge);
@@ -21,8 +28,8 @@ pub(super) fn check(raw: Option<&[u8]>, request: &RequestHeader, max_header_size
     }
     let sound = raw.is_none_or(lines_are_sound)
         && target_is_sound(request.raw_path())
-        && host_is_sound(request)
-        && length_is_sound(raw, request);
+        && host_is_sound(request, noticed)
+        && length_is_sound(raw, request, noticed);
     if sound { Ok(()) } else { Err(Rejection::Malformed) }
 }
 
@@ -81,14 +88,12 @@ fn behind_scheme(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// HTTP/1.1 names exactly one host; HTTP/1.0 at most one; an absolute target and its Host header agree.
-fn host_is_sound(request: &RequestHeader) -> bool {
-    let mut hosts = request.headers.get_all(header::HOST).iter();
-    let host = hosts.next();
-    if hosts.next().is_some() {
+fn host_is_sound(request: &RequestHeader, noticed: &Noticed<'_>) -> bool {
+    if noticed.host.repeated {
         return false;
     }
     let authority = authority_of(request);
-    let Some(host) = host else {
+    let Some(host) = noticed.host.value else {
         return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
     };
     host_name_is_sound(host.as_bytes())
@@ -103,26 +108,34 @@ fn authority_of(request: &RequestHeader) -> Option<&[u8]> {
     behind_scheme(request.raw_path())?.split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
+/// RFC 3986, section 3.2.2, and the port's colon.
 fn host_name_is_sound(host: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~:[]%!$&'()*+;=".contains(byte);
+    let allowed = |byte: &u8| {
+        matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!')
+            || matches!(byte, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
+    };
     !host.is_empty() && host.iter().all(allowed)
 }
 
 /// One length, told once, one way.
-fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader) -> bool {
-    let headers = &request.headers;
-    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
-    let length = lengths.next();
-    if lengths.next().is_some() || length.is_some_and(|length| !is_number(length.as_bytes())) {
+fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader, noticed: &Noticed<'_>) -> bool {
+    let (length, encoding) = (&noticed.length, &noticed.encoding);
+    if length.repeated || length.value.is_some_and(|length| !is_number(length.as_bytes())) {
         return false;
     }
-    let mut encodings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let Some(encoding) = encodings.next() else { return true };
+    let Some(value) = encoding.value else { return true };
     request.version == Version::HTTP_11
-        && encodings.next().is_none()
-        && encoding.as_bytes().eq_ignore_ascii_case(b"chunked")
+        && !encoding.repeated
+        && value.as_bytes().eq_ignore_ascii_case(b"chunked")
         // Pingora has already taken the length out of a request that has both; the raw block still shows it.
         && !raw.is_some_and(tells_length)
+}
+
+/// A body that says itself that it is too large need not be read; what says nothing is counted as it comes.
+pub(super) fn check_length(length: Option<&HeaderValue>, most: Option<u64>) -> Result<(), Rejection> {
+    let (Some(length), Some(most)) = (length, most) else { return Ok(()) };
+    let told = length.to_str().ok().and_then(|length| length.parse::<u64>().ok());
+    if told.is_some_and(|told| told > most) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
 }
 
 fn is_number(text: &[u8]) -> bool {
@@ -182,8 +195,12 @@ mod tests {
 
     const HOST: (&str, &str) = ("host", "a.example");
 
+    fn checked(raw: &[u8], request: &RequestHeader) -> Result<(), Rejection> {
+        check(Some(raw), request, &Noticed::of(&request.headers), 1024)
+    }
+
     fn sound(target: &str, fields: &[(&'static str, &str)], raw: &[u8]) -> bool {
-        check(Some(raw), &request("POST", target, fields), 1024) == Ok(())
+        checked(raw, &request("POST", target, fields)) == Ok(())
     }
 
     #[test]
@@ -258,7 +275,7 @@ mod tests {
     #[test]
     fn large_headers_and_tunnels_have_answers_of_their_own() {
         let get = request("GET", "/", &[HOST]);
-        assert_eq!(check(Some(&[b'a'; 1025]), &get, 1024), Err(Rejection::HeaderTooLarge));
-        assert_eq!(check(Some(b"\r\n"), &request("TRACE", "/", &[HOST]), 1024), Err(Rejection::Method));
+        assert_eq!(checked(&[b'a'; 1025], &get), Err(Rejection::HeaderTooLarge));
+        assert_eq!(checked(b"\r\n", &request("TRACE", "/", &[HOST])), Err(Rejection::Method));
     }
 }

@@ -19,6 +19,7 @@ mod identify;
 mod learn;
 mod links;
 mod logging;
+mod noticed;
 mod redirect;
 mod request_body_filter;
 mod request_filter;

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderValue, Method, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
@@ -17,6 +17,7 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
+use super::noticed::Noticed;
 use super::{answer, early, forwarded, identify, redirect, shared, upstream_request_filter};
 
 /// The hook. True = answered here.
@@ -71,35 +72,39 @@ fn guarded_of(exchange: &Exchange) -> Option<&Guarded> {
 }
 
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let line_is_sound = guarded_of(exchange).is_none_or(Guarded::headers_are_read);
+    let guarded = guarded_of(exchange);
+    let line_is_sound = guarded.is_none_or(Guarded::headers_are_read);
+    let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+    let peer_text = guarded.and_then(|guarded| guarded.peer_text(peer)).cloned();
     let listeners = &ctx.snapshot.config.listeners;
-    let listener = listener_of(listeners, exchange.server_addr());
-    let Some(listener) = listeners.get(listener) else { return Err(Rejection::NoRoute) };
-    ctx.upgrade = exchange.is_upgrade_req();
-    set_timeouts(exchange, listener, ctx.upgrade);
+    let local = if listeners.len() > 1 { exchange.server_addr() } else { None };
+    let Some(listener) = listeners.get(listener_of(listeners, local)) else { return Err(Rejection::NoRoute) };
     let http2 = exchange.is_http2();
+    let upgrade = exchange.is_upgrade_req();
+    set_timeouts(exchange, listener, upgrade);
     if (http2 && !listener.http2) || (!http2 && !listener.http1) {
         return Err(Rejection::Protocol);
+    }
+    if ctx.parts().is_draining() {
+        exchange.set_keepalive(None);
     }
     let raw = exchange.as_downstream().as_http1().map(Http1::get_headers_raw_bytes);
     if !line_is_sound {
         return Err(Rejection::Malformed);
     }
-    early::check(raw.as_deref(), exchange.req_header(), listener.max_header_size)?;
-    ctx.max_body = listener.max_body_size;
-    check_length(&exchange.req_header().headers, ctx.max_body)?;
-
-    let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
-    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    ctx.client = forwarded::client(peer, secure, &exchange.req_header().headers, &listener.trusted_proxies);
-    ctx.client.peer_text = guarded_of(exchange).and_then(|guarded| guarded.peer_text(peer)).cloned();
-    upstream_request_filter::name(&exchange.req_header().headers, ctx);
-    if ctx.parts().is_draining() {
-        exchange.set_keepalive(None);
-    }
     let request = exchange.req_header();
-    let (path, headers) = (request.uri.path(), &request.headers);
-    let Some(found) = ctx.snapshot.router.find(host_of(request), path, headers, ctx.client.secure) else {
+    let noticed = Noticed::of(&request.headers);
+    early::check(raw.as_deref(), request, &noticed, listener.max_header_size)?;
+    early::check_length(noticed.length.value, listener.max_body_size)?;
+
+    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    let mut client = forwarded::client(peer, secure, &request.headers, &listener.trusted_proxies);
+    client.peer_text = peer_text;
+    (ctx.max_body, ctx.upgrade, ctx.suspects) = (listener.max_body_size, upgrade, noticed.suspects);
+    ctx.client = client;
+    upstream_request_filter::name(&request.headers, ctx);
+    let host = host_in(request, noticed.host.value);
+    let Some(found) = ctx.snapshot.router.find(host, request.uri.path(), &request.headers, ctx.client.secure) else {
         return Err(Rejection::NoRoute);
     };
     ctx.route = found.index;
@@ -131,7 +136,7 @@ fn hash_key(request: &RequestHeader, hash_on: &HashOn, ctx: &RequestContext) -> 
         HashOn::Uri => SmallVec::from_slice(request.raw_path()),
         HashOn::Header(name) => headers.get(name.as_str()).map_or_else(SmallVec::new, |value| value.as_bytes().into()),
         HashOn::Cookie(name) => {
-            let fields = headers.get_all(header::COOKIE).into_iter().map(http::HeaderValue::as_bytes);
+            let fields = headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
             values(fields, name.as_bytes()).next().map_or_else(SmallVec::new, SmallVec::from_slice)
         }
         HashOn::Query(name) => query_value(request.uri.query().unwrap_or_default(), name)
@@ -157,19 +162,15 @@ fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {
     exchange.set_total_drain_timeout(Some(Duration::from_secs(5).min(timeouts.request_body)));
 }
 
-/// A body that says itself that it is too large need not be read; what says nothing is counted as it comes.
-fn check_length(headers: &HeaderMap, most: Option<u64>) -> std::result::Result<(), Rejection> {
-    let Some(most) = most else { return Ok(()) };
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    let told = length.and_then(|length| length.parse::<u64>().ok());
-    if told.is_some_and(|told| told > most) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
-}
-
 /// The host as the request names it: HTTP/2 has it in the target.
 pub(super) fn host_of(request: &RequestHeader) -> &str {
+    host_in(request, request.headers.get(header::HOST))
+}
+
+fn host_in<'a>(request: &'a RequestHeader, header: Option<&'a HeaderValue>) -> &'a str {
     match request.uri.authority() {
         Some(authority) => authority.as_str(),
-        None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
+        None => header.and_then(|host| host.to_str().ok()).unwrap_or_default(),
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
-use super::forwarded::{self, FORWARDED, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO};
+use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP};
 use super::request_filter::host_of;
 use super::{handoff, hide, links};
 
@@ -18,14 +18,11 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
 /// in the form of which servers have one truth, not two.
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
-/// What strangers must not say about themselves: the first of a family of names, and a name.
-const X_FORWARDED: &str = "x-forwarded-";
-const X_REAL_IP: &str = "x-real-ip";
 
 /// The hook. Names are inserted as text where HTTP/1 servers should see them in the usual case.
 pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     let trusted = ctx.client.peer_trusted;
-    if has_suspects(&request.headers, trusted) {
+    if ctx.suspects.anybodys || (ctx.suspects.strangers && !trusted) {
         take_off(request, trusted);
     }
     forward_client(exchange, request, ctx)?;
@@ -34,16 +31,6 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     links::ask_readable(request, ctx)?;
     handoff::give(request, ctx)?;
     change_as_the_route_says(request, ctx)
-}
-
-/// Whether a name of those to be taken off may be there: one look at each name instead of a search for each of them.
-fn has_suspects(headers: &HeaderMap, trusted: bool) -> bool {
-    headers.keys().map(HeaderName::as_str).any(|name| {
-        name.starts_with("homing-")
-            || name == FORWARDED.as_str()
-            || (!trusted && (name.starts_with(X_FORWARDED) || name == X_REAL_IP))
-            || name.as_bytes().contains(&b'_')
-    })
 }
 
 fn take_off(request: &mut RequestHeader, trusted: bool) {

@@ -19,6 +19,11 @@ pub(super) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 /// `X-Forwarded-Host`.
 pub(super) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
+/// What the names of a family begin with, of which strangers must send none.
+pub(super) const X_FORWARDED: &str = "x-forwarded-";
+/// One name more that strangers must not send.
+pub(super) const X_REAL_IP: &str = "x-real-ip";
+
 /// Most hops that are looked at. Nobody has so many proxies of their own; the rest is somebody's invention.
 const MOST_HOPS: usize = 64;
 
