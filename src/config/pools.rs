@@ -113,6 +113,8 @@ pub struct Connection {
     pub write_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// Names of headers go on as HTTP/1 peers wrote them.
+    pub preserve_header_case: bool,
 }
 
 /// Protocol spoken to the servers.

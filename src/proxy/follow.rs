@@ -24,7 +24,7 @@ pub(super) enum Followed {
 /// `chosen` is the server that the pool would give to a new session.
 pub(super) async fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
     if let Some(address) = ctx.who.unknown_address {
-        return bind(address, ctx, chosen).await;
+        return Box::pin(bind(address, ctx, chosen)).await;
     }
     Followed::To(hinted(ctx, chosen).unwrap_or(chosen))
 }

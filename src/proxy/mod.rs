@@ -14,6 +14,7 @@ mod follow;
 mod forwarded;
 mod give;
 mod handoff;
+mod header_case;
 mod hide;
 mod identify;
 mod learn;
@@ -54,22 +55,23 @@ pub struct EdgeProxy {
 
 #[async_trait]
 impl ProxyHttp for EdgeProxy {
-    type CTX = RequestContext;
+    // In a box: Pingora moves it from future to future until the request is under way.
+    type CTX = Box<RequestContext>;
 
-    fn new_ctx(&self) -> RequestContext {
-        RequestContext::begin(&self.parts)
+    fn new_ctx(&self) -> Box<RequestContext> {
+        Box::new(RequestContext::begin(&self.parts))
     }
 
     // No modules: Pingora's compression would cost allocations in every request even when off.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     // 1  Receive: limits, client address, route; 2  Who is it: source, token, table.
-    async fn request_filter(&self, exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(&self, exchange: &mut Exchange, ctx: &mut Box<RequestContext>) -> Result<bool> {
         request_filter::run(exchange, ctx).await
     }
 
     // 3  Choose: the bound server, or what failover says, or a balanced one. Once for each try.
-    async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
         upstream_peer::run(exchange.req_header(), ctx).await
     }
 
@@ -78,7 +80,7 @@ impl ProxyHttp for EdgeProxy {
         &self,
         exchange: &mut Exchange,
         request: &mut RequestHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         handoff::fetch(ctx).await;
         upstream_request_filter::run(exchange, request, ctx)
@@ -89,7 +91,7 @@ impl ProxyHttp for EdgeProxy {
         _: &mut Exchange,
         body: &mut Option<Bytes>,
         _: bool,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         request_body_filter::run(body.as_ref(), ctx)
     }
@@ -99,7 +101,7 @@ impl ProxyHttp for EdgeProxy {
         &self,
         _: &mut Exchange,
         _: &HttpPeer,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
         error: Box<Error>,
     ) -> Box<Error> {
         failure::to_connect(ctx, error)
@@ -111,7 +113,7 @@ impl ProxyHttp for EdgeProxy {
         _: &HttpPeer,
         exchange: &mut Exchange,
         error: Box<Error>,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
         reused: bool,
     ) -> Box<Error> {
         failure::while_proxying(exchange, ctx, error, reused)
@@ -122,10 +124,9 @@ impl ProxyHttp for EdgeProxy {
         &self,
         exchange: &mut Exchange,
         answer: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
-        upstream_response_filter::run(exchange, answer, ctx).await;
-        Ok(())
+        upstream_response_filter::run(exchange, answer, ctx).await
     }
 
     // … and the client gets its token when it must; what the server hands over stays here.
@@ -133,7 +134,7 @@ impl ProxyHttp for EdgeProxy {
         &self,
         exchange: &mut Exchange,
         answer: &mut ResponseHeader,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<()> {
         response_filter::run(exchange, answer, ctx).await
     }
@@ -144,27 +145,38 @@ impl ProxyHttp for EdgeProxy {
         _: &mut Exchange,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut RequestContext,
+        ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
         links::pass(body, end, ctx)?;
         Ok(None)
     }
 
-    async fn fail_to_proxy(&self, exchange: &mut Exchange, error: &Error, ctx: &mut RequestContext) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        exchange: &mut Exchange,
+        error: &Error,
+        ctx: &mut Box<RequestContext>,
+    ) -> FailToProxy {
         fail_to_proxy::run(exchange, error, ctx).await
     }
 
     // 7  Afterwards: metrics, access log.
-    async fn logging(&self, exchange: &mut Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
+    async fn logging(&self, exchange: &mut Exchange, error: Option<&Error>, ctx: &mut Box<RequestContext>) {
         logging::run(exchange, error, ctx);
     }
 
     // Failures are counted, written to the access log, and told once per change of a server, not once per request.
-    fn suppress_error_log(&self, _: &Exchange, _: &RequestContext, _: &Error) -> bool {
+    fn suppress_error_log(&self, _: &Exchange, _: &Box<RequestContext>, _: &Error) -> bool {
         true
     }
 
-    fn suppress_proxy_warn_log(&self, _: &Exchange, _: &RequestContext, _: &Error, _: ProxyWarnLogContext) -> bool {
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Exchange,
+        _: &Box<RequestContext>,
+        _: &Error,
+        _: ProxyWarnLogContext,
+    ) -> bool {
         true
     }
 }

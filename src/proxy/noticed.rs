@@ -16,8 +16,6 @@ pub(super) struct Noticed<'a> {
     pub(super) length: Field<'a>,
     /// `Transfer-Encoding`.
     pub(super) encoding: Field<'a>,
-    /// It has `Upgrade`.
-    pub(super) upgrade: bool,
     /// Names that servers may not get to see.
     pub(super) suspects: Suspects,
 }
@@ -56,7 +54,19 @@ impl<'a> Noticed<'a> {
                 header::HOST => noticed.host.see(value),
                 header::CONTENT_LENGTH => noticed.length.see(value),
                 header::TRANSFER_ENCODING => noticed.encoding.see(value),
-                header::UPGRADE => noticed.upgrade = true,
+                // What nearly every request has, and nobody suspects.
+                header::ACCEPT
+                | header::ACCEPT_ENCODING
+                | header::ACCEPT_LANGUAGE
+                | header::CACHE_CONTROL
+                | header::CONNECTION
+                | header::CONTENT_TYPE
+                | header::COOKIE
+                | header::IF_MODIFIED_SINCE
+                | header::IF_NONE_MATCH
+                | header::ORIGIN
+                | header::REFERER
+                | header::USER_AGENT => {}
                 _ => noticed.suspects.see(name),
             }
         }

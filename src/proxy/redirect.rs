@@ -11,21 +11,24 @@ use crate::telemetry::metrics::Rejection;
 use super::context::RequestContext;
 use super::request_filter::host_of;
 
-/// Answers a request of a route that redirects; `None` = its route does not. A host that must not be echoed is refused.
-pub(super) async fn run(
-    exchange: &mut Exchange,
-    ctx: &RequestContext,
-) -> Result<Option<std::result::Result<(), Rejection>>> {
-    let Some(plan) = ctx.snapshot.router.plan(ctx.route) else { return Ok(None) };
-    let Target::Redirect(to) = &plan.target else { return Ok(None) };
+/// Whether its route redirects.
+pub(super) fn concerns(ctx: &RequestContext) -> bool {
+    ctx.snapshot.router.plan(ctx.route).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)))
+}
+
+/// Answers a request of a route that redirects. A host that must not be echoed is refused.
+pub(super) async fn run(exchange: &mut Exchange, ctx: &RequestContext) -> Result<std::result::Result<(), Rejection>> {
+    let Some(Target::Redirect(to)) = ctx.snapshot.router.plan(ctx.route).map(|plan| &plan.target) else {
+        return Ok(Err(Rejection::NoRoute));
+    };
     let request = exchange.req_header();
     let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
     let Some(location) = to.location(host_of(request), target, ctx.client.secure) else {
-        return Ok(Some(Err(Rejection::Malformed)));
+        return Ok(Err(Rejection::Malformed));
     };
     let mut head = ResponseHeader::build(to.status, Some(2))?;
     head.insert_header(header::LOCATION, location)?;
     head.insert_header(header::CONTENT_LENGTH, "0")?;
     exchange.write_response_header(Box::new(head), true).await?;
-    Ok(Some(Ok(())))
+    Ok(Ok(()))
 }

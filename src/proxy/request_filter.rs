@@ -18,27 +18,35 @@ use crate::telemetry::metrics::Rejection;
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
 use super::noticed::Noticed;
-use super::{answer, early, forwarded, identify, redirect, shared, upstream_request_filter};
+use super::{answer, early, forwarded, header_case, identify, redirect, shared, upstream_request_filter};
 
 /// The hook. True = answered here.
+///
+/// What is seldom awaited is in a box, here and in the other hooks: Pingora allocates each hook's future for each request,
+/// and it has room for all that may be awaited in it.
 pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
     if let Err(rejection) = receive(exchange, ctx) {
-        return reject(exchange, ctx, rejection).await;
+        return Box::pin(reject(exchange, ctx, rejection)).await;
     }
-    if let Some(answered) = redirect::run(exchange, ctx).await? {
-        return match answered {
+    if redirect::concerns(ctx) {
+        return match Box::pin(redirect::run(exchange, ctx)).await? {
             Ok(()) => Ok(true),
-            Err(rejection) => reject(exchange, ctx, rejection).await,
+            Err(rejection) => Box::pin(reject(exchange, ctx, rejection)).await,
         };
     }
     if ctx.parts().shared.is_some()
-        && let Err(rejection) = shared::ask(exchange.req_header(), ctx).await
+        && let Err(rejection) = Box::pin(shared::ask(exchange.req_header(), ctx)).await
     {
-        return reject(exchange, ctx, rejection).await;
+        return Box::pin(reject(exchange, ctx, rejection)).await;
     }
     match identify::run(exchange.req_header(), ctx) {
-        Ok(()) => Ok(false),
-        Err(rejection) => reject(exchange, ctx, rejection).await,
+        Ok(()) => {
+            if header_case::is_lowered(ctx) {
+                header_case::lower_request(exchange.req_header_mut());
+            }
+            Ok(false)
+        }
+        Err(rejection) => Box::pin(reject(exchange, ctx, rejection)).await,
     }
 }
 

@@ -32,13 +32,18 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ct
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
     // the application sets in it would replace the one that has the token.
     if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
-        handoff::settle(answer.status, taken, ctx).await;
-        return Ok(());
+        return settle(answer.status, taken, ctx).await;
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
     give::run(exchange.req_header(), answer, ctx)?;
-    handoff::settle(answer.status, taken, ctx).await;
+    settle(answer.status, taken, ctx).await
+}
+
+async fn settle(status: StatusCode, taken: Option<handoff::Taken>, ctx: &mut RequestContext) -> Result<()> {
+    if taken.is_some() || ctx.handed.is_some() {
+        Box::pin(handoff::settle(status, taken, ctx)).await;
+    }
     Ok(())
 }

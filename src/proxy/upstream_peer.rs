@@ -98,7 +98,7 @@ async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::resul
                     return Ok(server);
                 }
             }
-            Choice::Hold(home) => hold(ctx, home).await,
+            Choice::Hold(home) => Box::pin(hold(ctx, home)).await,
             Choice::Refuse(reason) => {
                 (ctx.outcome, ctx.reason) = (Some(Outcome::Refused), Some(reason));
                 return Err(Refusal { status: refuse_status, why: reason.label(), clear_token: end_refused(ctx) });

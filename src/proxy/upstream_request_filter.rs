@@ -11,10 +11,15 @@ use crate::session::token::UnixMillis;
 
 use super::context::RequestContext;
 use super::forwarded::{self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP};
+use super::header_case::{self, Additions, Name};
 use super::request_filter::host_of;
 use super::{handoff, hide, links};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+static SENT_FORWARDED_FOR: Name = Name::new("X-Forwarded-For", "x-forwarded-for");
+static SENT_FORWARDED_PROTO: Name = Name::new("X-Forwarded-Proto", "x-forwarded-proto");
+static SENT_FORWARDED_HOST: Name = Name::new("X-Forwarded-Host", "x-forwarded-host");
+static SENT_REQUEST_ID: Name = Name::new("X-Request-Id", "x-request-id");
 /// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
 /// in the form of which servers have one truth, not two.
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
@@ -25,8 +30,12 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     if ctx.suspects.anybodys || (ctx.suspects.strangers && !trusted) {
         take_off(request, trusted);
     }
-    forward_client(exchange, request, ctx)?;
-    name_request(request, ctx)?;
+    let mut additions = Additions::new();
+    forward_client(exchange, request, ctx, &mut additions);
+    // All tries share the request's id.
+    name(&request.headers, ctx);
+    additions.extend(ctx.request_id.clone().map(|id| (&SENT_REQUEST_ID, id)));
+    header_case::add(request, additions)?;
     hide::run(request, ctx)?;
     links::ask_readable(request, ctx)?;
     handoff::give(request, ctx)?;
@@ -68,17 +77,18 @@ fn change_as_the_route_says(request: &mut RequestHeader, ctx: &RequestContext) -
     Ok(())
 }
 
-fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+/// Who the client is, and how it came.
+fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &RequestContext, additions: &mut Additions) {
     let headers = &exchange.req_header().headers;
     match forwarded::forwarded_for(&ctx.client, headers) {
-        Some(value) => request.insert_header("X-Forwarded-For", value)?,
+        Some(value) => additions.push((&SENT_FORWARDED_FOR, value)),
         None => {
             request.remove_header(&FORWARDED_FOR);
         }
     }
     if !(ctx.client.peer_trusted && headers.contains_key(FORWARDED_PROTO)) {
         let proto = if ctx.client.secure { "https" } else { "http" };
-        request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(proto))?;
+        additions.push((&SENT_FORWARDED_PROTO, HeaderValue::from_static(proto)));
     }
     if !(ctx.client.peer_trusted && headers.contains_key(FORWARDED_HOST)) {
         let told = ctx.client.told.as_ref().and_then(|told| told.host.as_ref());
@@ -87,22 +97,12 @@ fn forward_client(exchange: &Exchange, request: &mut RequestHeader, ctx: &Reques
             None => HeaderValue::from_str(host_of(exchange.req_header())).ok().filter(|host| !host.is_empty()),
         };
         match host {
-            Some(host) => request.insert_header("X-Forwarded-Host", host)?,
+            Some(host) => additions.push((&SENT_FORWARDED_HOST, host)),
             None => {
                 request.remove_header(&FORWARDED_HOST);
             }
         }
     }
-    Ok(())
-}
-
-/// All tries share the request's id.
-fn name_request(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    name(&request.headers, ctx);
-    if let Some(id) = &ctx.request_id {
-        request.insert_header("X-Request-Id", id.clone())?;
-    }
-    Ok(())
 }
 
 /// Keeps the id that a trusted proxy gave, else gives one: UUID v7, which sorts by time.

@@ -3,18 +3,22 @@
 use std::time::Instant;
 
 use http::StatusCode;
+use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session as Exchange;
 
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
-use super::{handoff, learn, shared, versions};
+use super::{handoff, header_case, learn, shared, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
-pub(super) async fn run(exchange: &mut Exchange, answer: &ResponseHeader, ctx: &mut RequestContext) {
+pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    if header_case::is_lowered(ctx) {
+        header_case::lower_answer(answer)?;
+    }
     if ctx.tries.answered.is_some() || !is_final(answer.status) {
-        return;
+        return Ok(());
     }
     ctx.tries.answered = Some(Instant::now());
     if let (Some(server), Some(plan)) = (ctx.server(), ctx.plan())
@@ -24,13 +28,14 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &ResponseHeader, ctx: &
         tracing::info!(%pool, %server, "server takes connections again");
     }
     if ctx.outcome == Some(Outcome::Moved) {
-        rebind(answer.status, ctx).await;
+        Box::pin(rebind(answer.status, ctx)).await;
     }
     let learned = learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
     // Before the client has its id: its next request may come to another proxy.
     if !learned.is_empty() {
-        shared::assign(&learned, ctx).await;
+        Box::pin(shared::assign(&learned, ctx)).await;
     }
+    Ok(())
 }
 
 /// 101 is the last answer in HTTP, though its number says otherwise.

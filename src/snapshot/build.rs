@@ -111,6 +111,7 @@ fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -
     Ok(PoolPlan {
         hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
         metrics: materials.metrics.pool(&config.name, &sources),
+        preserve_header_case: config.connection.preserve_header_case,
         persistence,
         pool,
     })

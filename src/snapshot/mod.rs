@@ -60,6 +60,8 @@ pub struct PoolPlan {
     pub metrics: PoolMetrics,
     /// How sessions stay; `None` = they do not.
     pub persistence: Option<PersistencePlan>,
+    /// Names of headers go on as HTTP/1 peers wrote them.
+    pub preserve_header_case: bool,
 }
 
 /// How the sessions of a pool stay, prepared.

@@ -36,6 +36,7 @@ mod forwarding;
 mod handoff;
 mod handoff_sessions;
 mod handoff_snapshot;
+mod header_names;
 mod health;
 mod hints;
 mod hostile;

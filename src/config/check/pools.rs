@@ -55,6 +55,7 @@ fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> 
             read_timeout: pool.connection.read_timeout.0,
             write_timeout: pool.connection.write_timeout.0,
             idle_timeout: pool.connection.idle_timeout.0,
+            preserve_header_case: pool.connection.preserve_header_case,
         },
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), findings)),
         retries: Retries {

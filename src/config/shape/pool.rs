@@ -156,6 +156,9 @@ pub(crate) struct Connection {
     /// How long an idle connection is kept. Shorter than the server keeps it. 0s = connections are not used again.
     #[schemars(extend("x-maximum" = "24h"))]
     pub(crate) idle_timeout: Span,
+    /// Names of headers go on as HTTP/1 peers wrote them, both ways. Otherwise in lower case, as HTTP/2 has them always.
+    /// The case means nothing (RFC 9110, section 5.1); this is for applications that look at it all the same, and costs time.
+    pub(crate) preserve_header_case: bool,
 }
 
 impl Default for Connection {
@@ -167,6 +170,7 @@ impl Default for Connection {
             read_timeout: Span::seconds(60),
             write_timeout: Span::seconds(60),
             idle_timeout: Span::seconds(30),
+            preserve_header_case: false,
         }
     }
 }

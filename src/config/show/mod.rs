@@ -238,6 +238,7 @@ fn pool(one: &Pool) -> shape::Pool {
             read_timeout: Span(one.connection.read_timeout),
             write_timeout: Span(one.connection.write_timeout),
             idle_timeout: Span(one.connection.idle_timeout),
+            preserve_header_case: one.connection.preserve_header_case,
         },
         health_check: one.health_check.as_ref().map(health_check),
         circuit_breaker: shape::Later,

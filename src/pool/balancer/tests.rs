@@ -43,6 +43,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(30),
+            preserve_header_case: false,
         },
         health_check: Some(health_check),
         retries: config::Retries {

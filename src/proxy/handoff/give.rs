@@ -54,7 +54,7 @@ pub(in super::super) async fn fetch(ctx: &mut RequestContext) {
     };
     let Some((session, plan)) = asked_for else { return };
     if let Some(owner) = bound(session, plan).filter(|_| plan.persistence.as_ref().is_some_and(hands_over)) {
-        shared::fetch_data(owner, ctx).await;
+        Box::pin(shared::fetch_data(owner, ctx)).await;
     }
 }
 

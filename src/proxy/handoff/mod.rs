@@ -20,7 +20,7 @@ use crate::store::Found;
 use crate::store::data::{Given, Owner};
 
 pub(super) use self::give::{fetch, give};
-pub(super) use self::take::{Change, settle, take_off};
+pub(super) use self::take::{Change, Taken, settle, take_off};
 
 use self::told::leaving;
 use super::context::RequestContext;

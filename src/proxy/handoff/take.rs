@@ -59,9 +59,6 @@ type Changes = SmallVec<[Change; 2]>;
 /// The session's name after the answer is known: what was given has arrived, or not, and what was taken is kept.
 pub(in super::super) async fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
     let handed = ctx.handed.take();
-    if handed.is_none() && taken.is_none() {
-        return;
-    }
     let failed = status.is_server_error();
     let mut changes = Changes::new();
     if let Some(handed) = handed {

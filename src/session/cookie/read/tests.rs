@@ -73,7 +73,7 @@ fn a_megabyte_of_delimiters_takes_no_longer_than_a_megabyte() {
         let count = values([field.as_bytes()], b"s").count();
         let rewritten = without([field.as_bytes(), field.as_bytes()], b"s");
         // Quadratic time would be hours.
-        assert!(began.elapsed() < Duration::from_secs(5), "{hostile:?}: {count} values, {rewritten:?}");
+        assert!(began.elapsed() < Duration::from_secs(60), "{hostile:?}: {count} values, {rewritten:?}");
     }
 }
 

@@ -1,0 +1,91 @@
+//! Header names in lower case.
+//!
+//! The case of a header's name means nothing (RFC 9110, section 5.1), and HTTP/2 and HTTP/3 have lower case only. Pingora keeps
+//! how HTTP/1 wrote each name in a second map, so that a header costs twice whenever it is cloned, added, removed or
+//! written. Unless a pool asks for it (`connection.preserve_header_case`), that map is let go before Pingora clones it.
+
+use http::{HeaderMap, HeaderName, HeaderValue, request, response};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
+
+use super::context::RequestContext;
+
+/// A name of ours, as HTTP/1 writes it and as header maps know it.
+pub(super) struct Name {
+    usual: &'static str,
+    name: HeaderName,
+}
+
+impl Name {
+    /// `lower` is `usual` in lower case.
+    pub(super) const fn new(usual: &'static str, lower: &'static str) -> Self {
+        Self { usual, name: HeaderName::from_static(lower) }
+    }
+}
+
+/// What a request is told beside what its client says; each takes the place of what is there under its name.
+pub(super) type Additions = SmallVec<[(&'static Name, HeaderValue); 5]>;
+
+/// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
+/// are: not every client of WebSocket reads its answer as HTTP.
+pub(super) fn is_lowered(ctx: &RequestContext) -> bool {
+    !ctx.upgrade && ctx.plan().is_some_and(|plan| !plan.preserve_header_case)
+}
+
+/// Lets go of how a request's names were written.
+pub(super) fn lower_request(request: &mut RequestHeader) {
+    if request.has_case() {
+        with_parts(request, |_| {});
+    }
+}
+
+/// Lets go of how an answer's names were written.
+pub(super) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
+    if !answer.has_case() {
+        return Ok(());
+    }
+    // A phrase of the server's own is kept beside the parts.
+    let usual = answer.status.canonical_reason();
+    let phrase = answer.get_reason_phrase().filter(|phrase| Some(*phrase) != usual).map(str::to_owned);
+    let (nothing, ()) = http::Response::new(()).into_parts();
+    let parts = response::Parts::from(std::mem::replace(answer, ResponseHeader::from(nothing)));
+    *answer = ResponseHeader::from(parts);
+    match phrase {
+        Some(phrase) => answer.set_reason_phrase(Some(&phrase)),
+        None => Ok(()),
+    }
+}
+
+/// Adds headers to a request.
+pub(super) fn add(request: &mut RequestHeader, additions: Additions) -> Result<()> {
+    if request.has_case() || !is_in_parts(request) {
+        for (name, value) in additions {
+            request.insert_header(name.usual, value)?;
+        }
+        return Ok(());
+    }
+    // Pingora's own way makes each name anew, from text.
+    with_parts(request, |headers| {
+        headers.reserve(additions.len());
+        for (name, value) in additions {
+            headers.insert(name.name.clone(), value);
+        }
+    });
+    Ok(())
+}
+
+/// A target that is not a path is kept beside the parts, and stays only where it is.
+fn is_in_parts(request: &RequestHeader) -> bool {
+    request.uri.path_and_query().is_some_and(|target| target.as_str().as_bytes() == request.raw_path())
+}
+
+fn with_parts(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap)) {
+    if !is_in_parts(request) {
+        return;
+    }
+    let (nothing, ()) = http::Request::new(()).into_parts();
+    let mut parts = request::Parts::from(std::mem::replace(request, RequestHeader::from(nothing)));
+    change(&mut parts.headers);
+    *request = RequestHeader::from(parts);
+}
