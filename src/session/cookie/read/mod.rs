@@ -13,7 +13,7 @@ pub fn values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]
 where
     F: IntoIterator<Item = &'a [u8]>,
 {
-    fields.into_iter().flat_map(pieces).filter_map(move |piece| value_of(piece, name))
+    written_values(fields, name).map(unquoted)
 }
 
 /// The same as they are written: a value in double quotes is given with them.
@@ -21,7 +21,17 @@ pub fn written_values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = 
 where
     F: IntoIterator<Item = &'a [u8]>,
 {
-    fields.into_iter().flat_map(pieces).filter_map(move |piece| written_value_of(piece, name))
+    let mut fields = fields.into_iter();
+    let mut pieces = Pieces(None);
+    // A `flat_map` would say the same, in twice the instructions.
+    std::iter::from_fn(move || {
+        loop {
+            match pieces.find_map(|piece| written_value_of(piece, name)) {
+                None => pieces = Pieces(Some(fields.next()?)),
+                found => return found,
+            }
+        }
+    })
 }
 
 /// A value without the double quotes around it, if there are any.
@@ -199,17 +209,26 @@ fn join_edited(joined: &mut Vec<u8>, field: &[u8], edit: impl Fn(&[u8]) -> Edit)
 }
 
 /// What is between the `;` of a field.
-fn pieces(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(field);
-    std::iter::from_fn(move || {
-        let field = rest?;
+fn pieces(field: &[u8]) -> Pieces<'_> {
+    Pieces(Some(field))
+}
+
+/// Those that are still to come.
+struct Pieces<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let field = self.0?;
         let (piece, after) = match memchr::memchr(b';', field).and_then(|at| field.split_at_checked(at)) {
             Some((piece, [_, after @ ..])) => (piece, Some(after)),
             _ => (field, None),
         };
-        rest = after;
+        self.0 = after;
         Some(piece)
-    })
+    }
 }
 
 /// The value, if the piece is a cookie of this name.
@@ -217,8 +236,14 @@ fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     written_value_of(piece, name).map(unquoted)
 }
 
+#[inline]
 fn written_value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let after_name = piece.trim_start_blanks().strip_prefix(name)?;
+    let piece = piece.trim_start_blanks();
+    // Most names of others begin otherwise, and comparing is a call.
+    if piece.first() != name.first() {
+        return None;
+    }
+    let after_name = piece.strip_prefix(name)?;
     let value = after_name.trim_start_blanks().strip_prefix(b"=")?;
     Some(value.trim_start_blanks().trim_end_blanks())
 }
