@@ -23,6 +23,10 @@ use crate::telemetry::metrics::TokenReason;
 use super::context::RequestContext;
 use super::links;
 
+/// As HTTP/1 writes them. Given as text, Pingora need not look for the usual case of a name.
+const SET_COOKIE: &str = "Set-Cookie";
+const CACHE_CONTROL: &str = "Cache-Control";
+
 /// What brings a token to its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Carrier {
@@ -164,7 +168,7 @@ fn by_cookie(
     let Some(due) = due else { return Ok(false) };
     let token = seal(&due.token, persistence);
     // Appended, never inserted: the application's own cookies stay, each on its line.
-    answer.append_header(header::SET_COOKIE, persistence.set_cookie.value(&token, ctx.client.secure, ctx.now))?;
+    answer.append_header(SET_COOKIE, persistence.set_cookie.value(&token, ctx.client.secure, ctx.now))?;
     keep_private(answer, persistence)?;
     Ok(true)
 }
@@ -202,7 +206,7 @@ fn by_their_cookie(
     } else {
         persistence.set_cookie.value(&token, ctx.client.secure, ctx.now)
     };
-    answer.append_header(header::SET_COOKIE, value)?;
+    answer.append_header(SET_COOKIE, value)?;
     keep_private(answer, persistence)?;
     Ok(true)
 }
@@ -244,7 +248,7 @@ fn put_into(
         // Made of a header's value and a token, so it is one.
         let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());
         given |= with_token.is_some();
-        answer.append_header(header::SET_COOKIE, with_token.unwrap_or(field))?;
+        answer.append_header(SET_COOKIE, with_token.unwrap_or(field))?;
     }
     Ok(given)
 }
@@ -258,9 +262,12 @@ fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> R
 
 /// Adds `cache_control` unless a shared cache must not keep the answer anyway, and takes back what says the opposite.
 pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
-    let targeted: SmallVec<[HeaderName; 2]> = answer.headers.keys().filter(|name| is_for_some(name)).cloned().collect();
-    for name in &targeted {
-        answer.remove_header(name);
+    if answer.headers.keys().any(is_for_some) {
+        let targeted: SmallVec<[HeaderName; 2]> =
+            answer.headers.keys().filter(|name| is_for_some(name)).cloned().collect();
+        for name in &targeted {
+            answer.remove_header(name);
+        }
     }
     let mut directives = Vec::new();
     let (mut private, mut opposed) = (false, false);
@@ -278,10 +285,10 @@ pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control
         directives.push(cache_control.as_bytes());
         // Made of what were headers' values before, so it is one.
         if let Ok(joined) = HeaderValue::from_bytes(&directives.join(&b", "[..])) {
-            answer.insert_header(header::CACHE_CONTROL, joined)?;
+            answer.insert_header(CACHE_CONTROL, joined)?;
         }
     } else if !private {
-        answer.append_header(header::CACHE_CONTROL, cache_control.clone())?;
+        answer.append_header(CACHE_CONTROL, cache_control.clone())?;
     }
     Ok(())
 }
@@ -289,7 +296,9 @@ pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control
 /// Shared caches that know such a field go by it and leave Cache-Control aside (RFC 9213, section 2.2; before that, the
 /// "Edge Architecture Specification").
 fn is_for_some(name: &HeaderName) -> bool {
-    name.as_str().ends_with("cdn-cache-control") || name == "surrogate-control"
+    let name = name.as_str();
+    // Few names are that long.
+    name.len() >= "surrogate-control".len() && (name.ends_with("cdn-cache-control") || name == "surrogate-control")
 }
 
 /// `public` and `s-maxage` (RFC 9111, section 5.2.2) invite shared caches to keep an answer.

@@ -76,17 +76,16 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePla
         Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
         _ => joined(fields),
     };
-    match rewritten {
-        Rewritten::Unchanged => {}
-        Rewritten::Removed => {
-            request.remove_header(&header::COOKIE);
-        }
-        Rewritten::Replaced(cookies) => {
-            // Made of what was a header's value before, so it is one.
-            if let Ok(cookies) = HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)) {
-                request.insert_header("Cookie", cookies)?;
-            }
-        }
+    // Made of what was a header's value before, so it is one.
+    let cookies = match rewritten {
+        Rewritten::Unchanged => return Ok(()),
+        Rewritten::Removed => None,
+        Rewritten::Part(cookies) => HeaderValue::from_bytes(cookies).ok(),
+        Rewritten::Replaced(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
+    };
+    if let Some(cookies) = cookies {
+        return request.insert_header("Cookie", cookies);
     }
+    request.remove_header(&header::COOKIE);
     Ok(())
 }

@@ -70,6 +70,7 @@ mod shared_moves;
 mod shared_proxies;
 mod shared_topologies;
 mod shared_traffic;
+mod same_token;
 mod several_sources;
 mod snapshot;
 mod stickiness;

@@ -28,7 +28,7 @@ pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
 
 /// A request's cookies as the application set them.
 #[must_use]
-pub fn taken_off<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
+pub fn taken_off<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
     without_prefix(fields, name, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
 }
 
@@ -40,11 +40,11 @@ mod tests {
         format!("AQ{}", "x".repeat(TokenText::LEN - 2))
     }
 
-    fn application_sees(fields: &[String]) -> Rewritten {
+    fn application_sees(fields: &[String]) -> Rewritten<'_> {
         taken_off(fields.iter().map(String::as_bytes), b"SID")
     }
 
-    fn replaced(cookies: &str) -> Rewritten {
+    fn replaced(cookies: &str) -> Rewritten<'static> {
         Rewritten::Replaced(cookies.as_bytes().to_vec())
     }
 

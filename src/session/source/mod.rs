@@ -175,7 +175,7 @@ impl Presented {
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
         let mut presented = Self::Nobody;
         for text in texts.take(MAX_TRIED) {
-            presented = match (codec.open(text), presented) {
+            presented = match (codec.reopen(text), presented) {
                 (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
                 (Opened::Forged(flaw), Self::Nobody | Self::OtherPool) => Self::Forged(flaw),
                 (Opened::OtherPool, Self::Nobody) => Self::OtherPool,

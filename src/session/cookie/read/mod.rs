@@ -4,6 +4,8 @@
 //! piece without `=` is no cookie of ours, and an empty one is nothing. Names are compared exactly. HTTP/2 lets a
 //! client send its cookies in several fields (RFC 9113, section 8.2.3), so all of them count.
 
+use std::ops::Range;
+
 /// The values of the cookies of this name, in order. Takes the `Cookie` fields of a request. Allocates nothing.
 ///
 /// A value in double quotes is given without them: some clients and intermediaries add them.
@@ -11,7 +13,7 @@ pub fn values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]
 where
     F: IntoIterator<Item = &'a [u8]>,
 {
-    fields.into_iter().flat_map(pieces).filter_map(move |piece| value_of(piece, name))
+    written_values(fields, name).map(unquoted)
 }
 
 /// The same as they are written: a value in double quotes is given with them.
@@ -19,7 +21,17 @@ pub fn written_values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = 
 where
     F: IntoIterator<Item = &'a [u8]>,
 {
-    fields.into_iter().flat_map(pieces).filter_map(move |piece| written_value_of(piece, name))
+    let mut fields = fields.into_iter();
+    let mut pieces = Pieces(None);
+    // A `flat_map` would say the same, in twice the instructions.
+    std::iter::from_fn(move || {
+        loop {
+            match pieces.find_map(|piece| written_value_of(piece, name)) {
+                None => pieces = Pieces(Some(fields.next()?)),
+                found => return found,
+            }
+        }
+    })
 }
 
 /// A value without the double quotes around it, if there are any.
@@ -32,11 +44,13 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
 
 /// A request's cookies after one was taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rewritten {
+pub enum Rewritten<'a> {
     /// There is nothing to change: no cookie of this name, and at most one field.
     Unchanged,
     /// No cookie is left: remove the field.
     Removed,
+    /// What the one `Cookie` field is to be, a part of what it was: ours stood before or behind all others.
+    Part(&'a [u8]),
     /// What the one `Cookie` field is to be.
     Replaced(Vec<u8>),
 }
@@ -45,7 +59,7 @@ pub enum Rewritten {
 ///
 /// All other bytes stay as they are, spaces and empty pieces between cookies too: some servers let a quoted value
 /// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
-pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten {
+pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
 }
 
@@ -54,7 +68,7 @@ pub fn without_those<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
     of_ours: impl Fn(&[u8]) -> bool,
-) -> Rewritten {
+) -> Rewritten<'a> {
     edited(fields, |piece| if value_of(piece, name).is_some_and(&of_ours) { Edit::Drop } else { Edit::Keep })
 }
 
@@ -64,7 +78,7 @@ pub fn without_prefix<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
     prefix_len: impl Fn(&[u8]) -> usize,
-) -> Rewritten {
+) -> Rewritten<'a> {
     edited(fields, |piece| {
         let Some(value) = value_of(piece, name) else { return Edit::Keep };
         match prefix_len(value) {
@@ -75,7 +89,7 @@ pub fn without_prefix<'a>(
 }
 
 /// The request's cookies in one field, as [`without`] makes it. One field needs no look at what is in it.
-pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Rewritten {
+pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Rewritten<'a> {
     let mut fields = fields.into_iter();
     match (fields.next(), fields.next()) {
         (Some(first), Some(second)) => edited([first, second].into_iter().chain(fields), |_| Edit::Keep),
@@ -95,20 +109,76 @@ enum Edit {
     },
 }
 
-fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten {
+fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'a> {
     let mut fields = fields.into_iter();
     let Some(first) = fields.next() else {
         return Rewritten::Unchanged;
     };
     let second = fields.next();
-    if second.is_none() && pieces(first).all(|piece| edit(piece) == Edit::Keep) {
-        return Rewritten::Unchanged;
+    if second.is_none() {
+        match changes(first, &edit) {
+            Changes::None => return Rewritten::Unchanged,
+            Changes::OneDropped(piece) => return without_piece(first, &piece),
+            Changes::More => {}
+        }
     }
-    let mut joined = Vec::with_capacity(first.len() + second.map_or(0, |second| second.len() + 2));
-    for field in std::iter::once(first).chain(second).chain(fields) {
+    joined_by_pieces([first].into_iter().chain(second).chain(fields), edit)
+}
+
+/// Several fields, or several changes in one.
+fn joined_by_pieces<'a>(fields: impl Iterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'static> {
+    let mut joined = Vec::new();
+    for field in fields {
+        joined.reserve(field.len() + 2);
         join_edited(&mut joined, field, &edit);
     }
     if joined.is_empty() { Rewritten::Removed } else { Rewritten::Replaced(joined) }
+}
+
+/// What becomes of all pieces of a field.
+enum Changes {
+    None,
+    /// One goes, all others stay.
+    OneDropped(Range<usize>),
+    More,
+}
+
+fn changes(field: &[u8], edit: impl Fn(&[u8]) -> Edit) -> Changes {
+    let mut changes = Changes::None;
+    let mut start = 0;
+    for piece in pieces(field) {
+        changes = match (edit(piece), changes) {
+            (Edit::Keep, before) => before,
+            (Edit::Drop, Changes::None) => Changes::OneDropped(start..start + piece.len()),
+            _ => return Changes::More,
+        };
+        start += piece.len() + 1;
+    }
+    changes
+}
+
+/// A field without one of its pieces: what [`joined_by_pieces`] makes of it, which tests hold this to. Nearly every
+/// request has one field with our cookie in it once.
+fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> Rewritten<'a> {
+    let before = field.get(..piece.start).unwrap_or_default();
+    let after = field.get(piece.end..).unwrap_or_default();
+    let (before, after) = match (before, after) {
+        ([], [b';', after @ ..]) => (&[][..], after),
+        ([before @ .., b';'], after) => (before, after),
+        both => both,
+    };
+    if !has_cookies(before) && !has_cookies(after) {
+        return Rewritten::Removed;
+    }
+    match (before.trim_start_blanks(), after.trim_end_blanks()) {
+        ([], part) => Rewritten::Part(part.trim_start_blanks()),
+        (part, []) => Rewritten::Part(part.trim_end_blanks()),
+        (before, after) => Rewritten::Replaced([before, after].concat()),
+    }
+}
+
+fn has_cookies(pieces: &[u8]) -> bool {
+    pieces.iter().any(|byte| !matches!(byte, b';' | b' ' | b'\t'))
 }
 
 /// Appends what is left of one field, if there is anything.
@@ -139,33 +209,26 @@ fn join_edited(joined: &mut Vec<u8>, field: &[u8], edit: impl Fn(&[u8]) -> Edit)
 }
 
 /// What is between the `;` of a field.
-fn pieces(field: &[u8]) -> impl Iterator<Item = &[u8]> {
-    let mut rest = Some(field);
-    std::iter::from_fn(move || {
-        let field = rest?;
-        let (piece, after) = match semicolon(field).and_then(|at| field.split_at_checked(at)) {
+fn pieces(field: &[u8]) -> Pieces<'_> {
+    Pieces(Some(field))
+}
+
+/// Those that are still to come.
+struct Pieces<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = &'a [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let field = self.0?;
+        let (piece, after) = match memchr::memchr(b';', field).and_then(|at| field.split_at_checked(at)) {
             Some((piece, [_, after @ ..])) => (piece, Some(after)),
             _ => (field, None),
         };
-        rest = after;
+        self.0 = after;
         Some(piece)
-    })
-}
-
-/// Where the first `;` is. Looks at eight bytes at a time: this is most of the work of reading cookies.
-fn semicolon(bytes: &[u8]) -> Option<usize> {
-    const ONES: u64 = u64::MAX / 255;
-    let (eights, tail) = bytes.as_chunks::<8>();
-    for (n, eight) in eights.iter().enumerate() {
-        // Alan Mycroft's test for zero bytes, which `;` becomes. A borrow may mark a byte above a zero by mistake,
-        // never one below, so the lowest mark is right.
-        let zeros = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b';'));
-        let marks = zeros.wrapping_sub(ONES) & !zeros & (ONES << 7);
-        if marks != 0 {
-            return Some(n * 8 + marks.trailing_zeros() as usize / 8);
-        }
     }
-    tail.iter().position(|byte| *byte == b';').map(|at| eights.len() * 8 + at)
 }
 
 /// The value, if the piece is a cookie of this name.
@@ -173,8 +236,14 @@ fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     written_value_of(piece, name).map(unquoted)
 }
 
+#[inline]
 fn written_value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let after_name = piece.trim_start_blanks().strip_prefix(name)?;
+    let piece = piece.trim_start_blanks();
+    // Most names of others begin otherwise, and comparing is a call.
+    if piece.first() != name.first() {
+        return None;
+    }
+    let after_name = piece.strip_prefix(name)?;
     let value = after_name.trim_start_blanks().strip_prefix(b"=")?;
     Some(value.trim_start_blanks().trim_end_blanks())
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::keyring::{Keyring, SealingKey};
 use super::layout::{self, Envelope, SEALED_LEN, VERSION};
+use super::recent::{self, CodecNumber};
 use super::{Flaw, Token, TokenText};
 use crate::session::key::name_digest;
 
@@ -18,6 +19,8 @@ pub struct PoolCodec {
     associated: Arc<[Box<[u8]>]>,
     /// Four bytes of a hash of the pool's name, in clear in tokens: another pool's are recognised without trying a key.
     pool_tag: [u8; 4],
+    /// Its clones, which open alike, have the same.
+    number: CodecNumber,
 }
 
 /// What came of opening a token.
@@ -44,7 +47,7 @@ impl PoolCodec {
     pub fn new(keyring: &Keyring, pool: &str) -> Self {
         let keys = Arc::clone(keyring.keys());
         let associated = keys.iter().map(|key| associated_data(key.tag, pool)).collect();
-        Self { keys, associated, pool_tag: name_digest("pool", pool) }
+        Self { keys, associated, pool_tag: name_digest("pool", pool), number: CodecNumber::draw() }
     }
 
     /// Seals a token with the first key. The nonce is 24 random bytes, new ones each time.
@@ -86,6 +89,23 @@ impl PoolCodec {
             }
         }
         Opened::Forged(flaw)
+    }
+
+    /// The same, for a client that shows its token with every request: what this thread has opened lately is remembered
+    /// ([`recent`]). The answer is that of [`open`](Self::open), always.
+    #[must_use]
+    pub fn reopen(&self, text: &[u8]) -> Opened {
+        let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return Opened::Forged(Flaw::Length) };
+        if let Some((token, key)) = recent::find(self.number, text) {
+            return Opened::Valid { token, sealed_by_first: key == 0, key: key.into() };
+        }
+        let opened = self.open(text);
+        if let Opened::Valid { token, key, .. } = opened
+            && let Ok(key) = key.try_into()
+        {
+            recent::keep(self.number, text, token, key);
+        }
+        opened
     }
 
     fn keys(&self) -> impl Iterator<Item = (&SealingKey, &[u8])> {

@@ -144,6 +144,34 @@ fn keys_rotate_without_losing_a_token() {
 }
 
 #[test]
+fn a_key_that_is_gone_opens_nothing_though_this_thread_has_just_opened_it() {
+    let text = shop().seal(&token(), [9; 24]);
+    let opens = |keys: &[(&str, &[u8])]| {
+        let codec = codec(keys, "shop");
+        let (once, again) = (codec.reopen(text.as_bytes()), codec.reopen(text.as_bytes()));
+        assert_eq!(once, again, "{keys:?}");
+        once
+    };
+    let by = |key: usize| Opened::Valid { token: token(), sealed_by_first: key == 0, key };
+    // As reloads follow each other on one thread.
+    assert_eq!(opens(&[K1]), by(0));
+    assert_eq!(opens(&[K2, K1]), by(1), "it must be sealed anew, though it need not be opened anew");
+    assert_eq!(opens(&[K2]), Opened::Forged(Flaw::UnknownKey));
+    assert_eq!(opens(&[("k1", K2.1)]), Opened::Forged(Flaw::Seal), "another secret of the same id");
+    assert_eq!(opens(&[K1]), by(0));
+}
+
+#[test]
+fn a_token_opened_for_one_pool_is_worth_nothing_in_another_on_the_same_thread() {
+    let (shop, api) = (shop(), codec(&[K1], "api"));
+    let text = shop.seal(&token(), [9; 24]);
+    for _ in 0..2 {
+        assert!(matches!(shop.reopen(text.as_bytes()), Opened::Valid { .. }));
+        assert_eq!(api.reopen(text.as_bytes()), Opened::OtherPool);
+    }
+}
+
+#[test]
 fn keys_that_share_a_tag_are_all_tried() {
     let tag = |id: &str| name_digest::<2>("key", id);
     let ids: Vec<String> = (0..).map(|n| format!("key-{n}")).take(2000).collect();
@@ -185,6 +213,23 @@ proptest! {
     }
 
     #[test]
+    fn what_was_opened_before_opens_to_the_same(
+        shown in proptest::collection::vec((0_u8..40, 0_usize..5, any::<bool>(), 0_usize..120), 1..60),
+    ) {
+        let codecs = [
+            codec(&[K1], "shop"), codec(&[K2, K1], "shop"), codec(&[K2], "shop"), codec(&[K1], "api"), codec(&[K1], "shop"),
+        ];
+        for (session, opener, changed, place) in shown {
+            let token = Token { session: SessionId::from_random([session; 16]), ..token() };
+            let mut text = codecs[usize::from(session) % 2].seal(&token, [session; 24]).as_bytes().to_vec();
+            if let Some(byte) = text.get_mut(place).filter(|_| changed) {
+                *byte ^= 1;
+            }
+            prop_assert_eq!(codecs[opener].reopen(&text), codecs[opener].open(&text));
+        }
+    }
+
+    #[test]
     fn times_that_do_not_fit_are_cut(created: u64, issued: u64) {
         let token = Token { created: UnixMillis(created), issued: UnixMillis(issued), ..token() };
         let Opened::Valid { token: opened, .. } = shop().open(shop().seal(&token, [9; 24]).as_bytes()) else {
@@ -197,7 +242,9 @@ proptest! {
 
     #[test]
     fn no_bytes_open_and_none_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        prop_assert!(matches!(shop().open(&bytes), Opened::Forged(_)));
+        let opened = shop().open(&bytes);
+        prop_assert!(matches!(opened, Opened::Forged(_)));
+        prop_assert_eq!(shop().reopen(&bytes), opened);
     }
 
     #[test]
