@@ -15,9 +15,12 @@ use crate::session::token::looks_like_one;
 use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
+use super::header_case::{Additions, Name};
+
+static SENT_COOKIE: Name = Name::new("Cookie", "cookie");
 
 /// Works on the copy that a server gets.
-pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
+pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext, additions: &mut Additions) -> Result<()> {
     let persistence = ctx.persistence();
     let hidden = persistence.filter(|persistence| persistence.policy.cookie.hide_from_server);
     for source in hidden.iter().flat_map(|persistence| &persistence.sources) {
@@ -34,7 +37,8 @@ pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<(
             Source::Cookie(_) | Source::Learn(_) | Source::Route(_) | Source::ClientIp(_) => {}
         }
     }
-    from_cookies(request, persistence)
+    from_cookies(request, persistence, additions);
+    Ok(())
 }
 
 fn from_target(request: &mut RequestHeader, name: &str) -> Result<()> {
@@ -64,7 +68,7 @@ fn from_referer(request: &mut RequestHeader, name: &str) -> Result<()> {
 
 /// Takes our cookie off, and makes one Cookie field of several: HTTP/2 clients split theirs, and HTTP/1 servers read only
 /// the first.
-fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
+fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>, additions: &mut Additions) {
     let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
     let carrier = persistence.filter(|persistence| persistence.reads_cookie());
     let rewritten = match carrier.map(|persistence| &persistence.policy.cookie) {
@@ -78,14 +82,15 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePla
     };
     // Made of what was a header's value before, so it is one.
     let cookies = match rewritten {
-        Rewritten::Unchanged => return Ok(()),
+        Rewritten::Unchanged => return,
         Rewritten::Removed => None,
         Rewritten::Part(cookies) => HeaderValue::from_bytes(cookies).ok(),
         Rewritten::Replaced(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
     };
-    if let Some(cookies) = cookies {
-        return request.insert_header("Cookie", cookies);
+    match cookies {
+        Some(cookies) => additions.push((&SENT_COOKIE, cookies)),
+        None => {
+            request.remove_header(&header::COOKIE);
+        }
     }
-    request.remove_header(&header::COOKIE);
-    Ok(())
 }

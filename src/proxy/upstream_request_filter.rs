@@ -35,8 +35,8 @@ pub(super) fn run(exchange: &Exchange, request: &mut RequestHeader, ctx: &mut Re
     // All tries share the request's id.
     name(&request.headers, ctx);
     additions.extend(ctx.request_id.clone().map(|id| (&SENT_REQUEST_ID, id)));
+    hide::run(request, ctx, &mut additions)?;
     header_case::add(request, additions)?;
-    hide::run(request, ctx)?;
     links::ask_readable(request, ctx)?;
     handoff::give(request, ctx)?;
     change_as_the_route_says(request, ctx)
