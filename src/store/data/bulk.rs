@@ -34,8 +34,8 @@ impl SessionData {
         self.len() == 0
     }
 
-    /// Appends what is kept of the sessions of a shard, the longest idle first. Their texts are not copied but counted once
-    /// more, and the shard is locked for no longer than that takes: memory is asked for before.
+    /// Appends what is kept of the sessions of a shard, in no order. Their texts are not copied but counted once more, and
+    /// the shard is locked for no longer than that takes: memory is asked for before.
     ///
     /// Who goes from key to key between two shards may be missed or seen twice.
     pub fn copy_shard(&self, shard: usize, into: &mut Vec<Kept>) {
@@ -43,7 +43,7 @@ impl SessionData {
         let count = shard.lock().len();
         into.reserve(count);
         let shard = shard.lock();
-        into.extend(shard.oldest_first().map(|(key, entry)| self.kept(*key, entry)));
+        into.extend(shard.iter().map(|(key, entry)| self.kept(*key, entry)));
     }
 
     fn kept(&self, key: SessionKey, entry: &Entry) -> Kept {
@@ -56,8 +56,8 @@ impl SessionData {
     }
 
     /// Puts back what was kept of a session, after the table has its sessions again: not when the session is beyond its
-    /// limits `now`, and of two with one key the higher epoch. When there is no room the longest idle goes, and whoever
-    /// comes later is taken for less idle: so bring them in the order in which they were copied.
+    /// limits `now`, and of two with one key the higher epoch. When there is no room the longest idle goes, which may be
+    /// this one.
     ///
     /// Times from the future count as `now`: a clock that was set back must not make sessions immortal.
     pub fn put_back(&self, kept: Kept, table: &Table, now: UnixMillis) {
@@ -68,25 +68,24 @@ impl SessionData {
         let (created, seen) = (self.ticks.at(created.min(now)), self.ticks.at(seen.min(now)));
         let entry = Entry { data, told: told.map(Box::new), epoch, created, seen, pool };
         // As it was written, and not as the table knows better: by the difference it is seen that the session came back.
-        let last_seen = self.last_seen(&key, &entry, table, now);
+        let last_seen = self.last_seen(&(seen, key), table, now);
         let nothing = entry.data.is_none() && entry.told.is_none();
         if nothing || entry.is_over(last_seen, table, self.ticks.at(now)) {
             return;
         }
-        let mut evicted = Vec::new();
         self.change(&key, |shard| {
             if shard.find(&key).is_none_or(|there| there.epoch <= epoch) {
                 drop(shard.remove(&key));
-                evicted = self.admit(shard, key, entry, table, now);
+                shard.insert(key, entry);
             }
         });
-        self.report(&evicted, table);
+        self.make_room(&key, false, table, now);
     }
 
     /// Lets go of everything and tells nobody: what was in it was not to be believed.
     pub fn forget_all(&self) {
         for shard in &self.shards {
-            self.account(shard, |shard| shard.retain(|_, _| false));
+            self.account(shard, |shard| shard.retain(|_| false));
         }
     }
 }
