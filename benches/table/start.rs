@@ -1,5 +1,6 @@
 //! Starting from a full snapshot, beside plainly reading its file; and who waits while session data is copied.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use homing::store::data::{MOST_BYTES, Owner, SessionData};
 use homing::store::snapshot::{Memory, Wanted, load, write};
 use http::HeaderValue;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::clock::{clocked, timed};
 use crate::crowd::measured_while;
@@ -75,35 +77,36 @@ fn write_and_start(bench: &Bench, data: &SessionData, name: &str, figures: &mut 
     let start = |wanted: Wanted| {
         let again = Bench::new(sessions);
         let data = SessionData::new(MOST_BYTES, NOW, Box::new(|_| ()));
-        let took = timed(|| {
+        Took::by(|| {
             let memory = Memory { table: &again.table, data: &data };
             let loaded = load(memory, File::open(&path).unwrap(), NOW, &|_| wanted).unwrap();
             assert_eq!(loaded.back.sessions, if wanted == Wanted::Nothing { 0 } else { sessions });
-        });
-        took
+        })
     };
-    let waits: [(&str, &str, &dyn Fn() -> Duration); 5] = [
+    let waits: [(&str, &str, &dyn Fn() -> Took); 5] = [
         ("read_cold", "  read plainly, from disk", &|| cold(&path, || read_plainly(&path))),
         ("start_cold", "  start, from disk", &|| cold(&path, || start(Wanted::SessionsAndData))),
         ("read_warm", "  read plainly, from the system's cache", &|| read_plainly(&path)),
         ("check_warm", "  read and checked, nothing wanted", &|| start(Wanted::Nothing)),
         ("start_warm", "  start, from the system's cache", &|| start(Wanted::SessionsAndData)),
     ];
-    let mut took = vec![Vec::new(); waits.len()];
+    let (mut took, mut worked) = (vec![Vec::new(); waits.len()], vec![Vec::new(); waits.len()]);
     for _ in 0..TRIES {
-        took.iter_mut().zip(&waits).for_each(|(took, (.., wait))| took.push(millis(wait())));
+        for (at, (.., wait)) in waits.iter().enumerate() {
+            let Took { time, work } = wait();
+            took[at].push(millis(time));
+            worked[at].push(millis(work));
+        }
     }
-    let mut medians = took.into_iter().zip(waits).map(|(took, (key, what, _))| {
-        let middle = median(took);
-        figures.note(&format!("{name}_{key}_ms"), what, middle);
-        middle
-    });
-    let (read_cold, start_cold) = (medians.next().unwrap(), medians.next().unwrap());
-    let read_warm = medians.next().unwrap();
-    let start_warm = medians.nth(1).unwrap();
-    drop(medians);
-    figures.note(&format!("{name}_cold_ratio"), "  start to reading, from disk", start_cold / read_cold);
-    figures.note(&format!("{name}_warm_ratio"), "  start to reading, from the cache", start_warm / read_warm);
+    let mut medians = HashMap::new();
+    for (((key, what, _), took), worked) in waits.into_iter().zip(took).zip(worked) {
+        medians.insert(key, median(took));
+        figures.note(&format!("{name}_{key}_ms"), what, medians[key]);
+        figures.note(&format!("{name}_{key}_cpu_ms"), "    of processors' time", median(worked));
+    }
+    let ratio = |of: &str, to: &str| medians[of] / medians[to];
+    figures.note(&format!("{name}_cold_ratio"), "  start to reading, from disk", ratio("start_cold", "read_cold"));
+    figures.note(&format!("{name}_warm_ratio"), "  start to reading, from the cache", ratio("start_warm", "read_warm"));
     fs::remove_file(&path).unwrap();
 }
 
@@ -114,7 +117,7 @@ fn write_file(bench: &Bench, data: &SessionData, path: &PathBuf) {
 }
 
 /// With nothing of the file in the system's cache.
-fn cold(path: &Path, work: impl FnOnce() -> Duration) -> Duration {
+fn cold(path: &Path, work: impl FnOnce() -> Took) -> Took {
     let file = File::open(path).unwrap();
     file.sync_all().unwrap();
     posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED).unwrap();
@@ -122,12 +125,27 @@ fn cold(path: &Path, work: impl FnOnce() -> Duration) -> Duration {
 }
 
 /// As `dd bs=1M` does.
-fn read_plainly(path: &Path) -> Duration {
+fn read_plainly(path: &Path) -> Took {
     let mut piece = vec![0; 1 << 20];
-    timed(|| {
+    Took::by(|| {
         let mut file = File::open(path).unwrap();
         while file.read(&mut piece).unwrap() > 0 {}
     })
+}
+
+/// By the clock, and of the processors' time on all threads of this process.
+struct Took {
+    time: Duration,
+    work: Duration,
+}
+
+impl Took {
+    fn by(wait: impl FnOnce()) -> Self {
+        let clock = || Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap());
+        let before = clock();
+        let time = timed(wait);
+        Self { time, work: clock() - before }
+    }
 }
 
 fn millis(time: Duration) -> f64 {

@@ -70,7 +70,7 @@ impl SessionData {
         // As it was written, and not as the table knows better: by the difference it is seen that the session came back.
         let last_seen = self.last_seen(&(seen, key), table, now);
         let nothing = entry.data.is_none() && entry.told.is_none();
-        if nothing || entry.is_over(last_seen, table, self.ticks.at(now)) {
+        if nothing || entry.bytes() > self.most || entry.is_over(last_seen, table, self.ticks.at(now)) {
             return;
         }
         self.change(&key, |shard| {

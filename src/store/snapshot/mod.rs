@@ -34,6 +34,7 @@
 
 mod ahead;
 mod fields;
+mod hands;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -50,6 +51,7 @@ use crate::store::places::PlaceIndex;
 
 use self::ahead::each_block;
 use self::fields::{End, Session};
+use self::hands::with_help;
 use self::read::{Blocks, Meaning, Said, told_at_end};
 use self::write::Writer;
 
@@ -227,18 +229,23 @@ pub fn load(
         if many <= table.capacity() { Newest::all() } else { Newest::of(table.capacity(), &mut input, &mut intern)? };
     table.reserve(many);
     let hands_over = |place| table.place_at(place).is_some_and(|at| wanted(at.pool()) == Wanted::SessionsAndData);
-    let mut sessions = 0;
-    let put_back = &mut |items: Items<'_>| match items {
-        Items::Sessions(all) => {
-            sessions += table.put_back(all.filter(|(_, known)| newest.takes(known.last_seen)), now);
+    let there = with_help(table, now, |hands| {
+        let there = each(&mut input, &mut intern, &mut |items: Items<'_>| match items {
+            Items::Sessions(all) => hands.put_back(all.filter(|(_, known)| newest.takes(known.last_seen))),
+            Items::Datum(kept) if hands_over(kept.owner.pool) => {
+                // It is asked of the table when a session was here last.
+                hands.all_back();
+                data.put_back(kept, table, now);
+            }
+            Items::Datum(_) => {}
+        })?;
+        if there == told {
+            Ok((there, hands.all_back()))
+        } else {
+            Err(Unread::Io(io::Error::other("it changed while it was read")))
         }
-        Items::Datum(kept) if hands_over(kept.owner.pool) => data.put_back(kept, table, now),
-        Items::Datum(_) => {}
-    };
-    let there = each(&mut input, &mut intern, put_back).and_then(|there| {
-        if there == told { Ok(there) } else { Err(Unread::Io(io::Error::other("it changed while it was read"))) }
     });
-    let there = there.inspect_err(|_| {
+    let (there, sessions) = there.inspect_err(|_| {
         table.forget_all();
         data.forget_all();
     })?;
