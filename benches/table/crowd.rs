@@ -5,12 +5,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use homing::session::token::UnixMillis;
+use homing::store::Found;
 use homing::store::data::SessionData;
 use homing::store::snapshot::{Memory, write};
 
 use crate::clock::clocked;
 use crate::figures::{Figures, Tails};
-use crate::sessions::{Bench, LATER, MILLION, NOW, any_of, newcomer};
+use crate::sessions::{Bench, LATER, MILLION, NOW, any_of, key, newcomer};
 use crate::single::resident;
 
 /// As long as a quiet table is looked at.
@@ -18,9 +19,12 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Newcomers a second of a busy proxy: more than one core of it answers.
 const RATE: u64 = 20_000;
 
-/// Newcomers to a full table, each of whom sends somebody else away.
+/// Newcomers to a full table, each of whom sends somebody else away: as a rule one of those who do not come back, and not
+/// one of the nine in ten who do.
 pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
-    let bench = Bench::full(sessions);
+    let bench = Bench::new(sessions);
+    let staying = sessions / 10 * 9;
+    (0..sessions).for_each(|n| bench.insert(n, if n < staying { LATER } else { NOW }));
     let before = resident();
     let at = |turn: u64| UnixMillis(NOW.0 + turn / 1000);
     let alone = Tails::of((0..MILLION).map(|n| clocked(|| bench.insert(newcomer(0, n), at(n)))));
@@ -29,10 +33,9 @@ pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     figures.note("grown_by_flood_bytes", "  memory grown by it, a session", grown / sessions as f64);
     assert!((sessions - 16..=sessions).contains(&(bench.table.len() as u64)));
 
-    // Those who are looked up may have been sent away, which makes no difference to how long one waits.
-    let quiet = while_others(&bench, sessions, |_| thread::sleep(QUIET));
+    let quiet = while_others(&bench, staying, |_| thread::sleep(QUIET));
     figures.tails("evict_quiet", "visit, quiet table", &quiet);
-    let flat_out = while_others(&bench, sessions, |_| {
+    let flat_out = while_others(&bench, staying, |_| {
         let until = Instant::now() + QUIET;
         for turn in (0..).take_while(|turn| turn % 64 > 0 || Instant::now() < until) {
             bench.insert(newcomer(1, turn), at(MILLION + turn));
@@ -40,7 +43,7 @@ pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     });
     figures.tails("evict_flat_out", "visit, others come flat out", &flat_out);
     figures.compare("evict_flat_out", &flat_out, &quiet);
-    let paced = while_others(&bench, sessions, |_| {
+    let paced = while_others(&bench, staying, |_| {
         for turn in 0..200 {
             (0..RATE / 100).for_each(|n| bench.insert(newcomer(2, turn * RATE + n), at(2 * MILLION + turn)));
             thread::sleep(Duration::from_millis(10));
@@ -48,6 +51,9 @@ pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     });
     figures.tails("evict_paced", "visit, 20,000 others a second", &paced);
     figures.compare("evict_paced", &paced, &quiet);
+    let there = (0..staying).filter(|n| matches!(bench.table.find(&key(*n), LATER), Found::Live(_))).count();
+    figures.note("evict_staying", "  share of those who come back that is still there", there as f64 / staying as f64);
+    assert!(there as u64 > staying / 2, "visits were to those who are there");
 }
 
 /// A million sessions expire while another thread looks others up, as fast as it can.

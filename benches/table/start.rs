@@ -144,7 +144,7 @@ impl Took {
         let clock = || Duration::from(clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).unwrap());
         let before = clock();
         let time = timed(wait);
-        Self { time, work: clock() - before }
+        Self { time, work: clock().saturating_sub(before) }
     }
 }
 
