@@ -62,7 +62,7 @@ bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench
 
 # Huge pages off, as `homing run` does for itself.
-bench-table: setup ## the table from a thousand to ten million sessions, with a chart; some ten minutes: PARTS=visits,start ROUNDS=3
+bench-table: setup ## the table from a thousand to ten million sessions, with a chart: PARTS=visits,start ROUNDS=3
 	MIMALLOC_ALLOW_THP=0 $(CARGO) bench --bench table -- --scale "$(ROUNDS)" "$(PARTS)"
 	python3 benches/table/report.py "$${CARGO_TARGET_DIR:-target}/bench-table/table.json"
 

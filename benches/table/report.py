@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 VISITS = (
     ("resident_bytes", "a session, resident, B", 1),
     ("visit_ns", "visit, mean, ns", 0),
-    ("visit_p50_ns", "visit, p50, ns (with the clock's own 50)", 0),
+    ("visit_p50_ns", "visit, p50, ns (with the clock's own)", 0),
     ("visit_p99_ns", "visit, p99, ns", 0),
     ("visit_p9999_ns", "visit, p99.99, ns", 0),
     ("visit_2_threads_ns", "visit, two threads at once, mean, ns", 0),
