@@ -10,12 +10,12 @@ CASES ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 ONLY ?=
-# For `make bench-shared`: which parts and which stores (all).
+# For `make bench-shared` and `make bench-table`: which parts (all); for the former: which stores (all).
 PARTS ?=
 STORES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-load bench-shared \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-table bench-load bench-shared \
 	counts counts-check counts-write fmt setup clean
 
 help: ## list these commands
@@ -60,6 +60,11 @@ test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memc
 
 bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench
+
+# Huge pages off, as `homing run` does for itself.
+bench-table: setup ## the table from a thousand to ten million sessions, with a chart: PARTS=visits,start ROUNDS=3
+	MIMALLOC_ALLOW_THP=0 $(CARGO) bench --bench table -- --scale "$(ROUNDS)" "$(PARTS)"
+	python3 benches/table/report.py "$${CARGO_TARGET_DIR:-target}/bench-table/table.json"
 
 bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
 	@scripts/bench-tools haproxy

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// By the clock.
@@ -47,4 +48,17 @@ pub(crate) fn on_the_processor(work: impl FnOnce()) -> Duration {
     let by_the_clock = timed(work);
     let on_it = Duration::from_nanos(scheduled().0 - before);
     if by_the_clock < Duration::from_millis(50) { by_the_clock } else { on_it }
+}
+
+/// The same work on two threads at once; the slower one counts.
+pub(crate) fn on_two_threads(work: impl Fn() + Sync) -> Duration {
+    thread::scope(|scope| {
+        let other = scope.spawn(|| on_the_processor(&work));
+        on_the_processor(&work).max(other.join().unwrap())
+    })
+}
+
+/// Nanoseconds for one of `count`.
+pub(crate) fn per(time: Duration, count: u64) -> f64 {
+    time.as_nanos() as f64 / count as f64
 }

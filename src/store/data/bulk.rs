@@ -7,6 +7,9 @@ use crate::store::memory::Table;
 use super::shard::Entry;
 use super::{Given, Owner, SessionData};
 
+/// So many are copied under one lock: a few microseconds.
+const COPIED_AT_ONCE: usize = 32;
+
 /// What is kept of one session, apart from this process.
 #[derive(Debug, Clone)]
 pub struct Kept {
@@ -34,16 +37,20 @@ impl SessionData {
         self.len() == 0
     }
 
-    /// Appends what is kept of the sessions of a shard, the longest idle first. Their texts are not copied but counted once
-    /// more, and the shard is locked for no longer than that takes: memory is asked for before.
+    /// Appends what is kept of the sessions of a shard, in no order. Their texts are not copied but counted once more. That
+    /// is done for a few at a time, since each text is a line of memory that no cache may hold, and others wait for the lock.
     ///
-    /// Who goes from key to key between two shards may be missed or seen twice.
+    /// Who goes from key to key meanwhile may be missed or seen twice.
     pub fn copy_shard(&self, shard: usize, into: &mut Vec<Kept>) {
         let Some(shard) = self.shards.get(shard) else { return };
         let count = shard.lock().len();
-        into.reserve(count);
-        let shard = shard.lock();
-        into.extend(shard.oldest_first().map(|(key, entry)| self.kept(*key, entry)));
+        let mut keys = Vec::with_capacity(count);
+        keys.extend(shard.lock().iter().map(|(key, _)| *key).take(count));
+        into.reserve(keys.len());
+        for few in keys.chunks(COPIED_AT_ONCE) {
+            let shard = shard.lock();
+            into.extend(few.iter().filter_map(|key| Some(self.kept(*key, shard.find(key)?))));
+        }
     }
 
     fn kept(&self, key: SessionKey, entry: &Entry) -> Kept {
@@ -56,8 +63,8 @@ impl SessionData {
     }
 
     /// Puts back what was kept of a session, after the table has its sessions again: not when the session is beyond its
-    /// limits `now`, and of two with one key the higher epoch. When there is no room the longest idle goes, and whoever
-    /// comes later is taken for less idle: so bring them in the order in which they were copied.
+    /// limits `now`, and of two with one key the higher epoch. When there is no room the longest idle goes, which may be
+    /// this one.
     ///
     /// Times from the future count as `now`: a clock that was set back must not make sessions immortal.
     pub fn put_back(&self, kept: Kept, table: &Table, now: UnixMillis) {
@@ -68,25 +75,24 @@ impl SessionData {
         let (created, seen) = (self.ticks.at(created.min(now)), self.ticks.at(seen.min(now)));
         let entry = Entry { data, told: told.map(Box::new), epoch, created, seen, pool };
         // As it was written, and not as the table knows better: by the difference it is seen that the session came back.
-        let last_seen = self.last_seen(&key, &entry, table, now);
+        let last_seen = self.last_seen(&(seen, key), table, now);
         let nothing = entry.data.is_none() && entry.told.is_none();
-        if nothing || entry.is_over(last_seen, table, self.ticks.at(now)) {
+        if nothing || entry.bytes() > self.most || entry.is_over(last_seen, table, self.ticks.at(now)) {
             return;
         }
-        let mut evicted = Vec::new();
         self.change(&key, |shard| {
             if shard.find(&key).is_none_or(|there| there.epoch <= epoch) {
                 drop(shard.remove(&key));
-                evicted = self.admit(shard, key, entry, table, now);
+                shard.insert(key, entry);
             }
         });
-        self.report(&evicted, table);
+        self.make_room(&key, false, table, now);
     }
 
     /// Lets go of everything and tells nobody: what was in it was not to be believed.
     pub fn forget_all(&self) {
         for shard in &self.shards {
-            self.account(shard, |shard| shard.retain(|_, _| false));
+            self.account(shard, |shard| shard.retain(|_| false));
         }
     }
 }

@@ -6,7 +6,7 @@
 //! here.
 //!
 //! What it promises: never more memory than it was given, whatever servers say; nothing of a session that has ended. When
-//! it is full, the data of the longest idle session of a shard goes. Visits do not touch it, so who was idle is asked of
+//! it is full, the data of the longest idle of some sessions goes. Visits do not touch it, so who was idle is asked of
 //! the table when it matters. How a shard holds its entries is in [`shard`], how all of them are copied and put back in
 //! [`bulk`].
 //!
@@ -17,6 +17,7 @@ mod shard;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BinaryHeap;
 use std::fmt;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -34,13 +35,20 @@ use crate::store::memory::Table;
 use crate::store::places::{Place, PlaceIndex};
 
 pub use self::bulk::Kept;
-use self::shard::{Entry, Shard};
+use self::shard::{Entry, Idle, Shard};
 
 /// Most memory that data of all sessions may take: 256 MiB, a quarter million sessions with some 800 bytes each.
 pub const MOST_BYTES: usize = 256 << 20;
 
-/// A shard is locked for one look-up, or for a look at each of its entries: at most some ten thousand.
-const SHARDS: usize = 64;
+/// A shard is locked for one look-up, or for a look at each of its entries: at most some three hundred, which takes
+/// microseconds. Empty ones cost 56 bytes each.
+const SHARDS: usize = 4_096;
+/// When somebody must go, it is one of so many at least, if there are so many.
+const LOOKED_AT: usize = 256;
+/// So many of them, who were idle the longest as far as is known, the table is asked for.
+const ASKED_FOR: usize = 8;
+/// So often, as long as all of them have been here since.
+const MOST_TRIES: usize = 8;
 
 /// Told of every session whose data had to make room. Called after the lock is released.
 pub type OnEvicted = Box<dyn Fn(&Place) + Send + Sync>;
@@ -71,8 +79,8 @@ pub struct Given {
 pub struct SessionData {
     shards: Box<[Mutex<Shard>]>,
     ticks: Ticks,
-    /// Most bytes of one shard.
-    share: usize,
+    /// Most bytes of all shards.
+    most: usize,
     /// Sums over all shards, as of the last change. Relaxed: numbers that nothing is published by.
     bytes: AtomicUsize,
     pending: AtomicUsize,
@@ -82,16 +90,16 @@ pub struct SessionData {
 }
 
 impl SessionData {
-    /// Nothing yet, and never more than about `most` bytes.
+    /// Nothing yet, and never more than about `most` bytes, but for the one value that others are just making room for.
     pub fn new(most: usize, now: UnixMillis, on_evicted: OnEvicted) -> Self {
         Self::with_shards(most, SHARDS, now, on_evicted)
     }
 
     fn with_shards(most: usize, shards: usize, now: UnixMillis, on_evicted: OnEvicted) -> Self {
         Self {
-            shards: (0..shards).map(|_| Mutex::new(Shard::new())).collect(),
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
             ticks: Ticks::starting(now),
-            share: most / shards.max(1),
+            most,
             bytes: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             sweep_next: AtomicUsize::new(0),
@@ -188,7 +196,7 @@ impl SessionData {
     /// A pool hands nothing over any more. Looks at everything.
     pub fn forget_pool(&self, pool: PlaceIndex) {
         for shard in &self.shards {
-            self.account(shard, |shard| shard.retain(|_, entry| entry.pool != pool));
+            self.account(shard, |shard| shard.retain(|entry| entry.pool != pool));
         }
     }
 
@@ -197,18 +205,24 @@ impl SessionData {
         let index = self.sweep_next.fetch_add(1, Relaxed) % self.shards.len().max(1);
         let Some(shard) = self.shards.get(index) else { return 0 };
         let tick = self.ticks.at(now);
+        // Collected first: the table is asked without the lock.
+        let mut over = Vec::with_capacity(shard.lock().len());
+        over.extend(
+            shard
+                .lock()
+                .iter()
+                .filter(|(_, entry)| entry.is_over(entry.seen, table, tick))
+                .map(|(key, entry)| (entry.seen, *key)),
+        );
         let mut left = 0;
-        self.account(shard, |shard| {
-            shard.retain(|key, entry| {
-                let mut over = entry.is_over(entry.seen, table, tick);
-                if over {
-                    entry.seen = self.last_seen(key, entry, table, now);
-                    over = entry.is_over(entry.seen, table, tick);
+        for idle in over {
+            let seen = self.last_seen(&idle, table, now);
+            self.account(shard, |shard| {
+                if shard.saw(&idle.1, seen).is_some_and(|entry| entry.is_over(entry.seen, table, tick)) {
+                    left += usize::from(shard.remove(&idle.1).is_some());
                 }
-                left += usize::from(over);
-                !over
             });
-        });
+        }
         left
     }
 
@@ -238,8 +252,8 @@ impl SessionData {
         now: UnixMillis,
         decide: impl FnOnce(Option<Entry>) -> Result<(Option<HeaderValue>, Option<Box<HeaderValue>>), Entry>,
     ) -> bool {
-        let mut evicted = Vec::new();
         let mut changed = true;
+        let mut too_large = false;
         self.change(&owner.key, |shard| {
             let (data, told) = match decide(shard.remove(&owner.key)) {
                 Ok(parts) => parts,
@@ -253,29 +267,59 @@ impl SessionData {
             }
             let (created, seen) = (self.ticks.at(owner.created), self.ticks.at(now));
             let entry = Entry { data, told, epoch: owner.epoch, created, seen, pool: owner.pool };
-            evicted = self.admit(shard, owner.key, entry, table, now);
+            too_large = entry.bytes() > self.most;
+            if !too_large {
+                shard.insert(owner.key, entry);
+            }
         });
-        self.report(&evicted, table);
+        if too_large {
+            self.report(&[owner.pool], table);
+        }
+        self.make_room(&owner.key, true, table, now);
         changed
     }
 
-    /// Puts an entry into its shard, which has none for that key, and sends others away for it. Returns the pools of those.
-    fn admit(
-        &self,
-        shard: &mut Shard,
-        key: SessionKey,
-        entry: Entry,
-        table: &Table,
-        now: UnixMillis,
-    ) -> Vec<PlaceIndex> {
+    /// Sends sessions away until the others fit into the memory that there may be. `newcomer` is the reason; when it is
+    /// `spared`, it goes last.
+    fn make_room(&self, newcomer: &SessionKey, spared: bool, table: &Table, now: UnixMillis) {
         let mut evicted = Vec::new();
-        let last_seen = |key: &SessionKey, entry: &Entry| self.last_seen(key, entry, table, now);
-        if shard.make_room(entry.bytes(), self.share, last_seen, &mut evicted) {
-            shard.insert(key, entry);
-        } else {
-            evicted.push(entry.pool);
+        while self.bytes() > self.most {
+            let Some(idle) = self.longest_idle(newcomer, spared, table, now) else { break };
+            self.change(&idle, |shard| evicted.extend(shard.remove(&idle).map(|entry| entry.pool)));
         }
-        evicted
+        self.report(&evicted, table);
+    }
+
+    /// Who was idle the longest of the newcomer's shard and of as many after it as it takes.
+    fn longest_idle(&self, newcomer: &SessionKey, spared: bool, table: &Table, now: UnixMillis) -> Option<SessionKey> {
+        let home = self.index_of(newcomer)?;
+        let (before, behind) = self.shards.split_at_checked(home)?;
+        let mut found = None;
+        for _ in 0..MOST_TRIES {
+            let (mut longest, mut looked_at) = (BinaryHeap::with_capacity(ASKED_FOR), 0);
+            for shard in behind.iter().chain(before) {
+                let shard = shard.lock();
+                shard.longest_idle(&mut longest);
+                looked_at += shard.len();
+                if looked_at >= LOOKED_AT {
+                    break;
+                }
+            }
+            let asked = longest.into_iter().map(|idle| (self.last_seen(&idle, table, now), idle));
+            let asked: Vec<(Tick, Idle)> = asked.collect();
+            found = asked.iter().map(|(seen, (_, key))| (spared && key == newcomer, *seen, *key)).min();
+            // Who came back is no longer among the longest idle, and others are.
+            let back: Vec<&(Tick, Idle)> = asked.iter().filter(|(seen, idle)| *seen > idle.0).collect();
+            for (seen, (_, key)) in &back {
+                self.change(key, |shard| {
+                    shard.saw(key, *seen);
+                });
+            }
+            if back.len() < asked.len() {
+                break;
+            }
+        }
+        found.map(|(.., key)| key)
     }
 
     /// To be called without a lock: what it calls is not ours.
@@ -286,17 +330,21 @@ impl SessionData {
     }
 
     /// When the session was here last: visits leave their trace in the table.
-    fn last_seen(&self, key: &SessionKey, entry: &Entry, table: &Table, now: UnixMillis) -> Tick {
+    fn last_seen(&self, (seen, key): &Idle, table: &Table, now: UnixMillis) -> Tick {
         match table.find(key, now) {
-            Found::Live(known) => self.ticks.at(known.last_seen).max(entry.seen),
-            _ => entry.seen,
+            Found::Live(known) => self.ticks.at(known.last_seen).max(*seen),
+            _ => *seen,
         }
     }
 
     fn shard(&self, key: &SessionKey) -> Option<&Mutex<Shard>> {
+        self.shards.get(self.index_of(key)?)
+    }
+
+    fn index_of(&self, key: &SessionKey) -> Option<usize> {
         // Keys are as good as random; the map within a shard goes by their lower half.
         let high = usize::try_from(key.0 >> 96).unwrap_or(0);
-        self.shards.get(high.checked_rem(self.shards.len())?)
+        high.checked_rem(self.shards.len())
     }
 
     fn change(&self, key: &SessionKey, change: impl FnOnce(&mut Shard)) {

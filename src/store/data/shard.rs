@@ -1,7 +1,8 @@
-//! Some of the sessions that have data, in the order in which they were seen, as far as is known.
+//! Some of the sessions that have data.
+
+use std::collections::{BinaryHeap, HashMap};
 
 use http::HeaderValue;
-use lru::LruCache;
 
 use crate::session::key::{BuildKeyHasher, SessionKey};
 use crate::store::expiry::Tick;
@@ -24,8 +25,8 @@ pub(super) struct Entry {
     pub(super) pool: PlaceIndex,
 }
 
-/// An entry without its texts: itself, its links, its slot in the map, the count of who holds its value once that was
-/// copied, and what the allocator rounds up.
+/// An entry without its texts: its slot in the map, of which up to half are empty, the count of who holds its value once
+/// that was copied, and what the allocator rounds up.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
 
 impl Entry {
@@ -63,19 +64,13 @@ impl Totals {
 }
 
 /// A shard, under its lock.
+#[derive(Default)]
 pub(super) struct Shard {
-    entries: LruCache<SessionKey, Entry, BuildKeyHasher>,
+    entries: HashMap<SessionKey, Entry, BuildKeyHasher>,
     totals: Totals,
 }
 
-/// So many of those who were idle the longest, as far as is known, are asked for when one must go.
-const LOOKED_AT: usize = 8;
-
 impl Shard {
-    pub(super) fn new() -> Self {
-        Self { entries: LruCache::unbounded_with_hasher(BuildKeyHasher), totals: Totals::default() }
-    }
-
     pub(super) const fn totals(&self) -> Totals {
         self.totals
     }
@@ -84,32 +79,33 @@ impl Shard {
         self.entries.len()
     }
 
-    /// All, the longest idle first, as far as is known.
-    pub(super) fn oldest_first(&self) -> impl ExactSizeIterator<Item = (&SessionKey, &Entry)> {
-        self.entries.iter().rev()
+    /// All, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&SessionKey, &Entry)> {
+        self.entries.iter()
     }
 
     pub(super) fn find(&self, key: &SessionKey) -> Option<&Entry> {
-        self.entries.peek(key)
+        self.entries.get(key)
     }
 
     /// In place of nothing: whoever was there has been removed.
     pub(super) fn insert(&mut self, key: SessionKey, entry: Entry) {
         self.totals.add(&entry);
-        if let Some(former) = self.entries.put(key, entry) {
+        if let Some(former) = self.entries.insert(key, entry) {
             self.totals.take(&former);
         }
     }
 
     pub(super) fn remove(&mut self, key: &SessionKey) -> Option<Entry> {
-        let entry = self.entries.pop(key)?;
+        let entry = self.entries.remove(key)?;
         self.totals.take(&entry);
+        self.shrink();
         Some(entry)
     }
 
     /// Nothing is to be told any more; an entry with nothing else goes.
     pub(super) fn delivered(&mut self, key: &SessionKey) {
-        let Some(entry) = self.entries.peek_mut(key) else { return };
+        let Some(entry) = self.entries.get_mut(key) else { return };
         self.totals.take(entry);
         entry.told = None;
         self.totals.add(entry);
@@ -118,51 +114,47 @@ impl Shard {
         }
     }
 
-    /// Keeps those of whom `keep` says so; it may change when they were seen, and nothing else.
-    pub(super) fn retain(&mut self, mut keep: impl FnMut(&SessionKey, &mut Entry) -> bool) {
-        let (totals, mut came_back) = (&mut self.totals, Vec::new());
-        self.entries.retain(|key, entry| {
-            let seen = entry.seen;
-            let stays = keep(key, entry);
+    /// The session was here then.
+    pub(super) fn saw(&mut self, key: &SessionKey, then: Tick) -> Option<&Entry> {
+        let entry = self.entries.get_mut(key)?;
+        entry.seen = entry.seen.max(then);
+        Some(entry)
+    }
+
+    /// Keeps those of whom `keep` says so.
+    pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
+        let totals = &mut self.totals;
+        self.entries.retain(|_, entry| {
+            let stays = keep(entry);
             if !stays {
                 totals.take(entry);
-            } else if entry.seen != seen {
-                came_back.push(*key);
             }
             stays
         });
-        for key in came_back {
-            self.entries.promote(&key);
+        self.shrink();
+    }
+
+    /// The longest idle of these and of those that are in `longest` already, as far as is known, and as many as there is
+    /// room for in it.
+    pub(super) fn longest_idle(&self, longest: &mut BinaryHeap<Idle>) {
+        for (key, entry) in &self.entries {
+            let idle = (entry.seen, *key);
+            if longest.len() < longest.capacity() {
+                longest.push(idle);
+            } else if let Some(mut latest) = longest.peek_mut()
+                && idle < *latest
+            {
+                *latest = idle;
+            }
         }
     }
 
-    /// Sends others away until there is room for so many bytes; false when there cannot be. The longest idle goes: of the
-    /// few who stand first, those who came back meanwhile stand last again.
-    pub(super) fn make_room(
-        &mut self,
-        bytes: usize,
-        share: usize,
-        last_seen: impl Fn(&SessionKey, &Entry) -> Tick,
-        evicted: &mut Vec<PlaceIndex>,
-    ) -> bool {
-        while self.totals.bytes + bytes > share {
-            let mut first: Vec<_> = self.entries.iter().rev().take(LOOKED_AT).map(|(key, _)| *key).collect();
-            first.retain(|key| !self.came_back(key, &last_seen));
-            let idle = first.first().or_else(|| self.entries.peek_lru().map(|(key, _)| key)).copied();
-            let Some(idle) = idle else { return false };
-            evicted.extend(self.remove(&idle).map(|entry| entry.pool));
+    fn shrink(&mut self) {
+        if self.entries.capacity() > 4 * self.entries.len() + 16 {
+            self.entries.shrink_to(2 * self.entries.len());
         }
-        true
-    }
-
-    fn came_back(&mut self, key: &SessionKey, last_seen: impl Fn(&SessionKey, &Entry) -> Tick) -> bool {
-        let Some(entry) = self.entries.peek_mut(key) else { return false };
-        let seen = last_seen(key, entry);
-        let came_back = seen > entry.seen;
-        if came_back {
-            entry.seen = seen;
-            self.entries.promote(key);
-        }
-        came_back
     }
 }
+
+/// A session and when it was here last, as far as is known.
+pub(super) type Idle = (Tick, SessionKey);

@@ -97,11 +97,10 @@ impl Table {
     fn make_room(&self, home: usize) -> bool {
         let shards = self.shards();
         for _ in 0..MOST_TRIES {
-            let capacity = self.capacity();
-            if self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok() {
+            if self.take_room() {
                 return true;
             }
-            if capacity == 0 {
+            if self.capacity() == 0 {
                 break;
             }
             if (home..shards).chain(0..home).any(|shard| self.evict_longest_idle(shard)) {
@@ -111,6 +110,12 @@ impl Table {
             yield_now();
         }
         false
+    }
+
+    /// Takes room for one session out of the capacity, if there is any.
+    pub(super) fn take_room(&self) -> bool {
+        let capacity = self.capacity();
+        self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok()
     }
 
     /// Takes the longest idle session out of a shard and keeps its room for another; whether there was one.

@@ -1,15 +1,17 @@
 //! The whole table at once: copied shard by shard while requests go on, and put back before there are any.
 
-use std::sync::atomic::Ordering::Relaxed;
+use std::mem::replace;
 
 use dashmap::SharedValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::Known;
+use crate::store::expiry::Tick;
 use crate::store::memory::Table;
 use crate::store::memory::record::Binding;
 use crate::store::memory::record::Record;
+use crate::store::memory::shard::empty_like;
 
 impl Table {
     /// Appends the sessions of a shard, ended ones too, in no order. Under the lock that lets visits in, and for no longer
@@ -35,41 +37,60 @@ impl Table {
         }
     }
 
-    /// Puts a session back as it was; of two with one key the higher epoch stays, then the later visit. Says whether it is
-    /// in: not when it is beyond its limits `now`, and not when the table is full, since nobody goes for it.
+    /// Puts sessions back as they were; of two with one key the higher epoch stays, then the later visit. Returns how many
+    /// of them are in: not who is beyond the limits `now`, and when the table is full nobody, since nobody goes for them.
     ///
     /// Times from the future count as `now`: a clock that was set back must not make sessions immortal.
-    pub fn put_back(&self, key: SessionKey, known: &Known, now: UnixMillis) -> bool {
-        let created = self.ticks.at(known.created.min(now));
-        let last_seen = self.ticks.at(known.last_seen.min(now));
-        let record = Record::new(Binding { place: known.place, epoch: known.epoch, created }, last_seen);
-        if self.places.at(known.place).is_none() || self.verdict(&record, self.ticks.at(now)).is_some() {
-            return false;
-        }
-        let Some(shard) = self.map.shards().get(self.map.determine_map(&key)) else { return false };
-        let mut shard = shard.write();
-        if let Some(there) = shard.get_mut(&key) {
-            let there = there.get_mut();
-            if (there.epoch, there.last_seen()) < (record.epoch, record.last_seen()) {
-                self.left(there.place);
-                self.arrived(record.place);
-                *there = record;
+    ///
+    /// A shard stays locked for as long as sessions of it come, so in the order in which they were copied they cost the
+    /// least; and nobody may wait for one.
+    pub fn put_back(&self, sessions: impl Iterator<Item = (SessionKey, Known)>, now: UnixMillis) -> u64 {
+        let now = self.ticks.at(now);
+        let (mut locked, mut back) = (None, 0);
+        for (key, known) in sessions {
+            let home = self.map.determine_map(&key);
+            if locked.as_ref().is_none_or(|(at, _)| *at != home) {
+                // The former one first: nobody has two.
+                drop(locked.take());
+                locked = self.map.shards().get(home).map(|shard| (home, shard.write()));
             }
-            return true;
+            let Some(((_, shard), record)) = locked.as_mut().zip(self.as_it_was(&known, now)) else { continue };
+            if let Some(there) = shard.get_mut(&key) {
+                self.replace_older(there.get_mut(), record);
+            } else if self.take_room() {
+                shard.insert(key, SharedValue::new(record));
+                self.arrived(known.place);
+            } else {
+                continue;
+            }
+            back += 1;
         }
-        let capacity = self.capacity();
-        if self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_err() {
-            return false;
+        back
+    }
+
+    /// `None` when the session is over.
+    fn as_it_was(&self, known: &Known, now: Tick) -> Option<Record> {
+        let created = self.ticks.at(known.created).min(now);
+        let last_seen = self.ticks.at(known.last_seen).min(now);
+        let record = Record::new(Binding { place: known.place, epoch: known.epoch, created }, last_seen);
+        let place = self.places.at(known.place)?;
+        place.limits.verdict(created, last_seen, now).is_none().then_some(record)
+    }
+
+    fn replace_older(&self, there: &mut Record, record: Record) {
+        if (there.epoch, there.last_seen()) < (record.epoch, record.last_seen()) {
+            self.left(there.place);
+            self.arrived(record.place);
+            *there = record;
         }
-        shard.insert(key, SharedValue::new(record));
-        self.arrived(known.place);
-        true
     }
 
     /// Empties the table and tells nobody: what was in it was not to be believed.
     pub fn forget_all(&self) {
         for shard in self.map.shards() {
-            for (_, record) in shard.write().drain() {
+            let mut shard = shard.write();
+            let none = empty_like(&*shard);
+            for (_, record) in replace(&mut *shard, none) {
                 self.forget(record.get().place);
             }
         }

@@ -50,7 +50,7 @@ impl Datum {
 }
 
 /// What the end says.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct End {
     pub(super) sessions: u64,
     pub(super) data: u64,

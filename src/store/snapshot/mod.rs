@@ -27,12 +27,14 @@
 //! Data is what servers handed over ([`crate::store::data`]), and `told` what a session's new server has yet to be told; of
 //! what is not there the length is 0. It stands beside the sessions and not in them: a session with a token may have data
 //! while the table does not know it. Its place is any of its pool. It is written after the sessions, so that it is never older
-//! than they are, and of each of its shards the longest idle first, so that these go where there is room for less.
+//! than they are.
 //!
 //! Keys are keyed hashes, or random: without the configuration's keys the sessions are worth nothing to whoever steals them.
 //! Data may be a login.
 
+mod ahead;
 mod fields;
+mod hands;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -47,8 +49,10 @@ use crate::store::data::{Kept, SessionData};
 use crate::store::memory::Table;
 use crate::store::places::PlaceIndex;
 
-use self::fields::End;
-use self::read::{Block, Reader};
+use self::ahead::each_block;
+use self::fields::{End, Session};
+use self::hands::with_help;
+use self::read::{Blocks, Meaning, Said, told_at_end};
 use self::write::Writer;
 
 const MAGIC: &[u8; 8] = b"homingss";
@@ -142,7 +146,7 @@ pub struct Loaded {
 /// # Errors
 /// What it is instead; [`Unread::Damaged`] when it is too short to tell.
 pub fn look(input: impl Read) -> Result<(), Unread> {
-    Reader::open(input).map(drop)
+    Blocks::open(input).map(drop)
 }
 
 /// Writes all sessions of a table and what is kept beside it, shard by shard; requests go on meanwhile. `taken` is now.
@@ -200,74 +204,89 @@ fn number(
 
 /// Puts what is in a snapshot into a memory that nobody uses yet: what the pools want (`wanted`, by name), of sessions that
 /// are within their limits `now`, and when there is more than there is room for, of those who were here last. All of it or
-/// nothing: the whole input is checked before the first of it is put in.
+/// nothing: when it turns out not to be as it was written, what was put in is taken out again.
+///
+/// The input is read once, and once more before when there is more than there is room for.
 ///
 /// # Errors
 /// When it is not as it was written; the memory is as empty as before.
 pub fn load(
     memory: Memory<'_>,
-    mut input: impl Read + Seek,
+    mut input: impl Read + Seek + Send,
     now: UnixMillis,
     wanted: &dyn Fn(&str) -> Wanted,
 ) -> Result<Loaded, Unread> {
     let Memory { table, data } = memory;
-    let there = each(&mut input, &mut |_, _| None, &mut |_| ())?;
     let mut intern =
         |pool: &str, server: &str| (wanted(pool) != Wanted::Nothing).then(|| table.place(pool, server).index());
-    let many = usize::try_from(there.sessions).unwrap_or(usize::MAX);
+    let told = match told_at_end(&mut input)? {
+        Some(told) => told,
+        // There is nothing to be had, but to find out why not.
+        None => each(&mut input, &mut |_, _| None, &mut |_| ())?,
+    };
+    let many = usize::try_from(told.sessions).unwrap_or(usize::MAX);
     let mut newest =
         if many <= table.capacity() { Newest::all() } else { Newest::of(table.capacity(), &mut input, &mut intern)? };
     table.reserve(many);
     let hands_over = |place| table.place_at(place).is_some_and(|at| wanted(at.pool()) == Wanted::SessionsAndData);
-    let mut sessions = 0;
-    let put_back = &mut |item| match item {
-        Item::Session(key, known) => {
-            sessions += u64::from(newest.takes(known.last_seen) && table.put_back(key, &known, now));
+    let there = with_help(table, now, |hands| {
+        let there = each(&mut input, &mut intern, &mut |items: Items<'_>| match items {
+            Items::Sessions(all) => hands.put_back(all.filter(|(_, known)| newest.takes(known.last_seen))),
+            Items::Datum(kept) if hands_over(kept.owner.pool) => {
+                // It is asked of the table when a session was here last.
+                hands.all_back();
+                data.put_back(kept, table, now);
+            }
+            Items::Datum(_) => {}
+        })?;
+        if there == told {
+            Ok((there, hands.all_back()))
+        } else {
+            Err(Unread::Io(io::Error::other("it changed while it was read")))
         }
-        Item::Datum(kept) if hands_over(kept.owner.pool) => data.put_back(kept, table, now),
-        Item::Datum(_) => {}
-    };
-    if let Err(error) = each(&mut input, &mut intern, put_back) {
-        // It was whole a moment ago.
+    });
+    let (there, sessions) = there.inspect_err(|_| {
         table.forget_all();
         data.forget_all();
-        return Err(error);
-    }
+    })?;
     let back = Amount { sessions, data: data.len() as u64 };
     let left_out = Amount { sessions: there.sessions - sessions, data: there.data.saturating_sub(back.data) };
     Ok(Loaded { back, left_out, taken: there.taken })
 }
 
 /// What is in a snapshot.
-enum Item {
-    Session(SessionKey, Known),
+enum Items<'i> {
+    /// Sessions of one block.
+    Sessions(&'i mut dyn Iterator<Item = (SessionKey, Known)>),
     Datum(Kept),
 }
 
 /// Reads all of the input from its start, and shows what is of the places that `intern` has a number for. Returns how much
 /// there is in all, and when it was written.
 fn each(
-    input: &mut (impl Read + Seek),
+    input: &mut (impl Read + Seek + Send),
     intern: &mut dyn FnMut(&str, &str) -> Option<PlaceIndex>,
-    show: &mut dyn FnMut(Item),
+    show: &mut dyn FnMut(Items<'_>),
 ) -> Result<End, Unread> {
     input.rewind()?;
-    let mut reader = Reader::open(input)?;
+    let blocks = Blocks::open(input)?;
+    let mut meaning = Meaning::in_version(blocks.version());
     let mut places = Vec::new();
-    loop {
-        match reader.next()? {
-            Block::Places(named) => places.extend(named.iter().map(|(pool, server)| intern(pool, server))),
-            Block::Sessions(sessions) => {
-                let placed = sessions.filter_map(|session| Some((place_of(session.place, &places)?, session)));
-                placed.for_each(|(place, session)| show(Item::Session(session.key, session.known(place))));
+    each_block(blocks, |block| {
+        match meaning.of(block)? {
+            Said::Places(named) => places.extend(named.iter().map(|(pool, server)| intern(pool, server))),
+            Said::Sessions(sessions) => {
+                let placed = |session: Session| Some((session.key, session.known(place_of(session.place, &places)?)));
+                show(Items::Sessions(&mut sessions.filter_map(placed)));
             }
-            Block::Data(data) => {
+            Said::Data(data) => {
                 let placed = data.into_iter().filter_map(|one| Some((place_of(one.session.place, &places)?, one)));
-                placed.for_each(|(place, one)| show(Item::Datum(one.kept(place))));
+                placed.for_each(|(place, one)| show(Items::Datum(one.kept(place))));
             }
-            Block::End(end) => return Ok(end),
+            Said::End(end) => return Ok(Some(end)),
         }
-    }
+        Ok(None)
+    })
 }
 
 fn place_of(number: u32, places: &[Option<PlaceIndex>]) -> Option<PlaceIndex> {
@@ -289,13 +308,13 @@ impl Newest {
     /// Looks at the times of all sessions: eight bytes each, for as long as it takes.
     fn of(
         most: usize,
-        input: &mut (impl Read + Seek),
+        input: &mut (impl Read + Seek + Send),
         intern: &mut dyn FnMut(&str, &str) -> Option<PlaceIndex>,
     ) -> Result<Self, Unread> {
         let mut times = Vec::new();
-        each(input, intern, &mut |item| {
-            if let Item::Session(_, known) = item {
-                times.push(known.last_seen);
+        each(input, intern, &mut |items| {
+            if let Items::Sessions(sessions) = items {
+                times.extend(sessions.map(|(_, known)| known.last_seen));
             }
         })?;
         let surplus = times.len().saturating_sub(most);

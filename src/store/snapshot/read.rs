@@ -1,6 +1,9 @@
 //! Reads a snapshot, block by block. Whatever the bytes are, they are either what was written or an error.
+//!
+//! [`Blocks`] brings them, whole and checked, and [`Meaning`] says what is in them: two steps, so that one can be ahead of
+//! the other ([`ahead`](super::ahead)).
 
-use std::io::{ErrorKind, Read};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 
 use crc32fast::Hasher;
 
@@ -10,36 +13,26 @@ use super::{
     Unread, VERSION,
 };
 
-/// A snapshot that is being read.
-pub(super) struct Reader<R> {
+/// The blocks of a snapshot that is being read.
+pub(super) struct Blocks<R> {
     input: R,
     /// Of all that was read but the checksums.
     crc: Hasher,
-    /// The block that was read last.
-    block: Vec<u8>,
-    /// Where it begins.
-    at: u64,
     /// Where the next one begins.
     next: u64,
     version: u32,
-    places: u32,
-    sessions: u64,
-    data: u64,
+    ended: bool,
 }
 
-/// What a block says.
-pub(super) enum Block<'b> {
-    /// Names of pools and servers; their numbers go on from those before.
-    Places(Vec<(&'b str, &'b str)>),
-    /// Sessions of places that were named before.
-    Sessions(Sessions<'b>),
-    /// Data of sessions of places that were named before.
-    Data(Vec<Datum>),
-    /// All is read, and it is as it was written.
-    End(End),
+/// A block as it was written, whatever that means.
+pub(super) struct Block {
+    kind: u32,
+    /// Where it begins.
+    at: u64,
+    pub(super) payload: Vec<u8>,
 }
 
-impl<R: Read> Reader<R> {
+impl<R: Read> Blocks<R> {
     /// Reads the heading.
     pub(super) fn open(mut input: R) -> Result<Self, Unread> {
         let mut heading = Vec::with_capacity(HEADING);
@@ -63,61 +56,21 @@ impl<R: Read> Reader<R> {
             0 => return Err(damaged("there is no version 0")),
             later => return Err(Unread::Newer(later)),
         }
-        let (block, next) = (Vec::new(), HEADING as u64);
-        Ok(Self { input, crc: hasher, block, at: 0, next, version, places: 0, sessions: 0, data: 0 })
+        Ok(Self { input, crc: hasher, next: HEADING as u64, version, ended: false })
     }
 
-    /// The next block, whole and checked. Not to be called after the end.
-    pub(super) fn next(&mut self) -> Result<Block<'_>, Unread> {
-        let kind = self.read_block()?;
-        let at = self.at;
-        let damaged = |what| Unread::Damaged { what, at };
-        let payload = Fields(self.block.as_slice());
-        match kind {
-            PLACES => {
-                let named = payload.places().ok_or(damaged(NO_SENSE))?;
-                let count = u32::try_from(named.len()).ok().and_then(|count| self.places.checked_add(count));
-                self.places = count.ok_or(damaged(NO_SENSE))?;
-                Ok(Block::Places(named))
-            }
-            SESSIONS => {
-                let (sessions, rest) = self.block.as_chunks::<SESSION>();
-                let placed = Sessions(sessions.iter()).all(|session| session.place < self.places);
-                if !placed || !rest.is_empty() || self.data > 0 {
-                    return Err(damaged(NO_SENSE));
-                }
-                self.sessions += sessions.len() as u64;
-                Ok(Block::Sessions(Sessions(sessions.iter())))
-            }
-            DATA if self.version > FIRST_VERSION => {
-                let data = payload.data().ok_or(damaged(NO_SENSE))?;
-                if data.iter().any(|datum| datum.session.place >= self.places) {
-                    return Err(damaged(NO_SENSE));
-                }
-                self.data += data.len() as u64;
-                Ok(Block::Data(data))
-            }
-            END => {
-                let end = payload.end(self.version).ok_or(damaged(NO_SENSE))?;
-                if (end.sessions, end.data) != (self.sessions, self.data) {
-                    return Err(damaged("it has not as many sessions as it says"));
-                }
-                match self.input.read(&mut [0]) {
-                    Ok(0) => Ok(Block::End(end)),
-                    Ok(_) => Err(damaged("it goes on behind its end")),
-                    Err(error) => Err(error.into()),
-                }
-            }
-            _ => Err(damaged(NO_SENSE)),
+    pub(super) const fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// The next block, into the memory of one that is no longer needed. `None` = there was an end, and nothing follows it.
+    pub(super) fn next(&mut self, mut payload: Vec<u8>) -> Result<Option<Block>, Unread> {
+        if self.ended {
+            return Ok(None);
         }
-    }
-
-    /// Reads a block's payload and returns its kind.
-    fn read_block(&mut self) -> Result<u32, Unread> {
-        self.at = self.next;
-        let at = self.at;
+        let at = self.next;
         let damaged = |what| Unread::Damaged { what, at };
-        let ends = |error: std::io::Error| match error.kind() {
+        let ends = |error: io::Error| match error.kind() {
             ErrorKind::UnexpectedEof => damaged(ENDS_EARLY),
             _ => Unread::Io(error),
         };
@@ -127,18 +80,106 @@ impl<R: Read> Reader<R> {
         let (kind, length) = (fields.u32().unwrap_or_default(), fields.u32().unwrap_or_default());
         let length = usize::try_from(length).ok().filter(|length| *length <= LARGEST_BLOCK);
         let length = length.ok_or(damaged("its length makes no sense"))?;
-        self.block.resize(length, 0);
-        self.input.read_exact(&mut self.block).map_err(ends)?;
+        payload.resize(length, 0);
+        self.input.read_exact(&mut payload).map_err(ends)?;
         let mut crc = [0; CHECKSUM];
         self.input.read_exact(&mut crc).map_err(ends)?;
         self.crc.update(&heading);
-        self.crc.update(&self.block);
+        self.crc.update(&payload);
         if self.crc.clone().finalize().to_le_bytes() != crc {
             return Err(damaged(NOT_ITS_SUM));
         }
         self.next += (BLOCK_HEADING + length + CHECKSUM) as u64;
-        Ok(kind)
+        self.ended = kind == END;
+        if self.ended && self.input.read(&mut [0])? > 0 {
+            return Err(damaged("it goes on behind its end"));
+        }
+        Ok(Some(Block { kind, at, payload }))
     }
+}
+
+/// What a block says.
+pub(super) enum Said<'b> {
+    /// Names of pools and servers; their numbers go on from those before.
+    Places(Vec<(&'b str, &'b str)>),
+    /// Sessions of places that were named before.
+    Sessions(Sessions<'b>),
+    /// Data of sessions of places that were named before.
+    Data(Vec<Datum>),
+    /// All is read, and it is as it was written.
+    End(End),
+}
+
+/// What the blocks of a snapshot say, one after the other.
+pub(super) struct Meaning {
+    version: u32,
+    places: u32,
+    sessions: u64,
+    data: u64,
+}
+
+impl Meaning {
+    pub(super) const fn in_version(version: u32) -> Self {
+        Self { version, places: 0, sessions: 0, data: 0 }
+    }
+
+    /// What the next block says.
+    pub(super) fn of<'b>(&mut self, block: &'b Block) -> Result<Said<'b>, Unread> {
+        let damaged = |what| Unread::Damaged { what, at: block.at };
+        let payload = Fields(block.payload.as_slice());
+        match block.kind {
+            PLACES => {
+                let named = payload.places().ok_or(damaged(NO_SENSE))?;
+                let count = u32::try_from(named.len()).ok().and_then(|count| self.places.checked_add(count));
+                self.places = count.ok_or(damaged(NO_SENSE))?;
+                Ok(Said::Places(named))
+            }
+            SESSIONS => {
+                let (sessions, rest) = block.payload.as_chunks::<SESSION>();
+                let placed = Sessions(sessions.iter()).all(|session| session.place < self.places);
+                if !placed || !rest.is_empty() || self.data > 0 {
+                    return Err(damaged(NO_SENSE));
+                }
+                self.sessions += sessions.len() as u64;
+                Ok(Said::Sessions(Sessions(sessions.iter())))
+            }
+            DATA if self.version > FIRST_VERSION => {
+                let data = payload.data().ok_or(damaged(NO_SENSE))?;
+                if data.iter().any(|datum| datum.session.place >= self.places) {
+                    return Err(damaged(NO_SENSE));
+                }
+                self.data += data.len() as u64;
+                Ok(Said::Data(data))
+            }
+            END => {
+                let end = payload.end(self.version).ok_or(damaged(NO_SENSE))?;
+                if (end.sessions, end.data) != (self.sessions, self.data) {
+                    return Err(damaged("it has not as many sessions as it says"));
+                }
+                Ok(Said::End(end))
+            }
+            _ => Err(damaged(NO_SENSE)),
+        }
+    }
+}
+
+/// What a snapshot says at its end, before anything of it is checked; `None` when no end is there, or when it says what
+/// cannot be. What it says is right if what is read from the start to the end is, see [`Blocks`].
+pub(super) fn told_at_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>> {
+    let length = input.seek(SeekFrom::End(0))?;
+    for (version, payload) in [(VERSION, 24), (FIRST_VERSION, 16)] {
+        let size = BLOCK_HEADING + payload + CHECKSUM;
+        let Some(at) = length.checked_sub(size as u64) else { continue };
+        input.seek(SeekFrom::Start(at))?;
+        let mut block = Vec::with_capacity(size);
+        input.by_ref().take(size as u64).read_to_end(&mut block)?;
+        let mut fields = Fields(block.get(..BLOCK_HEADING + payload).unwrap_or_default());
+        let is_end = fields.u32() == Some(END) && fields.u32().is_some_and(|told| told as usize == payload);
+        if let Some(end) = fields.end(version).filter(|end| is_end && end.sessions <= length / SESSION as u64) {
+            return Ok(Some(end));
+        }
+    }
+    Ok(None)
 }
 
 const ENDS_EARLY: &str = "the file ends in it";

@@ -35,7 +35,7 @@ fn keep(table: &Table, number: u64) {
     let place = table.place(pool, server).index();
     let epoch = u32::try_from(number).unwrap();
     let known = Known { place, epoch, created: ago(number + 1), last_seen: ago(number) };
-    assert!(table.put_back(key(number), &known, NOW));
+    assert_eq!(table.put_back([(key(number), known)].into_iter(), NOW), 1);
 }
 
 fn full(sessions: u64) -> Table {
@@ -65,7 +65,7 @@ fn no_data() -> SessionData {
     SessionData::new(0, NOW, Box::new(|_| ()))
 }
 
-fn load_into(table: &Table, input: impl Read + Seek, now: UnixMillis) -> Result<Loaded, Unread> {
+fn load_into(table: &Table, input: impl Read + Seek + Send, now: UnixMillis) -> Result<Loaded, Unread> {
     load(Memory { table, data: &no_data() }, input, now, &|_| Wanted::Sessions)
 }
 
@@ -276,31 +276,53 @@ fn a_file_of_a_later_version_or_of_somebody_else_is_told_apart() {
     assert!(matches!(look(&b""[..]), Err(Unread::Damaged { .. })), "a file that was never written to");
 }
 
-/// Gives other bytes the second time, as a failing disk does.
-struct Fickle(Vec<Vec<u8>>, Cursor<Vec<u8>>);
+/// One file when its end is looked at, and another when it is read from its start.
+struct Fickle(Cursor<Vec<u8>>, Option<Vec<u8>>);
 
 impl Read for Fickle {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.1.read(into)
+        self.0.read(into)
     }
 }
 
 impl Seek for Fickle {
-    fn seek(&mut self, _: io::SeekFrom) -> io::Result<u64> {
-        self.1 = Cursor::new(self.0.pop().unwrap_or_default());
-        Ok(0)
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        if to == io::SeekFrom::Start(0) {
+            self.0 = self.1.take().map_or_else(Cursor::default, Cursor::new);
+        }
+        self.0.seek(to)
     }
 }
 
 #[test]
-fn a_disk_that_fails_after_the_check_leaves_nothing_behind() {
-    let whole = bytes_of(&crowd(20_000));
-    let half = whole[..whole.len() / 2].to_vec();
-    assert!(half.len() > BLOCK + 1000, "a block of sessions is in the whole part of it");
+fn damage_behind_sessions_that_are_in_already_leaves_nothing_behind() {
+    let mut bytes = bytes_of(&crowd(20_000));
+    let late = bytes.len() - 200;
+    assert!(late > 2 * BLOCK, "a block of sessions is in the whole part of it");
+    bytes[late] ^= 1;
     let after = table(30_000);
-    let disk = Fickle(vec![half, whole], Cursor::default());
-    assert!(matches!(load_into(&after, disk, NOW), Err(Unread::Damaged { .. })));
+    assert!(matches!(load_all(&after, &bytes), Err(Unread::Damaged { .. })));
     assert!(after.is_empty() && after.places().iter().all(|place| place.sessions() == 0));
+    assert!(after.bytes() < 100_000, "its memory is free again: {} B", after.bytes());
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_leaves_nothing_behind() {
+    let (few, many) = (bytes_of(&crowd(10)), bytes_of(&crowd(20_000)));
+    let after = table(30_000);
+    let error = load_into(&after, Fickle(Cursor::new(few), Some(many)), NOW).unwrap_err();
+    assert!(error.to_string().contains("changed while it was read"), "{error}");
+    assert!(after.is_empty() && after.places().iter().all(|place| place.sessions() == 0));
+}
+
+#[test]
+fn an_end_that_promises_more_than_the_file_could_hold_takes_no_memory() {
+    let mut bytes = bytes_of(&crowd(10));
+    let told = bytes.len() - CHECKSUM - 24;
+    bytes[told..told + 8].copy_from_slice(&u64::MAX.to_le_bytes());
+    let after = table(30_000);
+    assert!(matches!(load_all(&after, &bytes), Err(Unread::Damaged { .. })));
+    assert!(after.is_empty() && after.bytes() < 100_000, "{} B", after.bytes());
 }
 
 #[test]
@@ -361,7 +383,7 @@ proptest! {
             let place = before.place(SERVERS[server].0, SERVERS[server].1).index();
             let last_seen = UnixMillis(NOW.0 - idle);
             let known = Known { place, epoch, created: UnixMillis(last_seen.0 - age), last_seen };
-            prop_assert!(before.put_back(SessionKey(key), &known, NOW));
+            prop_assert_eq!(before.put_back([(SessionKey(key), known)].into_iter(), NOW), 1);
         }
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
         prop_assert_eq!((loaded.back.sessions, loaded.left_out.sessions), (before.len() as u64, 0));
