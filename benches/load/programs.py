@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -53,8 +54,7 @@ def nginx() -> str | None:
     found = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if found is None:
         return None
-    version = subprocess.run([found, "-v"], capture_output=True, text=True, check=False).stderr
-    digits = version.strip().rpartition("/")[2].split()[0].split(".")
+    digits = version([found, "-v"], r"nginx/([\d.]+)").split(".")
     fits = all(part.isdigit() for part in digits) and tuple(map(int, digits)) >= (1, 29, 6)
     return found if fits else None
 
@@ -72,6 +72,17 @@ def envoy(directory: Path) -> str | None:
     # The program itself is a hundred times larger than whatever script starts it.
     largest = max(usable, key=lambda path: path.stat().st_size, default=None)
     return str(largest) if largest else None
+
+
+def aralez() -> str | None:
+    return shutil.which("aralez")
+
+
+def version(command: list, pattern: str) -> str:
+    """What a program says of its version."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = re.search(pattern, done.stdout + done.stderr)
+    return found[1] if found else "unknown"
 
 
 def cores() -> tuple[int, int]:
@@ -145,6 +156,16 @@ class Process:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     return self
             time.sleep(0.02)
+
+    def wait_for_answer(self, port: int) -> "Process":
+        """Until it has an answer of a server for us."""
+        until = time.monotonic() + DEADLINE
+        while time.monotonic() < until:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5):
+                return self
+            time.sleep(0.02)
+        self.stop()
+        raise DidNotStart(f"{self.child.args[0]} did not answer: {self.log.read_text(errors='replace')[-2000:]}")
 
     def resident_mib(self) -> float:
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

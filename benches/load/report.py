@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
 
-BASES = ("floor", "haproxy-cookie", "haproxy-table")
+BASES = ("floor", "haproxy-cookie", "haproxy-table", "envoy-cookie", "aralez")
 
 
 def write(told: dict, directory: Path) -> None:
@@ -47,43 +47,80 @@ def markdown(told: dict) -> str:
     lines = [
         f"{machine['date']}, {machine['cpus']} CPUs ({machine['cpu']}), Linux {machine['kernel']}; "
         f"{told['rounds']} rounds of {told['seconds']:g} s, {told['connections']} connections. "
-        "CPU time a request of the whole process: median of the rounds' ratios (least–greatest).",
+        "Ratios are medians of those of the same rounds (least–greatest).",
     ]
-    lines += [f"{name}: {version}" for name, version in told["versions"].items()]
-    lines += [f"Left out: {peer}." for peer in told["missing"]]
+    if told["versions"]:
+        lines += ["", ", ".join(f"{name} {version}" for name, version in told["versions"].items()) + "."]
+    if told["missing"]:
+        lines += ["", f"Left out: {'; '.join(told['missing'])}."]
+    here = {one["contender"] for case in told["cases"] for one in case["results"]}
+    for base in BASES:
+        if base in here:
+            lines += ["", f"### CPU time a request of the whole process, to {base}'s", "", *overview(told, base)]
     for case in told["cases"]:
         lines += ["", f"### {case['case']}: {case['title']}", ""]
-        if case["void"]:
-            lines.append(f"No table: {case['void']}.")
-            continue
-        lines += table(case)
+        lines += [f"No table: {case['void']}."] if case["void"] else details(case)
     return "\n".join(lines) + "\n"
 
 
-def table(case: dict, bases: tuple = BASES) -> list:
-    """Requests a second stand to the first of the bases."""
-    results = by_name(case)
-    first = bases[0]
-    bases = [name for name in bases if name in results]
-    heads = [f"CPU ÷ {base}" for base in bases]
-    heads += [f"requests/s ÷ {first}", "p50 µs", "p99 µs", "p99.9 µs", "core busy", "RSS MiB"]
+def overview(told: dict, base: str) -> list:
+    """Contenders down, cases across. Empty where a case is void or a contender had no part in it."""
+    cases = [(case, by_name(case)) for case in told["cases"]]
+    names = list(dict.fromkeys(name for _, results in cases for name in results))
+    lines = ["| | " + " | ".join(case["case"] for case, _ in cases) + " |", "|---" * (len(cases) + 1) + "|"]
+    for name in names:
+        cells = [
+            spread(ratios(results[name], results.get(base), cpu)) if name in results and not case["void"] else ""
+            for case, results in cases
+        ]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def details(case: dict) -> list:
+    """What is no ratio of CPU time. How long an answer takes says something at a fixed rate only: else the 64 connections
+    ask again at once, and all wait as long as 64 requests take."""
+    heads = ["CPU µs"]
+    heads += ["p50 µs", "p99 µs", "p99.9 µs"] if case["at_rate"] else ["requests/s ÷ floor"]
+    heads += ["core busy", "idle MiB", "resident MiB"]
     filled = any(one["filled"] for one in case["results"])
     if filled:
         heads.append("B a session")
+    results = by_name(case)
     lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
     for name, one in results.items():
         if one["refused"]:
             lines.append(f"| {name} | " + " | ".join([one["refused"]] + [""] * (len(heads) - 1)) + " |")
             continue
-        cells = [spread(ratios(one, results[base], cpu)) for base in bases]
-        cells.append(spread(ratios(one, results.get(first), throughput)))
-        for share in ("p50", "p99", "p99.9"):
-            cells.append(f"{middle(one, lambda seen, share=share: seen['latency_us'][share]):.0f}")
-        cells.append(f"{middle(one, lambda seen: seen['core_busy']):.2f}")
-        cells.append(f"{one['resident_mib']:.0f}")
+        cells = [f"{middle(one, cpu):.1f}"]
+        cells += latencies(one) if case["at_rate"] else [spread(ratios(one, results.get("floor"), throughput))]
+        cells += [f"{middle(one, lambda seen: seen['core_busy']):.2f}", f"{one['idle_mib']:.0f}", f"{one['resident_mib']:.0f}"]
         if filled:
-            grown = (one["filled_mib"] - one["idle_mib"]) * (1 << 20)
-            cells.append(f"{grown / one['filled']:.0f}" if one["filled"] else "")
+            cells.append(a_session(one))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def latencies(one: dict) -> list:
+    return [f"{middle(one, lambda seen, share=share: seen['latency_us'][share]):.0f}" for share in ("p50", "p99", "p99.9")]
+
+
+def a_session(one: dict) -> str:
+    grown = (one["filled_mib"] - one["idle_mib"]) * (1 << 20)
+    return f"{grown / one['filled']:.0f}" if one["filled"] else ""
+
+
+def table(case: dict, base: str) -> list:
+    """All of one case in one table, to one of its contenders."""
+    results = by_name(case)
+    heads = [f"CPU ÷ {base}", f"requests/s ÷ {base}", "p50 µs", "p99 µs", "p99.9 µs", "core busy", "RSS MiB"]
+    lines = ["| | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    for name, one in results.items():
+        if one["refused"]:
+            lines.append(f"| {name} | " + " | ".join([one["refused"]] + [""] * (len(heads) - 1)) + " |")
+            continue
+        cells = [spread(ratios(one, results.get(base), value)) for value in (cpu, throughput)]
+        cells += [*latencies(one), f"{middle(one, lambda seen: seen['core_busy']):.2f}", f"{one['resident_mib']:.0f}"]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return lines
 
@@ -91,7 +128,8 @@ def table(case: dict, bases: tuple = BASES) -> list:
 # The chart: a group of bars for each case, the floor's line at 1.
 WIDTH, LEFT, RIGHT = 860, 170, 70
 BAR, GAP, HEAD = 14, 5, 34
-COLOURS = {"floor": "#9a9a9a", "homing": "#1f6f8b", "haproxy": "#c8843a", "nginx": "#5c8a4a", "envoy": "#8a5c8a"}
+COLOURS = {"floor": "#9a9a9a", "homing": "#1f6f8b", "haproxy": "#c8843a", "nginx": "#5c8a4a", "envoy": "#8a5c8a",
+           "aralez": "#a8505a"}
 
 
 def chart(told: dict) -> str:

@@ -95,7 +95,7 @@ def returning(options, cores) -> list:
             seen = bench.run_case(case, homings(options, running, mode), options, cores)
         part.figures = seen
         part.failures = [one["contender"] for one in seen["results"] if one["refused"]]
-        part.lines = report.table(seen, (f"memory-{mode}",))
+        part.lines = report.table(seen, f"memory-{mode}")
         if seen["void"]:
             part.failures.append(case.name)
             part.lines = [f"No table: {seen['void']}."]
