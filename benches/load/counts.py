@@ -55,7 +55,7 @@ def run(contender, load: Path, setting, prefix: list, arguments: list, requests:
 def stop(process: programs.Process, name: str) -> None:
     # strace hands signals on to nobody: what it traces is asked itself.
     # Pingora's own way to end at once is INT; Homing ends by TERM as soon as nothing is under way.
-    sent = signal.SIGINT if name == "floor" else signal.SIGTERM
+    sent = signal.SIGINT if name.startswith("floor") else signal.SIGTERM
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     if children:
         subprocess.run(["kill", f"-{sent.value}", children[0]], check=False)
@@ -114,7 +114,7 @@ def measure(options) -> dict:
     binaries = programs.built() if options.built else programs.build()
     directory = programs.target() / "bench-load"
     directory.mkdir(exist_ok=True)
-    found, _ = contenders.find(binaries, directory)
+    found = contenders.ours(binaries)
     server, ports = programs.start_servers(binaries["server"], 4, None, directory)
     setting = contenders.Setting(directory, ports)
     told = {}
