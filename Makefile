@@ -4,19 +4,23 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools check-counts)
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools check-counts release-pgo)
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are here).
 CASES ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 ONLY ?=
+# Set: the programs of `make release-pgo` take part as well.
+PGO ?=
 # For `make bench-shared` and `make bench-table`: which parts (all); for the former: which stores (all).
 PARTS ?=
 STORES ?=
+# For `make release-pgo`: the profile of an earlier run, instead of training.
+PROFILE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-table bench-load bench-shared \
-	counts counts-check counts-write fmt setup clean
+	counts counts-check counts-write release-pgo fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,7 +72,7 @@ bench-table: setup ## the table from a thousand to ten million sessions, with a 
 
 bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
 	@scripts/bench-tools haproxy
-	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)"
+	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
 bench-shared: setup test-stores ## the same proxy with Redis, Valkey and memcached beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
@@ -83,6 +87,10 @@ counts-check: setup ## fails when a request takes over 2 % more instructions, or
 counts-write: setup ## the same, written to benches/load/counts.txt
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --write
+
+release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; some fifteen minutes: PROFILE=file
+	@scripts/bench-tools valgrind
+	@scripts/release-pgo $(PROFILE)
 
 fmt: ## format the sources
 	$(CARGO) fmt

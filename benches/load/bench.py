@@ -189,6 +189,7 @@ def arguments() -> argparse.Namespace:
     reader.add_argument("--rounds", type=int, default=3)
     reader.add_argument("--seconds", type=float, default=2)
     reader.add_argument("--connections", type=int, default=64)
+    reader.add_argument("--pgo", action="store_true", help="the floor and Homing as built by `make release-pgo` as well")
     reader.add_argument("--built", action="store_true", help="take the programs as they are built")
     options = reader.parse_args()
     unknown = set(options.cases) - {case.name for case in CASES}
@@ -202,11 +203,12 @@ def main() -> None:
     # So that whatever ends the bench ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     options.binaries = programs.built() if options.built else programs.build()
+    by_profile = programs.built_by_profile() if options.pgo else None
     options.directory = programs.target() / "bench-load"
     options.directory.mkdir(exist_ok=True)
     cores = programs.cores()
     os.sched_setaffinity(0, {cores[1]})
-    found, missing = contenders.find(options.binaries, options.directory)
+    found, missing = contenders.find(options.binaries, by_profile, options.directory)
     unknown = [name for name in options.only if all(name != one.name for one in found)]
     if unknown:
         sys.exit(f"not here: {', '.join(unknown)}. There are: {', '.join(one.name for one in found)}. {'; '.join(missing)}")

@@ -58,12 +58,20 @@ class Refused(Exception):
     """A configuration that this version does not take."""
 
 
-def find(binaries: dict, directory: Path) -> tuple[list, list]:
-    """All that can take part, the floor first; and what is missing, with the reason."""
-    found = [Contender("floor", False, False, False, floor(binaries["floor"]))]
+def ours(binaries: dict, suffix: str = "") -> list:
+    """The floor, and Homing in its modes."""
+    found = [Contender(f"floor{suffix}", False, False, False, floor(binaries["floor"], f"floor{suffix}"))]
     for mode in HOMING_MODES:
-        start = homing(binaries["homing"], mode)
-        found.append(Contender(f"homing-{mode}", mode != "none", mode == "client_ip", mode == "learn", start))
+        name = f"homing-{mode}{suffix}"
+        start = homing(binaries["homing"], mode, name=name)
+        found.append(Contender(name, mode != "none", mode == "client_ip", mode == "learn", start))
+    return found
+
+
+def find(binaries: dict, by_profile: dict | None, directory: Path) -> tuple[list, list]:
+    """All that can take part, the floor first; and what is missing, with the reason. `by_profile`: builds of
+    `make release-pgo`, which then take part as well."""
+    found = ours(binaries) + (ours(by_profile, "-pgo") if by_profile else [])
     missing = []
     path = programs.haproxy()
     if path:
@@ -107,13 +115,13 @@ def write(setting: Setting, contender: str, template: str, more: dict, port: int
     return path
 
 
-def floor(binary: Path) -> Callable:
+def floor(binary: Path, name: str) -> Callable:
     def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
         servers = ",".join(f"127.0.0.1:{server}" for server in setting.ports)
         command = [*prefix, binary, f"127.0.0.1:{port}", servers, setting.idle]
         if setting.tls:
             command += programs.self_signed(setting.directory)
-        return programs.Process(command, core, setting.directory / "floor.log").wait_for(port)
+        return programs.Process(command, core, setting.directory / f"{name}.log").wait_for(port)
     return start
 
 

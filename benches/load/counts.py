@@ -94,7 +94,7 @@ class Measured:
     def stop_traced(self, process: programs.Process) -> None:
         # strace hands signals on to nobody: what it traces is asked itself. Pingora's own way to end at once is INT; Homing
         # ends by TERM as soon as nothing is under way.
-        sent = signal.SIGINT if self.contender.name == "floor" else signal.SIGTERM
+        sent = signal.SIGINT if self.contender.name.startswith("floor") else signal.SIGTERM
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         subprocess.run(["kill", f"-{sent.value}", *children[:1]], check=False)
         process.child.wait(programs.DEADLINE)
@@ -105,7 +105,7 @@ def a_request(short: Counter, long: Counter, requests: int) -> dict:
 
 
 def measure(options, binaries: dict, directory: Path) -> dict:
-    found, _ = contenders.find(binaries, directory)
+    found = contenders.ours(binaries)
     server, ports = programs.start_servers(binaries["server"], 4, None, directory)
     setting = contenders.Setting(directory, ports)
     preload = callgrind.steady(directory)

@@ -45,6 +45,15 @@ def built(profile: str = "release") -> dict:
     return found
 
 
+def built_by_profile() -> dict:
+    """What `make release-pgo` has built."""
+    found = {name: target() / "release-pgo" / name for name in ("homing", "floor")}
+    missing = [str(path) for path in found.values() if not path.exists()]
+    if missing:
+        sys.exit(f"not built: {', '.join(missing)}. `make release-pgo` builds them")
+    return found
+
+
 def haproxy() -> str | None:
     return shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 

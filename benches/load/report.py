@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
 
-BASES = ("floor", "haproxy-cookie", "haproxy-table", "envoy-cookie", "aralez")
+BASES = ("floor", "floor-pgo", "haproxy-cookie", "haproxy-table", "envoy-cookie", "aralez")
 
 
 def write(told: dict, directory: Path) -> None:
