@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerOptions;
 use pingora::apps::http_app::HttpServer;
-use pingora::listeners::TcpSocketOptions;
+use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignalWatch};
 use pingora::services::listening::Service;
@@ -175,16 +175,21 @@ fn server(conf: ServerConf) -> Server {
     server
 }
 
+/// Bytes towards a client that wait for more of the same answer. Pingora's 1,460 are less than many small answers with their
+/// headers, and what does not fit is a system call of its own.
+const WRITE_BUFFER: usize = 4 << 10;
+
 fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
-    match address {
+    let endpoint = match address {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
             // `[::]` takes IPv4 clients too, whatever the system's default is.
             options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
-            service.add_tcp_with_settings(&address.to_string(), options);
+            ListenerConfig::tcp(address.to_string()).tcp_socket_options(options)
         }
-        ListenAddress::Unix(path) => service.add_uds(&path.to_string_lossy(), None),
-    }
+        ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
+    };
+    service.add_listener(endpoint.l4_buffer(L4BufferSettings::default().write(WRITE_BUFFER)));
 }
 
 fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'static) -> Result<(), RunError> {
