@@ -228,12 +228,13 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     binaries = programs.built() if options.built else programs.build()
-    directory = programs.target() / "bench-load"
-    directory.mkdir(exist_ok=True)
+    # Its own: Homing reads its configuration anew when another bench writes one of that name.
+    directory = programs.target() / "bench-load" / "counts"
+    directory.mkdir(parents=True, exist_ok=True)
     # All on one core: then who waits for whom, and how often the proxy wakes for a request, is the same in every run.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     told = measure(options, binaries, directory)
-    (directory / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")
+    (directory.parent / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")
     print(table(told))
     shares = {case: {what: above(both, what) for what in committed.SHARES} for case, both in told.items()}
     if not options.check:
