@@ -29,6 +29,8 @@ import programs
 
 # Requests that warm up, and those of the short run.
 WARM, SHORT = 500, 200
+# The first of the servers'; below those that systems give to outgoing connections.
+PORTS = 21_700
 # Long copies by `rep movsb` count as an instruction a byte here, and take next to no time; vector loops count as they are.
 TUNABLES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
 # How the load asks; see `load` without arguments.
@@ -104,9 +106,19 @@ def a_request(short: Counter, long: Counter, requests: int) -> dict:
     return {name: (long[name] - short[name]) / requests for name in long | short}
 
 
+def start_servers(server: Path, directory: Path) -> tuple:
+    """On the same ports as the last time, if they are free: how the connections kept to them meet in a hash map differs by
+    port, and makes some hundred instructions a request."""
+    try:
+        return programs.start_servers(server, 4, None, directory, PORTS)
+    except programs.DidNotStart as why:
+        print(f"{why}counted with servers on other ports: a request may differ by 400 instructions", file=sys.stderr)
+        return programs.start_servers(server, 4, None, directory)
+
+
 def measure(options, binaries: dict, directory: Path) -> dict:
     found = contenders.ours(binaries)
-    server, ports = programs.start_servers(binaries["server"], 4, None, directory)
+    server, ports = start_servers(binaries["server"], directory)
     setting = contenders.Setting(directory, ports)
     preload = callgrind.steady(directory)
     told = {}
@@ -216,12 +228,13 @@ def main() -> None:
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     binaries = programs.built() if options.built else programs.build()
-    directory = programs.target() / "bench-load"
-    directory.mkdir(exist_ok=True)
+    # Its own: Homing reads its configuration anew when another bench writes one of that name.
+    directory = programs.target() / "bench-load" / "counts"
+    directory.mkdir(parents=True, exist_ok=True)
     # All on one core: then who waits for whom, and how often the proxy wakes for a request, is the same in every run.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     told = measure(options, binaries, directory)
-    (directory / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")
+    (directory.parent / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")
     print(table(told))
     shares = {case: {what: above(both, what) for what in committed.SHARES} for case, both in told.items()}
     if not options.check:

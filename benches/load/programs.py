@@ -206,8 +206,12 @@ class Process:
             self.child.stdout.close()
 
 
-def start_servers(server: Path, count: int, core: int | None, directory: Path) -> tuple[Process, list]:
-    process = Process([server, count], core, directory / "server.log", first_line=True)
+def start_servers(server: Path, count: int, core: int | None, directory: Path, first_port: int = 0) -> tuple[Process, list]:
+    """On ports from `first_port` on; zero: on any."""
+    process = Process([server, count, first_port], core, directory / "server.log", first_line=True)
+    if not process.first_line:
+        process.stop()
+        raise DidNotStart(process.log.read_text(errors="replace"))
     return process, json.loads(process.first_line)["ports"]
 
 

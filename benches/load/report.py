@@ -53,9 +53,11 @@ def markdown(told: dict) -> str:
         lines += ["", ", ".join(f"{name} {version}" for name, version in told["versions"].items()) + "."]
     if told["missing"]:
         lines += ["", f"Left out: {'; '.join(told['missing'])}."]
-    here = {one["contender"] for case in told["cases"] for one in case["results"]}
+    measured = {
+        one["contender"] for case in told["cases"] if not case["void"] for one in case["results"] if not one["refused"]
+    }
     for base in BASES:
-        if base in here:
+        if base in measured:
             lines += ["", f"### CPU time a request of the whole process, to {base}'s", "", *overview(told, base)]
     for case in told["cases"]:
         lines += ["", f"### {case['case']}: {case['title']}", ""]

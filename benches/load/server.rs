@@ -2,7 +2,7 @@
 //! as many ports as it is told, each under a name of its own (`s0`, `s1`, …) that every answer carries in `X-Server`.
 //!
 //! ```text
-//! server COUNT        prints {"ports": [ … ]} once it listens on the loopback address
+//! server COUNT [FIRST_PORT]    prints {"ports": [ … ]} once it listens on the loopback address
 //! ```
 //!
 //! `/big…` answers 100 KiB, everything else 1 KiB, with seven headers. `/s…` also begins a session: a `Set-Cookie` with a
@@ -26,11 +26,13 @@ const BIG: usize = 100 * 1024;
 
 fn main() -> ExitCode {
     let count = std::env::args().nth(1).and_then(|count| count.parse().ok());
-    let Some(count) = count else {
-        eprintln!("usage: server COUNT");
+    // Zero: any that are free.
+    let first = std::env::args().nth(2).map_or(Some(0), |port| port.parse().ok());
+    let (Some(count), Some(first)) = (count, first) else {
+        eprintln!("usage: server COUNT [FIRST_PORT]");
         return ExitCode::FAILURE;
     };
-    match Servers::listen(count).and_then(|mut servers| servers.run()) {
+    match Servers::listen(count, first).and_then(|mut servers| servers.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("server: {error}");
@@ -52,13 +54,14 @@ struct Servers {
 }
 
 impl Servers {
-    fn listen(count: usize) -> io::Result<Self> {
+    fn listen(count: u16, first: u16) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut doors = Vec::new();
         for number in 0..count {
-            let mut door = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
-            poll.registry().register(&mut door, Token(number), Interest::READABLE)?;
-            doors.push((door, Pages::new(number)));
+            let port = if first == 0 { 0 } else { first.saturating_add(number) };
+            let mut door = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+            poll.registry().register(&mut door, Token(usize::from(number)), Interest::READABLE)?;
+            doors.push((door, Pages::new(usize::from(number))));
         }
         let ports: io::Result<Vec<String>> =
             doors.iter().map(|(door, _)| Ok(door.local_addr()?.port().to_string())).collect();
