@@ -65,7 +65,7 @@ test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memc
 bench: setup ## the benches; docs/performance.md has the figures
 	$(CARGO) bench
 
-bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
+bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie PGO=1
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
@@ -84,7 +84,7 @@ counts-write: setup ## the same, written to benches/load/counts.txt
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --write
 
-release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; some fifteen minutes: PROFILE=file
+release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; three builds and training: PROFILE=file
 	@scripts/bench-tools valgrind
 	@scripts/release-pgo $(PROFILE)
 
