@@ -70,7 +70,7 @@ bench-table: setup ## the table from a thousand to ten million sessions, with a 
 	MIMALLOC_ALLOW_THP=0 $(CARGO) bench --bench table -- --scale "$(ROUNDS)" "$(PARTS)"
 	python3 benches/table/report.py "$${CARGO_TARGET_DIR:-target}/bench-table/table.json"
 
-bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie
+bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie PGO=1
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
@@ -88,7 +88,7 @@ counts-write: setup ## the same, written to benches/load/counts.txt
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --write
 
-release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; some fifteen minutes: PROFILE=file
+release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; three builds and training: PROFILE=file
 	@scripts/bench-tools valgrind
 	@scripts/release-pgo $(PROFILE)
 
