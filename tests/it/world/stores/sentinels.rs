@@ -36,8 +36,9 @@ impl Sentinels {
         let sentinels = (0..3).map(|_| {
             let mut setup = Setup::new(kind, Role::Sentinel)
                 .line(&format!("sentinel monitor {NAME} {} {} 2", address.ip(), address.port()))
-                // On a machine with two cores and many tests, half a second may be nobody's fault.
-                .line(&format!("sentinel down-after-milliseconds {NAME} 1000"))
+                // On a machine with two cores and many tests, a second may be nobody's fault, and a master that is let down
+                // again has lost what it was told meanwhile.
+                .line(&format!("sentinel down-after-milliseconds {NAME} 2000"))
                 .line(&format!("sentinel failover-timeout {NAME} 2000"));
             if let Some((user, password)) = master.login() {
                 setup = setup.line(&format!("sentinel auth-pass {NAME} {password}"));
