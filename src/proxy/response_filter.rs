@@ -32,18 +32,20 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ct
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
     // the application sets in it would replace the one that has the token.
     if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
-        return settle(answer.status, taken, ctx).await;
+        settle(answer.status, taken, ctx).await;
+        return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
     give::run(exchange.req_header(), answer, ctx)?;
-    settle(answer.status, taken, ctx).await
+    settle(answer.status, taken, ctx).await;
+    Ok(())
 }
 
-async fn settle(status: StatusCode, taken: Option<handoff::Taken>, ctx: &mut RequestContext) -> Result<()> {
+/// Of most answers nothing was taken, and their servers were given nothing.
+async fn settle(status: StatusCode, taken: Option<handoff::Taken>, ctx: &mut RequestContext) {
     if taken.is_some() || ctx.handed.is_some() {
         Box::pin(handoff::settle(status, taken, ctx)).await;
     }
-    Ok(())
 }
