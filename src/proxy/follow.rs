@@ -21,15 +21,8 @@ pub(super) enum Followed {
     ItsSession,
 }
 
-/// `chosen` is the server that the pool would give to a new session.
-pub(super) async fn follow(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
-    if let Some(address) = ctx.who.unknown_address {
-        return Box::pin(bind(address, ctx, chosen)).await;
-    }
-    Followed::To(hinted(ctx, chosen).unwrap_or(chosen))
-}
-
-async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+/// Binds an address. `chosen` is the server that the pool would give to a new session.
+pub(super) async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
     match shared::claim(address, chosen, ctx).await {
         Some(theirs) if theirs.home.is_some_and(|home| ctx.tries.history.failure_of(home).is_none()) => {
             ctx.who.session = Some(theirs);
@@ -59,7 +52,7 @@ fn begin(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
 }
 
 /// Where the hint for the client's address says, if that server may still take it.
-fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
+pub(super) fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
     // By consistent hash parallel requests agree without a hint, and other proxies with them.
     let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.carried_key().is_none())?);
     let address = persistence.hint.as_ref()?.key_of(ctx.client.address?);

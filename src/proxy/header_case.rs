@@ -4,7 +4,7 @@
 //! how HTTP/1 wrote each name in a second map, so that a header costs twice whenever it is cloned, added, removed or
 //! written. Unless a pool asks for it (`connection.preserve_header_case`), that map is let go before Pingora clones it.
 
-use http::{HeaderMap, HeaderName, HeaderValue, request, response};
+use http::{HeaderName, HeaderValue, request, response};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
@@ -25,7 +25,7 @@ impl Name {
 }
 
 /// What a request is told beside what its client says; each takes the place of what is there under its name.
-pub(super) type Additions = SmallVec<[(&'static Name, HeaderValue); 5]>;
+pub(super) type Additions = SmallVec<[(&'static Name, HeaderValue); 4]>;
 
 /// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
 /// are: not every client of WebSocket reads its answer as HTTP.
@@ -33,11 +33,13 @@ pub(super) fn is_lowered(ctx: &RequestContext) -> bool {
     !ctx.upgrade && ctx.plan().is_some_and(|plan| !plan.preserve_header_case)
 }
 
-/// Lets go of how a request's names were written.
-pub(super) fn lower_request(request: &mut RequestHeader) {
-    if request.has_case() {
-        with_parts(request, |_| {});
+/// Lets go of how a request's names were written, and adds headers to it.
+pub(super) fn lower_request(request: &mut RequestHeader, additions: Additions) -> Result<()> {
+    if !is_in_parts(request) {
+        return add(request, additions);
     }
+    with_parts(request, additions);
+    Ok(())
 }
 
 /// Lets go of how an answer's names were written.
@@ -58,20 +60,17 @@ pub(super) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
 }
 
 /// Adds headers to a request.
-pub(super) fn add(request: &mut RequestHeader, additions: Additions) -> Result<()> {
+pub(super) fn add(
+    request: &mut RequestHeader,
+    additions: impl IntoIterator<Item = (&'static Name, HeaderValue)>,
+) -> Result<()> {
     if request.has_case() || !is_in_parts(request) {
         for (name, value) in additions {
             request.insert_header(name.usual, value)?;
         }
         return Ok(());
     }
-    // Pingora's own way makes each name anew, from text.
-    with_parts(request, |headers| {
-        headers.reserve(additions.len());
-        for (name, value) in additions {
-            headers.insert(name.name.clone(), value);
-        }
-    });
+    with_parts(request, additions);
     Ok(())
 }
 
@@ -80,12 +79,12 @@ fn is_in_parts(request: &RequestHeader) -> bool {
     request.uri.path_and_query().is_some_and(|target| target.as_str().as_bytes() == request.raw_path())
 }
 
-fn with_parts(request: &mut RequestHeader, change: impl FnOnce(&mut HeaderMap)) {
-    if !is_in_parts(request) {
-        return;
-    }
+/// Pingora's own way makes each name anew, from text.
+fn with_parts(request: &mut RequestHeader, additions: impl IntoIterator<Item = (&'static Name, HeaderValue)>) {
     let (nothing, ()) = http::Request::new(()).into_parts();
     let mut parts = request::Parts::from(std::mem::replace(request, RequestHeader::from(nothing)));
-    change(&mut parts.headers);
+    for (name, value) in additions {
+        parts.headers.insert(name.name.clone(), value);
+    }
     *request = RequestHeader::from(parts);
 }

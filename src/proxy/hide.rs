@@ -15,12 +15,12 @@ use crate::session::token::looks_like_one;
 use crate::snapshot::PersistencePlan;
 
 use super::context::RequestContext;
-use super::header_case::{Additions, Name};
+use super::header_case::{self, Name};
 
 static SENT_COOKIE: Name = Name::new("Cookie", "cookie");
 
 /// Works on the copy that a server gets.
-pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext, additions: &mut Additions) -> Result<()> {
+pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
     let persistence = ctx.persistence();
     let hidden = persistence.filter(|persistence| persistence.policy.cookie.hide_from_server);
     for source in hidden.iter().flat_map(|persistence| &persistence.sources) {
@@ -37,8 +37,7 @@ pub(super) fn run(request: &mut RequestHeader, ctx: &RequestContext, additions: 
             Source::Cookie(_) | Source::Learn(_) | Source::Route(_) | Source::ClientIp(_) => {}
         }
     }
-    from_cookies(request, persistence, additions);
-    Ok(())
+    from_cookies(request, persistence)
 }
 
 fn from_target(request: &mut RequestHeader, name: &str) -> Result<()> {
@@ -68,7 +67,7 @@ fn from_referer(request: &mut RequestHeader, name: &str) -> Result<()> {
 
 /// Takes our cookie off, and makes one Cookie field of several: HTTP/2 clients split theirs, and HTTP/1 servers read only
 /// the first.
-fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>, additions: &mut Additions) {
+fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePlan>) -> Result<()> {
     let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
     let carrier = persistence.filter(|persistence| persistence.reads_cookie());
     let rewritten = match carrier.map(|persistence| &persistence.policy.cookie) {
@@ -82,15 +81,14 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PersistencePla
     };
     // Made of what was a header's value before, so it is one.
     let cookies = match rewritten {
-        Rewritten::Unchanged => return,
+        Rewritten::Unchanged => return Ok(()),
         Rewritten::Removed => None,
         Rewritten::Part(cookies) => HeaderValue::from_bytes(cookies).ok(),
         Rewritten::Replaced(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
     };
-    match cookies {
-        Some(cookies) => additions.push((&SENT_COOKIE, cookies)),
-        None => {
-            request.remove_header(&header::COOKIE);
-        }
+    if let Some(cookies) = cookies {
+        return header_case::add(request, [(&SENT_COOKIE, cookies)]);
     }
+    request.remove_header(&header::COOKIE);
+    Ok(())
 }

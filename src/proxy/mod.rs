@@ -16,7 +16,9 @@ mod give;
 mod handoff;
 mod header_case;
 mod hide;
+mod hook;
 mod identify;
+mod introduce;
 mod learn;
 mod links;
 mod logging;
@@ -46,6 +48,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session as Exch
 use crate::snapshot::Parts;
 
 use self::context::RequestContext;
+use self::hook::Hook;
 
 /// The application that Pingora runs.
 pub struct EdgeProxy {
@@ -53,6 +56,7 @@ pub struct EdgeProxy {
     pub parts: Arc<Parts>,
 }
 
+// Most hooks are written as `async_trait` would write an `async fn`: `hook` says why.
 #[async_trait]
 impl ProxyHttp for EdgeProxy {
     // In a box: Pingora moves it from future to future until the request is under way.
@@ -65,35 +69,64 @@ impl ProxyHttp for EdgeProxy {
     // No modules: Pingora's compression would cost allocations in every request even when off.
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    // 1  Receive: limits, client address, route; 2  Who is it: source, token, table.
-    async fn request_filter(&self, exchange: &mut Exchange, ctx: &mut Box<RequestContext>) -> Result<bool> {
-        request_filter::run(exchange, ctx).await
+    // 1  Receive: limits, client address, route; 2  Who is it: source, token, table. What servers are told of it.
+    fn request_filter<'proxy, 'exchange, 'ctx, 'hook>(
+        &'proxy self,
+        exchange: &'exchange mut Exchange,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<bool>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'ctx: 'hook,
+    {
+        request_filter::run(exchange, ctx)
     }
 
     // 3  Choose: the bound server, or what failover says, or a balanced one. Once for each try.
-    async fn upstream_peer(&self, exchange: &mut Exchange, ctx: &mut Box<RequestContext>) -> Result<Box<HttpPeer>> {
-        upstream_peer::run(exchange.req_header(), ctx).await
+    fn upstream_peer<'proxy, 'exchange, 'ctx, 'hook>(
+        &'proxy self,
+        exchange: &'exchange mut Exchange,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<Box<HttpPeer>>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'ctx: 'hook,
+    {
+        upstream_peer::run(exchange.req_header(), ctx)
     }
 
-    // 4  Forward: our cookie taken off, forwarded headers added. On a copy, for each try.
-    async fn upstream_request_filter(
-        &self,
-        exchange: &mut Exchange,
-        request: &mut RequestHeader,
-        ctx: &mut Box<RequestContext>,
-    ) -> Result<()> {
-        handoff::fetch(ctx).await;
-        upstream_request_filter::run(exchange, request, ctx)
+    // 4  Forward: our cookie taken off. On a copy, for each try.
+    fn upstream_request_filter<'proxy, 'exchange, 'request, 'ctx, 'hook>(
+        &'proxy self,
+        _: &'exchange mut Exchange,
+        request: &'request mut RequestHeader,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<()>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'request: 'hook,
+        'ctx: 'hook,
+    {
+        upstream_request_filter::run(request, ctx)
     }
 
-    async fn request_body_filter(
-        &self,
-        _: &mut Exchange,
-        body: &mut Option<Bytes>,
+    fn request_body_filter<'proxy, 'exchange, 'body, 'ctx, 'hook>(
+        &'proxy self,
+        _: &'exchange mut Exchange,
+        body: &'body mut Option<Bytes>,
         _: bool,
-        ctx: &mut Box<RequestContext>,
-    ) -> Result<()> {
-        request_body_filter::run(body.as_ref(), ctx)
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<()>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'body: 'hook,
+        'ctx: 'hook,
+    {
+        hook::done(request_body_filter::run(body.as_ref(), ctx))
     }
 
     // 5  If it fails: no connection came about …
@@ -120,23 +153,35 @@ impl ProxyHttp for EdgeProxy {
     }
 
     // 6  Answer: the server has spoken, so a move is made good …
-    async fn upstream_response_filter(
-        &self,
-        exchange: &mut Exchange,
-        answer: &mut ResponseHeader,
-        ctx: &mut Box<RequestContext>,
-    ) -> Result<()> {
-        upstream_response_filter::run(exchange, answer, ctx).await
+    fn upstream_response_filter<'proxy, 'exchange, 'answer, 'ctx, 'hook>(
+        &'proxy self,
+        exchange: &'exchange mut Exchange,
+        answer: &'answer mut ResponseHeader,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<()>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'answer: 'hook,
+        'ctx: 'hook,
+    {
+        upstream_response_filter::run(&exchange.req_header().method, answer, ctx)
     }
 
     // … and the client gets its token when it must; what the server hands over stays here.
-    async fn response_filter(
-        &self,
-        exchange: &mut Exchange,
-        answer: &mut ResponseHeader,
-        ctx: &mut Box<RequestContext>,
-    ) -> Result<()> {
-        response_filter::run(exchange, answer, ctx).await
+    fn response_filter<'proxy, 'exchange, 'answer, 'ctx, 'hook>(
+        &'proxy self,
+        exchange: &'exchange mut Exchange,
+        answer: &'answer mut ResponseHeader,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, Result<()>>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'answer: 'hook,
+        'ctx: 'hook,
+    {
+        response_filter::run(exchange, answer, ctx)
     }
 
     // The token goes into the links of a page while it passes.
@@ -161,8 +206,20 @@ impl ProxyHttp for EdgeProxy {
     }
 
     // 7  Afterwards: metrics, access log.
-    async fn logging(&self, exchange: &mut Exchange, error: Option<&Error>, ctx: &mut Box<RequestContext>) {
+    fn logging<'proxy, 'exchange, 'error, 'ctx, 'hook>(
+        &'proxy self,
+        exchange: &'exchange mut Exchange,
+        error: Option<&'error Error>,
+        ctx: &'ctx mut Box<RequestContext>,
+    ) -> Hook<'hook, ()>
+    where
+        'proxy: 'hook,
+        'exchange: 'hook,
+        'error: 'hook,
+        'ctx: 'hook,
+    {
         logging::run(exchange, error, ctx);
+        hook::nothing()
     }
 
     // Failures are counted, written to the access log, and told once per change of a server, not once per request.

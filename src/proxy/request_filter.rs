@@ -17,43 +17,50 @@ use crate::telemetry::metrics::Rejection;
 
 use super::connection::{Guarded, listener_of};
 use super::context::{Refusal, RequestContext};
+use super::hook::{self, Hook};
 use super::noticed::Noticed;
-use super::{answer, early, forwarded, header_case, identify, redirect, shared, upstream_request_filter};
+use super::{answer, early, forwarded, identify, introduce, redirect, shared};
 
 /// The hook. True = answered here.
 ///
-/// What is seldom awaited is in a box, here and in the other hooks: Pingora allocates each hook's future for each request,
-/// and it has room for all that may be awaited in it.
-pub(super) async fn run(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+pub(super) fn run<'hook>(exchange: &'hook mut Exchange, ctx: &'hook mut RequestContext) -> Hook<'hook, Result<bool>> {
     if let Err(rejection) = receive(exchange, ctx) {
-        return Box::pin(reject(exchange, ctx, rejection)).await;
+        return Box::pin(reject(exchange, ctx, rejection));
     }
     if redirect::concerns(ctx) {
-        return match Box::pin(redirect::run(exchange, ctx)).await? {
-            Ok(()) => Ok(true),
-            Err(rejection) => Box::pin(reject(exchange, ctx, rejection)).await,
-        };
+        return Box::pin(redirect(exchange, ctx));
     }
-    if ctx.parts().shared.is_some()
-        && let Err(rejection) = Box::pin(shared::ask(exchange.req_header(), ctx)).await
-    {
-        return Box::pin(reject(exchange, ctx, rejection)).await;
+    if ctx.parts().shared.is_some() {
+        return Box::pin(ask_and_identify(exchange, ctx));
     }
     match identify::run(exchange.req_header(), ctx) {
-        Ok(()) => {
-            if header_case::is_lowered(ctx) {
-                header_case::lower_request(exchange.req_header_mut());
-            }
-            Ok(false)
-        }
-        Err(rejection) => Box::pin(reject(exchange, ctx, rejection)).await,
+        Ok(()) => hook::not_answered(introduce::run(exchange.req_header_mut(), ctx)),
+        Err(rejection) => Box::pin(reject(exchange, ctx, rejection)),
+    }
+}
+
+async fn redirect(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    match redirect::run(exchange, ctx).await? {
+        Ok(()) => Ok(true),
+        Err(rejection) => reject(exchange, ctx, rejection).await,
+    }
+}
+
+/// Where several proxies share a store.
+async fn ask_and_identify(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    if let Err(rejection) = shared::ask(exchange.req_header(), ctx).await {
+        return reject(exchange, ctx, rejection).await;
+    }
+    match identify::run(exchange.req_header(), ctx) {
+        Ok(()) => introduce::run(exchange.req_header_mut(), ctx).map(|()| false),
+        Err(rejection) => reject(exchange, ctx, rejection).await,
     }
 }
 
 /// Answers what cannot be served. A malformed request ends its connection: what follows on it cannot be trusted.
 async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Rejection) -> Result<bool> {
     ctx.parts().metrics.rejected.inc(rejection as usize);
-    upstream_request_filter::name(&exchange.req_header().headers, ctx);
+    introduce::name(&exchange.req_header().headers, ctx);
     let status = match rejection {
         // Those of connections never come here.
         Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
@@ -110,7 +117,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     client.peer_text = peer_text;
     (ctx.max_body, ctx.upgrade, ctx.suspects) = (listener.max_body_size, upgrade, noticed.suspects);
     ctx.client = client;
-    upstream_request_filter::name(&request.headers, ctx);
+    introduce::name(&request.headers, ctx);
     let host = host_in(request, noticed.host.value);
     let Some(found) = ctx.snapshot.router.find(host, request.uri.path(), &request.headers, ctx.client.secure) else {
         return Err(Rejection::NoRoute);

@@ -6,6 +6,7 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session as Exchange;
 
 use super::context::RequestContext;
+use super::hook::{self, Hook};
 use super::upstream_response_filter::is_final;
 use super::{give, handoff};
 
@@ -14,8 +15,26 @@ const NEVER_TO_CLIENTS: [HeaderName; 2] =
     [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
 /// The hook. Runs for every 1xx too.
-pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+pub(super) fn run<'hook>(
+    exchange: &mut Exchange,
+    answer: &mut ResponseHeader,
+    ctx: &'hook mut RequestContext,
+) -> Hook<'hook, Result<()>> {
     let taken = handoff::take_off(answer, ctx);
+    let changed = change(exchange, answer, ctx);
+    // Of most answers nothing was taken, and their servers were given nothing.
+    if changed.is_ok() && is_final(answer.status) && (taken.is_some() || ctx.handed.is_some()) {
+        return Box::pin(settle(answer.status, taken, ctx));
+    }
+    hook::done(changed)
+}
+
+async fn settle(status: StatusCode, taken: Option<handoff::Taken>, ctx: &mut RequestContext) -> Result<()> {
+    handoff::settle(status, taken, ctx).await;
+    Ok(())
+}
+
+fn change(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     // One look at each name instead of a search for both.
     if answer.headers.keys().any(|name| name.as_str().starts_with("homing-")) {
         for name in &NEVER_TO_CLIENTS {
@@ -32,20 +51,10 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ct
     // A 304 updates what a cache holds, and a token does not belong there; it comes with the next answer. But a cookie that
     // the application sets in it would replace the one that has the token.
     if answer.status == StatusCode::NOT_MODIFIED && !give::sets_cookie_of_token(answer, ctx) {
-        settle(answer.status, taken, ctx).await;
         return Ok(());
     }
     if ctx.parts().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
-    give::run(exchange.req_header(), answer, ctx)?;
-    settle(answer.status, taken, ctx).await;
-    Ok(())
-}
-
-/// Of most answers nothing was taken, and their servers were given nothing.
-async fn settle(status: StatusCode, taken: Option<handoff::Taken>, ctx: &mut RequestContext) {
-    if taken.is_some() || ctx.handed.is_some() {
-        Box::pin(handoff::settle(status, taken, ctx)).await;
-    }
+    give::run(exchange.req_header(), answer, ctx)
 }

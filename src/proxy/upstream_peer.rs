@@ -13,11 +13,13 @@ use crate::failover::choice::{self, Choice, Spread};
 use crate::pool::ServerIndex;
 use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
+use crate::session::key::SessionKey;
 use crate::session::source::Source;
 use crate::telemetry::metrics::Retry;
 
 use super::context::{Refusal, RequestContext};
-use super::follow::{Followed, follow};
+use super::follow::{Followed, bind, hinted};
+use super::hook::{self, Hook};
 use super::{upgrade, versions};
 
 /// No server takes the request now: try again in a moment.
@@ -28,24 +30,35 @@ const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
 /// The hook.
-pub(super) async fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<Box<HttpPeer>> {
+pub(super) fn run<'hook>(
+    request: &'hook RequestHeader,
+    ctx: &'hook mut RequestContext,
+) -> Hook<'hook, Result<Box<HttpPeer>>> {
     // The former try is over for its server.
     ctx.tries.in_flight = None;
-    let again = ctx.tries.next.take();
-    let chosen = match again {
-        Some(same) => Ok(same),
-        None => choose(request, ctx).await,
-    };
-    let tried = chosen.and_then(|server| begin_try(ctx, server)).map(|mut peer| {
-        if again.is_some() || ctx.upgrade {
+    if let Some(same) = ctx.tries.next.take() {
+        let fresh = begin_try(ctx, same).map(|mut peer| {
             only_fresh_connections(&mut peer);
+            peer
+        });
+        return hook::now(told(ctx, fresh));
+    }
+    match look(request, ctx) {
+        Looked::Chosen(server) => {
+            let peer = server.and_then(|server| begin_try(ctx, server));
+            hook::now(told(ctx, peer))
         }
-        if ctx.upgrade {
-            upgrade::prepare(&mut peer);
-        }
-        peer
-    });
-    tried.map_err(|refusal| {
+        unsure => Box::pin(wait(request, ctx, unsure)),
+    }
+}
+
+async fn wait(request: &RequestHeader, ctx: &mut RequestContext, unsure: Looked) -> Result<Box<HttpPeer>> {
+    let peer = choose(request, ctx, unsure).await.and_then(|server| begin_try(ctx, server));
+    told(ctx, peer)
+}
+
+fn told(ctx: &mut RequestContext, peer: std::result::Result<Box<HttpPeer>, Refusal>) -> Result<Box<HttpPeer>> {
+    peer.map_err(|refusal| {
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
     })
@@ -67,7 +80,7 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
         return Err(EXHAUSTED);
     }
     let Some(target) = plan.pool.servers.get(server) else { return Err(NO_SERVER) };
-    let Some(peer) = target.peer() else { return Err(NO_SERVER) };
+    let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
     if ctx.tries.count > 0 {
         plan.metrics.retries.inc(Retry::Sent as usize);
     }
@@ -77,38 +90,84 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     ctx.tries.count += 1;
     // What was read of the body is sent anew from its first byte.
     ctx.body_bytes = 0;
-    ctx.tries.began = Some(std::time::Instant::now());
+    ctx.tries.began = Some(begins(ctx));
+    if ctx.upgrade {
+        only_fresh_connections(&mut peer);
+        upgrade::prepare(&mut peer);
+    }
     Ok(peer)
 }
 
-async fn choose(request: &RequestHeader, ctx: &mut RequestContext) -> std::result::Result<ServerIndex, Refusal> {
+/// When this try begins. The first begins as soon as the request is read, unless the request has waited for something.
+fn begins(ctx: &RequestContext) -> std::time::Instant {
+    let waited = ctx.tries.count > 1 || ctx.tries.history.held || ctx.parts().shared.is_some();
+    if waited { std::time::Instant::now() } else { ctx.started }
+}
+
+/// What a look at the pool says.
+enum Looked {
+    /// There, or nowhere.
+    Chosen(std::result::Result<ServerIndex, Refusal>),
+    /// There, unless a parallel request of the same address was faster.
+    First(SessionKey, ServerIndex),
+    /// The session's server may come back in a moment.
+    Held(ServerIndex),
+    /// Another pool of the split has the request now.
+    Elsewhere,
+}
+
+async fn choose(
+    request: &RequestHeader,
+    ctx: &mut RequestContext,
+    mut looked: Looked,
+) -> std::result::Result<ServerIndex, Refusal> {
     loop {
-        let Some(plan) = ctx.plan() else { return Err(NO_SERVER) };
-        let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
-        let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
-        let spread = ctx.carried_key().map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
-        match choice::choose(&plan.pool, policy, ctx.who.session.as_ref(), &ctx.tries.history, spread) {
-            Choice::To { server, outcome, reason } => {
-                (ctx.outcome, ctx.reason) = (Some(outcome), reason);
-                if ctx.who.session.is_some() {
-                    return Ok(server);
-                }
-                if let Followed::To(server) = follow(ctx, server).await {
+        match looked {
+            Looked::Chosen(server) => return server,
+            Looked::First(address, server) => {
+                if let Followed::To(server) = bind(address, ctx, server).await {
                     versions::arrive(ctx);
                     return Ok(server);
                 }
             }
-            Choice::Hold(home) => Box::pin(hold(ctx, home)).await,
-            Choice::Refuse(reason) => {
-                (ctx.outcome, ctx.reason) = (Some(Outcome::Refused), Some(reason));
-                return Err(Refusal { status: refuse_status, why: reason.label(), clear_token: end_refused(ctx) });
+            Looked::Held(home) => hold(ctx, home).await,
+            Looked::Elsewhere => {}
+        }
+        looked = look(request, ctx);
+    }
+}
+
+fn look(request: &RequestHeader, ctx: &mut RequestContext) -> Looked {
+    let Some(plan) = ctx.plan() else { return Looked::Chosen(Err(NO_SERVER)) };
+    let policy = plan.persistence.as_ref().map(|persistence| &persistence.policy);
+    let refuse_status = policy.map_or(NO_SERVER.status, |policy| policy.refuse_status);
+    let spread = ctx.carried_key().map_or(Spread::Balanced(&ctx.hash_key), Spread::By);
+    match choice::choose(&plan.pool, policy, ctx.who.session.as_ref(), &ctx.tries.history, spread) {
+        Choice::To { server, outcome, reason } => {
+            (ctx.outcome, ctx.reason) = (Some(outcome), reason);
+            if ctx.who.session.is_some() {
+                return Looked::Chosen(Ok(server));
             }
-            Choice::Fail => return Err(BROKE_OFF),
-            Choice::Nobody { outcome, reason } => {
-                (ctx.outcome, ctx.reason) = (Some(outcome), reason);
-                if !versions::leave(request, ctx, outcome, reason) {
-                    return Err(NO_SERVER);
-                }
+            if let Some(address) = ctx.who.unknown_address {
+                return Looked::First(address, server);
+            }
+            let server = hinted(ctx, server).unwrap_or(server);
+            versions::arrive(ctx);
+            Looked::Chosen(Ok(server))
+        }
+        Choice::Hold(home) => Looked::Held(home),
+        Choice::Refuse(reason) => {
+            (ctx.outcome, ctx.reason) = (Some(Outcome::Refused), Some(reason));
+            let clear_token = end_refused(ctx);
+            Looked::Chosen(Err(Refusal { status: refuse_status, why: reason.label(), clear_token }))
+        }
+        Choice::Fail => Looked::Chosen(Err(BROKE_OFF)),
+        Choice::Nobody { outcome, reason } => {
+            (ctx.outcome, ctx.reason) = (Some(outcome), reason);
+            if versions::leave(request, ctx, outcome, reason) {
+                Looked::Elsewhere
+            } else {
+                Looked::Chosen(Err(NO_SERVER))
             }
         }
     }

@@ -2,23 +2,30 @@
 
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
-use pingora_proxy::Session as Exchange;
 
 use crate::failover::Outcome;
 
 use super::context::RequestContext;
+use super::hook::{self, Hook};
+use super::learn::Learned;
 use super::{handoff, header_case, learn, shared, versions};
 
 /// The hook. Runs for every 1xx too; the first final answer (or a switch of protocols) counts.
-pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
-    if header_case::is_lowered(ctx) {
-        header_case::lower_answer(answer)?;
+pub(super) fn run<'hook>(
+    method: &Method,
+    answer: &'hook mut ResponseHeader,
+    ctx: &'hook mut RequestContext,
+) -> Hook<'hook, Result<()>> {
+    if header_case::is_lowered(ctx)
+        && let Err(error) = header_case::lower_answer(answer)
+    {
+        return hook::now(Err(error));
     }
     if ctx.tries.answered.is_some() || !is_final(answer.status) {
-        return Ok(());
+        return hook::done(Ok(()));
     }
     ctx.tries.answered = Some(Instant::now());
     if let (Some(server), Some(plan)) = (ctx.server(), ctx.plan())
@@ -28,12 +35,22 @@ pub(super) async fn run(exchange: &mut Exchange, answer: &mut ResponseHeader, ct
         tracing::info!(%pool, %server, "server takes connections again");
     }
     if ctx.outcome == Some(Outcome::Moved) {
-        Box::pin(rebind(answer.status, ctx)).await;
+        return Box::pin(rebind_and_learn(method.clone(), answer, ctx));
     }
-    let learned = learn::run(&exchange.req_header().method, answer.status, &answer.headers, ctx);
-    // Before the client has its id: its next request may come to another proxy.
+    let learned = learn::run(method, answer.status, &answer.headers, ctx);
+    if learned.is_empty() { hook::done(Ok(())) } else { Box::pin(assign(learned, ctx)) }
+}
+
+async fn rebind_and_learn(method: Method, answer: &ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    rebind(answer.status, ctx).await;
+    let learned = learn::run(&method, answer.status, &answer.headers, ctx);
+    assign(learned, ctx).await
+}
+
+/// Before the client has its id: its next request may come to another proxy.
+async fn assign(learned: Learned, ctx: &mut RequestContext) -> Result<()> {
     if !learned.is_empty() {
-        Box::pin(shared::assign(&learned, ctx)).await;
+        shared::assign(&learned, ctx).await;
     }
     Ok(())
 }

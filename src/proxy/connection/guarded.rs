@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -48,6 +48,8 @@ pub struct Guarded {
     deadline: Option<Instant>,
     /// One timer a connection, moved on from request to request.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whom it wakes.
+    sleeper: Option<Waker>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
@@ -70,6 +72,7 @@ impl Guarded {
             line: RequestLine::default(),
             deadline: None,
             timer: None,
+            sleeper: None,
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
         }
@@ -104,7 +107,14 @@ impl Guarded {
         // moved on only when it rings: once a pause, instead of once a request.
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
+            self.sleeper = None;
         }
+        // It need not be told again to wake the same task at the same time, or earlier.
+        let told = self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(context.waker()));
+        if told && timer.deadline() <= deadline && !timer.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.sleeper = Some(context.waker().clone());
         loop {
             ready!(timer.as_mut().poll(context));
             if timer.deadline() >= deadline {

@@ -10,8 +10,8 @@ use crate::store::data::Given;
 use crate::telemetry::metrics::Handoff;
 
 use super::super::context::RequestContext;
+use super::super::introduce::reads_as;
 use super::super::shared;
-use super::super::upstream_request_filter::reads_as;
 use super::told::{leaving, told};
 use super::{Handed, bound};
 
@@ -40,9 +40,6 @@ pub(in super::super) fn give(request: &mut RequestHeader, ctx: &mut RequestConte
 
 /// Where a store is shared: what the session's last server handed over to another proxy, if that is now to be given.
 pub(in super::super) async fn fetch(ctx: &mut RequestContext) {
-    if ctx.parts().shared.is_none() {
-        return;
-    }
     let asked_for = match ctx.outcome {
         Some(Outcome::Moved | Outcome::Borrowed) => leaving(ctx),
         // Another proxy has moved it, and its server has still to be given what was handed over.
