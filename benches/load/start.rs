@@ -1,5 +1,5 @@
-//! How the bench's own proxies start: one command line, one allocator, one worker thread and one pool of idle connections
-//! for all of them, as Homing has them.
+//! How the bench's own proxies start: one command line, one allocator, one worker thread and one pool of idle
+//! connections for all of them, as Homing has them.
 //!
 //! ```text
 //! PROXY ADDRESS SERVER,SERVER,… IDLE_CONNECTIONS [CERTIFICATE KEY]

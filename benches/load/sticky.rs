@@ -1,9 +1,9 @@
-//! What one would write by hand to have Homing's cookie mode without Homing: a sticky cookie in plain text, the headers that
-//! servers are told, timeouts, limits and metrics, by Pingora's public API as its guides show it. What this costs above
-//! `floor.rs` is the price of these duties; what Homing costs above this is Homing.
+//! What one would write by hand to have Homing's cookie mode without Homing: a sticky cookie in plain text, the headers
+//! that servers are told, timeouts, limits and metrics, by Pingora's public API as its guides show it. What this costs
+//! above `floor.rs` is the price of these duties; what Homing costs above this is Homing.
 //!
-//! It does not seal its cookie, keeps no table of sessions, looks at no byte of a request that Pingora has taken, tries no
-//! other server when one fails, and knows one pool.
+//! It does not seal its cookie, keeps no table of sessions, looks at no byte of a request that Pingora has taken, tries
+//! no other server when one fails, and knows one pool.
 
 #![allow(clippy::print_stderr, reason = "a program for the bench: it says on standard error why it does not start")]
 
@@ -31,7 +31,8 @@ use uuid::Uuid;
 const COOKIE: &[u8] = b"SRV=";
 const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 
-// Homing's defaults, but for bodies, which it takes of any length. How many headers there may be, 256, is Pingora's own limit.
+// Homing's defaults, but for bodies, which it takes of any length. That there are at most 256 headers is Pingora's own
+// limit, for both.
 const MOST_HEADER_BYTES: usize = 64 * 1024;
 const MOST_BODY_BYTES: u64 = 1 << 30;
 const KEEPALIVE_SECONDS: u64 = 75;
