@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The load bench: the floor, Homing in its modes, and other proxies, side by side on this machine.
+"""The load bench: the floor, what is written by hand, Homing in its modes, and other proxies, side by side on this machine.
 
 The proxy has one core and one thread; load and servers share another. Contenders take turns, round after round, and what
 is told is the median of the rounds' ratios with the least and the greatest. CPU time is the whole process's, user and
@@ -202,7 +202,8 @@ def main() -> None:
     options = arguments()
     # So that whatever ends the bench ends what it has started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    options.binaries = programs.built() if options.built else programs.build()
+    by_hand = programs.BY_HAND
+    options.binaries = programs.built("release", by_hand) if options.built else programs.build(by_hand)
     by_profile = programs.built_by_profile() if options.pgo else None
     options.directory = programs.target() / "bench-load"
     options.directory.mkdir(exist_ok=True)

@@ -41,8 +41,8 @@ CASES = [
     Case("routes", "keep-alive, returning sessions, 1,000 routes", RETURNING, ("floor", "homing-cookie"),
          {"routes": 1000}),
     # Connections are kept to servers that are asked rarely: with the usual pool all would only measure connecting.
-    Case("servers", "keep-alive, returning sessions, 200 servers", RETURNING, ("floor", "homing-cookie", "haproxy"),
-         {"idle": 2000}, servers=200),
+    Case("servers", "keep-alive, returning sessions, 200 servers", RETURNING,
+         ("floor", "pingora-cookie", "homing-cookie", "haproxy"), {"idle": 2000}, servers=200),
     Case("table", f"keep-alive, returning sessions among {SESSIONS:,} learned ones",
          ["--sessions", COMING_BACK],
          ("floor", "homing-learn", "haproxy-table", "nginx-learn"),

@@ -59,8 +59,10 @@ class Refused(Exception):
 
 
 def ours(binaries: dict, suffix: str = "") -> list:
-    """The floor, and Homing in its modes."""
-    found = [Contender(f"floor{suffix}", False, False, False, floor(binaries["floor"], f"floor{suffix}"))]
+    """The floor, what is written by hand (if that was built), and Homing in its modes."""
+    found = [Contender(f"floor{suffix}", False, False, False, bare(binaries["floor"], f"floor{suffix}"))]
+    if programs.BY_HAND in binaries:
+        found.append(Contender("pingora-cookie", True, False, False, bare(binaries[programs.BY_HAND], "pingora-cookie")))
     for mode in HOMING_MODES:
         name = f"homing-{mode}{suffix}"
         start = homing(binaries["homing"], mode, name=name)
@@ -115,7 +117,8 @@ def write(setting: Setting, contender: str, template: str, more: dict, port: int
     return path
 
 
-def floor(binary: Path, name: str) -> Callable:
+def bare(binary: Path, name: str) -> Callable:
+    """The bench's own proxies."""
     def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
         servers = ",".join(f"127.0.0.1:{server}" for server in setting.ports)
         command = [*prefix, binary, f"127.0.0.1:{port}", servers, setting.idle]

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Counts that do not drift: what the floor and Homing do for a request, in instructions and allocations (valgrind's
-callgrind, only threads that serve requests) and system calls (strace).
+callgrind, only threads that serve requests) and system calls (strace). Between them what is written by hand (`sticky.rs`),
+to be looked at: no check asks for it.
 
 Every figure is the difference of a short run and a long one, so what starting, connecting and getting warm costs falls out.
 
@@ -40,6 +41,7 @@ CASES = {
     "connection per request": ["--sessions", "8", "--close"],
 }
 WHO = ("floor", "homing-cookie")
+BY_HAND = "pingora-cookie"
 SYSCALL = re.compile(r"^\s*[\d.]+\s+[\d.]+\s+\d+\s+(\d+)(?:\s+\d+)?\s+(\w+)$")
 
 
@@ -96,7 +98,7 @@ class Measured:
     def stop_traced(self, process: programs.Process) -> None:
         # strace hands signals on to nobody: what it traces is asked itself. Pingora's own way to end at once is INT; Homing
         # ends by TERM as soon as nothing is under way.
-        sent = signal.SIGINT if self.contender.name.startswith("floor") else signal.SIGTERM
+        sent = signal.SIGTERM if self.contender.name.startswith("homing") else signal.SIGINT
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         subprocess.run(["kill", f"-{sent.value}", *children[:1]], check=False)
         process.child.wait(programs.DEADLINE)
@@ -121,11 +123,12 @@ def measure(options, binaries: dict, directory: Path) -> dict:
     server, ports = start_servers(binaries["server"], directory)
     setting = contenders.Setting(directory, ports)
     preload = callgrind.steady(directory)
+    who = WHO if options.check else (*WHO, BY_HAND)
     told = {}
     try:
         for case in CASES:
             told[case] = {}
-            for contender in (one for one in found if one.name in WHO):
+            for contender in (one for one in found if one.name in who):
                 print(f"{case}: {contender.name}", file=sys.stderr)
                 one = Measured(contender, case, binaries, setting)
                 told[case][contender.name] = figures(one.counted(options.requests, preload))
@@ -153,17 +156,22 @@ def above(both: dict, what: str) -> float:
 
 
 def table(told: dict) -> str:
-    lines = ["| a request | floor | Homing | above the floor | |", "|---|---|---|---|---|"]
-    for case, both in told.items():
-        floor, ours = both["floor"], both["homing-cookie"]
-        lines.append(f"| {case}: instructions | {floor['instructions']:,} | {ours['instructions']:,} "
-                     f"| {above(both, 'instructions'):+,} | {ours['instructions'] / floor['instructions']:.3f} |")
-        lines.append(f"| allocations | {floor['allocations']:.1f} | {ours['allocations']:.1f} "
-                     f"| {above(both, 'allocations'):+.1f} | {ours['allocations'] / floor['allocations']:.3f} |")
+    heads = {"floor": "floor", BY_HAND: "by hand", "homing-cookie": "Homing"}
+    names = [name for name in heads if all(name in counted for counted in told.values())]
+    lines = [row("a request", [heads[name] for name in names], "above the floor", ""), "|---" * (len(names) + 3) + "|"]
+    for case, counted in told.items():
+        floor, ours = counted["floor"], counted["homing-cookie"]
+        for what, title, style in (("instructions", f"{case}: instructions", ","), ("allocations", "allocations", ".1f")):
+            lines.append(row(title, [f"{counted[name][what]:{style}}" for name in names],
+                             f"{above(counted, what):+{style}}", f"{ours[what] / floor[what]:.3f}"))
         if "syscalls" in floor:
-            calls = [", ".join(f"{count:g} {name}" for name, count in one["syscalls"].items()) for one in (floor, ours)]
-            lines.append(f"| system calls | {calls[0]} | {calls[1]} | | |")
+            calls = (counted[name]["syscalls"].items() for name in names)
+            lines.append(row("system calls", [", ".join(f"{count:g} {name}" for name, count in one) for one in calls], "", ""))
     return "\n".join(lines)
+
+
+def row(title: str, cells: list, more: str, ratio: str) -> str:
+    return "| " + " | ".join([title, *cells, more, ratio]) + " |"
 
 
 def by_caller(told: dict) -> str:
@@ -227,7 +235,8 @@ def main() -> None:
         print(f"counts: not checked, since {committed.FILE.name} was counted with another {differs}")
         return
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    binaries = programs.built() if options.built else programs.build()
+    by_hand = () if options.check else (programs.BY_HAND,)
+    binaries = programs.built("release", *by_hand) if options.built else programs.build(*by_hand)
     # Its own: Homing reads its configuration anew when another bench writes one of that name.
     directory = programs.target() / "bench-load" / "counts"
     directory.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 from xml.sax.saxutils import escape
 
-BASES = ("floor", "floor-pgo", "haproxy-cookie", "haproxy-table", "envoy-cookie", "aralez")
+BASES = ("floor", "floor-pgo", "pingora-cookie", "haproxy-cookie", "haproxy-table", "envoy-cookie", "aralez")
 
 
 def write(told: dict, directory: Path) -> None:
@@ -130,8 +130,8 @@ def table(case: dict, base: str) -> list:
 # The chart: a group of bars for each case, the floor's line at 1.
 WIDTH, LEFT, RIGHT = 860, 170, 70
 BAR, GAP, HEAD = 14, 5, 34
-COLOURS = {"floor": "#9a9a9a", "homing": "#1f6f8b", "haproxy": "#c8843a", "nginx": "#5c8a4a", "envoy": "#8a5c8a",
-           "aralez": "#a8505a"}
+COLOURS = {"floor": "#9a9a9a", "pingora": "#5f5f5f", "homing": "#1f6f8b", "haproxy": "#c8843a", "nginx": "#5c8a4a",
+           "envoy": "#8a5c8a", "aralez": "#a8505a"}
 
 
 def chart(told: dict) -> str:
