@@ -125,7 +125,7 @@ impl Table {
         let [.., high, low] = key.to_bytes();
         let step = usize::from(u16::from_be_bytes([high, low]));
         let each = self.capacity() / self.shards() + 1;
-        for _ in 0..ASKED.min(MOST_READ / each) {
+        for _ in 0..(MOST_READ / each).clamp(1, ASKED) {
             let Some((shard, since)) = self.idlest.among(home, step) else { return false };
             let nearly_as_long = since + now.saturating_sub(since) / NEARLY;
             if self.evict_from(shard, MOST_AT_ONCE, nearly_as_long) {
@@ -158,7 +158,8 @@ const MOST_TRIES: usize = 64;
 const ONE_IN: usize = 64;
 /// More at once save little, and leave the table emptier than it need be.
 const MOST_AT_ONCE: usize = 16;
-/// Who has been idle for seven eighths as long as the longest idle may go with it.
+/// Who has been idle for seven eighths as long as the longest idle may go with it: enough to fill a pass of a flood, and too
+/// few to meet those who keep coming back.
 const NEARLY: u32 = 8;
 /// For one newcomer about so many sessions are looked at, some 100 µs, before somebody goes although others may have been
 /// idle for longer. Rare, since every sweep finds out again since when those of each shard are idle.

@@ -25,7 +25,7 @@ impl Table {
         // Whoever comes or is visited meanwhile may keep somebody here; so look again until nobody is over.
         for _ in 0..MOST_PASSES {
             let surplus = self.len().saturating_sub(self.capacity());
-            let Some(until) = self.seen_first(surplus) else { break };
+            let Some(until) = self.idle_since(surplus) else { break };
             // First whoever was seen before that, then as many as need be of those who were seen just then.
             for until in [until.saturating_sub(1), until] {
                 (0..self.shards()).for_each(|shard| self.evict_surplus(shard, until));
@@ -33,8 +33,8 @@ impl Table {
         }
     }
 
-    /// When the last of so many was seen, of those who have been idle the longest. `None` for none.
-    fn seen_first(&self, count: usize) -> Option<Tick> {
+    /// Since when the least idle is, of so many who have been idle the longest. `None` for none.
+    fn idle_since(&self, count: usize) -> Option<Tick> {
         let last = count.checked_sub(1)?;
         let mut seen = Vec::with_capacity(self.len());
         for shard in self.map.shards() {

@@ -1,5 +1,6 @@
 //! Who goes when the table is full.
 
+use std::thread;
 use std::time::Duration;
 
 use super::{START, key, table};
@@ -35,4 +36,28 @@ fn who_keeps_coming_back_stays_while_a_flood_passes() {
         let gone = sent_away(capacity, staying, newcomers);
         assert_eq!(gone, 0, "of {staying} who kept coming back to a table for {capacity}");
     }
+}
+
+#[test]
+fn who_keeps_coming_back_stays_while_many_come_at_once() {
+    const STAYING: u64 = 4_000;
+    const THREADS: u64 = 8;
+    let (table, _) = table(5_000);
+    let a = table.place("shop", "a");
+    table.set_limits("shop", DAY, DAY);
+    (0..STAYING).for_each(|n| _ = table.restore(key(n), &a, 0, START, START));
+    // Half of the rest is exchanged between two visits.
+    for round in 1..100 {
+        let now = UnixMillis(START.0 + round * 1_000);
+        thread::scope(|scope| {
+            for thread in 1..=THREADS {
+                let newcomer = move |n| key(thread << 40 | round << 20 | n);
+                let (table, a) = (&table, &a);
+                scope.spawn(move || (0..500 / THREADS).for_each(|n| _ = table.restore(newcomer(n), a, 0, now, now)));
+            }
+        });
+        let gone = (0..STAYING).filter(|n| table.visit(&key(*n), now) == Found::Absent).count();
+        assert_eq!(gone, 0, "of {STAYING} in round {round}");
+    }
+    assert!(table.len() > 4_900, "only {} in a table for 5,000", table.len());
 }
