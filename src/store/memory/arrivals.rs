@@ -10,6 +10,7 @@ use crate::store::Known;
 use crate::store::expiry::Tick;
 use crate::store::memory::Departed;
 use crate::store::memory::Table;
+use crate::store::memory::idlest::ASKED;
 use crate::store::memory::record::Binding;
 use crate::store::memory::record::Record;
 use crate::store::memory::shard::empty_like;
@@ -33,6 +34,7 @@ impl Table {
                 departed.push((record.place, reason));
                 self.bind_to(record, binding);
                 record.seen_first(now);
+                self.idlest.lower(self.map.determine_map(&key), now);
                 None
             } else {
                 record.touch(now);
@@ -59,7 +61,7 @@ impl Table {
     ) -> Option<Known> {
         let home = self.map.determine_map(&key);
         // Before the shard is locked: who goes may be in another one, and two newcomers must not wait for each other.
-        if !self.make_room(home) {
+        if !self.make_room(&key, home, now) {
             return None;
         }
         let shard = self.map.shards().get(home)?;
@@ -85,6 +87,7 @@ impl Table {
                 emptied = Some(move_into(larger, &mut *shard, |from, to| to.extend(from.drain())));
             }
             shard.insert(key, SharedValue::new(Record::new(binding, now)));
+            self.idlest.lower(home, now);
             self.arrived(binding.place);
             drop(shard);
             drop(emptied);
@@ -92,10 +95,8 @@ impl Table {
         }
     }
 
-    /// Takes room for one session out of the capacity; when it is used up, out of the place of the longest idle: in the
-    /// shard where the newcomer will be, or, if that is empty, in the next that is not.
-    fn make_room(&self, home: usize) -> bool {
-        let shards = self.shards();
+    /// Takes room for one session out of the capacity; when it is used up, out of the place of the longest idle.
+    fn make_room(&self, key: &SessionKey, home: usize, now: Tick) -> bool {
         for _ in 0..MOST_TRIES {
             if self.take_room() {
                 return true;
@@ -103,7 +104,7 @@ impl Table {
             if self.capacity() == 0 {
                 break;
             }
-            if (home..shards).chain(0..home).any(|shard| self.evict_longest_idle(shard)) {
+            if self.evict_longest_idle(key, home, now) {
                 return true;
             }
             // Full of sessions that are not in yet: those who bring them are a few instructions from done.
@@ -118,13 +119,29 @@ impl Table {
         self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok()
     }
 
-    /// Takes the longest idle session out of a shard and keeps its room for another; whether there was one.
+    /// Takes the longest idle session out of the shard that seems to have it, and keeps its room for `key`; whether there was
+    /// one. If all there have been visited since, another shard seems to have it.
+    fn evict_longest_idle(&self, key: &SessionKey, home: usize, now: Tick) -> bool {
+        let [.., high, low] = key.to_bytes();
+        let step = usize::from(u16::from_be_bytes([high, low]));
+        let each = self.capacity() / self.shards() + 1;
+        for _ in 0..(MOST_READ / each).clamp(1, ASKED) {
+            let Some((shard, since)) = self.idlest.among(home, step) else { return false };
+            let nearly_as_long = since + now.saturating_sub(since) / NEARLY;
+            if self.evict_from(shard, MOST_AT_ONCE, nearly_as_long) {
+                return true;
+            }
+        }
+        self.idlest.among(home, step).is_some_and(|(shard, _)| self.evict_from(shard, 1, Tick::MAX))
+    }
+
+    /// Takes the longest idle session out of a shard, of those who were last seen `until` then.
     ///
-    /// To find it all of the shard is read, so a large shard lets a few more go in the same pass: newcomers find their
-    /// room free for the next few times, and a flood costs each of them a fraction of a pass.
-    fn evict_longest_idle(&self, shard: usize) -> bool {
+    /// To find it all of the shard is read, so a large shard lets a few more go in the same pass, at `most` so many:
+    /// newcomers find their room free for the next few times, and a flood costs each of them a fraction of a pass.
+    fn evict_from(&self, shard: usize, most: usize, until: Tick) -> bool {
         let mut kept = false;
-        for idle in self.longest_idle(shard, |sessions| (sessions / ONE_IN).clamp(1, MOST_AT_ONCE)) {
+        for idle in self.longest_idle(shard, |sessions| (sessions / ONE_IN).clamp(1, most), until) {
             let evicted = self.evict(&idle);
             if evicted && kept {
                 self.count.0.fetch_sub(1, Relaxed);
@@ -141,3 +158,9 @@ const MOST_TRIES: usize = 64;
 const ONE_IN: usize = 64;
 /// More at once save little, and leave the table emptier than it need be.
 const MOST_AT_ONCE: usize = 16;
+/// Who has been idle for seven eighths as long as the longest idle may go with it: enough to fill a pass of a flood, and too
+/// few to meet those who keep coming back.
+const NEARLY: u32 = 8;
+/// For one newcomer about so many sessions are looked at, some 100 µs, before somebody goes although others may have been
+/// idle for longer. Rare, since every sweep finds out again since when those of each shard are idle.
+const MOST_READ: usize = 16_384;

@@ -56,8 +56,10 @@ impl Table {
             }
             let Some(((_, shard), record)) = locked.as_mut().zip(self.as_it_was(&known, now)) else { continue };
             if let Some(there) = shard.get_mut(&key) {
+                self.idlest.lower(home, record.last_seen());
                 self.replace_older(there.get_mut(), record);
             } else if self.take_room() {
+                self.idlest.lower(home, record.last_seen());
                 shard.insert(key, SharedValue::new(record));
                 self.arrived(known.place);
             } else {
@@ -87,8 +89,9 @@ impl Table {
 
     /// Empties the table and tells nobody: what was in it was not to be believed.
     pub fn forget_all(&self) {
-        for shard in self.map.shards() {
+        for (index, shard) in self.map.shards().iter().enumerate() {
             let mut shard = shard.write();
+            self.idlest.set(index, None);
             let none = empty_like(&*shard);
             for (_, record) in replace(&mut *shard, none) {
                 self.forget(record.get().place);

@@ -3,6 +3,8 @@
 use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
 
+use dashmap::SharedValue;
+
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::EndReason;
@@ -16,22 +18,32 @@ use crate::store::memory::shard::is_roomy;
 use crate::store::memory::shard::move_into;
 
 impl Table {
-    /// Changes how many sessions there may be. If there are more, the longest idle leave now, shard by shard: a tenth
-    /// of a microsecond each, so not for a thread that serves requests. Shards stay as many as they were made.
+    /// Changes how many sessions there may be. If there are more, the longest idle leave now: a tenth of a microsecond and,
+    /// while it lasts, four bytes each, so not for a thread that serves requests. Shards stay as many as they were made.
     pub fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity, Relaxed);
-        // Whoever comes meanwhile finds the table full and takes the place of another, perhaps in a shard that was
-        // looked at already; so look again until nobody is over.
+        // Whoever comes or is visited meanwhile may keep somebody here; so look again until nobody is over.
         for _ in 0..MOST_PASSES {
-            let sessions = self.len();
-            let surplus = sessions.saturating_sub(self.capacity());
-            if surplus == 0 {
-                break;
-            }
-            for shard in 0..self.shards() {
-                self.evict_share(shard, surplus, sessions);
+            let surplus = self.len().saturating_sub(self.capacity());
+            let Some(until) = self.idle_since(surplus) else { break };
+            // First whoever was seen before that, then as many as need be of those who were seen just then.
+            for until in [until.saturating_sub(1), until] {
+                (0..self.shards()).for_each(|shard| self.evict_surplus(shard, until));
             }
         }
+    }
+
+    /// Since when the least idle is, of so many who have been idle the longest. `None` for none.
+    fn idle_since(&self, count: usize) -> Option<Tick> {
+        let last = count.checked_sub(1)?;
+        let mut seen = Vec::with_capacity(self.len());
+        for shard in self.map.shards() {
+            let count = shard.read().len();
+            seen.reserve(count);
+            seen.extend(shard.read().values().map(|record| record.get().last_seen()).take(count));
+        }
+        let last = last.min(seen.len().checked_sub(1)?);
+        Some(*seen.select_nth_unstable(last).1)
     }
 
     /// Looks at the next shard, and lets go who is beyond their limits and the memory they no longer need. Returns how
@@ -44,13 +56,26 @@ impl Table {
         // Looks under the lock that lets visits in, and then removes one by one: nobody waits for a whole shard. Counts
         // first, so that no memory is asked for under the lock.
         let over = |record: &Record| self.verdict(record, now).is_some();
-        let count = shard.read().values().filter(|record| over(record.get())).count();
+        let count = {
+            let shard = shard.read();
+            let (mut count, mut first) = (0, None);
+            for record in shard.values().map(SharedValue::get) {
+                if over(record) {
+                    count += 1;
+                } else {
+                    first = Some(first.map_or(record.last_seen(), |first: Tick| first.min(record.last_seen())));
+                }
+            }
+            self.idlest.set(index, first);
+            count
+        };
         let mut due: Vec<SessionKey> = Vec::with_capacity(count);
         if count > 0 {
             let shard = shard.read();
             due.extend(shard.iter().filter(|(_, record)| over(record.get())).map(|(key, _)| *key).take(count));
         }
-        let left = due.iter().filter(|key| self.remove_if_over(key, now, |_| ()).is_some()).count();
+        let alive = |record: &Record| self.idlest.lower(index, record.last_seen());
+        let left = due.iter().filter(|key| self.remove_if_over(key, now, alive).is_some()).count();
         self.shrink(index);
         left
     }
@@ -106,28 +131,30 @@ impl Table {
         Some(reason)
     }
 
-    /// Evicts a shard's share of a surplus of sessions, the longest idle first, unless there is no surplus any more.
-    fn evict_share(&self, shard: usize, surplus: usize, sessions: usize) {
-        for idle in self.longest_idle(shard, |here| (here * surplus).div_ceil(sessions.max(1))) {
+    /// Evicts those of a shard who were last seen `until` then, as long as there are too many.
+    fn evict_surplus(&self, shard: usize, until: Tick) {
+        for idle in self.longest_idle(shard, |here| here, until) {
             if self.len() <= self.capacity() {
-                break;
-            }
-            if self.evict(&idle) {
+                self.idlest.lower(shard, idle.0);
+            } else if self.evict(&idle) {
                 self.count.0.fetch_sub(1, Relaxed);
             }
         }
     }
 
-    /// Those of a shard who have been idle the longest, as many as `few` makes of how many there are. Read under the
-    /// lock that lets visits in, so by the time it is used some may have come back.
-    pub(super) fn longest_idle(&self, shard: usize, few: impl FnOnce(usize) -> usize) -> Vec<Idle> {
-        let Some(shard) = self.map.shards().get(shard) else { return Vec::new() };
+    /// Those of a shard who have been idle the longest: as many as `few` makes of how many there are, and of them who was
+    /// last seen `until` then. For the others' sake they count as gone, so [`evict`](Self::evict) them.
+    ///
+    /// Read under the lock that lets visits in, so by the time it is used some may have come back.
+    pub(super) fn longest_idle(&self, index: usize, few: impl FnOnce(usize) -> usize, until: Tick) -> Vec<Idle> {
+        let Some(shard) = self.map.shards().get(index) else { return Vec::new() };
         let few = few(shard.read().len());
-        // The latest of them on top, to give way to one who is idle for longer.
-        let mut longest = BinaryHeap::with_capacity(few);
-        for (key, record) in shard.read().iter() {
+        // The latest of them on top, to give way to one who is idle for longer. And one more: the first of those who stay.
+        let mut longest = BinaryHeap::with_capacity(few + 1);
+        let shard = shard.read();
+        for (key, record) in shard.iter() {
             let idle = (record.get().last_seen(), *key);
-            if longest.len() < few {
+            if longest.len() <= few {
                 longest.push(idle);
             } else if let Some(mut latest) = longest.peek_mut()
                 && idle < *latest
@@ -135,7 +162,12 @@ impl Table {
                 *latest = idle;
             }
         }
-        longest.into_sorted_vec()
+        let mut longest = longest.into_sorted_vec();
+        let leave = longest.partition_point(|(last_seen, _)| *last_seen <= until).min(few);
+        self.idlest.set(index, longest.get(leave).map(|(last_seen, _)| *last_seen));
+        drop(shard);
+        longest.truncate(leave);
+        longest
     }
 
     /// Sends a session away, unless it came back meanwhile. Its room is the caller's, to give to another or to free.
@@ -144,6 +176,8 @@ impl Table {
             let still_idle = record.last_seen() == *last_seen;
             if still_idle {
                 self.left(record.place);
+            } else {
+                self.idlest.lower(self.map.determine_map(key), record.last_seen());
             }
             still_idle
         });

@@ -5,15 +5,16 @@
 //! an atomic in the record, so visits do not hold up each other. No guard leaves this folder: answers are copies.
 //!
 //! What it promises: never more sessions than its capacity; no answer about a session beyond its limits; an epoch never
-//! falls while a session lives. What it does not: to remember. When it is full, the longest idle of a shard goes.
+//! falls while a session lives. What it does not: to remember. When it is full, the longest idle goes.
 //!
 //! The doors are here. How sessions come (insert, room, eviction) is in [`arrivals`], how they go (expiry, sweep, a
-//! smaller capacity) in [`departures`], how all of them are copied and put back in [`bulk`], what one is in [`record`], and
-//! how large a shard is in [`shard`].
+//! smaller capacity) in [`departures`], how all of them are copied and put back in [`bulk`], what one is in [`record`], how
+//! large a shard is in [`shard`], and which of them has the longest idle in [`idlest`].
 
 mod arrivals;
 mod bulk;
 mod departures;
+mod idlest;
 mod record;
 mod shard;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use crate::store::Rebound;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
+use crate::store::memory::idlest::Idlest;
 use crate::store::memory::record::Binding;
 use crate::store::memory::record::Record;
 use crate::store::memory::shard::MOST_SHARDS;
@@ -54,6 +56,8 @@ pub type OnEnd = Box<dyn Fn(&Place, EndReason) + Send + Sync>;
 pub struct Table {
     /// Read by visits under a shard's read lock; everything else about a session happens under its write lock.
     map: DashMap<SessionKey, Record, BuildKeyHasher>,
+    /// Beside `map`: which shard has the longest idle.
+    idlest: Idlest,
     places: Places,
     ticks: Ticks,
     /// Sessions in `map`, plus those about to be put there: raised before an insert and lowered after a removal, so it
@@ -90,6 +94,7 @@ impl Table {
         let shards = shards.clamp(2, MOST_SHARDS).next_power_of_two();
         Self {
             map: DashMap::with_hasher_and_shard_amount(BuildKeyHasher, shards),
+            idlest: Idlest::of_empty(shards),
             places: Places::new(),
             ticks: Ticks::starting(now),
             count: Padded::default(),
@@ -299,7 +304,7 @@ impl Table {
     pub fn bytes(&self) -> usize {
         let shards = self.map.shards();
         let slots: usize = shards.iter().map(|shard| slots(shard.read().capacity())).sum();
-        slots * SLOT_BYTES + size_of_val(shards)
+        slots * SLOT_BYTES + size_of_val(shards) + self.idlest.bytes()
     }
 
     /// How fast to sweep under the limits of now: whole rounds in a quarter of the shortest limit, half a minute at

@@ -15,12 +15,14 @@ use crate::store::memory::record::Record;
 /// look at all of them takes ten microseconds or so and to double their memory a few dozen. Not fewer, because an
 /// untouched end counts in pages of 4 KiB: 3 % of such a shard, 21 % of one with a quarter of its slots.
 const SESSIONS_PER_SHARD: usize = 1_536;
+/// So that in a small table, too, visits seldom meet those who come and go.
+const FEWEST_SHARDS: usize = 64;
 /// More only costs memory.
 pub(super) const MOST_SHARDS: usize = 1 << 20;
 
 /// How many shards a table of that capacity has.
 pub(super) fn shards_for(capacity: usize) -> usize {
-    capacity.div_ceil(SESSIONS_PER_SHARD).next_power_of_two()
+    capacity.div_ceil(SESSIONS_PER_SHARD).next_power_of_two().max(FEWEST_SHARDS)
 }
 
 /// What the map spends on a slot: the pair and a control byte.
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn at_capacity_a_shard_has_about_a_thousand_sessions() {
-        for capacity in [2_000, 50_000, 1_000_000, 10_000_000, 33_333_333] {
+        for capacity in [60_000, 100_000, 1_000_000, 10_000_000, 33_333_333] {
             let per_shard = capacity / shards_for(capacity);
             assert!((768..=1_536).contains(&per_shard), "{per_shard} a shard for {capacity}");
         }

@@ -1,5 +1,6 @@
 //! The table against what it promises: by hand, against a model with a hand-moved clock, and from many threads.
 
+mod eviction;
 mod model;
 mod promises;
 mod threads;
@@ -13,6 +14,7 @@ use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::EndReason;
 use crate::store::memory::Table;
+use crate::store::memory::shard::shards_for;
 use crate::store::places::Place;
 
 /// When the tests begin.
@@ -24,10 +26,14 @@ const ABSOLUTE: Duration = Duration::from_secs(60);
 type Departures = Arc<Mutex<Vec<(String, EndReason)>>>;
 
 fn table(capacity: usize) -> (Table, Departures) {
+    table_of(shards_for(capacity), capacity)
+}
+
+fn table_of(shards: usize, capacity: usize) -> (Table, Departures) {
     let departures = Departures::default();
     let told = Arc::clone(&departures);
     let on_end = move |place: &Place, reason| told.lock().push((place.server().to_owned(), reason));
-    let table = Table::new(capacity, START, Box::new(on_end));
+    let table = Table::with_shards(capacity, shards, START, Box::new(on_end));
     table.set_limits("shop", IDLE, ABSOLUTE);
     (table, departures)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{ABSOLUTE, IDLE, START, key, table};
+use super::{ABSOLUTE, IDLE, START, key, table_of};
 use crate::session::token::UnixMillis;
 use crate::store::memory::Table;
 use crate::store::places::{Place, PlaceIndex};
@@ -234,11 +234,26 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
             let alive = gone.keys().filter(|session| matches!(model.expected(**session), Found::Live(_))).count();
             prop_assert_eq!(alive, 0, "swept although within their limits");
         }
-        Op::Capacity(capacity) => prop_assert_eq!(gone.len(), before.saturating_sub(*capacity)),
+        Op::Capacity(capacity) => {
+            prop_assert_eq!(gone.len(), before.saturating_sub(*capacity));
+            if let Some(first) = first_seen(&there) {
+                prop_assert!(
+                    gone.values().all(|known| known.last_seen <= first),
+                    "somebody who stays was idle for longer"
+                );
+            }
+        }
         Op::Restore { .. } | Op::Rebind { .. } | Op::Claim { .. } | Op::Assign { .. } | Op::Bury { .. }
             if before == capacity =>
         {
             prop_assert!(gone.len() <= 1, "{} were sent away for one newcomer", gone.len());
+            if let Some(first) = first_seen(&there) {
+                let nearly = UnixMillis(first.0 + (now.0 - first.0) / 8);
+                prop_assert!(
+                    gone.values().all(|known| known.last_seen <= nearly),
+                    "somebody who stays was idle for longer"
+                );
+            }
         }
         _ => prop_assert_eq!(gone.len(), 0, "lost without a reason"),
     }
@@ -247,6 +262,10 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
     model.departed += if before == 0 { 0 } else { told };
     model.sessions = there;
     Ok(())
+}
+
+fn first_seen(sessions: &HashMap<u64, Known>) -> Option<UnixMillis> {
+    sessions.values().map(|known| known.last_seen).min()
 }
 
 /// What holds after every step.
@@ -268,10 +287,11 @@ proptest! {
 
     #[test]
     fn the_table_does_what_a_plain_map_would(
+        shards in prop::sample::select(vec![2, 4, 64]),
         capacity in 1..24_usize,
         ops in prop::collection::vec(op(16), 1..200),
     ) {
-        let (table, departures) = table(capacity);
+        let (table, departures) = table_of(shards, capacity);
         let places: Vec<_> = ["a", "b", "c", ""].iter().map(|name| table.place("shop", name)).collect();
         let nowhere = places[NOWHERE].index();
         let mut model = Model { now: START, idle: IDLE, sessions: HashMap::new(), nowhere, departed: 0 };

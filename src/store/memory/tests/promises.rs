@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{START, after, key, sweep_a_round, table};
+use super::{START, after, key, sweep_a_round, table, table_of};
 use crate::session::token::UnixMillis;
 use crate::store::{EndReason, Found, Known, Rebound};
 
@@ -226,7 +226,7 @@ fn memory_comes_back_when_sessions_have_gone() {
 #[test]
 fn a_steady_exchange_of_sessions_takes_no_more_memory() {
     const CAPACITY: u64 = 700;
-    let (table, _) = table(usize::try_from(CAPACITY).unwrap());
+    let (table, _) = table_of(2, usize::try_from(CAPACITY).unwrap());
     let a = table.place("shop", "a");
     let mut most = 0;
     for n in 0..200_000 {
