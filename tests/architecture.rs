@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 use reader::{branches, test_items, uses, without_comments_and_strings, without_test_items, words};
 
-const BELOW_PROXY: &[&str] = &["config", "telemetry", "routing", "session", "pool", "store", "failover", "snapshot"];
+const BELOW_PROXY: &[&str] = &["config", "telemetry", "routing", "session", "pool", "store", "persistence", "app"];
 const BELOW_MAIN: &[&str] = &[
     "config",
     "telemetry",
@@ -30,12 +30,11 @@ const BELOW_MAIN: &[&str] = &[
     "session",
     "pool",
     "store",
-    "failover",
-    "snapshot",
+    "persistence",
     "proxy",
     "admin",
     "demo",
-    "bootstrap",
+    "app",
     "cli",
 ];
 
@@ -48,38 +47,35 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["config"]),
     ("pool", &["config", "telemetry", "session"]),
     ("store", &["config", "session", "telemetry"]),
-    ("failover", &["config", "session", "pool", "store", "telemetry"]),
-    ("snapshot", &["config", "telemetry", "routing", "session", "pool", "store", "failover"]),
+    ("persistence", &["config", "session", "pool", "store", "telemetry"]),
     ("proxy", BELOW_PROXY),
     ("admin", BELOW_PROXY),
-    (
-        "bootstrap",
-        &["config", "telemetry", "routing", "session", "pool", "store", "failover", "snapshot", "proxy", "admin"],
-    ),
+    ("app", &["config", "telemetry", "routing", "session", "pool", "store", "persistence", "proxy", "admin"]),
     ("cli", BELOW_MAIN),
     ("main", BELOW_MAIN),
     ("lib", BELOW_MAIN),
 ];
 
 /// From this folder, only these parts of that one.
-const ONLY_PARTS: &[(&str, &str, &[&str])] = &[("pool", "session", &["key"])];
+const ONLY_PARTS: &[(&str, &str, &[&str])] =
+    &[("pool", "session", &["key"]), ("proxy", "app", &["runtime", "state"]), ("admin", "app", &["runtime", "state"])];
 
 /// A name that stands only below these paths.
 const FENCED: &[(&str, &[&str])] = &[
-    ("pingora_proxy::", &["src/proxy/", "src/bootstrap"]),
-    ("pingora::proxy::", &["src/proxy/", "src/bootstrap"]),
+    ("pingora_proxy::", &["src/proxy/", "src/app"]),
+    ("pingora::proxy::", &["src/proxy/", "src/app"]),
     ("dashmap::", &["src/store/"]),
     ("serde_yaml::", &["src/config/"]),
     ("prometheus::", &["src/telemetry/"]),
     ("notify::", &["src/config/"]),
     ("SystemTime::now", CLOCK),
     ("Instant::now", CLOCK),
-    ("thread::sleep", &["src/main.rs", "src/cli", "src/bootstrap"]),
+    ("thread::sleep", &["src/main.rs", "src/cli", "src/app"]),
 ];
 /// Where time is read; everywhere else it is an argument, so that tests and the simulation move it.
 const CLOCK: &[&str] = &[
     "src/proxy/",
-    "src/bootstrap",
+    "src/app",
     "src/demo/",
     "src/main.rs",
     "src/cli",

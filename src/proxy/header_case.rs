@@ -9,32 +9,32 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
-use super::context::RequestContext;
+use crate::proxy::context::RequestContext;
 
 /// A name of ours, as HTTP/1 writes it and as header maps know it.
-pub(super) struct Name {
+pub(crate) struct Name {
     usual: &'static str,
     name: HeaderName,
 }
 
 impl Name {
     /// `lower` is `usual` in lower case.
-    pub(super) const fn new(usual: &'static str, lower: &'static str) -> Self {
+    pub(crate) const fn new(usual: &'static str, lower: &'static str) -> Self {
         Self { usual, name: HeaderName::from_static(lower) }
     }
 }
 
 /// What a request is told beside what its client says; each takes the place of what is there under its name.
-pub(super) type Additions = SmallVec<[(&'static Name, HeaderValue); 4]>;
+pub(crate) type Additions = SmallVec<[(&'static Name, HeaderValue); 4]>;
 
 /// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
 /// are: not every client of WebSocket reads its answer as HTTP.
-pub(super) fn is_lowered(ctx: &RequestContext) -> bool {
+pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
     !ctx.upgrade && ctx.plan().is_some_and(|plan| !plan.preserve_header_case)
 }
 
 /// Lets go of how a request's names were written, and adds headers to it.
-pub(super) fn lower_request(request: &mut RequestHeader, additions: Additions) -> Result<()> {
+pub(crate) fn lower_request(request: &mut RequestHeader, additions: Additions) -> Result<()> {
     if !is_in_parts(request) {
         return add(request, additions);
     }
@@ -43,7 +43,7 @@ pub(super) fn lower_request(request: &mut RequestHeader, additions: Additions) -
 }
 
 /// Lets go of how an answer's names were written.
-pub(super) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
+pub(crate) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
     if !answer.has_case() {
         return Ok(());
     }
@@ -60,7 +60,7 @@ pub(super) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
 }
 
 /// Adds headers to a request.
-pub(super) fn add(
+pub(crate) fn add(
     request: &mut RequestHeader,
     additions: impl IntoIterator<Item = (&'static Name, HeaderValue)>,
 ) -> Result<()> {
