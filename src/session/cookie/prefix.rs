@@ -1,6 +1,6 @@
 //! The token before the application's own value, in the application's own cookie: `JSESSIONID=TOKEN~0AB3`.
 
-use super::read::{Rewritten, unquoted, without_prefix};
+use super::read::{CookieRewrite, unquoted, without_prefix};
 use crate::session::token::{TokenText, looks_like_one};
 
 /// Between the token and the value. A cookie's value may contain it, a token cannot.
@@ -28,7 +28,7 @@ pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
 
 /// A request's cookies as the application set them.
 #[must_use]
-pub fn taken_off<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
+pub fn strip_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> CookieRewrite<'a> {
     without_prefix(fields, name, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
 }
 
@@ -40,12 +40,12 @@ mod tests {
         format!("AQ{}", "x".repeat(TokenText::LEN - 2))
     }
 
-    fn application_sees(fields: &[String]) -> Rewritten<'_> {
-        taken_off(fields.iter().map(String::as_bytes), b"SID")
+    fn application_sees(fields: &[String]) -> CookieRewrite<'_> {
+        strip_token(fields.iter().map(String::as_bytes), b"SID")
     }
 
-    fn replaced(cookies: &str) -> Rewritten<'static> {
-        Rewritten::Replaced(cookies.as_bytes().to_vec())
+    fn replaced(cookies: &str) -> CookieRewrite<'static> {
+        CookieRewrite::Replace(cookies.as_bytes().to_vec())
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
     fn a_value_without_a_token_stays_as_it_is() {
         let token = token();
         for cookies in ["SID=abc".to_owned(), format!("SID={token}"), format!("SIDX={token}~abc"), "SID=~abc".into()] {
-            assert_eq!(application_sees(&[cookies]), Rewritten::Unchanged);
+            assert_eq!(application_sees(&[cookies]), CookieRewrite::Unchanged);
         }
     }
 

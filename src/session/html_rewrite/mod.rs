@@ -7,7 +7,7 @@
 //! `formaction` leads elsewhere takes the hidden field of its form along. A button's `formmethod` is not read: the token
 //! is where its form's own method needs it. What is in `<noscript>` is text here, and stays.
 
-mod answer;
+mod page_type;
 mod attribute;
 mod decode;
 mod elements;
@@ -25,7 +25,7 @@ use lol_html::send::{ElementContentHandlers, HtmlRewriter, Settings};
 use lol_html::{MemorySettings, OutputSink, Selector};
 use parking_lot::Mutex;
 
-pub use answer::{Charset, rewritable};
+pub use page_type::{Charset, rewritable};
 pub use decode::{Decoder, is_known};
 
 use super::link::Base;
@@ -102,7 +102,7 @@ impl PageRewriter {
     }
 
     /// Whether the page did not fit into memory, and goes on as the server wrote it.
-    pub fn has_given_up(&self) -> bool {
+    pub fn has_bailed_out(&self) -> bool {
         self.rewriter.is_none()
     }
 

@@ -12,10 +12,10 @@ const HTML: &str = "http://www.w3.org/1999/xhtml";
 
 /// Shared with the handlers of end tags. Never contended: all of them are one page's.
 #[derive(Clone, Default)]
-pub(super) struct Nesting(Arc<Mutex<Open>>);
+pub(super) struct Nesting(Arc<Mutex<OpenElements>>);
 
 #[derive(Default)]
-struct Open {
+struct OpenElements {
     /// How many templates are open: what is in them is not of the page.
     templates: usize,
     /// A form that leads elsewhere is open, with so many templates around it. Browsers ignore a form inside a form, and
@@ -73,7 +73,7 @@ impl Nesting {
     }
 
     /// The handler of an end tag is also called with that of an element around it, which closes both.
-    fn at_end(&self, element: &mut Element<'_, '_>, name: &'static str, then: fn(&mut Open)) -> HandlerResult {
+    fn at_end(&self, element: &mut Element<'_, '_>, name: &'static str, then: fn(&mut OpenElements)) -> HandlerResult {
         let open = Arc::clone(&self.0);
         element.on_end_tag(Box::new(move |end: &mut EndTag<'_>| {
             if end.name() == name {

@@ -38,9 +38,9 @@ type Text = [u8; TokenText::LEN];
 
 /// Tells a codec from all others that this process has made, those of former configurations too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CodecNumber(NonZeroU64);
+pub(super) struct CodecId(NonZeroU64);
 
-impl CodecNumber {
+impl CodecId {
     /// The next one.
     pub(super) fn draw() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -50,27 +50,27 @@ impl CodecNumber {
 }
 
 thread_local! {
-    static RECENT: RefCell<Option<Recent>> = const { RefCell::new(None) };
+    static CACHE: RefCell<Option<TokenCache>> = const { RefCell::new(None) };
 }
 
 /// What this text opened to, by this codec and on this thread, and the place of the key; `None` = it must be opened.
-pub(super) fn find(codec: CodecNumber, text: &Text) -> Option<(Token, u8)> {
-    RECENT.try_with(|recent| recent.try_borrow().ok()?.as_ref()?.find(codec, text)).ok()?
+pub(super) fn find(codec: CodecId, text: &Text) -> Option<(Token, u8)> {
+    CACHE.try_with(|cache| cache.try_borrow().ok()?.as_ref()?.find(codec, text)).ok()?
 }
 
 /// This text has opened.
-pub(super) fn keep(codec: CodecNumber, text: &Text, token: Token, key: u8) {
+pub(super) fn keep(codec: CodecId, text: &Text, token: Token, key: u8) {
     // A thread that ends keeps nothing more.
-    let _ = RECENT.try_with(|recent| {
-        if let Ok(mut recent) = recent.try_borrow_mut() {
+    let _ = CACHE.try_with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
             // Drawn here rather than given from above as other randomness is: no answer hangs on it.
-            let recent = recent.get_or_insert_with(|| Recent::new(rand::random()));
-            recent.keep(Entry { mark: recent.mark(text), codec, token, key, text: *text });
+            let cache = cache.get_or_insert_with(|| TokenCache::new(rand::random()));
+            cache.keep(Entry { fingerprint: cache.fingerprint(text), codec, token, key, text: *text });
         }
     });
 }
 
-struct Recent {
+struct TokenCache {
     seed: [u64; 2],
     sets: Box<[[Option<Entry>; WAYS]]>,
     /// Which of a full set is pushed out next: they take turns.
@@ -79,8 +79,8 @@ struct Recent {
 
 #[derive(Clone, Copy)]
 struct Entry {
-    mark: u64,
-    codec: CodecNumber,
+    fingerprint: u64,
+    codec: CodecId,
     token: Token,
     key: u8,
     text: Text,
@@ -88,19 +88,19 @@ struct Entry {
 
 const _: () = assert!(size_of::<Option<Entry>>() == 184 && SETS.is_power_of_two());
 
-impl Recent {
+impl TokenCache {
     fn new(seed: [u64; 2]) -> Self {
         Self { seed, sets: vec![[None; WAYS]; SETS].into(), turn: 0 }
     }
 
-    fn find(&self, codec: CodecNumber, text: &Text) -> Option<(Token, u8)> {
-        let mark = self.mark(text);
-        let mut set = self.sets.get(place(mark))?.iter().flatten();
-        set.find(|one| one.mark == mark && one.codec == codec && same(&one.text, text)).map(|one| (one.token, one.key))
+    fn find(&self, codec: CodecId, text: &Text) -> Option<(Token, u8)> {
+        let fingerprint = self.fingerprint(text);
+        let mut set = self.sets.get(set_index(fingerprint))?.iter().flatten();
+        set.find(|one| one.fingerprint == fingerprint && one.codec == codec && equal(&one.text, text)).map(|one| (one.token, one.key))
     }
 
     fn keep(&mut self, entry: Entry) {
-        let Some(set) = self.sets.get_mut(place(entry.mark)) else { return };
+        let Some(set) = self.sets.get_mut(set_index(entry.fingerprint)) else { return };
         let free = set.iter().position(Option::is_none);
         let way = free.unwrap_or_else(|| {
             self.turn = (self.turn + 1) % WAYS;
@@ -113,7 +113,7 @@ impl Recent {
 
     /// Made of the last characters: they are of the seal, so differ from token to token as random ones do.
     #[expect(clippy::cast_possible_truncation, reason = "folds the halves of 128 bits")]
-    fn mark(&self, text: &Text) -> u64 {
+    fn fingerprint(&self, text: &Text) -> u64 {
         let [one, other] = text.last_chunk::<16>().map_or([0; 2], |last| {
             let last = u128::from_ne_bytes(*last);
             [(last >> 64) as u64, last as u64]
@@ -125,12 +125,12 @@ impl Recent {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
-const fn place(mark: u64) -> usize {
-    mark as usize % SETS
+const fn set_index(fingerprint: u64) -> usize {
+    fingerprint as usize % SETS
 }
 
 /// Looks at every byte, whatever it has seen before.
-fn same(one: &Text, other: &Text) -> bool {
+fn equal(one: &Text, other: &Text) -> bool {
     one.iter().zip(other).fold(0, |differences, (one, other)| differences | (one ^ other)) == 0
 }
 
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Differs from others where `mark` does not look, too.
+    /// Differs from others where `fingerprint` does not look, too.
     fn text(session: u16) -> Text {
         let mut text = [b'A'; TokenText::LEN];
         *text.last_chunk_mut().unwrap() = (u128::from(session % 64) << 64).to_be_bytes();
@@ -160,48 +160,48 @@ mod tests {
         text
     }
 
-    fn keep(recent: &mut Recent, codec: CodecNumber, session: u16) {
+    fn keep(cache: &mut TokenCache, codec: CodecId, session: u16) {
         let text = text(session);
-        recent.keep(Entry { mark: recent.mark(&text), codec, token: token(session), key: 0, text });
+        cache.keep(Entry { fingerprint: cache.fingerprint(&text), codec, token: token(session), key: 0, text });
     }
 
     #[test]
     fn a_codec_finds_what_it_opened_and_no_other_does() {
-        let (ours, theirs) = (CodecNumber::draw(), CodecNumber::draw());
-        let mut recent = Recent::new([1, 2]);
-        keep(&mut recent, ours, 7);
-        assert_eq!(recent.find(ours, &text(7)), Some((token(7), 0)));
-        assert_eq!(recent.find(theirs, &text(7)), None);
-        assert_eq!(recent.find(CodecNumber::draw(), &text(7)), None);
+        let (ours, theirs) = (CodecId::draw(), CodecId::draw());
+        let mut cache = TokenCache::new([1, 2]);
+        keep(&mut cache, ours, 7);
+        assert_eq!(cache.find(ours, &text(7)), Some((token(7), 0)));
+        assert_eq!(cache.find(theirs, &text(7)), None);
+        assert_eq!(cache.find(CodecId::draw(), &text(7)), None);
     }
 
     #[test]
     fn a_text_that_differs_anywhere_is_not_found() {
-        let codec = CodecNumber::draw();
-        // With such a seed most of these texts have one and the same mark, so that only comparing tells them apart.
-        let mut recent = Recent::new([0, u64::from_ne_bytes([b'A'; 8])]);
+        let codec = CodecId::draw();
+        // With such a seed most of these texts have one and the same fingerprint, so that only comparing tells them apart.
+        let mut cache = TokenCache::new([0, u64::from_ne_bytes([b'A'; 8])]);
         let kept = [b'A'; TokenText::LEN];
-        recent.keep(Entry { mark: recent.mark(&kept), codec, token: token(0), key: 0, text: kept });
+        cache.keep(Entry { fingerprint: cache.fingerprint(&kept), codec, token: token(0), key: 0, text: kept });
         for place in 0..kept.len() {
             for bit in 0..8 {
                 let mut changed = kept;
                 changed[place] ^= 1 << bit;
-                assert_eq!(recent.find(codec, &changed), None, "bit {bit} of byte {place}");
-                assert!(!same(&changed, &kept), "bit {bit} of byte {place}");
+                assert_eq!(cache.find(codec, &changed), None, "bit {bit} of byte {place}");
+                assert!(!equal(&changed, &kept), "bit {bit} of byte {place}");
             }
         }
-        assert!(recent.find(codec, &kept).is_some());
+        assert!(cache.find(codec, &kept).is_some());
     }
 
     #[test]
     fn the_newest_is_always_there_however_many_came_before() {
-        let codec = CodecNumber::draw();
-        let mut recent = Recent::new([3, 4]);
+        let codec = CodecId::draw();
+        let mut cache = TokenCache::new([3, 4]);
         for session in 0..20_000 {
-            keep(&mut recent, codec, session);
-            assert_eq!(recent.find(codec, &text(session)), Some((token(session), 0)));
+            keep(&mut cache, codec, session);
+            assert_eq!(cache.find(codec, &text(session)), Some((token(session), 0)));
         }
-        assert_eq!(recent.find(codec, &text(0)), None, "and the oldest has made room");
+        assert_eq!(cache.find(codec, &text(0)), None, "and the oldest has made room");
     }
 
     proptest! {
@@ -209,13 +209,13 @@ mod tests {
         fn what_is_found_is_what_was_kept_for_that_text(
             seed: [u64; 2], shown in proptest::collection::vec((0_usize..3, 0_u16..300), 0..400),
         ) {
-            let codecs = [(); 3].map(|()| CodecNumber::draw());
-            let mut recent = Recent::new(seed);
+            let codecs = [(); 3].map(|()| CodecId::draw());
+            let mut cache = TokenCache::new(seed);
             for (codec, session) in shown {
-                let found = recent.find(codecs[codec], &text(session));
+                let found = cache.find(codecs[codec], &text(session));
                 prop_assert!(found.is_none_or(|found| found == (token(session), 0)));
                 if found.is_none() {
-                    keep(&mut recent, codecs[codec], session);
+                    keep(&mut cache, codecs[codec], session);
                 }
             }
         }

@@ -6,7 +6,7 @@ use super::{Flaw, Token};
 
 /// What a token means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Explained<'a> {
+pub enum Explanation<'a> {
     /// It is ours.
     Valid {
         /// What it says.
@@ -25,16 +25,16 @@ pub enum Explained<'a> {
 }
 
 /// Opens a token of any of these pools.
-pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a str>, text: &[u8]) -> Explained<'a> {
-    let mut explained = Explained::UnknownPool;
+pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a str>, text: &[u8]) -> Explanation<'a> {
+    let mut explained = Explanation::UnknownPool;
     for pool in pools {
         match PoolCodec::new(keyring, pool).open(text) {
             Opened::Valid { token, sealed_by_first, key } => {
                 let key = keyring.id(key).unwrap_or_default();
-                return Explained::Valid { token, pool, key, sealed_by_first };
+                return Explanation::Valid { token, pool, key, sealed_by_first };
             }
             // Two pools may share a tag: one says that it is forged, and the other opens it.
-            Opened::Forged(flaw) => explained = Explained::Forged(flaw),
+            Opened::Forged(flaw) => explained = Explanation::Forged(flaw),
             Opened::OtherPool => {}
         }
     }
@@ -62,11 +62,11 @@ mod tests {
         let text = PoolCodec::new(&old, "shop").seal(&token, [3; 24]);
         let explain = |keyring, pools: &[&'static str], text| open_any(keyring, pools.iter().copied(), text);
 
-        let valid = Explained::Valid { token, pool: "shop", key: "k1", sealed_by_first: false };
+        let valid = Explanation::Valid { token, pool: "shop", key: "k1", sealed_by_first: false };
         assert_eq!(explain(&rotated, &["api", "shop"], text.as_bytes()), valid);
-        assert_eq!(explain(&rotated, &["api"], text.as_bytes()), Explained::UnknownPool);
-        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explained::Forged(Flaw::Length));
+        assert_eq!(explain(&rotated, &["api"], text.as_bytes()), Explanation::UnknownPool);
+        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explanation::Forged(Flaw::Length));
         let new = Keyring::new([("k2", k2)]).unwrap();
-        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explained::Forged(Flaw::UnknownKey));
+        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explanation::Forged(Flaw::UnknownKey));
     }
 }

@@ -3,14 +3,14 @@
 use super::{pairs, value_of};
 
 /// A reference, cut at `?` and `#` (RFC 3986, section 3).
-struct Parts<'a> {
+struct Reference<'a> {
     /// Everything before the query: scheme and authority, if there are any, and the path.
     path: &'a str,
     query: Option<&'a str>,
     fragment: Option<&'a str>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> Reference<'a> {
     fn of(reference: &'a str) -> Self {
         let (rest, fragment) = cut(reference, '#');
         let (path, query) = cut(rest, '?');
@@ -26,7 +26,7 @@ fn cut(text: &str, at: char) -> (&str, Option<&str>) {
 /// as they are; a `?` that nothing follows any more goes too.
 #[must_use]
 pub fn without(reference: &str, name: &str) -> Option<String> {
-    let parts = Parts::of(reference);
+    let parts = Reference::of(reference);
     let in_query = parts.query.is_some_and(|query| pairs(query).any(|pair| value_of(pair, name).is_some()));
     let in_path = segments(parts.path).any(|segment| parameters(segment).any(|one| value_of(one, name).is_some()));
     if !in_query && !in_path {
@@ -45,7 +45,7 @@ pub fn without(reference: &str, name: &str) -> Option<String> {
 /// doing it once.
 #[must_use]
 pub fn with(reference: &str, name: &str, value: &str) -> String {
-    let parts = Parts::of(reference);
+    let parts = Reference::of(reference);
     let mut out = String::with_capacity(reference.len() + name.len() + value.len() + 2);
     push_path(&mut out, parts.path, name);
     let before = out.len();

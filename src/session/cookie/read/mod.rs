@@ -44,31 +44,31 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
 
 /// A request's cookies after one was taken out.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rewritten<'a> {
+pub enum CookieRewrite<'a> {
     /// There is nothing to change: no cookie of this name, and at most one field.
     Unchanged,
     /// No cookie is left: remove the field.
-    Removed,
+    Remove,
     /// What the one `Cookie` field is to be, a part of what it was: ours stood before or behind all others.
-    Part(&'a [u8]),
+    Slice(&'a [u8]),
     /// What the one `Cookie` field is to be.
-    Replaced(Vec<u8>),
+    Replace(Vec<u8>),
 }
 
 /// The request's cookies without those of this name, in one field.
 ///
 /// All other bytes stay as they are, spaces and empty pieces between cookies too: some servers let a quoted value
 /// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
-pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
+pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> CookieRewrite<'a> {
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
 }
 
 /// The same, taking out only those whose value is one `of_ours`.
-pub fn without_those<'a>(
+pub fn without_matching<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
     of_ours: impl Fn(&[u8]) -> bool,
-) -> Rewritten<'a> {
+) -> CookieRewrite<'a> {
     edited(fields, |piece| if value_of(piece, name).is_some_and(&of_ours) { Edit::Drop } else { Edit::Keep })
 }
 
@@ -78,7 +78,7 @@ pub fn without_prefix<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
     prefix_len: impl Fn(&[u8]) -> usize,
-) -> Rewritten<'a> {
+) -> CookieRewrite<'a> {
     edited(fields, |piece| {
         let Some(value) = value_of(piece, name) else { return Edit::Keep };
         match prefix_len(value) {
@@ -89,11 +89,11 @@ pub fn without_prefix<'a>(
 }
 
 /// The request's cookies in one field, as [`without`] makes it. One field needs no look at what is in it.
-pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Rewritten<'a> {
+pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> CookieRewrite<'a> {
     let mut fields = fields.into_iter();
     match (fields.next(), fields.next()) {
         (Some(first), Some(second)) => edited([first, second].into_iter().chain(fields), |_| Edit::Keep),
-        _ => Rewritten::Unchanged,
+        _ => CookieRewrite::Unchanged,
     }
 }
 
@@ -109,15 +109,15 @@ enum Edit {
     },
 }
 
-fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'a> {
+fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> CookieRewrite<'a> {
     let mut fields = fields.into_iter();
     let Some(first) = fields.next() else {
-        return Rewritten::Unchanged;
+        return CookieRewrite::Unchanged;
     };
     let second = fields.next();
     if second.is_none() {
         match changes(first, &edit) {
-            Changes::None => return Rewritten::Unchanged,
+            Changes::None => return CookieRewrite::Unchanged,
             Changes::OneDropped(piece) => return without_piece(first, &piece),
             Changes::More => {}
         }
@@ -126,13 +126,13 @@ fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -
 }
 
 /// Several fields, or several changes in one.
-fn joined_by_pieces<'a>(fields: impl Iterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'static> {
+fn joined_by_pieces<'a>(fields: impl Iterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> CookieRewrite<'static> {
     let mut joined = Vec::new();
     for field in fields {
         joined.reserve(field.len() + 2);
         join_edited(&mut joined, field, &edit);
     }
-    if joined.is_empty() { Rewritten::Removed } else { Rewritten::Replaced(joined) }
+    if joined.is_empty() { CookieRewrite::Remove } else { CookieRewrite::Replace(joined) }
 }
 
 /// What becomes of all pieces of a field.
@@ -159,7 +159,7 @@ fn changes(field: &[u8], edit: impl Fn(&[u8]) -> Edit) -> Changes {
 
 /// A field without one of its pieces: what [`joined_by_pieces`] makes of it, which tests hold this to. Nearly every
 /// request has one field with our cookie in it once.
-fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> Rewritten<'a> {
+fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> CookieRewrite<'a> {
     let before = field.get(..piece.start).unwrap_or_default();
     let after = field.get(piece.end..).unwrap_or_default();
     let (before, after) = match (before, after) {
@@ -168,12 +168,12 @@ fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> Rewritten<'a> {
         both => both,
     };
     if !has_cookies(before) && !has_cookies(after) {
-        return Rewritten::Removed;
+        return CookieRewrite::Remove;
     }
     match (before.trim_start_blanks(), after.trim_end_blanks()) {
-        ([], part) => Rewritten::Part(part.trim_start_blanks()),
-        (part, []) => Rewritten::Part(part.trim_end_blanks()),
-        (before, after) => Rewritten::Replaced([before, after].concat()),
+        ([], part) => CookieRewrite::Slice(part.trim_start_blanks()),
+        (part, []) => CookieRewrite::Slice(part.trim_end_blanks()),
+        (before, after) => CookieRewrite::Replace([before, after].concat()),
     }
 }
 

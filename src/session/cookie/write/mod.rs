@@ -31,7 +31,7 @@ struct Variant {
 /// A cookie that cannot be written into a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cookie's {0} has characters that a Set-Cookie header cannot carry")]
-pub struct Unwritable(pub &'static str);
+pub struct InvalidCookie(pub &'static str);
 
 impl SetCookie {
     /// For a pool's cookie and the absolute timeout of its sessions.
@@ -42,15 +42,15 @@ impl SetCookie {
     /// # Errors
     /// When the name is not an RFC 6265 token, or path or domain contain `;` or anything but visible ASCII and spaces.
     /// Such would let a configuration write headers of its own.
-    pub fn new(cookie: &Cookie, absolute: Duration) -> Result<Self, Unwritable> {
+    pub fn new(cookie: &Cookie, absolute: Duration) -> Result<Self, InvalidCookie> {
         if cookie.name.is_empty() || !cookie.name.bytes().all(is_token) {
-            return Err(Unwritable("name"));
+            return Err(InvalidCookie("name"));
         }
         if !cookie.path.bytes().all(is_attribute) {
-            return Err(Unwritable("path"));
+            return Err(InvalidCookie("path"));
         }
         if !cookie.domain.as_deref().unwrap_or_default().bytes().all(is_attribute) {
-            return Err(Unwritable("domain"));
+            return Err(InvalidCookie("domain"));
         }
         let lifetime = cookie.permanent.then_some(absolute);
         let variant = |secure| Variant::new(cookie, lifetime, secure);
@@ -103,12 +103,12 @@ impl SetCookie {
 }
 
 impl Variant {
-    fn new(cookie: &Cookie, lifetime: Option<Duration>, secure: bool) -> Result<Self, Unwritable> {
+    fn new(cookie: &Cookie, lifetime: Option<Duration>, secure: bool) -> Result<Self, InvalidCookie> {
         let place = place(cookie);
         let flags = flags(cookie, secure);
         let max_age = lifetime.map(|lifetime| format!("; Max-Age={}", lifetime.as_secs())).unwrap_or_default();
         let clear = format!("{}={place}; Max-Age=0{flags}; Expires=Thu, 01 Jan 1970 00:00:00 GMT", cookie.name);
-        let clear = HeaderValue::try_from(clear).ok().ok_or(Unwritable("text"))?;
+        let clear = HeaderValue::try_from(clear).ok().ok_or(InvalidCookie("text"))?;
         Ok(Self { attributes: format!("{place}{max_age}{flags}").into_bytes().into(), clear })
     }
 }

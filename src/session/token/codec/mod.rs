@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::cache::{self, CodecNumber};
+use super::cache::{self, CodecId};
 use super::keyring::{Keyring, SealingKey};
 use super::layout::{self, Envelope, SEALED_LEN, VERSION};
 use super::{Flaw, Token, TokenText};
@@ -20,7 +20,7 @@ pub struct PoolCodec {
     /// Four bytes of a hash of the pool's name, in clear in tokens: another pool's are recognised without trying a key.
     pool_tag: [u8; 4],
     /// Its clones, which open alike, have the same.
-    number: CodecNumber,
+    number: CodecId,
 }
 
 /// What came of opening a token.
@@ -47,7 +47,7 @@ impl PoolCodec {
     pub fn new(keyring: &Keyring, pool: &str) -> Self {
         let keys = Arc::clone(keyring.keys());
         let associated = keys.iter().map(|key| associated_data(key.tag, pool)).collect();
-        Self { keys, associated, pool_tag: name_digest("pool", pool), number: CodecNumber::draw() }
+        Self { keys, associated, pool_tag: name_digest("pool", pool), number: CodecId::draw() }
     }
 
     /// Seals a token with the first key. The nonce is 24 random bytes, new ones each time.
