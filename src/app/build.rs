@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
-use crate::session::cookie::write::{SetCookie, InvalidCookie};
+use crate::session::cookie::write::{InvalidCookie, SetCookie};
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;

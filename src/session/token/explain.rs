@@ -1,26 +1,26 @@
-//! What a token means, whatever its pool: for an operator who holds one in hand.
+//! Describes a token of any pool, for `homing explain`.
 
 use super::codec::{Opened, PoolCodec};
 use super::keyring::Keyring;
 use super::{Flaw, Token};
 
-/// What a token means.
+/// A token in clear, or why it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Explanation<'a> {
-    /// It is ours.
+    /// It opens.
     Valid {
-        /// What it says.
+        /// Its content.
         token: Token,
-        /// The pool it is for.
+        /// Its pool.
         pool: &'a str,
         /// The id of the key that sealed it.
         key: &'a str,
-        /// Whether that is the key that seals today.
+        /// Whether that key is the first of the keyring.
         sealed_by_first: bool,
     },
-    /// It is for a pool that is not among these.
+    /// It belongs to none of the given pools.
     UnknownPool,
-    /// It is not ours.
+    /// It does not open.
     Forged(Flaw),
 }
 
@@ -33,7 +33,7 @@ pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a st
                 let key = keyring.id(key).unwrap_or_default();
                 return Explanation::Valid { token, pool, key, sealed_by_first };
             }
-            // Two pools may share a tag: one says that it is forged, and the other opens it.
+            // Two pools may share a tag: one refuses the token and the other opens it.
             Opened::Forged(flaw) => explained = Explanation::Forged(flaw),
             Opened::OtherPool => {}
         }

@@ -47,7 +47,7 @@ fn the_default_cookie_is_a_session_cookie_kept_from_scripts() {
 }
 
 #[test]
-fn a_permanent_cookie_says_twice_when_it_ends() {
+fn a_permanent_cookie_has_max_age_and_expires() {
     let value = written(&Cookie { permanent: true, ..defaults() }, false);
     assert!(value.contains("; Max-Age=86400; "), "{value}");
     assert!(value.ends_with("; Expires=Tue, 22 Sep 2026 14:13:20 GMT"), "{value}");
