@@ -13,6 +13,7 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/app", 7),
     ("src/cli", 3),
     ("src/config", 17),
+    ("src/config/yaml", 2),
     ("src/demo", 2),
     ("src/pool", 2),
     ("src/proxy", 34),
@@ -128,7 +129,7 @@ const KNOWN_NAMES: &[&str] = &[
 ];
 
 /// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
-const KNOWN_SHARED: usize = 24;
+const KNOWN_SHARED: usize = 13;
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
     Modules::new(sources.iter().map(|source| Module::new(&source.path, &source.code))).circles()
