@@ -114,7 +114,6 @@ const KNOWN_NAMES: &[&str] = &[
     "Told",
     "Unbound",
     "Watching",
-    "When",
     "Who",
     "ahead",
     "later",
