@@ -1,14 +1,14 @@
 //! memcached: servers that can be told apart.
 
 use crate::config::address;
-use crate::config::check::At;
+use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
 use crate::config::store::Memcached;
 use crate::config::suggest;
 
-pub(super) fn memcached(one: &raw::Memcached, at: At<'_>, diagnostics: &mut Diagnostics) -> Memcached {
+pub(super) fn memcached(one: &raw::Memcached, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Memcached {
     let mut servers: Vec<String> = Vec::new();
     for (index, text) in one.servers.iter().enumerate() {
         let at = at.key("servers").item(index);
