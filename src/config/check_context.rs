@@ -9,7 +9,7 @@ use super::suggest;
 use super::yaml::{Node, Origin};
 
 /// A value of the file by its key, or where it would be: what is not written has the location of what it would be in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct NodeRef<'t> {
     pub(crate) node: Option<&'t Node>,
     pub(crate) location: Option<Location>,

@@ -16,6 +16,7 @@ mod check_context;
 mod cookie;
 mod diagnostics;
 mod environment;
+mod key_prefix;
 mod pools;
 mod process;
 mod raw;

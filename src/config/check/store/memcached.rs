@@ -3,6 +3,7 @@
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::config::key_prefix::check_key_prefix;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
 use crate::config::store::Memcached;
@@ -24,7 +25,7 @@ pub(super) fn memcached(one: &raw::Memcached, at: NodeRef<'_>, diagnostics: &mut
             }
         }
     }
-    Memcached { servers, key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics) }
+    Memcached { servers, key_prefix: check_key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics) }
 }
 
 /// `host:port`, in one form for the same server, or the path of a socket.

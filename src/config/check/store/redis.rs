@@ -2,6 +2,7 @@
 
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::config::key_prefix::check_key_prefix;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
 use crate::config::redis_url::{self, RedisUrl};
@@ -33,7 +34,7 @@ pub(super) fn redis(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnos
             raw::RedisMode::Sentinel => RedisMode::Sentinel { master_name },
             raw::RedisMode::Cluster => RedisMode::Cluster,
         },
-        key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics),
+        key_prefix: check_key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics),
     }
 }
 
