@@ -141,6 +141,16 @@ pub enum StoreError {
     Unsupported,
 }
 
+impl StoreError {
+    /// The reason without the prefix, for a sentence that already says that the store is lost.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Unreachable(reason) | Self::Refused(reason) | Self::Unreadable(reason) => reason,
+            other => other.to_string(),
+        }
+    }
+}
+
 #[cfg(test)]
 impl StoreError {
     /// Its kind in a word.
