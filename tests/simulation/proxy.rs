@@ -62,7 +62,7 @@ impl Version {
         }
     }
 
-    pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
+    pub fn pool_sessions<'a>(&'a self, table: &'a Table) -> Homes<'a> {
         let (pool, targets, tombstone) = (&self.pool, &self.targets, &self.tombstone);
         Homes {
             table,

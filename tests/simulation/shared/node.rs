@@ -97,8 +97,8 @@ impl Node {
     }
 
     /// What a request of this version sees.
-    pub fn homes<'a>(&'a self, version: &'a Version) -> Homes<'a> {
-        Homes { shared: Some(&self.store), ..version.homes(&self.table) }
+    pub fn pool_sessions<'a>(&'a self, version: &'a Version) -> Homes<'a> {
+        Homes { shared: Some(&self.store), ..version.pool_sessions(&self.table) }
     }
 
     pub fn check(&self, name: &str, verdict: Health) {
