@@ -10,53 +10,56 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-mod address;
+pub(crate) mod address;
 mod check;
-mod environment;
-
-mod diagnostics;
-mod persistence;
+pub(crate) mod check_context;
+pub(crate) mod cookie;
+pub(crate) mod diagnostics;
+pub(crate) mod environment;
+pub(crate) mod key_prefix;
 mod pools;
 mod process;
 mod raw;
-mod redis_url;
 mod routes;
 mod schema;
 mod schema_check;
-mod secret;
+pub(crate) mod secret;
 mod show;
+mod sources;
 mod store;
-mod suggest;
+pub(crate) mod suggest;
 mod tls;
-mod units;
+pub(crate) mod units;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod tests;
 
+pub use address::{ListenAddress, ServerAddress};
+pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
 pub use environment::{Environment, FileText, ProcessEnvironment};
-pub use persistence::{
-    Cookie, CookieMode, Handoff, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
-    RouteMark, SameSite, Secure, Source,
-};
-pub use pools::{
-    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
+pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
+pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
+pub use raw::{
+    Balance, Connection, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported,
+    OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
     UpstreamProtocol,
 };
-pub use process::{
-    AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsListener, Proxy,
-};
-pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
+pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
-pub use show::show;
-pub use store::{Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
-pub use tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
+pub use sources::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
+pub use store::{Store, TableSnapshot};
+pub use tls::{Certificate, ClientCa, NamedFile, Tls};
+pub use units::Size;
 pub use watch::{Watch, watch};
+
+pub use crate::store::engines::RemoteEngine;
+pub use crate::store::shared::settings::{OnError, Remote};
 
 use diagnostics::source_text::SourceText;
 use diagnostics::{Diagnostic, Diagnostics};
@@ -95,6 +98,8 @@ pub struct Config {
 pub struct Loaded {
     /// What to run on.
     pub config: Config,
+    /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
+    pub effective: String,
     /// What somebody should look at; in the order of the file.
     pub warnings: Vec<Warning>,
 }
@@ -118,9 +123,12 @@ impl Config {
             move |diagnostic: &Diagnostic| source.report(severity, diagnostic)
         };
         match config {
-            Some(config) if diagnostics.problems.is_empty() => {
+            Some((mut root, mut config)) if diagnostics.problems.is_empty() => {
+                show::fill_in(&mut root, &config);
+                config.hash = show::hash(&root, &config);
+                let effective = show::show(&root, &config);
                 let warnings = Problems::new(diagnostics.warnings, report(Severity::Warning)).into_list();
-                Ok(Loaded { config, warnings })
+                Ok(Loaded { config, effective, warnings })
             }
             _ => Err(Problems::new(diagnostics.problems, report(Severity::Error))),
         }
@@ -133,7 +141,7 @@ fn build(
     environment: &dyn Environment,
     source: &mut SourceText<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Config> {
+) -> Option<(raw::Root, Config)> {
     let mut tree = match yaml::parse(text, diagnostics) {
         Ok(tree) => tree,
         Err(diagnostic) => {
@@ -165,10 +173,9 @@ fn build(
         .map(|pool| pool.key.as_str())
         .collect();
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let context = check::CheckContext { environment, folder };
-    let mut config = check::check(&root, &conforming, &pools, &context, diagnostics);
-    config.hash = show::hash(&config);
-    Some(config)
+    let context = check_context::CheckContext { environment, folder };
+    let config = check::check(&root, &conforming, &pools, &context, diagnostics);
+    Some((root, config))
 }
 
 /// A problem with the file as a whole.

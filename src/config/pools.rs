@@ -1,11 +1,10 @@
 //! The checked configuration of pools: servers, checks, retries.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use super::persistence::Persistence;
+use super::address::ServerAddress;
+use super::raw::{Balance, Connection, Persistence, ServerState};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,19 +25,6 @@ pub struct Pool {
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.
     pub persistence: Option<Persistence>,
-}
-
-/// How new sessions are spread over servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other, by weight.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    /// The server with the fewest requests in flight for its weight.
-    LeastRequests,
-    /// Consistent hash of [`HashOn`].
-    Hash,
 }
 
 /// What `balance: hash` hashes. Names of headers are lower case.
@@ -71,59 +57,6 @@ pub struct Server {
     pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,
-}
-
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ServerAddress {
-    /// IP address and port.
-    Ip(SocketAddr),
-    /// A host name, resolved in the background, and a port.
-    Name {
-        /// DNS name, lower case.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// Path of a unix socket.
-    Unix(PathBuf),
-}
-
-/// HAProxy's words for what an operator wants of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerState {
-    /// Takes everything.
-    Ready,
-    /// Takes bound sessions only.
-    Drain,
-    /// Takes nobody.
-    Maint,
-}
-
-/// Connections to the servers of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// Protocol spoken to the servers.
-    pub protocol: UpstreamProtocol,
-    /// To establish a connection.
-    pub connect_timeout: Duration,
-    /// Between two reads from a server.
-    pub read_timeout: Duration,
-    /// For one write to a server.
-    pub write_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Names of headers go on as HTTP/1 peers wrote them.
-    pub preserve_header_case: bool,
-}
-
-/// Protocol spoken to the servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 (without TLS: prior knowledge).
-    H2,
 }
 
 /// Active checks.
@@ -168,16 +101,6 @@ pub struct Retries {
     pub on_reset_before_response: bool,
     /// Later retries, as a share of requests, 0 to 100.
     pub budget_percent: u32,
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 impl fmt::Display for HashOn {

@@ -90,35 +90,8 @@ const NO_NAMES: &[&str] = &[
     "Yours",
 ];
 /// Names of that kind that are left. It only gets shorter.
-const KNOWN_NAMES: &[&str] = &[
-    "Asked",
-    "At",
-    "Bound",
-    "Followed",
-    "Handed",
-    "Idlest",
-    "Later",
-    "Learned",
-    "Left",
-    "Named",
-    "Noticed",
-    "Opened",
-    "Outside",
-    "Presented",
-    "Recognised",
-    "Renamed",
-    "Returning",
-    "Said",
-    "Seen",
-    "Taught",
-    "Told",
-    "Unbound",
-    "Watching",
-    "Who",
-    "ahead",
-    "later",
-    "told",
-];
+const KNOWN_NAMES: &[&str] =
+    &["Idlest", "Left", "Noticed", "Opened", "Presented", "Said", "Told", "Unbound", "Watching", "ahead"];
 
 /// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
 const KNOWN_SHARED: usize = 13;

@@ -11,6 +11,7 @@
 //! deadline); what was sent may be done all the same.
 
 pub mod record;
+pub(crate) mod settings;
 pub mod value;
 
 use std::sync::Arc;

@@ -18,6 +18,7 @@ mod request;
 mod connection;
 mod server;
 mod rendezvous;
+pub mod settings;
 mod writes;
 
 use std::sync::Arc;
@@ -32,9 +33,12 @@ use self::rendezvous::Rendezvous;
 use self::request::{Batch, Prefix, seconds};
 use self::response::{Response, Ttl};
 use self::server::Server;
+use self::settings::MemcachedSettings;
 use self::writes::{Write, refusal, value_of};
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
 
 /// The configured memcached servers. Its tasks end with it.
 pub struct MemcachedEngine {
@@ -51,7 +55,7 @@ impl MemcachedEngine {
     /// # Errors
     /// Without servers, or with an invalid prefix.
     pub fn start(
-        settings: &config::Memcached,
+        settings: &MemcachedSettings,
         connect_timeout: Duration,
         runtime: &Handle,
         on_event: OnEvent,
@@ -143,6 +147,23 @@ fn first_failure(first_error: Option<StoreError>, answers: Vec<Response>) -> Res
 impl Drop for MemcachedEngine {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl EngineSettings for MemcachedSettings {
+    const ABOUT: &'static str = "memcached, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, diagnostics)
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(MemcachedEngine::start(self, connect_timeout, runtime, on_event)?)
     }
 }
 

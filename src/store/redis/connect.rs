@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::errors::{Failure, Remedy};
-use crate::config::{self, RedisMode};
+use super::settings::{RedisMode, RedisSettings};
 use crate::store::engine::StoreError;
 
 /// The addresses to connect to. Only addresses are ever printed: the rest of a URL is secret.
@@ -22,12 +22,14 @@ pub(super) struct Endpoints {
     /// The server, the sentinels, or nodes of the cluster. Never empty.
     pub(super) seeds: Vec<ConnectionInfo>,
     pub(super) mode: RedisMode,
+    /// What the sentinels call the server.
+    pub(super) master_name: String,
 }
 
 impl Endpoints {
     /// # Errors
     /// Names the invalid URL by its index, with the reason.
-    pub(super) fn read(settings: &config::Redis) -> Result<Self, StoreError> {
+    pub(super) fn read(settings: &RedisSettings) -> Result<Self, StoreError> {
         let seeds = settings.urls.iter().enumerate().map(|(at, url)| {
             url.expose()
                 .into_connection_info()
@@ -39,7 +41,7 @@ impl Endpoints {
         if seeds.is_empty() {
             return Err(StoreError::Refused("urls is empty: write at least one, `redis://10.0.0.1:6379`".to_owned()));
         }
-        Ok(Self { seeds, mode: settings.mode.clone() })
+        Ok(Self { seeds, mode: settings.mode, master_name: settings.master_name.clone().unwrap_or_default() })
     }
 }
 
@@ -286,13 +288,12 @@ fn major_minor(version: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::config::secret::Secret;
 
     fn read(urls: &[&str]) -> Result<Endpoints, StoreError> {
-        Endpoints::read(&config::Redis {
+        Endpoints::read(&RedisSettings {
             urls: urls.iter().copied().map(Secret::new).collect(),
-            mode: RedisMode::Standalone,
-            key_prefix: "homing".to_owned(),
+            ..RedisSettings::default()
         })
     }
 

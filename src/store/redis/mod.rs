@@ -24,8 +24,10 @@ mod heartbeat;
 mod keys;
 mod list;
 mod sentinel;
+pub mod settings;
 mod state;
 mod supervisor;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,9 +40,13 @@ use self::commands::Write;
 use self::connect::{Connector, Endpoints};
 use self::connection::Handle as RedisHandle;
 use self::keys::Keys;
+use self::settings::RedisSettings;
 use self::state::EngineState;
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::secret::Replacement;
 
 /// Redis or Valkey.
 pub struct RedisEngine {
@@ -54,7 +60,7 @@ impl RedisEngine {
     /// # Errors
     /// For an invalid URL.
     pub fn start(
-        settings: &config::Redis,
+        settings: &RedisSettings,
         connect_timeout: Duration,
         runtime: &Handle,
         on_event: OnEvent,
@@ -70,6 +76,28 @@ impl RedisEngine {
     pub fn stop(&self) {
         self.supervisor.abort();
         self.state.stop();
+    }
+}
+
+impl EngineSettings for RedisSettings {
+    const ABOUT: &'static str = "Redis or Valkey, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, diagnostics);
+        self.clone()
+    }
+
+    fn secrets(&self, by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
+        vec![("urls", self.replaced_urls(by).into())]
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(RedisEngine::start(self, connect_timeout, runtime, on_event)?)
     }
 }
 

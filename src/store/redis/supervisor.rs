@@ -11,13 +11,13 @@ use tokio::time::sleep;
 use tracing::debug;
 
 use super::cluster;
-use super::connect::{self, Node, Subscription};
+use super::connect::{self, Endpoints, Node, Subscription};
 use super::connection::{Connection, Handle};
 use super::errors::{Failure, Remedy};
 use super::heartbeat::{self, Proven};
 use super::sentinel::Sentinels;
+use super::settings::RedisMode;
 use super::state::EngineState;
-use crate::config::RedisMode;
 use crate::store::engine::{Event, StoreError};
 
 /// The first pause, which doubles.
@@ -76,11 +76,11 @@ struct Established {
 /// Connects for commands and announcements, both or neither.
 async fn connect(state: &EngineState) -> Result<Established, Failure> {
     let seeds = &state.endpoints.seeds;
-    match &state.endpoints.mode {
+    match state.endpoints.mode {
         RedisMode::Standalone => first_primary(state, seeds.iter().map(|info| (info.clone(), None)).collect()).await,
-        RedisMode::Sentinel { master_name } => {
+        RedisMode::Sentinel => {
             let mut servers = Vec::new();
-            for node in sentinels(state, master_name).primaries().await? {
+            for node in sentinels(state).primaries().await? {
                 servers.extend(seeds.first().map(|info| (node.info(info), Some(node))));
             }
             first_primary(state, servers).await
@@ -137,14 +137,15 @@ async fn watch(state: &EngineState, established: Established, proven: &Proven) -
 
 /// Without sentinels, never returns.
 async fn watch_sentinels(state: &EngineState, primary: Option<&Node>) -> String {
-    match (&state.endpoints.mode, primary) {
-        (RedisMode::Sentinel { master_name }, Some(primary)) => sentinels(state, master_name).watch(primary).await,
+    match (state.endpoints.mode, primary) {
+        (RedisMode::Sentinel, Some(primary)) => sentinels(state).watch(primary).await,
         _ => std::future::pending().await,
     }
 }
 
-fn sentinels<'a>(state: &'a EngineState, master: &'a str) -> Sentinels<'a> {
-    Sentinels { urls: &state.endpoints.seeds, master, connector: &state.connector }
+fn sentinels(state: &EngineState) -> Sentinels<'_> {
+    let Endpoints { seeds, master_name, .. } = &state.endpoints;
+    Sentinels { urls: seeds, master: master_name, connector: &state.connector }
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod pending;
 mod queue;
 mod read_through;
 mod resync;
+pub mod settings;
 mod store;
 #[cfg(test)]
 mod tests;

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::{OnError, Remote};
+use super::settings::{OnError, Remote};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;

@@ -12,16 +12,18 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
+use super::settings::{OnError, Remote};
 use super::*;
 use crate as homing;
-use crate::config::{Memcached, OnError, Remote, RemoteEngine};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;
 use crate::store::engine::record::BindingRecord;
 use crate::store::engine::{Engine, Event, Kind, Name};
+use crate::store::engines::RemoteEngine;
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
+use crate::store::memcached::settings::MemcachedSettings;
 use crate::store::targets::Target;
 use crate::telemetry::metrics::Metrics;
 
@@ -78,7 +80,7 @@ impl Proxy {
             metrics: Arc::new(Metrics::new().unwrap()),
         };
         let settings = Remote {
-            engine: RemoteEngine::Memcached(Memcached { servers: Vec::new(), key_prefix: "homing".into() }),
+            engine: RemoteEngine::Memcached(MemcachedSettings::default()),
             on_error: OnError::Fallback,
             timeout: TIMEOUT,
             near_ttl: NEAR_TTL,
