@@ -117,7 +117,7 @@ sources! {
     "query" => Query(Query),
     "header" => Header(Header),
     "learn" => Learn(Learn),
-    "route" => Route(RouteMark),
+    "route" => Route(JvmRoute),
     "client_ip" => ClientIp(ClientIp),
 }
 
@@ -243,7 +243,7 @@ impl SourceSettings for Learn {
 /// The server's mark inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RouteMark {
+pub struct JvmRoute {
     /// The cookie that carries the id.
     #[schemars(extend("examples" = ["JSESSIONID"]))]
     pub cookie: Option<String>,
@@ -255,13 +255,13 @@ pub struct RouteMark {
     pub separator: String,
 }
 
-impl Default for RouteMark {
+impl Default for JvmRoute {
     fn default() -> Self {
         Self { cookie: None, query: None, separator: ".".to_owned() }
     }
 }
 
-impl SourceSettings for RouteMark {
+impl SourceSettings for JvmRoute {
     fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
         if self.cookie.is_none() && self.query.is_none() {
             diagnostics.problem(

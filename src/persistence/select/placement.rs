@@ -152,7 +152,7 @@ mod tests {
     use crate::persistence::resolve::{NOW, World, recognize};
     use crate::pool::condition::Health;
     use crate::session::key::ServerId;
-    use crate::session::source::Presented;
+    use crate::session::source::SessionClaim;
 
     /// A key as good as random for each number.
     fn key(number: u128) -> SessionKey {
@@ -160,8 +160,8 @@ mod tests {
     }
 
     fn marked(world: &World, key: SessionKey, server: &str) -> ResolvedSession {
-        let presented = Presented::Routed { key, server: ServerId::of(server) };
-        recognize(&presented, &world.pool_sessions(), NOW).session.unwrap()
+        let claim = SessionClaim::Routed { key, server: ServerId::of(server) };
+        recognize(&claim, &world.pool_sessions(), NOW).session.unwrap()
     }
 
     fn chosen(choice: Choice) -> ServerIndex {

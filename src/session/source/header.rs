@@ -2,7 +2,7 @@
 
 use http::HeaderName;
 
-use super::{Presented, SourceInput};
+use super::{SessionClaim, SourceInput};
 use crate::message::WrittenName;
 use crate::session::token::codec::PoolCodec;
 
@@ -23,8 +23,8 @@ impl HeaderSource {
 
     /// Whom the request's header names. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        let Some(name) = &self.name else { return Presented::Nothing };
-        Presented::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        let Some(name) = &self.name else { return SessionClaim::Nothing };
+        SessionClaim::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
     }
 }

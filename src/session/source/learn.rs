@@ -6,11 +6,11 @@
 use http::{HeaderName, Method, header};
 use smallvec::SmallVec;
 
-use super::{ExternalId, MAX_TRIED, Presented, SourceInput};
+use super::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
 use crate::config;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
@@ -22,7 +22,7 @@ pub struct LearnSource {
     header: Option<HeaderName>,
     query: Option<Box<str>>,
     ends_on: Box<[Method]>,
-    hasher: NameHasher,
+    hasher: ExternalIdHasher,
 }
 
 /// What a response says of the application's ids.
@@ -43,7 +43,7 @@ impl LearnSource {
             header: learn.header.as_deref().and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
             query: learn.query.as_deref().map(Into::into),
             ends_on: learn.ends_on.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
-            hasher: NameHasher::new(keys, pool, Kind::Id),
+            hasher: ExternalIdHasher::new(keys, pool, ExternalIdKind::Id),
         }
     }
 
@@ -62,7 +62,7 @@ impl LearnSource {
     /// The ids that a request brings, in its query and path, its header and its cookies, in this order: a URL is of one
     /// request, while all tabs of a browser share a cookie. Allocates nothing with one id and one key.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
         let headers = self.header.iter().flat_map(|name| input.request.fields.all(name));
         let parameters = self.query.iter().flat_map(|name| input.parameters(name));
@@ -74,7 +74,7 @@ impl LearnSource {
                 ids.push(ExternalId { key, former: self.hasher.former(id).collect() });
             }
         }
-        if ids.is_empty() { Presented::Nothing } else { Presented::Ids(ids) }
+        if ids.is_empty() { SessionClaim::Nothing } else { SessionClaim::Ids(ids) }
     }
 
     /// What a response says. Allocates nothing with one id.
@@ -85,7 +85,7 @@ impl LearnSource {
             for set in
                 response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes()))
             {
-                if set.forgets(now) || set.value().is_empty() {
+                if set.deletes_cookie(now) || set.value().is_empty() {
                     learned.expired = true;
                 } else {
                     learned.issued.push(self.hasher.key(set.value()));
@@ -137,8 +137,8 @@ mod tests {
     }
 
     fn brought(fields: &[(&'static str, &str)], path: &str, query: Option<&str>) -> Vec<SessionKey> {
-        match source().presented(&input(&headers(fields), path, query)) {
-            Presented::Ids(ids) => ids.iter().map(|id| id.key).collect(),
+        match source().claim(&input(&headers(fields), path, query)) {
+            SessionClaim::Ids(ids) => ids.iter().map(|id| id.key).collect(),
             _ => Vec::new(),
         }
     }

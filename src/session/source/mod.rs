@@ -1,6 +1,6 @@
 //! Where a request may name its session: one file for each kind of source.
 //!
-//! A source is asked what a request presents, and answers with a [`Presented`]: a sealed token, a name that others gave,
+//! A source is asked what a request presents, and answers with a [`SessionClaim`]: a sealed token, a name that others gave,
 //! or nobody. Whether that names a session that lives is for the store and [`binding`](super::binding) to say.
 
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use super::key::{ServerId, SessionKey};
-use super::token::codec::{Opened, PoolCodec};
+use super::token::codec::{OpenOutcome, PoolCodec};
 use super::token::keyring::Keyring;
 use super::token::{Flaw, Token};
 use crate::config;
@@ -19,7 +19,7 @@ pub mod cookie;
 pub mod header;
 pub mod learn;
 pub mod query;
-pub mod route;
+pub mod jvm_route;
 
 /// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
 /// hundreds.
@@ -58,7 +58,7 @@ pub enum Source {
     /// The application's own id.
     Learn(Box<learn::LearnSource>),
     /// The server's mark in the application's own id.
-    Route(route::RouteSource),
+    Route(jvm_route::JvmRouteSource),
     /// The client's address.
     ClientIp(client_ip::ClientIpSource),
 }
@@ -72,7 +72,7 @@ impl Source {
             config::Source::Query(query) => Self::Query(query::QuerySource::new(&query.name, query.rewrite_links)),
             config::Source::Header(header) => Self::Header(header::HeaderSource::new(&header.name)),
             config::Source::Learn(learn) => Self::Learn(Box::new(learn::LearnSource::new(learn, &pool.name, keys))),
-            config::Source::Route(mark) => Self::Route(route::RouteSource::new(mark, pool, keys)),
+            config::Source::Route(mark) => Self::Route(jvm_route::JvmRouteSource::new(mark, pool, keys)),
             config::Source::ClientIp(networks) => {
                 let prefixes = (networks.ipv4_prefix, networks.ipv6_prefix);
                 Self::ClientIp(client_ip::ClientIpSource::new(prefixes, &pool.name, keys))
@@ -106,21 +106,21 @@ impl Source {
 
     /// Whom the request names here.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         match self {
-            Self::Cookie(source) => source.presented(input, codec),
-            Self::Query(source) => source.presented(input, codec),
-            Self::Header(source) => source.presented(input, codec),
-            Self::Learn(source) => source.presented(input),
-            Self::Route(source) => source.presented(input),
-            Self::ClientIp(source) => source.presented(input),
+            Self::Cookie(source) => source.claim(input, codec),
+            Self::Query(source) => source.claim(input, codec),
+            Self::Header(source) => source.claim(input, codec),
+            Self::Learn(source) => source.claim(input),
+            Self::Route(source) => source.claim(input),
+            Self::ClientIp(source) => source.claim(input),
         }
     }
 }
 
 /// Whom a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum SessionClaim {
     /// No session.
     Nothing,
     /// The session of a token that opens.
@@ -158,7 +158,7 @@ pub struct ExternalId {
     pub former: SmallVec<[SessionKey; 1]>,
 }
 
-impl Presented {
+impl SessionClaim {
     /// Whether it may be a session that lives.
     #[must_use]
     pub const fn names_session(&self) -> bool {
@@ -167,16 +167,18 @@ impl Presented {
 
     /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
-        let mut presented = Self::Nothing;
+        let mut claim = Self::Nothing;
         for text in texts.take(MAX_TRIED) {
-            presented = match (codec.reopen(text), presented) {
-                (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
-                (Opened::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
-                (Opened::OtherPool, Self::Nothing) => Self::OtherPool,
+            claim = match (codec.reopen(text), claim) {
+                (OpenOutcome::Valid { token, sealed_by_first, .. }, _) => {
+                    return Self::Token { token, sealed_by_first };
+                }
+                (OpenOutcome::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
+                (OpenOutcome::OtherPool, Self::Nothing) => Self::OtherPool,
                 (_, before) => before,
             };
         }
-        presented
+        claim
     }
 }
 

@@ -4,28 +4,28 @@ use std::collections::HashMap;
 
 use http::header;
 
-use super::{MAX_TRIED, Presented, SourceInput};
+use super::{MAX_TRIED, SessionClaim, SourceInput};
 use crate::config;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::keyring::Keyring;
 
 /// Reads servers' marks out of ids.
 #[derive(Debug, Clone)]
-pub struct RouteSource {
+pub struct JvmRouteSource {
     cookie: Option<Box<str>>,
     query: Option<Box<str>>,
     separator: Box<[u8]>,
     marks: HashMap<Box<[u8]>, ServerId>,
-    hasher: NameHasher,
+    hasher: ExternalIdHasher,
 }
 
-impl RouteSource {
+impl JvmRouteSource {
     /// For the servers of a pool.
     #[must_use]
-    pub fn new(mark: &config::RouteMark, pool: &config::Pool, keys: &Keyring) -> Self {
+    pub fn new(mark: &config::JvmRoute, pool: &config::Pool, keys: &Keyring) -> Self {
         Self {
             cookie: mark.cookie.as_deref().map(Into::into),
             query: mark.query.as_deref().map(Into::into),
@@ -35,7 +35,7 @@ impl RouteSource {
                 .iter()
                 .map(|server| (server.route.as_bytes().into(), ServerId::of(&server.name)))
                 .collect(),
-            hasher: NameHasher::new(keys, &pool.name, Kind::Id),
+            hasher: ExternalIdHasher::new(keys, &pool.name, ExternalIdKind::Id),
         }
     }
 
@@ -47,17 +47,17 @@ impl RouteSource {
 
     /// The first id that bears a server's mark, else the first id. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
         let parameters = self.query.iter().flat_map(|name| input.parameters(name));
         let mut unmarked = None;
         for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
             if let Some(server) = self.marked(id) {
-                return Presented::Routed { key: self.hasher.key(id), server };
+                return SessionClaim::Routed { key: self.hasher.key(id), server };
             }
             unmarked = unmarked.or(Some(id));
         }
-        unmarked.map_or(Presented::Nothing, |id| Presented::Unrouted(self.hasher.key(id)))
+        unmarked.map_or(SessionClaim::Nothing, |id| SessionClaim::Unrouted(self.hasher.key(id)))
     }
 
     /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
@@ -102,15 +102,15 @@ mod tests {
     use super::*;
     use crate::session::source::tests::input;
 
-    fn source(separator: &str) -> RouteSource {
+    fn source(separator: &str) -> JvmRouteSource {
         let keys = Keyring::random([1; 32]).unwrap();
         let marks = ["app1", "app2", "eu.app3"];
-        RouteSource {
+        JvmRouteSource {
             cookie: Some("JSESSIONID".into()),
             query: Some("jsessionid".into()),
             separator: separator.as_bytes().into(),
             marks: marks.iter().map(|mark| (mark.as_bytes().into(), ServerId::of(mark))).collect(),
-            hasher: NameHasher::new(&keys, "shop", Kind::Id),
+            hasher: ExternalIdHasher::new(&keys, "shop", ExternalIdKind::Id),
         }
     }
 
@@ -136,17 +136,17 @@ mod tests {
         let marked = |cookie: &str, path: &str, query: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
-            source(".").presented(&input(&headers, path, query))
+            source(".").claim(&input(&headers, path, query))
         };
-        let at = |presented: Presented| match presented {
-            Presented::Routed { server, .. } => Some(server),
+        let at = |claim: SessionClaim| match claim {
+            SessionClaim::Routed { server, .. } => Some(server),
             _ => None,
         };
         assert_eq!(at(marked("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
         assert_eq!(at(marked("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
         assert_eq!(at(marked("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
         assert_eq!(at(marked("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert!(matches!(marked("JSESSIONID=old", "/", None), Presented::Unrouted(_)));
-        assert_eq!(marked("JSESSIONID=", "/", None), Presented::Nothing);
+        assert!(matches!(marked("JSESSIONID=old", "/", None), SessionClaim::Unrouted(_)));
+        assert_eq!(marked("JSESSIONID=", "/", None), SessionClaim::Nothing);
     }
 }
