@@ -240,7 +240,7 @@ impl SourceSettings for Learn {
     }
 }
 
-/// The server's mark inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
+/// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct JvmRoute {
@@ -250,7 +250,7 @@ pub struct JvmRoute {
     /// The query parameter that carries it, and the path parameter of the same name.
     #[schemars(extend("examples" = ["jsessionid"]))]
     pub query: Option<String>,
-    /// What stands between the id and the mark.
+    /// The text between the id and the route id.
     #[schemars(length(min = 1))]
     pub separator: String,
 }

@@ -30,7 +30,7 @@ pub fn store_queries(
         SessionClaim::Token { token, .. } => {
             want(token.session.into(), false);
         }
-        // What a mark says stands, unless the session was ended.
+        // A route id is valid unless the session was ended.
         SessionClaim::Routed { key, .. } => {
             want(*key, false);
         }

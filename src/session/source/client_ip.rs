@@ -1,4 +1,4 @@
-//! The client's address: whoever comes from one network is one session.
+//! The client's address: all clients in one network are one session.
 
 use std::net::IpAddr;
 
@@ -26,8 +26,8 @@ impl ClientIpSource {
         }
     }
 
-    /// Whoever comes from the client's network; over a unix socket without forwarded headers, nobody. Allocates nothing
-    /// but for a keyring of several keys.
+    /// The session of the client's network; nothing over a unix socket without forwarded headers. Allocates only with a
+    /// keyring of several keys.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let Some(address) = input.client else { return SessionClaim::Nothing };
@@ -37,7 +37,7 @@ impl ClientIpSource {
         }))
     }
 
-    /// The key of this address's network as of today.
+    /// The current key of this address's network.
     #[must_use]
     pub fn key_of(&self, address: IpAddr) -> SessionKey {
         self.network(address, |network| self.hasher.key(network))

@@ -1,4 +1,4 @@
-//! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
+//! The sealed token in a cookie: a separate one, or the application's, before or in place of its value.
 
 use super::{SessionClaim, SourceInput};
 use crate::config::CookieMode;
@@ -20,10 +20,9 @@ impl CookieSource {
         Self { name: name.into(), mode }
     }
 
-    /// Whom the request's cookies name. Allocates nothing.
+    /// The token in the request's cookies. Allocates nothing.
     ///
-    /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
-    /// has forged anything.
+    /// In an application's cookie, a value without a token is the application's own, from before the proxy, and not forged.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let values = input.cookies(&self.name);

@@ -9,7 +9,7 @@ use crate::session::token::codec::PoolCodec;
 /// Reads tokens from the header of one name.
 #[derive(Debug, Clone)]
 pub struct HeaderSource {
-    /// The header's name; `None` for a name that no header can have, which the check rules out.
+    /// The header's name; `None` if it is not valid, which the check excludes.
     pub name: Option<WrittenName>,
 }
 
@@ -21,7 +21,7 @@ impl HeaderSource {
         Self { name: written.map(|written| WrittenName { name: written, written: name.to_owned().into() }) }
     }
 
-    /// Whom the request's header names. Allocates nothing.
+    /// The token in the request's header. Allocates nothing.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let Some(name) = &self.name else { return SessionClaim::Nothing };

@@ -1,7 +1,7 @@
-//! The application's own session id: learned when a server hands it out, looked up when a client brings it.
+//! The application's own session id: learned when a server sets it, looked up when a client sends it.
 //!
-//! Only keyed hashes of ids leave this file. An id that nobody handed out here is not adopted: who made one up would
-//! otherwise choose the key of a session, and fill the store with it.
+//! Only keyed hashes of ids leave this file. An id that no server has set is not adopted: an invented id would otherwise
+//! create a session and fill the store.
 
 use http::{HeaderName, Method, header};
 use smallvec::SmallVec;
@@ -53,14 +53,14 @@ impl LearnSource {
         self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
     }
 
-    /// The parameter that it looks up, if any.
+    /// The query and path parameter that it reads, if any.
     #[must_use]
     pub fn parameter(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// The ids that a request brings, in its query and path, its header and its cookies, in this order: a URL is of one
-    /// request, while all tabs of a browser share a cookie. Allocates nothing with one id and one key.
+    /// The ids in a request's query and path, header and cookies, in this order: a URL belongs to one request, while all tabs
+    /// of a browser share a cookie. Allocates nothing with one id and one key.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
@@ -99,7 +99,7 @@ impl LearnSource {
         learned
     }
 
-    /// Whether a request of this method asks for the end of its session.
+    /// Whether a request with this method ends its session.
     #[must_use]
     pub fn ends_on(&self, method: &Method) -> bool {
         self.ends_on.contains(method)

@@ -1,7 +1,7 @@
-//! Where a request may name its session: one file for each kind of source.
+//! Sources: the parts of a request that can name a session, one file for each kind.
 //!
-//! A source is asked what a request presents, and answers with a [`SessionClaim`]: a sealed token, a name that others gave,
-//! or nobody. Whether that names a session that lives is for the store and [`binding`](super::binding) to say.
+//! A source reads a [`SessionClaim`] from the request: a sealed token, an external id, or nothing. Whether the claim names a
+//! live session is decided by the store and [`binding`](super::binding).
 
 use std::net::IpAddr;
 
@@ -21,7 +21,7 @@ pub mod learn;
 pub mod query;
 pub mod jvm_route;
 
-/// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
+/// Upper limit of tokens or ids that are tried for one request: each costs a decryption or a hash, and a client may send
 /// hundreds.
 pub const MAX_TRIED: usize = 4;
 
@@ -46,7 +46,7 @@ impl<'a> SourceInput<'a> {
     }
 }
 
-/// A place where a request may name its session.
+/// A part of a request that can name its session.
 #[derive(Debug)]
 pub enum Source {
     /// The sealed token in the pool's cookie.
@@ -57,7 +57,7 @@ pub enum Source {
     Header(header::HeaderSource),
     /// The application's own id.
     Learn(Box<learn::LearnSource>),
-    /// The server's mark in the application's own id.
+    /// The server's route id in the application's own id.
     Route(jvm_route::JvmRouteSource),
     /// The client's address.
     ClientIp(client_ip::ClientIpSource),
@@ -72,7 +72,7 @@ impl Source {
             config::Source::Query(query) => Self::Query(query::QuerySource::new(&query.name, query.rewrite_links)),
             config::Source::Header(header) => Self::Header(header::HeaderSource::new(&header.name)),
             config::Source::Learn(learn) => Self::Learn(Box::new(learn::LearnSource::new(learn, &pool.name, keys))),
-            config::Source::Route(mark) => Self::Route(jvm_route::JvmRouteSource::new(mark, pool, keys)),
+            config::Source::Route(route) => Self::Route(jvm_route::JvmRouteSource::new(route, pool, keys)),
             config::Source::ClientIp(networks) => {
                 let prefixes = (networks.ipv4_prefix, networks.ipv6_prefix);
                 Self::ClientIp(client_ip::ClientIpSource::new(prefixes, &pool.name, keys))
@@ -104,7 +104,7 @@ impl Source {
         }
     }
 
-    /// Whom the request names here.
+    /// What the request names here.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         match self {
@@ -118,23 +118,23 @@ impl Source {
     }
 }
 
-/// Whom a request names.
+/// A request's claim to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SessionClaim {
     /// No session.
     Nothing,
     /// The session of a token that opens.
     Token {
-        /// What the token says.
+        /// The content of the token.
         token: Token,
-        /// Whether the key that would seal it today has sealed it.
+        /// Whether the first key of the keyring sealed it.
         sealed_by_first: bool,
     },
-    /// A session of another pool: for this one the client is new.
+    /// A token of another pool: in this pool the client is new.
     OtherPool,
-    /// No token opens, and this is what is wrong with the first that claims to be ours.
+    /// No token opens; the flaw of the first one for this pool.
     Forged(Flaw),
-    /// The session that one of these ids names, if the store knows one.
+    /// The session of one of these ids, if the store knows one.
     Ids(SmallVec<[ExternalId; 1]>),
     /// The session of an id that contains a server's route id.
     Routed {
@@ -149,7 +149,7 @@ pub enum SessionClaim {
     Address(ExternalId),
 }
 
-/// The keys of one name.
+/// The keys of one external id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalId {
     /// Its key.
@@ -159,13 +159,13 @@ pub struct ExternalId {
 }
 
 impl SessionClaim {
-    /// Whether it may be a session that lives.
+    /// Whether it may name a live session.
     #[must_use]
     pub const fn names_session(&self) -> bool {
         matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Routed { .. } | Self::Address(_))
     }
 
-    /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
+    /// The first of several tokens that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
         let mut claim = Self::Nothing;
         for text in texts.take(MAX_TRIED) {

@@ -8,7 +8,7 @@ use crate::session::token::codec::PoolCodec;
 pub struct QuerySource {
     /// The parameter's name.
     pub name: Box<str>,
-    /// The token is put into `Location` and into links of HTML answers.
+    /// The token is put into `Location` and into links of HTML responses.
     pub rewrite_links: bool,
 }
 
@@ -19,7 +19,7 @@ impl QuerySource {
         Self { name: name.into(), rewrite_links }
     }
 
-    /// Whom the request's URL names. Allocates nothing.
+    /// The token in the request's URL. Allocates nothing.
     #[must_use]
     pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         SessionClaim::first_that_opens(input.parameters(&self.name), codec)

@@ -110,7 +110,7 @@ pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMil
             TableLookup::Live(known) if sessions.is_over(&known) => {
                 Recognition::none(Lookup::Ended, Some(UnboundKey::Id(*key)))
             }
-            // Nothing is known of a marked id: the mark is the truth, and the application's to change.
+            // No record of an id with a route id: the route id decides, and only the application changes it.
             _ => sessions.live(*key, IdentifiedBy::RouteId, Binding::new(*server, now), Lookup::Hit),
         },
         SessionClaim::Unrouted(key) => Recognition::none(Lookup::Unknown, Some(UnboundKey::Id(*key))),
