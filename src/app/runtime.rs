@@ -1,6 +1,6 @@
-//! Everything that a request reads, from one version of the configuration, swapped whole.
+//! Everything that a request reads, built from one configuration and swapped as a whole.
 //!
-//! A request takes the [`Runtime`] once and keeps it, so a reload in the middle of a request cannot mix two versions.
+//! A request takes the [`Runtime`] once and keeps it, so that a reload in the middle of a request cannot mix two configurations.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -20,35 +20,35 @@ use crate::session::token::codec::PoolCodec;
 use crate::store::targets::Target;
 use crate::telemetry::metrics::{PoolMetrics, RouteMetrics};
 
-/// One version.
+/// What runs from one configuration.
 pub struct Runtime {
-    /// The configuration that it was built from.
+    /// The configuration.
     pub config: Arc<Config>,
     /// Which pool serves which request.
     pub router: Router,
-    /// Counters of the routes, in the order of the configuration.
+    /// Counters of the routes, in the configuration's order.
     pub routes: Vec<RouteMetrics>,
-    /// The pools, in the order of the configuration.
+    /// The pools, in the configuration's order.
     pub pools: Vec<PoolRuntime>,
     /// TLS of the listeners, in their order; `None` where there is none.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
-    /// Query and path parameters that name sessions, in any pool: secrets, not for the log.
+    /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,
 }
 
-/// A pool and all that its requests need.
+/// A pool with everything that its requests need.
 pub struct PoolRuntime {
     /// Servers and balancing.
     pub pool: Pool,
-    /// What `balance: hash` hashes; `None` with another balance.
+    /// What `balance: hash` hashes; `None` with another `balance`.
     pub hash_on: Option<config::HashOn>,
     /// Counters.
     pub metrics: PoolMetrics,
-    /// How sessions stay; `None` = they do not.
+    /// `None` = the pool has no persistence.
     pub persistence: Option<PoolPersistence>,
-    /// Names of headers go on as HTTP/1 peers wrote them.
+    /// Header names are forwarded in the case in which HTTP/1 peers wrote them.
     pub preserve_header_case: bool,
 }
 
