@@ -38,7 +38,7 @@ pub enum Decision {
 /// The table. `held` = this request has waited already.
 pub fn decide(bound: Bound, policy: &Persistence, held: bool) -> Decision {
     match bound {
-        Bound::Is(Condition::Open) => Decision::Stay,
+        Bound::Is(Condition::Accepting) => Decision::Stay,
         Bound::Is(Condition::BoundOnly) => match policy.on_server_drain {
             OnServerDrain::Keep => Decision::Stay,
             OnServerDrain::Reassign => Decision::Move(Reason::Drain),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     const EVERY_BOUND: [Bound; 7] = [
-        Bound::Is(Condition::Open),
+        Bound::Is(Condition::Accepting),
         Bound::Is(Condition::BoundOnly),
         Bound::Is(Condition::Maint),
         Bound::Is(Condition::Down),

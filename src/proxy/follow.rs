@@ -59,7 +59,7 @@ pub(crate) fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<Server
     let (hints, table) = (&ctx.app().first_requests, &ctx.app().table);
     let mine = persistence.targets.get(chosen)?;
     let may = |server: &ServerIndex| {
-        let takes = plan.pool.servers.get(*server).is_some_and(Server::takes_new);
+        let takes = plan.pool.servers.get(*server).is_some_and(Server::accepts_new);
         takes && ctx.tries.history.failure_of(*server).is_none()
     };
     let server = |place| plan.pool.find(table.target_at(place)?.id()).filter(may);
