@@ -1,6 +1,6 @@
-//! Log lines about the configuration, and the log's levels.
+//! Log lines about the configuration.
 
-use crate::config::{self, Config, LogLevel};
+use crate::config::{self, Config};
 
 /// Logs a warning of the configuration.
 pub(super) fn warn(warning: &config::Warning) {
@@ -33,15 +33,4 @@ pub(super) fn ready(config: &Config) {
         config = %config.hash,
         "homing is ready"
     );
-}
-
-/// A level as the log's filter has it.
-pub fn level_label(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    }
 }

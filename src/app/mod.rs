@@ -23,5 +23,4 @@ mod tls;
 mod watched_files;
 
 pub use self::error::RunError;
-pub use self::log_lines::level_label;
 pub use self::run::{Origin, run};

@@ -12,7 +12,7 @@ use crate::telemetry::log;
 use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
 use super::changes::{Change, changes, keep_restart_only};
-use super::log_lines::{self, level_label};
+use super::log_lines;
 use super::runtime::{PoolRuntime, Runtime};
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::ReloadTrigger;
@@ -117,7 +117,7 @@ impl Reloader {
             // Dropping it writes its last lines, perhaps to a slow disk: not on the thread that checks servers.
             tokio::task::spawn_blocking(move || drop(replaced));
         }
-        log::set_level(level_label(runtime.config.log.level));
+        log::set_level(runtime.config.log.level.into());
         if runtime.config.store.max_sessions != previous.config.store.max_sessions {
             let (table, capacity) = (Arc::clone(&app.table), runtime.config.store.max_sessions);
             // May evict many sessions: not on the thread that checks servers.

@@ -13,7 +13,6 @@ use crate::store::shared::SharedStore;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
 
-use super::build::state_label;
 use super::runtime::Runtime;
 
 /// The state of the process.
@@ -58,7 +57,7 @@ impl AppState {
                 pool: &pool.pool.name,
                 server: &server.name,
                 up: server.condition().accepts_bound(),
-                state: state_label(server.state),
+                state: server.state.into(),
                 in_flight: server.live.in_flight(),
                 weight: server.weight,
                 sessions: pool

@@ -59,7 +59,7 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
 
 fn start(loaded: Loaded, origin: Origin) -> ExitCode {
     let settings = &loaded.config.log;
-    log::start(app::level_label(settings.level), settings.format == LogFormat::Json);
+    log::start(settings.level.into(), settings.format == LogFormat::Json);
     exit_code(app::run(loaded, origin))
 }
 
@@ -74,7 +74,7 @@ fn exit_code(result: Result<(), RunError>) -> ExitCode {
 }
 
 pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
-    log::start(app::level_label(LogLevel::Warn), false);
+    log::start(LogLevel::Warn.into(), false);
     match try_demo(listen, admin) {
         Ok(code) => code,
         Err(error) => failure(&format!("the demo cannot start: {error}")),

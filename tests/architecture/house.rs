@@ -28,7 +28,7 @@ const NO_NAMES: &str = "\
     Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &str = "\
-    Asked At Bound By Followed Handed Idlest Learned Left Named Near Noticed Opened Presented Recognised \
+    Asked Bound By Followed Handed Idlest Learned Left Named Near Noticed Opened Presented Recognised \
     Renamed Returning Said Seen Standing Taken Taught Told Unbound Unwritten When Who ahead told";
 
 /// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
