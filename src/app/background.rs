@@ -72,12 +72,12 @@ impl Background {
             tasks.update(&runtime);
             tasks
         });
-        if let Some((shared, events)) = app.shared.clone().zip(events) {
+        if let Some((shared, events)) = app.sessions.shared.clone().zip(events) {
             executor.spawn(shared.run_background(events, wall_clock));
         }
-        executor.spawn(sweep(Arc::clone(&app.table)));
+        executor.spawn(sweep(Arc::clone(&app.sessions.table)));
         executor.spawn(Arc::clone(snapshots).run());
-        executor.spawn(sweep_data(Arc::clone(&app.table), Arc::clone(&app.data)));
+        executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }
@@ -85,7 +85,7 @@ impl Background {
 
     /// Writes to the shared store what is still pending. No request is in flight any more.
     pub(super) fn finish(self, app: &AppState) {
-        if let Some((executor, shared)) = self.executor.as_ref().zip(app.shared.as_ref()) {
+        if let Some((executor, shared)) = self.executor.as_ref().zip(app.sessions.shared.as_ref()) {
             let flush = async { tokio::time::timeout(LAST_WRITES_TIMEOUT, shared.flush(wall_clock)).await };
             if executor.block_on(flush).is_err() {
                 tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 
 use crate::config::Config;
+use crate::persistence::PoolRuntime;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
@@ -13,7 +14,7 @@ use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
 use super::changes::{Change, changes, keep_restart_only};
 use super::log_lines;
-use super::runtime::{PoolRuntime, Runtime};
+use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::ReloadTrigger;
 use super::state::AppState;
@@ -90,7 +91,7 @@ impl Reloader {
             AccessLogChange::Replace(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
         };
         let context = BuildContext {
-            table: &self.app.table,
+            table: &self.app.sessions.table,
             metrics: &self.app.metrics,
             generated_keys: &self.app.generated_keys,
             previous: Some(previous),
@@ -104,7 +105,7 @@ impl Reloader {
     async fn publish(&mut self, update: Update, previous: &Runtime) {
         let app = &self.app;
         let runtime = Arc::new(update.runtime);
-        set_limits(&app.table, &runtime);
+        set_limits(&app.sessions.table, &runtime);
         app.current.store(Arc::clone(&runtime));
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
@@ -119,7 +120,7 @@ impl Reloader {
         }
         log::set_level(runtime.config.log.level.into());
         if runtime.config.store.max_sessions != previous.config.store.max_sessions {
-            let (table, capacity) = (Arc::clone(&app.table), runtime.config.store.max_sessions);
+            let (table, capacity) = (Arc::clone(&app.sessions.table), runtime.config.store.max_sessions);
             // May evict many sessions: not on the thread that checks servers.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
@@ -133,7 +134,7 @@ fn drop_handoff_data(app: &AppState, previous: &Runtime, current: &Runtime) {
     let has_handoff = |pool: &&PoolRuntime| pool.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
     for before in previous.pools.iter().filter(has_handoff) {
         if current.pools.iter().filter(has_handoff).all(|pool| pool.pool.name != before.pool.name) {
-            app.data.forget_pool(app.table.target(&before.pool.name, "").index());
+            app.sessions.data.forget_pool(app.sessions.table.target(&before.pool.name, "").index());
         }
     }
 }

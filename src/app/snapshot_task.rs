@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::config::TableSnapshot;
+use crate::persistence::PoolPersistence;
 use crate::proxy::context::wall_clock;
 use crate::store::disk::{LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
-use super::runtime::PoolPersistence;
 use super::state::AppState;
 use super::table_file::{self, FileError, TableFile};
 
@@ -107,7 +107,7 @@ impl SnapshotTask {
     }
 
     fn local_store(&self) -> LocalStore<'_> {
-        LocalStore { table: &self.app.table, data: &self.app.data }
+        LocalStore { table: &self.app.sessions.table, data: &self.app.sessions.data }
     }
 
     fn settings(&self) -> Option<TableSnapshot> {

@@ -9,6 +9,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::Config;
+use crate::persistence::Sessions;
 use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::store::EndReason;
@@ -57,10 +58,7 @@ pub(super) fn build_state(
     report_certificates(&metrics, &runtime.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(runtime),
-        table,
-        data,
-        shared,
-        first_requests: FirstRequests::new(),
+        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         generated_keys,

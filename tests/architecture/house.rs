@@ -10,9 +10,9 @@ use crate::{Source, sources, sources_without_tests};
 
 /// Circles that are left: the folder that they are in, and of how many files at most. It only gets shorter.
 const KNOWN_CIRCLES: &[(&str, usize)] = &[
-    ("src/config", 17),
+    ("src/config", 9),
     ("src/config/yaml", 2),
-    ("src/proxy", 34),
+    ("src/proxy", 8),
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
@@ -28,11 +28,8 @@ const NO_NAMES: &str = "\
     Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &str = "\
-    Asked Bound By Followed Handed Idlest Learned Left Named Near Noticed Opened Presented Recognised \
-    Renamed Returning Said Seen Standing Taken Taught Told Unbound Unwritten When Who ahead told";
-
-/// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
-const KNOWN_SHARED: usize = 13;
+    By Idlest Left Near Noticed Opened Presented Said Standing Taken Told Unbound Unwritten When \
+    ahead";
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
     Modules::new(sources.iter().map(|source| Module::new(&source.path, &source.code))).circles()
@@ -54,6 +51,7 @@ fn files_use_each_other_one_way_only() {
         common_folder(circle) == Path::new(folder) && circle.len() <= *most
     };
     for circle in &circles {
+        println!("{} files in {}", circle.len(), common_folder(circle).display());
         if !KNOWN_CIRCLES.iter().any(|known| is_known(circle, known)) {
             writeln!(complaints, "a circle of {} files: {circle:#?}", circle.len()).unwrap();
         }
@@ -106,10 +104,11 @@ fn files_and_public_types_are_named_by_nouns() {
     let sources = sources_without_tests();
     let misnamed: Vec<_> = sources.iter().flat_map(misnamed).collect();
     let mut complaints = String::new();
-    for (place, name) in misnamed.iter().filter(|(_, name)| !KNOWN_NAMES.split(' ').any(|known| known == name)) {
+    for (place, name) in misnamed.iter().filter(|(_, name)| !KNOWN_NAMES.split_whitespace().any(|known| known == name))
+    {
         writeln!(complaints, "{place}: `{name}` does not say what it is: name it by a noun of the trade").unwrap();
     }
-    for known in KNOWN_NAMES.split(' ').filter(|known| misnamed.iter().all(|(_, name)| name != known)) {
+    for known in KNOWN_NAMES.split_whitespace().filter(|known| misnamed.iter().all(|(_, name)| name != known)) {
         writeln!(complaints, "`{known}` is gone: take it off the list").unwrap();
     }
     assert!(complaints.is_empty(), "\n{complaints}");
@@ -118,8 +117,9 @@ fn files_and_public_types_are_named_by_nouns() {
 #[test]
 fn the_proxy_does_not_ask_whether_a_store_is_shared() {
     let proxy = sources("src/proxy");
-    let asks: usize = proxy.iter().map(|source| shared_fields(&source.code)).sum();
-    assert!(asks <= KNOWN_SHARED, "{asks} lines of src/proxy read `.shared`; that belongs into src/persistence");
+    assert!(proxy.len() > 5, "only {} files read: the test looks in the wrong place", proxy.len());
+    let reads: usize = proxy.iter().map(|source| shared_fields(&source.code)).sum();
+    assert_eq!(reads, 0, "src/proxy reads `.shared`; that belongs into src/persistence");
 }
 
 fn shared_fields(code: &str) -> usize {
