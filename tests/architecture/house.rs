@@ -16,7 +16,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
-    ("src/store/redis", 5),
     ("src/store/shared", 4),
 ];
 
@@ -28,7 +27,7 @@ const NO_NAMES: &str = "\
     Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &str = "\
-    By Idlest Left Near Noticed Opened Presented Said Standing Taken Told Unbound Unwritten When \
+    Idlest Left Near Noticed Opened Presented Said Taken Told Unbound Unwritten When \
     ahead";
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
