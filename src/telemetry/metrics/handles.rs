@@ -66,6 +66,8 @@ pub struct PoolMetrics {
     pub tokens: Counters,
     /// Session data by [`HANDOFFS`](super::HANDOFFS).
     pub handoffs: Counters,
+    /// Cookies of guest servers that were held back.
+    pub guest_cookies_held: IntCounter,
 }
 
 /// Statuses 100 to 599 have a counter of their own.

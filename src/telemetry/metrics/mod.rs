@@ -41,6 +41,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
+    guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
     /// Answers to requests that no pool took.
     pub no_pool: PoolRequests,
@@ -211,6 +212,11 @@ impl Metrics {
                 "Tokens given to clients, by reason.",
                 &["pool", "reason"],
             )?,
+            guest_cookies_held: make.counters(
+                "homing_guest_cookies_held_total",
+                "Cookies held back from responses of servers that serve a session only for now.",
+                &["pool"],
+            )?,
             handoffs: make.counters(
                 "homing_handoff_total",
                 "Session data handed over by servers and given to others, by result.",
@@ -285,6 +291,7 @@ impl Metrics {
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
             handoffs: Counters::new(&self.handoffs, &[pool], HANDOFFS),
+            guest_cookies_held: self.guest_cookies_held.with_label_values(&[pool]),
         }
     }
 
