@@ -17,7 +17,7 @@ use homing::message::{Fields, RequestView};
 use homing::persistence::PoolRuntime;
 use homing::persistence::resolve::{PoolSessions, recognize};
 use homing::persistence::select::{History, Placement, choose};
-use homing::routing::{Router, Target};
+use homing::routing::{RouteTarget, Router};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
 use homing::session::source::{Presented, Source, SourceInput};
@@ -205,7 +205,7 @@ fn routes(bench: &mut Criterion) {
             point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
             match found.map(|plan| &plan.target) {
-                Some(Target::Split(split)) => split.pick(point),
+                Some(RouteTarget::Split(split)) => split.pick(point),
                 _ => unreachable!("a split"),
             }
         });

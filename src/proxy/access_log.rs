@@ -18,7 +18,7 @@ use crate::proxy::request::host_name_of;
 
 /// The hook.
 pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
-    ctx.tries.in_flight = None;
+    ctx.attempts.in_flight = None;
     let status = exchange.response_written().map_or(0, |answer| answer.status.as_u16());
     let took = ctx.started.elapsed();
     count(ctx, status, took);
@@ -47,7 +47,7 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
 
 /// Only a request that reached a server, or was refused on purpose, went somewhere.
 fn outcome(ctx: &RequestContext) -> Option<Outcome> {
-    ctx.session.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
+    ctx.session.outcome.filter(|outcome| ctx.attempts.answered.is_some() || *outcome == Outcome::Refused)
 }
 
 fn write_line(
@@ -77,14 +77,14 @@ fn write_line(
         bytes_out: exchange.body_bytes_sent(),
         duration_ms: millis(took),
         upstream_ms: ctx
-            .tries
+            .attempts
             .began
-            .zip(ctx.tries.answered)
+            .zip(ctx.attempts.answered)
             .map(|(began, answered)| millis(answered.saturating_duration_since(began))),
         route: route.map(|route| route.name.as_str()),
         pool: ctx.pool_runtime().map(|plan| &*plan.pool.name),
         server: ctx.server().map(|server| &*server.name),
-        attempts: ctx.tries.count,
+        attempts: ctx.attempts.count,
         session: session.as_ref().map(Digest8::as_str),
         source: source(ctx).map(Source::label),
         lookup: ctx.session.lookup.result.map(Lookup::label),

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::{self, HostPattern, RouteTarget};
+use crate::config::{self, HostPattern};
 use crate::message::WrittenName;
 
 mod host;
@@ -26,11 +26,11 @@ pub use split::Split;
 
 /// All that a request needs to know of its route.
 #[derive(Debug)]
-pub struct RoutePlan {
+pub struct RouteRuntime {
     /// Index of the route in the configuration; `None` when a single pool takes everything.
     pub index: Option<usize>,
     /// What happens to its requests.
-    pub target: Target,
+    pub target: RouteTarget,
     /// Changes to the headers that servers get.
     pub request_headers: RequestHeaders,
 }
@@ -53,7 +53,7 @@ impl RequestHeaders {
 
 /// What happens to requests. Pools are indexes in the configuration.
 #[derive(Debug)]
-pub enum Target {
+pub enum RouteTarget {
     /// A pool serves them.
     Pool(usize),
     /// Pools serve them, by weight.
@@ -65,7 +65,7 @@ pub enum Target {
 /// All routes, laid out for looking up.
 #[derive(Debug, Default)]
 pub struct Router {
-    plans: Vec<RoutePlan>,
+    plans: Vec<RouteRuntime>,
     exact: HashMap<Box<str>, Vec<Candidate>>,
     /// By the domain that names are below.
     below: HashMap<Box<str>, Vec<Candidate>>,
@@ -95,22 +95,22 @@ impl Router {
     pub fn build(routes: &[config::Route], pools: &[&str]) -> Self {
         let mut router = Self::default();
         if routes.is_empty() {
-            let target = Target::Pool(0);
-            router.plans.push(RoutePlan { index: None, target, request_headers: RequestHeaders::default() });
+            let target = RouteTarget::Pool(0);
+            router.plans.push(RouteRuntime { index: None, target, request_headers: RequestHeaders::default() });
             router.any.push(Candidate { prefix: "".into(), headers: [].into(), plan: 0 });
         }
         for (index, route) in routes.iter().enumerate() {
             let target = match &route.target {
-                RouteTarget::Pool(name) => {
+                config::RouteTarget::Pool(name) => {
                     // A checked configuration names existing pools only.
                     let Some(pool) = pools.iter().position(|pool| pool == name) else { continue };
-                    Target::Pool(pool)
+                    RouteTarget::Pool(pool)
                 }
-                RouteTarget::Split(shares) => Target::Split(Split::new(shares, pools)),
-                RouteTarget::Redirect(to) => Target::Redirect(Redirect::new(to)),
+                config::RouteTarget::Split(shares) => RouteTarget::Split(Split::new(shares, pools)),
+                config::RouteTarget::Redirect(to) => RouteTarget::Redirect(Redirect::new(to)),
             };
             router.enter(route);
-            router.plans.push(RoutePlan {
+            router.plans.push(RouteRuntime {
                 index: Some(index),
                 target,
                 request_headers: RequestHeaders::new(&route.request_headers),
@@ -144,19 +144,19 @@ impl Router {
     }
 
     /// The route of a request. `host` as it came, with or without port, in any case; `secure`: it came by TLS.
-    pub fn find(&self, host: &str, path: &str, headers: &HeaderMap, secure: bool) -> Option<&RoutePlan> {
+    pub fn find(&self, host: &str, path: &str, headers: &HeaderMap, secure: bool) -> Option<&RouteRuntime> {
         let asked = Asked { host, path, headers, secure };
         let named = if self.exact.is_empty() && self.below.is_empty() { None } else { self.by_name(asked) };
         named.or_else(|| self.first(&self.any, asked))
     }
 
     /// The plan of a route, by its index in the configuration.
-    pub fn plan(&self, route: Option<usize>) -> Option<&RoutePlan> {
+    pub fn plan(&self, route: Option<usize>) -> Option<&RouteRuntime> {
         // All routes of a checked configuration have a plan.
         self.plans.get(route?)
     }
 
-    fn by_name(&self, asked: Asked<'_>) -> Option<&RoutePlan> {
+    fn by_name(&self, asked: Asked<'_>) -> Option<&RouteRuntime> {
         let name = host::Lower::new(host_name(asked.host))?;
         let exact = self.exact.get(name.as_str()).and_then(|candidates| self.first(candidates, asked));
         if exact.is_some() || self.below.is_empty() {
@@ -165,7 +165,7 @@ impl Router {
         host::domains(name.as_str()).find_map(|domain| self.first(self.below.get(domain)?, asked))
     }
 
-    fn first(&self, candidates: &[Candidate], asked: Asked<'_>) -> Option<&RoutePlan> {
+    fn first(&self, candidates: &[Candidate], asked: Asked<'_>) -> Option<&RouteRuntime> {
         candidates
             .iter()
             .filter(|candidate| candidate.takes(asked))
@@ -183,9 +183,9 @@ impl Candidate {
     }
 
     /// The order in which two routes of one host are tried: total, but for routes that no request has in common.
-    fn before(&self, other: &Self, plans: &[RoutePlan]) -> Ordering {
+    fn before(&self, other: &Self, plans: &[RouteRuntime]) -> Ordering {
         let rank = |one: &Self| {
-            let redirects = plans.get(one.plan).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)));
+            let redirects = plans.get(one.plan).is_some_and(|plan| matches!(plan.target, RouteTarget::Redirect(_)));
             (Reverse(one.prefix.len()), Reverse(one.headers.len()), !redirects)
         };
         let fields = |one: &'_ Self| -> Vec<(String, Vec<u8>)> {
@@ -195,7 +195,7 @@ impl Candidate {
     }
 }
 
-impl Target {
+impl RouteTarget {
     /// A redirect that would send a request to where it is leaves it to the next best route.
     fn takes(&self, asked: Asked<'_>) -> bool {
         match self {

@@ -17,14 +17,14 @@ fn route(name: &str, hosts: &[&str], path_prefix: &str, headers: &[&str]) -> Rou
         hosts: hosts.collect(),
         path_prefix: path_prefix.to_owned(),
         headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
-        target: RouteTarget::Pool(name.to_owned()),
+        target: config::RouteTarget::Pool(name.to_owned()),
         request_headers: RequestHeaders::default(),
     }
 }
 
 fn to_https(route: Route) -> Route {
     let to = config::Redirect { scheme: Some(Scheme::Https), host: None, port: None, path: None, status: 308 };
-    Route { target: RouteTarget::Redirect(to), ..route }
+    Route { target: config::RouteTarget::Redirect(to), ..route }
 }
 
 fn router(routes: &[Route]) -> Router {
@@ -127,16 +127,16 @@ fn a_single_pool_needs_no_routes() {
     let router = Router::build(&[], &["web"]);
     let plan = router.find("any", "/thing", &HeaderMap::new(), false).unwrap();
     assert_eq!(plan.index, None);
-    assert!(matches!(plan.target, Target::Pool(0)));
+    assert!(matches!(plan.target, RouteTarget::Pool(0)));
     assert!(router.plan(None).is_none(), "what has no index is no route");
 }
 
 #[test]
 fn a_split_knows_its_pools_by_index() {
     let mut split = route("split", &[], "/", &[]);
-    split.target = RouteTarget::Split(["b", "a"].map(|pool| Share { pool: pool.into(), weight: 1 }).into());
+    split.target = config::RouteTarget::Split(["b", "a"].map(|pool| Share { pool: pool.into(), weight: 1 }).into());
     let router = Router::build(&[split], &["a", "b"]);
-    let Target::Split(split) = &router.plan(Some(0)).unwrap().target else { panic!("a split") };
+    let RouteTarget::Split(split) = &router.plan(Some(0)).unwrap().target else { panic!("a split") };
     assert_eq!(split.pools().collect::<Vec<_>>(), [1, 0]);
 }
 
@@ -159,7 +159,7 @@ fn rank(route: &Route, host: &str, path: &str, headers: &HeaderMap, secure: bool
     let path_fits = prefix.is_empty() || path == prefix || path.starts_with(&format!("{prefix}/"));
     let headers_fit =
         route.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|field| field == value));
-    let redirects = matches!(route.target, RouteTarget::Redirect(_));
+    let redirects = matches!(route.target, config::RouteTarget::Redirect(_));
     (path_fits && headers_fit && !(redirects && secure)).then_some((
         host_rank,
         prefix.len(),
@@ -189,7 +189,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
             let conflict = kept.iter().any(|other| {
                 let hosts = route.hosts.is_empty() && other.hosts.is_empty()
                     || route.hosts.iter().any(|host| other.hosts.contains(host));
-                let redirects = |route: &Route| matches!(route.target, RouteTarget::Redirect(_));
+                let redirects = |route: &Route| matches!(route.target, config::RouteTarget::Redirect(_));
                 let differ = |(n, v): &(HeaderName, HeaderValue)| other.headers.iter().any(|(m, w)| n == m && v != w);
                 let common = route.headers.len() == other.headers.len() && !route.headers.iter().any(differ);
                 hosts && route.path_prefix == other.path_prefix && common && redirects(&route) == redirects(other)
@@ -200,7 +200,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         }
         for (index, route) in kept.iter_mut().enumerate() {
             route.name = index.to_string();
-            if let RouteTarget::Pool(pool) = &mut route.target {
+            if let config::RouteTarget::Pool(pool) = &mut route.target {
                 pool.clone_from(&route.name);
             }
         }

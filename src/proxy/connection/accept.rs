@@ -21,38 +21,38 @@ use crate::config::Listener;
 use crate::proxy::request::client_addr::is_trusted_peer;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
-use super::proxy_header::{self, Beginning};
+use super::proxy_protocol::{self, ProxyHeader};
 
 /// A connection and what its listener makes of it.
-pub(super) struct Arrival<'a> {
+pub(super) struct Handshake<'a> {
     pub(super) listener: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
     pub(super) metrics: &'a Metrics,
 }
 
 /// Why a connection ends here.
-enum Ended {
+enum HandshakeError {
     /// The client went, or never said a word.
     Gone,
     /// It is refused, for a reason that is counted, with what the log says at debug.
     Refused(Rejection, &'static str),
 }
 
-impl From<std::io::Error> for Ended {
+impl From<std::io::Error> for HandshakeError {
     fn from(_: std::io::Error) -> Self {
         Self::Gone
     }
 }
 
-impl Arrival<'_> {
+impl Handshake<'_> {
     /// The connection as HTTP may read it; `None` when it ended before.
-    pub(super) async fn welcome(&self, stream: Stream) -> Option<Stream> {
+    pub(super) async fn accept(&self, stream: Stream) -> Option<Stream> {
         // All our listeners make these.
         let mut socket = *stream.into_any().downcast::<Socket>().ok()?;
         match self.receive(&mut socket).await {
             Ok(()) => {}
-            Err(Ended::Gone) => return None,
-            Err(Ended::Refused(rejection, why)) => {
+            Err(HandshakeError::Gone) => return None,
+            Err(HandshakeError::Refused(rejection, why)) => {
                 self.refuse(rejection, why);
                 return None;
             }
@@ -83,48 +83,53 @@ impl Arrival<'_> {
         self.metrics.rejected.inc(rejection as usize);
     }
 
-    async fn receive(&self, socket: &mut Socket) -> Result<(), Ended> {
+    async fn receive(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         if self.listener.proxy_protocol {
             self.take_proxy_header(socket).await?;
         }
         if self.tls.is_none() {
             return Ok(());
         }
-        timeout(self.patience(), expect_tls(socket)).await.unwrap_or(Err(Ended::Gone))
+        timeout(self.patience(), expect_tls(socket)).await.unwrap_or(Err(HandshakeError::Gone))
     }
 
     /// Takes a PROXY header off, if there is one; then its source is the connection's peer.
-    async fn take_proxy_header(&self, socket: &mut Socket) -> Result<(), Ended> {
+    async fn take_proxy_header(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         let trusted = is_trusted_peer(peer(socket), &self.listener.trusted_proxies);
         let deadline = Instant::now() + self.patience();
         let mut bytes: SmallVec<[u8; 256]> = SmallVec::new();
         let mut piece = [0; 256];
         loop {
-            let beginning = proxy_header::read(&bytes);
-            if !trusted && !matches!(beginning, Beginning::Other | Beginning::Unclear) {
-                return Err(Ended::Refused(Rejection::ProxyHeader, "a PROXY header of a peer that is not trusted"));
+            let beginning = proxy_protocol::parse(&bytes);
+            if !trusted && !matches!(beginning, ProxyHeader::Absent | ProxyHeader::Undecided) {
+                return Err(HandshakeError::Refused(
+                    Rejection::ProxyHeader,
+                    "a PROXY header of a peer that is not trusted",
+                ));
             }
             match beginning {
-                Beginning::Other => {
+                ProxyHeader::Absent => {
                     socket.rewind(&bytes);
                     return Ok(());
                 }
-                Beginning::Header { length, source } => {
+                ProxyHeader::Complete { length, source } => {
                     socket.rewind(bytes.get(length..).unwrap_or_default());
                     if let Some(source) = source {
                         set_peer(socket, source);
                     }
                     return Ok(());
                 }
-                Beginning::Broken => return Err(Ended::Refused(Rejection::ProxyHeader, "a broken PROXY header")),
-                Beginning::Unclear | Beginning::Partial => {}
+                ProxyHeader::Invalid => {
+                    return Err(HandshakeError::Refused(Rejection::ProxyHeader, "a broken PROXY header"));
+                }
+                ProxyHeader::Undecided | ProxyHeader::Partial => {}
             }
             let read = timeout_at(deadline, socket.read(&mut piece)).await.unwrap_or(Ok(0))?;
-            if read == 0 && matches!(beginning, Beginning::Partial) {
-                return Err(Ended::Refused(Rejection::ProxyHeader, "half a PROXY header"));
+            if read == 0 && matches!(beginning, ProxyHeader::Partial) {
+                return Err(HandshakeError::Refused(Rejection::ProxyHeader, "half a PROXY header"));
             }
             if read == 0 {
-                return Err(Ended::Gone);
+                return Err(HandshakeError::Gone);
             }
             bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
         }
@@ -151,10 +156,10 @@ const SPEAK_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plai
       Connection: close\r\n\r\nThis port speaks HTTPS only.\r\n";
 
 /// Looks whether a handshake begins. A client that only tried the port, as health checks do, is no failed handshake.
-async fn expect_tls(socket: &mut Socket) -> Result<(), Ended> {
+async fn expect_tls(socket: &mut Socket) -> Result<(), HandshakeError> {
     let mut first = [0];
     if socket.read(&mut first).await? == 0 {
-        return Err(Ended::Gone);
+        return Err(HandshakeError::Gone);
     }
     let [byte] = first;
     if byte == HANDSHAKE {
@@ -165,5 +170,5 @@ async fn expect_tls(socket: &mut Socket) -> Result<(), Ended> {
         socket.write_all(SPEAK_HTTPS).await?;
         socket.flush().await?;
     }
-    Err(Ended::Refused(Rejection::TlsHandshake, "no TLS"))
+    Err(HandshakeError::Refused(Rejection::TlsHandshake, "no TLS"))
 }

@@ -33,7 +33,7 @@ const HEADER: u8 = 1;
 const FREE: u8 = 2;
 
 /// A connection with deadlines for what comes before a request's body.
-pub struct Guarded {
+pub struct DeadlineStream {
     inner: Stream,
     /// Set from outside through a shared reference, at the edges of a request; read by the one task that reads.
     phase: AtomicU8,
@@ -58,7 +58,7 @@ pub struct Guarded {
 /// Sent to a client that does not get done with its headers. Nothing else was sent for this request yet.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-impl Guarded {
+impl DeadlineStream {
     pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
@@ -179,7 +179,7 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for DeadlineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.given < this.peeked.len() {
@@ -193,7 +193,7 @@ impl AsyncRead for Guarded {
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for DeadlineStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
     }
@@ -221,26 +221,26 @@ impl AsyncWrite for Guarded {
 
 // The rest is the connection itself.
 
-impl std::fmt::Debug for Guarded {
+impl std::fmt::Debug for DeadlineStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("DeadlineStream").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Shutdown for Guarded {
+impl Shutdown for DeadlineStream {
     async fn shutdown(&mut self) {
         self.inner.shutdown().await;
     }
 }
 
-impl UniqueID for Guarded {
+impl UniqueID for DeadlineStream {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl Ssl for Guarded {
+impl Ssl for DeadlineStream {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.get_ssl_digest()
     }
@@ -250,19 +250,19 @@ impl Ssl for Guarded {
     }
 }
 
-impl GetTimingDigest for Guarded {
+impl GetTimingDigest for DeadlineStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
 }
 
-impl GetProxyDigest for Guarded {
+impl GetProxyDigest for DeadlineStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
-impl GetSocketDigest for Guarded {
+impl GetSocketDigest for DeadlineStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
@@ -272,7 +272,7 @@ impl GetSocketDigest for Guarded {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[async_trait]
-impl Peek for Guarded {
+impl Peek for DeadlineStream {
     /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, however short a
     /// request is. Here it is enough that the first ones are not the preface's.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {

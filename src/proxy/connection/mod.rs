@@ -1,13 +1,13 @@
 //! Before a request: the connection.
 //!
 //! Pingora reads request headers with one timeout per read, so a client that dribbles a byte now and then is never cut,
-//! and after the first request of a connection it waits without end. And it knows no PROXY protocol. [`Front`] stands between Pingora's listeners and its
-//! proxy, and gives every HTTP/1 connection a [`Guarded`] stream with one deadline for a whole header and one for the
+//! and after the first request of a connection it waits without end. And it knows no PROXY protocol. [`ConnectionApp`] stands between Pingora's listeners and its
+//! proxy, and gives every HTTP/1 connection a [`DeadlineStream`] with one deadline for a whole header and one for the
 //! pause between requests.
 
 mod accept;
 mod deadlines;
-mod proxy_header;
+mod proxy_protocol;
 mod request_line;
 
 use std::pin::Pin;
@@ -27,20 +27,20 @@ use crate::app::state::AppState;
 use crate::config::{ListenAddress, Listener, ListenerTimeouts};
 
 use crate::proxy::EdgeProxy;
-use accept::Arrival;
+use accept::Handshake;
 
-pub use deadlines::Guarded;
+pub use deadlines::DeadlineStream;
 
 /// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
-pub struct Front {
+pub struct ConnectionApp {
     /// What reads requests from connections.
-    pub requests: Arc<Requests>,
+    pub requests: Arc<RequestApp>,
     /// For the settings of listeners.
     pub app: Arc<AppState>,
 }
 
 #[async_trait]
-impl ServerApp for Front {
+impl ServerApp for ConnectionApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let guarded: Stream = Box::new(self.receive(stream).await?);
         ServerApp::process_new(&self.requests, guarded, shutdown).await
@@ -51,21 +51,21 @@ impl ServerApp for Front {
     }
 }
 
-impl Front {
-    async fn receive(&self, stream: Stream) -> Option<Guarded> {
+impl ConnectionApp {
+    async fn receive(&self, stream: Stream) -> Option<DeadlineStream> {
         let metrics = &self.app.metrics;
         match self.door(&stream)? {
-            Door::Plain(timeouts) => Some(Guarded::new(stream, timeouts, metrics)),
-            Door::Other(snapshot, index) => {
+            ListenerKind::Plain(timeouts) => Some(DeadlineStream::new(stream, timeouts, metrics)),
+            ListenerKind::Other(snapshot, index) => {
                 let listener = snapshot.config.listeners.get(index)?;
                 let tls = snapshot.tls.get(index)?.as_ref();
-                let stream = Arrival { listener, tls, metrics }.welcome(stream).await?;
-                Some(Guarded::new(stream, listener.timeouts, metrics))
+                let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
+                Some(DeadlineStream::new(stream, listener.timeouts, metrics))
             }
         }
     }
 
-    fn door(&self, stream: &Stream) -> Option<Door> {
+    fn door(&self, stream: &Stream) -> Option<ListenerKind> {
         let snapshot = self.app.current.load();
         let listeners = &snapshot.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
@@ -73,14 +73,14 @@ impl Front {
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some(Door::Plain(listener.timeouts));
+            return Some(ListenerKind::Plain(listener.timeouts));
         }
-        Some(Door::Other(Arc::clone(&snapshot), index))
+        Some(ListenerKind::Other(Arc::clone(&snapshot), index))
     }
 }
 
 /// What a connection came by.
-enum Door {
+enum ListenerKind {
     /// It begins with HTTP.
     Plain(ListenerTimeouts),
     /// Something comes before; the version of the configuration, and the listener's index in it.
@@ -88,7 +88,7 @@ enum Door {
 }
 
 /// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.
-pub struct Requests {
+pub struct RequestApp {
     /// Pingora's proxy with our hooks.
     pub proxy: Arc<HttpProxy<EdgeProxy>>,
     /// h2c, and how long an idle HTTP/2 connection is kept.
@@ -96,7 +96,7 @@ pub struct Requests {
 }
 
 #[async_trait]
-impl HttpServerApp for Requests {
+impl HttpServerApp for RequestApp {
     // What `async_trait` makes of an `async fn`, written out: Pingora's own future is handed on as it is, instead of being
     // moved into one of ours, kilobytes with every request.
     fn process_new_http<'this, 'shutdown, 'future>(
@@ -108,7 +108,7 @@ impl HttpServerApp for Requests {
         'this: 'future,
         'shutdown: 'future,
     {
-        let guarded = session.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>());
+        let guarded = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
         if let Some(guarded) = guarded {
             guarded.await_next_request();
             // The guard keeps the time; Pingora's timeout per read is switched off, unless the connection must close.

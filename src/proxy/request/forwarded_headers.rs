@@ -33,7 +33,7 @@ type Additions = SmallVec<[(&'static WrittenName, HeaderValue); 4]>;
 /// Takes off what servers would believe of the wrong people, and says what is true.
 pub(crate) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
     let trusted = ctx.client.peer_trusted;
-    if ctx.suspects.anybodys || (ctx.suspects.strangers && !trusted) {
+    if ctx.reserved.always || (ctx.reserved.unless_trusted && !trusted) {
         take_off(request, trusted);
     }
     let mut additions = Additions::new();
@@ -83,7 +83,7 @@ fn forward_client(request: &mut RequestHeader, ctx: &RequestContext, additions: 
         additions.push((&SENT_FORWARDED_PROTO, HeaderValue::from_static(proto)));
     }
     if !(ctx.client.peer_trusted && request.headers.contains_key(FORWARDED_HOST)) {
-        let told = ctx.client.told.as_ref().and_then(|told| told.host.as_ref());
+        let told = ctx.client.forwarded.as_ref().and_then(|told| told.host.as_ref());
         let host = match told.or_else(|| request.headers.get(header::HOST)) {
             Some(host) => Some(host.clone()),
             None => HeaderValue::from_str(host_of(request)).ok().filter(|host| !host.is_empty()),

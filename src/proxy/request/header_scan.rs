@@ -9,7 +9,7 @@ use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 
 /// What is noted.
 #[derive(Debug, Default)]
-pub(crate) struct Noticed<'a> {
+pub(crate) struct HeaderScan<'a> {
     /// `Host`.
     pub(crate) host: Field<'a>,
     /// `Content-Length`.
@@ -17,7 +17,7 @@ pub(crate) struct Noticed<'a> {
     /// `Transfer-Encoding`.
     pub(crate) encoding: Field<'a>,
     /// Names that servers may not get to see.
-    pub(crate) suspects: Suspects,
+    pub(crate) reserved: ReservedNames,
 }
 
 /// A header that a request has at most once, if it is sound.
@@ -38,23 +38,23 @@ impl<'a> Field<'a> {
 
 /// Whether names may be there that are taken off before a server sees them.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Suspects {
+pub(crate) struct ReservedNames {
     /// Of anybody.
-    pub(crate) anybodys: bool,
+    pub(crate) always: bool,
     /// Of those who are not trusted.
-    pub(crate) strangers: bool,
+    pub(crate) unless_trusted: bool,
 }
 
-impl<'a> Noticed<'a> {
+impl<'a> HeaderScan<'a> {
     /// Looks at all headers, once.
     pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let mut noticed = Self::default();
+        let mut scan = Self::default();
         for (name, value) in headers {
             match *name {
-                header::HOST => noticed.host.see(value),
-                header::CONTENT_LENGTH => noticed.length.see(value),
-                header::TRANSFER_ENCODING => noticed.encoding.see(value),
-                // What nearly every request has, and nobody suspects.
+                header::HOST => scan.host.see(value),
+                header::CONTENT_LENGTH => scan.length.see(value),
+                header::TRANSFER_ENCODING => scan.encoding.see(value),
+                // What nearly every request has, and is never reserved.
                 header::ACCEPT
                 | header::ACCEPT_ENCODING
                 | header::ACCEPT_LANGUAGE
@@ -67,25 +67,25 @@ impl<'a> Noticed<'a> {
                 | header::ORIGIN
                 | header::REFERER
                 | header::USER_AGENT => {}
-                _ => noticed.suspects.see(name),
+                _ => scan.reserved.see(name),
             }
         }
-        noticed
+        scan
     }
 }
 
-impl Suspects {
+impl ReservedNames {
     /// More names than those that must go: what exactly goes is worked out only when there is a suspect.
     fn see(&mut self, name: &HeaderName) {
         let name = name.as_str();
         match name.as_bytes() {
-            [b'h', ..] => self.anybodys |= name.starts_with("homing-"),
-            [b'f', ..] => self.anybodys |= name == header::FORWARDED.as_str(),
-            [b'x', ..] => self.strangers |= name.starts_with(X_FORWARDED) || name == X_REAL_IP,
+            [b'h', ..] => self.always |= name.starts_with("homing-"),
+            [b'f', ..] => self.always |= name == header::FORWARDED.as_str(),
+            [b'x', ..] => self.unless_trusted |= name.starts_with(X_FORWARDED) || name == X_REAL_IP,
             _ => {}
         }
         // Applications that read headers as CGI does take `_` and `-` for the same.
-        self.anybodys |= name.as_bytes().contains(&b'_');
+        self.always |= name.as_bytes().contains(&b'_');
     }
 }
 
@@ -96,8 +96,8 @@ mod tests {
     fn seen(names: &[&'static str]) -> (bool, bool) {
         let headers: HeaderMap =
             names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
-        let Suspects { anybodys, strangers } = Noticed::of(&headers).suspects;
-        (anybodys, strangers)
+        let ReservedNames { always, unless_trusted } = HeaderScan::of(&headers).reserved;
+        (always, unless_trusted)
     }
 
     #[test]
@@ -119,10 +119,10 @@ mod tests {
     fn a_header_that_comes_twice_is_seen_to() {
         let mut headers = HeaderMap::new();
         headers.append(header::HOST, HeaderValue::from_static("a"));
-        assert!(!Noticed::of(&headers).host.repeated);
+        assert!(!HeaderScan::of(&headers).host.repeated);
         headers.append(header::HOST, HeaderValue::from_static("b"));
-        let noticed = Noticed::of(&headers);
-        assert!(noticed.host.repeated);
-        assert_eq!(noticed.host.value.map(HeaderValue::as_bytes), Some(b"a".as_slice()));
+        let scan = HeaderScan::of(&headers);
+        assert!(scan.host.repeated);
+        assert_eq!(scan.host.value.map(HeaderValue::as_bytes), Some(b"a".as_slice()));
     }
 }

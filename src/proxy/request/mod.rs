@@ -16,14 +16,14 @@ use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
-use crate::routing::{Target, host_name};
+use crate::routing::{RouteTarget, host_name};
 use crate::telemetry::metrics::Rejection;
 
-use crate::proxy::connection::{Guarded, listener_of};
+use crate::proxy::connection::{DeadlineStream, listener_of};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
 use crate::proxy::hook::{self, Hook};
-use crate::proxy::request::header_scan::Noticed;
+use crate::proxy::request::header_scan::HeaderScan;
 use crate::proxy::response::{error_response, redirect};
 
 /// The hook. True = responded here.
@@ -85,13 +85,13 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
 }
 
 /// Its connection, when that speaks HTTP/1.
-fn guarded_of(exchange: &Exchange) -> Option<&Guarded> {
-    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Guarded>())
+fn guarded_of(exchange: &Exchange) -> Option<&DeadlineStream> {
+    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>())
 }
 
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
     let guarded = guarded_of(exchange);
-    let line_is_sound = guarded.is_none_or(Guarded::headers_are_read);
+    let line_is_sound = guarded.is_none_or(DeadlineStream::headers_are_read);
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let peer_text = guarded.and_then(|guarded| guarded.peer_text(peer)).cloned();
     let listeners = &ctx.runtime.config.listeners;
@@ -111,22 +111,22 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         return Err(Rejection::Malformed);
     }
     let request = exchange.req_header();
-    let noticed = Noticed::of(&request.headers);
-    validate::check(raw.as_deref(), request, &noticed, listener.max_header_size)?;
-    validate::check_length(noticed.length.value, listener.max_body_size)?;
+    let scan = HeaderScan::of(&request.headers);
+    validate::check(raw.as_deref(), request, &scan, listener.max_header_size)?;
+    validate::check_length(scan.length.value, listener.max_body_size)?;
 
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, &request.headers, &listener.trusted_proxies);
     client.peer_text = peer_text;
-    (ctx.max_body, ctx.upgrade, ctx.suspects) = (listener.max_body_size, upgrade, noticed.suspects);
+    (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
     forwarded_headers::name(&request.headers, ctx);
-    let host = host_in(request, noticed.host.value);
+    let host = host_in(request, scan.host.value);
     let Some(found) = ctx.runtime.router.find(host, request.uri.path(), &request.headers, ctx.client.secure) else {
         return Err(Rejection::NoRoute);
     };
     ctx.route = found.index;
-    if let Target::Pool(pool) = found.target {
+    if let RouteTarget::Pool(pool) = found.target {
         ctx.session.pool = Some(pool);
     }
     Ok(())

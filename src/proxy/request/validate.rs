@@ -9,13 +9,13 @@ use pingora::http::RequestHeader;
 
 use crate::telemetry::metrics::Rejection;
 
-use crate::proxy::request::header_scan::Noticed;
+use crate::proxy::request::header_scan::HeaderScan;
 
 /// Checks the header block as it came (HTTP/1 only) and as it was parsed.
 pub(crate) fn check(
     raw: Option<&[u8]>,
     request: &RequestHeader,
-    noticed: &Noticed<'_>,
+    scan: &HeaderScan<'_>,
     max_header_size: usize,
 ) -> Result<(), Rejection> {
     let size = raw.map_or_else(|| parsed_size(request), <[u8]>::len);
@@ -28,8 +28,8 @@ pub(crate) fn check(
     }
     let sound = raw.is_none_or(lines_are_sound)
         && target_is_sound(request.raw_path())
-        && host_is_sound(request, noticed)
-        && length_is_sound(raw, request, noticed);
+        && host_is_sound(request, scan)
+        && length_is_sound(raw, request, scan);
     if sound { Ok(()) } else { Err(Rejection::Malformed) }
 }
 
@@ -78,12 +78,12 @@ fn behind_scheme(target: &[u8]) -> Option<&[u8]> {
 }
 
 /// HTTP/1.1 names exactly one host; HTTP/1.0 at most one; an absolute target and its Host header agree.
-fn host_is_sound(request: &RequestHeader, noticed: &Noticed<'_>) -> bool {
-    if noticed.host.repeated {
+fn host_is_sound(request: &RequestHeader, scan: &HeaderScan<'_>) -> bool {
+    if scan.host.repeated {
         return false;
     }
     let authority = authority_of(request);
-    let Some(host) = noticed.host.value else {
+    let Some(host) = scan.host.value else {
         return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
     };
     host_name_is_sound(host.as_bytes())
@@ -108,8 +108,8 @@ fn host_name_is_sound(host: &[u8]) -> bool {
 }
 
 /// One length, told once, one way.
-fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader, noticed: &Noticed<'_>) -> bool {
-    let (length, encoding) = (&noticed.length, &noticed.encoding);
+fn length_is_sound(raw: Option<&[u8]>, request: &RequestHeader, scan: &HeaderScan<'_>) -> bool {
+    let (length, encoding) = (&scan.length, &scan.encoding);
     if length.repeated || length.value.is_some_and(|length| !is_number(length.as_bytes())) {
         return false;
     }
@@ -180,7 +180,7 @@ mod tests {
     const HOST: (&str, &str) = ("host", "a.example");
 
     fn checked(raw: &[u8], request: &RequestHeader) -> Result<(), Rejection> {
-        check(Some(raw), request, &Noticed::of(&request.headers), 1024)
+        check(Some(raw), request, &HeaderScan::of(&request.headers), 1024)
     }
 
     fn sound(target: &str, fields: &[(&'static str, &str)], raw: &[u8]) -> bool {

@@ -49,7 +49,7 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
         exchange.set_keepalive(None);
     }
     // Without a server it is a response of the proxy itself.
-    let Some(server) = ctx.tries.server else { return Ok(()) };
+    let Some(server) = ctx.attempts.server else { return Ok(()) };
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     let Issued { edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
     head::apply_to_response(edits, response)?;

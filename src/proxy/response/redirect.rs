@@ -5,7 +5,7 @@ use pingora::Result;
 use pingora::http::ResponseHeader;
 use pingora_proxy::Session as Exchange;
 
-use crate::routing::Target;
+use crate::routing::RouteTarget;
 use crate::telemetry::metrics::Rejection;
 
 use crate::proxy::context::RequestContext;
@@ -13,12 +13,12 @@ use crate::proxy::request::host_of;
 
 /// Whether its route redirects.
 pub(crate) fn concerns(ctx: &RequestContext) -> bool {
-    ctx.runtime.router.plan(ctx.route).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)))
+    ctx.runtime.router.plan(ctx.route).is_some_and(|plan| matches!(plan.target, RouteTarget::Redirect(_)))
 }
 
 /// Answers a request of a route that redirects. A host that must not be echoed is refused.
 pub(crate) async fn run(exchange: &mut Exchange, ctx: &RequestContext) -> Result<std::result::Result<(), Rejection>> {
-    let Some(Target::Redirect(to)) = ctx.runtime.router.plan(ctx.route).map(|plan| &plan.target) else {
+    let Some(RouteTarget::Redirect(to)) = ctx.runtime.router.plan(ctx.route).map(|plan| &plan.target) else {
         return Ok(Err(Rejection::NoRoute));
     };
     let request = exchange.req_header();

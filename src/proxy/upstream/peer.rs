@@ -23,7 +23,7 @@ use super::upgrade;
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
 /// The bound server broke off and the pool wants its sessions nowhere else.
 const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
-/// Its tries are used up.
+/// Its attempts are used up.
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
 /// The hook.
@@ -32,9 +32,9 @@ pub(crate) fn run<'hook>(
     ctx: &'hook mut RequestContext,
 ) -> Hook<'hook, Result<Box<HttpPeer>>> {
     // The former attempt is over for its server.
-    ctx.tries.in_flight = None;
-    if let Some(same) = ctx.tries.next.take() {
-        let fresh = begin_try(ctx, same).map(|mut peer| {
+    ctx.attempts.in_flight = None;
+    if let Some(same) = ctx.attempts.next.take() {
+        let fresh = begin_attempt(ctx, same).map(|mut peer| {
             only_fresh_connections(&mut peer);
             peer
         });
@@ -44,7 +44,7 @@ pub(crate) fn run<'hook>(
     match sessions.try_select(&scope, state) {
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
-            let peer = server_of(selection).and_then(|server| begin_try(ctx, server));
+            let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
             hook::now(refuse(ctx, peer))
         }
         None => Box::pin(wait(request, ctx, None)),
@@ -63,7 +63,7 @@ async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<Se
             selection => break selection,
         }
     };
-    let peer = server_of(selection).and_then(|server| begin_try(ctx, server));
+    let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
     refuse(ctx, peer)
 }
 
@@ -91,9 +91,9 @@ fn only_fresh_connections(peer: &mut HttpPeer) {
     peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
-fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
+fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
     let Some(plan) = ctx.pool_runtime() else { return Err(NO_SERVER) };
-    // Tries after the first, not counting the one more at the same server and a server that was waited for.
+    // Attempts after the first, not counting the one more at the same server and a server that was waited for.
     let elsewhere = ctx.session.history.failed.len();
     if elsewhere > plan.pool.retries.attempts as usize {
         plan.metrics.retries.inc(Retry::AttemptsExhausted as usize);
@@ -101,16 +101,16 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     }
     let Some(target) = plan.pool.servers.get(server) else { return Err(NO_SERVER) };
     let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
-    if ctx.tries.count > 0 {
+    if ctx.attempts.count > 0 {
         plan.metrics.retries.inc(Retry::Sent as usize);
     }
     let in_flight = InFlight::begin(&target.live);
-    ctx.tries.in_flight = Some(in_flight);
-    ctx.tries.server = Some(server);
-    ctx.tries.count += 1;
+    ctx.attempts.in_flight = Some(in_flight);
+    ctx.attempts.server = Some(server);
+    ctx.attempts.count += 1;
     // What was read of the body is sent anew from its first byte.
     ctx.body_bytes = 0;
-    ctx.tries.began = Some(begins(ctx));
+    ctx.attempts.began = Some(begins(ctx));
     if ctx.upgrade {
         only_fresh_connections(&mut peer);
         upgrade::prepare(&mut peer);
@@ -120,7 +120,7 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
 
 /// When this attempt begins. The first begins as soon as the request is read, unless the request has waited.
 fn begins(ctx: &RequestContext) -> std::time::Instant {
-    let waited = ctx.tries.count > 1 || ctx.session.has_waited();
+    let waited = ctx.attempts.count > 1 || ctx.session.has_waited();
     if waited { std::time::Instant::now() } else { ctx.started }
 }
 

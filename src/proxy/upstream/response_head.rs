@@ -21,17 +21,17 @@ pub(crate) fn run<'hook>(
     {
         return hook::now(Err(error));
     }
-    if ctx.tries.answered.is_some() || !head::response_view(response).is_final() {
+    if ctx.attempts.answered.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    ctx.tries.answered = Some(Instant::now());
+    ctx.attempts.answered = Some(Instant::now());
     if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connected()
     {
         let (pool, server) = (&runtime.pool.name, &server.name);
         tracing::info!(%pool, %server, "server takes connections again");
     }
-    let Some(server) = ctx.tries.server else { return hook::done(Ok(())) };
+    let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     if sessions.try_commit(&head::response_view(response), server, &scope, state) {
         return hook::done(Ok(()));

@@ -34,10 +34,10 @@ pub(crate) fn to_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
         let (pool, server) = (&plan.pool.name, &server.name);
         tracing::warn!(%pool, %server, kind = kind.label(), "server takes no connections");
     }
-    if let Some(server) = ctx.tries.server {
+    if let Some(server) = ctx.attempts.server {
         ctx.session.history.failed.push((server, FailureKind::Connect));
     }
-    ctx.tries.in_flight = None;
+    ctx.attempts.in_flight = None;
     // Whether and where it goes on is for `upstream_peer` to say, which knows the session's policy.
     let may = ctx.pool_runtime().is_some_and(|plan| plan.pool.retries.on_connect_failure);
     let retry = may || wants_its_own_say(ctx);
@@ -65,7 +65,7 @@ pub(crate) fn while_proxying(
     mut error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
-    ctx.tries.in_flight = None;
+    ctx.attempts.in_flight = None;
     // Also decides what Pingora leaves undecided, which would be a panic.
     error.set_retry(false);
     // The client went away, or one of our own filters objected: no server is to blame.
@@ -74,18 +74,18 @@ pub(crate) fn while_proxying(
     }
     let answering = exchange.response_written().is_some_and(|answer| !answer.status.is_informational());
     let kind = kind_of(error.etype(), answering);
-    let before_answer = kind == UpstreamError::ResetBeforeResponse && ctx.tries.answered.is_none();
+    let before_answer = kind == UpstreamError::ResetBeforeResponse && ctx.attempts.answered.is_none();
     let repeatable =
         exchange.req_header().method.is_idempotent() && !exchange.as_ref().retry_buffer_truncated() && before_answer;
-    if repeatable && reused && !ctx.tries.same_server_again && retries_are_on(ctx) {
-        ctx.tries.same_server_again = true;
-        ctx.tries.next = ctx.tries.server;
+    if repeatable && reused && !ctx.attempts.same_server_again && retries_are_on(ctx) {
+        ctx.attempts.same_server_again = true;
+        ctx.attempts.next = ctx.attempts.server;
         error.set_retry(true);
         return error;
     }
     count(ctx, kind);
     if repeatable && may_go_elsewhere(ctx) {
-        if let Some(server) = ctx.tries.server {
+        if let Some(server) = ctx.attempts.server {
             ctx.session.history.failed.push((server, FailureKind::BrokeOff));
         }
         error.set_retry(true);

@@ -26,7 +26,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-static CONNECT: LazyLock<Arc<PatientConnect>> = LazyLock::new(Arc::default);
+static CONNECT: LazyLock<Arc<DelayedReadConnect>> = LazyLock::new(Arc::default);
 
 /// Makes a peer one for an upgrade: HTTP/1.1, which alone can hand its connection over, on a patient connection.
 pub(crate) fn prepare(peer: &mut HttpPeer) {
@@ -36,16 +36,18 @@ pub(crate) fn prepare(peer: &mut HttpPeer) {
 
 /// Opens patient connections. Pingora keeps the time around it.
 #[derive(Debug, Default)]
-struct PatientConnect;
+struct DelayedReadConnect;
 
 #[async_trait]
-impl Connect for PatientConnect {
+impl Connect for DelayedReadConnect {
     async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
         let socket: Box<dyn VirtualSocket> = match address {
-            PeerAddr::Inet(address) => Box::new(Patient::new(TcpStream::connect(address).await.map_err(told)?)),
+            PeerAddr::Inet(address) => {
+                Box::new(DelayedFirstRead::new(TcpStream::connect(address).await.map_err(connect_error)?))
+            }
             PeerAddr::Unix(address) => {
-                let path = address.as_pathname().ok_or_else(|| told(ErrorKind::AddrNotAvailable.into()))?;
-                Box::new(Patient::new(UnixStream::connect(path).await.map_err(told)?))
+                let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::AddrNotAvailable.into()))?;
+                Box::new(DelayedFirstRead::new(UnixStream::connect(path).await.map_err(connect_error)?))
             }
         };
         Ok(Stream::from(VirtualSocketStream::new(socket)))
@@ -54,7 +56,7 @@ impl Connect for PatientConnect {
 
 /// The words that Pingora has for a connection that did not come about.
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
-fn told(error: io::Error) -> Box<Error> {
+fn connect_error(error: io::Error) -> Box<Error> {
     let kind = match error.kind() {
         ErrorKind::ConnectionRefused => ConnectRefused,
         ErrorKind::TimedOut => ConnectTimedout,
@@ -66,18 +68,18 @@ fn told(error: io::Error) -> Box<Error> {
 
 /// A socket whose first read says "not yet".
 #[derive(Debug)]
-struct Patient<S> {
+struct DelayedFirstRead<S> {
     socket: S,
     asked: bool,
 }
 
-impl<S> Patient<S> {
+impl<S> DelayedFirstRead<S> {
     fn new(socket: S) -> Self {
         Self { socket, asked: false }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DelayedFirstRead<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if !this.asked {
@@ -89,7 +91,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DelayedFirstRead<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
     }
@@ -103,7 +105,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-impl VirtualSocket for Patient<TcpStream> {
+impl VirtualSocket for DelayedFirstRead<TcpStream> {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
             VirtualSockOpt::NoDelay => self.socket.set_nodelay(true),
@@ -119,7 +121,7 @@ impl VirtualSocket for Patient<TcpStream> {
     }
 }
 
-impl VirtualSocket for Patient<UnixStream> {
+impl VirtualSocket for DelayedFirstRead<UnixStream> {
     fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
         Ok(())
     }

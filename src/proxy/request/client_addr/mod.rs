@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::proxy::context::{Client, Told};
+use crate::proxy::context::{Client, ForwardedChain};
 pub(crate) use rfc7239::FORWARDED;
 
 /// `X-Forwarded-For`.
@@ -35,7 +35,7 @@ const MOST_HOPS: usize = 64;
 pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
     let peer = peer.map(canonical);
     let peer_trusted = is_trusted_peer(peer, trusted);
-    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, told: None };
+    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, forwarded: None };
     if !peer_trusted {
         return client;
     }
@@ -95,7 +95,7 @@ fn believe_forwarded(client: &mut Client, headers: &HeaderMap, trusted: &[IpNet]
     }
     let host = hop.host.and_then(|host| HeaderValue::from_bytes(host).ok());
     chain.reverse();
-    client.told = Some(Box::new(Told { chain, host }));
+    client.forwarded = Some(Box::new(ForwardedChain { chain, host }));
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
@@ -136,7 +136,7 @@ pub(crate) fn forwarded_for(client: &Client, headers: &HeaderMap) -> Option<Head
             value.extend_from_slice(field.as_bytes());
         }
     }
-    let told = client.told.iter().flat_map(|told| &told.chain);
+    let told = client.forwarded.iter().flat_map(|told| &told.chain);
     for address in told.chain(&client.peer) {
         part(&mut value);
         write!(value, "{address}").ok()?;

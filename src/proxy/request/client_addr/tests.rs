@@ -140,7 +140,7 @@ fn servers_are_told_in_x_forwarded_words_what_forwarded_said() {
     let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
     let client = client(Some("10.1.1.1".parse().unwrap()), false, &headers, &trusted);
     assert!(client.secure, "as the client came to the first of our proxies");
-    assert_eq!(client.told.as_ref().unwrap().host.as_ref().unwrap(), "shop.example");
+    assert_eq!(client.forwarded.as_ref().unwrap().host.as_ref().unwrap(), "shop.example");
     assert_eq!(forwarded_for(&client, &headers).unwrap(), "1.1.1.1, 10.2.2.2, 10.1.1.1");
 }
 

@@ -17,10 +17,10 @@ use crate::persistence::issue::PageRewrite;
 use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
-use crate::routing::Target;
+use crate::routing::RouteTarget;
 use crate::session::token::UnixMillis;
 
-use crate::proxy::request::header_scan::Suspects;
+use crate::proxy::request::header_scan::ReservedNames;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -35,7 +35,7 @@ pub struct RequestContext {
     /// The client, behind trusted proxies.
     pub client: Client,
     /// Names of its headers that servers may not get to see.
-    pub(crate) suspects: Suspects,
+    pub(crate) reserved: ReservedNames,
     /// As sent to the server.
     pub request_id: Option<HeaderValue>,
     /// Its session.
@@ -44,7 +44,7 @@ pub struct RequestContext {
     /// threads, but only ever reached through `get_mut`.
     pub page: Option<Box<Mutex<PageRewrite>>>,
     /// Attempts at servers, finished and not.
-    pub tries: Tries,
+    pub attempts: Attempts,
     /// It asks for another protocol on its connection, as a WebSocket does.
     pub upgrade: bool,
     /// Bytes of its body so far, in this attempt.
@@ -71,21 +71,21 @@ pub struct Client {
     /// The client came by TLS.
     pub secure: bool,
     /// What trusted proxies said in Forwarded; boxed, since it is rare.
-    pub told: Option<Box<Told>>,
+    pub forwarded: Option<Box<ForwardedChain>>,
 }
 
 /// What Forwarded came to, for the X-Forwarded headers.
 #[derive(Debug, Clone)]
-pub struct Told {
+pub struct ForwardedChain {
     /// The client, then the proxies behind it, without the peer.
     pub chain: SmallVec<[IpAddr; 4]>,
     /// The host that the client asked for.
     pub host: Option<HeaderValue>,
 }
 
-/// Tries of one request at servers.
+/// Attempts of one request at servers.
 #[derive(Default)]
-pub struct Tries {
+pub struct Attempts {
     /// How many were begun.
     pub count: u32,
     /// The server of the current or last one.
@@ -144,11 +144,11 @@ impl RequestContext {
             now: wall_clock(),
             route: None,
             client: Client::default(),
-            suspects: Suspects::default(),
+            reserved: ReservedNames::default(),
             request_id: None,
             session: RequestSession::default(),
             page: None,
-            tries: Tries::default(),
+            attempts: Attempts::default(),
             upgrade: false,
             body_bytes: 0,
             max_body: None,
@@ -174,7 +174,7 @@ impl RequestContext {
 
     /// The server of the current or last attempt.
     pub fn server(&self) -> Option<&Server> {
-        self.pool_runtime()?.pool.servers.get(self.tries.server?)
+        self.pool_runtime()?.pool.servers.get(self.attempts.server?)
     }
 
     /// What the verbs of [`Sessions`] are called with: the sessions, the request in its scope, and what is known of its
@@ -187,7 +187,7 @@ impl RequestContext {
         let scope = Scope {
             pools: &self.runtime.pools,
             split: route.and_then(|route| match &route.target {
-                Target::Split(split) => Some(split),
+                RouteTarget::Split(split) => Some(split),
                 _ => None,
             }),
             request,

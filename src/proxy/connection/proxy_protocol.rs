@@ -19,15 +19,15 @@ const MOST_2: usize = 4096;
 
 /// What the first bytes of a connection are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beginning {
+pub(super) enum ProxyHeader {
     /// No PROXY header.
-    Other,
+    Absent,
     /// Perhaps one: more bytes are needed to tell.
-    Unclear,
+    Undecided,
     /// One, of which more bytes are needed.
     Partial,
     /// One, and whole.
-    Header {
+    Complete {
         /// Its bytes.
         length: usize,
         /// Who the client is; `None` = the peer itself, as of the balancer's own health checks (LOCAL, UNKNOWN), or
@@ -35,11 +35,11 @@ pub(super) enum Beginning {
         source: Option<SocketAddr>,
     },
     /// One that is not as the protocol has it.
-    Broken,
+    Invalid,
 }
 
 /// Reads what is there so far.
-pub(super) fn read(bytes: &[u8]) -> Beginning {
+pub(super) fn parse(bytes: &[u8]) -> ProxyHeader {
     if bytes.starts_with(SIGNATURE_1) {
         return version_1(bytes);
     }
@@ -47,13 +47,13 @@ pub(super) fn read(bytes: &[u8]) -> Beginning {
         return version_2(bytes);
     }
     let unclear = SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes);
-    if unclear { Beginning::Unclear } else { Beginning::Other }
+    if unclear { ProxyHeader::Undecided } else { ProxyHeader::Absent }
 }
 
-fn version_1(bytes: &[u8]) -> Beginning {
+fn version_1(bytes: &[u8]) -> ProxyHeader {
     let head = bytes.get(..LONGEST_1).unwrap_or(bytes);
     let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") else {
-        return if head.len() == LONGEST_1 { Beginning::Broken } else { Beginning::Partial };
+        return if head.len() == LONGEST_1 { ProxyHeader::Invalid } else { ProxyHeader::Partial };
     };
     let line = head.get(SIGNATURE_1.len()..end).unwrap_or_default();
     let source = match std::str::from_utf8(line) {
@@ -62,7 +62,7 @@ fn version_1(bytes: &[u8]) -> Beginning {
         Ok(line) => source_1(line).map(Some).ok_or(()),
         Err(_) => Err(()),
     };
-    source.map_or(Beginning::Broken, |source| Beginning::Header { length: end + 2, source })
+    source.map_or(ProxyHeader::Invalid, |source| ProxyHeader::Complete { length: end + 2, source })
 }
 
 /// `TCP4 192.0.2.1 198.51.100.1 4711 443`; one blank between the fields.
@@ -88,22 +88,22 @@ fn port(text: &str) -> Option<u16> {
     if plain { text.parse().ok() } else { None }
 }
 
-fn version_2(bytes: &[u8]) -> Beginning {
-    let Some([command, family, high, low]) = bytes.get(SIGNATURE_2.len()..FIXED_2) else { return Beginning::Partial };
+fn version_2(bytes: &[u8]) -> ProxyHeader {
+    let Some([command, family, high, low]) = bytes.get(SIGNATURE_2.len()..FIXED_2) else { return ProxyHeader::Partial };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length > MOST_2 {
-        return Beginning::Broken;
+        return ProxyHeader::Invalid;
     }
-    let known = |source| Beginning::Header { length: FIXED_2 + length, source };
-    let Some(rest) = bytes.get(FIXED_2..FIXED_2 + length) else { return Beginning::Partial };
+    let known = |source| ProxyHeader::Complete { length: FIXED_2 + length, source };
+    let Some(rest) = bytes.get(FIXED_2..FIXED_2 + length) else { return ProxyHeader::Partial };
     match (command, family) {
         // LOCAL: the balancer speaks for itself; whatever family it names is to be ignored.
         (0x20, _) => known(None),
         // Unspecified family or transport, or unix sockets: there is no IP address to be had.
         (0x21, 0x00..=0x02 | 0x10 | 0x20 | 0x30..=0x32) => known(None),
-        (0x21, 0x11 | 0x12) => source_2::<4>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
-        (0x21, 0x21 | 0x22) => source_2::<16>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
-        _ => Beginning::Broken,
+        (0x21, 0x11 | 0x12) => source_2::<4>(rest).map_or(ProxyHeader::Invalid, |source| known(Some(source))),
+        (0x21, 0x21 | 0x22) => source_2::<16>(rest).map_or(ProxyHeader::Invalid, |source| known(Some(source))),
+        _ => ProxyHeader::Invalid,
     }
 }
 
@@ -124,8 +124,8 @@ mod tests {
 
     use super::*;
 
-    fn line(text: &str) -> Beginning {
-        read(text.as_bytes())
+    fn line(text: &str) -> ProxyHeader {
+        parse(text.as_bytes())
     }
 
     /// A header of version 2 of our own making.
@@ -163,7 +163,7 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [signature, &rest].concat();
-            if let Beginning::Header { length, .. } = read(&bytes) {
+            if let ProxyHeader::Complete { length, .. } = parse(&bytes) {
                 prop_assert!(length <= bytes.len());
             }
         }
@@ -175,12 +175,12 @@ mod tests {
             tlv in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let header = written(version, source, destination, &tlv);
-            let whole = Beginning::Header { length: header.len(), source: Some(source) };
-            prop_assert_eq!(read(&header), whole);
-            prop_assert_eq!(read(&[&header[..], b"GET / HTTP/1.1\r\n"].concat()), whole, "what follows is not ours");
+            let whole = ProxyHeader::Complete { length: header.len(), source: Some(source) };
+            prop_assert_eq!(parse(&header), whole);
+            prop_assert_eq!(parse(&[&header[..], b"GET / HTTP/1.1\r\n"].concat()), whole, "what follows is not ours");
             for cut in 0..header.len() {
-                let more = read(&header[..cut]);
-                prop_assert!(matches!(more, Beginning::Unclear | Beginning::Partial), "cut at {cut}: {more:?}");
+                let more = parse(&header[..cut]);
+                prop_assert!(matches!(more, ProxyHeader::Undecided | ProxyHeader::Partial), "cut at {cut}: {more:?}");
             }
         }
 
@@ -189,7 +189,7 @@ mod tests {
             rest in "(TCP4|TCP6|UNKNOWN|tcp4)[ 0-9a-f:.]{0,60}\r\n",
         ) {
             let bytes = [SIGNATURE_1, rest.as_bytes()].concat();
-            if let Beginning::Header { source: Some(source), .. } = read(&bytes) {
+            if let ProxyHeader::Complete { source: Some(source), .. } = parse(&bytes) {
                 let theirs = ppp::v1::Header::try_from(&bytes[..]).map(|header| header.addresses);
                 let same = match theirs {
                     Ok(ppp::v1::Addresses::Tcp4(found)) => source == (found.source_address, found.source_port).into(),
@@ -204,17 +204,17 @@ mod tests {
     #[test]
     fn requests_and_handshakes_are_told_from_headers_at_once() {
         for other in [&b"GET / HTTP/1.1"[..], b"POST", b"PRI * HTTP/2.0", b"PROPFIND", b"\x16\x03\x01", b"\r\nGET"] {
-            assert_eq!(read(other), Beginning::Other, "{}", other.escape_ascii());
+            assert_eq!(parse(other), ProxyHeader::Absent, "{}", other.escape_ascii());
         }
         for unclear in [&b""[..], b"P", b"PRO", b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
-            assert_eq!(read(unclear), Beginning::Unclear, "{}", unclear.escape_ascii());
+            assert_eq!(parse(unclear), ProxyHeader::Undecided, "{}", unclear.escape_ascii());
         }
     }
 
     #[test]
     fn who_has_no_address_is_the_peer() {
         let is_peer =
-            |bytes: &[u8]| assert!(matches!(read(bytes), Beginning::Header { source: None, .. }), "{bytes:?}");
+            |bytes: &[u8]| assert!(matches!(parse(bytes), ProxyHeader::Complete { source: None, .. }), "{bytes:?}");
         is_peer(b"PROXY UNKNOWN\r\n");
         is_peer(b"PROXY UNKNOWN ff:ff 1 2 3 whatever\r\n");
         is_peer(&binary(0x20, 0x00, b""));
@@ -240,19 +240,19 @@ mod tests {
             "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
             "PROXY UNKNOWNS\r\n",
         ] {
-            assert_eq!(line(text), Beginning::Broken, "{text:?}");
+            assert_eq!(line(text), ProxyHeader::Invalid, "{text:?}");
         }
-        assert_eq!(line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92))), Beginning::Broken, "108 bytes");
+        assert_eq!(line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92))), ProxyHeader::Invalid, "108 bytes");
         assert!(matches!(
             line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(91))),
-            Beginning::Header { length: 107, .. }
+            ProxyHeader::Complete { length: 107, .. }
         ));
-        assert_eq!(read(&binary(0x11, 0x11, &[0; 12])), Beginning::Broken, "version 1 in binary");
-        assert_eq!(read(&binary(0x22, 0x11, &[0; 12])), Beginning::Broken, "no such command");
-        assert_eq!(read(&binary(0x21, 0x41, &[0; 12])), Beginning::Broken, "no such family");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; 11])), Beginning::Broken, "too short for its addresses");
-        assert_eq!(read(&binary(0x21, 0x21, &[0; 35])), Beginning::Broken, "too short for its addresses");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])), Beginning::Broken, "longer than anybody needs");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])[..FIXED_2]), Beginning::Broken, "told by its length");
+        assert_eq!(parse(&binary(0x11, 0x11, &[0; 12])), ProxyHeader::Invalid, "version 1 in binary");
+        assert_eq!(parse(&binary(0x22, 0x11, &[0; 12])), ProxyHeader::Invalid, "no such command");
+        assert_eq!(parse(&binary(0x21, 0x41, &[0; 12])), ProxyHeader::Invalid, "no such family");
+        assert_eq!(parse(&binary(0x21, 0x11, &[0; 11])), ProxyHeader::Invalid, "too short for its addresses");
+        assert_eq!(parse(&binary(0x21, 0x21, &[0; 35])), ProxyHeader::Invalid, "too short for its addresses");
+        assert_eq!(parse(&binary(0x21, 0x11, &[0; MOST_2 + 1])), ProxyHeader::Invalid, "longer than anybody needs");
+        assert_eq!(parse(&binary(0x21, 0x11, &[0; MOST_2 + 1])[..FIXED_2]), ProxyHeader::Invalid, "told by its length");
     }
 }
