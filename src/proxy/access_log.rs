@@ -14,7 +14,8 @@ use crate::session::url_params;
 use crate::telemetry::access_log::{AccessLog, Line};
 
 use crate::proxy::context::{Refusal, RequestContext};
-use crate::proxy::request::host_name_of;
+use crate::proxy::head;
+use crate::routing::host_name;
 
 /// The hook.
 pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
@@ -47,7 +48,7 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
 
 /// Only a request that reached a server, or was refused on purpose, went somewhere.
 fn outcome(ctx: &RequestContext) -> Option<Outcome> {
-    ctx.session.outcome.filter(|outcome| ctx.attempts.answered.is_some() || *outcome == Outcome::Refused)
+    ctx.session.outcome.filter(|outcome| ctx.attempts.responded.is_some() || *outcome == Outcome::Refused)
 }
 
 fn write_line(
@@ -69,7 +70,7 @@ fn write_line(
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         client_ip: ctx.client.address,
         method: request.method.as_str(),
-        host: loggable(host_name_of(request)),
+        host: loggable(host_name(head::view(request).host())),
         path: &path,
         protocol: protocol(request.version),
         status,
@@ -78,8 +79,8 @@ fn write_line(
         duration_ms: millis(took),
         upstream_ms: ctx
             .attempts
-            .began
-            .zip(ctx.attempts.answered)
+            .started
+            .zip(ctx.attempts.responded)
             .map(|(began, answered)| millis(answered.saturating_duration_since(began))),
         route: route.map(|route| route.name.as_str()),
         pool: ctx.pool_runtime().map(|plan| &*plan.pool.name),

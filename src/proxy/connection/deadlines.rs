@@ -33,7 +33,7 @@ const HEADER: u8 = 1;
 const FREE: u8 = 2;
 
 /// A connection with deadlines for what comes before a request's body.
-pub struct DeadlineStream {
+pub(crate) struct DeadlineStream {
     inner: Stream,
     /// Set from outside through a shared reference, at the edges of a request; read by the one task that reads.
     phase: AtomicU8,
@@ -79,13 +79,13 @@ impl DeadlineStream {
     }
 
     /// The headers were read. True when their first line was sound.
-    pub fn headers_are_read(&self) -> bool {
+    pub(crate) fn headers_are_read(&self) -> bool {
         self.phase.store(FREE, Ordering::Relaxed);
         !self.line.broken
     }
 
     /// The address of the peer, which is the same for the whole connection, as a header's value.
-    pub fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
+    pub(crate) fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
         self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
     }
 

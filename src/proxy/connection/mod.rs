@@ -6,7 +6,8 @@
 //! pause between requests.
 
 mod accept;
-mod deadlines;
+pub(crate) mod deadlines;
+pub(crate) mod listener;
 mod proxy_protocol;
 mod request_line;
 
@@ -18,18 +19,18 @@ use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerAp
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
-use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
-use crate::config::{ListenAddress, Listener, ListenerTimeouts};
+use crate::config::ListenerTimeouts;
 
 use crate::proxy::EdgeProxy;
 use accept::Handshake;
 
-pub use deadlines::DeadlineStream;
+use deadlines::DeadlineStream;
+use listener::listener_of;
 
 /// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
 pub struct ConnectionApp {
@@ -129,22 +130,4 @@ impl HttpServerApp for RequestApp {
     async fn http_cleanup(&self) {
         self.proxy.http_cleanup().await;
     }
-}
-
-/// Index of the listener that a connection came by.
-pub fn listener_of(listeners: &[Listener], local: Option<&PeerAddr>) -> usize {
-    if listeners.len() <= 1 {
-        return 0;
-    }
-    let matches = |exact: bool| {
-        listeners.iter().position(|listener| match (&listener.address, local) {
-            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) if exact => address == local,
-            (ListenAddress::Tcp(address), Some(PeerAddr::Inet(local))) => {
-                address.ip().is_unspecified() && address.port() == local.port()
-            }
-            (ListenAddress::Unix(path), Some(PeerAddr::Unix(local))) => local.as_pathname() == Some(path),
-            _ => false,
-        })
-    };
-    matches(true).or_else(|| matches(false)).unwrap_or(0)
 }

@@ -1,6 +1,6 @@
-//! What has been learned of a request so far. Made when its headers are read, dropped when its answer is done.
+//! What the hooks of one request share: plain data, made when the request head is read, dropped when the response is
+//! sent. Imports nothing of its siblings, so that every hook can import it.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -8,19 +8,23 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use http::HeaderValue;
 use parking_lot::Mutex;
 use rand::RngCore;
-use smallvec::SmallVec;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::message::RequestView;
 use crate::persistence::issue::PageRewrite;
 use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
-use crate::pool::ServerIndex;
-use crate::pool::server::{InFlight, Server};
+use crate::pool::server::Server;
 use crate::routing::RouteTarget;
 use crate::session::token::UnixMillis;
 
-use crate::proxy::request::header_scan::ReservedNames;
+pub use self::attempts::Attempts;
+pub use self::client::{Client, ForwardedChain, ReservedNames};
+pub use self::refusal::Refusal;
+
+mod attempts;
+mod client;
+mod refusal;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -55,69 +59,6 @@ pub struct RequestContext {
     pub refusal: Option<Refusal>,
     /// Counts it among the requests under way.
     under_way: UnderWay,
-}
-
-/// The client, as far as the connection and trusted proxies tell.
-#[derive(Debug, Clone, Default)]
-pub struct Client {
-    /// Who connected to us; `None` over a unix socket.
-    pub peer: Option<IpAddr>,
-    /// Its address as a header's value, where the connection has it written already.
-    pub peer_text: Option<HeaderValue>,
-    /// The client itself.
-    pub address: Option<IpAddr>,
-    /// The peer is a proxy whose forwarded headers are believed.
-    pub peer_trusted: bool,
-    /// The client came by TLS.
-    pub secure: bool,
-    /// What trusted proxies said in Forwarded; boxed, since it is rare.
-    pub forwarded: Option<Box<ForwardedChain>>,
-}
-
-/// What Forwarded came to, for the X-Forwarded headers.
-#[derive(Debug, Clone)]
-pub struct ForwardedChain {
-    /// The client, then the proxies behind it, without the peer.
-    pub chain: SmallVec<[IpAddr; 4]>,
-    /// The host that the client asked for.
-    pub host: Option<HeaderValue>,
-}
-
-/// Attempts of one request at servers.
-#[derive(Default)]
-pub struct Attempts {
-    /// How many were begun.
-    pub count: u32,
-    /// The server of the current or last one.
-    pub server: Option<ServerIndex>,
-    /// A reset on a reused connection was followed by one more try at the same server.
-    pub same_server_again: bool,
-    /// The next try goes to this server, whatever the rules say.
-    pub next: Option<ServerIndex>,
-    /// When the current one was begun.
-    pub began: Option<Instant>,
-    /// When the answer's headers came.
-    pub answered: Option<Instant>,
-    /// Counts it at its server.
-    pub in_flight: Option<InFlight>,
-}
-
-/// An answer of the proxy itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Refusal {
-    /// Status.
-    pub status: u16,
-    /// For the body and the access log.
-    pub why: &'static str,
-    /// The client's token is worth nothing any more and is taken away.
-    pub clear_token: bool,
-}
-
-impl Refusal {
-    /// With a status and a reason.
-    pub const fn new(status: u16, why: &'static str) -> Self {
-        Self { status, why, clear_token: false }
-    }
 }
 
 struct UnderWay(Arc<AppState>);
@@ -183,7 +124,7 @@ impl RequestContext {
         &'c mut self,
         request: RequestView<'r>,
     ) -> (&'c Sessions, Scope<'c, 'r>, &'c mut RequestSession) {
-        let route = self.runtime.router.plan(self.route);
+        let route = self.runtime.router.route(self.route);
         let scope = Scope {
             pools: &self.runtime.pools,
             split: route.and_then(|route| match &route.target {

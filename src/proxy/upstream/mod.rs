@@ -4,5 +4,5 @@
 pub(crate) mod peer;
 pub(crate) mod request_headers;
 pub(crate) mod response_head;
-pub(crate) mod retry;
+pub(crate) mod failure;
 pub(crate) mod upgrade;

@@ -14,7 +14,7 @@ use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
 use super::upgrade;
@@ -30,7 +30,7 @@ const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 pub(crate) fn run<'hook>(
     request: &'hook RequestHeader,
     ctx: &'hook mut RequestContext,
-) -> Hook<'hook, Result<Box<HttpPeer>>> {
+) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
     // The former attempt is over for its server.
     ctx.attempts.in_flight = None;
     if let Some(same) = ctx.attempts.next.take() {
@@ -110,7 +110,7 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     ctx.attempts.count += 1;
     // What was read of the body is sent anew from its first byte.
     ctx.body_bytes = 0;
-    ctx.attempts.began = Some(begins(ctx));
+    ctx.attempts.started = Some(begins(ctx));
     if ctx.upgrade {
         only_fresh_connections(&mut peer);
         upgrade::prepare(&mut peer);

@@ -9,12 +9,15 @@ use crate::message::RequestEdits;
 use crate::persistence::issue::ask_readable;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::request::strip_token::strip_token;
 use crate::routing::RequestHeaders;
 
 /// The hook.
-pub(crate) fn run<'hook>(request: &'hook mut RequestHeader, ctx: &'hook mut RequestContext) -> Hook<'hook, Result<()>> {
+pub(crate) fn run<'hook>(
+    request: &'hook mut RequestHeader,
+    ctx: &'hook mut RequestContext,
+) -> HookFuture<'hook, Result<()>> {
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     if sessions.has_handoff(&scope, state) {
         return hook::done(change(request, ctx));
@@ -39,7 +42,7 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     ask_readable(&scope, state, &mut edits);
     sessions.inject_handoff(&view, &scope, state, &mut edits);
     // Last of all, so that an operator can overrule what the proxy says.
-    if let Some(route) = runtime.router.plan(route) {
+    if let Some(route) = runtime.router.route(route) {
         change_as_route_says(&route.request_headers, &mut edits);
     }
     head::apply_to_request(edits, request, false)

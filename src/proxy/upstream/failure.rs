@@ -21,7 +21,7 @@ use crate::proxy::context::{Refusal, RequestContext};
 
 /// The hook for a connection that did not come about.
 #[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
-pub(crate) fn to_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
     let kind = match error.etype() {
         ConnectRefused => UpstreamError::ConnectRefused,
         ConnectTimedout => UpstreamError::ConnectTimeout,
@@ -74,7 +74,7 @@ pub(crate) fn while_proxying(
     }
     let answering = exchange.response_written().is_some_and(|answer| !answer.status.is_informational());
     let kind = kind_of(error.etype(), answering);
-    let before_answer = kind == UpstreamError::ResetBeforeResponse && ctx.attempts.answered.is_none();
+    let before_answer = kind == UpstreamError::ResetBeforeResponse && ctx.attempts.responded.is_none();
     let repeatable =
         exchange.req_header().method.is_idempotent() && !exchange.as_ref().retry_buffer_truncated() && before_answer;
     if repeatable && reused && !ctx.attempts.same_server_again && retries_are_on(ctx) {
