@@ -1,9 +1,9 @@
-//! Before a request: the connection.
+//! A connection, before its requests.
 //!
-//! Pingora reads request headers with one timeout per read, so a client that dribbles a byte now and then is never cut,
-//! and after the first request of a connection it waits without end. And it knows no PROXY protocol. [`ConnectionApp`] stands between Pingora's listeners and its
-//! proxy, and gives every HTTP/1 connection a [`DeadlineStream`] with one deadline for a whole header and one for the
-//! pause between requests.
+//! Pingora reads request heads with one timeout a read, so a client that sends a byte now and then is never cut off, and it
+//! waits without limit between the requests of a connection. It does not read the PROXY protocol either. So
+//! [`ConnectionApp`] stands between Pingora's listeners and its proxy: it does the handshakes, and gives every connection a
+//! [`DeadlineStream`].
 
 mod accept;
 pub(crate) mod deadlines;
@@ -27,14 +27,14 @@ use crate::app::state::AppState;
 use crate::config::ListenerTimeouts;
 
 use crate::proxy::EdgeProxy;
-use accept::Handshake;
 
-use deadlines::DeadlineStream;
-use listener::listener_of;
+use self::accept::Handshake;
+use self::deadlines::DeadlineStream;
+use self::listener::listener_of;
 
-/// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
+/// Gets the connections of Pingora's listeners, and wraps each before a byte of it is read.
 pub struct ConnectionApp {
-    /// What reads requests from connections.
+    /// Reads the requests of connections.
     pub requests: Arc<RequestApp>,
     /// For the settings of listeners.
     pub app: Arc<AppState>,
@@ -43,8 +43,8 @@ pub struct ConnectionApp {
 #[async_trait]
 impl ServerApp for ConnectionApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let guarded: Stream = Box::new(self.receive(stream).await?);
-        ServerApp::process_new(&self.requests, guarded, shutdown).await
+        let stream: Stream = Box::new(self.accept(stream).await?);
+        ServerApp::process_new(&self.requests, stream, shutdown).await
     }
 
     async fn cleanup(&self) {
@@ -53,22 +53,22 @@ impl ServerApp for ConnectionApp {
 }
 
 impl ConnectionApp {
-    async fn receive(&self, stream: Stream) -> Option<DeadlineStream> {
+    async fn accept(&self, stream: Stream) -> Option<DeadlineStream> {
         let metrics = &self.app.metrics;
-        match self.door(&stream)? {
+        match self.listener_kind(&stream)? {
             ListenerKind::Plain(timeouts) => Some(DeadlineStream::new(stream, timeouts, metrics)),
-            ListenerKind::Other(snapshot, index) => {
-                let listener = snapshot.config.listeners.get(index)?;
-                let tls = snapshot.tls.get(index)?.as_ref();
+            ListenerKind::WithHandshake(runtime, index) => {
+                let listener = runtime.config.listeners.get(index)?;
+                let tls = runtime.tls.get(index)?.as_ref();
                 let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
                 Some(DeadlineStream::new(stream, listener.timeouts, metrics))
             }
         }
     }
 
-    fn door(&self, stream: &Stream) -> Option<ListenerKind> {
-        let snapshot = self.app.current.load();
-        let listeners = &snapshot.config.listeners;
+    fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
+        let runtime = self.app.current.load();
+        let listeners = &runtime.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
         let index = listener_of(listeners, local);
@@ -76,21 +76,21 @@ impl ConnectionApp {
         if listener.tls.is_none() && !listener.proxy_protocol {
             return Some(ListenerKind::Plain(listener.timeouts));
         }
-        Some(ListenerKind::Other(Arc::clone(&snapshot), index))
+        Some(ListenerKind::WithHandshake(Arc::clone(&runtime), index))
     }
 }
 
-/// What a connection came by.
+/// What connections of a listener begin with.
 enum ListenerKind {
-    /// It begins with HTTP.
+    /// HTTP.
     Plain(ListenerTimeouts),
-    /// Something comes before; the version of the configuration, and the listener's index in it.
-    Other(Arc<Runtime>, usize),
+    /// A PROXY header or a TLS handshake: the version of the configuration, and the listener's index in it.
+    WithHandshake(Arc<Runtime>, usize),
 }
 
-/// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.
+/// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.
 pub struct RequestApp {
-    /// Pingora's proxy with our hooks.
+    /// Pingora's proxy.
     pub proxy: Arc<HttpProxy<EdgeProxy>>,
     /// h2c, and how long an idle HTTP/2 connection is kept.
     pub options: HttpServerOptions,
@@ -98,8 +98,8 @@ pub struct RequestApp {
 
 #[async_trait]
 impl HttpServerApp for RequestApp {
-    // What `async_trait` makes of an `async fn`, written out: Pingora's own future is handed on as it is, instead of being
-    // moved into one of ours, kilobytes with every request.
+    // What `async_trait` makes of an `async fn`, written out: Pingora's future is returned as it is, instead of being moved
+    // into another one, some kilobytes with every request.
     fn process_new_http<'this, 'shutdown, 'future>(
         self: &'this Arc<Self>,
         mut session: ServerSession,
@@ -109,10 +109,10 @@ impl HttpServerApp for RequestApp {
         'this: 'future,
         'shutdown: 'future,
     {
-        let guarded = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
-        if let Some(guarded) = guarded {
-            guarded.await_next_request();
-            // The guard keeps the time; Pingora's timeout per read is switched off, unless the connection must close.
+        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
+        if let Some(connection) = connection {
+            connection.await_next_request();
+            // The deadlines replace Pingora's timeout per read, unless the connection must close.
             let keepalive = session.get_keepalive();
             session.set_keepalive(keepalive.map(|_| 0));
         }

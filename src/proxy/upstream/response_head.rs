@@ -17,7 +17,7 @@ pub(crate) fn run<'hook>(
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
     if header_case::is_lowered(ctx)
-        && let Err(error) = header_case::lower_answer(response)
+        && let Err(error) = header_case::lower_response(response)
     {
         return hook::now(Err(error));
     }
@@ -29,7 +29,7 @@ pub(crate) fn run<'hook>(
         && server.live.connected()
     {
         let (pool, server) = (&runtime.pool.name, &server.name);
-        tracing::info!(%pool, %server, "server takes connections again");
+        tracing::info!(%pool, %server, "server accepts connections again");
     }
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     let (sessions, scope, state) = ctx.sessions(head::view(request));

@@ -1,0 +1,207 @@
+//! Whether a request that failed at a server is sent again, and where.
+//!
+//! - No connection was established: nothing was sent, so any method may go to another server.
+//! - The connection broke before the response began: only idempotent methods whose body can be sent again, within the budget.
+//! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
+//!   first goes to the same server again, on a fresh connection.
+//! - Anything later fails the request. A request that may have been acted on is never sent twice.
+
+use crate::config::Retries;
+use crate::telemetry::metrics::UpstreamError;
+
+/// An attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailedAttempt {
+    /// What broke.
+    pub(crate) error: UpstreamError,
+    /// The response head had arrived.
+    pub(crate) responded: bool,
+    /// The connection had carried other requests.
+    pub(crate) reused: bool,
+    /// The method is idempotent.
+    pub(crate) idempotent: bool,
+    /// All that was read of the body is still buffered.
+    pub(crate) replayable: bool,
+}
+
+/// What the pool and earlier attempts allow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetryRules<'a> {
+    /// The pool's settings.
+    pub(crate) retries: &'a Retries,
+    /// Servers that failed this request so far.
+    pub(crate) failed: usize,
+    /// The request was already sent to the same server again.
+    pub(crate) same_server_again: bool,
+    /// The request is at the server of its session, and the pool refuses to send it to another.
+    pub(crate) refuses_others: bool,
+    /// The request is at the server of its session, and may still wait for it.
+    pub(crate) may_hold: bool,
+}
+
+/// What happens to a request after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryVerdict {
+    /// It goes to the same server again, on a fresh connection. The server has not failed.
+    SameServerFresh,
+    /// A server is selected for it again.
+    AnotherServer,
+    /// It fails.
+    GiveUp(GiveUpReason),
+}
+
+/// Why a request is not sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GiveUpReason {
+    /// The server may have acted on it, or its body is gone.
+    NotRepeatable,
+    /// The pool does not want it.
+    Disabled,
+    /// `retries.attempts` are used up.
+    AttemptsExhausted,
+    /// `retries.budget_percent` is used up.
+    BudgetExhausted,
+}
+
+/// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
+/// all that is left to ask for.
+pub(crate) fn judge(
+    attempt: &FailedAttempt,
+    rules: &RetryRules<'_>,
+    take_budget: impl FnOnce() -> bool,
+) -> RetryVerdict {
+    let retries = rules.retries;
+    if is_connect_failure(attempt.error) {
+        // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
+        let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
+        return if selects { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::Disabled) };
+    }
+    let before_response = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
+    if !before_response || !attempt.idempotent || !attempt.replayable {
+        return RetryVerdict::GiveUp(GiveUpReason::NotRepeatable);
+    }
+    // Without budget, since a restarting server breaks all its idle connections at once; but not when retries are off.
+    let enabled = retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0;
+    if enabled && attempt.reused && !rules.same_server_again {
+        return RetryVerdict::SameServerFresh;
+    }
+    if !retries.on_reset_before_response || rules.refuses_others {
+        return RetryVerdict::GiveUp(GiveUpReason::Disabled);
+    }
+    if rules.failed >= retries.attempts as usize {
+        return RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted);
+    }
+    if take_budget() { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted) }
+}
+
+fn is_connect_failure(error: UpstreamError) -> bool {
+    matches!(error, UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectError)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RETRIES: Retries =
+        Retries { attempts: 2, on_connect_failure: true, on_reset_before_response: true, budget_percent: 20 };
+    const RULES: RetryRules<'static> =
+        RetryRules { retries: &RETRIES, failed: 0, same_server_again: false, refuses_others: false, may_hold: false };
+    const RESET: FailedAttempt = FailedAttempt {
+        error: UpstreamError::ResetBeforeResponse,
+        responded: false,
+        reused: false,
+        idempotent: true,
+        replayable: true,
+    };
+    const ERRORS: [UpstreamError; 7] = [
+        UpstreamError::ConnectRefused,
+        UpstreamError::ConnectTimeout,
+        UpstreamError::ConnectError,
+        UpstreamError::ResetBeforeResponse,
+        UpstreamError::Timeout,
+        UpstreamError::ResetMidResponse,
+        UpstreamError::InvalidResponse,
+    ];
+
+    fn give_up(reason: GiveUpReason) -> RetryVerdict {
+        RetryVerdict::GiveUp(reason)
+    }
+
+    #[test]
+    fn any_method_goes_elsewhere_when_no_connection_was_established() {
+        for error in [UpstreamError::ConnectRefused, UpstreamError::ConnectTimeout, UpstreamError::ConnectError] {
+            let post = FailedAttempt { error, idempotent: false, replayable: false, ..RESET };
+            assert_eq!(judge(&post, &RULES, || false), RetryVerdict::AnotherServer, "{error:?}");
+            let off = Retries { on_connect_failure: false, ..RETRIES };
+            let rules = RetryRules { retries: &off, ..RULES };
+            assert_eq!(judge(&post, &rules, || true), give_up(GiveUpReason::Disabled), "{error:?}");
+            for rules in [RetryRules { refuses_others: true, ..rules }, RetryRules { may_hold: true, ..rules }] {
+                assert_eq!(judge(&post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reset_on_a_reused_connection_is_tried_at_the_same_server_once() {
+        let reused = FailedAttempt { reused: true, ..RESET };
+        assert_eq!(judge(&reused, &RULES, || false), RetryVerdict::SameServerFresh, "whatever the budget");
+        let again = RetryRules { same_server_again: true, ..RULES };
+        assert_eq!(judge(&reused, &again, || true), RetryVerdict::AnotherServer);
+        for off in [Retries { attempts: 0, ..RETRIES }, Retries { budget_percent: 0, ..RETRIES }] {
+            let rules = RetryRules { retries: &off, ..RULES };
+            assert_ne!(judge(&reused, &rules, || true), RetryVerdict::SameServerFresh, "{off:?}");
+        }
+    }
+
+    #[test]
+    fn a_reset_goes_elsewhere_until_attempts_or_budget_are_used_up() {
+        assert_eq!(judge(&RESET, &RULES, || true), RetryVerdict::AnotherServer);
+        assert_eq!(judge(&RESET, &RULES, || false), give_up(GiveUpReason::BudgetExhausted));
+        let spent = RetryRules { failed: 2, ..RULES };
+        assert_eq!(judge(&RESET, &spent, || true), give_up(GiveUpReason::AttemptsExhausted));
+        let strict = RetryRules { refuses_others: true, ..RULES };
+        assert_eq!(judge(&RESET, &strict, || true), give_up(GiveUpReason::Disabled));
+    }
+
+    prop_compose! {
+        fn retries()(attempts in 0u32..4, on_connect_failure: bool, on_reset_before_response: bool, percent in 0u32..3)
+            -> Retries {
+            Retries { attempts, on_connect_failure, on_reset_before_response, budget_percent: percent }
+        }
+    }
+
+    prop_compose! {
+        fn attempt()(
+            error in prop::sample::select(ERRORS.to_vec()),
+            (responded, reused, idempotent, replayable) in any::<(bool, bool, bool, bool)>(),
+        ) -> FailedAttempt {
+            FailedAttempt { error, responded, reused, idempotent, replayable }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_may_have_been_acted_on_is_sent_again(
+            attempt in attempt(),
+            retries in retries(),
+            failed in 0usize..4,
+            (same_server_again, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool)>(),
+        ) {
+            let rules = RetryRules { retries: &retries, failed, same_server_again, refuses_others, may_hold };
+            let mut asked = 0;
+            let verdict = judge(&attempt, &rules, || { asked += 1; has_budget });
+            if !is_connect_failure(attempt.error) {
+                let broke_early = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
+                let repeatable = broke_early && attempt.idempotent && attempt.replayable;
+                prop_assert!(repeatable || verdict == give_up(GiveUpReason::NotRepeatable), "{verdict:?}");
+                prop_assert!(verdict != RetryVerdict::AnotherServer || failed < retries.attempts as usize);
+                prop_assert!(verdict != RetryVerdict::AnotherServer || asked == 1);
+            }
+            prop_assert!(asked == 0 || verdict != RetryVerdict::SameServerFresh, "a stale connection costs no budget");
+            prop_assert_eq!(verdict == give_up(GiveUpReason::BudgetExhausted), asked == 1 && !has_budget);
+            prop_assert!(verdict != RetryVerdict::SameServerFresh || (attempt.reused && !same_server_again));
+        }
+    }
+}
