@@ -1,4 +1,4 @@
-//! The adapter between Pingora's heads and plain data: views of them, and edits carried out on them.
+//! The adapter between Pingora's heads and plain data: views of heads, and edits applied to them.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub(crate) fn response_view(response: &ResponseHeader) -> ResponseView<'_> {
     ResponseView { status: response.status, fields: Fields::Map(&response.headers) }
 }
 
-/// Carries out edits on a request. `lower`: names go on in lower case.
+/// Applies edits to a request. `lower`: names are forwarded in lower case.
 pub(crate) fn apply_to_request(edits: RequestEdits<'_>, request: &mut RequestHeader, lower: bool) -> Result<()> {
     let RequestEdits { target, remove, cookie, set } = edits;
     if let Some(target) = &target {
@@ -55,7 +55,7 @@ pub(crate) fn apply_to_request(edits: RequestEdits<'_>, request: &mut RequestHea
     }
 }
 
-/// Carries out edits on a response.
+/// Applies edits to a response.
 pub(crate) fn apply_to_response(edits: ResponseEdits<'_>, response: &mut ResponseHeader) -> Result<()> {
     let ResponseEdits { remove, set, append } = edits;
     for name in &remove {

@@ -36,11 +36,11 @@ pub struct RequestContext {
     pub now: UnixMillis,
     /// Index of its route.
     pub route: Option<usize>,
-    /// The client, behind trusted proxies.
+    /// Its client.
     pub client: Client,
-    /// Names of its headers that servers may not get to see.
+    /// Whether it may carry header fields that servers accept from the proxy only.
     pub(crate) reserved: ReservedNames,
-    /// As sent to the server.
+    /// Its id, as sent to servers.
     pub request_id: Option<HeaderValue>,
     /// Its session.
     pub session: RequestSession,
@@ -57,13 +57,13 @@ pub struct RequestContext {
     pub max_body: Option<u64>,
     /// A refusal decided by a hook that cannot respond itself.
     pub refusal: Option<Refusal>,
-    /// Counts it among the requests under way.
-    under_way: UnderWay,
+    /// Counts it among the requests in flight.
+    in_flight: InFlight,
 }
 
-struct UnderWay(Arc<AppState>);
+struct InFlight(Arc<AppState>);
 
-impl Drop for UnderWay {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
@@ -94,13 +94,13 @@ impl RequestContext {
             body_bytes: 0,
             max_body: None,
             refusal: None,
-            under_way: UnderWay(Arc::clone(app)),
+            in_flight: InFlight(Arc::clone(app)),
         }
     }
 
-    /// What outlives every request.
+    /// The state of the process.
     pub fn app(&self) -> &Arc<AppState> {
-        &self.under_way.0
+        &self.in_flight.0
     }
 
     /// The pool that serves it.
@@ -137,6 +137,6 @@ impl RequestContext {
             now: self.now,
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };
-        (&self.under_way.0.sessions, scope, &mut self.session)
+        (&self.in_flight.0.sessions, scope, &mut self.session)
     }
 }
