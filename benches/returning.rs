@@ -26,7 +26,7 @@ use homing::session::token::keyring::Keyring;
 use homing::store::local::data::SessionData;
 use homing::store::local::table::Table;
 use homing::telemetry::metrics::Metrics;
-use http::{HeaderMap, HeaderValue, Method, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

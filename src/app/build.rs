@@ -11,7 +11,7 @@ use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
-use crate::session::cookie::write::{SetCookie, Unwritable};
+use crate::session::cookie::write::{InvalidCookie, SetCookie};
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
@@ -35,7 +35,7 @@ pub enum BuildError {
     Keys(#[from] KeyringError),
     /// A cookie's attributes.
     #[error("persistence.cookie: {0}")]
-    Cookie(#[from] Unwritable),
+    Cookie(#[from] InvalidCookie),
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),
@@ -134,8 +134,8 @@ fn persistence_plan(
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
         hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
-        tombstone: table.place(&pool.name, ""),
-        targets: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        tombstone: table.target(&pool.name, ""),
+        targets: pool.servers.iter().map(|server| table.target(&pool.name, &server.name)).collect(),
         handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
     })

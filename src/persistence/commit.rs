@@ -83,8 +83,8 @@ impl Sessions {
         {
             let epoch = session.binding.epoch.saturating_add(1);
             let created = session.binding.created;
-            let change = Move { key: session.key, to: target, epoch, created, owed: undelivered };
-            state.store_unavailable |= store.move_to(change, scope.now).await.is_err();
+            let change = Move { key: session.key, to: target, epoch, created, moved_header: undelivered };
+            state.store_unavailable |= store.rebind(change, scope.now).await.is_err();
         }
         let Some(sessions) = state.runtime(scope).and_then(|runtime| self.of(runtime)) else { return false };
         let moved = session.settle(chosen, &sessions, scope.now);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::session::token::UnixMillis;
 use crate::store::local::data::SessionData;
-use crate::store::local::first_requests::Hints;
+use crate::store::local::first_requests::FirstRequests;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 
@@ -20,7 +20,7 @@ pub struct Sessions {
     /// The store that other proxies share with this one; `None` with `store.type: memory`.
     pub shared: Option<Arc<SharedStore>>,
     /// Where the last new client of an address went.
-    pub first_requests: Hints,
+    pub first_requests: FirstRequests,
 }
 
 impl Sessions {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use homing::app::build::keyring;
 use homing::config::{Persistence, ServerState};
-use homing::persistence::resolve::Homes;
+use homing::persistence::resolve::PoolSessions;
 use homing::pool::condition::Health;
 use homing::pool::{Pool, ServerIndex};
 use homing::session::binding::Limits;
@@ -50,9 +50,9 @@ impl Version {
             (server.name.clone(), known.map_or_else(|| Rc::new(Cell::new(Health::Unknown)), Rc::clone))
         };
         Self {
-            tombstone: table.place(POOL, ""),
+            tombstone: table.target(POOL, ""),
             data: Arc::new(SessionData::new(0, UnixMillis(0), Box::new(|_| ()))),
-            targets: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
+            targets: pool.servers.iter().map(|server| table.target(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),
             setup: setup.clone(),
@@ -62,9 +62,9 @@ impl Version {
         }
     }
 
-    pub fn pool_sessions<'a>(&'a self, table: &'a Table) -> Homes<'a> {
+    pub fn pool_sessions<'a>(&'a self, table: &'a Table) -> PoolSessions<'a> {
         let (pool, targets, tombstone) = (&self.pool, &self.targets, &self.tombstone);
-        Homes {
+        PoolSessions {
             table,
             pool,
             targets,

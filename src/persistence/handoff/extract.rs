@@ -15,7 +15,7 @@ use crate::persistence::scope::{RequestSession, Scope};
 use crate::persistence::sessions::Sessions;
 use crate::pool::ServerIndex;
 use crate::store::engine::Kind;
-use crate::store::local::data::Given;
+use crate::store::local::data::HandoffPayload;
 use crate::telemetry::metrics::Handoff;
 
 use super::{DataChange, DataChanges, InjectedHandoff, named, owner, owner_of};
@@ -68,7 +68,7 @@ impl Sessions {
         for DataChange { owner, data } in std::mem::take(&mut state.data_changes) {
             match self.store_for(state) {
                 Some(store) => {
-                    state.store_unavailable |= store.keep_data(&owner, data.as_ref(), scope.now).await.is_err();
+                    state.store_unavailable |= store.put_data(&owner, data.as_ref(), scope.now).await.is_err();
                 }
                 None => shared.write_behind(owner.key, Kind::Data),
             }
@@ -114,22 +114,26 @@ fn arrived(
     state: &RequestSession,
 ) {
     let (data, table) = (&sessions.data, &sessions.table);
-    let told = payload.told.filter(|_| failed);
+    let told = payload.moved_header.filter(|_| failed);
     match (state.outcome, state.session(), state.runtime(scope)) {
-        (Some(Outcome::Kept), Some(session), _) if !failed => data.delivered(&session.key, epoch),
+        (Some(Outcome::Kept), Some(session), _) if !failed => data.mark_delivered(&session.key, epoch),
         (Some(Outcome::Moved), Some(session), Some(runtime)) => {
             // When another request of it moved it elsewhere, that move stands.
             let here = runtime.pool.servers.get(server).is_some_and(|server| server.id == session.binding.server);
             if let Some(owner) = owner_of(session, runtime).filter(|_| here && !state.response_ids.ended) {
-                data.moved(&owner, epoch, told, table, scope.now);
-                changes.extend(data.owned(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }));
+                data.record_move(&owner, epoch, told, table, scope.now);
+                changes.extend(
+                    data.find_with_owner(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }),
+                );
             }
         }
         // From another version: it goes on under the name that this response gives it.
         (Some(Outcome::Moved), None, _) => {
             if let Some(owner) = owner(sessions, scope, state) {
-                data.follow(&owner, Given { told, data: payload.data }, table, scope.now);
-                changes.extend(data.owned(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }));
+                data.transfer(&owner, HandoffPayload { moved_header: told, data: payload.data }, table, scope.now);
+                changes.extend(
+                    data.find_with_owner(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }),
+                );
             }
         }
         _ => {}

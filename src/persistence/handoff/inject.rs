@@ -7,7 +7,7 @@ use crate::persistence::outcome::Outcome;
 use crate::persistence::pool::{HandoffSettings, PoolPersistence};
 use crate::persistence::scope::{RequestSession, Scope};
 use crate::persistence::sessions::Sessions;
-use crate::store::local::data::{Given, Owner};
+use crate::store::local::data::{HandoffPayload, Owner};
 use crate::telemetry::metrics::Handoff;
 
 use super::moved::{leaving, moved_header};
@@ -34,7 +34,7 @@ impl Sessions {
             // Another proxy has moved it, and its server still has to be given what was handed over.
             Outcome::Kept => {
                 let session = state.session()?;
-                let pending = self.data.pending(&session.key, session.binding.epoch)?;
+                let pending = self.data.pending_handoff(&session.key, session.binding.epoch)?;
                 pending.data.is_none().then_some((session, state.runtime(scope)?))?
             }
             _ => return None,
@@ -58,7 +58,7 @@ impl Sessions {
         }
         state.injected = None;
         let Some(injected) = self.to_inject(handoff.is_some(), scope, state) else { return };
-        if let Some(moved) = &injected.payload.told {
+        if let Some(moved) = &injected.payload.moved_header {
             edits.set(&MOVED, moved.clone());
         }
         if let (Some(data), Some(handoff), Some(runtime)) = (&injected.payload.data, handoff, state.runtime(scope)) {
@@ -79,12 +79,12 @@ impl Sessions {
                 let data = kept.then(|| self.data.find(&session.key, epoch)).flatten();
                 let moved = state.outcome == Some(Outcome::Moved);
                 let told = moved.then(|| moved_header(session, runtime, self, state)).flatten();
-                Some(InjectedHandoff { payload: Given { told, data }, epoch })
+                Some(InjectedHandoff { payload: HandoffPayload { moved_header: told, data }, epoch })
             }
             Outcome::Kept if handoff => {
                 let session = state.session()?;
                 let epoch = session.binding.epoch;
-                Some(InjectedHandoff { payload: self.data.pending(&session.key, epoch)?, epoch })
+                Some(InjectedHandoff { payload: self.data.pending_handoff(&session.key, epoch)?, epoch })
             }
             _ => None,
         }

@@ -14,8 +14,8 @@ use smallvec::SmallVec;
 use crate::config::Issue;
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::store::Found;
-use crate::store::local::data::{Given, Owner};
+use crate::store::TableLookup;
+use crate::store::local::data::{HandoffPayload, Owner};
 
 use super::outcome::Outcome;
 use super::pool::{PoolPersistence, PoolRuntime};
@@ -30,7 +30,7 @@ use self::moved::leaving;
 /// What the current attempt's server was given, since its session was bound elsewhere.
 pub struct InjectedHandoff {
     /// The headers.
-    payload: Given,
+    payload: HandoffPayload,
     /// The epoch of the session's binding at that time.
     epoch: u32,
 }
@@ -61,7 +61,7 @@ pub(super) struct ResponseIds {
 /// status below 500. Only where servers hand data over.
 pub(super) fn undelivered(sessions: &Sessions, status: StatusCode, state: &RequestSession) -> Option<String> {
     let injected = state.injected.as_ref().filter(|_| status.is_server_error() && sessions.shared.is_some())?;
-    injected.payload.told.as_ref()?.to_str().ok().map(str::to_owned)
+    injected.payload.moved_header.as_ref()?.to_str().ok().map(str::to_owned)
 }
 
 /// The session as its client will name it after this response: by the source that is read first. Never by an address: that
@@ -92,10 +92,10 @@ fn learned_owner(
 ) -> Option<Owner> {
     let pool = persistence.tombstone.index();
     match sessions.table.find(&key, scope.now) {
-        Found::Live(known) if known.place != pool => {
+        TableLookup::Live(known) if known.target != pool => {
             Some(Owner { key, epoch: known.epoch, created: known.created, pool })
         }
-        Found::Absent if matches!(persistence.sources.get(index), Some(Source::Route(_))) => {
+        TableLookup::Absent if matches!(persistence.sources.get(index), Some(Source::Route(_))) => {
             Some(Owner { key, epoch: 0, created: scope.now, pool })
         }
         _ => None,

@@ -100,7 +100,7 @@ impl Sessions {
         loop {
             if let (Some(queries), Some(store)) = (queries.take(), &self.shared) {
                 state.has_asked_store = true;
-                state.store_unavailable |= store.ask(&queries, scope.now).await.is_err();
+                state.store_unavailable |= store.query(&queries, scope.now).await.is_err();
                 if state.store_unavailable && store.on_error == OnError::Refuse {
                     return Err(resolver.refuse_for_store(scope, state));
                 }
@@ -209,7 +209,7 @@ impl Resolver {
         let Some(store) = sessions.shared.filter(|_| self.chosen.is_none() && !state.store_unavailable) else {
             return Ok(presented);
         };
-        if store.on_error == OnError::Refuse && store.is_away() && presented.names_session() {
+        if store.on_error == OnError::Refuse && store.is_unavailable() && presented.names_session() {
             return Err(Stop::Refuse(self.refuse_for_store(scope, state)));
         }
         let queries = store_queries(&presented, store, sessions, scope.now);

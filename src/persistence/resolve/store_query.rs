@@ -6,11 +6,11 @@ use super::PoolSessions;
 use crate::session::key::SessionKey;
 use crate::session::source::{ExternalId, Presented};
 use crate::session::token::UnixMillis;
-use crate::store::Found;
-use crate::store::shared::{SharedStore, Wanted};
+use crate::store::TableLookup;
+use crate::store::shared::{SharedStore, StoreQuery};
 
 /// Few requests name more than one session.
-pub type StoreQueries = SmallVec<[Wanted; 2]>;
+pub type StoreQueries = SmallVec<[StoreQuery; 2]>;
 
 /// The sessions that a source presents and that the table does not know well enough.
 pub fn store_queries(
@@ -21,7 +21,7 @@ pub fn store_queries(
 ) -> StoreQueries {
     let mut all = StoreQueries::new();
     let mut want = |key, only_here| {
-        let wanted = store.must_ask(key, sessions.tombstone, only_here, sessions.hands_over, now);
+        let wanted = store.query_for(key, sessions.tombstone, only_here, sessions.hands_over, now);
         let must = wanted.is_some();
         all.extend(wanted);
         must
@@ -64,7 +64,7 @@ impl PoolSessions<'_> {
     /// What the table says of a session; `None` when it knows nothing.
     fn lives(&self, key: &SessionKey, now: UnixMillis) -> Option<bool> {
         match self.table.find(key, now) {
-            Found::Live(known) => Some(!self.is_over(&known)),
+            TableLookup::Live(known) => Some(!self.is_over(&known)),
             _ => None,
         }
     }

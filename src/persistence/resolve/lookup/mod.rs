@@ -15,7 +15,7 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 use crate::store::targets::Target;
-use crate::store::{Found, Known, Rebound};
+use crate::store::{RebindResult, TableEntry, TableLookup};
 
 /// The sessions of one pool.
 #[derive(Clone, Copy)]
@@ -107,7 +107,9 @@ pub fn recognize(presented: &Presented, sessions: &PoolSessions<'_>, now: UnixMi
         Presented::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
         Presented::Ids(ids) => by_ids(ids, sessions, now),
         Presented::Routed { key, server } => match sessions.table.visit(key, now) {
-            Found::Live(known) if sessions.is_over(&known) => Recognition::none(Lookup::Ended, Some(Unbound::Id(*key))),
+            TableLookup::Live(known) if sessions.is_over(&known) => {
+                Recognition::none(Lookup::Ended, Some(Unbound::Id(*key)))
+            }
             // Nothing is known of a marked id: the mark is the truth, and the application's to change.
             _ => sessions.live(*key, IdentifiedBy::RouteId, Binding::new(*server, now), Lookup::Hit),
         },
@@ -123,8 +125,8 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
     let key = SessionKey::from(token.session);
     // What has expired in the table is as good as absent: the token's own times tell the rest.
     let known = match sessions.table.visit(&key, now) {
-        Found::Live(known) if sessions.is_over(&known) => return Recognition::none(Lookup::Ended, None),
-        Found::Live(known) => sessions.binding(&known),
+        TableLookup::Live(known) if sessions.is_over(&known) => return Recognition::none(Lookup::Ended, None),
+        TableLookup::Live(known) => sessions.binding(&known),
         _ => None,
     };
     let (mut binding, lookup, adopted) = match resolve(token, known.as_ref(), sessions.limits, now) {
@@ -142,7 +144,7 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
     if adopted && let Some(place) = place {
         sessions.table.restore(key, place, binding.epoch, binding.created, now);
         // The token knows more than the store: its session moved while the store was away, or both say another server.
-        if let Some(shared) = sessions.shared.filter(|shared| shared.keeps(&key)) {
+        if let Some(shared) = sessions.shared.filter(|shared| shared.is_stored(&key)) {
             shared.write_behind(key, Kind::Binding);
         }
     }
@@ -167,10 +169,10 @@ fn by_ids(ids: &[ExternalId], sessions: &PoolSessions<'_>, now: UnixMillis) -> R
 fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
     let none = |lookup| Recognition::none(lookup, Some(Unbound::Id(id.key)));
     let known = match sessions.table.visit(&id.key, now) {
-        Found::Live(known) => known,
-        Found::ExpiredIdle => return none(Lookup::ExpiredIdle),
-        Found::ExpiredAbsolute => return none(Lookup::ExpiredAbsolute),
-        Found::Absent => match under_former_key(id, sessions, now) {
+        TableLookup::Live(known) => known,
+        TableLookup::ExpiredIdle => return none(Lookup::ExpiredIdle),
+        TableLookup::ExpiredAbsolute => return none(Lookup::ExpiredAbsolute),
+        TableLookup::Absent => match under_former_key(id, sessions, now) {
             Some(known) => known,
             None => return none(Lookup::Unknown),
         },
@@ -183,18 +185,18 @@ fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'
 }
 
 /// The keyring was rotated since the session was bound: it goes on under the key of today.
-fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMillis) -> Option<Known> {
+fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMillis) -> Option<TableEntry> {
     let live = |key: &SessionKey| match sessions.table.visit(key, now) {
-        Found::Live(known) => Some(known),
+        TableLookup::Live(known) => Some(known),
         _ => None,
     };
     let Some((former, known)) = id.former.iter().find_map(|key| Some((key, live(key)?))) else {
         // Or another request of it has just taken it over.
         return id.former.first().and_then(|_| live(&id.key));
     };
-    let place = sessions.table.target_at(known.place)?;
+    let place = sessions.table.target_at(known.target)?;
     let stands = sessions.table.restore(id.key, place, known.epoch, known.created, now);
-    sessions.table.forget_former(former);
+    sessions.table.remove_renamed(former);
     sessions.data.rename(former, id.key);
     if let Some(shared) = sessions.shared {
         shared.write_behind(id.key, Kind::Binding);
@@ -204,12 +206,12 @@ fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMilli
 }
 
 impl PoolSessions<'_> {
-    pub(super) fn is_over(&self, known: &Known) -> bool {
-        known.place == self.tombstone.index()
+    pub(super) fn is_over(&self, known: &TableEntry) -> bool {
+        known.target == self.tombstone.index()
     }
 
-    fn binding(&self, known: &Known) -> Option<Binding> {
-        let server = self.table.target_at(known.place)?.id();
+    fn binding(&self, known: &TableEntry) -> Option<Binding> {
+        let server = self.table.target_at(known.target)?.id();
         Some(Binding { server, epoch: known.epoch, created: known.created, last_seen: known.last_seen })
     }
 
@@ -235,14 +237,14 @@ impl ResolvedSession {
             return false;
         };
         match sessions.table.rebind(self.key, self.binding.epoch, place, self.binding.created, now) {
-            Rebound::Moved { epoch } => {
+            RebindResult::Moved { epoch } => {
                 self.binding = Binding { server: server.id, epoch, ..self.binding };
                 self.home = Some(chosen);
                 true
             }
-            Rebound::Already(known) => {
+            RebindResult::AlreadyMoved(known) => {
                 // One that another has ended meanwhile is found to be over by its next request.
-                if let Some(theirs) = sessions.table.target_at(known.place).filter(|theirs| !theirs.is_tombstone()) {
+                if let Some(theirs) = sessions.table.target_at(known.target).filter(|theirs| !theirs.is_tombstone()) {
                     self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
                     self.home = sessions.pool.find(theirs.id());
                 }
@@ -258,7 +260,7 @@ impl ResolvedSession {
         let created = self.binding.created;
         match (self.identified_by, sessions.shared) {
             (IdentifiedBy::Token { .. } | IdentifiedBy::RouteId, _) => {
-                sessions.table.insert_tombstone(self.key, sessions.tombstone, Table::LAST, created, now);
+                sessions.table.insert_tombstone(self.key, sessions.tombstone, Table::FINAL_EPOCH, created, now);
             }
             (IdentifiedBy::Id | IdentifiedBy::Address, None) => {
                 sessions.table.end(&self.key);
