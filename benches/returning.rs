@@ -191,7 +191,7 @@ pools:
   v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
 ";
 
-fn input<'r>(host: &'r str, headers: &'r HeaderMap) -> RouteInput<'r> {
+fn route_input<'r>(host: &'r str, headers: &'r HeaderMap) -> RouteInput<'r> {
     RouteInput { host, path: black_box("/cart/4711"), fields: Fields::Map(headers), secure: false }
 }
 
@@ -199,7 +199,7 @@ fn routes(bench: &mut Criterion) {
     let headers = HeaderMap::new();
     let one = Router::build(&[], &["web"]);
     bench.bench_function("route, one pool", |bench| {
-        bench.iter(|| one.find(input(black_box("shop.example.org"), &headers)));
+        bench.iter(|| one.find(route_input(black_box("shop.example.org"), &headers)));
     });
     let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
     let several = Router::build(&config.routes, &["v1", "v2"]);
@@ -207,7 +207,7 @@ fn routes(bench: &mut Criterion) {
         let mut point = 0_u64;
         bench.iter(|| {
             point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let found = several.find(input(black_box("de.shop.example.org"), &headers));
+            let found = several.find(route_input(black_box("de.shop.example.org"), &headers));
             match found.map(|plan| &plan.target) {
                 Some(RouteTarget::Split(split)) => split.pick(point),
                 _ => unreachable!("a split"),

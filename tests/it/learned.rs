@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::{Browser, Conf, KEY_1, KEY_2, PATIENCE, Response, SESSION_COOKIE, World, at_once, eventually};
+use crate::world::{Browser, Conf, KEY_1, KEY_2, PATIENCE, SESSION_COOKIE, World, at_once, eventually};
 
 const LOOKUPS: &str = "homing_session_lookups_total";
 const OUTCOMES: &str = "homing_session_outcomes_total";

@@ -39,3 +39,30 @@ pub(crate) fn of_error(error: &Error) -> u16 {
         (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use pingora::ErrorType;
+
+    use super::*;
+
+    #[test]
+    fn the_status_says_where_a_request_failed() {
+        for (kind, source, status) in [
+            (ConnectRefused, ErrorSource::Upstream, 503),
+            (ConnectTimedout, ErrorSource::Upstream, 503),
+            (ReadTimedout, ErrorSource::Upstream, 504),
+            (ConnectionClosed, ErrorSource::Upstream, 502),
+            (ErrorType::InvalidHTTPHeader, ErrorSource::Upstream, 502),
+            (ReadTimedout, ErrorSource::Downstream, 408),
+            (ConnectionClosed, ErrorSource::Downstream, 0),
+            (ErrorType::InvalidHTTPHeader, ErrorSource::Downstream, 400),
+            (HTTPStatus(413), ErrorSource::Downstream, 413),
+            (ErrorType::InternalError, ErrorSource::Internal, 500),
+        ] {
+            let mut error = Error::new(kind);
+            error.esource = source;
+            assert_eq!(of_error(&error), status, "{error}");
+        }
+    }
+}

@@ -31,7 +31,7 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
     }
     // Nothing was sent, so what the request is does not matter.
     let attempt = FailedAttempt { error: kind, responded: false, reused: false, idempotent: false, replayable: false };
-    let retried = apply(&attempt, ctx);
+    let retried = apply(attempt, ctx);
     if !retried {
         ctx.refusal = Some(Refusal::new(503, "connect_failure"));
     }
@@ -62,7 +62,7 @@ pub(crate) fn while_proxying(
         idempotent: exchange.req_header().method.is_idempotent(),
         replayable: !exchange.as_ref().retry_buffer_truncated(),
     };
-    let retried = apply(&attempt, ctx);
+    let retried = apply(attempt, ctx);
     error.set_retry(retried);
     error
 }
@@ -77,7 +77,7 @@ fn kind_of(etype: &ErrorType, response_begun: bool) -> UpstreamError {
 }
 
 /// Carries out the verdict. True when the request is sent again: where to is for the next selection.
-fn apply(attempt: &FailedAttempt, ctx: &mut RequestContext) -> bool {
+fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     ctx.attempts.in_flight = None;
     let Some(pool) = ctx.pool_runtime() else { return false };
     let second = ctx.now.0 / 1000;

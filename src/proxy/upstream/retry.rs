@@ -66,7 +66,7 @@ pub(crate) enum GiveUpReason {
 /// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
 /// all that is left to ask for.
 pub(crate) fn judge(
-    attempt: &FailedAttempt,
+    attempt: FailedAttempt,
     rules: &RetryRules<'_>,
     take_budget: impl FnOnce() -> bool,
 ) -> RetryVerdict {
@@ -133,12 +133,12 @@ mod tests {
     fn any_method_goes_elsewhere_when_no_connection_was_established() {
         for error in [UpstreamError::ConnectRefused, UpstreamError::ConnectTimeout, UpstreamError::ConnectError] {
             let post = FailedAttempt { error, idempotent: false, replayable: false, ..RESET };
-            assert_eq!(judge(&post, &RULES, || false), RetryVerdict::AnotherServer, "{error:?}");
+            assert_eq!(judge(post, &RULES, || false), RetryVerdict::AnotherServer, "{error:?}");
             let off = Retries { on_connect_failure: false, ..RETRIES };
             let rules = RetryRules { retries: &off, ..RULES };
-            assert_eq!(judge(&post, &rules, || true), give_up(GiveUpReason::Disabled), "{error:?}");
+            assert_eq!(judge(post, &rules, || true), give_up(GiveUpReason::Disabled), "{error:?}");
             for rules in [RetryRules { refuses_others: true, ..rules }, RetryRules { may_hold: true, ..rules }] {
-                assert_eq!(judge(&post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
+                assert_eq!(judge(post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
             }
         }
     }
@@ -146,23 +146,23 @@ mod tests {
     #[test]
     fn a_reset_on_a_reused_connection_is_tried_at_the_same_server_once() {
         let reused = FailedAttempt { reused: true, ..RESET };
-        assert_eq!(judge(&reused, &RULES, || false), RetryVerdict::SameServerFresh, "whatever the budget");
+        assert_eq!(judge(reused, &RULES, || false), RetryVerdict::SameServerFresh, "whatever the budget");
         let again = RetryRules { same_server_again: true, ..RULES };
-        assert_eq!(judge(&reused, &again, || true), RetryVerdict::AnotherServer);
+        assert_eq!(judge(reused, &again, || true), RetryVerdict::AnotherServer);
         for off in [Retries { attempts: 0, ..RETRIES }, Retries { budget_percent: 0, ..RETRIES }] {
             let rules = RetryRules { retries: &off, ..RULES };
-            assert_ne!(judge(&reused, &rules, || true), RetryVerdict::SameServerFresh, "{off:?}");
+            assert_ne!(judge(reused, &rules, || true), RetryVerdict::SameServerFresh, "{off:?}");
         }
     }
 
     #[test]
     fn a_reset_goes_elsewhere_until_attempts_or_budget_are_used_up() {
-        assert_eq!(judge(&RESET, &RULES, || true), RetryVerdict::AnotherServer);
-        assert_eq!(judge(&RESET, &RULES, || false), give_up(GiveUpReason::BudgetExhausted));
+        assert_eq!(judge(RESET, &RULES, || true), RetryVerdict::AnotherServer);
+        assert_eq!(judge(RESET, &RULES, || false), give_up(GiveUpReason::BudgetExhausted));
         let spent = RetryRules { failed: 2, ..RULES };
-        assert_eq!(judge(&RESET, &spent, || true), give_up(GiveUpReason::AttemptsExhausted));
+        assert_eq!(judge(RESET, &spent, || true), give_up(GiveUpReason::AttemptsExhausted));
         let strict = RetryRules { refuses_others: true, ..RULES };
-        assert_eq!(judge(&RESET, &strict, || true), give_up(GiveUpReason::Disabled));
+        assert_eq!(judge(RESET, &strict, || true), give_up(GiveUpReason::Disabled));
     }
 
     prop_compose! {
@@ -191,7 +191,7 @@ mod tests {
         ) {
             let rules = RetryRules { retries: &retries, failed, same_server_again, refuses_others, may_hold };
             let mut asked = 0;
-            let verdict = judge(&attempt, &rules, || { asked += 1; has_budget });
+            let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {
                 let broke_early = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
                 let repeatable = broke_early && attempt.idempotent && attempt.replayable;
