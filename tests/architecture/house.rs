@@ -16,7 +16,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/config/yaml", 2),
     ("src/demo", 2),
     ("src/pool", 2),
-    ("src/proxy", 34),
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
@@ -93,43 +92,25 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
-    "Asked",
     "At",
-    "Bound",
     "By",
-    "Followed",
-    "Handed",
     "Idlest",
-    "Later",
-    "Learned",
     "Left",
-    "Named",
     "Near",
-    "Noticed",
     "Opened",
-    "Outside",
     "Presented",
-    "Recognised",
-    "Renamed",
-    "Returning",
     "Said",
-    "Seen",
     "Standing",
     "Taken",
-    "Taught",
-    "Told",
     "Unbound",
     "Unwritten",
     "Watching",
     "When",
-    "Who",
     "ahead",
-    "later",
-    "told",
 ];
 
 /// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
-const KNOWN_SHARED: usize = 13;
+const KNOWN_SHARED: usize = 0;
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
     Modules::new(sources.iter().map(|source| Module::new(&source.path, &source.code))).circles()
