@@ -36,20 +36,23 @@ impl Sessions {
                 let next = state.runtime(scope).and_then(|one| one.pool.pick_moved(&key.to_bytes(), &failed));
                 let next = next.unwrap_or(chosen);
                 if self.rebind(&mut bound, next, None, scope, state).await {
-                    return begin(state, next);
+                    begin(state);
+                    return Some(next);
                 }
                 state.lookup.session = Some(bound);
                 None
             }
-            None => begin(state, chosen),
+            None => {
+                begin(state);
+                Some(chosen)
+            }
         }
     }
 }
 
-fn begin(state: &mut RequestSession, chosen: ServerIndex) -> Option<ServerIndex> {
+fn begin(state: &mut RequestSession) {
     state.created = state.lookup.unknown_address;
     state.outcome = Some(Outcome::New);
-    Some(chosen)
 }
 
 /// The server of the last new client of the client's address, if it may still take new sessions.

@@ -7,7 +7,6 @@ use crate::message::ResponseView;
 use crate::pool::ServerIndex;
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::session::source::learn::LearnedIds;
 
 use super::outcome::Outcome;
 use super::resolve::{IdentifiedBy, ResolvedSession};
@@ -34,7 +33,14 @@ pub(super) fn learn(
                 // Of several the last: browsers keep that.
                 let issued = ids.issued.last().map(|id| (index, *id));
                 state.response_ids.learned = state.response_ids.learned.or(issued);
-                note(&ids, ends, index, server, sessions, scope, state);
+                for id in &ids.issued {
+                    if bind(*id, server, sessions, scope, state) && sessions.shared.is_some() {
+                        state.learned.push(*id);
+                    }
+                }
+                if ends || (ids.expired && ids.issued.is_empty()) {
+                    end(index, sessions, scope, state);
+                }
             }
             // The route id names the server; the key says whose session data comes with it.
             Source::Route(route) if persistence.handoff.is_some() => {
@@ -46,24 +52,9 @@ pub(super) fn learn(
     }
 }
 
-/// `index`: of the source. Only the source that named the request's session can end it.
-fn note(
-    ids: &LearnedIds,
-    ends: bool,
-    index: usize,
-    server: ServerIndex,
-    sessions: &Sessions,
-    scope: &Scope<'_, '_>,
-    state: &mut RequestSession,
-) {
-    for id in &ids.issued {
-        if bind(*id, server, sessions, scope, state) && sessions.shared.is_some() {
-            state.learned.push(*id);
-        }
-    }
-    let over = ends || (ids.expired && ids.issued.is_empty());
-    if over
-        && state.lookup.source == Some(index)
+/// Ends the request's session, if the source of this index named it: no other source can end it.
+fn end(index: usize, sessions: &Sessions, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+    if state.lookup.source == Some(index)
         && let (Some(session), Some(runtime)) = (state.session(), state.runtime(scope))
         && session.identified_by == IdentifiedBy::Id
     {

@@ -11,12 +11,12 @@ use crate::session::key::SessionKey;
 use crate::session::source::{Source, SourceInput};
 use crate::session::token::UnixMillis;
 
-use super::handoff::{DataChanges, InjectedHandoff, ResponseIds};
+use super::handoff::state::{DataChanges, InjectedHandoff, ResponseIds};
 use super::outcome::{Outcome, Reason};
 use super::pool::{PoolPersistence, PoolRuntime};
-use super::resolve::{PendingLookup, ResolvedSession, SessionLookup};
-use super::select::History;
-use super::split::SplitFailover;
+use super::resolve::lookup::ResolvedSession;
+use super::resolve::session_lookup::{PendingLookup, SessionLookup};
+use super::select::placement::History;
 
 /// A request (`'r`), and the configuration under which it is served (`'c`).
 #[derive(Clone, Copy)]
@@ -128,4 +128,18 @@ impl RequestSession {
         let left = self.split.as_ref().and_then(|split| split.session.as_ref());
         left.map(|session| session.key).or(self.lookup.unknown_id)
     }
+}
+
+/// A pool of a split that could not serve the request.
+pub(super) struct SplitFailover {
+    /// Index of the pool that was tried first.
+    pub(super) pool: usize,
+    /// The session that the client has there.
+    pub(super) session: Option<ResolvedSession>,
+    /// What the pool's policy made of it.
+    pub(super) outcome: Outcome,
+    /// Why it does not stay.
+    pub(super) reason: Option<Reason>,
+    /// The pools of the split that are left, the next one last.
+    pub(super) others: SmallVec<[usize; 4]>,
 }

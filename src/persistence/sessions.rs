@@ -9,7 +9,7 @@ use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 
 use super::pool::PoolRuntime;
-use super::resolve::{PoolSessions, ResolvedSession};
+use super::resolve::lookup::{PoolSessions, ResolvedSession};
 
 /// All sessions that this proxy knows.
 pub struct Sessions {

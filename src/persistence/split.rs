@@ -6,23 +6,9 @@
 use smallvec::SmallVec;
 
 use super::outcome::{Outcome, Reason};
-use super::resolve::{IdentifiedBy, ResolvedSession};
-use super::scope::{RequestSession, Scope};
+use super::resolve::IdentifiedBy;
+use super::scope::{RequestSession, Scope, SplitFailover};
 use super::sessions::Sessions;
-
-/// A pool of a split that could not serve the request.
-pub(super) struct SplitFailover {
-    /// Index of the pool that was tried first.
-    pub(super) pool: usize,
-    /// The session that the client has there.
-    pub(super) session: Option<ResolvedSession>,
-    /// What the pool's policy made of it.
-    outcome: Outcome,
-    /// Why it does not stay.
-    reason: Option<Reason>,
-    /// The pools of the split that are left, the next one last.
-    others: SmallVec<[usize; 4]>,
-}
 
 /// Goes on to the next pool of the split; false when there is none left, or no split.
 pub(super) fn leave(

@@ -92,7 +92,6 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
-    "At",
     "By",
     "Idlest",
     "Left",

@@ -15,10 +15,11 @@ use crate::persistence::scope::{RequestSession, Scope};
 use crate::persistence::sessions::Sessions;
 use crate::pool::ServerIndex;
 use crate::store::engine::Kind;
-use crate::store::local::data::HandoffPayload;
+use crate::store::local::data::{HandoffPayload, Owner};
 use crate::telemetry::metrics::Handoff;
 
-use super::{DataChange, DataChanges, InjectedHandoff, named, owner, owner_of};
+use super::owner::{named, owner, owner_of};
+use super::state::{DataChange, DataChanges, InjectedHandoff};
 
 /// The handoff header of a response.
 pub(in crate::persistence) enum ExtractedData {
@@ -90,96 +91,97 @@ pub(in crate::persistence) fn settle(
         return;
     }
     let failed = status.is_server_error();
-    let mut changes = DataChanges::new();
+    let mut settlement = Settlement { server, sessions, scope, state, changes: DataChanges::new() };
     if let Some(injected) = injected {
-        arrived(*injected, failed, server, &mut changes, sessions, scope, state);
+        settlement.arrived(*injected, failed);
     }
-    if let (Some(extracted), false, Some(runtime)) = (extracted, failed, state.runtime(scope)) {
-        let result = keep(extracted, runtime, server, &mut changes, sessions, scope, state);
+    if let (Some(extracted), false, Some(runtime)) = (extracted, failed, settlement.state.runtime(scope)) {
+        let result = settlement.keep(extracted, runtime);
         runtime.metrics.handoffs.inc(result as usize);
     }
+    let changes = settlement.changes;
     if sessions.shared.is_some() {
         state.data_changes = changes;
     }
 }
 
-/// A server has responded that was given something.
-fn arrived(
-    InjectedHandoff { payload, epoch }: InjectedHandoff,
-    failed: bool,
+/// One response of a server, settled.
+struct Settlement<'a> {
     server: ServerIndex,
-    changes: &mut DataChanges,
-    sessions: &Sessions,
-    scope: &Scope<'_, '_>,
-    state: &RequestSession,
-) {
-    let (data, table) = (&sessions.data, &sessions.table);
-    let told = payload.moved_header.filter(|_| failed);
-    match (state.outcome, state.session(), state.runtime(scope)) {
-        (Some(Outcome::Kept), Some(session), _) if !failed => data.mark_delivered(&session.key, epoch),
-        (Some(Outcome::Moved), Some(session), Some(runtime)) => {
-            // When another request of it moved it elsewhere, that move stands.
-            let here = runtime.pool.servers.get(server).is_some_and(|server| server.id == session.binding.server);
-            if let Some(owner) = owner_of(session, runtime).filter(|_| here && !state.response_ids.ended) {
-                data.record_move(&owner, epoch, told, table, scope.now);
-                changes.extend(
-                    data.find_with_owner(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }),
-                );
-            }
-        }
-        // From another version: it goes on under the name that this response gives it.
-        (Some(Outcome::Moved), None, _) => {
-            if let Some(owner) = owner(sessions, scope, state) {
-                data.transfer(&owner, HandoffPayload { moved_header: told, data: payload.data }, table, scope.now);
-                changes.extend(
-                    data.find_with_owner(&owner.key).map(|(owner, data)| DataChange { owner, data: Some(data) }),
-                );
-            }
-        }
-        _ => {}
-    }
+    sessions: &'a Sessions,
+    scope: &'a Scope<'a, 'a>,
+    state: &'a RequestSession,
+    changes: DataChanges,
 }
 
-fn keep(
-    extracted: ExtractedData,
-    runtime: &PoolRuntime,
-    server: ServerIndex,
-    changes: &mut DataChanges,
-    sessions: &Sessions,
-    scope: &Scope<'_, '_>,
-    state: &RequestSession,
-) -> Handoff {
-    let (data, table) = (&sessions.data, &sessions.table);
-    let named = named(scope, state);
-    match extracted {
-        ExtractedData::TooLarge(size) => {
-            let what = "session data is larger than handoff.max_size and was refused; the old data stays";
-            warn(runtime, server, scope, what, size);
-            Handoff::RefusedSize
-        }
-        ExtractedData::SeveralLines => {
-            warn(runtime, server, scope, "session data on several lines was refused; the old data stays", 0);
-            Handoff::RefusedLines
-        }
-        ExtractedData::Removed => {
-            for owner in [named, owner(sessions, scope, state)].into_iter().flatten() {
-                data.forget(&owner.key);
-                changes.push(DataChange { owner, data: None });
+impl Settlement<'_> {
+    /// A server has responded that was given something.
+    fn arrived(&mut self, InjectedHandoff { payload, epoch }: InjectedHandoff, failed: bool) {
+        let (data, table, now) = (&self.sessions.data, &self.sessions.table, self.scope.now);
+        let moved_header = payload.moved_header.filter(|_| failed);
+        match (self.state.outcome, self.state.session(), self.state.runtime(self.scope)) {
+            (Some(Outcome::Kept), Some(session), _) if !failed => data.mark_delivered(&session.key, epoch),
+            (Some(Outcome::Moved), Some(session), Some(runtime)) => {
+                // When another request of it moved it elsewhere, that move stands.
+                let responding = runtime.pool.servers.get(self.server);
+                let here = responding.is_some_and(|server| server.id == session.binding.server);
+                let is_live = here && !self.state.response_ids.ended;
+                if let Some(owner) = owner_of(session, runtime).filter(|_| is_live) {
+                    data.record_move(&owner, epoch, moved_header, table, now);
+                    self.note_data_of(&owner);
+                }
             }
-            Handoff::Forgotten
+            // From another version: it goes on under the name that this response gives it.
+            (Some(Outcome::Moved), None, _) => {
+                if let Some(owner) = owner(self.sessions, self.scope, self.state) {
+                    let payload = HandoffPayload { moved_header, data: payload.data };
+                    data.transfer(&owner, payload, table, now);
+                    self.note_data_of(&owner);
+                }
+            }
+            _ => {}
         }
-        ExtractedData::Data(value) => {
-            let Some(owner) = owner(sessions, scope, state) else { return Handoff::RefusedNobody };
-            // The application gave its session another id, so that the old one gives access to nothing any more.
-            if let Some(former) = named.filter(|named| named.key != owner.key) {
-                data.forget(&former.key);
-                changes.push(DataChange { owner: former, data: None });
+    }
+
+    fn note_data_of(&mut self, owner: &Owner) {
+        let data = self.sessions.data.find_with_owner(&owner.key);
+        self.changes.extend(data.map(|(owner, data)| DataChange { owner, data: Some(data) }));
+    }
+
+    fn keep(&mut self, extracted: ExtractedData, runtime: &PoolRuntime) -> Handoff {
+        let (data, table) = (&self.sessions.data, &self.sessions.table);
+        let named = named(self.scope, self.state);
+        match extracted {
+            ExtractedData::TooLarge(size) => {
+                let what = "session data is larger than handoff.max_size and was refused; the old data stays";
+                warn(runtime, self.server, self.scope, what, size);
+                Handoff::RefusedSize
             }
-            if !data.keep(&owner, &value, table, scope.now) {
-                return Handoff::Late;
+            ExtractedData::SeveralLines => {
+                let what = "session data on several lines was refused; the old data stays";
+                warn(runtime, self.server, self.scope, what, 0);
+                Handoff::RefusedLines
             }
-            changes.push(DataChange { owner, data: Some(value) });
-            Handoff::Taken
+            ExtractedData::Removed => {
+                for owner in [named, owner(self.sessions, self.scope, self.state)].into_iter().flatten() {
+                    data.forget(&owner.key);
+                    self.changes.push(DataChange { owner, data: None });
+                }
+                Handoff::Forgotten
+            }
+            ExtractedData::Data(value) => {
+                let Some(owner) = owner(self.sessions, self.scope, self.state) else { return Handoff::RefusedNobody };
+                // The application gave its session another id, so that the old one gives access to nothing any more.
+                if let Some(former) = named.filter(|named| named.key != owner.key) {
+                    data.forget(&former.key);
+                    self.changes.push(DataChange { owner: former, data: None });
+                }
+                if !data.keep(&owner, &value, table, self.scope.now) {
+                    return Handoff::Late;
+                }
+                self.changes.push(DataChange { owner, data: Some(value) });
+                Handoff::Taken
+            }
         }
     }
 }

@@ -10,8 +10,9 @@ use crate::persistence::sessions::Sessions;
 use crate::store::local::data::{HandoffPayload, Owner};
 use crate::telemetry::metrics::Handoff;
 
-use super::moved::{leaving, moved_header};
-use super::{InjectedHandoff, owner_of};
+use super::moved_header::{leaving, moved_header};
+use super::owner::owner_of;
+use super::state::InjectedHandoff;
 
 static MOVED: WrittenName = WrittenName::new("Homing-Session-Moved", "homing-session-moved");
 

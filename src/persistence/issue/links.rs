@@ -13,7 +13,7 @@ use crate::session::source::Source;
 use crate::session::source::query::QuerySource;
 
 use super::cache_control::keep_from_shared_caches;
-use super::{DueToken, Issued, current_token, seal};
+use super::due_token::{DueToken, current_token, seal};
 
 static ACCEPT_ENCODING: WrittenName = WrittenName::new("Accept-Encoding", "accept-encoding");
 static LOCATION: WrittenName = WrittenName::new("Location", "location");
@@ -98,36 +98,35 @@ pub fn ask_readable(scope: &Scope<'_, '_>, state: &RequestSession, edits: &mut R
 }
 
 /// Puts the token into the response, if something in it leads to other pages: every page and redirect of such a client
-/// needs the token, whether it must be a new one or not. True when it is in it.
+/// needs the token, whether it must be a new one or not. `None` when the token is not in it; else the page, when it is one.
 pub(super) fn put(
     response: &ResponseView<'_>,
     due: Option<&DueToken>,
     persistence: &PoolPersistence,
     scope: &Scope<'_, '_>,
     state: &RequestSession,
-    issued: &mut Issued<'_>,
-) -> bool {
-    let Some(source) = source(persistence) else { return false };
-    let Some(links) = links(response, scope) else { return false };
-    let Some(token) = current_token(due, scope, state) else { return false };
-    let token = seal(&token, persistence, scope);
-    let edits = &mut issued.edits;
+    edits: &mut ResponseEdits<'_>,
+) -> Option<Option<PageRewrite>> {
+    let source = source(persistence)?;
+    let links = links(response, scope)?;
+    let token = seal(&current_token(due, scope, state)?, persistence, scope);
+    let mut page = None;
     let location = links.location.and_then(|to| links.base.rewrite(&to, &source.name, token.as_str()));
     if let Some(location) = location.and_then(|location| HeaderValue::try_from(location).ok()) {
         edits.set.push((&LOCATION, location));
     }
     if let Some((charset, decoder)) = links.page {
         // Without a rewriter the page passes as it is.
-        let Ok(rewriter) = PageRewriter::new(links.base, charset, &source.name, token.as_str()) else { return false };
+        let rewriter = PageRewriter::new(links.base, charset, &source.name, token.as_str()).ok()?;
         edits.remove.extend(BODY_FIELDS);
         if scope.request.version == Version::HTTP_11 {
             edits.set.push((&TRANSFER_ENCODING, HeaderValue::from_static("chunked")));
         }
-        issued.page = (scope.request.method != Method::HEAD).then(|| PageRewrite { decoder, rewriter });
+        page = (scope.request.method != Method::HEAD).then(|| PageRewrite { decoder, rewriter });
     }
     keep_from_shared_caches(response, &HeaderValue::from_static("private"), edits);
     hide_query_from_other_sites(response, edits);
-    true
+    Some(page)
 }
 
 fn links(response: &ResponseView<'_>, scope: &Scope<'_, '_>) -> Option<Links> {

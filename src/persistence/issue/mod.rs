@@ -1,47 +1,30 @@
 //! What the client gets with a response: a token when it needs one, in the carrier that it understands.
 
 mod cache_control;
+mod due_token;
 mod links;
 mod set_cookie;
 
 use http::{HeaderName, HeaderValue, StatusCode};
 
-use crate::config::Issue;
 use crate::message::{ResponseEdits, ResponseView};
 use crate::pool::ServerIndex;
-use crate::session::binding::{Binding, Reissue};
-use crate::session::key::{ServerId, SessionId, SessionKey};
+use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::session::token::{Token, TokenText};
 use crate::telemetry::metrics::TokenReason;
 
 use super::handoff;
 use super::outcome::Outcome;
 use super::pool::PoolPersistence;
-use super::resolve::IdentifiedBy;
 use super::scope::{RequestSession, Scope};
 use super::sessions::Sessions;
 
+use self::due_token::{Carrier, DueToken, current_carrier, due, seal};
 pub use self::links::{PageRewrite, PageRewriteError, ask_readable};
 
 /// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
     [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
-
-/// What brings a token to its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carrier {
-    Cookie,
-    Query,
-    Header,
-}
-
-/// A token that the client must be given.
-struct DueToken {
-    token: Token,
-    reason: TokenReason,
-    carrier: Carrier,
-}
 
 /// What is done to a response.
 #[derive(Default)]
@@ -103,7 +86,15 @@ fn give_token<'a>(
     let given = match due.as_ref().map(|due| due.carrier).or_else(|| current_carrier(persistence, state)) {
         Some(Carrier::Cookie) => set_cookie::put(response, due.as_ref(), persistence, scope, state, &mut issued.edits),
         Some(Carrier::Header) => by_header(response, due.as_ref(), persistence, scope, &mut issued.edits),
-        Some(Carrier::Query) => links::put(response, due.as_ref(), persistence, scope, state, issued),
+        Some(Carrier::Query) => {
+            match links::put(response, due.as_ref(), persistence, scope, state, &mut issued.edits) {
+                Some(page) => {
+                    issued.page = page;
+                    true
+                }
+                None => false,
+            }
+        }
         None => false,
     };
     let Some(due) = due else { return };
@@ -129,67 +120,6 @@ fn remove_token_headers(response: &ResponseView<'_>, persistence: &PoolPersisten
             edits.remove.push(name.name.clone());
         }
     }
-}
-
-/// How the client's own token came.
-fn current_carrier(persistence: &PoolPersistence, state: &RequestSession) -> Option<Carrier> {
-    match (state.session()?.identified_by, state.source(persistence)?) {
-        (IdentifiedBy::Token { .. }, Source::Cookie(_)) => Some(Carrier::Cookie),
-        (IdentifiedBy::Token { .. }, Source::Query(_)) => Some(Carrier::Query),
-        (IdentifiedBy::Token { .. }, Source::Header(_)) => Some(Carrier::Header),
-        _ => None,
-    }
-}
-
-fn due(
-    responding: ServerId,
-    persistence: &PoolPersistence,
-    scope: &Scope<'_, '_>,
-    state: &RequestSession,
-) -> Option<DueToken> {
-    match (state.session(), state.outcome?) {
-        (None, Outcome::New | Outcome::Moved) => first_token(responding, persistence, scope),
-        // An address is shared: its client still gets a token of its own, for the server of the address.
-        (Some(session), _) if session.identified_by == IdentifiedBy::Address => {
-            first_token(session.binding.server, persistence, scope)
-        }
-        (Some(session), _) => {
-            let (token, why) = session.token_to_give(&persistence.limits, scope.now)?;
-            let reason = match why {
-                Reissue::Moved => TokenReason::Moved,
-                Reissue::KeyRotated => TokenReason::KeyRotated,
-                Reissue::Refreshed => TokenReason::Refreshed,
-            };
-            Some(DueToken { token, reason, carrier: current_carrier(persistence, state)? })
-        }
-        (None, _) => None,
-    }
-}
-
-/// The token of a new session.
-fn first_token(server: ServerId, persistence: &PoolPersistence, scope: &Scope<'_, '_>) -> Option<DueToken> {
-    let carrier = match persistence.policy.issue {
-        Issue::Cookie => Carrier::Cookie,
-        Issue::Query => Carrier::Query,
-        Issue::Header => Carrier::Header,
-        Issue::None => return None,
-    };
-    let mut random = [0; 16];
-    (scope.random)(&mut random);
-    let session = SessionId::from_random(random);
-    let token = Binding::new(server, scope.now).token(session, scope.now);
-    Some(DueToken { token, reason: TokenReason::New, carrier })
-}
-
-fn seal(token: &Token, persistence: &PoolPersistence, scope: &Scope<'_, '_>) -> TokenText {
-    let mut nonce = [0; 24];
-    (scope.random)(&mut nonce);
-    persistence.codec.seal(token, nonce)
-}
-
-/// The token that is due, else the one that says what stands now.
-fn current_token(due: Option<&DueToken>, scope: &Scope<'_, '_>, state: &RequestSession) -> Option<Token> {
-    due.map(|due| due.token).or_else(|| state.session()?.token_now(scope.now))
 }
 
 fn by_header<'a>(

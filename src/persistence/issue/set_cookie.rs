@@ -13,7 +13,7 @@ use crate::session::token::TokenText;
 use crate::telemetry::metrics::TokenReason;
 
 use super::cache_control::keep_private;
-use super::{DueToken, current_token, seal};
+use super::due_token::{DueToken, current_token, seal};
 
 static SET_COOKIE: WrittenName = WrittenName::new("Set-Cookie", "set-cookie");
 

@@ -4,10 +4,9 @@
 //! One loop, whether a store is shared or not: where the table does not know well enough what a source names, the loop
 //! stops and says what the store must be asked; when the table has the store's word, it goes on from there.
 
-mod lookup;
+pub(super) mod lookup;
+pub(super) mod session_lookup;
 mod store_query;
-
-use smallvec::SmallVec;
 
 use crate::config::{OnError, OnForged};
 use crate::routing::Split;
@@ -21,49 +20,13 @@ use super::pool::{PoolPersistence, PoolRuntime};
 use super::scope::{RequestSession, Scope};
 use super::sessions::Sessions;
 
+use self::session_lookup::Resolver;
+
 #[cfg(test)]
 pub(super) use self::lookup::tests::{NOW, World};
 pub use self::lookup::{IdentifiedBy, PoolSessions, Recognition, ResolvedSession, Unbound, recognize};
+pub use self::session_lookup::{PendingLookup, SessionLookup};
 pub use self::store_query::{StoreQueries, store_queries};
-
-/// What a request says of its session, in one pool.
-#[derive(Debug, Default)]
-pub struct SessionLookup {
-    /// The result of the source that says most: of a session that lives, else the first that is not "none".
-    pub result: Option<Lookup>,
-    /// Index of that source; `None` when no source named anything.
-    pub source: Option<usize>,
-    /// The session, when it lives.
-    pub session: Option<ResolvedSession>,
-    /// An application's id that is not bound.
-    pub unknown_id: Option<SessionKey>,
-    /// An address that is not bound.
-    pub unknown_address: Option<SessionKey>,
-    /// The result of each source that was read.
-    results: SmallVec<[Lookup; 4]>,
-}
-
-/// Where a lookup goes on, and what the shared store must be asked first.
-pub struct PendingLookup {
-    resolver: Resolver,
-    queries: StoreQueries,
-}
-
-/// Progress through pools and sources.
-#[derive(Default)]
-struct Resolver {
-    /// How many pools of a split have been tried.
-    tried: usize,
-    /// The pool of a split that was chosen; no further questions to the store.
-    chosen: Option<usize>,
-    /// Index of the source that is read next.
-    source: usize,
-    /// What that source presents, once the store was asked for it.
-    presented: Option<Presented>,
-    /// A key that the client carries, though no session of it lives.
-    carried: Option<SessionKey>,
-    lookup: SessionLookup,
-}
 
 /// Why the loop stopped.
 enum Stop {
@@ -246,22 +209,6 @@ impl Resolver {
             counters.inc(Lookup::StoreError as usize);
         }
         Rejection::StoreUnavailable
-    }
-}
-
-impl SessionLookup {
-    /// Whether a token in a cookie is among what does not open. The cookie is to be removed then, also when it is the
-    /// application's: it would be refused with every request.
-    pub fn cookie_is_forged(&self, persistence: &PoolPersistence) -> bool {
-        let mut results = persistence.sources.iter().zip(&self.results);
-        results.any(|(source, result)| matches!(source, Source::Cookie(_)) && *result == Lookup::Forged)
-    }
-
-    /// Results count in the pool that serves the request.
-    fn count(&self, runtime: &PoolRuntime) {
-        for (counters, result) in runtime.metrics.lookups.iter().zip(&self.results) {
-            counters.inc(*result as usize);
-        }
     }
 }
 

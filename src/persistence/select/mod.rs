@@ -1,6 +1,6 @@
 //! Which server gets the next attempt of a request.
 
-mod placement;
+pub(super) mod placement;
 
 use futures_util::FutureExt;
 

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use crate::config::{Issue, Persistence};
 use crate::persistence::failover::{BoundServer, Decision, decide};
 use crate::persistence::outcome::{Outcome, Reason};
-use crate::persistence::resolve::{IdentifiedBy, ResolvedSession};
+use crate::persistence::resolve::lookup::{IdentifiedBy, ResolvedSession};
 use crate::pool::{Pool, ServerIndex};
 use crate::session::key::SessionKey;
 
