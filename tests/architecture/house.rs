@@ -19,7 +19,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
-    ("src/store/redis", 5),
     ("src/store/shared", 4),
     ("src/telemetry/metrics", 3),
 ];
@@ -92,14 +91,12 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
-    "By",
     "Idlest",
     "Left",
     "Near",
     "Opened",
     "Presented",
     "Said",
-    "Standing",
     "Taken",
     "Unbound",
     "Unwritten",
