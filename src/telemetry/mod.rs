@@ -1,5 +1,6 @@
-//! What the outside sees of a running proxy. Imports nothing of ours: whoever has something to report brings its labels.
+//! What operators see of a running proxy: metrics, access log, log. Imports nothing of ours: callers bring the labels.
 
 pub mod access_log;
 pub mod log;
 pub mod metrics;
+pub mod request_record;
