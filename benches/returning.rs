@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use homing::app::build::{Materials, build};
+use homing::app::build::{BuildContext, build};
 use homing::app::runtime::Runtime;
 use homing::config::{Config, ProcessEnvironment};
 use homing::message::{Fields, RequestView};
@@ -59,8 +59,8 @@ fn built(table: &Table) -> Runtime {
         SOURCES.iter().map(pool).collect::<String>()
     );
     let config = Config::parse("bench", &yaml, &ProcessEnvironment).unwrap().config;
-    let (metrics, made_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
-    build(config, &Materials { table, metrics: &metrics, made_keys: &made_keys, former: None }).unwrap()
+    let (metrics, generated_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
+    build(config, &BuildContext { table, metrics: &metrics, generated_keys: &generated_keys, previous: None }).unwrap()
 }
 
 /// What a client of each source sends, among what browsers send anyway.

@@ -185,7 +185,7 @@ impl Request {
             around.proxies[self.proxy].check(&name, homing::pool::condition::Health::Up);
             around.journal.note(format!("{name} comes back while a request waits"));
         }
-        if server.condition().takes_bound() && around.behaviour(&name) != Behaviour::Refuses {
+        if server.condition().accepts_bound() && around.behaviour(&name) != Behaviour::Refuses {
             self.history.failed.retain(|(failed, _)| *failed != home);
             self.sent_to.retain(|sent| *sent != home);
         }
