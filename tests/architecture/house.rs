@@ -26,7 +26,7 @@ const NO_NAMES: &str = "\
     Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &str = "\
-    Idlest Left Near Opened Presented Said Taken Unbound Unwritten When \
+    Idlest Left Near Said Taken Unwritten When \
     ahead";
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {

@@ -107,7 +107,7 @@ fn rewrite_lines(
             continue;
         }
         let set = UpstreamSetCookie::named(field.as_bytes(), cookie.name.as_bytes());
-        let with_token = set.filter(|set| !set.forgets(scope.now)).map(|set| match cookie.mode {
+        let with_token = set.filter(|set| !set.deletes_cookie(scope.now)).map(|set| match cookie.mode {
             CookieMode::Prefix => set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR]),
             CookieMode::Insert | CookieMode::Rewrite => set.with_value(token.as_bytes()),
         });
