@@ -1,4 +1,4 @@
-//! What operators see of a running proxy: metrics, access log, log. Imports nothing of ours: callers bring the labels.
+//! Metrics, access log and log. Imports none of the other folders: callers bring the values of labels.
 
 pub mod access_log;
 pub mod log;
