@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::engine_contract::{holds, moves_are_heard, name, value};
+use crate::engine_contract::{announces_moves, holds, name, value};
 use crate::world::PATIENCE;
 use crate::world::stores::{Cluster, Kind, MemcachedServer, RedisServer, Sentinels};
 
@@ -78,25 +78,25 @@ impl Running {
     fn await_writes(&self) {
         let written = self.run(async {
             let written = async {
-                while !matches!(self.bind_anything().await, Ok(WriteResult::Stored)) {
+                while !matches!(self.bind_new_name().await, Ok(WriteResult::Stored)) {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
             timeout(PATIENCE, written).await
         });
-        assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_anything()));
+        assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_new_name()));
     }
 
-    async fn bind_anything(&self) -> Result<WriteResult, StoreError> {
+    async fn bind_new_name(&self) -> Result<WriteResult, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
     }
 
-    fn keeps_its_promises(mut self) {
+    fn satisfies_the_contract(mut self) {
         self.run(holds(&self.engine));
         if self.engine.capabilities().announces {
             let (engine, events) = (Arc::clone(&self.engine), &mut self.events);
-            self.runtime.block_on(moves_are_heard(&engine, events));
+            self.runtime.block_on(announces_moves(&engine, events));
         }
     }
 }
@@ -106,7 +106,7 @@ fn redis_keeps_its_promises() {
     let server = RedisServer::start(Kind::Redis);
     let running = Running::redis(&[server.address()], RedisMode::Standalone);
     assert!(running.engine.capabilities().server.starts_with("redis "), "{:?}", running.engine.capabilities());
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn valkey_keeps_its_promises() {
     let capabilities = running.engine.capabilities();
     assert!(capabilities.server.starts_with("valkey "), "{capabilities:?}");
     assert_eq!(capabilities.compare_and_set, "ifeq", "chosen by what the server says it is");
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_redis_that_allows_no_scripts_says_why_it_cannot_move_and_a_valkey_can() {
 fn a_cluster_keeps_its_promises() {
     let cluster = Cluster::start(Kind::Redis);
     let addresses: Vec<_> = cluster.nodes().iter().map(RedisServer::address).collect();
-    Running::redis(&addresses, RedisMode::Cluster).keeps_its_promises();
+    Running::redis(&addresses, RedisMode::Cluster).satisfies_the_contract();
 }
 
 #[test]
@@ -154,20 +154,20 @@ fn a_primary_that_sentinels_watch_keeps_its_promises_and_its_successor_too() {
     let running = Running::redis(&addresses, RedisMode::Sentinel);
     sentinels.fail_over();
     running.await_writes();
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
 fn memcached_keeps_its_promises() {
     let server = MemcachedServer::start();
-    Running::memcached(&[&server]).keeps_its_promises();
+    Running::memcached(&[&server]).satisfies_the_contract();
 }
 
 #[test]
 fn three_of_memcached_keep_their_promises() {
     let servers = [MemcachedServer::start(), MemcachedServer::start(), MemcachedServer::start()];
     let [first, second, third] = &servers;
-    Running::memcached(&[first, second, third]).keeps_its_promises();
+    Running::memcached(&[first, second, third]).satisfies_the_contract();
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_store_that_dies_is_missed_at_once_and_found_again_when_it_is_back() {
     memcached.kill();
     for running in [&mut to_redis, &mut to_memcached] {
         running.await_event("the loss", |event| matches!(event, Event::Lost(_)));
-        assert!(matches!(running.run(running.bind_anything()), Err(StoreError::Unreachable(_))));
+        assert!(matches!(running.run(running.bind_new_name()), Err(StoreError::Unreachable(_))));
         assert!(running.run(running.engine.ping()).is_err());
     }
     redis.start_again();
@@ -214,7 +214,7 @@ fn a_caller_that_gives_up_leaves_nobody_with_its_answer() {
     for running in [Running::redis(&[redis.address()], RedisMode::Standalone), Running::memcached(&[&memcached])] {
         running.run(async {
             for _ in 0..300 {
-                let hurried = timeout(Duration::from_micros(50), running.bind_anything());
+                let hurried = timeout(Duration::from_micros(50), running.bind_new_name());
                 let name = name(ValueKind::Binding);
                 let mine = value(7, "z");
                 let patient = running.engine.bind(&name, &mine, Duration::from_secs(60));

@@ -201,7 +201,7 @@ impl Fleet {
 
     /// Waits until no proxy has anything to tell the store.
     #[track_caller]
-    pub(crate) fn wait_until_told(&self) {
+    pub(crate) fn wait_until_written(&self) {
         eventually(PATIENCE, "the store is told all", || self.all().all(|proxy| proxy.metric(PENDING, &[]) < 0.5));
     }
 

@@ -248,7 +248,7 @@ pub(crate) fn sessions(edge: &Edge, count: usize) -> Sessions {
 
 /// Every session is at home at every proxy.
 #[track_caller]
-pub(crate) fn assert_at_home(edge: &Edge, sessions: &Sessions) {
+pub(crate) fn assert_on_their_servers(edge: &Edge, sessions: &Sessions) {
     for (number, proxy) in edge.proxies().into_iter().enumerate() {
         for (by, id, home) in sessions {
             assert_eq!(&by.server(proxy, id), home, "{id} at proxy {number}");
@@ -286,12 +286,12 @@ fn no_session_strays_while_all_proxies_are_restarted(engine: Engine) {
     for number in 0..3 {
         edge.restart(number);
         assert_eq!(edge.proxies()[number].metric("homing_table_entries", &[]), 0.0, "its table is lost");
-        assert_at_home(&edge, &everybody);
+        assert_on_their_servers(&edge, &everybody);
         let (by, id) = (By::Cookie, format!("later-{number}"));
         let home = by.begin(edge.proxies()[number], &id);
         everybody.push((by, id, home));
     }
-    assert_at_home(&edge, &everybody);
+    assert_on_their_servers(&edge, &everybody);
     assert_eq!(edge.metric(MOVES, &[]), 0.0);
     assert_eq!(edge.metric(LOOKUPS, &[("result", "unknown")]), 0.0);
     assert!(store.bindings().iter().all(|words| words[1] == "0"), "nothing moved: {:?}", store.bindings());
