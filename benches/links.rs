@@ -6,8 +6,8 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use homing::session::html_rewrite::{PageRewriter, rewritable};
 use homing::session::link::Base;
-use homing::session::page::{PageRewriter, rewritable};
 use http::StatusCode;
 
 const SIZE: usize = 100 * 1024;

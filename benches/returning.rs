@@ -9,19 +9,19 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use homing::app::build::{Materials, build};
+use homing::app::runtime::{PoolRuntime, Runtime};
 use homing::config::{Config, ProcessEnvironment};
-use homing::failover::choice::{History, Spread, choose};
-use homing::failover::returning::{Homes, recognise};
+use homing::persistence::resolve::{Homes, recognise};
+use homing::persistence::select::{History, Spread, choose};
 use homing::routing::{Router, Target};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
 use homing::session::source::{Asked, Presented, Source};
 use homing::session::token::UnixMillis;
 use homing::session::token::keyring::Keyring;
-use homing::snapshot::build::{Materials, build};
-use homing::snapshot::{PoolPlan, Snapshot};
-use homing::store::data::SessionData;
-use homing::store::memory::Table;
+use homing::store::local::data::SessionData;
+use homing::store::local::table::Table;
 use homing::telemetry::metrics::Metrics;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -41,7 +41,7 @@ const SOURCES: [(&str, &str); 7] = [
     ("client_ip", "client_ip: {}"),
 ];
 
-fn built(table: &Table) -> Snapshot {
+fn built(table: &Table) -> Runtime {
     let pool = |(name, source): &(&str, &str)| {
         let servers: String = ["a", "b", "c", "d"].iter().zip(1..).fold(String::new(), |servers, (name, port)| {
             servers + &format!("      - {{ name: {name}, address: '127.0.0.1:{port}' }}\n")
@@ -67,7 +67,7 @@ struct Client {
 }
 
 /// Tokens of two nonces are two tokens, of one session.
-fn client(plan: &PoolPlan, nonce: u16) -> Client {
+fn client(plan: &PoolRuntime, nonce: u16) -> Client {
     let persistence = plan.persistence.as_ref().unwrap();
     let id = SessionId::from_random([1; 16]);
     let token = Binding::new(plan.pool.servers[0].id, NOW).token(id, NOW);
@@ -88,13 +88,13 @@ fn client(plan: &PoolPlan, nonce: u16) -> Client {
     Client { headers, query: Some(format!("page=2&sessionId={}", token.as_str())) }
 }
 
-fn homes<'a>(plan: &'a PoolPlan, table: &'a Table, data: &'a SessionData) -> Homes<'a> {
+fn homes<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionData) -> Homes<'a> {
     let persistence = plan.persistence.as_ref().unwrap();
     Homes {
         table,
         pool: &plan.pool,
-        places: &persistence.places,
-        nowhere: &persistence.nowhere,
+        targets: &persistence.targets,
+        tombstone: &persistence.tombstone,
         limits: &persistence.limits,
         data,
         shared: None,
@@ -105,8 +105,8 @@ fn homes<'a>(plan: &'a PoolPlan, table: &'a Table, data: &'a SessionData) -> Hom
 /// Binds what only a server or a first request can bind.
 fn bind(presented: &Presented, homes: &Homes<'_>) {
     match presented {
-        Presented::Ids(ids) => drop(homes.table.assign(ids[0].key, &homes.places[0], NOW)),
-        Presented::Address(id) => drop(homes.table.claim(id.key, &homes.places[0], NOW)),
+        Presented::Ids(ids) => drop(homes.table.assign(ids[0].key, &homes.targets[0], NOW)),
+        Presented::Address(id) => drop(homes.table.claim(id.key, &homes.targets[0], NOW)),
         _ => {}
     }
 }

@@ -2,13 +2,13 @@
 //!
 //! A request comes in. The [`proxy`] takes it from Pingora and asks, in this order: which pool serves it ([`routing`]), who
 //! sends it ([`session`]), what is remembered of them ([`store`]), may their server take them now ([`pool`]), and if not,
-//! what then ([`failover`]). It reads all of this from one [`snapshot`] of the [`config`]. What happened goes to
-//! [`telemetry`]; the operator looks in through [`admin`]. [`bootstrap`] starts and stops it all, [`cli`] is the command
+//! what then ([`persistence`]). It reads all of this from one [`runtime`](app::runtime) of the [`config`]. What happened goes to
+//! [`telemetry`]; the operator looks in through [`admin`]. [`app`] starts and stops it all, [`cli`] is the command
 //! line, and [`demo`] shows it with three small servers.
 
 pub mod cli;
 
-pub mod bootstrap;
+pub mod app;
 
 pub mod proxy;
 
@@ -16,13 +16,13 @@ pub mod admin;
 
 pub mod demo;
 
-pub mod snapshot;
-
-pub mod failover;
+pub mod persistence;
 
 pub mod pool;
 
 pub mod store;
+
+pub mod message;
 
 pub mod routing;
 

@@ -22,39 +22,40 @@ use std::path::{Path, PathBuf};
 
 use reader::{branches, test_items, uses, without_comments_and_strings, without_test_items, words};
 
-const BELOW_PROXY: &[&str] = &["config", "telemetry", "routing", "session", "pool", "store", "failover", "snapshot"];
+const BELOW_PROXY: &[&str] =
+    &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "app"];
 const BELOW_MAIN: &[&str] = &[
+    "message",
     "config",
     "telemetry",
     "routing",
     "session",
     "pool",
     "store",
-    "failover",
-    "snapshot",
+    "persistence",
     "proxy",
     "admin",
     "demo",
-    "bootstrap",
+    "app",
     "cli",
 ];
 
 /// A folder of `src/` (or a file directly in it) and what it may import of ours.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("message", &[]),
     ("config", &[]),
     ("telemetry", &[]),
     ("demo", &[]),
-    ("routing", &["config"]),
-    ("session", &["config"]),
+    ("routing", &["message", "config"]),
+    ("session", &["message", "config"]),
     ("pool", &["config", "telemetry", "session"]),
     ("store", &["config", "session", "telemetry"]),
-    ("failover", &["config", "session", "pool", "store", "telemetry"]),
-    ("snapshot", &["config", "telemetry", "routing", "session", "pool", "store", "failover"]),
+    ("persistence", &["message", "config", "session", "pool", "store", "telemetry"]),
     ("proxy", BELOW_PROXY),
     ("admin", BELOW_PROXY),
     (
-        "bootstrap",
-        &["config", "telemetry", "routing", "session", "pool", "store", "failover", "snapshot", "proxy", "admin"],
+        "app",
+        &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "proxy", "admin"],
     ),
     ("cli", BELOW_MAIN),
     ("main", BELOW_MAIN),
@@ -62,24 +63,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 ];
 
 /// From this folder, only these parts of that one.
-const ONLY_PARTS: &[(&str, &str, &[&str])] = &[("pool", "session", &["key"])];
+const ONLY_PARTS: &[(&str, &str, &[&str])] =
+    &[("pool", "session", &["key"]), ("proxy", "app", &["runtime", "state"]), ("admin", "app", &["runtime", "state"])];
 
 /// A name that stands only below these paths.
 const FENCED: &[(&str, &[&str])] = &[
-    ("pingora_proxy::", &["src/proxy/", "src/bootstrap"]),
-    ("pingora::proxy::", &["src/proxy/", "src/bootstrap"]),
+    ("pingora_proxy::", &["src/proxy/", "src/app"]),
+    ("pingora::proxy::", &["src/proxy/", "src/app"]),
     ("dashmap::", &["src/store/"]),
     ("serde_yaml::", &["src/config/"]),
     ("prometheus::", &["src/telemetry/"]),
     ("notify::", &["src/config/"]),
     ("SystemTime::now", CLOCK),
     ("Instant::now", CLOCK),
-    ("thread::sleep", &["src/main.rs", "src/cli", "src/bootstrap"]),
+    ("thread::sleep", &["src/main.rs", "src/cli", "src/app"]),
 ];
 /// Where time is read; everywhere else it is an argument, so that tests and the simulation move it.
 const CLOCK: &[&str] = &[
     "src/proxy/",
-    "src/bootstrap",
+    "src/app",
     "src/demo/",
     "src/main.rs",
     "src/cli",
@@ -291,7 +293,7 @@ fn the_reader_sees_every_form_of_a_wrong_import() {
         "#[cfg(feature = \"test\")]\nuse crate::pool::Pool;",
     ] {
         let said = complaints("src/session/id.rs", wrong);
-        assert!(said.contains("`session` imports `pool`; it may import: config"), "{wrong}\nsaid: {said}");
+        assert!(said.contains("`session` imports `pool`; it may import: message, config"), "{wrong}\nsaid: {said}");
     }
     let said = complaints("src/session/id.rs", "//! Doc.\n\nuse crate::pool::Pool;");
     assert!(said.starts_with("src/session/id.rs:3: "), "{said}");

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use homing::session::token::UnixMillis;
 use homing::store::Found;
-use homing::store::data::SessionData;
-use homing::store::snapshot::{Memory, write};
+use homing::store::disk::{Memory, write};
+use homing::store::local::data::SessionData;
 
 use crate::clock::clocked;
 use crate::figures::{Figures, Tails};

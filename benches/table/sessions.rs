@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
-use homing::store::memory::Table;
-use homing::store::places::Place;
+use homing::store::local::table::Table;
+use homing::store::targets::Target;
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 /// When those who were never touched after [`NOW`] are over.
@@ -45,7 +45,7 @@ pub(crate) fn newcomer(wave: u64, turn: u64) -> u64 {
 /// A table, and twenty servers.
 pub(crate) struct Bench {
     pub(crate) table: Table,
-    pub(crate) places: Vec<Arc<Place>>,
+    pub(crate) targets: Vec<Arc<Target>>,
 }
 
 impl Bench {
@@ -56,8 +56,8 @@ impl Bench {
             None => Table::new(capacity, NOW, Box::new(|_, _| {})),
         };
         table.set_limits("shop", Duration::from_secs(1_800), Duration::from_secs(86_400));
-        let places = (0..20).map(|n| table.place("shop", &format!("server-{n}"))).collect();
-        Self { table, places }
+        let targets = (0..20).map(|n| table.place("shop", &format!("server-{n}"))).collect();
+        Self { table, targets }
     }
 
     pub(crate) fn full(sessions: u64) -> Self {
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     pub(crate) fn insert(&self, number: u64, now: UnixMillis) {
-        let place = &self.places[number as usize % self.places.len()];
+        let place = &self.targets[number as usize % self.targets.len()];
         black_box(self.table.restore(key(number), place, 0, NOW, now));
     }
 
@@ -76,7 +76,7 @@ impl Bench {
     }
 
     pub(crate) fn rebind(&self, sessions: u64, turn: u64) {
-        let to = &self.places[turn as usize % self.places.len()];
+        let to = &self.targets[turn as usize % self.targets.len()];
         black_box(self.table.rebind(any_of(sessions, turn), turn as u32, to, NOW, NOW));
     }
 }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use homing::session::key::SessionKey;
-use homing::store::data::{MOST_BYTES, Owner, SessionData};
-use homing::store::snapshot::{Memory, Wanted, load, write};
+use homing::store::disk::{Memory, Wanted, load, write};
+use homing::store::local::data::{MOST_BYTES, Owner, SessionData};
 use http::HeaderValue;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::time::{ClockId, clock_gettime};
@@ -60,7 +60,7 @@ fn full_of_data(bench: &Bench, bytes: usize) -> SessionData {
     let data = SessionData::new(MOST_BYTES, NOW, Box::new(|_| ()));
     for number in (0..MILLION).take_while(|_| data.bytes() < MOST_BYTES * 99 / 100) {
         let value = HeaderValue::from_str(&format!("{number:0bytes$}")).unwrap();
-        let pool = bench.places[0].index();
+        let pool = bench.targets[0].index();
         let owner = Owner { key: key(number), epoch: 0, created: NOW, pool };
         assert!(data.keep(&owner, &value, &bench.table, NOW));
     }

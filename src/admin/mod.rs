@@ -18,20 +18,20 @@ use http::{Method, Response, StatusCode, header};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 
+use crate::app::state::AppState;
 use crate::routing::host_name;
-use crate::snapshot::Parts;
 
 /// What the process is ready for.
 pub struct Readiness {
     /// Listeners are open and every server has had a first verdict.
     pub started: AtomicBool,
     /// What outlives every request; knows when the process stops.
-    pub parts: Arc<Parts>,
+    pub app: Arc<AppState>,
 }
 
 impl Readiness {
     fn word(&self) -> Result<&'static str, &'static str> {
-        if self.parts.is_draining() {
+        if self.app.is_draining() {
             Err("draining\n")
         } else if self.started.load(Ordering::Acquire) {
             Ok("ready\n")
@@ -86,7 +86,7 @@ impl Door {
                 Ok(word) => text(StatusCode::OK, word),
                 Err(word) => text(StatusCode::SERVICE_UNAVAILABLE, word),
             },
-            path if path == self.metrics_path => match self.readiness.parts.render_metrics() {
+            path if path == self.metrics_path => match self.readiness.app.render_metrics() {
                 Ok(metrics) => response(StatusCode::OK, PROMETHEUS, metrics),
                 Err(error) => {
                     tracing::error!(%error, "metrics could not be written");

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::app::build::keyring;
 use crate::config::{self, Config};
 use crate::proxy::context::wall_clock;
 use crate::session::binding::{Limits, Lookup, Resolution, resolve};
@@ -12,7 +13,6 @@ use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::explain::{Explained, open_any};
 use crate::session::token::keyring::Keyring;
 use crate::session::token::{Token, UnixMillis};
-use crate::snapshot::build::keyring;
 
 use super::{FAILED, complain, load, say};
 

@@ -12,9 +12,9 @@ use clap::parser::ValueSource;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use rand::RngCore;
 
+use crate::app::build::{BuildError, Materials, build};
 use crate::config::{self, Config, Loaded, Problems};
-use crate::snapshot::build::{BuildError, Materials, build};
-use crate::store::memory::Table;
+use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 
 /// Failed while running.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use crate::bootstrap::{self, Origin, RunError};
+use crate::app::{self, Origin, RunError};
 use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
 use crate::telemetry::log;
 
@@ -57,8 +57,8 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
 
 fn start(loaded: Loaded, origin: &Origin) -> ExitCode {
     let settings = &loaded.config.log;
-    log::start(bootstrap::level_word(settings.level), settings.format == LogFormat::Json);
-    ended(bootstrap::run(loaded, origin))
+    log::start(app::level_word(settings.level), settings.format == LogFormat::Json);
+    ended(app::run(loaded, origin))
 }
 
 fn ended(result: Result<(), RunError>) -> ExitCode {
@@ -72,7 +72,7 @@ fn ended(result: Result<(), RunError>) -> ExitCode {
 }
 
 pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
-    log::start(bootstrap::level_word(LogLevel::Warn), false);
+    log::start(app::level_word(LogLevel::Warn), false);
     match try_demo(listen, admin) {
         Ok(code) => code,
         Err(error) => {
@@ -93,5 +93,5 @@ fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
     };
     say(&demo.banner(&listen, &admin));
     demo.obey_terminal(say)?;
-    Ok(ended(bootstrap::run(loaded, &Origin::File(file))))
+    Ok(ended(app::run(loaded, &Origin::File(file))))
 }

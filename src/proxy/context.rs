@@ -9,25 +9,26 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::failover::choice::History;
-use crate::failover::returning::{Homes, Returning};
-use crate::failover::{Outcome, Reason};
+use crate::app::runtime::{PoolPersistence, PoolRuntime, Runtime};
+use crate::app::state::AppState;
+use crate::persistence::resolve::{Homes, Returning};
+use crate::persistence::select::History;
+use crate::persistence::{Outcome, Reason};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
 use crate::session::token::UnixMillis;
-use crate::snapshot::{Parts, PersistencePlan, PoolPlan, Snapshot};
 
-use super::handoff::{Handed, Renamed};
-use super::identify::{Seen, Who};
-use super::links::Page;
-use super::noticed::Suspects;
+use crate::proxy::handoff::{Handed, Renamed};
+use crate::proxy::identify::{Seen, Who};
+use crate::proxy::request::header_scan::Suspects;
+use crate::proxy::response::link_rewrite::Page;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
     /// The version of the configuration that this request lives under.
-    pub snapshot: Arc<Snapshot>,
+    pub runtime: Arc<Runtime>,
     /// When its headers were read.
     pub started: Instant,
     /// The same moment on the wall.
@@ -39,7 +40,7 @@ pub struct RequestContext {
     /// The client, behind trusted proxies.
     pub client: Client,
     /// Names of its headers that servers may not get to see.
-    pub(super) suspects: Suspects,
+    pub(crate) suspects: Suspects,
     /// As sent to the server.
     pub request_id: Option<HeaderValue>,
     /// Whom it names.
@@ -160,7 +161,7 @@ impl Refusal {
     }
 }
 
-struct UnderWay(Arc<Parts>);
+struct UnderWay(Arc<AppState>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
@@ -176,10 +177,10 @@ pub fn wall_clock() -> UnixMillis {
 
 impl RequestContext {
     /// A request whose headers were just read: here it takes its snapshot and looks at the wall clock, once.
-    pub fn begin(parts: &Arc<Parts>) -> Self {
-        parts.in_flight.fetch_add(1, Ordering::Relaxed);
+    pub fn begin(app: &Arc<AppState>) -> Self {
+        app.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
-            snapshot: parts.current.load_full(),
+            runtime: app.current.load_full(),
             started: Instant::now(),
             now: wall_clock(),
             route: None,
@@ -204,22 +205,22 @@ impl RequestContext {
             body_bytes: 0,
             max_body: None,
             refusal: None,
-            under_way: UnderWay(Arc::clone(parts)),
+            under_way: UnderWay(Arc::clone(app)),
         }
     }
 
     /// What outlives every request.
-    pub fn parts(&self) -> &Arc<Parts> {
+    pub fn app(&self) -> &Arc<AppState> {
         &self.under_way.0
     }
 
     /// Its pool.
-    pub fn plan(&self) -> Option<&PoolPlan> {
-        self.snapshot.pools.get(self.pool?)
+    pub fn plan(&self) -> Option<&PoolRuntime> {
+        self.runtime.pools.get(self.pool?)
     }
 
     /// How its pool keeps sessions.
-    pub fn persistence(&self) -> Option<&PersistencePlan> {
+    pub fn persistence(&self) -> Option<&PoolPersistence> {
         self.plan()?.persistence.as_ref()
     }
 
@@ -229,15 +230,15 @@ impl RequestContext {
     }
 
     /// Where the sessions of a pool may be at home.
-    pub fn homes_in<'a>(&'a self, plan: &'a PoolPlan) -> Option<Homes<'a>> {
+    pub fn homes_in<'a>(&'a self, plan: &'a PoolRuntime) -> Option<Homes<'a>> {
         plan.persistence.as_ref().map(|persistence| Homes {
-            table: &self.parts().table,
+            table: &self.app().table,
             pool: &plan.pool,
-            places: &persistence.places,
-            nowhere: &persistence.nowhere,
+            targets: &persistence.targets,
+            tombstone: &persistence.tombstone,
             limits: &persistence.limits,
-            data: &self.parts().data,
-            shared: self.parts().shared.as_deref(),
+            data: &self.app().data,
+            shared: self.app().shared.as_deref(),
             hands_over: persistence.handoff.is_some(),
         })
     }

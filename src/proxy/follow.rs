@@ -4,17 +4,17 @@
 //! ones decides, in one step of the table, and the others follow. A client that carries nothing follows the last new
 //! client of its address, where the pool asks for that.
 
-use crate::failover::Outcome;
+use crate::persistence::Outcome;
 use crate::pool::ServerIndex;
 use crate::pool::server::Server;
 
 use crate::session::key::SessionKey;
 
-use super::context::RequestContext;
-use super::shared;
+use crate::proxy::context::RequestContext;
+use crate::proxy::shared;
 
 /// Where a request without a session goes.
-pub(super) enum Followed {
+pub(crate) enum Followed {
     /// There.
     To(ServerIndex),
     /// It has a session now, since another request bound its key: choose again.
@@ -22,7 +22,7 @@ pub(super) enum Followed {
 }
 
 /// Binds an address. `chosen` is the server that the pool would give to a new session.
-pub(super) async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
+pub(crate) async fn bind(address: SessionKey, ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
     match shared::claim(address, chosen, ctx).await {
         Some(theirs) if theirs.home.is_some_and(|home| ctx.tries.history.failure_of(home).is_none()) => {
             ctx.who.session = Some(theirs);
@@ -52,17 +52,17 @@ fn begin(ctx: &mut RequestContext, chosen: ServerIndex) -> Followed {
 }
 
 /// Where the hint for the client's address says, if that server may still take it.
-pub(super) fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
+pub(crate) fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<ServerIndex> {
     // By consistent hash parallel requests agree without a hint, and other proxies with them.
     let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.carried_key().is_none())?);
     let address = persistence.hint.as_ref()?.key_of(ctx.client.address?);
-    let (hints, table) = (&ctx.parts().hints, &ctx.parts().table);
-    let mine = persistence.places.get(chosen)?;
+    let (hints, table) = (&ctx.app().hints, &ctx.app().table);
+    let mine = persistence.targets.get(chosen)?;
     let may = |server: &ServerIndex| {
         let takes = plan.pool.servers.get(*server).is_some_and(Server::takes_new);
         takes && ctx.tries.history.failure_of(*server).is_none()
     };
-    let server = |place| plan.pool.find(table.place_at(place)?.id()).filter(may);
+    let server = |place| plan.pool.find(table.target_at(place)?.id()).filter(may);
     let theirs = hints.claim(address, mine, ctx.now)?;
     server(theirs).or_else(|| server(hints.replace(address, theirs, mine, ctx.now)?))
 }

@@ -6,22 +6,22 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use rand::RngCore;
 use smallvec::SmallVec;
 
+use crate::app::runtime::PoolPersistence;
 use crate::config::{CookieMode, Issue};
-use crate::failover::Outcome;
-use crate::failover::returning::Named;
+use crate::persistence::Outcome;
+use crate::persistence::resolve::Named;
 use crate::session::binding::{Binding, Reissue};
 use crate::session::cookie::prefix;
 use crate::session::cookie::read::written_values;
-use crate::session::cookie::set::SetByApplication;
+use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::key::{ServerId, SessionId, SessionKey};
 use crate::session::source::Source;
 use crate::session::source::header::HeaderSource;
 use crate::session::token::{Token, TokenText};
-use crate::snapshot::PersistencePlan;
 use crate::telemetry::metrics::TokenReason;
 
-use super::context::RequestContext;
-use super::links;
+use crate::proxy::context::RequestContext;
+use crate::proxy::response::link_rewrite;
 
 /// As HTTP/1 writes them. Given as text, Pingora need not look for the usual case of a name.
 const SET_COOKIE: &str = "Set-Cookie";
@@ -43,7 +43,7 @@ struct Due {
 }
 
 /// Puts the token into the answer when it must be there.
-pub(super) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+pub(crate) fn run(request: &RequestHeader, answer: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     hide_theirs(answer, ctx);
     let due = due(ctx);
     let given = match due.as_ref().map(|due| due.carrier).or_else(|| carried(ctx)) {
@@ -108,7 +108,7 @@ fn due(ctx: &RequestContext) -> Option<Due> {
 }
 
 /// A new session.
-fn begin(server: ServerId, persistence: &PersistencePlan, ctx: &RequestContext) -> Option<Due> {
+fn begin(server: ServerId, persistence: &PoolPersistence, ctx: &RequestContext) -> Option<Due> {
     let carrier = match persistence.policy.issue {
         Issue::Cookie => Carrier::Cookie,
         Issue::Query => Carrier::Query,
@@ -121,7 +121,7 @@ fn begin(server: ServerId, persistence: &PersistencePlan, ctx: &RequestContext) 
     Some(Due { token: Binding::new(server, ctx.now).token(session, ctx.now), reason: TokenReason::New, carrier })
 }
 
-fn seal(token: &Token, persistence: &PersistencePlan) -> TokenText {
+fn seal(token: &Token, persistence: &PoolPersistence) -> TokenText {
     let mut nonce = [0; 24];
     rand::thread_rng().fill_bytes(&mut nonce);
     persistence.codec.seal(token, nonce)
@@ -134,7 +134,7 @@ fn by_links(
     due: Option<&Due>,
     ctx: &mut RequestContext,
 ) -> Result<bool> {
-    links::put(request, answer, ctx, |ctx| {
+    link_rewrite::put(request, answer, ctx, |ctx| {
         let current = || ctx.who.session.as_ref()?.token_now(ctx.now);
         Some(seal(&due.map(|due| due.token).or_else(current)?, ctx.persistence()?))
     })
@@ -179,7 +179,7 @@ fn by_their_cookie(
     request: &RequestHeader,
     answer: &mut ResponseHeader,
     due: Option<&Due>,
-    persistence: &PersistencePlan,
+    persistence: &PoolPersistence,
     ctx: &RequestContext,
 ) -> Result<bool> {
     let current = || ctx.who.session.as_ref()?.token_now(ctx.now);
@@ -212,7 +212,7 @@ fn by_their_cookie(
 }
 
 /// Whether the application sets the cookie that carries the pool's tokens.
-pub(super) fn sets_cookie_of_token(answer: &ResponseHeader, ctx: &RequestContext) -> bool {
+pub(crate) fn sets_cookie_of_token(answer: &ResponseHeader, ctx: &RequestContext) -> bool {
     ctx.persistence().is_some_and(|persistence| {
         let theirs = persistence.reads_cookie() && !persistence.owns_cookie();
         theirs && sets_cookie(answer, persistence.policy.cookie.name.as_bytes())
@@ -221,7 +221,7 @@ pub(super) fn sets_cookie_of_token(answer: &ResponseHeader, ctx: &RequestContext
 
 fn sets_cookie(answer: &ResponseHeader, name: &[u8]) -> bool {
     let fields = answer.headers.get_all(header::SET_COOKIE);
-    fields.iter().any(|field| SetByApplication::named(field.as_bytes(), name).is_some())
+    fields.iter().any(|field| UpstreamSetCookie::named(field.as_bytes(), name).is_some())
 }
 
 /// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it takes away
@@ -237,7 +237,7 @@ fn put_into(
     let mut given = false;
     answer.remove_header(&header::SET_COOKIE);
     for field in fields {
-        let set = SetByApplication::named(field.as_bytes(), name).filter(|set| !set.forgets(ctx.now));
+        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.forgets(ctx.now));
         let with_token = set.map(|set| {
             if prefixed {
                 set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR])
@@ -253,7 +253,7 @@ fn put_into(
     Ok(given)
 }
 
-fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> Result<()> {
+fn keep_private(answer: &mut ResponseHeader, persistence: &PoolPersistence) -> Result<()> {
     match &persistence.cache_control {
         Some(cache_control) => keep_from_shared_caches(answer, cache_control),
         None => Ok(()),
@@ -261,7 +261,7 @@ fn keep_private(answer: &mut ResponseHeader, persistence: &PersistencePlan) -> R
 }
 
 /// Adds `cache_control` unless a shared cache must not keep the answer anyway, and takes back what says the opposite.
-pub(super) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
+pub(crate) fn keep_from_shared_caches(answer: &mut ResponseHeader, cache_control: &HeaderValue) -> Result<()> {
     if answer.headers.keys().any(is_for_some) {
         let targeted: SmallVec<[HeaderName; 2]> =
             answer.headers.keys().filter(|name| is_for_some(name)).cloned().collect();

@@ -11,15 +11,15 @@ use std::task::Poll;
 use pingora::Result;
 
 /// A hook's answer, which may have to be waited for.
-pub(super) type Hook<'hook, T> = Pin<Box<dyn Future<Output = T> + Send + 'hook>>;
+pub(crate) type Hook<'hook, T> = Pin<Box<dyn Future<Output = T> + Send + 'hook>>;
 
 /// An answer that is there already.
-pub(super) fn now<'hook, T: Send + 'hook>(answer: T) -> Hook<'hook, T> {
+pub(crate) fn now<'hook, T: Send + 'hook>(answer: T) -> Hook<'hook, T> {
     Box::pin(ready(answer))
 }
 
 /// The same of a hook that has only errors to tell. When there is none, the future has no size, and its box no memory.
-pub(super) fn done<'hook>(result: Result<()>) -> Hook<'hook, Result<()>> {
+pub(crate) fn done<'hook>(result: Result<()>) -> Hook<'hook, Result<()>> {
     match result {
         Ok(()) => Box::pin(poll_fn(|_| Poll::Ready(Ok(())))),
         Err(error) => now(Err(error)),
@@ -27,7 +27,7 @@ pub(super) fn done<'hook>(result: Result<()>) -> Hook<'hook, Result<()>> {
 }
 
 /// The request goes on, if there is no error: it was not answered here.
-pub(super) fn not_answered<'hook>(result: Result<()>) -> Hook<'hook, Result<bool>> {
+pub(crate) fn not_answered<'hook>(result: Result<()>) -> Hook<'hook, Result<bool>> {
     match result {
         Ok(()) => Box::pin(poll_fn(|_| Poll::Ready(Ok(false)))),
         Err(error) => now(Err(error)),
@@ -35,6 +35,6 @@ pub(super) fn not_answered<'hook>(result: Result<()>) -> Hook<'hook, Result<bool
 }
 
 /// Nothing to tell.
-pub(super) fn nothing<'hook>() -> Hook<'hook, ()> {
+pub(crate) fn nothing<'hook>() -> Hook<'hook, ()> {
     Box::pin(poll_fn(|_| Poll::Ready(())))
 }

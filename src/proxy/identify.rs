@@ -6,18 +6,18 @@ use std::net::IpAddr;
 use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
+use crate::app::runtime::PoolRuntime;
 use crate::config::OnForged;
-use crate::failover::returning::{Recognised, Returning, Unbound, recognise};
+use crate::persistence::resolve::{Recognised, Returning, Unbound, recognise};
 use crate::routing::{Split, Target};
 use crate::session::binding::Lookup;
 use crate::session::key::{BuildKeyHasher, SessionKey};
 use crate::session::source::learn::LearnSource;
 use crate::session::source::{Asked, Presented, Source};
-use crate::snapshot::PoolPlan;
 use crate::telemetry::metrics::Rejection;
 
-use super::context::RequestContext;
-use super::request_filter;
+use crate::proxy::context::RequestContext;
+use crate::proxy::request;
 
 /// What a request says of its session, in one pool.
 #[derive(Debug, Default)]
@@ -37,14 +37,14 @@ pub struct Who {
 }
 
 /// Finds out, and which pool serves the request, and counts it.
-pub(super) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
+pub(crate) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
     let asked = asked(request, ctx);
-    let found = match ctx.snapshot.router.plan(ctx.route).map(|plan| &plan.target) {
+    let found = match ctx.runtime.router.plan(ctx.route).map(|plan| &plan.target) {
         Some(Target::Split(split)) => among(split, &asked, ctx),
         _ => Found { pool: ctx.pool.unwrap_or_default(), point: 0, who: None },
     };
     ctx.point = found.point;
-    request_filter::enter(request, ctx, found.pool);
+    request::enter(request, ctx, found.pool);
     let Some(plan) = ctx.plan() else { return Ok(()) };
     let who = found.who.unwrap_or_else(|| ask(&asked, found.pool, plan, ctx));
     count(&who, plan);
@@ -56,22 +56,22 @@ pub(super) fn run(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(
 
 /// Whether a token in a cookie is among what does not open. To be taken away then, whosever cookie it is: it would be
 /// refused for ever.
-pub(super) fn cookie_is_forged(ctx: &RequestContext) -> bool {
+pub(crate) fn cookie_is_forged(ctx: &RequestContext) -> bool {
     let sources = ctx.persistence().map(|persistence| persistence.sources.iter());
     let mut asked = sources.into_iter().flatten().zip(&ctx.who.asked);
     asked.any(|(source, lookup)| matches!(source, Source::Cookie(_)) && *lookup == Lookup::Forged)
 }
 
 /// The same in another pool of a split, when the first cannot serve.
-pub(super) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
-    request_filter::enter(request, ctx, pool);
+pub(crate) fn again(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
+    request::enter(request, ctx, pool);
     let asked = asked(request, ctx);
     if let Some(plan) = ctx.plan() {
         ctx.who = ask(&asked, pool, plan, ctx);
     }
 }
 
-pub(super) fn asked<'a>(request: &'a RequestHeader, ctx: &RequestContext) -> Asked<'a> {
+pub(crate) fn asked<'a>(request: &'a RequestHeader, ctx: &RequestContext) -> Asked<'a> {
     let uri = &request.uri;
     Asked { headers: &request.headers, path: uri.path(), query: uri.query(), client: ctx.client.address }
 }
@@ -90,7 +90,7 @@ struct Found {
 fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
     let mut carried = None;
     for pool in split.pools() {
-        let Some(plan) = ctx.snapshot.pools.get(pool) else { continue };
+        let Some(plan) = ctx.runtime.pools.get(pool) else { continue };
         let who = ask(asked, pool, plan, ctx);
         if who.session.is_some() {
             return Found { pool, point: rand::random(), who: Some(who) };
@@ -101,7 +101,7 @@ fn among(split: &Split, asked: &Asked<'_>, ctx: &RequestContext) -> Found {
     Found { pool: split.pick(point), point, who: None }
 }
 
-fn hint(plan: &PoolPlan, client: Option<IpAddr>) -> Option<SessionKey> {
+fn hint(plan: &PoolRuntime, client: Option<IpAddr>) -> Option<SessionKey> {
     Some(plan.persistence.as_ref()?.hint.as_ref()?.key_of(client?))
 }
 
@@ -117,7 +117,7 @@ pub struct Seen {
 }
 
 /// Asks the sources of one pool.
-fn ask(asked: &Asked<'_>, pool: usize, plan: &PoolPlan, ctx: &RequestContext) -> Who {
+fn ask(asked: &Asked<'_>, pool: usize, plan: &PoolRuntime, ctx: &RequestContext) -> Who {
     let mut who = Who::default();
     let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { return who };
     for (place, source) in persistence.sources.iter().enumerate() {
@@ -155,7 +155,7 @@ fn ask(asked: &Asked<'_>, pool: usize, plan: &PoolPlan, ctx: &RequestContext) ->
 }
 
 /// What was found counts in the pool that serves the request.
-fn count(who: &Who, plan: &PoolPlan) {
+fn count(who: &Who, plan: &PoolRuntime) {
     for (counters, lookup) in plan.metrics.lookups.iter().zip(&who.asked) {
         counters.inc(*lookup as usize);
     }

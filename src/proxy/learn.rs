@@ -4,19 +4,19 @@
 use http::{HeaderMap, Method, StatusCode};
 use smallvec::SmallVec;
 
-use crate::failover::Outcome;
-use crate::failover::returning::{Named, Returning};
+use crate::persistence::Outcome;
+use crate::persistence::resolve::{Named, Returning};
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
 use crate::session::source::learn::Taught;
 
-use super::context::RequestContext;
+use crate::proxy::context::RequestContext;
 
 /// Sessions that the shared store is to be told of, if there is one.
-pub(super) type Learned = SmallVec<[SessionKey; 1]>;
+pub(crate) type Learned = SmallVec<[SessionKey; 1]>;
 
 /// Takes note of it.
-pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) -> Learned {
+pub(crate) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: &mut RequestContext) -> Learned {
     let mut learned = Learned::new();
     let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
     let hands_over = ctx.persistence().is_some_and(|persistence| persistence.handoff.is_some());
@@ -46,7 +46,7 @@ pub(super) fn run(method: &Method, status: StatusCode, answer: &HeaderMap, ctx: 
 /// `its_own`: this source has named the request's session. What another source's id comes to is no matter of it.
 fn listen(taught: &Taught, ends: bool, its_own: bool, learned: &mut Learned, ctx: &mut RequestContext) {
     for id in &taught.given {
-        if bind(*id, ctx) && ctx.parts().shared.is_some() {
+        if bind(*id, ctx) && ctx.app().shared.is_some() {
             learned.push(*id);
         }
     }
@@ -72,8 +72,8 @@ fn bind(id: SessionKey, ctx: &mut RequestContext) -> bool {
         return false;
     }
     let (Some(persistence), Some(answering)) = (ctx.persistence(), ctx.tries.server) else { return false };
-    let Some(place) = persistence.places.get(answering) else { return false };
-    let news = ctx.parts().table.assign(id, place, ctx.now);
+    let Some(place) = persistence.targets.get(answering) else { return false };
+    let news = ctx.app().table.assign(id, place, ctx.now);
     if news && brought.is_none() {
         ctx.begun = Some(id);
         if ctx.outcome == Some(Outcome::Balanced) {

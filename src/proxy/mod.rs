@@ -4,34 +4,21 @@
 //! of its own. Pingora calls a request with its connection a *session*; here it is an [`Exchange`], since a session is
 //! always the client's.
 
-mod answer;
+mod access_log;
 pub mod connection;
 pub mod context;
-mod early;
-mod fail_to_proxy;
-mod failure;
 mod follow;
-mod forwarded;
 mod give;
 mod handoff;
+mod head;
 mod header_case;
-mod hide;
 mod hook;
 mod identify;
-mod introduce;
 mod learn;
-mod links;
-mod logging;
-mod noticed;
-mod redirect;
-mod request_body_filter;
-mod request_filter;
-mod response_filter;
+mod request;
+mod response;
 mod shared;
-mod upgrade;
-mod upstream_peer;
-mod upstream_request_filter;
-mod upstream_response_filter;
+mod upstream;
 mod versions;
 
 use std::sync::Arc;
@@ -45,15 +32,18 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session as Exchange};
 
-use crate::snapshot::Parts;
+use crate::app::state::AppState;
 
 use self::context::RequestContext;
 use self::hook::Hook;
+use self::request::limits;
+use self::response::{failure_status, link_rewrite};
+use self::upstream::{peer, request_headers, response_head, retry};
 
 /// The application that Pingora runs.
 pub struct EdgeProxy {
     /// What outlives every request.
-    pub parts: Arc<Parts>,
+    pub app: Arc<AppState>,
 }
 
 // Most hooks are written as `async_trait` would write an `async fn`: `hook` says why.
@@ -63,7 +53,7 @@ impl ProxyHttp for EdgeProxy {
     type CTX = Box<RequestContext>;
 
     fn new_ctx(&self) -> Box<RequestContext> {
-        Box::new(RequestContext::begin(&self.parts))
+        Box::new(RequestContext::begin(&self.app))
     }
 
     // No modules: Pingora's compression would cost allocations in every request even when off.
@@ -80,7 +70,7 @@ impl ProxyHttp for EdgeProxy {
         'exchange: 'hook,
         'ctx: 'hook,
     {
-        request_filter::run(exchange, ctx)
+        request::run(exchange, ctx)
     }
 
     // 3  Choose: the bound server, or what failover says, or a balanced one. Once for each try.
@@ -94,7 +84,7 @@ impl ProxyHttp for EdgeProxy {
         'exchange: 'hook,
         'ctx: 'hook,
     {
-        upstream_peer::run(exchange.req_header(), ctx)
+        peer::run(exchange.req_header(), ctx)
     }
 
     // 4  Forward: our cookie taken off. On a copy, for each try.
@@ -110,7 +100,7 @@ impl ProxyHttp for EdgeProxy {
         'request: 'hook,
         'ctx: 'hook,
     {
-        upstream_request_filter::run(request, ctx)
+        request_headers::run(request, ctx)
     }
 
     fn request_body_filter<'proxy, 'exchange, 'body, 'ctx, 'hook>(
@@ -126,7 +116,7 @@ impl ProxyHttp for EdgeProxy {
         'body: 'hook,
         'ctx: 'hook,
     {
-        hook::done(request_body_filter::run(body.as_ref(), ctx))
+        hook::done(limits::run(body.as_ref(), ctx))
     }
 
     // 5  If it fails: no connection came about …
@@ -137,7 +127,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Box<RequestContext>,
         error: Box<Error>,
     ) -> Box<Error> {
-        failure::to_connect(ctx, error)
+        retry::to_connect(ctx, error)
     }
 
     // … or it broke later.
@@ -149,7 +139,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Box<RequestContext>,
         reused: bool,
     ) -> Box<Error> {
-        failure::while_proxying(exchange, ctx, error, reused)
+        retry::while_proxying(exchange, ctx, error, reused)
     }
 
     // 6  Answer: the server has spoken, so a move is made good …
@@ -165,7 +155,7 @@ impl ProxyHttp for EdgeProxy {
         'answer: 'hook,
         'ctx: 'hook,
     {
-        upstream_response_filter::run(&exchange.req_header().method, answer, ctx)
+        response_head::run(&exchange.req_header().method, answer, ctx)
     }
 
     // … and the client gets its token when it must; what the server hands over stays here.
@@ -181,7 +171,7 @@ impl ProxyHttp for EdgeProxy {
         'answer: 'hook,
         'ctx: 'hook,
     {
-        response_filter::run(exchange, answer, ctx)
+        response::run(exchange, answer, ctx)
     }
 
     // The token goes into the links of a page while it passes.
@@ -192,7 +182,7 @@ impl ProxyHttp for EdgeProxy {
         end: bool,
         ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
-        links::pass(body, end, ctx)?;
+        link_rewrite::pass(body, end, ctx)?;
         Ok(None)
     }
 
@@ -202,7 +192,7 @@ impl ProxyHttp for EdgeProxy {
         error: &Error,
         ctx: &mut Box<RequestContext>,
     ) -> FailToProxy {
-        fail_to_proxy::run(exchange, error, ctx).await
+        failure_status::run(exchange, error, ctx).await
     }
 
     // 7  Afterwards: metrics, access log.
@@ -218,7 +208,7 @@ impl ProxyHttp for EdgeProxy {
         'error: 'hook,
         'ctx: 'hook,
     {
-        logging::run(exchange, error, ctx);
+        access_log::run(exchange, error, ctx);
         hook::nothing()
     }
 

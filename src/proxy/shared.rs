@@ -4,25 +4,25 @@
 use pingora::http::RequestHeader;
 
 use crate::config::OnError;
-use crate::failover::returning::{AllWanted, Returning, names_a_live_one, wanted};
+use crate::persistence::resolve::{AllWanted, Returning, names_a_live_one, wanted};
 use crate::pool::ServerIndex;
 use crate::routing::Target;
 use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::store::data::Owner;
 use crate::store::engine::Kind;
-use crate::store::guarded::{Move, SharedStore, Unanswered};
+use crate::store::local::data::Owner;
+use crate::store::shared::{Move, SharedStore, StoreUnavailable};
 use crate::telemetry::metrics::Rejection;
 
-use super::context::RequestContext;
-use super::handoff::Change;
-use super::identify::{self, Seen};
+use crate::proxy::context::RequestContext;
+use crate::proxy::handoff::Change;
+use crate::proxy::identify::{self, Seen};
 
 /// Asks the store for whom the request may name, source by source, until one names a session that lives. Does not wait
 /// for sessions that the table knows well enough.
-pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
-    let Some(store) = ctx.parts().shared.clone() else { return Ok(()) };
+pub(crate) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Result<(), Rejection> {
+    let Some(store) = ctx.app().shared.clone() else { return Ok(()) };
     let refuses = store.on_error == OnError::Refuse;
     if refuses
         && store.is_away()
@@ -49,7 +49,7 @@ pub(super) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Re
 }
 
 fn refuse(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
-    let plan = pools(ctx).nth(at.pool).and_then(|pool| ctx.snapshot.pools.get(pool));
+    let plan = pools(ctx).nth(at.pool).and_then(|pool| ctx.runtime.pools.get(pool));
     if let Some(counters) = plan.and_then(|plan| plan.metrics.lookups.get(at.source)) {
         counters.inc(Lookup::StoreError as usize);
     }
@@ -60,7 +60,7 @@ fn refuse(at: At, ctx: &RequestContext) -> Result<(), Rejection> {
 fn first_named(request: &RequestHeader, ctx: &RequestContext) -> Option<At> {
     let asked = identify::asked(request, ctx);
     pools(ctx).enumerate().find_map(|(pool, index)| {
-        let persistence = ctx.snapshot.pools.get(index)?.persistence.as_ref()?;
+        let persistence = ctx.runtime.pools.get(index)?.persistence.as_ref()?;
         let names = |source: &Source| source.presented(&asked, &persistence.codec).names_somebody();
         let source = persistence.sources.iter().position(names)?;
         Some(At { pool, source, asked: false })
@@ -88,10 +88,10 @@ enum Looked {
 /// Looks for the first source from here on that names somebody for whom the store must be asked.
 fn look(request: &RequestHeader, ctx: &RequestContext, from: At) -> Looked {
     let mut found = None;
-    let Some(store) = ctx.parts().shared.as_deref() else { return Looked::Enough(None) };
+    let Some(store) = ctx.app().shared.as_deref() else { return Looked::Enough(None) };
     let asked = identify::asked(request, ctx);
     for (pool, index) in pools(ctx).enumerate().skip(from.pool) {
-        let Some(plan) = ctx.snapshot.pools.get(index) else { continue };
+        let Some(plan) = ctx.runtime.pools.get(index) else { continue };
         let Some((persistence, homes)) = plan.persistence.as_ref().zip(ctx.homes_in(plan)) else { continue };
         let first = if pool == from.pool { from.source } else { 0 };
         for (source, one) in persistence.sources.iter().enumerate().skip(first) {
@@ -114,7 +114,7 @@ fn look(request: &RequestHeader, ctx: &RequestContext, from: At) -> Looked {
 
 /// The pools that may serve the request, in the order in which they are asked.
 fn pools(ctx: &RequestContext) -> impl Iterator<Item = usize> {
-    let split = match ctx.snapshot.router.plan(ctx.route).map(|plan| &plan.target) {
+    let split = match ctx.runtime.router.plan(ctx.route).map(|plan| &plan.target) {
         Some(Target::Split(split)) => Some(split.pools()),
         _ => None,
     };
@@ -124,20 +124,20 @@ fn pools(ctx: &RequestContext) -> impl Iterator<Item = usize> {
 
 /// The store, unless it has not answered this request before.
 fn answering(ctx: &RequestContext) -> Option<&SharedStore> {
-    ctx.parts().shared.as_deref().filter(|_| !ctx.store_unanswered)
+    ctx.app().shared.as_deref().filter(|_| !ctx.store_unanswered)
 }
 
 /// The session's new server has answered, or is about to be asked: the session moves there on all proxies, or this one
 /// learns that another has moved it. True when it was this request that moved it.
 /// `owed` is what the server has still to be told of it.
-pub(super) async fn settle(
+pub(crate) async fn settle(
     session: &mut Returning,
     chosen: ServerIndex,
     owed: Option<&str>,
     ctx: &mut RequestContext,
 ) -> bool {
     if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
-        && let Some(place) = persistence.places.get(chosen)
+        && let Some(place) = persistence.targets.get(chosen)
     {
         let epoch = session.binding.epoch.saturating_add(1);
         let one = Move { key: session.key, to: place, epoch, created: session.binding.created, owed };
@@ -154,9 +154,9 @@ pub(super) async fn settle(
 
 /// The first request of a key that its client brings is about to be sent to `chosen`: binds it there on all proxies, unless
 /// another request was first; then its session is returned.
-pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut RequestContext) -> Option<Returning> {
+pub(crate) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut RequestContext) -> Option<Returning> {
     if let (Some(store), Some(persistence)) = (answering(ctx), ctx.persistence())
-        && let Some(place) = persistence.places.get(chosen)
+        && let Some(place) = persistence.targets.get(chosen)
     {
         let told = store.claim(key, place, ctx.now).await;
         ctx.store_unanswered |= told.is_err();
@@ -169,8 +169,8 @@ pub(super) async fn claim(key: SessionKey, chosen: ServerIndex, ctx: &mut Reques
 }
 
 /// The server that answers has called these sessions its own.
-pub(super) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
-    let place = ctx.tries.server.zip(ctx.persistence()).and_then(|(server, plan)| plan.places.get(server)).cloned();
+pub(crate) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
+    let place = ctx.tries.server.zip(ctx.persistence()).and_then(|(server, plan)| plan.targets.get(server)).cloned();
     for key in keys {
         match (answering(ctx), &place) {
             (Some(store), Some(place)) => {
@@ -178,7 +178,7 @@ pub(super) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
                 ctx.store_unanswered |= told.is_err();
             }
             _ => {
-                if let Some(store) = &ctx.parts().shared {
+                if let Some(store) = &ctx.app().shared {
                     store.assign_behind(*key);
                 }
             }
@@ -187,17 +187,17 @@ pub(super) async fn assign(keys: &[SessionKey], ctx: &mut RequestContext) {
 }
 
 /// What servers handed over to other proxies comes to this one, for a session that is not at home where it goes.
-pub(super) async fn fetch_data(owner: Owner, ctx: &mut RequestContext) {
+pub(crate) async fn fetch_data(owner: Owner, ctx: &mut RequestContext) {
     let Some(store) = answering(ctx) else { return };
-    if store.fetch_data(owner.key, owner.created, owner.pool, ctx.now).await == Err(Unanswered) {
+    if store.fetch_data(owner.key, owner.created, owner.pool, ctx.now).await == Err(StoreUnavailable) {
         ctx.store_unanswered = true;
     }
 }
 
 /// What changed of session data here changes in the store.
-pub(super) async fn keep_data(changes: &[Change], ctx: &mut RequestContext) {
+pub(crate) async fn keep_data(changes: &[Change], ctx: &mut RequestContext) {
     for Change { owner, data } in changes {
-        match (answering(ctx), &ctx.parts().shared) {
+        match (answering(ctx), &ctx.app().shared) {
             (Some(store), _) => {
                 let told = store.keep_data(owner, data.as_ref(), ctx.now).await;
                 ctx.store_unanswered |= told.is_err();
@@ -209,7 +209,7 @@ pub(super) async fn keep_data(changes: &[Change], ctx: &mut RequestContext) {
 }
 
 fn write_behind(key: SessionKey, ctx: &RequestContext) {
-    if let Some(store) = &ctx.parts().shared {
+    if let Some(store) = &ctx.app().shared {
         store.write_behind(key, Kind::Binding);
     }
 }

@@ -7,21 +7,21 @@ use std::sync::Arc;
 
 use pingora::http::RequestHeader;
 
-use crate::failover::returning::Named;
-use crate::failover::{Outcome, Reason};
+use crate::persistence::resolve::Named;
+use crate::persistence::{Outcome, Reason};
 use crate::routing::Target;
 
-use super::context::{Left, RequestContext};
-use super::identify;
+use crate::proxy::context::{Left, RequestContext};
+use crate::proxy::identify;
 
 /// Goes on to the next pool of the split; false when there is none left, or no split.
-pub(super) fn leave(
+pub(crate) fn leave(
     request: &RequestHeader,
     ctx: &mut RequestContext,
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> bool {
-    let snapshot = Arc::clone(&ctx.snapshot);
+    let snapshot = Arc::clone(&ctx.runtime);
     let Some(Target::Split(split)) = snapshot.router.plan(ctx.route).map(|plan| &plan.target) else { return false };
     let Some(pool) = ctx.pool else { return false };
     let mut left = ctx.left.take().unwrap_or_else(|| {
@@ -41,7 +41,7 @@ pub(super) fn leave(
 
 /// The request goes to a server of another pool than that of its session: what that means to the session was said by the
 /// pool that it left.
-pub(super) fn arrive(ctx: &mut RequestContext) {
+pub(crate) fn arrive(ctx: &mut RequestContext) {
     if let Some(left) = &ctx.left
         && left.session.is_some()
     {
@@ -50,9 +50,9 @@ pub(super) fn arrive(ctx: &mut RequestContext) {
 }
 
 /// A server of the other pool has answered: the session has left its pool for good.
-pub(super) fn settle(ctx: &RequestContext) {
+pub(crate) fn settle(ctx: &RequestContext) {
     let Some(left) = &ctx.left else { return };
-    let (Some(session), Some(plan)) = (&left.session, ctx.snapshot.pools.get(left.pool)) else { return };
+    let (Some(session), Some(plan)) = (&left.session, ctx.runtime.pools.get(left.pool)) else { return };
     if let Some(reason) = left.reason {
         plan.metrics.moves.inc(reason as usize);
     }

@@ -13,10 +13,10 @@
 
 pub mod binding;
 pub mod cookie;
+pub mod external_id;
+pub mod html_rewrite;
 pub mod key;
 pub mod link;
-pub mod name;
-pub mod page;
 pub mod source;
-pub mod target;
 pub mod token;
+pub mod url_params;

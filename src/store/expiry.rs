@@ -51,7 +51,7 @@ impl Ticks {
     }
 }
 
-/// How long the sessions of one pool may live. Shared by all places of the pool.
+/// How long the sessions of one pool may live. Shared by all targets of the pool.
 #[derive(Debug)]
 pub(super) struct Limits {
     /// In ticks. Read by every visit and sweep, written by a reload; relaxed, because each is a value of its own and a

@@ -4,38 +4,36 @@
 //! token restores what was forgotten, and the higher epoch of two records wins. So it may be small (a hard cap), may
 //! forget whom it likes (the longest idle first), and loses nothing by it that a token holds.
 //!
-//! - [`memory`]: the table in this process. The only place that knows the map underneath; no guard of it leaves.
+//! - [`local::table`]: the table in this process. The only place that knows the map underneath; no guard of it leaves.
 //! - [`engine`]: what a store that several proxies share must be able to do.
-//! - [`guarded`]: such a store as requests use it: timeout, circuit breaker, near copy, writes that wait.
-//! - [`places`]: the (pool, server) pairs that sessions are bound to, and how many sessions each has.
-//! - [`hints`]: where the last new client of an address went, for a few seconds.
-//! - [`data`]: what servers hand over for their sessions, to be given to the next server after a move.
+//! - [`shared`]: such a store as requests use it: timeout, circuit breaker, near copy, writes that wait.
+//! - [`targets`]: the (pool, server) pairs that sessions are bound to, and how many sessions each has.
+//! - [`local::first_requests`]: where the last new client of an address went, for a few seconds.
+//! - [`local::data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
 //! - [`redis`]: the engine of Redis and Valkey.
-//! - [`snapshot`]: the table as bytes, so that it outlives the process.
+//! - [`disk`]: the table as bytes, so that it outlives the process.
 //! - [`engine`]: what a store that several proxies share must be able to do; [`memcached`] is one.
 //!
 //! Nothing in this folder reads a clock: every time is an argument.
 
-pub mod data;
+pub mod disk;
 pub mod engine;
 pub mod expiry;
-pub mod guarded;
-pub mod hints;
+pub mod local;
 pub mod memcached;
-pub mod memory;
-pub mod places;
 pub mod redis;
-pub mod snapshot;
+pub mod shared;
+pub mod targets;
 
 use crate::session::token::UnixMillis;
-use crate::store::places::PlaceIndex;
+use crate::store::targets::TargetIndex;
 
 /// What the store knows of one session: a copy, so nothing is locked while it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The server that the session is bound to.
-    pub place: PlaceIndex,
+    pub place: TargetIndex,
     /// How often the session has moved. Of two records the one with the higher epoch is right.
     pub epoch: u32,
     /// When the session began.

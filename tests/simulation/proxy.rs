@@ -5,18 +5,18 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use homing::app::build::keyring;
 use homing::config::{Persistence, ServerState};
-use homing::failover::returning::Homes;
+use homing::persistence::resolve::Homes;
 use homing::pool::condition::Health;
 use homing::pool::{Pool, ServerIndex};
 use homing::session::binding::Limits;
 use homing::session::key::ServerId;
 use homing::session::token::UnixMillis;
 use homing::session::token::codec::PoolCodec;
-use homing::snapshot::build::keyring;
-use homing::store::data::SessionData;
-use homing::store::memory::Table;
-use homing::store::places::Place;
+use homing::store::local::data::SessionData;
+use homing::store::local::table::Table;
+use homing::store::targets::Target;
 use homing::telemetry::metrics::Metrics;
 
 use crate::setup::{POOL, Setup, Written};
@@ -28,8 +28,8 @@ pub struct Version {
     pub policy: Persistence,
     pub limits: Limits,
     pub codec: PoolCodec,
-    pub places: Vec<Arc<Place>>,
-    pub nowhere: Arc<Place>,
+    pub targets: Vec<Arc<Target>>,
+    pub tombstone: Arc<Target>,
     /// Nobody hands anything over here.
     pub data: Arc<SessionData>,
     /// What checks said, kept beside the pool, to judge it by.
@@ -50,9 +50,9 @@ impl Version {
             (server.name.clone(), known.map_or_else(|| Rc::new(Cell::new(Health::Unknown)), Rc::clone))
         };
         Self {
-            nowhere: table.place(POOL, ""),
+            tombstone: table.place(POOL, ""),
             data: Arc::new(SessionData::new(0, UnixMillis(0), Box::new(|_| ()))),
-            places: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
+            targets: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),
             setup: setup.clone(),
@@ -63,8 +63,17 @@ impl Version {
     }
 
     pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
-        let (pool, places, nowhere) = (&self.pool, &self.places, &self.nowhere);
-        Homes { table, pool, places, nowhere, limits: &self.limits, data: &self.data, shared: None, hands_over: false }
+        let (pool, targets, tombstone) = (&self.pool, &self.targets, &self.tombstone);
+        Homes {
+            table,
+            pool,
+            targets,
+            tombstone,
+            limits: &self.limits,
+            data: &self.data,
+            shared: None,
+            hands_over: false,
+        }
     }
 
     pub fn name(&self, server: ServerIndex) -> &str {

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use homing::config::OnServerDown;
-use homing::failover::choice::{Choice, Failure, History, Spread, choose};
-use homing::failover::returning::{Returning, recognise};
-use homing::failover::{Outcome, Reason};
+use homing::persistence::resolve::{Returning, recognise};
+use homing::persistence::select::{Choice, Failure, History, Spread, choose};
+use homing::persistence::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::server::InFlight;
 use homing::session::binding::{Binding, Lookup};
@@ -274,7 +274,7 @@ impl Request {
         around.journal.note(line);
         around.journal.saw(match self.outcome {
             Some(outcome) => outcome.label(),
-            None => "went nowhere",
+            None => "went tombstone",
         });
         around.journal.saw(self.lookup.label());
         self.end = Some(end);

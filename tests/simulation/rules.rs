@@ -3,9 +3,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use homing::config::{OnServerDown, OnServerDrain, ServerState};
-use homing::failover::choice::{Choice, Failure};
-use homing::failover::returning::{Named, Returning};
-use homing::failover::{Outcome, Reason};
+use homing::persistence::resolve::{Named, Returning};
+use homing::persistence::select::{Choice, Failure};
+use homing::persistence::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::condition::Health;
 use homing::session::binding::{Binding, Lookup};
@@ -54,7 +54,7 @@ impl Ledger {
 
 fn known(found: Found, around: &Around<'_>, request: &Request) -> Option<(u32, ServerId, UnixMillis, UnixMillis)> {
     let Found::Live(known) = found else { return None };
-    let place = around.proxies[request.proxy].table.place_at(known.place)?;
+    let place = around.proxies[request.proxy].table.target_at(known.place)?;
     Some((known.epoch, place.id(), known.created, known.last_seen))
 }
 
@@ -318,7 +318,7 @@ pub fn ended(request: &Request, around: &mut Around<'_>) {
     around
         .journal
         .promise("the table never exceeds its capacity", sessions <= most, || format!("{sessions} of {most}"));
-    let counted: u64 = proxy.table.places().iter().map(|place| place.sessions()).sum();
+    let counted: u64 = proxy.table.targets().iter().map(|place| place.sessions()).sum();
     let promise = "sessions of all servers together are the sessions of the table";
     around.journal.promise(promise, counted == sessions as u64, || format!("{counted} and {sessions}"));
     let Some(End::Failed(why)) = &request.end else { return };

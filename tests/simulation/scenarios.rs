@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use homing::config::{OnServerDown, ServerState};
-use homing::failover::Outcome;
+use homing::persistence::Outcome;
 use homing::pool::condition::Health;
 
 use crate::request::Behaviour;

@@ -5,8 +5,8 @@
 //! proxy, and gives every HTTP/1 connection a [`Guarded`] stream with one deadline for a whole header and one for the
 //! pause between requests.
 
-mod arrival;
-mod guarded;
+mod accept;
+mod deadlines;
 mod proxy_header;
 mod request_line;
 
@@ -22,20 +22,21 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
+use crate::app::runtime::Runtime;
+use crate::app::state::AppState;
 use crate::config::{ListenAddress, Listener, ListenerTimeouts};
-use crate::snapshot::{Parts, Snapshot};
 
-use super::EdgeProxy;
-use arrival::Arrival;
+use crate::proxy::EdgeProxy;
+use accept::Arrival;
 
-pub use guarded::Guarded;
+pub use deadlines::Guarded;
 
 /// What Pingora's listeners hand their connections to: each gets its guard before a byte of it is read.
 pub struct Front {
     /// What reads requests from connections.
     pub requests: Arc<Requests>,
     /// For the settings of listeners.
-    pub parts: Arc<Parts>,
+    pub app: Arc<AppState>,
 }
 
 #[async_trait]
@@ -52,7 +53,7 @@ impl ServerApp for Front {
 
 impl Front {
     async fn receive(&self, stream: Stream) -> Option<Guarded> {
-        let metrics = &self.parts.metrics;
+        let metrics = &self.app.metrics;
         match self.door(&stream)? {
             Door::Plain(timeouts) => Some(Guarded::new(stream, timeouts, metrics)),
             Door::Other(snapshot, index) => {
@@ -65,7 +66,7 @@ impl Front {
     }
 
     fn door(&self, stream: &Stream) -> Option<Door> {
-        let snapshot = self.parts.current.load();
+        let snapshot = self.app.current.load();
         let listeners = &snapshot.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
@@ -83,7 +84,7 @@ enum Door {
     /// It begins with HTTP.
     Plain(ListenerTimeouts),
     /// Something comes before; the version of the configuration, and the listener's index in it.
-    Other(Arc<Snapshot>, usize),
+    Other(Arc<Runtime>, usize),
 }
 
 /// Pingora's proxy with our hooks, and the guard set anew for each request of a connection.

@@ -4,20 +4,20 @@ use http::HeaderName;
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::failover::Outcome;
-use crate::snapshot::PersistencePlan;
-use crate::store::data::Given;
+use crate::app::runtime::PoolPersistence;
+use crate::persistence::Outcome;
+use crate::store::local::data::Given;
 use crate::telemetry::metrics::Handoff;
 
-use super::super::context::RequestContext;
-use super::super::introduce::reads_as;
-use super::super::shared;
 use super::told::{leaving, told};
 use super::{Handed, bound};
+use crate::proxy::context::RequestContext;
+use crate::proxy::request::forwarded_headers::reads_as;
+use crate::proxy::shared;
 
 /// Takes off what only we may say, and says it when there is something to say. For each try on its own copy; what a
 /// client may never send, handoff or not, is off already.
-pub(in super::super) fn give(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
+pub(crate) fn give(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     let handoff = ctx.persistence().and_then(|persistence| persistence.handoff.as_ref());
     if let Some(handoff) = handoff {
         take_off(request, &handoff.header);
@@ -39,12 +39,12 @@ pub(in super::super) fn give(request: &mut RequestHeader, ctx: &mut RequestConte
 }
 
 /// Where a store is shared: what the session's last server handed over to another proxy, if that is now to be given.
-pub(in super::super) async fn fetch(ctx: &mut RequestContext) {
+pub(crate) async fn fetch(ctx: &mut RequestContext) {
     let asked_for = match ctx.outcome {
         Some(Outcome::Moved | Outcome::Borrowed) => leaving(ctx),
         // Another proxy has moved it, and its server has still to be given what was handed over.
         Some(Outcome::Kept) => ctx.who.session.as_ref().zip(ctx.plan()).filter(|(session, _)| {
-            let pending = ctx.parts().data.pending(&session.key, session.binding.epoch);
+            let pending = ctx.app().data.pending(&session.key, session.binding.epoch);
             pending.is_some_and(|given| given.data.is_none())
         }),
         _ => None,
@@ -69,7 +69,7 @@ fn take_off(request: &mut RequestHeader, header: &HeaderName) {
 
 /// A guest is given the data too, or it could not serve the session, but is not told of a move: there was none.
 fn handed(handoff: bool, ctx: &RequestContext) -> Option<Handed> {
-    let data = &ctx.parts().data;
+    let data = &ctx.app().data;
     match ctx.outcome? {
         Outcome::Moved | Outcome::Borrowed => {
             let (session, plan) = leaving(ctx)?;
@@ -89,6 +89,6 @@ fn handed(handoff: bool, ctx: &RequestContext) -> Option<Handed> {
     }
 }
 
-const fn hands_over(persistence: &PersistencePlan) -> bool {
+const fn hands_over(persistence: &PoolPersistence) -> bool {
     persistence.handoff.is_some()
 }

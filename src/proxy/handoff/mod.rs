@@ -10,20 +10,20 @@ mod told;
 
 use http::StatusCode;
 
+use crate::app::runtime::{PoolPersistence, PoolRuntime};
 use crate::config::Issue;
-use crate::failover::Outcome;
-use crate::failover::returning::{Named, Returning};
+use crate::persistence::Outcome;
+use crate::persistence::resolve::{Named, Returning};
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::snapshot::{PersistencePlan, PoolPlan};
 use crate::store::Found;
-use crate::store::data::{Given, Owner};
+use crate::store::local::data::{Given, Owner};
 
-pub(super) use self::give::{fetch, give};
-pub(super) use self::take::{Change, Taken, settle, take_off};
+pub(crate) use self::give::{fetch, give};
+pub(crate) use self::take::{Change, Taken, settle, take_off};
 
 use self::told::leaving;
-use super::context::RequestContext;
+use crate::proxy::context::RequestContext;
 
 /// What the current try's server was given, since its session was elsewhere.
 pub struct Handed {
@@ -35,8 +35,8 @@ pub struct Handed {
 
 /// What this answer's server has still to be told of the session's move, by other proxies too: what it was told with its
 /// request, when it did not answer below 500. Only where servers hand over.
-pub(super) fn owed(status: StatusCode, ctx: &RequestContext) -> Option<String> {
-    let handed = ctx.handed.as_ref().filter(|_| status.is_server_error() && ctx.parts().shared.is_some())?;
+pub(crate) fn owed(status: StatusCode, ctx: &RequestContext) -> Option<String> {
+    let handed = ctx.handed.as_ref().filter(|_| status.is_server_error() && ctx.app().shared.is_some())?;
     handed.given.told.as_ref()?.to_str().ok().map(str::to_owned)
 }
 
@@ -58,7 +58,7 @@ fn owner(ctx: &RequestContext) -> Option<Owner> {
     let learned = ctx.renamed.learned.and_then(|(place, key)| Some((place, learned(place, key, persistence, ctx)?)));
     let issued = ctx.renamed.issued.and_then(|key| {
         let place = persistence.sources.iter().position(|source| carries(source, persistence.policy.issue))?;
-        Some((place, Owner { key, epoch: 0, created: ctx.now, pool: persistence.nowhere.index() }))
+        Some((place, Owner { key, epoch: 0, created: ctx.now, pool: persistence.tombstone.index() }))
     });
     let brought = brought(ctx).map(|owner| (ctx.who.source.unwrap_or(usize::MAX), owner));
     // Of two of one source the first: an id that the answer gives takes the place of the one that was brought.
@@ -66,9 +66,9 @@ fn owner(ctx: &RequestContext) -> Option<Owner> {
 }
 
 /// The session of an id that the answer gives; the table knows it by now, unless a mark names its server.
-fn learned(place: usize, key: SessionKey, persistence: &PersistencePlan, ctx: &RequestContext) -> Option<Owner> {
-    let pool = persistence.nowhere.index();
-    match ctx.parts().table.find(&key, ctx.now) {
+fn learned(place: usize, key: SessionKey, persistence: &PoolPersistence, ctx: &RequestContext) -> Option<Owner> {
+    let pool = persistence.tombstone.index();
+    match ctx.app().table.find(&key, ctx.now) {
         Found::Live(known) if known.place != pool => {
             Some(Owner { key, epoch: known.epoch, created: known.created, pool })
         }
@@ -98,7 +98,7 @@ fn brought(ctx: &RequestContext) -> Option<Owner> {
     (session.named != Named::Address && !ctx.renamed.over).then(|| bound(session, plan)).flatten()
 }
 
-fn bound(session: &Returning, plan: &PoolPlan) -> Option<Owner> {
+fn bound(session: &Returning, plan: &PoolRuntime) -> Option<Owner> {
     let (epoch, created) = (session.binding.epoch, session.binding.created);
-    Some(Owner { key: session.key, epoch, created, pool: plan.persistence.as_ref()?.nowhere.index() })
+    Some(Owner { key: session.key, epoch, created, pool: plan.persistence.as_ref()?.tombstone.index() })
 }

@@ -10,17 +10,17 @@ use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use smallvec::SmallVec;
 
-use crate::failover::Outcome;
-use crate::snapshot::{HandoffPlan, PoolPlan};
-use crate::store::data::{Given, Owner};
+use crate::app::runtime::{HandoffSettings, PoolRuntime};
+use crate::persistence::Outcome;
+use crate::store::local::data::{Given, Owner};
 use crate::telemetry::metrics::Handoff;
 
-use super::super::context::RequestContext;
-use super::super::shared;
 use super::{Handed, bound, brought, owner};
+use crate::proxy::context::RequestContext;
+use crate::proxy::shared;
 
 /// The handoff header of an answer.
-pub(in super::super) enum Taken {
+pub(crate) enum Taken {
     /// This is the session's data from now on.
     Data(HeaderValue),
     /// There is none any more.
@@ -32,7 +32,7 @@ pub(in super::super) enum Taken {
 }
 
 /// Takes the header off, whatever the answer is: clients never see it.
-pub(in super::super) fn take_off(answer: &mut ResponseHeader, ctx: &RequestContext) -> Option<Taken> {
+pub(crate) fn take_off(answer: &mut ResponseHeader, ctx: &RequestContext) -> Option<Taken> {
     let handoff = plan(ctx)?;
     let mut lines = answer.headers.get_all(&handoff.header).into_iter();
     let (first, several) = (lines.next()?, lines.next().is_some());
@@ -47,17 +47,17 @@ pub(in super::super) fn take_off(answer: &mut ResponseHeader, ctx: &RequestConte
 }
 
 /// What changed of a session's data, for the store that is shared.
-pub(in super::super) struct Change {
+pub(crate) struct Change {
     /// Whose.
-    pub(in super::super) owner: Owner,
+    pub(crate) owner: Owner,
     /// `None` = it has none any more.
-    pub(in super::super) data: Option<HeaderValue>,
+    pub(crate) data: Option<HeaderValue>,
 }
 
 type Changes = SmallVec<[Change; 2]>;
 
 /// The session's name after the answer is known: what was given has arrived, or not, and what was taken is kept.
-pub(in super::super) async fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
+pub(crate) async fn settle(status: StatusCode, taken: Option<Taken>, ctx: &mut RequestContext) {
     let handed = ctx.handed.take();
     let failed = status.is_server_error();
     let mut changes = Changes::new();
@@ -68,18 +68,18 @@ pub(in super::super) async fn settle(status: StatusCode, taken: Option<Taken>, c
         let result = keep(taken, plan, &mut changes, ctx);
         plan.metrics.handoffs.inc(result as usize);
     }
-    if ctx.parts().shared.is_some() {
+    if ctx.app().shared.is_some() {
         shared::keep_data(&changes, ctx).await;
     }
 }
 
-fn plan(ctx: &RequestContext) -> Option<&HandoffPlan> {
+fn plan(ctx: &RequestContext) -> Option<&HandoffSettings> {
     ctx.persistence()?.handoff.as_ref()
 }
 
 /// A server has answered that was given something.
 fn arrived(Handed { given, epoch }: Handed, failed: bool, changes: &mut Changes, ctx: &RequestContext) {
-    let (data, table) = (&ctx.parts().data, &ctx.parts().table);
+    let (data, table) = (&ctx.app().data, &ctx.app().table);
     let told = given.told.filter(|_| failed);
     match (ctx.outcome, &ctx.who.session) {
         (Some(Outcome::Kept), Some(session)) if !failed => data.delivered(&session.key, epoch),
@@ -103,8 +103,8 @@ fn arrived(Handed { given, epoch }: Handed, failed: bool, changes: &mut Changes,
     }
 }
 
-fn keep(taken: Taken, plan: &PoolPlan, changes: &mut Changes, ctx: &RequestContext) -> Handoff {
-    let (data, table) = (&ctx.parts().data, &ctx.parts().table);
+fn keep(taken: Taken, plan: &PoolRuntime, changes: &mut Changes, ctx: &RequestContext) -> Handoff {
+    let (data, table) = (&ctx.app().data, &ctx.app().table);
     let brought = brought(ctx);
     match taken {
         Taken::TooLarge(size) => {
@@ -139,7 +139,7 @@ fn keep(taken: Taken, plan: &PoolPlan, changes: &mut Changes, ctx: &RequestConte
 }
 
 /// Once a minute for a pool: an application that hands over too much does so with every answer.
-fn warn(plan: &PoolPlan, ctx: &RequestContext, what: &str, size: usize) {
+fn warn(plan: &PoolRuntime, ctx: &RequestContext, what: &str, size: usize) {
     let minute = ctx.now.0 / 60_000;
     let Some(handoff) = self::plan(ctx).filter(|handoff| handoff.warned.swap(minute, Relaxed) != minute) else {
         return;

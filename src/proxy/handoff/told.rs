@@ -4,23 +4,23 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use crate::failover::returning::Returning;
-use crate::snapshot::PoolPlan;
+use crate::app::runtime::PoolRuntime;
+use crate::persistence::resolve::Returning;
 
-use super::super::context::RequestContext;
+use crate::proxy::context::RequestContext;
 
 /// The session of a request that does not go to its home, and its pool. A session that had to leave its version comes
 /// from the pool that it left.
-pub(super) fn leaving(ctx: &RequestContext) -> Option<(&Returning, &PoolPlan)> {
+pub(super) fn leaving(ctx: &RequestContext) -> Option<(&Returning, &PoolRuntime)> {
     let (session, pool) = match &ctx.left {
         Some(left) => (left.session.as_ref(), Some(left.pool)),
         None => (ctx.who.session.as_ref(), ctx.pool),
     };
-    session.zip(ctx.snapshot.pools.get(pool?))
+    session.zip(ctx.runtime.pools.get(pool?))
 }
 
 /// The header's value for a session that moves.
-pub(super) fn told(session: &Returning, plan: &PoolPlan, ctx: &RequestContext) -> Option<HeaderValue> {
+pub(super) fn told(session: &Returning, plan: &PoolRuntime, ctx: &RequestContext) -> Option<HeaderValue> {
     let reason = ctx.reason?.label();
     let from = match session.home.and_then(|home| plan.pool.servers.get(home)) {
         Some(server) => Arc::clone(&server.name),
@@ -33,7 +33,7 @@ pub(super) fn told(session: &Returning, plan: &PoolPlan, ctx: &RequestContext) -
 
 /// The configuration no longer has the server; the table may remember its name.
 fn name_of_former(ctx: &RequestContext, pool: &str, session: &Returning) -> Arc<str> {
-    let places = ctx.parts().table.places();
-    let former = places.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
+    let targets = ctx.app().table.targets();
+    let former = targets.iter().find(|place| place.pool() == pool && place.id() == session.binding.server);
     former.map_or_else(|| Arc::from("unknown"), |place| Arc::from(place.server()))
 }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use url::Url;
 
-use super::target;
+use super::url_params;
 
 /// The page that an answer is, and so what its links start from. Made once for each answer.
 #[derive(Debug, Clone)]
@@ -58,9 +58,9 @@ impl Base {
             return None;
         }
         // An empty reference keeps the query of where it starts from; a `?` alone would drop it.
-        let put = if text.is_empty() { within(&leads_to, name, token) } else { target::with(&text, name, token) };
+        let put = if text.is_empty() { within(&leads_to, name, token) } else { url_params::with(&text, name, token) };
         let same =
-            self.start().join(&put).is_ok_and(|now| now.as_str() == target::with(leads_to.as_str(), name, token));
+            self.start().join(&put).is_ok_and(|now| now.as_str() == url_params::with(leads_to.as_str(), name, token));
         (same && put != link).then_some(put)
     }
 
@@ -83,7 +83,7 @@ impl Base {
     #[must_use]
     pub fn own(&self, name: &str, token: &str) -> String {
         if self.base.is_some() {
-            return target::with(self.page.as_str(), name, token);
+            return url_params::with(self.page.as_str(), name, token);
         }
         within(&self.page, name, token)
     }
@@ -108,11 +108,11 @@ impl Base {
 fn within(url: &Url, name: &str, token: &str) -> String {
     let path = url.path();
     if path.starts_with("//") {
-        return target::with(url.as_str(), name, token);
+        return url_params::with(url.as_str(), name, token);
     }
     match url.query() {
-        Some(query) => target::with(&format!("{path}?{query}"), name, token),
-        None => target::with(path, name, token),
+        Some(query) => url_params::with(&format!("{path}?{query}"), name, token),
+        None => url_params::with(path, name, token),
     }
 }
 

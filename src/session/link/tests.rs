@@ -175,7 +175,7 @@ fn leads_to(base: &Base, link: &str) -> (String, String, Vec<(String, String)>, 
     let others = |url: &Url| {
         url.query_pairs().filter(|(name, _)| name != "sid").map(|(name, value)| (name.into(), value.into())).collect()
     };
-    let path = target::without(url.path(), "sid").unwrap_or_else(|| url.path().to_owned());
+    let path = url_params::without(url.path(), "sid").unwrap_or_else(|| url.path().to_owned());
     let origin = format!("{}://{}@{:?}:{:?}", url.scheme(), url.username(), url.host(), url.port());
     // An empty query is no pair, and neither is what an empty pair between two `&` leaves.
     (origin, path, others(&url), url.fragment().map(str::to_owned))

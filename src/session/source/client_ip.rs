@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 
 use super::{Asked, Id, Presented};
+use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::SessionKey;
-use crate::session::name::{Kind, NameHasher};
 use crate::session::token::keyring::Keyring;
 
 /// Names sessions by the first bits of the client's address.

@@ -9,9 +9,9 @@ use smallvec::SmallVec;
 use super::crowd::Crowd;
 use super::{Asked, Id, MAX_TRIED, Presented};
 use crate::config;
-use crate::session::cookie::set::SetByApplication;
+use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
+use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::SessionKey;
-use crate::session::name::{Kind, NameHasher};
 use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 
@@ -86,7 +86,7 @@ impl LearnSource {
         let mut taught = Taught::default();
         if let Some(name) = &self.cookie {
             let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
-            for set in fields.filter_map(|field| SetByApplication::named(field, name.as_bytes())) {
+            for set in fields.filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes())) {
                 if set.forgets(now) || set.value().is_empty() {
                     taught.forgotten = true;
                 } else {

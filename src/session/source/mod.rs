@@ -48,7 +48,7 @@ impl<'a> Asked<'a> {
 
     /// The values of the query and path parameters of this name.
     fn parameters(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        super::target::values(self.path, self.query, name).map(str::as_bytes)
+        super::url_params::values(self.path, self.query, name).map(str::as_bytes)
     }
 }
 

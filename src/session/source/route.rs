@@ -6,9 +6,9 @@ use http::{HeaderMap, HeaderValue, header};
 
 use super::{Asked, MAX_TRIED, Presented};
 use crate::config;
-use crate::session::cookie::set::SetByApplication;
+use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
+use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::{ServerId, SessionKey};
-use crate::session::name::{Kind, NameHasher};
 use crate::session::token::keyring::Keyring;
 
 /// Reads servers' marks out of ids.
@@ -64,7 +64,7 @@ impl RouteSource {
     pub fn given(&self, answer: &HeaderMap) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
         let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
-        let id = fields.rev().find_map(|field| SetByApplication::named(field, name))?;
+        let id = fields.rev().find_map(|field| UpstreamSetCookie::named(field, name))?;
         self.marked(id.value()).map(|_| self.hasher.key(id.value()))
     }
 

@@ -1,6 +1,6 @@
 //! What a client carries: a record of its session, sealed so that only proxies with our keys can read or make it.
 //!
-//! [`keyring`] holds the keys, [`codec`] seals and opens for one pool, [`recent`] remembers what was opened lately,
+//! [`keyring`] holds the keys, [`codec`] seals and opens for one pool, [`cache`] remembers what was opened lately,
 //! [`explain`](mod@explain) says what a token means whatever its pool. Sealed is not encrypted *and* signed but both at
 //! once: XChaCha20-Poly1305, whose 192-bit nonce may be drawn at random for ever without counting.
 
@@ -9,11 +9,11 @@ use std::time::{Duration, SystemTime};
 
 use super::key::{ServerId, SessionId};
 
+mod cache;
 pub mod codec;
 pub mod explain;
 pub mod keyring;
 mod layout;
-mod recent;
 mod xchacha;
 
 /// What a token says.

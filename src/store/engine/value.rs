@@ -20,7 +20,7 @@ pub enum Kind {
 /// What a value is kept under, without the prefix of the installation: `<pool>:<session>` for a binding, and
 /// `<pool>:<session>:d` for session data. The session's part is its key in 22 characters of base64url.
 ///
-/// An application's id or a client's address has a keyed hash for a key ([`crate::session::name`]). A session of our own
+/// An application's id or a client's address has a keyed hash for a key ([`crate::session::external_id`]). A session of our own
 /// token has its random number, which names it and opens nothing: only the seal of a token does.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Name(Box<str>);

@@ -95,7 +95,7 @@ impl Server {
     /// addresses are tried one after the other.
     async fn dial(&self, patience: Duration) -> Result<(Stream, String), StoreError> {
         let mut last = StoreError::Unreachable(format!("{}: its name has no address", self.label));
-        for place in self.places(patience).await.map_err(|error| self.unreachable(&error))? {
+        for place in self.targets(patience).await.map_err(|error| self.unreachable(&error))? {
             match self.meet(&place, patience).await {
                 Ok(met) => return Ok(met),
                 Err(error) => last = error,
@@ -104,7 +104,7 @@ impl Server {
         Err(last)
     }
 
-    async fn meet(&self, place: &Place, patience: Duration) -> Result<(Stream, String), StoreError> {
+    async fn meet(&self, place: &Target, patience: Duration) -> Result<(Stream, String), StoreError> {
         let late = |what| StoreError::Unreachable(format!("{}: {what} took longer than {patience:?}", self.label));
         let stream = timeout(patience, place.connect()).await.map_err(|_elapsed| late("connecting"))?;
         let mut stream = stream.map_err(|error| self.unreachable(&error))?;
@@ -146,14 +146,14 @@ impl Server {
         StoreError::Unreachable(format!("{}: {error}", self.label))
     }
 
-    async fn places(&self, patience: Duration) -> io::Result<Vec<Place>> {
+    async fn targets(&self, patience: Duration) -> io::Result<Vec<Target>> {
         if self.address.starts_with('/') {
-            return Ok(vec![Place::Path(self.address.clone())]);
+            return Ok(vec![Target::Path(self.address.clone())]);
         }
         let found = timeout(patience, lookup_host(&*self.address)).await.map_err(|_elapsed| {
             io::Error::new(io::ErrorKind::TimedOut, format!("finding its address took longer than {patience:?}"))
         })??;
-        Ok(found.map(Place::Address).collect())
+        Ok(found.map(Target::Address).collect())
     }
 }
 
@@ -166,7 +166,7 @@ fn reason(lost: StoreError) -> String {
 }
 
 /// Where a server may be.
-enum Place {
+enum Target {
     Address(SocketAddr),
     Path(Box<str>),
 }
@@ -176,7 +176,7 @@ trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 type Stream = Box<dyn Duplex>;
 
-impl Place {
+impl Target {
     async fn connect(&self) -> io::Result<Stream> {
         match self {
             Self::Address(address) => {

@@ -49,19 +49,19 @@ pub(super) async fn list(
 
 /// How far a walk has come.
 #[derive(Debug, PartialEq, Eq)]
-struct Place {
+struct Target {
     /// `None` = there is one server only.
     node: Option<Node>,
     /// The server's own.
     cursor: String,
 }
 
-impl Place {
+impl Target {
     fn text(&self) -> String {
         self.node.as_ref().map_or_else(|| self.cursor.clone(), |node| format!("{node} {}", self.cursor))
     }
 
-    /// What [`Place::text`] wrote.
+    /// What [`Target::text`] wrote.
     fn read(text: &str) -> Option<Self> {
         let (node, cursor) = match text.split_once(' ') {
             Some((node, cursor)) => (Some(Node::read(node)?), cursor),
@@ -72,25 +72,25 @@ impl Place {
     }
 }
 
-async fn start(link: &Link, cursor: Option<&str>) -> Result<Place, Failure> {
+async fn start(link: &Link, cursor: Option<&str>) -> Result<Target, Failure> {
     let connection = link.connection();
     let given = match cursor {
-        Some(text) => Some(Place::read(text).ok_or_else(unknown_cursor)?),
+        Some(text) => Some(Target::read(text).ok_or_else(unknown_cursor)?),
         None => None,
     };
     match (connection, given) {
-        (Connection::Single(_), None) => Ok(Place { node: None, cursor: "0".to_owned() }),
+        (Connection::Single(_), None) => Ok(Target { node: None, cursor: "0".to_owned() }),
         (Connection::Single(_), Some(place)) if place.node.is_none() => Ok(place),
         (Connection::Cluster(connection), None) => {
             let first = cluster::primaries(&connection).await?.into_iter().next().ok_or_else(no_nodes)?;
-            Ok(Place { node: Some(first), cursor: "0".to_owned() })
+            Ok(Target { node: Some(first), cursor: "0".to_owned() })
         }
         (Connection::Cluster(_), Some(place)) if place.node.is_some() => Ok(place),
         _ => Err(unknown_cursor()),
     }
 }
 
-async fn scan(link: &Link, place: &Place, command: Cmd) -> Result<Answer, Failure> {
+async fn scan(link: &Link, place: &Target, command: Cmd) -> Result<Answer, Failure> {
     match (link.connection(), &place.node) {
         (Connection::Cluster(connection), Some(node)) => on_node(connection, node, command).await,
         _ => link.ask(&command).await,
@@ -103,13 +103,13 @@ async fn on_node(mut connection: ClusterConnection, node: &Node, command: Cmd) -
 }
 
 /// Where to go on: the same server, or the next node; `None` = everything has been seen.
-async fn after(link: &Link, place: Place, cursor: String) -> Result<Option<Place>, Failure> {
+async fn after(link: &Link, place: Target, cursor: String) -> Result<Option<Target>, Failure> {
     if cursor != "0" {
-        return Ok(Some(Place { cursor, ..place }));
+        return Ok(Some(Target { cursor, ..place }));
     }
     let (Connection::Cluster(connection), Some(node)) = (link.connection(), place.node) else { return Ok(None) };
     let next = cluster::primaries(&connection).await?.into_iter().find(|other| *other > node);
-    Ok(next.map(|node| Place { node: Some(node), cursor }))
+    Ok(next.map(|node| Target { node: Some(node), cursor }))
 }
 
 /// The next cursor and the names of one answer.
@@ -143,10 +143,10 @@ mod tests {
     #[test]
     fn a_cursor_comes_back_as_it_went() {
         for text in ["0", "18446744073709551615", "10.0.0.1:6379 42", "::1:6379 0"] {
-            assert_eq!(Place::read(text).map(|place| place.text()).as_deref(), Some(text));
+            assert_eq!(Target::read(text).map(|place| place.text()).as_deref(), Some(text));
         }
         for text in ["", "x", "-1", "10.0.0.1 42", "10.0.0.1:6379 ", "10.0.0.1:6379 x", "a:1 2 3"] {
-            assert_eq!(Place::read(text), None, "{text:?}");
+            assert_eq!(Target::read(text), None, "{text:?}");
         }
     }
 

@@ -40,7 +40,7 @@ pub(super) async fn connect(shared: &Shared) -> Result<Standing, Failure> {
                     Err(failure) => first_failure = first_failure.or(Some(failure)),
                 }
             }
-            Err(first_failure.unwrap_or_else(nowhere))
+            Err(first_failure.unwrap_or_else(tombstone))
         }
         RedisMode::Sentinel { master_name } => {
             let mut first_failure = None;
@@ -52,7 +52,7 @@ pub(super) async fn connect(shared: &Shared) -> Result<Standing, Failure> {
                     Err(failure) => first_failure = first_failure.or(Some(failure)),
                 }
             }
-            Err(first_failure.unwrap_or_else(nowhere))
+            Err(first_failure.unwrap_or_else(tombstone))
         }
         RedisMode::Cluster => {
             let subscription = clustered::subscribe(shared).await?;
@@ -127,6 +127,6 @@ fn at(address: &str, failure: Failure) -> Failure {
     Failure { error, ..failure }
 }
 
-fn nowhere() -> Failure {
+fn tombstone() -> Failure {
     Failure::new(StoreError::Unreachable("nobody knows a server to connect to".to_owned()), Remedy::None)
 }

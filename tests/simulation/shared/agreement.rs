@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use homing::failover::Outcome;
+use homing::persistence::Outcome;
 use homing::session::key::{ServerId, SessionKey};
 use homing::session::token::Token;
 

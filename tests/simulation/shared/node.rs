@@ -6,14 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::config::{Memcached, OnError, Remote, RemoteEngine};
-use homing::failover::returning::Homes;
+use homing::persistence::resolve::Homes;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
 use homing::store::Found;
 use homing::store::engine::Engine;
-use homing::store::guarded::{Around, Clock, SharedStore};
-use homing::store::memory::Table;
+use homing::store::local::table::Table;
+use homing::store::shared::{Around, Clock, SharedStore};
 use homing::telemetry::metrics::Metrics;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -110,7 +110,7 @@ impl Node {
 
     pub fn knows(&self, key: SessionKey) -> Option<Knows> {
         match self.table.find(&key, self.now()) {
-            Found::Live(known) => Some((self.table.place_at(known.place)?.server().to_owned(), known.epoch)),
+            Found::Live(known) => Some((self.table.target_at(known.place)?.server().to_owned(), known.epoch)),
             _ => None,
         }
     }

@@ -4,9 +4,9 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use homing::failover::Outcome;
-use homing::failover::choice::{Choice, Failure, History, Spread, choose};
-use homing::failover::returning::{Named, Returning, Unbound, recognise, wanted};
+use homing::persistence::Outcome;
+use homing::persistence::resolve::{Named, Returning, Unbound, recognise, wanted};
+use homing::persistence::select::{Choice, Failure, History, Spread, choose};
 use homing::pool::ServerIndex;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::{SessionId, SessionKey};
@@ -14,7 +14,7 @@ use homing::session::source::Presented;
 use homing::session::token::Token;
 use homing::store::Found;
 use homing::store::engine::Kind;
-use homing::store::guarded::Move;
+use homing::store::shared::Move;
 use tokio::time::{Instant, sleep};
 
 use super::node::{Node, TIMEOUT};
@@ -103,7 +103,7 @@ impl Request<'_> {
         if let Presented::Token { token, .. } = presented
             && let Found::Live(known) = node.table.find(&token.session.into(), self.now)
             && known.epoch == token.epoch
-            && node.table.place_at(known.place).is_some_and(|place| place.id() != token.server)
+            && node.table.target_at(known.place).is_some_and(|place| place.id() != token.server)
         {
             self.world.saw("token and table said two servers in one epoch");
         }
@@ -159,7 +159,7 @@ impl Request<'_> {
         let before = node.knows(address);
         if !self.unanswered {
             // Twice when the address was ended: it begins anew.
-            self.waits(2, node.store.claim(address, &version.places[chosen], self.now)).await;
+            self.waits(2, node.store.claim(address, &version.targets[chosen], self.now)).await;
             if before != node.knows(address) && node.knows(address).is_some_and(|(server, _)| !server.is_empty()) {
                 self.world.saw("another proxy was first to bind it");
             }
@@ -199,7 +199,7 @@ impl Request<'_> {
         let Some(mut session) = self.session.take() else { return false };
         let before = session.binding.epoch;
         if !self.unanswered {
-            let (epoch, to) = (before.saturating_add(1), &version.places[chosen]);
+            let (epoch, to) = (before.saturating_add(1), &version.targets[chosen]);
             let one = Move { key: session.key, to, epoch, created: session.binding.created, owed: None };
             self.waits(1, node.store.move_to(one, self.now)).await;
         }
@@ -224,7 +224,7 @@ impl Request<'_> {
         let ended = self.ends(does);
         let id = if ended { None } else { self.learns(server, presented, does).await };
         let token = if ended { None } else { self.token(server, presented) };
-        self.world.saw(self.outcome.map_or("went nowhere", Outcome::label));
+        self.world.saw(self.outcome.map_or("went tombstone", Outcome::label));
         Served { by: Some(by), outcome: self.outcome, session: self.session, token, id, ended }
     }
 
@@ -244,7 +244,7 @@ impl Request<'_> {
             Presented::Ids(ids) if does.calls_its_own => ids[0].key,
             _ => return None,
         };
-        let (node, place) = (self.node, &self.version.places[server]);
+        let (node, place) = (self.node, &self.version.targets[server]);
         let brought = self.session.as_ref().filter(|session| session.named == Named::Id && session.key == id);
         let guest = self.outcome == Some(Outcome::Borrowed);
         if brought.is_some_and(|session| session.binding.server == place.id() || guest) {

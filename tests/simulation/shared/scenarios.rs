@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use homing::failover::Outcome;
+use homing::persistence::Outcome;
 use homing::session::key::SessionKey;
 use homing::session::source::{Id, Presented};
 
@@ -16,7 +16,7 @@ fn ids(keys: &[SessionKey]) -> Presented {
 }
 
 async fn binds(node: &Node, key: SessionKey, server: usize) {
-    let place = Arc::clone(&node.version().places[server]);
+    let place = Arc::clone(&node.version().targets[server]);
     node.table.assign(key, &place, node.now());
     // What it could not be told it is told later.
     let _ = node.store.assign(key, &place, node.now()).await;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use homing::config::{Balance, OnServerDown, OnServerDrain};
-use homing::failover::Outcome;
+use homing::persistence::Outcome;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
 use homing::session::source::{Id, Presented};

@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use super::cache::{self, CodecNumber};
 use super::keyring::{Keyring, SealingKey};
 use super::layout::{self, Envelope, SEALED_LEN, VERSION};
-use super::recent::{self, CodecNumber};
 use super::{Flaw, Token, TokenText};
 use crate::session::key::name_digest;
 
@@ -92,18 +92,18 @@ impl PoolCodec {
     }
 
     /// The same, for a client that shows its token with every request: what this thread has opened lately is remembered
-    /// ([`recent`]). The answer is that of [`open`](Self::open), always.
+    /// ([`cache`](super::cache)). The answer is that of [`open`](Self::open), always.
     #[must_use]
     pub fn reopen(&self, text: &[u8]) -> Opened {
         let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return Opened::Forged(Flaw::Length) };
-        if let Some((token, key)) = recent::find(self.number, text) {
+        if let Some((token, key)) = cache::find(self.number, text) {
             return Opened::Valid { token, sealed_by_first: key == 0, key: key.into() };
         }
         let opened = self.open(text);
         if let Opened::Valid { token, key, .. } = opened
             && let Ok(key) = key.try_into()
         {
-            recent::keep(self.number, text, token, key);
+            cache::keep(self.number, text, token, key);
         }
         opened
     }

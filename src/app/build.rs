@@ -1,0 +1,157 @@
+//! From a checked configuration to a snapshot. What `homing check` runs too, so that a configuration that cannot be
+//! built is found before it is needed.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use http::{HeaderName, HeaderValue};
+
+use crate::config::{self, Config};
+use crate::pool::Pool;
+use crate::routing::Router;
+use crate::session::binding::Limits;
+use crate::session::cookie::write::{SetCookie, Unwritable};
+use crate::session::source::Source;
+use crate::session::source::client_ip::ClientIpSource;
+use crate::session::token::codec::PoolCodec;
+use crate::session::token::keyring::{Keyring, KeyringError};
+use crate::store::local::table::Table;
+use crate::telemetry::metrics::Metrics;
+
+use super::runtime::{HandoffSettings, PoolPersistence, PoolRuntime, Runtime};
+use super::tls;
+
+/// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
+const HINT_PREFIXES: (u8, u8) = (32, 64);
+
+/// What cannot be built although the check let it through.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The keys.
+    #[error("keys: {0}")]
+    Keys(#[from] KeyringError),
+    /// A cookie's attributes.
+    #[error("persistence.cookie: {0}")]
+    Cookie(#[from] Unwritable),
+    /// `cache_control`.
+    #[error("persistence.cookie.cache_control: {0}")]
+    CacheControl(#[from] http::header::InvalidHeaderValue),
+    /// The header of session data.
+    #[error("persistence.handoff.header: {0}")]
+    Handoff(#[from] http::header::InvalidHeaderName),
+    /// Certificates.
+    #[error("listeners[].tls: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// What building draws on.
+pub struct Materials<'a> {
+    /// The table, for the targets of servers.
+    pub table: &'a Table,
+    /// For the counters.
+    pub metrics: &'a Metrics,
+    /// Used when the configuration names no keys.
+    pub made_keys: &'a Keyring,
+    /// The version before, whose live state is taken over.
+    pub former: Option<&'a Runtime>,
+}
+
+/// The keys of a configuration; `None` when it has none.
+///
+/// # Errors
+/// When they make no keyring; the check rules that out.
+pub fn keyring(config: &Config) -> Result<Option<Keyring>, KeyringError> {
+    if config.keys.is_empty() {
+        return Ok(None);
+    }
+    Keyring::new(config.keys.iter().map(|key| (key.id.as_str(), key.secret.expose().as_bytes()))).map(Some)
+}
+
+/// Builds the snapshot of a configuration; nothing that runs is touched but for counters, which appear at zero.
+///
+/// # Errors
+/// When something that the check let through cannot be built, which is a fault of the check.
+pub fn build(config: Config, materials: &Materials<'_>) -> Result<Runtime, BuildError> {
+    let own = keyring(&config)?;
+    let keys = own.as_ref().unwrap_or(materials.made_keys);
+    let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+    let router = Router::build(&config.routes, &names);
+    let pools: Vec<PoolRuntime> =
+        config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
+    let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
+    let tls = tls::build(&config.listeners, materials.former)?;
+    Ok(Runtime {
+        log_key: keys.log_key().clone(),
+        secret_parameters: secret_parameters(&pools),
+        router,
+        routes,
+        pools,
+        tls,
+        config: Arc::new(config),
+    })
+}
+
+fn secret_parameters(pools: &[PoolRuntime]) -> Vec<Box<str>> {
+    let sources = pools.iter().filter_map(|plan| plan.persistence.as_ref()).flat_map(|plan| &plan.sources);
+    let mut names: Vec<Box<str>> = sources.filter_map(Source::parameter).map(Into::into).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolRuntime, BuildError> {
+    let former = materials.former.and_then(|former| former.pools.iter().find(|plan| *plan.pool.name == config.name));
+    let pool = Pool::build(config, former.map(|plan| &plan.pool), materials.metrics);
+    let persistence = config
+        .persistence
+        .as_ref()
+        .map(|policy| persistence_plan(policy, config, keys, materials.table))
+        .transpose()?;
+    let sources: Vec<_> = persistence.iter().flat_map(|plan| &plan.sources).map(Source::label).collect();
+    Ok(PoolRuntime {
+        hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
+        metrics: materials.metrics.pool(&config.name, &sources),
+        preserve_header_case: config.connection.preserve_header_case,
+        persistence,
+        pool,
+    })
+}
+
+fn persistence_plan(
+    policy: &config::Persistence,
+    pool: &config::Pool,
+    keys: &Keyring,
+    table: &Table,
+) -> Result<PoolPersistence, BuildError> {
+    Ok(PoolPersistence {
+        sources: policy.sources.iter().map(|source| Source::new(source, pool, &policy.cookie, keys)).collect(),
+        limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
+        codec: PoolCodec::new(keys, &pool.name),
+        set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
+        cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
+        hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
+            .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
+        tombstone: table.place(&pool.name, ""),
+        targets: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
+        policy: policy.clone(),
+    })
+}
+
+fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffSettings, BuildError> {
+    Ok(HandoffSettings {
+        header: HeaderName::from_bytes(handoff.header.as_bytes())?,
+        written: handoff.header.clone(),
+        max_size: handoff.max_size,
+        warned: AtomicU64::new(0),
+    })
+}
+
+/// HAProxy's word for a state.
+pub fn state_word(state: config::ServerState) -> &'static str {
+    match state {
+        config::ServerState::Ready => "ready",
+        config::ServerState::Drain => "drain",
+        config::ServerState::Maint => "maint",
+    }
+}

@@ -1,0 +1,201 @@
+//! Pingora's servers: one for clients, one for the operator's doors, so that probes and metrics answer until the very end
+//! of a graceful stop.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use pingora::apps::HttpServerOptions;
+use pingora::apps::http_app::HttpServer;
+use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use pingora::server::configuration::ServerConf;
+use pingora::server::{RunArgs, Server, ShutdownSignalWatch};
+use pingora::services::listening::Service;
+use pingora_proxy::http_proxy;
+
+use crate::admin::{Door, Readiness};
+use crate::app::state::AppState;
+use crate::config::{Config, ListenAddress};
+use crate::pool::health::NO_CERTIFICATES;
+use crate::proxy::EdgeProxy;
+use crate::proxy::connection::{Front, Requests};
+
+use super::RunError;
+use super::signals::{Never, StopSwitch};
+
+/// Pingora counts tries in a loop of its own; ours end long before.
+const MOST_TRIES: usize = 32;
+/// How long a listener may take to open.
+const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Pingora ends a thread when an address cannot be had; asking before gives the operator an error with a name.
+pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
+    let listeners = config.listeners.iter().map(|listener| ("listeners", &listener.address));
+    let admin = config.admin.iter().map(|admin| ("admin.address", &admin.address));
+    let metrics = config.metrics.iter().map(|door| ("metrics.address", &door.address));
+    for (key, address) in listeners.chain(admin).chain(metrics) {
+        let what = format!("{key}: cannot listen on {address}");
+        match address {
+            ListenAddress::Tcp(address) => TcpListener::bind(address).map(drop).map_err(RunError::system(what))?,
+            ListenAddress::Unix(path) => {
+                // A socket that somebody answers on is taken; one that nobody answers on was left behind.
+                if UnixStream::connect(path).is_ok() {
+                    let taken = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+                    return Err(RunError::system(what)(taken));
+                }
+                let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+                if let Some(directory) = directory {
+                    std::fs::metadata(directory).map_err(RunError::system(what))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Waits until every listener takes connections.
+pub(super) fn await_listeners(config: &Config) -> Result<(), RunError> {
+    let until = Instant::now() + OPEN_WITHIN;
+    for listener in &config.listeners {
+        while !takes_connections(&listener.address) {
+            if Instant::now() >= until {
+                return Err(RunError::Internal(format!("listener {} did not open", listener.address)));
+            }
+            thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}
+
+fn takes_connections(address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Tcp(address) => {
+            let mut target = *address;
+            if address.ip().is_unspecified() {
+                let loopback: SocketAddr = if address.is_ipv4() {
+                    ([127, 0, 0, 1], address.port()).into()
+                } else {
+                    (std::net::Ipv6Addr::LOCALHOST, address.port()).into()
+                };
+                target = loopback;
+            }
+            TcpStream::connect_timeout(&target, Duration::from_secs(1)).is_ok()
+        }
+        ListenAddress::Unix(path) => UnixStream::connect(path).is_ok(),
+    }
+}
+
+/// Unix sockets outlive their process unless somebody removes them.
+pub(super) fn remove_sockets(config: &Config) {
+    let addresses = config
+        .listeners
+        .iter()
+        .map(|listener| &listener.address)
+        .chain(config.admin.iter().map(|admin| &admin.address))
+        .chain(config.metrics.iter().map(|door| &door.address));
+    for address in addresses {
+        if let ListenAddress::Unix(path) = address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// The listeners for clients.
+pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitch) -> Result<(), RunError> {
+    let threads = match config.proxy.threads {
+        Some(threads) => threads,
+        None => thread::available_parallelism().map_or(1, usize::from),
+    };
+    let conf = ServerConf {
+        threads,
+        max_retries: MOST_TRIES,
+        // Nothing speaks TLS to servers in this version, and a machine without certificates is no reason not to start.
+        ca_file: Some(NO_CERTIFICATES.to_owned()),
+        upstream_keepalive_pool_size: config.proxy.upstream_idle_connections,
+        // Pingora sleeps its grace in full; the process ends as soon as all is done, and this is only the upper bound.
+        grace_period_seconds: Some(config.proxy.shutdown_grace.as_secs() + 60),
+        graceful_shutdown_timeout_seconds: Some(1),
+        ..ServerConf::default()
+    };
+    let mut server = server(conf);
+    let keepalive = config.listeners.iter().map(|listener| listener.timeouts.keepalive).max();
+    let mut options = HttpServerOptions::default();
+    options.h2c = config.listeners.iter().any(|listener| listener.http2 && listener.tls.is_none());
+    options.h2_idle_timeout = keepalive;
+    let edge = EdgeProxy { app: Arc::clone(app) };
+    let mut proxy = http_proxy(&server.configuration, edge);
+    // Pingora asks the proxy too, for the protocols it may tunnel.
+    proxy.server_options = Some(options.clone());
+    let requests = Arc::new(Requests { proxy: Arc::new(proxy), options });
+    let front = Front { requests, app: Arc::clone(app) };
+    let mut service = Service::new("clients".to_owned(), front);
+    for listener in &config.listeners {
+        listen(&mut service, &listener.address);
+    }
+    server.add_service(service);
+    run(server, "clients", stop.for_listeners())
+}
+
+/// The operator's doors.
+pub(super) fn start_doors(config: &Config, readiness: &Arc<Readiness>) -> Result<(), RunError> {
+    let admin = config.admin.iter().map(|admin| {
+        let door = Door {
+            readiness: Arc::clone(readiness),
+            allowed_hosts: Some(admin.allowed_hosts.clone()),
+            probes: true,
+            metrics_path: "/metrics".to_owned(),
+        };
+        (&admin.address, door)
+    });
+    let metrics = config.metrics.iter().map(|metrics| {
+        let door = Door {
+            readiness: Arc::clone(readiness),
+            allowed_hosts: None,
+            probes: false,
+            metrics_path: metrics.path.clone(),
+        };
+        (&metrics.address, door)
+    });
+    let mut server = server(ServerConf { threads: 1, ..ServerConf::default() });
+    let mut any = false;
+    for (address, door) in admin.chain(metrics) {
+        let mut service = Service::new(format!("door {address}"), HttpServer::new_app(door));
+        listen(&mut service, address);
+        server.add_service(service);
+        any = true;
+    }
+    if any { run(server, "doors", Never) } else { Ok(()) }
+}
+
+fn server(conf: ServerConf) -> Server {
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+    server
+}
+
+/// Bytes towards a client that wait for more of the same answer. Pingora's 1,460 are less than many small answers with their
+/// headers, and what does not fit is a system call of its own.
+const WRITE_BUFFER: usize = 4 << 10;
+
+fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
+    let endpoint = match address {
+        ListenAddress::Tcp(address) => {
+            let mut options = TcpSocketOptions::default();
+            // `[::]` takes IPv4 clients too, whatever the system's default is.
+            options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
+            ListenerConfig::tcp(address.to_string()).tcp_socket_options(options)
+        }
+        ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
+    };
+    service.add_listener(endpoint.l4_buffer(L4BufferSettings::default().write(WRITE_BUFFER)));
+}
+
+fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'static) -> Result<(), RunError> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(signal) }))
+        .map(drop)
+        .map_err(RunError::system(format!("the thread of the {name}")))
+}

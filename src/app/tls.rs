@@ -1,0 +1,120 @@
+//! TLS of a listener, ready for handshakes: which certificate is shown to whom, and what clients must show.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ClientHello, ResolvesServerCert, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::version::{TLS12, TLS13};
+use rustls::{RootCertStore, SignatureScheme};
+use smallvec::SmallVec;
+
+use crate::config::{Certificate, ClientCa, Listener, Tls, TlsVersion};
+
+use super::Runtime;
+
+/// The TLS of every listener, in their order; `None` where there is none. What has not changed since the version before
+/// stays the same object, and with it the sessions that clients may resume.
+pub(super) fn build(
+    listeners: &[Listener],
+    former: Option<&Runtime>,
+) -> Result<Vec<Option<Arc<ServerConfig>>>, rustls::Error> {
+    let kept = |listener: &Listener| {
+        let former = former?;
+        let index = former.config.listeners.iter().position(|before| before.address == listener.address)?;
+        let before = former.config.listeners.get(index)?;
+        let same = (&before.tls, before.http1, before.http2) == (&listener.tls, listener.http1, listener.http2);
+        if same { former.tls.get(index)?.clone() } else { None }
+    };
+    let one = |listener: &Listener| match (&listener.tls, kept(listener)) {
+        (None, _) => Ok(None),
+        (Some(_), Some(kept)) => Ok(Some(kept)),
+        (Some(tls), None) => server_config(tls, listener).map(|made| Some(Arc::new(made))),
+    };
+    listeners.iter().map(one).collect()
+}
+
+fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls::Error> {
+    let provider = Arc::new(ring::default_provider());
+    let versions: &[_] = match tls.min_version {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+    let builder = match &tls.client_ca {
+        Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, provider)?),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates)?));
+    let protocols = [(listener.http2, b"h2".to_vec()), (listener.http1, b"http/1.1".to_vec())];
+    config.alpn_protocols = protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect();
+    Ok(config)
+}
+
+fn verifier(
+    ca: &ClientCa,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    for authority in &ca.authorities {
+        roots.add(authority.clone())?;
+    }
+    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+/// Certificates for one host: several when they differ in the kind of key.
+type Choice = SmallVec<[Arc<CertifiedKey>; 1]>;
+
+/// Finds the certificate for a host: the exact name, else the wildcard of its parent, else the first.
+#[derive(Debug)]
+struct Certificates {
+    exact: HashMap<String, Choice>,
+    /// By what stands after `*.`.
+    wildcard: HashMap<String, Choice>,
+    /// What clients that ask for no host of ours are shown.
+    default: Choice,
+}
+
+impl Certificates {
+    fn new(configured: &[Certificate]) -> Result<Self, rustls::Error> {
+        let mut all = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: SmallVec::new() };
+        for one in configured {
+            let signing = ring::sign::any_supported_type(&one.private_key)?;
+            let key = Arc::new(CertifiedKey::new(one.chain.clone(), signing));
+            if all.default.is_empty() {
+                all.default.push(Arc::clone(&key));
+            }
+            for host in &one.hosts {
+                let choice = match host.strip_prefix("*.") {
+                    Some(parent) => all.wildcard.entry(parent.to_owned()),
+                    None => all.exact.entry(host.clone()),
+                };
+                choice.or_default().push(Arc::clone(&key));
+            }
+        }
+        Ok(all)
+    }
+
+    /// `host` is in lower case.
+    fn find(&self, host: Option<&str>) -> &Choice {
+        let exact = host.and_then(|host| self.exact.get(host));
+        let wildcard = || host.and_then(|host| self.wildcard.get(host.split_once('.')?.1));
+        exact.or_else(wildcard).unwrap_or(&self.default)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let choice = self.find(hello.server_name());
+        best(choice, hello.signature_schemes())
+    }
+}
+
+/// The first whose key the client can check; if there is none, the first, and the handshake says what is wrong.
+fn best(choice: &Choice, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    let fits = choice.iter().find(|one| one.key.choose_scheme(schemes).is_some());
+    fits.or_else(|| choice.first()).cloned()
+}

@@ -1,0 +1,59 @@
+//! Which files are watched: the configuration, and the certificates that it names.
+
+use std::path::PathBuf;
+
+use tokio::sync::mpsc::Sender;
+
+use crate::config::{Config, Tls, Watch, watch};
+
+use super::reload::Trigger;
+
+/// Asks for a reload whenever one of the files has changed, until it is dropped.
+pub(super) struct Watching {
+    file: PathBuf,
+    /// The file and its certificates.
+    files: Vec<PathBuf>,
+    reloads: Sender<Trigger>,
+    watch: Option<Watch>,
+}
+
+impl Watching {
+    pub(super) fn new(file: PathBuf, config: &Config, reloads: Sender<Trigger>) -> Self {
+        let mut watching = Self { file, files: Vec::new(), reloads, watch: None };
+        watching.follow(config);
+        watching
+    }
+
+    /// Watches what this version names.
+    pub(super) fn follow(&mut self, config: &Config) {
+        let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Tls::files);
+        let mut files = vec![self.file.clone()];
+        for certificate in certificates {
+            if !files.iter().any(|file| file == certificate) {
+                files.push(certificate.to_owned());
+            }
+        }
+        if files == self.files {
+            return;
+        }
+        let reloads = self.reloads.clone();
+        let watch = watch(&files, move || {
+            let _ = reloads.try_send(Trigger::FileChanged);
+        });
+        // A directory that cannot be watched is no reason not to run: HUP still reloads.
+        match watch {
+            Ok(watch) => {
+                for (directory, error) in &watch.unwatched {
+                    let directory = directory.display();
+                    tracing::warn!(%directory, %error, "a directory cannot be watched; use HUP after changes there");
+                }
+                self.watch = Some(watch);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "files cannot be watched; use HUP to reload");
+                self.watch = None;
+            }
+        }
+        self.files = files;
+    }
+}
