@@ -8,7 +8,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Proxy, Remote, RemoteEngine};
+use crate::proxy::context::wall_clock;
 use crate::store::engine::{Engine, Event, OnEvent, StoreError};
+use crate::store::hazelcast::HazelcastEngine;
 use crate::store::memcached::MemcachedEngine;
 use crate::store::redis::RedisEngine;
 use crate::store::shared::{Around, SharedStore};
@@ -46,6 +48,9 @@ fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<
     Ok(match engine {
         RemoteEngine::Redis(settings) => RedisEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
         RemoteEngine::Memcached(settings) => MemcachedEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
+        RemoteEngine::Hazelcast(settings) => {
+            HazelcastEngine::start(settings, CONNECT_TIMEOUT, runtime, wall_clock, on_event)?
+        }
     })
 }
 

@@ -54,7 +54,7 @@ pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Sche
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;
-pub use store::{Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
+pub use store::{Hazelcast, Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
 pub use tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
 pub use watch::{Watch, watch};
 

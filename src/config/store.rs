@@ -55,6 +55,8 @@ pub enum RemoteEngine {
     Redis(Redis),
     /// memcached.
     Memcached(Memcached),
+    /// Hazelcast.
+    Hazelcast(Hazelcast),
 }
 
 impl RemoteEngine {
@@ -63,6 +65,7 @@ impl RemoteEngine {
         match self {
             Self::Redis(_) => "redis",
             Self::Memcached(_) => "memcached",
+            Self::Hazelcast(_) => "hazelcast",
         }
     }
 }
@@ -102,4 +105,15 @@ pub struct Memcached {
     pub servers: Vec<String>,
     /// What all names begin with, followed by a colon.
     pub key_prefix: String,
+}
+
+/// A cluster of Hazelcast.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hazelcast {
+    /// Some of its members, `host:port`; they know the others.
+    pub members: Vec<String>,
+    /// What the members call their cluster.
+    pub cluster_name: String,
+    /// The map that bindings are in.
+    pub map: String,
 }

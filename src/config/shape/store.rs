@@ -14,7 +14,7 @@ use super::later::Later;
 pub(crate) struct Store {
     /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
     /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
-    #[schemars(extend("x-restart" = true, "x-later" = ["hazelcast", "ignite"]))]
+    #[schemars(extend("x-restart" = true, "x-later" = ["ignite"]))]
     pub(crate) r#type: StoreType,
     /// Most sessions in the table of this process, which is the near copy of a shared store. When it is full the longest
     /// idle one makes room; a session with a token or in a shared store loses nothing by that.
@@ -30,9 +30,9 @@ pub(crate) struct Store {
     /// while the store is.
     #[schemars(extend("x-restart" = true, "x-minimum" = "1ms", "x-maximum" = "10s"))]
     pub(crate) timeout: Span,
-    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis and
-    /// Valkey announce what moves, so that it is known sooner; memcached does not, and for so long another proxy may send
-    /// a session to the server that it had before.
+    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis,
+    /// Valkey and Hazelcast announce what moves, so that it is known sooner; memcached does not, and for so long another proxy
+    /// may send a session to the server that it had before.
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(crate) near_ttl: Span,
     /// Redis 6.2 or later, or Valkey 7.2 or later; with `type: redis`.
@@ -41,9 +41,9 @@ pub(crate) struct Store {
     /// memcached 1.6 or later; with `type: memcached`.
     #[schemars(extend("x-restart" = true))]
     pub(crate) memcached: Memcached,
-    /// Hazelcast.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) hazelcast: later::Hazelcast,
+    /// Hazelcast 5.3 or later; with `type: hazelcast`.
+    #[schemars(extend("x-restart" = true))]
+    pub(crate) hazelcast: Hazelcast,
     /// Apache Ignite.
     #[serde(skip_serializing_if = "Later::unwritten")]
     pub(crate) ignite: later::Ignite,
@@ -60,7 +60,7 @@ impl Default for Store {
             near_ttl: Span::seconds(10),
             redis: Redis::default(),
             memcached: Memcached::default(),
-            hazelcast: later::Hazelcast::default(),
+            hazelcast: Hazelcast::default(),
             ignite: later::Ignite::default(),
         }
     }
@@ -97,6 +97,8 @@ pub(crate) enum StoreType {
     Redis,
     /// memcached, shared by several proxies.
     Memcached,
+    /// Hazelcast, shared by several proxies.
+    Hazelcast,
 }
 
 /// What to do while a shared store is out of reach.
@@ -173,5 +175,26 @@ pub(crate) struct Memcached {
 impl Default for Memcached {
     fn default() -> Self {
         Self { servers: vec!["127.0.0.1:11211".to_owned()], key_prefix: "homing".to_owned() }
+    }
+}
+
+/// Hazelcast.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Hazelcast {
+    /// `IP:port`, `[IPv6]:port` or `name:port` of some of its members; they tell of the others, which must be reached at the
+    /// addresses that they have told each other (`public-address` where there are several).
+    #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:5701", "10.0.0.6:5701"]]))]
+    pub(crate) members: Vec<String>,
+    /// What the members call their cluster (`cluster-name`).
+    pub(crate) cluster_name: String,
+    /// The map that bindings are in. Proxies that share sessions have the same; others that use the same cluster another. Give it
+    /// a backup and a `time-to-live-seconds` longer than any session (see the example), and neither eviction nor a near cache.
+    pub(crate) map: String,
+}
+
+impl Default for Hazelcast {
+    fn default() -> Self {
+        Self { members: vec!["127.0.0.1:5701".to_owned()], cluster_name: "dev".to_owned(), map: "homing".to_owned() }
     }
 }

@@ -34,6 +34,15 @@ fn remote(one: &Remote, table: shape::Store) -> shape::Store {
             memcached: shape::Memcached { servers: one.servers.clone(), key_prefix: one.key_prefix.clone() },
             ..store
         },
+        RemoteEngine::Hazelcast(one) => shape::Store {
+            r#type: shape::StoreType::Hazelcast,
+            hazelcast: shape::Hazelcast {
+                members: one.members.clone(),
+                cluster_name: one.cluster_name.clone(),
+                map: one.map.clone(),
+            },
+            ..store
+        },
     }
 }
 

@@ -10,6 +10,7 @@ use crate::config::shape;
 use crate::config::store::{OnError, Remote, RemoteEngine, Store, TableSnapshot};
 use crate::config::suggest;
 
+mod hazelcast;
 mod memcached;
 mod redis;
 
@@ -65,16 +66,18 @@ fn file(path: &str, at: At<'_>, environment: &dyn Environment, findings: &mut Fi
     Some(file.to_owned())
 }
 
-/// Both engines are checked, also the one that is not in use: its turn may come.
+/// All engines are checked, also those that are not in use: their turn may come.
 fn remote(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Option<Remote> {
     let store = &root.store;
     let place = at.key("store");
     let redis = redis::redis(&store.redis, place.key("redis"), findings);
     let memcached = memcached::memcached(&store.memcached, place.key("memcached"), findings);
+    let hazelcast = hazelcast::hazelcast(&store.hazelcast, place.key("hazelcast"), findings);
     let engine = match store.r#type {
         shape::StoreType::Memory => return None,
         shape::StoreType::Redis => RemoteEngine::Redis(redis),
         shape::StoreType::Memcached => RemoteEngine::Memcached(memcached),
+        shape::StoreType::Hazelcast => RemoteEngine::Hazelcast(hazelcast),
     };
     // Keys that are there, but broken, were reported.
     let broken = at.key("keys").is_written() && !findings.problems.is_empty();
@@ -106,14 +109,16 @@ fn unused(store: &shape::Store, at: At<'_>, findings: &mut Findings) {
         shape::StoreType::Memory => ("memory", false),
         shape::StoreType::Redis => ("redis", true),
         shape::StoreType::Memcached => ("memcached", true),
+        shape::StoreType::Hazelcast => ("hazelcast", true),
     };
-    let any = "type: redis or type: memcached";
+    let any = "type: redis, memcached or hazelcast";
     for (key, is_used, differs, needed) in [
         ("on_error", shared, store.on_error != default.on_error, any),
         ("timeout", shared, store.timeout != default.timeout, any),
         ("near_ttl", shared, store.near_ttl != default.near_ttl, any),
         ("redis", word == "redis", store.redis != default.redis, "type: redis"),
         ("memcached", word == "memcached", store.memcached != default.memcached, "type: memcached"),
+        ("hazelcast", word == "hazelcast", store.hazelcast != default.hazelcast, "type: hazelcast"),
     ] {
         if !is_used && differs && at.key(key).is_written() {
             let message = format!("\"{key}\" means nothing with type: {word}");

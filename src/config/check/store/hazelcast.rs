@@ -1,0 +1,87 @@
+//! Hazelcast: members that can be told apart, and names that a cluster and a map can have.
+
+use crate::config::address;
+use crate::config::check::At;
+use crate::config::pools::ServerAddress;
+use crate::config::problem::Findings;
+use crate::config::shape;
+use crate::config::store::Hazelcast;
+use crate::config::suggest;
+
+/// Where a member listens when nothing else is said.
+const PORT: &str = "5701";
+
+pub(super) fn hazelcast(one: &shape::Hazelcast, at: At<'_>, findings: &mut Findings) -> Hazelcast {
+    let mut members: Vec<String> = Vec::new();
+    for (index, text) in one.members.iter().enumerate() {
+        let at = at.key("members").item(index);
+        match member(text) {
+            Ok(member) if members.contains(&member) => {
+                let message = format!("\"store.hazelcast.members\" holds {} twice", suggest::quoted(&member));
+                findings.problem(at.place, message, "remove one of them");
+            }
+            Ok(member) => members.push(member),
+            Err(help) => {
+                let message = format!("{} is not the address of a Hazelcast member", suggest::quoted(text));
+                findings.problem(at.place, message, help);
+            }
+        }
+    }
+    for (key, text, fault) in [
+        ("cluster_name", &one.cluster_name, name_fault(&one.cluster_name)),
+        ("map", &one.map, name_fault(&one.map).or_else(|| map_fault(&one.map))),
+    ] {
+        if let Some(help) = fault {
+            let message = format!("\"store.hazelcast.{key}\" cannot be {}", suggest::quoted(text));
+            findings.problem(at.key(key).place, message, help);
+        }
+    }
+    Hazelcast { members, cluster_name: one.cluster_name.clone(), map: one.map.clone() }
+}
+
+/// `host:port`, in one form for the same member.
+fn member(text: &str) -> Result<String, String> {
+    const FORMS: &str = "write IP:port, [IPv6]:port or name:port";
+    if text.contains("://") {
+        return Err(FORMS.to_owned());
+    }
+    match address::server_address(text) {
+        Ok(ServerAddress::Unix(_)) => Err(format!("members listen on TCP: {FORMS}")),
+        Ok(ServerAddress::Ip(address)) if address.ip().is_unspecified() => {
+            Err(format!("{} is no member; write the member's address", address.ip()))
+        }
+        Ok(address) => Ok(address.to_string()),
+        Err(_) if !text.contains(':') && !text.is_empty() => Err(format!("the port is missing: write {text}:{PORT}")),
+        Err(_) => Err(FORMS.to_owned()),
+    }
+}
+
+fn name_fault(name: &str) -> Option<&'static str> {
+    let is_plain = !name.is_empty() && name.len() <= 128 && name == name.trim() && !name.chars().any(char::is_control);
+    (!is_plain).then_some("write a name of at most 128 characters, without blanks around it")
+}
+
+/// Wildcards are for the members' own configuration of maps.
+fn map_fault(map: &str) -> Option<&'static str> {
+    map.contains('*').then_some("write the map's own name: \"*\" is for patterns in the members' configuration")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_have_one_form() {
+        for (text, form) in [
+            ("10.0.0.5:5701", "10.0.0.5:5701"),
+            ("Cache.Example.org:1", "cache.example.org:1"),
+            ("[FD00:0::1]:5701", "[fd00::1]:5701"),
+        ] {
+            assert_eq!(member(text).as_deref(), Ok(form));
+        }
+        for text in ["", "cache:0", "fd00::1", "hazelcast://cache:1", "0.0.0.0:1", "unix:/run/x.sock", "a,b:1"] {
+            assert!(member(text).is_err(), "{text}");
+        }
+        assert_eq!(member("cache"), Err("the port is missing: write cache:5701".to_owned()));
+    }
+}
