@@ -2,11 +2,9 @@
 //! added.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use homing::config::Hazelcast;
 use homing::session::key::SessionKey;
-use homing::session::token::UnixMillis;
 use homing::store::engine::{Event, Kind, Name, StoreError, Written};
 use homing::store::hazelcast::HazelcastEngine;
 use tokio::time::{sleep, timeout};
@@ -14,19 +12,16 @@ use tokio::time::{sleep, timeout};
 use crate::engine_contract::{holds, value};
 use crate::engines::{CONNECT, Running};
 use crate::world::apps::LONG;
+use crate::world::stores::hazelcast::{settings, wall_clock};
 use crate::world::stores::{HazelcastMember, JavaStore};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn now() -> UnixMillis {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis();
-    UnixMillis(u64::try_from(now).expect("a time before the end of days"))
-}
-
 fn running(members: &[&HazelcastMember]) -> Running {
-    let members = members.iter().map(|member| member.address().to_string()).collect();
-    let settings = Hazelcast { members, cluster_name: "dev".to_owned(), map: "t".to_owned() };
-    Running::start(|runtime, told| HazelcastEngine::start(&settings, CONNECT, runtime.handle(), now, told).unwrap())
+    let settings = settings(members);
+    Running::start(|runtime, told| {
+        HazelcastEngine::start(&settings, CONNECT, runtime.handle(), wall_clock, told).unwrap()
+    })
 }
 
 /// As many names as that every member owns some of them.

@@ -72,6 +72,7 @@ mod shared_proxies;
 mod shared_topologies;
 mod shared_traffic;
 mod same_token;
+mod second_opinion_hazelcast;
 mod several_sources;
 mod snapshot;
 mod stickiness;

@@ -305,13 +305,11 @@ impl Request {
     }
 
     pub(super) fn nullable(mut self, text: Option<&str>) -> Self {
-        match text {
-            Some(text) => self.text(text),
-            None => {
-                self.open(NULL);
-                self
-            }
-        }
+        let Some(text) = text else {
+            self.open(NULL);
+            return self;
+        };
+        self.text(text)
     }
 
     pub(super) fn begin(mut self) -> Self {
@@ -370,8 +368,8 @@ mod tests {
         let expected = "26000000 00c0 00010100 1502000000000000 11010000 f1fb900000000000 1027000000000000 \
                         09000000 0000 6d6170 16000000 0000 00000000fffffff5000000046b657931 \
                         12000000 0020 00000000fffffff900000036";
-        let hex: String = request.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, expected.replace(char::is_whitespace, ""));
+        let hex: Vec<_> = request.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex.concat(), expected.replace(char::is_whitespace, ""));
     }
 
     #[test]

@@ -25,6 +25,8 @@ mod member;
 mod request;
 mod response;
 mod supervise;
+#[cfg(test)]
+mod traffic;
 mod writes;
 
 use std::sync::Arc;

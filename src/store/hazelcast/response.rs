@@ -40,7 +40,7 @@ impl From<Failure> for StoreError {
 /// The parameters of an answer to a request of this type.
 pub(super) fn answer(message: &Message, request: u32) -> Result<(Fixed<'_>, Frames<'_>), Failure> {
     let (fixed, mut frames) = message.open()?;
-    if message.kind() == request + 1 && !message.is_event() {
+    if message.kind() == request.wrapping_add(1) && !message.is_event() {
         return Ok((fixed, frames));
     }
     if message.kind() == ERROR {
@@ -112,13 +112,16 @@ pub(super) fn boolean(message: &Message, request: u32) -> Result<bool, Failure> 
     Ok(fixed.boolean()?)
 }
 
-/// Keys and what is kept under them.
-pub(super) fn entries(message: &Message, request: u32) -> Result<Vec<(&[u8], &[u8])>, Failure> {
+/// A key and what is kept under it.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+/// All of them that are there.
+pub(super) fn entries(message: &Message, request: u32) -> Result<Vec<Entry<'_>>, Failure> {
     let (_, mut frames) = answer(message, request)?;
     Ok(read_entries(&mut frames)?)
 }
 
-fn read_entries<'a>(frames: &mut Frames<'a>) -> Result<Vec<(&'a [u8], &'a [u8])>, Malformed> {
+fn read_entries<'a>(frames: &mut Frames<'a>) -> Result<Vec<Entry<'a>>, Malformed> {
     let mut entries = Vec::new();
     frames.begin()?;
     while !frames.ends()? {
@@ -156,7 +159,7 @@ pub(super) fn life(message: &Message, request: u32) -> Result<Option<Life>, Fail
 /// Some entries of a partition, and where the next begin.
 #[derive(Debug)]
 pub(super) struct Fetched<'a> {
-    pub(super) entries: Vec<(&'a [u8], &'a [u8])>,
+    pub(super) entries: Vec<Entry<'a>>,
     pub(super) pointers: Vec<(i32, i32)>,
 }
 

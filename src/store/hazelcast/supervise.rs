@@ -51,9 +51,8 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
                 Err(error) => error,
             },
             Err(_) => match find(&cluster, &seeds).await {
-                // Until it is connected.
                 Ok(()) => {
-                    let _ = timeout(cluster.patience, changed).await;
+                    until_connected(&cluster).await;
                     continue;
                 }
                 Err(error) => error,
@@ -64,6 +63,20 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
         }
         rest(&mut pause, changed).await;
     }
+}
+
+async fn until_connected(cluster: &Cluster) {
+    let connected = async {
+        loop {
+            let changed = cluster.changed.notified();
+            if cluster.any().is_ok() {
+                return;
+            }
+            changed.await;
+        }
+    };
+    // Else the members of the configuration are asked again.
+    let _ = timeout(cluster.patience, connected).await;
 }
 
 /// Half of it is chance, so that all proxies do not come at once.
@@ -289,7 +302,9 @@ fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
     };
     let owners = view.owners.iter().map(|owner| owner.and_then(owner_now)).collect();
     cluster.set_view(View { members, owners, version: view.version.clone() });
-    added.into_iter().for_each(|member| keep(cluster, member));
+    for member in added {
+        keep(cluster, member);
+    }
     lost_some
 }
 

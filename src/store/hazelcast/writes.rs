@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn only_a_life_that_is_too_short_is_set() {
         let now = UnixMillis(1_000_000);
-        let life = |ttl, ends| Life { ttl, ends };
+        let life = |ttl, ends| Life { ends, ttl };
         for (life, short) in [
             (life(61_000, 1_030_000), true),
             (life(61_000, 1_061_000), true),

@@ -1,21 +1,50 @@
 //! Members of Hazelcast, alone or as a cluster. Members of one cluster find each other at ports that are reserved before the
 //! first of them starts, so that one may be added later.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use homing::config::Hazelcast;
+use homing::session::token::UnixMillis;
+use homing::store::engine::{Engine as _, Name};
+use homing::store::hazelcast::HazelcastEngine;
+use tokio::runtime;
+use tokio::time::{sleep, timeout};
 
 use super::java::JavaStore;
-use super::process::Process;
+use super::process::{Process, stores};
+use crate::world::PATIENCE;
+use crate::world::namespace::Namespace;
 use crate::world::ports::Port;
 
 /// What the members call themselves.
 const CLUSTER: &str = "dev";
+/// The map that proxies keep bindings in when nothing else is said.
+const MAP: &str = "homing";
+
+/// To these members.
+pub(crate) fn settings(members: &[&HazelcastMember]) -> Hazelcast {
+    let members = members.iter().map(|member| member.address.to_string()).collect();
+    Hazelcast { members, cluster_name: CLUSTER.to_owned(), map: MAP.to_owned() }
+}
+
+/// For the engine.
+pub(crate) fn wall_clock() -> UnixMillis {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970").as_millis();
+    UnixMillis(u64::try_from(now).expect("a time before the end of days"))
+}
 
 /// A member.
 #[derive(Debug)]
 pub(crate) struct HazelcastMember {
     process: Process,
     address: SocketAddr,
+    /// What stands before the command line that runs it.
+    runner: Vec<String>,
     /// Held as long as the member may be started again.
     _port: Port,
 }
@@ -28,18 +57,30 @@ impl HazelcastMember {
         member
     }
 
+    /// In a network of its own.
+    #[track_caller]
+    pub(crate) fn within(namespace: &Namespace) -> Self {
+        let mut member = Self::reserve();
+        member.address.set_ip(namespace.address());
+        member.runner = namespace.runner();
+        member.configure(&[member.address]);
+        member.start_again();
+        member
+    }
+
+    fn reserve() -> Self {
+        let port = Port::reserve();
+        let address = port.address();
+        Self { process: Process::new(format!("Hazelcast at {address}")), address, runner: Vec::new(), _port: port }
+    }
+
     /// A cluster. Those with `true` run; the others may be started later.
     #[track_caller]
     pub(crate) fn cluster<const N: usize>(running: [bool; N]) -> [Self; N] {
-        let members = [(); N].map(|()| {
-            let port = Port::reserve();
-            let address = port.address();
-            Self { process: Process::new(format!("Hazelcast at {address}")), address, _port: port }
-        });
-        let addresses: Vec<_> = members.iter().map(|member| format!("\"{}\"", member.address)).collect();
+        let members = [(); N].map(|()| Self::reserve());
+        let addresses = members.each_ref().map(|member| member.address);
         for (member, runs) in members.iter().zip(running) {
-            fs::write(member.process.directory().join("hazelcast.yaml"), member.configuration(&addresses.join(", ")))
-                .expect("its configuration");
+            member.configure(&addresses);
             if runs {
                 member.start_again();
             }
@@ -47,8 +88,9 @@ impl HazelcastMember {
         members
     }
 
-    fn configuration(&self, members: &str) -> String {
-        format!(
+    fn configure(&self, members: &[SocketAddr]) {
+        let members: Vec<_> = members.iter().map(|member| format!("\"{member}\"")).collect();
+        let text = format!(
             "hazelcast:
   cluster-name: {CLUSTER}
   network:
@@ -57,15 +99,67 @@ impl HazelcastMember {
     join:
       auto-detection: {{ enabled: false }}
       multicast: {{ enabled: false }}
-      tcp-ip: {{ enabled: true, member-list: [{members}] }}
+      tcp-ip: {{ enabled: true, member-list: [{}] }}
+  map:
+    netted: {{ time-to-live-seconds: 3 }}
   properties:
     hazelcast.partition.count: 31
     hazelcast.max.no.heartbeat.seconds: 10
     hazelcast.heartbeat.interval.seconds: 1
     hazelcast.max.join.seconds: 5
 ",
-            self.address.port()
-        )
+            self.address.port(),
+            members.join(", ")
+        );
+        fs::write(self.process.directory().join("hazelcast.yaml"), text).expect("its configuration");
+    }
+
+    /// For `Conf::store`, with these members.
+    pub(crate) fn entry(members: &[&Self]) -> String {
+        Self::entry_at(&members.iter().map(|member| member.address).collect::<Vec<_>>())
+    }
+
+    /// The same for a proxy that comes another way, e.g. over links.
+    pub(crate) fn entry_at(addresses: &[SocketAddr]) -> String {
+        let members: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        format!("type: hazelcast, hazelcast: {{ members: [{}] }}", members.join(", "))
+    }
+
+    /// All that is kept, by name, with the map's before it.
+    #[track_caller]
+    pub(crate) fn all(&self) -> BTreeMap<String, String> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let settings = settings(&[self]);
+        let engine = HazelcastEngine::start(&settings, PATIENCE, runtime.handle(), wall_clock, Arc::new(drop));
+        let engine = engine.expect("it has a member");
+        let pages = async {
+            while engine.ping().await.is_err() {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let (mut all, mut cursor) = (BTreeMap::new(), None);
+            loop {
+                let page = engine.list(&Name::found(""), cursor.as_deref(), 1000).await.expect("a page");
+                for (name, value) in page.values {
+                    let text = String::from_utf8_lossy(value.text()).into_owned();
+                    all.insert(format!("{MAP}:{}", name.as_str()), text);
+                }
+                cursor = page.next;
+                if cursor.is_none() {
+                    return all;
+                }
+            }
+        };
+        runtime.block_on(async { timeout(PATIENCE, pages).await }).expect("it tells all that it keeps")
+    }
+
+    /// What hazelcast-python-client says: `tests/stores/hazelcast_tool.py`.
+    #[track_caller]
+    pub(crate) fn ask_tool(&self, map: &str, words: &[&str]) -> String {
+        let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stores/hazelcast_tool.py");
+        let mut command = Command::new(stores().join("clients/bin/python"));
+        let output = command.args([tool, &self.address.to_string(), map]).args(words).output().expect("python runs");
+        assert!(output.status.success(), "{words:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Where clients connect.
@@ -86,10 +180,11 @@ impl HazelcastMember {
             "-Dhazelcast.config=hazelcast.yaml",
             "-Dhazelcast.phone.home.enabled=false",
             "-Dhazelcast.socket.bind.any=false",
-            "-Dhazelcast.local.localAddress=127.0.0.1",
+            &format!("-Dhazelcast.local.localAddress={}", self.address.ip()),
             "-Dhazelcast.logging.type=jdk",
         ];
-        let command = JavaStore::Hazelcast.command(&flags, "com.hazelcast.core.server.HazelcastMemberStarter");
+        let command =
+            JavaStore::Hazelcast.command(&self.runner, &flags, "com.hazelcast.core.server.HazelcastMemberStarter");
         let starts = || self.process.log().matches("is STARTED").count();
         let before = starts();
         self.process.spawn(command, || starts() > before);

@@ -5,7 +5,7 @@
 //! Each says by `entry()` what a configuration's `store` is to contain: `Conf::servers("a b").store(&redis.entry())`.
 
 mod cluster;
-mod hazelcast;
+pub(crate) mod hazelcast;
 mod java;
 mod memcached;
 mod process;
