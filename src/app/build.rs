@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
-use crate::session::cookie::write::{SetCookie, Unwritable};
+use crate::session::cookie::write::{InvalidCookie, SetCookie};
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
@@ -32,7 +32,7 @@ pub enum BuildError {
     Keys(#[from] KeyringError),
     /// A cookie's attributes.
     #[error("persistence.cookie: {0}")]
-    Cookie(#[from] Unwritable),
+    Cookie(#[from] InvalidCookie),
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),
@@ -131,8 +131,8 @@ fn persistence_plan(
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
         hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
-        tombstone: table.place(&pool.name, ""),
-        targets: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        tombstone: table.target(&pool.name, ""),
+        targets: pool.servers.iter().map(|server| table.target(&pool.name, &server.name)).collect(),
         handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
     })
@@ -142,16 +142,7 @@ fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffSettings, BuildError
     Ok(HandoffSettings {
         header: HeaderName::from_bytes(handoff.header.as_bytes())?,
         written: handoff.header.clone(),
-        max_size: handoff.max_size,
+        max_size: handoff.max_size.bytes(),
         warned: AtomicU64::new(0),
     })
-}
-
-/// HAProxy's word for a state.
-pub fn state_word(state: config::ServerState) -> &'static str {
-    match state {
-        config::ServerState::Ready => "ready",
-        config::ServerState::Drain => "drain",
-        config::ServerState::Maint => "maint",
-    }
 }

@@ -10,14 +10,14 @@ use crate::config::{self, Config};
 use crate::proxy::context::wall_clock;
 use crate::session::binding::{Limits, Lookup, Resolution, resolve};
 use crate::session::key::{ServerId, SessionKey};
-use crate::session::token::explain::{Explained, open_any};
+use crate::session::token::explain::{Explanation, open_any};
 use crate::session::token::keyring::Keyring;
 use crate::session::token::{Token, UnixMillis};
 
 use super::{FAILED, complain, load, say};
 
 /// Longer than any token; the rest of a pasted file is not read.
-const MOST_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 pub(super) fn explain(token: &str, path: Option<&Path>) -> ExitCode {
     let loaded = match load(path) {
@@ -37,12 +37,12 @@ pub(super) fn explain(token: &str, path: Option<&Path>) -> ExitCode {
     };
     let pools = loaded.config.pools.iter().map(|pool| pool.name.as_str());
     match open_any(&keys, pools, text.trim().as_bytes()) {
-        Explained::Valid { pool, key, token, .. } => {
+        Explanation::Valid { pool, key, token, .. } => {
             say(&told(&loaded.config, &keys, pool, key, &token));
             ExitCode::SUCCESS
         }
-        Explained::UnknownPool => fail("the token is for a pool that this configuration does not have"),
-        Explained::Forged(flaw) => fail(&format!("the token does not open: {flaw}")),
+        Explanation::UnknownPool => fail("the token is for a pool that this configuration does not have"),
+        Explanation::Forged(flaw) => fail(&format!("the token does not open: {flaw}")),
     }
 }
 
@@ -56,7 +56,7 @@ fn text_of(token: &str) -> std::io::Result<String> {
     let mut text = token.to_owned();
     if token == "-" {
         text.clear();
-        std::io::stdin().take(MOST_BYTES).read_to_string(&mut text)?;
+        std::io::stdin().take(MAX_BYTES).read_to_string(&mut text)?;
     }
     let value = text.trim();
     let value = value.rsplit_once('=').map_or(value, |(_, value)| value);

@@ -148,13 +148,13 @@ fn unix(text: &str) -> Result<RedisUrl<'_>, Refusal> {
     }
     let [mut number, mut user, mut password] = [None; 3];
     for (key, value) in query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('=')) {
-        let place = match key {
+        let location = match key {
             "db" => &mut number,
             "user" => &mut user,
             "pass" => &mut password,
             _ => return refused("has a key that is not known", FORM),
         };
-        if place.replace(value).is_some() {
+        if location.replace(value).is_some() {
             return refused("has a key twice", FORM);
         }
     }
@@ -182,6 +182,15 @@ pub(crate) fn password(text: &str) -> Range<usize> {
     let socket = text.split_once(':').is_some_and(|(scheme, _)| scheme.to_ascii_lowercase().ends_with("unix"));
     let found = if socket { password_of_socket(text) } else { password_of_host(text) };
     found.unwrap_or(text.len()..text.len())
+}
+
+/// The URL for `homing config show`, with `${HOMING_REDIS_PASSWORD}` in the place of its password. All URLs have the same.
+pub(crate) fn without_password(url: &str) -> String {
+    let password = password(url);
+    let part = |text: Option<&str>| text.unwrap_or_default().replace("${", "$${");
+    let (before, behind) = (part(url.get(..password.start)), part(url.get(password.end..)));
+    let placeholder = if password.is_empty() { "" } else { "${HOMING_REDIS_PASSWORD}" };
+    format!("{before}{placeholder}{behind}")
 }
 
 fn password_of_socket(text: &str) -> Option<Range<usize>> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::session::key::SessionKey;
-use homing::store::engine::{Event, Kind, Name, StoreError, Written};
+use homing::store::engine::{Event, Kind, Name, StoreError, WriteResult};
 use homing::store::hazelcast::HazelcastEngine;
 use tokio::time::{sleep, timeout};
 
@@ -35,7 +35,7 @@ impl Running {
         self.run(async {
             let mut failed = 0;
             for name in names {
-                failed += usize::from(self.engine.bind(name, &value(0, "a"), MINUTE).await != Ok(Written::Ours));
+                failed += usize::from(self.engine.bind(name, &value(0, "a"), MINUTE).await != Ok(WriteResult::Stored));
             }
             failed
         })

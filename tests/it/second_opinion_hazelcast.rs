@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use homing::store::engine::{Kind, Value, Written};
+use homing::store::engine::{Kind, Value, WriteResult};
 use homing::store::hazelcast::HazelcastEngine;
 
 use crate::engine_contract::name;
@@ -84,7 +84,7 @@ fn what_was_written_halfway_lives_as_long_as_the_map_says_and_is_mended_by_the_n
     let half = |running: &Running, map: &str| {
         let name = name(Kind::Binding);
         let bound = running.run(running.engine.bind(&name, &older, minute));
-        assert_eq!(bound, Ok(Written::Ours));
+        assert_eq!(bound, Ok(WriteResult::Stored));
         member.ask_tool(map, &["replace", name.as_str(), &text]);
         name
     };
@@ -101,7 +101,7 @@ fn what_was_written_halfway_lives_as_long_as_the_map_says_and_is_mended_by_the_n
         assert_eq!(member.ask_tool(MAP, &["life", name.as_str()]), "null", "without the net it has no end");
         if mend {
             // The same write once more, as a proxy does that had no answer to it.
-            assert_eq!(running.run(running.engine.rebind(&name, &newer, minute)), Ok(Written::Ours));
+            assert_eq!(running.run(running.engine.rebind(&name, &newer, minute)), Ok(WriteResult::Stored));
         } else {
             running.run(running.engine.touch(&[(name.clone(), minute)])).expect("a visit");
         }

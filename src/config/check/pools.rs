@@ -1,74 +1,61 @@
 //! Pools: servers, checks, retries.
 
-use super::At;
-use super::Unique;
 use crate::config::Config;
 use crate::config::address;
-use crate::config::pools::{
-    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
-    UpstreamProtocol,
-};
-use crate::config::problem::Findings;
+use crate::config::check_context::{NodeRef, UniqueNames, check_name};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress};
 use crate::config::process::ListenAddress;
-use crate::config::shape;
+use crate::config::raw;
+use crate::config::sources::Source;
 use crate::config::suggest;
-use crate::config::tree::Node;
+use crate::config::units::duration_text;
+use crate::config::yaml::Node;
 
 /// In the order of the file.
-pub(super) fn pools(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Vec<Pool> {
+pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
     let mut pools = Vec::new();
     for name in at.keys() {
         let Some(pool) = root.pools.get(name) else { continue };
-        super::name(name, "pool", at.name_of(name), findings);
-        pools.push(self::pool(name, pool, at.key(name), findings));
+        check_name(name, "pool", at.key_location(name), diagnostics);
+        pools.push(self::pool(name, pool, at.key(name), diagnostics));
     }
     pools
 }
 
-fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> Pool {
+fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Pool {
     let persistence = pool.persistence.as_ref();
-    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| source.route.is_some()));
+    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, Source::Route(_))));
     if marked {
-        super::sources::marks(&pool.servers, at.key("servers"), findings);
+        super::sources::marks(&pool.servers, at.key("servers"), diagnostics);
     } else {
         for (index, _) in pool.servers.iter().enumerate().filter(|(_, server)| server.route.is_some()) {
-            let place = at.key("servers").item(index).name_of("route");
-            findings.warn(place, "\"route\" means nothing without the source route", "add the source, or remove it");
+            let location = at.key("servers").item(index).key_location("route");
+            diagnostics.warn(
+                location,
+                "\"route\" means nothing without the source route",
+                "add the source, or remove it",
+            );
         }
     }
     Pool {
         name: name.to_owned(),
-        balance: match pool.balance {
-            shape::Balance::RoundRobin => Balance::RoundRobin,
-            shape::Balance::Random => Balance::Random,
-            shape::Balance::LeastRequests => Balance::LeastRequests,
-            shape::Balance::Hash => Balance::Hash,
-        },
-        hash_on: hash_on(&pool.hash_on, at.key("hash_on"), findings),
-        servers: servers(&pool.servers, at.key("servers"), findings),
-        connection: Connection {
-            protocol: match pool.connection.protocol {
-                shape::Protocol::Http1 => UpstreamProtocol::Http1,
-                shape::Protocol::H2 => UpstreamProtocol::H2,
-            },
-            connect_timeout: pool.connection.connect_timeout.0,
-            read_timeout: pool.connection.read_timeout.0,
-            write_timeout: pool.connection.write_timeout.0,
-            idle_timeout: pool.connection.idle_timeout.0,
-            preserve_header_case: pool.connection.preserve_header_case,
-        },
-        health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), findings)),
+        balance: pool.balance,
+        hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
+        servers: servers(&pool.servers, at.key("servers"), diagnostics),
+        connection: pool.connection.clone(),
+        health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,
-            on_connect_failure: pool.retries.retry_on.contains(&shape::RetryOn::ConnectFailure),
-            on_reset_before_response: pool.retries.retry_on.contains(&shape::RetryOn::ResetBeforeResponse),
+            on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),
+            on_reset_before_response: pool.retries.retry_on.contains(&raw::RetryOn::ResetBeforeResponse),
             budget_percent: pool.retries.budget_percent,
         },
-        persistence: persistence.map(|one| super::persistence::persistence(one, at.key("persistence"), findings)),
+        persistence: persistence.map(|one| super::persistence::persistence(one, at.key("persistence"), diagnostics)),
     }
 }
 
-fn hash_on(text: &str, at: At<'_>, findings: &mut Findings) -> HashOn {
+fn hash_on(text: &str, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> HashOn {
     const FORMS: [&str; 5] = ["client_ip", "uri", "header:NAME", "cookie:NAME", "query:NAME"];
     match text.split_once(':') {
         None if text == "client_ip" => return HashOn::ClientIp,
@@ -80,26 +67,26 @@ fn hash_on(text: &str, at: At<'_>, findings: &mut Findings) -> HashOn {
         }
         _ => {}
     }
-    findings.problem(
-        at.place,
+    diagnostics.problem(
+        at.location,
         format!("\"hash_on\" cannot be {}", suggest::quoted(text)),
         suggest::help(text, &FORMS, "it can be"),
     );
     HashOn::ClientIp
 }
 
-fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Vec<Server> {
-    let mut names = Unique::default();
+fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Server> {
+    let mut names = UniqueNames::default();
     let mut checked = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
-        super::name(&server.name, "server", at.key("name").place, findings);
-        names.see(&server.name, "server", at.key("name").place, findings);
+        check_name(&server.name, "server", at.key("name").location, diagnostics);
+        names.see(&server.name, "server", at.key("name").location, diagnostics);
         let address = match address::server_address(&server.address) {
             Ok(address) => address,
             Err(help) => {
                 let message = format!("{} is not the address of a server", suggest::quoted(&server.address));
-                findings.problem(at.key("address").place, message, help);
+                diagnostics.problem(at.key("address").location, message, help);
                 continue;
             }
         };
@@ -107,11 +94,7 @@ fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Ve
             name: server.name.clone(),
             address,
             weight: server.weight,
-            state: match server.state {
-                shape::ServerState::Ready => ServerState::Ready,
-                shape::ServerState::Drain => ServerState::Drain,
-                shape::ServerState::Maint => ServerState::Maint,
-            },
+            state: server.state,
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
         });
@@ -119,19 +102,23 @@ fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Ve
     checked
 }
 
-fn health_check(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> HealthCheck {
+fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> HealthCheck {
     if check.timeout > check.interval {
-        let (timeout, interval) = (check.timeout.written(), check.interval.written());
+        let (timeout, interval) = (duration_text(check.timeout), duration_text(check.interval));
         let at = if at.key("timeout").is_written() { at.key("timeout") } else { at.key("interval") };
         let message = format!("a check's timeout ({timeout}) is longer than its interval ({interval})");
-        findings.problem(at.place, message, format!("write a timeout of at most {interval}, or a longer interval"));
+        diagnostics.problem(
+            at.location,
+            message,
+            format!("write a timeout of at most {interval}, or a longer interval"),
+        );
     }
     let probe = match check.r#type {
-        shape::HealthCheckType::Http => http_probe(check, at, findings),
-        shape::HealthCheckType::Tcp => {
+        raw::HealthCheckType::Http => http_probe(check, at, diagnostics),
+        raw::HealthCheckType::Tcp => {
             for key in ["path", "expect_status", "drain_status"].into_iter().filter(|key| at.key(key).is_written()) {
-                findings.warn(
-                    at.name_of(key),
+                diagnostics.warn(
+                    at.key_location(key),
                     format!("\"{key}\" means nothing with type: tcp"),
                     "remove it, or write type: http",
                 );
@@ -139,20 +126,20 @@ fn health_check(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings)
             Probe::Tcp
         }
     };
-    HealthCheck { probe, interval: check.interval.0, timeout: check.timeout.0, rise: check.rise, fall: check.fall }
+    HealthCheck { probe, interval: check.interval, timeout: check.timeout, rise: check.rise, fall: check.fall }
 }
 
-fn http_probe(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> Probe {
+fn http_probe(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Probe {
     let path = check.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['#', ' ']) {
         let message = format!("{} is not a path", suggest::quoted(path));
-        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", like /healthz");
+        diagnostics.problem(at.key("path").location, message, "write a path that begins with \"/\", like /healthz");
     }
     if let Some(index) = check.drain_status.iter().position(|status| check.expect_status.contains(status)) {
         let status = check.drain_status.get(index).copied().unwrap_or_default();
         let message = format!("status {status} cannot mean both \"well\" and \"wants no new sessions\"");
-        findings.problem(
-            at.key("drain_status").item(index).place,
+        diagnostics.problem(
+            at.key("drain_status").item(index).location,
             message,
             "keep it in expect_status or in drain_status",
         );
@@ -165,7 +152,7 @@ fn http_probe(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -
 }
 
 /// A server that is one of our own listeners: requests would go round in a circle.
-pub(super) fn circles(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn circles(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     for pool in &config.pools {
         for server in &pool.servers {
             if !config.listeners.iter().any(|listener| same(&listener.address, &server.address)) {
@@ -177,7 +164,11 @@ pub(super) fn circles(config: &Config, at: At<'_>, findings: &mut Findings) {
             let index = items.node.map(Node::items).unwrap_or_default().iter().position(named).unwrap_or(usize::MAX);
             let name = suggest::quoted(&server.name);
             let message = format!("server {name} is this proxy itself: its requests would go round in a circle");
-            findings.warn(items.item(index).key("address").place, message, "write the address of the application");
+            diagnostics.warn(
+                items.item(index).key("address").location,
+                message,
+                "write the address of the application",
+            );
         }
     }
 }

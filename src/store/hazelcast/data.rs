@@ -43,7 +43,7 @@ pub(super) fn key(name: &Name) -> Vec<u8> {
 
 /// The name of a key; `None` when it is none of ours.
 pub(super) fn name(key: &[u8]) -> Option<Name> {
-    let name = Name::found(std::str::from_utf8(read_text(key)?).ok()?);
+    let name = Name::from_stored(std::str::from_utf8(read_text(key)?).ok()?);
     name.parts().is_some().then_some(name)
 }
 

@@ -41,7 +41,7 @@ use uuid::Uuid;
 use self::cluster::{Call, Cluster};
 use self::frame::Message;
 use self::request::{Credentials, DELETE, GET, GET_ALL};
-use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, Written};
+use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config;
 use crate::session::token::UnixMillis;
 
@@ -117,11 +117,11 @@ impl Engine for HazelcastEngine {
         lookup.read(answers)
     }
 
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         writes::bind(&self.cluster, name, value, ttl).await
     }
 
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         writes::rebind(&self.cluster, name, value, ttl).await
     }
 

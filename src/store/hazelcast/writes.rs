@@ -15,7 +15,7 @@ use super::frame::Message;
 use super::request::{self, ENTRY_VIEW, PUT_IF_ABSENT, REPLACE_IF_SAME, SET_TTL};
 use super::response::{self, Life};
 use crate::session::token::UnixMillis;
-use crate::store::engine::{Name, StoreError, Value, Written};
+use crate::store::engine::{Name, StoreError, Value, WriteResult};
 
 /// How often a write is tried against others that write the same name.
 const MOST_TRIES: usize = 256;
@@ -72,12 +72,17 @@ fn first(answers: &[Message]) -> Result<&Message, StoreError> {
 }
 
 /// Kept if nothing is kept there. The winner and the others hear it in one round trip.
-pub(super) async fn bind(cluster: &Cluster, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+pub(super) async fn bind(
+    cluster: &Cluster,
+    name: &Name,
+    value: &Value,
+    ttl: Duration,
+) -> Result<WriteResult, StoreError> {
     let entry = Entry::new(cluster, name);
     Ok(match put(cluster, &entry, &data::value(value), ttl).await? {
-        None => Written::Ours,
-        Some((kept, _)) if kept == *value => Written::Ours,
-        Some((kept, _)) => Written::Theirs(kept),
+        None => WriteResult::Stored,
+        Some((kept, _)) if kept == *value => WriteResult::Stored,
+        Some((kept, _)) => WriteResult::Conflict(kept),
     })
 }
 
@@ -88,25 +93,25 @@ pub(super) async fn rebind(
     name: &Name,
     value: &Value,
     ttl: Duration,
-) -> Result<Written, StoreError> {
+) -> Result<WriteResult, StoreError> {
     let (entry, ours) = (Entry::new(cluster, name), data::value(value));
     for _ in 0..MOST_TRIES {
-        let Some((kept, text)) = put(cluster, &entry, &ours, ttl).await? else { return Ok(Written::Ours) };
+        let Some((kept, text)) = put(cluster, &entry, &ours, ttl).await? else { return Ok(WriteResult::Stored) };
         if kept == *value {
             // A retry of one's own write, which may have lost its life.
             let answers = cluster.ask(entry.set_ttl(ttl)).await?;
             response::boolean(first(&answers)?, SET_TTL)?;
-            return Ok(Written::Ours);
+            return Ok(WriteResult::Stored);
         }
         if !value.supersedes(&kept, name.kind()) {
-            return Ok(Written::Theirs(kept));
+            return Ok(WriteResult::Conflict(kept));
         }
         // When another was faster, its entry is given this life: of one session all lives are as good as alike.
         let answers = cluster.ask(entry.replace(&text, &ours, ttl)).await?;
         let replaced = response::boolean(first(&answers)?, REPLACE_IF_SAME)?;
         response::boolean(answers.get(1).ok_or(StoreError::Timeout)?, SET_TTL)?;
         if replaced {
-            return Ok(Written::Ours);
+            return Ok(WriteResult::Stored);
         }
     }
     Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))

@@ -1,29 +1,29 @@
 //! Hazelcast: members that can be told apart, and names that a cluster and a map can have.
 
 use crate::config::address;
-use crate::config::check::At;
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::ServerAddress;
-use crate::config::problem::Findings;
-use crate::config::shape;
+use crate::config::raw;
 use crate::config::store::Hazelcast;
 use crate::config::suggest;
 
 /// Where a member listens when nothing else is said.
 const PORT: &str = "5701";
 
-pub(super) fn hazelcast(one: &shape::Hazelcast, at: At<'_>, findings: &mut Findings) -> Hazelcast {
+pub(super) fn hazelcast(one: &raw::Hazelcast, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Hazelcast {
     let mut members: Vec<String> = Vec::new();
     for (index, text) in one.members.iter().enumerate() {
         let at = at.key("members").item(index);
         match member(text) {
             Ok(member) if members.contains(&member) => {
                 let message = format!("\"store.hazelcast.members\" holds {} twice", suggest::quoted(&member));
-                findings.problem(at.place, message, "remove one of them");
+                diagnostics.problem(at.location, message, "remove one of them");
             }
             Ok(member) => members.push(member),
             Err(help) => {
                 let message = format!("{} is not the address of a Hazelcast member", suggest::quoted(text));
-                findings.problem(at.place, message, help);
+                diagnostics.problem(at.location, message, help);
             }
         }
     }
@@ -33,7 +33,7 @@ pub(super) fn hazelcast(one: &shape::Hazelcast, at: At<'_>, findings: &mut Findi
     ] {
         if let Some(help) = fault {
             let message = format!("\"store.hazelcast.{key}\" cannot be {}", suggest::quoted(text));
-            findings.problem(at.key(key).place, message, help);
+            diagnostics.problem(at.key(key).location, message, help);
         }
     }
     Hazelcast { members, cluster_name: one.cluster_name.clone(), map: one.map.clone() }

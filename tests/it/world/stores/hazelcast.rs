@@ -138,7 +138,7 @@ impl HazelcastMember {
             }
             let (mut all, mut cursor) = (BTreeMap::new(), None);
             loop {
-                let page = engine.list(&Name::found(""), cursor.as_deref(), 1000).await.expect("a page");
+                let page = engine.list(&Name::from_stored(""), cursor.as_deref(), 1000).await.expect("a page");
                 for (name, value) in page.values {
                     let text = String::from_utf8_lossy(value.text()).into_owned();
                     all.insert(format!("{MAP}:{}", name.as_str()), text);
