@@ -118,7 +118,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 28] = [
+const MISTAKES: [(&str, &str); 29] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
