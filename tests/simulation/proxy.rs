@@ -32,7 +32,7 @@ pub struct Version {
     pub tombstone: Arc<Target>,
     /// Nobody hands anything over here.
     pub data: Arc<SessionData>,
-    /// What checks said, kept beside the pool, to judge it by.
+    /// The results of checks, recorded separately to verify the pool.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
 }
 

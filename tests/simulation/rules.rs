@@ -26,7 +26,7 @@ pub struct Ledger {
     outages: HashMap<String, usize>,
     /// (session, server that it left, outage of that server), since a proxy last forgot.
     left: HashSet<(SessionKey, ServerId, usize)>,
-    /// One proxy whose table has room for all: then no session leaves twice for one outage.
+    /// One proxy with room for all sessions in its table: then no session moves twice for one outage.
     pub once_each: bool,
 }
 
@@ -114,7 +114,7 @@ pub fn named(request: &Request, around: &mut Around<'_>) {
     around.journal.promise("a forged token names no session", nobody, || format!("{:?}", request.session));
 }
 
-/// Those that may take a session that is nobody's or has to move, judged by file and checks.
+/// The servers that may take a new or moved session, by configuration and checks.
 fn takers(request: &Request) -> Vec<&Written> {
     let version = &request.version;
     let tried = |server: &Written| request.sent_to.iter().any(|sent| version.name(*sent) == server.name);

@@ -34,7 +34,7 @@ pub struct Does {
 /// How it went.
 #[derive(Debug, Default)]
 pub struct Served {
-    /// `None`: nobody served it.
+    /// `None`: no server served it.
     pub by: Option<String>,
     pub outcome: Option<Outcome>,
     pub session: Option<Returning>,
@@ -158,7 +158,7 @@ impl Request<'_> {
         let homes = node.homes(&version);
         let before = node.knows(address);
         if !self.unanswered {
-            // Twice when the address was ended: it begins anew.
+            // Twice when the address was ended: a new session begins.
             self.waits(2, node.store.claim(address, &version.targets[chosen], self.now)).await;
             if before != node.knows(address) && node.knows(address).is_some_and(|(server, _)| !server.is_empty()) {
                 self.world.saw("another proxy was first to bind it");

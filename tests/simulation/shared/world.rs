@@ -258,7 +258,7 @@ impl World {
 
     /// The faults end: all servers are well, and all proxies reach the store and see the same.
     async fn calms_down(&self) {
-        // The worst moment for it: moves that nobody else knows of yet.
+        // The worst moment: other proxies do not know of these moves yet.
         if self.servers_fail {
             self.views_differ(true).await;
         }
@@ -296,7 +296,7 @@ impl World {
         BindingRecord::read(&self.shared.get(&Name::new(POOL, key, Kind::Binding))?)
     }
 
-    /// Whether the store keeps a session that is as old as it may be: it does so for a few seconds, which bind nobody.
+    /// Whether the store still holds a session past its absolute timeout: it may for a few seconds, without effect.
     pub fn has_lasted(&self, key: SessionKey) -> bool {
         let absolute = Duration::from_secs(self.setup.borrow().absolute_secs);
         self.record(key)
