@@ -215,7 +215,7 @@ async fn listen(cluster: &Arc<Cluster>, connection: &Connection) -> Result<(), S
 fn tell_refusal(listened: Result<(), StoreError>) {
     // One that cannot be reached is told of by its connection.
     if let Err(why @ (StoreError::Refused(_) | StoreError::Unreadable(_))) = listened {
-        warn!(%why, "Hazelcast does not announce moves");
+        warn!(%why, "Hazelcast refuses to announce moves; near_ttl applies");
     }
 }
 
@@ -234,10 +234,13 @@ async fn look_at_map(cluster: &Cluster, connection: &Connection) {
     };
     let map = &cluster.map;
     if config.ttl_seconds == 0 {
-        warn!(%map, "the map has no time-to-live-seconds: what a proxy wrote halfway when it was killed stays until its session comes back");
+        warn!(
+            %map,
+            "the Hazelcast map has no time-to-live-seconds: an entry whose write was interrupted by a crash stays until its session is used again"
+        );
     }
     if config.backups == 0 {
-        warn!(%map, "the map has no backups: a member that is lost takes its share of the bindings with it");
+        warn!(%map, "the Hazelcast map has no backups: a member that fails takes its part of the sessions with it");
     }
 }
 
