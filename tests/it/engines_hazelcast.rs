@@ -129,6 +129,21 @@ fn a_member_that_is_added_takes_its_share_and_nothing_is_lost() {
     running.keeps_its_promises();
 }
 
+#[test]
+fn a_member_that_is_not_reached_from_here_is_reached_through_another() {
+    if !JavaStore::Hazelcast.is_here() {
+        return;
+    }
+    let [first, second] = HazelcastMember::one_hidden();
+    let running = running(&[&first]);
+    let names = many();
+    crate::world::eventually(LONG, "some of them are the second's", || running.unbound(&names) == 0);
+    running.await_kept(&names);
+    running.run(holds(&running.engine));
+    second.kill();
+    running.await_kept(&names);
+}
+
 /// Until no partition is on its way.
 fn eventually_balanced(member: &HazelcastMember) {
     crate::world::eventually(LONG, "all partitions are where they belong", || {

@@ -313,3 +313,10 @@ fn members_of_hazelcast_find_each_other_and_one_may_come_later() {
     assert!(Address::from(third.address()).is_listening(), "the kernel accepts for a frozen one");
     third.thaw();
 }
+
+#[test]
+fn the_jars_of_the_stores_on_java_are_here_or_named() {
+    for store in [JavaStore::Hazelcast, JavaStore::Ignite] {
+        store.is_here();
+    }
+}

@@ -1,5 +1,5 @@
-//! What is known of the cluster, and how requests come to those that can answer: each to the owner of its partition, and once
-//! more to another where a member says that it may.
+//! The view of the cluster, and routing: each request goes to the owner of its partition, and is retried when a member responds
+//! with an error that allows it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,34 +14,35 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
+use super::data;
 use super::frame::Message;
 use super::member::{Member, Way};
 use super::request::{self, Credentials, GET};
 use super::response::{Failure, answer};
-use crate::store::engine::{Event, OnEvent, StoreError};
+use crate::store::engine::{Event, Name, OnEvent, StoreError};
 
-/// What operations and those that keep the connections share.
+/// State shared by the operations and the connection tasks.
 pub(super) struct Cluster {
     pub(super) credentials: Credentials,
     pub(super) map: String,
     /// For each step of connecting.
     pub(super) patience: Duration,
-    /// Those that keep the connections write it.
+    /// Written by the connection tasks.
     view: ArcSwap<View>,
-    /// Woken when a connection has come or gone.
+    /// Notified when a connection is established or lost.
     pub(super) changed: Notify,
-    /// Events of the entries are told now. Relaxed: it only saves telling the same twice.
+    /// A connection is subscribed. Relaxed: it only avoids a repeated event.
     subscribed: AtomicBool,
-    /// And all of them. Relaxed, as it is asked for after an event.
+    /// The listener of entries is confirmed. Relaxed: it is read after an event.
     announces: AtomicBool,
     on_event: OnEvent,
     /// Set once, when the engine ends: no event comes after it.
     stopped: AtomicBool,
-    /// That keep the connections. Locked for the time of a push.
+    /// The connection tasks. Locked for the time of a push.
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
-/// The members, and whose the partitions are.
+/// The members, and the owner of each partition.
 #[derive(Clone, Default)]
 pub(super) struct View {
     pub(super) members: Vec<Arc<Member>>,
@@ -51,16 +52,16 @@ pub(super) struct View {
     pub(super) version: Option<Arc<str>>,
 }
 
-/// Requests for one partition that are answered in their order, as one.
+/// Requests to one partition, processed in order and retried together.
 #[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) partition: i32,
     pub(super) requests: Vec<Vec<u8>>,
-    /// The type of the first request: by its answer is seen whether all are to be sent again.
+    /// The type of the first request, whose response decides whether all are retried.
     pub(super) kind: u32,
 }
 
-/// The pauses before requests are sent again. A caller does not wait longer than it wants.
+/// The pauses between retries. Callers have a deadline of their own.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(2),
     Duration::from_millis(5),
@@ -139,12 +140,12 @@ impl Cluster {
         i32::try_from(self.view.load().owners.len()).unwrap_or(i32::MAX)
     }
 
-    /// Any that stands.
+    /// Any established connection.
     pub(super) fn any(&self) -> Result<Connection, StoreError> {
         self.view.load().any()
     }
 
-    /// Whether another member passes requests on to this one.
+    /// Whether another member can forward requests to this one.
     pub(super) async fn reaches(&self, member: &Arc<Member>) -> bool {
         let view = self.view();
         let index = view.members.iter().position(|other| Arc::ptr_eq(other, member));
@@ -152,20 +153,21 @@ impl Cluster {
         let (Some(partition), Ok(connection)) = (partition.and_then(|at| i32::try_from(at).ok()), view.any()) else {
             return false;
         };
-        let asked = connection.ask(vec![request::get(&self.map, partition, &[0; 12])]);
+        // No session has this key.
+        let key = data::key(&Name::from_stored(""));
+        let asked = connection.ask(vec![request::get(&self.map, partition, &key)]);
         let answered = timeout(self.patience, asked).await;
         answered.is_ok_and(|answers| {
             answers.is_ok_and(|answers| answers.first().is_some_and(|one| answer(one, GET).is_ok()))
         })
     }
 
-    /// The answers of one call.
+    /// The responses of one call.
     pub(super) async fn ask(&self, call: Call) -> Result<Vec<Message>, StoreError> {
         self.ask_all(vec![call]).await.pop().unwrap_or(Err(StoreError::Unsupported))
     }
 
-    /// The answers of each call, in their order; those that members say may be sent again are, for as long as the caller waits
-    /// and then some.
+    /// The responses of each call, in order. Retries calls that failed with a retryable error.
     pub(super) async fn ask_all(&self, calls: Vec<Call>) -> Vec<Result<Vec<Message>, StoreError>> {
         let mut results: Vec<_> = calls.iter().map(|_| Err(StoreError::Unsupported)).collect();
         let mut left: Vec<usize> = (0..calls.len()).collect();
@@ -187,7 +189,7 @@ impl Cluster {
         }
     }
 
-    /// Sends these calls, each on its way, and all that go one way together.
+    /// Sends these calls, grouped by connection.
     async fn round(&self, calls: &[Call], left: &[usize]) -> Vec<(usize, Result<Vec<Message>, StoreError>)> {
         let view = self.view();
         let mut ways: Vec<(Connection, Vec<usize>)> = Vec::new();
@@ -226,7 +228,7 @@ async fn ask_together(
     }
 }
 
-/// Whether the member that answered says that another may be asked.
+/// Whether the response is a retryable error.
 fn is_redo(answers: &[Message], call: Option<&Call>) -> bool {
     let first = answers.first().zip(call).map(|(first, call)| answer(first, call.kind).map(drop));
     matches!(first, Some(Err(Failure::Redo(_))))

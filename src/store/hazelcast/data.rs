@@ -15,7 +15,7 @@ const HEAD: usize = 12;
 const OF_TEXT: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xf5];
 /// The hash is of what follows hash and type.
 const HASHED_FROM: usize = 8;
-/// Before the text of a value whose bytes are no UTF-8. No value begins with it, since every one begins with its form.
+/// Prefix of values that are not UTF-8. No other value has it: all begin with the format version.
 const ENCODED: &[u8] = b"base64:";
 
 /// A string.
@@ -124,7 +124,7 @@ mod tests {
         for (key, of) in [("k", 3), ("l", 27), ("zz", 18)] {
             assert_eq!(partition(&text(key.as_bytes()), 31), of, "{key}");
         }
-        assert_eq!(partition(&text(b"k"), 0), 0, "nobody has said how many there are");
+        assert_eq!(partition(&text(b"k"), 0), 0, "the number of partitions is not known yet");
     }
 
     proptest! {

@@ -1,4 +1,4 @@
-//! How a member is reached: its name's addresses, the first words, and who it says it is.
+//! Connecting to a member: name resolution, TCP, authentication.
 
 use std::io;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::request::{self, Credentials};
 use super::response::{self, Identity};
 use crate::store::engine::StoreError;
 
-/// What a client says first: that it speaks this protocol.
+/// Selects the client protocol, version 2.
 const GREETING: &[u8] = b"CP2";
 
-/// A connection to a member that has let us in. A name is resolved each time, and its addresses are tried one after the other.
+/// An authenticated connection. Names are resolved each time, and their addresses tried in turn.
 pub(super) async fn dial(
     address: &str,
     credentials: &Credentials,
@@ -61,7 +61,7 @@ fn named(label: &str, error: StoreError) -> StoreError {
     }
 }
 
-/// The first words, and the answer to them. The member says nothing after it until it is asked.
+/// Authentication. The member sends nothing more until the next request.
 async fn introduce(mut stream: TcpStream, credentials: &Credentials) -> io::Result<(TcpStream, Message)> {
     stream.set_nodelay(true)?;
     stream.write_all(&[GREETING, &request::authenticate(credentials)].concat()).await?;
@@ -80,12 +80,12 @@ async fn introduce(mut stream: TcpStream, credentials: &Credentials) -> io::Resu
     }
 }
 
-/// How a member is spoken of.
+/// The member's name in logs.
 pub(super) fn label(address: &str) -> Arc<str> {
     format!("Hazelcast at {address}").into()
 }
 
-/// Why, in words that name the member themselves.
+/// The reason without the kind of error; it names the member.
 pub(super) fn reason(lost: StoreError) -> String {
     match lost {
         StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,

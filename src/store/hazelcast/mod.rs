@@ -1,17 +1,17 @@
 //! Bindings in a map of Hazelcast 5.3 or newer, by its Open Binary Client Protocol: a cluster whose members each own a part of
 //! the partitions, keep copies of others', and take over when one is lost.
 //!
-//! Why no crate does the talking: there is none that is kept.
+//! There is no maintained client crate, so the protocol is implemented here.
 //!
 //! Names and values are strings of Java, so that Hazelcast's own tools show them; the map plays the part of a prefix. A bind is
 //! `putIfAbsent`, a move is `putIfAbsent` and, where something is kept, `replaceIfSame` with what was kept. What the map's
 //! listener tells of entries that were updated, or added by a move, are the announcements.
 //!
-//! - [`frame`], [`data`], [`request`] and [`response`]: what is said on the wire, both ways. Plain code.
-//! - [`connection`]: one socket that all requests share. [`dial`]: how it is made.
-//! - [`member`] and [`cluster`]: what is known of the cluster, and which way a request goes.
-//! - [`supervise`]: finds members, keeps the connections, follows the cluster.
-//! - [`writes`]: the first writer, the higher epoch, and lives. [`list`]: everything, page by page.
+//! - [`frame`], [`data`], [`request`] and [`response`]: the codec, pure.
+//! - [`connection`]: one socket shared by all requests to a member. [`dial`]: connecting and authentication.
+//! - [`member`] and [`cluster`]: the view of the cluster, routing and retries.
+//! - [`supervise`]: discovery, reconnects, subscriptions.
+//! - [`writes`]: bind, rebind and touch. [`list`]: pagination.
 //!
 //! Sources: "Hazelcast Open Binary Client Protocol" 2.8 and its protocol definitions; traffic of members of 5.7.
 
@@ -96,7 +96,7 @@ impl Engine for HazelcastEngine {
         Capabilities { server, compare_and_set: "replace", announces: self.cluster.announces(), list: true }
     }
 
-    /// Whether one of the members answers: what a lost one had is others' soon, and unreachable by itself until then.
+    /// Whether any member responds. The partitions of a lost one are unreachable by themselves until they are reassigned.
     async fn ping(&self) -> Result<(), StoreError> {
         let members = self.cluster.view();
         let pings: Vec<_> = members
@@ -146,10 +146,10 @@ impl Engine for HazelcastEngine {
     }
 }
 
-/// Names that are asked for together: those of one partition in one request.
+/// A lookup of several names: one request for each partition.
 struct Lookup {
     keys: Vec<Vec<u8>>,
-    /// Partitions, and which of the keys are theirs.
+    /// Partitions, and the indices of their keys.
     shares: Vec<(i32, Vec<usize>)>,
 }
 

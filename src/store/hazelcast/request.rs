@@ -1,4 +1,4 @@
-//! What is asked of members: each request of the protocol that is used here, as bytes.
+//! Encoding of requests. Pure.
 
 use uuid::Uuid;
 
@@ -32,7 +32,7 @@ const ADDED_UPDATED_MERGED: i32 = ADDED | 4 | 128;
 /// An event of an entry that was not there before.
 pub(super) const ADDED: i32 = 1;
 
-/// What a client says of itself.
+/// For authentication.
 #[derive(Debug)]
 pub(super) struct Credentials {
     pub(super) cluster_name: String,
@@ -42,8 +42,8 @@ pub(super) struct Credentials {
     pub(super) client: Uuid,
 }
 
-/// A write is kept when the partition's owner has it, as with Redis; the copies follow. A member that keeps copies and is frozen
-/// would hold back every write until the cluster gives it up, a minute by default.
+/// A write is acknowledged by the partition's owner, as with Redis; backups follow. Waiting for them would let one frozen backup
+/// member delay every write until the cluster removes it, after a minute by default.
 fn write(kind: u32, partition: i32) -> Request {
     Request::new(kind, partition).without_backups()
 }
@@ -74,7 +74,7 @@ pub(super) fn cluster_view() -> Vec<u8> {
     Request::new(CLUSTER_VIEW, NONE).finish()
 }
 
-/// Of all members, told by the one that is asked.
+/// Of the entries of all members.
 pub(super) fn entry_listener(map: &str) -> Vec<u8> {
     let (with_value, local_only) = (true, false);
     Request::new(ENTRY_LISTENER, NONE)

@@ -1,4 +1,4 @@
-//! What members answer and tell: each answer and event that is used here, read from its frames. Plain code.
+//! Decoding of responses and events. Pure.
 
 use uuid::Uuid;
 
@@ -14,12 +14,12 @@ const REDO: [i32; 9] = [8, 19, 33, 39, 46, 47, 52, 53, 62];
 /// Members of one answer at most, and partitions: more than any cluster has. An answer with more is none.
 const MOST: usize = 65_536;
 
-/// Why a request was of no use.
+/// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It may be sent again, perhaps to another member.
+    /// It may be retried, perhaps at another member.
     Redo(StoreError),
-    /// It may not, or it is of no use.
+    /// A retry does not help.
     Final(StoreError),
 }
 
@@ -50,7 +50,7 @@ pub(super) fn answer(message: &Message, request: u32) -> Result<(Fixed<'_>, Fram
     }
 }
 
-/// The first of its causes. Its words may repeat what was sent, so only its class is told.
+/// The first of its causes. The message may contain keys and values, so only the class is reported.
 fn error(frames: &mut Frames<'_>) -> Result<Failure, Malformed> {
     frames.begin()?;
     frames.begin()?;
@@ -64,7 +64,7 @@ fn error(frames: &mut Frames<'_>) -> Result<Failure, Malformed> {
     })
 }
 
-/// The member that let us in.
+/// The member that accepted the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) member: Uuid,
@@ -73,7 +73,7 @@ pub(super) struct Identity {
     pub(super) partitions: i32,
 }
 
-/// Who it is, or why it does not let us in.
+/// The member's identity, or the reason for its refusal.
 pub(super) fn identity(message: &Message) -> Result<Identity, StoreError> {
     let (mut fixed, mut frames) = answer(message, AUTHENTICATE)?;
     let read = |malformed: Malformed| StoreError::from(Failure::from(malformed));
@@ -238,7 +238,7 @@ fn members(frames: &mut Frames<'_>) -> Result<Vec<MemberInfo>, Malformed> {
     Ok(members)
 }
 
-/// The lists of partitions first, and then, in their order, whose they are.
+/// First the lists of partitions, then the owners in the same order.
 fn partitions(frames: &mut Frames<'_>) -> Result<Vec<(Uuid, Vec<i32>)>, Malformed> {
     let mut lists = Vec::new();
     frames.begin()?;

@@ -1,8 +1,8 @@
-//! What keeps the connections: finds a member, learns from it of the others, keeps one connection to each, and one of them
-//! tells of the cluster and of moves. When that one goes, another does.
+//! The tasks that keep the connections: discovery by the configured members, one connection to each member of the cluster, and
+//! the subscription to cluster and entry events on one of them. When that connection ends, the next one is subscribed.
 //!
-//! A member that is frozen or cut off gives no error by itself, so every connection is pinged each second. One that breaks soon
-//! after it came is waited for longer and longer, up to two seconds, so that a member in trouble is not stormed.
+//! A frozen or partitioned member causes no error by itself, so every connection is pinged each second. Reconnects back off
+//! exponentially, up to two seconds.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ const FIRST_VIEW: Duration = Duration::from_secs(2);
 
 /// Keeps the engine in touch with the cluster until the task is ended.
 pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
-    // Proxies begin with different members.
+    // Not every proxy subscribes at the same member.
     seeds.shuffle(&mut rand::thread_rng());
     let mut pause = SHORTEST_PAUSE;
     let mut told_lost = false;
@@ -44,7 +44,7 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
                 Ok(()) => {
                     pause = SHORTEST_PAUSE;
                     stay(&cluster, &connection).await;
-                    // It has told why it ended.
+                    // The task of the connection has reported why it ended.
                     told_lost = true;
                     continue;
                 }
@@ -79,16 +79,16 @@ async fn until_connected(cluster: &Cluster) {
     let _ = timeout(cluster.patience, connected).await;
 }
 
-/// Half of it is chance, so that all proxies do not come at once.
+/// With jitter, so that the proxies do not reconnect all at once.
 async fn rest(pause: &mut Duration, woken: impl Future<Output = ()>) {
     let chance: f64 = rand::random();
-    // Whatever woke it, it looks again.
+    // The same after a timeout as after a wake-up.
     let _ = timeout(pause.mul_f64(0.5 + chance / 2.0), woken).await;
     *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
 
-/// Asks the members of the configuration, one after the other, until one lets us in; that one is the cluster, until it tells of
-/// more.
+/// Tries the configured members in turn until one accepts the connection. The view is then this member alone, until it sends
+/// the cluster's.
 async fn find(cluster: &Arc<Cluster>, seeds: &[String]) -> Result<(), StoreError> {
     let mut last = StoreError::Unreachable("no members".to_owned());
     for seed in seeds {
@@ -126,7 +126,7 @@ fn keep(cluster: &Arc<Cluster>, member: Arc<Member>) {
 
 async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
     let mut pause = SHORTEST_PAUSE;
-    // Whether it has been told that the member is lost: it is told once.
+    // The loss of a member is reported once.
     let mut told = false;
     while !member.is_gone() {
         let (lost, served) = match meet(&cluster, &member).await {
@@ -139,16 +139,15 @@ async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
             }
             Err(error) => (error, false),
         };
-        member.set_way(Way::Lost(lost.clone()));
+        // A connection that broke: at once. A failed attempt: the former way holds while the others are asked.
+        let detour = !served && cluster.reaches(&member).await;
+        member.set_way(if detour { Way::Detour } else { Way::Lost(lost.clone()) });
         cluster.changed.notify_waiters();
         if member.is_gone() {
             return;
         }
         if !std::mem::replace(&mut told, true) {
             cluster.tell(Event::Lost(reason(lost)));
-        }
-        if !served && cluster.reaches(&member).await {
-            member.set_way(Way::Detour);
         }
         rest(&mut pause, member.wake.notified()).await;
     }
@@ -159,7 +158,7 @@ async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreErro
     if identity.member == member.uuid {
         return Ok(stream);
     }
-    // One that was started again is another one; the view of the cluster will tell of it.
+    // A restarted member has a new id; the cluster's view will have it.
     Err(StoreError::Unreachable(format!("{}: another member is there now", label(&member.address))))
 }
 
@@ -174,7 +173,7 @@ async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: 
     connection::drive(stream, requests, &label).await
 }
 
-/// From now on this connection tells of members and partitions.
+/// Subscribes to the view of the cluster: members and partitions.
 async fn subscribe(cluster: &Arc<Cluster>, connection: &Connection) -> Result<(), StoreError> {
     let view = Arc::clone(cluster);
     let versions = Mutex::new(Versions { members: i32::MIN, partitions: i32::MIN, lost_some: false });
@@ -183,8 +182,8 @@ async fn subscribe(cluster: &Arc<Cluster>, connection: &Connection) -> Result<()
     check(&listens.await.map_err(|_elapsed| StoreError::Timeout)??, CLUSTER_VIEW)
 }
 
-/// Until the connection ends, it tells of entries too. A member that is asked to registers at all others first, and so waits for
-/// one that is frozen until the cluster gives that one up: until then moves are not announced for certain.
+/// Subscribes to the events of entries too, and returns when the connection ends. The member registers the listener at all others
+/// before it confirms, so a frozen one delays that until the cluster has removed it; until then announcements may be missing.
 async fn stay(cluster: &Arc<Cluster>, connection: &Connection) {
     let mut listens = pin!(listen(cluster, connection));
     let at_once = timeout(cluster.patience, &mut listens).await;
@@ -213,24 +212,24 @@ async fn listen(cluster: &Arc<Cluster>, connection: &Connection) -> Result<(), S
 }
 
 fn tell_refusal(listened: Result<(), StoreError>) {
-    // One that cannot be reached is told of by its connection.
+    // A lost connection is reported by its own task.
     if let Err(why @ (StoreError::Refused(_) | StoreError::Unreadable(_))) = listened {
         warn!(%why, "Hazelcast refuses to announce moves; near_ttl applies");
     }
 }
 
-/// Whether the answer is one to this request.
+/// Whether this is a successful response to a request of this type.
 fn check(answers: &[Message], kind: u32) -> Result<(), StoreError> {
     answer(answers.first().ok_or(StoreError::Timeout)?, kind).map(drop).map_err(StoreError::from)
 }
 
-/// Says what of the map's configuration an operator should know.
+/// Warns of a configuration of the map that loses sessions or keeps entries for ever.
 async fn look_at_map(cluster: &Cluster, connection: &Connection) {
     let asked = timeout(cluster.patience, connection.ask(vec![request::map_config(&cluster.map)])).await;
     let Ok(Ok(answers)) = asked else { return };
     let Some(Ok(config)) = answers.first().map(|first| response::map_config(first, MAP_CONFIG)) else {
-        // Not every cluster lets its clients ask.
-        return debug!("the map's configuration is not told");
+        // Clients may lack the permission.
+        return debug!("the configuration of the Hazelcast map is not readable");
     };
     let map = &cluster.map;
     if config.ttl_seconds == 0 {
@@ -244,26 +243,26 @@ async fn look_at_map(cluster: &Cluster, connection: &Connection) {
     }
 }
 
-/// A binding that was kept. The first of a session without a token is none that others wait for: they know of no other.
+/// Announces a binding that was written. A first bind (epoch 0) is not announced: no proxy has an older one.
 fn tell_of_entry(cluster: &Cluster, message: &Message) {
     let Ok(Some(event)) = response::entry_event(message) else { return };
     let Some(name) = data::name(event.key).filter(|name| name.kind() == Kind::Binding) else { return };
-    // Others write to the map what they like.
+    // Entries written by other programs may be anything.
     let Ok(value) = data::read_value(event.value) else { return };
     if event.kind != request::ADDED || value.epoch() > 0 {
         cluster.tell(Event::Announced(name, value));
     }
 }
 
-/// Of the last views that were told on one connection.
+/// Of the last views received on one connection.
 struct Versions {
     members: i32,
     partitions: i32,
-    /// A member that was lost is gone for good, and its partitions are to be others'.
+    /// An unreachable member has left the cluster; its partitions are being reassigned.
     lost_some: bool,
 }
 
-/// The cluster has changed.
+/// Applies an event of the cluster view.
 fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message) {
     let mut versions = versions.lock();
     match response::view(message) {
@@ -275,7 +274,7 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
             versions.partitions = version;
             follow_partitions(cluster, &owners);
             if std::mem::take(&mut versions.lost_some) && cluster.is_subscribed() {
-                // What only that one kept is gone.
+                // Entries without a backup are lost.
                 cluster.tell(Event::Reconnected);
             }
         }
@@ -284,7 +283,7 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
     }
 }
 
-/// Returns whether one that was lost is gone for good.
+/// Returns whether an unreachable member has left.
 fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
     let view = cluster.view();
     let known = |uuid: Uuid| view.members.iter().find(|member| member.uuid == uuid);

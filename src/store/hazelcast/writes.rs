@@ -1,11 +1,9 @@
-//! Bind and rebind, each by what Hazelcast's map does in one step: the first writer, the higher epoch; and lives that are
-//! never shortened.
+//! Bind, rebind and touch by atomic operations of Hazelcast's map.
 //!
-//! `replaceIfSame` takes an entry's life away: the entry then lives as long as the map's configuration says, for ever by
-//! default. So `setTtl` goes with it in the same write, behind it in the same partition's queue. Where it is lost all the same
-//! (the owner of the partition is killed between the two), the caller sees that the write failed and writes again: the text
-//! that is found is its own, and is given its life. Where the proxy is killed too, [`touch`] gives the entry its life when its
-//! session comes back. For a session that never does, the map's `time-to-live-seconds` is the net.
+//! `replaceIfSame` resets the time to live of an entry to that of the map's configuration, by default none. So `setTtl` is sent
+//! right after it in the same write; the partition processes both in order. If the owner fails between the two, the caller gets an
+//! error and repeats the write, which finds its own value and sets the time to live. If the proxy is killed as well, [`touch`] sets
+//! it when the session is used again. For a session that is never used again, `time-to-live-seconds` of the map is the safety net.
 
 use std::time::Duration;
 
@@ -20,7 +18,7 @@ use crate::store::engine::{Name, StoreError, Value, WriteResult};
 /// How often a write is tried against others that write the same name.
 const MOST_TRIES: usize = 256;
 
-/// What is to be kept where, as members know it.
+/// An entry of the map.
 struct Entry<'a> {
     map: &'a str,
     partition: i32,
@@ -71,7 +69,7 @@ fn first(answers: &[Message]) -> Result<&Message, StoreError> {
     answers.first().ok_or(StoreError::Timeout)
 }
 
-/// Kept if nothing is kept there. The winner and the others hear it in one round trip.
+/// One round trip for the winner and for the others.
 pub(super) async fn bind(
     cluster: &Cluster,
     name: &Name,
@@ -86,8 +84,8 @@ pub(super) async fn bind(
     })
 }
 
-/// Kept unless what is kept there stands: put where nothing is, which also tells what is; then exchanged for what was told, if
-/// that has not changed.
+/// One round trip where nothing is kept, else two: `putIfAbsent` also returns the value that is kept, which is then replaced if it
+/// is still the same.
 pub(super) async fn rebind(
     cluster: &Cluster,
     name: &Name,
@@ -98,7 +96,7 @@ pub(super) async fn rebind(
     for _ in 0..MOST_TRIES {
         let Some((kept, text)) = put(cluster, &entry, &ours, ttl).await? else { return Ok(WriteResult::Stored) };
         if kept == *value {
-            // A retry of one's own write, which may have lost its life.
+            // A retry of the same write, which may have lost its time to live.
             let answers = cluster.ask(entry.set_ttl(ttl)).await?;
             response::boolean(first(&answers)?, SET_TTL)?;
             return Ok(WriteResult::Stored);
@@ -106,7 +104,7 @@ pub(super) async fn rebind(
         if !value.supersedes(&kept, name.kind()) {
             return Ok(WriteResult::Conflict(kept));
         }
-        // When another was faster, its entry is given this life: of one session all lives are as good as alike.
+        // If another writer was faster, this sets the time to live of its value: both are of one session, and nearly equal.
         let answers = cluster.ask(entry.replace(&text, &ours, ttl)).await?;
         let replaced = response::boolean(first(&answers)?, REPLACE_IF_SAME)?;
         response::boolean(answers.get(1).ok_or(StoreError::Timeout)?, SET_TTL)?;
@@ -129,7 +127,7 @@ async fn put(
     kept.map(|kept| Ok((data::read_value(kept)?, kept.to_vec()))).transpose()
 }
 
-/// Two round trips for all: how long does each live, and then those that live too short, if any.
+/// Two round trips for the batch: the lives of all entries, then those that must be extended, if any.
 pub(super) async fn touch(
     cluster: &Cluster,
     touches: &[(Name, Duration)],
@@ -154,8 +152,8 @@ pub(super) async fn touch(
     first_error.map_or(Ok(()), Err)
 }
 
-/// Whether an entry is to be given this life instead of its own. One that was set for less ends earlier whatever the clocks
-/// say; else the member's clock is taken to agree with this one. One without end was written halfway.
+/// Whether the entry would end before `ttl` from now. If its own time to live is shorter, it does, whatever the clocks are; otherwise
+/// the clocks of member and proxy are compared. An entry without end is an interrupted write.
 fn is_short(life: Life, ttl: Duration, now: UnixMillis) -> bool {
     let ttl = millis(ttl);
     let endless = life.ttl == i64::MAX || life.ttl <= 0;

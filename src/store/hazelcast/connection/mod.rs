@@ -1,8 +1,8 @@
-//! One connection that all requests to a member share: each has a number, and is answered by it, in any order.
+//! One connection shared by all requests to a member. Responses are matched by correlation id and may come in any order.
 //!
-//! A task owns the socket ([`drive`]); a request is a message to it with a place for the answers. A caller that gives up
-//! drops that place and nothing more: the answers are read all the same and thrown away. A listener is a request whose number
-//! is kept: what comes under it later are events. A member that leaves pings unanswered ends the connection.
+//! A task owns the socket ([`drive`]); a request is a message to it with a channel for the responses. A caller that gives up only
+//! drops that channel: its responses are read and discarded. The correlation id of a listener is kept for its events. Unanswered
+//! pings end the connection.
 
 #[cfg(test)]
 mod tests;
@@ -29,11 +29,11 @@ pub(super) struct Connection {
     requests: mpsc::Sender<Batch>,
     /// "Hazelcast at 127.0.0.1:5701".
     label: Arc<str>,
-    /// Requests in a row whose callers gave up before any answer came. Relaxed: it only tells how it went lately.
+    /// Requests in a row that timed out without any response. Relaxed: a heuristic.
     given_up: Arc<AtomicU32>,
 }
 
-/// After so many, a member that is one of several costs no further request its patience; the ping tells what it is.
+/// After so many, requests fail at once until the member responds or the ping ends the connection.
 const MOST_GIVEN_UP: u32 = 4;
 
 /// Counts a caller that goes away without its answer.
@@ -246,7 +246,7 @@ impl Driver {
         }
     }
 
-    /// Batches whose callers are gone already are not even asked.
+    /// A batch without a caller is not sent.
     fn enqueue(&mut self, batch: Batch) {
         if batch.reply.is_closed() {
             return;

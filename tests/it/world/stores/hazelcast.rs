@@ -46,7 +46,7 @@ pub(crate) struct HazelcastMember {
     /// What stands before the command line that runs it.
     runner: Vec<String>,
     /// Held as long as the member may be started again.
-    _port: Port,
+    ports: Vec<Port>,
 }
 
 impl HazelcastMember {
@@ -63,7 +63,7 @@ impl HazelcastMember {
         let mut member = Self::reserve();
         member.address.set_ip(namespace.address());
         member.runner = namespace.runner();
-        member.configure(&[member.address]);
+        member.configure(&member.network(&[member.address]));
         member.start_again();
         member
     }
@@ -71,7 +71,12 @@ impl HazelcastMember {
     fn reserve() -> Self {
         let port = Port::reserve();
         let address = port.address();
-        Self { process: Process::new(format!("Hazelcast at {address}")), address, runner: Vec::new(), _port: port }
+        Self {
+            process: Process::new(format!("Hazelcast at {address}")),
+            address,
+            runner: Vec::new(),
+            ports: vec![port],
+        }
     }
 
     /// A cluster. Those with `true` run; the others may be started later.
@@ -80,7 +85,7 @@ impl HazelcastMember {
         let members = [(); N].map(|()| Self::reserve());
         let addresses = members.each_ref().map(|member| member.address);
         for (member, runs) in members.iter().zip(running) {
-            member.configure(&addresses);
+            member.configure(&member.network(&addresses));
             if runs {
                 member.start_again();
             }
@@ -88,18 +93,57 @@ impl HazelcastMember {
         members
     }
 
-    fn configure(&self, members: &[SocketAddr]) {
+    /// Two members, of which the second tells clients an address where nothing listens.
+    #[track_caller]
+    pub(crate) fn one_hidden() -> [Self; 2] {
+        let mut members = [(); 2].map(|()| Self::reserve());
+        let ports = [(); 3].map(|()| Port::reserve());
+        let [first, second, nowhere] = ports.each_ref().map(Port::address);
+        let join = Self::join(&[first, second]);
+        for (member, (of_members, told)) in members.iter().zip([(first, members[0].address), (second, nowhere)]) {
+            member.configure(&format!(
+                "  advanced-network:
+    enabled: true
+{join}
+    member-server-socket-endpoint-config:
+      reuse-address: true
+      port: {{ port: {}, auto-increment: false }}
+    client-server-socket-endpoint-config:
+      reuse-address: true
+      port: {{ port: {}, auto-increment: false }}
+      public-address: \"{told}\"
+",
+                of_members.port(),
+                member.address.port()
+            ));
+            member.start_again();
+        }
+        members[0].ports.extend(ports);
+        members
+    }
+
+    /// Of one port for all, where it finds these members.
+    fn network(&self, members: &[SocketAddr]) -> String {
+        let (port, join) = (self.address.port(), Self::join(members));
+        format!("  network:\n    reuse-address: true\n    port: {{ port: {port}, auto-increment: false }}\n{join}\n")
+    }
+
+    fn join(members: &[SocketAddr]) -> String {
         let members: Vec<_> = members.iter().map(|member| format!("\"{member}\"")).collect();
+        format!(
+            "    join:
+      auto-detection: {{ enabled: false }}
+      multicast: {{ enabled: false }}
+      tcp-ip: {{ enabled: true, member-list: [{}] }}",
+            members.join(", ")
+        )
+    }
+
+    fn configure(&self, network: &str) {
         let text = format!(
             "hazelcast:
   cluster-name: {CLUSTER}
-  network:
-    reuse-address: true
-    port: {{ port: {}, auto-increment: false }}
-    join:
-      auto-detection: {{ enabled: false }}
-      multicast: {{ enabled: false }}
-      tcp-ip: {{ enabled: true, member-list: [{}] }}
+{network}
   map:
     netted: {{ time-to-live-seconds: 3 }}
   properties:
@@ -107,9 +151,7 @@ impl HazelcastMember {
     hazelcast.max.no.heartbeat.seconds: 10
     hazelcast.heartbeat.interval.seconds: 1
     hazelcast.max.join.seconds: 5
-",
-            self.address.port(),
-            members.join(", ")
+"
         );
         fs::write(self.process.directory().join("hazelcast.yaml"), text).expect("its configuration");
     }
