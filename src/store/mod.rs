@@ -18,6 +18,7 @@
 
 pub mod disk;
 pub mod engine;
+pub mod engines;
 pub mod expiry;
 pub mod hazelcast;
 pub mod local;

@@ -20,7 +20,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
-    ("src/store/redis", 5),
     ("src/store/shared", 4),
     ("src/telemetry/metrics", 3),
 ];
@@ -93,35 +92,20 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
-    "Asked",
-    "Bound",
-    "By",
-    "Followed",
-    "Handed",
     "Idlest",
-    "Learned",
     "Left",
-    "Named",
     "Near",
     "Noticed",
     "Opened",
     "Presented",
-    "Recognised",
-    "Renamed",
-    "Returning",
     "Said",
-    "Seen",
-    "Standing",
     "Taken",
-    "Taught",
     "Told",
     "Unbound",
     "Unwritten",
     "Watching",
     "When",
-    "Who",
     "ahead",
-    "told",
 ];
 
 /// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.

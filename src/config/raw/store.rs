@@ -9,10 +9,13 @@ use serde::Serialize;
 use super::not_supported;
 use super::not_supported::NotSupported;
 use crate::config::units::DurationText;
+use crate::store::engines::{EngineSections, StoreType};
+use crate::store::shared::settings::OnError;
 
 /// Where bindings of sessions to servers live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
+#[schemars(extend("additionalProperties" = false))]
 pub(crate) struct Store {
     /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
     /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
@@ -39,15 +42,9 @@ pub(crate) struct Store {
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
     #[serde(with = "DurationText")]
     pub(crate) near_ttl: Duration,
-    /// Redis 6.2 or later, or Valkey 7.2 or later; with `type: redis`.
-    #[schemars(extend("x-restart" = true))]
-    pub(crate) redis: Redis,
-    /// memcached 1.6 or later; with `type: memcached`.
-    #[schemars(extend("x-restart" = true))]
-    pub(crate) memcached: Memcached,
-    /// Hazelcast 5.3 or later; with `type: hazelcast`.
-    #[schemars(extend("x-restart" = true))]
-    pub(crate) hazelcast: Hazelcast,
+    /// A section for each engine.
+    #[serde(flatten)]
+    pub(crate) engines: EngineSections,
     /// Apache Ignite.
     #[serde(skip_serializing_if = "NotSupported::unwritten")]
     pub(crate) ignite: not_supported::Ignite,
@@ -62,9 +59,7 @@ impl Default for Store {
             on_error: OnError::Fallback,
             timeout: Duration::from_millis(50),
             near_ttl: Duration::from_secs(10),
-            redis: Redis::default(),
-            memcached: Memcached::default(),
-            hazelcast: Hazelcast::default(),
+            engines: EngineSections::default(),
             ignite: not_supported::Ignite::default(),
         }
     }
@@ -88,118 +83,5 @@ pub(crate) struct Snapshot {
 impl Default for Snapshot {
     fn default() -> Self {
         Self { path: None, interval: Duration::from_secs(30) }
-    }
-}
-
-/// Kind of store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum StoreType {
-    /// A table in this process.
-    Memory,
-    /// Redis or Valkey, shared by several proxies.
-    Redis,
-    /// memcached, shared by several proxies.
-    Memcached,
-    /// Hazelcast, shared by several proxies.
-    Hazelcast,
-}
-
-/// What to do while a shared store is out of reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub enum OnError {
-    /// Tokens, the table and the consistent hash carry on.
-    Fallback,
-    /// 503 for requests whose session only the store knows.
-    Refuse,
-}
-
-/// Redis or Valkey.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Redis {
-    /// With `standalone` the server, with `sentinel` the sentinels, with `cluster` some of its nodes:
-    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://` for TLS, whose certificate is checked. All but the host may
-    /// be absent: port 6379 (sentinels have none by default), database 0. With `standalone` also a unix socket:
-    /// `unix:/run/redis.sock?user=USER&pass=PASSWORD&db=0`. In users and passwords `/`, `?`, `#`, `%` and blanks are written
-    /// `%2F`, `%3F`, `%23`, `%25` and `%20`. Several URLs have the same user, password and database, and all or none of them TLS;
-    /// with `sentinel` these are of the servers, and of the sentinels if they ask for a password. Better not written here:
-    /// `"redis://homing:${file:/run/secrets/redis}@10.0.0.5"` or `"${REDIS_URL}"`.
-    #[schemars(length(min = 1), extend("x-secret" = true, "examples" = [["rediss://homing:${REDIS_PASSWORD}@redis.example.org:6380/0"]]))]
-    pub(crate) urls: Vec<String>,
-    /// How it is set up.
-    pub(crate) mode: RedisMode,
-    /// What the sentinels call the server, with `mode: sentinel`.
-    #[schemars(extend("examples" = ["mymaster"]))]
-    pub(crate) master_name: Option<String>,
-    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
-    /// Proxies that share sessions have the same; others that use the same server another.
-    pub(crate) key_prefix: String,
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self {
-            urls: vec!["redis://127.0.0.1:6379".to_owned()],
-            mode: RedisMode::Standalone,
-            master_name: None,
-            key_prefix: "homing".to_owned(),
-        }
-    }
-}
-
-/// How Redis or Valkey is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(inline)]
-pub(crate) enum RedisMode {
-    /// One server.
-    Standalone,
-    /// One server of several, which the sentinels know; a failover is followed.
-    Sentinel,
-    /// Names spread over several servers.
-    Cluster,
-}
-
-/// memcached.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Memcached {
-    /// `IP:port`, `[IPv6]:port`, `name:port` or `unix:/path` (the path alone too), one for each server. Every proxy must
-    /// write them alike, for what is written decides which server keeps what; their order does not matter.
-    #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:11211", "10.0.0.6:11211"]]))]
-    pub(crate) servers: Vec<String>,
-    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
-    /// Proxies that share sessions have the same; others that use the same servers another.
-    pub(crate) key_prefix: String,
-}
-
-impl Default for Memcached {
-    fn default() -> Self {
-        Self { servers: vec!["127.0.0.1:11211".to_owned()], key_prefix: "homing".to_owned() }
-    }
-}
-
-/// Hazelcast.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Hazelcast {
-    /// `IP:port`, `[IPv6]:port` or `name:port` of some of its members; they tell of the others, which must be reached at the
-    /// addresses that they have told each other (`public-address` where there are several).
-    #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:5701", "10.0.0.6:5701"]]))]
-    pub(crate) members: Vec<String>,
-    /// What the members call their cluster (`cluster-name`).
-    pub(crate) cluster_name: String,
-    /// The map that bindings are in. Proxies that share sessions have the same; others that use the same cluster another. Give it
-    /// a backup and a `time-to-live-seconds` longer than any session (see the example), and neither eviction nor a near cache.
-    pub(crate) map: String,
-}
-
-impl Default for Hazelcast {
-    fn default() -> Self {
-        Self { members: vec!["127.0.0.1:5701".to_owned()], cluster_name: "dev".to_owned(), map: "homing".to_owned() }
     }
 }

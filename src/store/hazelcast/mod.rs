@@ -24,6 +24,7 @@ mod list;
 mod member;
 mod request;
 mod response;
+pub mod settings;
 mod supervise;
 #[cfg(test)]
 mod traffic;
@@ -41,8 +42,11 @@ use uuid::Uuid;
 use self::cluster::{Call, Cluster};
 use self::frame::Message;
 use self::request::{Credentials, DELETE, GET, GET_ALL};
+use self::settings::HazelcastSettings;
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
 use crate::session::token::UnixMillis;
 
 /// A cluster of Hazelcast. Its tasks end with it.
@@ -59,7 +63,7 @@ impl HazelcastEngine {
     /// # Errors
     /// Without members.
     pub fn start(
-        settings: &config::Hazelcast,
+        settings: &HazelcastSettings,
         patience: Duration,
         runtime: &Handle,
         clock: fn() -> UnixMillis,
@@ -78,6 +82,24 @@ impl HazelcastEngine {
         let supervised = supervise::supervise(Arc::clone(&cluster), settings.members.clone());
         let supervisor = runtime.spawn(supervised).abort_handle();
         Ok(Arc::new(Self { cluster, supervisor, clock }))
+    }
+}
+
+impl EngineSettings for HazelcastSettings {
+    const ABOUT: &'static str = "Hazelcast, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, diagnostics)
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        clock: fn() -> UnixMillis,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(HazelcastEngine::start(self, connect_timeout, runtime, clock, on_event)?)
     }
 }
 

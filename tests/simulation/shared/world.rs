@@ -10,7 +10,7 @@ use homing::config::{Balance, OnServerDown, OnServerDrain};
 use homing::persistence::Outcome;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
-use homing::session::source::{Id, Presented};
+use homing::session::source::{ExternalId, Presented};
 use homing::session::token::Token;
 use homing::store::engine::record::BindingRecord;
 use homing::store::engine::{Kind, Name};
@@ -40,13 +40,13 @@ pub enum Client {
 
 impl Client {
     fn presented(&self) -> Presented {
-        let named = |key| Id { key, former: std::iter::empty().collect() };
+        let named = |key| ExternalId { key, former: std::iter::empty().collect() };
         match self {
             Self::Token(Some(token)) => Presented::Token { token: *token, sealed_by_first: true },
             // Here: a client that will take a token, as `Nobody` is one that will take an id.
             Self::Token(None) => Presented::OtherPool,
             Self::Id(Some(key)) => Presented::Ids(std::iter::once(named(*key)).collect()),
-            Self::Id(None) => Presented::Nobody,
+            Self::Id(None) => Presented::Nothing,
             Self::Address(key) => Presented::Address(named(*key)),
         }
     }

@@ -8,10 +8,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use homing::config::Hazelcast;
 use homing::session::token::UnixMillis;
 use homing::store::engine::{Engine as _, Name};
 use homing::store::hazelcast::HazelcastEngine;
+use homing::store::hazelcast::settings::HazelcastSettings;
 use tokio::runtime;
 use tokio::time::{sleep, timeout};
 
@@ -27,9 +27,9 @@ const CLUSTER: &str = "dev";
 const MAP: &str = "homing";
 
 /// To these members.
-pub(crate) fn settings(members: &[&HazelcastMember]) -> Hazelcast {
+pub(crate) fn settings(members: &[&HazelcastMember]) -> HazelcastSettings {
     let members = members.iter().map(|member| member.address.to_string()).collect();
-    Hazelcast { members, cluster_name: CLUSTER.to_owned(), map: MAP.to_owned() }
+    HazelcastSettings { members, cluster_name: CLUSTER.to_owned(), map: MAP.to_owned() }
 }
 
 /// For the engine.
