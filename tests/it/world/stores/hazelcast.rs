@@ -15,7 +15,7 @@ use homing::store::hazelcast::settings::HazelcastSettings;
 use tokio::runtime;
 use tokio::time::{sleep, timeout};
 
-use super::java::JavaStore;
+use super::java::{JavaStore, START};
 use super::process::{Process, stores};
 use crate::world::PATIENCE;
 use crate::world::namespace::Namespace;
@@ -229,7 +229,7 @@ impl HazelcastMember {
             JavaStore::Hazelcast.command(&self.runner, &flags, "com.hazelcast.core.server.HazelcastMemberStarter");
         let starts = || self.process.log().matches("is STARTED").count();
         let before = starts();
-        self.process.spawn(command, || starts() > before);
+        self.process.spawn_within(START, command, || starts() > before);
     }
 
     /// SIGSTOP: connections stay and new ones are accepted, nothing is answered.

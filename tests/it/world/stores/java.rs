@@ -1,14 +1,18 @@
-//! Stores that run on Java: their jars, which `scripts/test-stores-java` brings, and a command line to run them.
+//! Stores that run on Java: their jars, which `scripts/test-stores-java` fetches, and a command line to run them.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use super::process::{program, stores};
 
 /// A heap for a test's worth of sessions, and no compiler threads to take the cores of other tests.
 const SMALL: [&str; 2] = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"];
+
+/// To start: a second or two, and half a minute where several tests start one at a time on two cores.
+pub(super) const START: Duration = Duration::from_secs(180);
 
 /// The jars, as the lock file lists them: folder, coordinates, sum.
 const LIST: &str = include_str!("../../../stores/jars.txt");
