@@ -80,7 +80,7 @@ fn a_borrowed_learned_session_returns_home() {
 
 #[test]
 fn a_guest_servers_log_in_page_cannot_log_the_client_out_at_home() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: borrow"));
     world.app(&home).kill();
     let page = saying(200, &["Set-Cookie: SID=guest; Path=/", "Set-Cookie: theme=dark; Path=/"]);
     let response = alice.get(&page);
@@ -97,7 +97,7 @@ fn a_guest_servers_log_in_page_cannot_log_the_client_out_at_home() {
 #[test]
 fn guest_cookies_pass_where_the_pool_says_so() {
     let conf = learning("on_server_down: borrow").persistence("guest_cookies: pass");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).kill();
     let response = alice.get(&saying(200, &["Set-Cookie: SID=guest; Path=/"]));
     assert_ne!(response.server(), home);

@@ -30,7 +30,8 @@ fn a_body_that_is_sent_again_counts_once() {
 #[test]
 fn a_get_that_was_reset_is_tried_once_more_at_the_sessions_server_and_nowhere_else() {
     for (method, sources) in [("GET", "[cookie: {}]"), ("DELETE", "[cookie: {}]"), ("GET", "[client_ip: {}]")] {
-        let (world, alice, home) = start_with_session(Conf::servers("a b c").persistence(&format!("sources: {sources}")));
+        let (world, alice, home) =
+            start_with_session(Conf::servers("a b c").persistence(&format!("sources: {sources}")));
         world.app(&home).restart(); // no connection is left that was used before
         let response = alice.request(method, &format!("/reset?only={home}")).send().expect(502);
         assert_eq!(response.set_cookie(SESSION_COOKIE), None, "the binding stays");
