@@ -89,6 +89,7 @@ const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
     ("config", "session", &["source"]),
     ("config", "store", &["engines", "shared"]),
     ("store", "config", LOWER_CONFIG),
+    ("session", "config", LOWER_CONFIG),
 ];
 
 /// A name that stands only below these paths.

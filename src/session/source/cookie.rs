@@ -1,10 +1,42 @@
 //! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
 
-use super::{Presented, SourceInput};
-use crate::config::CookieMode;
+use http::header::COOKIE;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition};
+use super::presented::{Presented, SourceInput};
+use crate::config::check_context::NodeRef;
+use crate::config::cookie::{Cookie, CookieMode};
+use crate::config::diagnostics::Diagnostics;
+use crate::message::{RequestEdits, RequestView};
 use crate::session::cookie::prefix;
+use crate::session::cookie::read::{joined, without, without_matching};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::looks_like_one;
+
+/// The sealed token in the pool's cookie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{}]))]
+pub struct CookieSettings {}
+
+impl SourceDefinition for CookieSettings {
+    type Source = CookieSource;
+    const READS_TOKEN: bool = true;
+
+    fn check(&self, _at: NodeRef<'_>, _diagnostics: &mut Diagnostics) -> Self {
+        *self
+    }
+
+    fn carriers<'a>(&'a self, cookie: &'a Cookie) -> Carriers<'a> {
+        Carriers { cookie: Some(&cookie.name), ..Carriers::default() }
+    }
+
+    fn build(&self, pool: &PoolContext<'_>) -> CookieSource {
+        CookieSource::new(&pool.cookie.name, pool.cookie.mode)
+    }
+}
 
 /// Reads tokens from the cookie of one name.
 #[derive(Debug, Clone)]
@@ -19,13 +51,14 @@ impl CookieSource {
     pub fn new(name: &str, mode: CookieMode) -> Self {
         Self { name: name.into(), mode }
     }
+}
 
+impl SessionSource for CookieSource {
     /// Whom the request's cookies name. Allocates nothing.
     ///
     /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
     /// has forged anything.
-    #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+    fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
         let values = input.cookies(&self.name);
         match self.mode {
             CookieMode::Insert => Presented::first_that_opens(values, codec),
@@ -35,15 +68,27 @@ impl CookieSource {
             CookieMode::Rewrite => Presented::first_that_opens(values.filter(|value| looks_like_one(value)), codec),
         }
     }
+
+    fn strip(&self, request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {
+        let (fields, name) = (request.fields.all(&COOKIE), self.name.as_bytes());
+        let rewrite = match self.mode {
+            CookieMode::Prefix => prefix::strip_token(fields, name),
+            _ if !hidden => joined(fields),
+            CookieMode::Insert => without(fields, name),
+            // A value that is no token is the application's own, from a time before the proxy's.
+            CookieMode::Rewrite => without_matching(fields, name, looks_like_one),
+        };
+        edits.cookie = rewrite.into();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::session::key::{ServerId, SessionId};
-    use crate::session::source::tests::input;
+    use crate::session::source::presented::tests::input;
     use crate::session::token::keyring::Keyring;
     use crate::session::token::{Flaw, Token, UnixMillis};
 
@@ -72,7 +117,7 @@ mod tests {
     fn presented_in(mode: CookieMode, fields: &[String]) -> Presented {
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
+            headers.append(COOKIE, HeaderValue::try_from(field).unwrap());
         }
         let input = input(&headers, "/", None);
         CookieSource::new("SESSIONID", mode).presented(&input, &codec("shop"))
