@@ -147,7 +147,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 async fn came_back(server: &Server, refused: bool, hold: Duration) -> bool {
     let until = Instant::now() + hold;
     loop {
-        let usable = server.condition().takes_bound();
+        let usable = server.condition().accepts_bound();
         if usable && ((server.is_checked() && !refused) || takes_connections(server).await) {
             return true;
         }

@@ -1,15 +1,15 @@
-//! The client's address: whoever comes from one network is one session.
+//! The client's address: all clients in one network are one session.
 
 use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{ExternalId, SessionClaim, SourceInput};
 use super::definition::{PoolContext, SessionSource, SourceDefinition};
-use super::presented::{ExternalId, Presented, SourceInput};
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
@@ -50,7 +50,7 @@ impl SourceDefinition for ClientIpSettings {
 pub struct ClientIpSource {
     ipv4_mask: u32,
     ipv6_mask: u128,
-    hasher: NameHasher,
+    hasher: ExternalIdHasher,
 }
 
 impl ClientIpSource {
@@ -60,11 +60,11 @@ impl ClientIpSource {
         Self {
             ipv4_mask: u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefixes.0))).unwrap_or(0),
             ipv6_mask: u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(prefixes.1))).unwrap_or(0),
-            hasher: NameHasher::new(keys, pool, Kind::Address),
+            hasher: ExternalIdHasher::new(keys, pool, ExternalIdKind::Address),
         }
     }
 
-    /// The key of this address's network as of today.
+    /// The current key of this address's network.
     #[must_use]
     pub fn key_of(&self, address: IpAddr) -> SessionKey {
         self.network(address, |network| self.hasher.key(network))
@@ -80,11 +80,11 @@ impl ClientIpSource {
 }
 
 impl SessionSource for ClientIpSource {
-    /// Whoever comes from the client's network; over a unix socket without forwarded headers, nobody. Allocates nothing
-    /// but for a keyring of several keys.
-    fn presented(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> Presented {
-        let Some(address) = input.client else { return Presented::Nothing };
-        Presented::Address(self.network(address, |network| ExternalId {
+    /// The session of the client's network; nothing over a unix socket without forwarded headers. Allocates only with a
+    /// keyring of several keys.
+    fn claim(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> SessionClaim {
+        let Some(address) = input.client else { return SessionClaim::Nothing };
+        SessionClaim::Address(self.network(address, |network| ExternalId {
             key: self.hasher.key(network),
             former: self.hasher.former(network).collect(),
         }))
@@ -96,13 +96,13 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::session::source::presented::tests::{codec, input};
+    use crate::session::source::claim::tests::{codec, input};
 
-    fn named(prefixes: (u8, u8), address: &str) -> Presented {
+    fn named(prefixes: (u8, u8), address: &str) -> SessionClaim {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = SourceInput { client: Some(address.parse().unwrap()), ..input(&headers, "/", None) };
-        ClientIpSource::new(prefixes, "shop", &keys).presented(&input, &codec())
+        ClientIpSource::new(prefixes, "shop", &keys).claim(&input, &codec())
     }
 
     #[test]
@@ -122,6 +122,6 @@ mod tests {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = input(&headers, "/", None);
-        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).presented(&input, &codec()), Presented::Nothing);
+        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).claim(&input, &codec()), SessionClaim::Nothing);
     }
 }

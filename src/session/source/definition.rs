@@ -1,6 +1,6 @@
 //! What a source says of itself: its settings in the file, and how they become what reads requests.
 
-use super::presented::{Presented, SourceInput};
+use super::claim::{SessionClaim, SourceInput};
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::Cookie;
@@ -35,8 +35,8 @@ pub(crate) trait SourceDefinition: Sized {
 
 /// What reads requests.
 pub trait SessionSource {
-    /// What the request presents here.
-    fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented;
+    /// What the request names here.
+    fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim;
 
     /// What the proxy has put into the request and a server need not see. `hidden`: the token is not for servers
     /// (`cookie.hide_from_server`).
@@ -44,8 +44,8 @@ pub trait SessionSource {
 }
 
 impl<T: SessionSource> SessionSource for Box<T> {
-    fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        (**self).presented(input, codec)
+    fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        (**self).claim(input, codec)
     }
 
     fn strip(&self, request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {

@@ -4,8 +4,8 @@ use http::HeaderName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{SessionClaim, SourceInput};
 use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition, check_header};
-use super::presented::{Presented, SourceInput};
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
@@ -48,9 +48,9 @@ pub struct HeaderSource {
 
 impl SessionSource for HeaderSource {
     /// Allocates nothing.
-    fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        let Some(name) = &self.name else { return Presented::Nothing };
-        Presented::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
+    fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        let Some(name) = &self.name else { return SessionClaim::Nothing };
+        SessionClaim::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
     }
 
     fn strip(&self, _request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {

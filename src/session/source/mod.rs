@@ -1,8 +1,8 @@
-//! Where a request may name its session: one file for each kind of source, which also describes its settings. A new
-//! source is a file here and a line in the list below.
+//! Sources: the parts of a request that can name a session, one file for each kind, with its settings in the
+//! configuration. A new source is a file here and a line in the list below.
 //!
-//! A source is asked what a request presents, and answers with a [`Presented`]: a sealed token, a name that others gave,
-//! or nothing. Whether that names a session that lives is for the store and [`binding`](super::binding) to say.
+//! A source reads a [`SessionClaim`] from the request: a sealed token, an external id, or nothing. Whether the claim names a
+//! live session is decided by the store and [`binding`](super::binding).
 
 use std::borrow::Cow;
 
@@ -21,18 +21,18 @@ pub mod cookie;
 mod definition;
 pub mod header;
 pub mod learn;
-mod presented;
+mod claim;
 pub mod query;
-pub mod route;
+pub mod jvm_route;
 
+pub use self::claim::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
 pub(crate) use self::definition::RESERVED_HEADERS;
 use self::definition::SourceDefinition;
 pub use self::definition::{Carriers, PoolContext, SessionSource};
-pub use self::presented::{ExternalId, MAX_TRIED, Presented, SourceInput};
 
 macro_rules! sources {
     ($($(#[$meta:meta])* $key:ident => $variant:ident($settings:ty, $source:ty),)*) => {
-        /// A place where a request may name its session.
+        /// A part of a request that can name its session.
         pub enum Source {$(
             $(#[$meta])*
             #[doc = concat!("`", stringify!($key), "`.")]
@@ -45,9 +45,9 @@ macro_rules! sources {
                 match self {$($(#[$meta])* Self::$variant(_) => stringify!($key),)*}
             }
 
-            /// What the request presents here.
-            pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-                match self {$($(#[$meta])* Self::$variant(source) => SessionSource::presented(source, input, codec),)*}
+            /// What the request names here.
+            pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+                match self {$($(#[$meta])* Self::$variant(source) => SessionSource::claim(source, input, codec),)*}
             }
 
             /// Removes from a request what a server need not see. `hidden`: the token is not for servers.
@@ -140,6 +140,6 @@ sources! {
     query => Query(query::QuerySettings, query::QuerySource),
     header => Header(header::HeaderSettings, header::HeaderSource),
     learn => Learn(learn::LearnSettings, Box<learn::LearnSource>),
-    route => Route(route::RouteSettings, route::RouteSource),
+    route => Route(jvm_route::JvmRouteSettings, jvm_route::JvmRouteSource),
     client_ip => ClientIp(client_ip::ClientIpSettings, client_ip::ClientIpSource),
 }

@@ -4,8 +4,8 @@ use http::{HeaderValue, header};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{SessionClaim, SourceInput};
 use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition, check_parameter};
-use super::presented::{Presented, SourceInput};
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
@@ -60,8 +60,8 @@ pub struct QuerySource {
 
 impl SessionSource for QuerySource {
     /// Allocates nothing.
-    fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        Presented::first_that_opens(input.parameters(&self.name), codec)
+    fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        SessionClaim::first_that_opens(input.parameters(&self.name), codec)
     }
 
     fn strip(&self, request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {

@@ -1,4 +1,4 @@
-//! What a request presents to a source.
+//! What a source reads from a request.
 
 use std::net::IpAddr;
 
@@ -6,11 +6,11 @@ use smallvec::SmallVec;
 
 use crate::message::RequestView;
 use crate::session::key::{ServerId, SessionKey};
-use crate::session::token::codec::{Opened, PoolCodec};
+use crate::session::token::codec::{OpenOutcome, PoolCodec};
 use crate::session::token::{Flaw, Token};
 use crate::session::{cookie, url_params};
 
-/// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
+/// Upper limit of tokens or ids that are tried for one request: each costs a decryption or a hash, and a client may send
 /// hundreds.
 pub const MAX_TRIED: usize = 4;
 
@@ -35,23 +35,23 @@ impl<'a> SourceInput<'a> {
     }
 }
 
-/// Whom a request names.
+/// A request's claim to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum SessionClaim {
     /// No session.
     Nothing,
     /// The session of a token that opens.
     Token {
-        /// What the token says.
+        /// The content of the token.
         token: Token,
-        /// Whether the key that would seal it today has sealed it.
+        /// Whether the first key of the keyring sealed it.
         sealed_by_first: bool,
     },
-    /// A session of another pool: for this one the client is new.
+    /// A token of another pool: in this pool the client is new.
     OtherPool,
-    /// No token opens, and this is what is wrong with the first that claims to be ours.
+    /// No token opens; the flaw of the first one for this pool.
     Forged(Flaw),
-    /// The session that one of these ids names, if the store knows one.
+    /// The session of one of these ids, if the store knows one.
     Ids(SmallVec<[ExternalId; 1]>),
     /// The session of an id that contains a server's route id.
     Routed {
@@ -66,7 +66,7 @@ pub enum Presented {
     Address(ExternalId),
 }
 
-/// The keys of one name.
+/// The keys of one external id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalId {
     /// Its key.
@@ -75,25 +75,27 @@ pub struct ExternalId {
     pub former: SmallVec<[SessionKey; 1]>,
 }
 
-impl Presented {
-    /// Whether it may be a session that lives.
+impl SessionClaim {
+    /// Whether it may name a live session.
     #[must_use]
     pub const fn names_session(&self) -> bool {
         matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Routed { .. } | Self::Address(_))
     }
 
-    /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
+    /// The first of several tokens that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
-        let mut presented = Self::Nothing;
+        let mut claim = Self::Nothing;
         for text in texts.take(MAX_TRIED) {
-            presented = match (codec.reopen(text), presented) {
-                (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
-                (Opened::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
-                (Opened::OtherPool, Self::Nothing) => Self::OtherPool,
+            claim = match (codec.reopen(text), claim) {
+                (OpenOutcome::Valid { token, sealed_by_first, .. }, _) => {
+                    return Self::Token { token, sealed_by_first };
+                }
+                (OpenOutcome::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
+                (OpenOutcome::OtherPool, Self::Nothing) => Self::OtherPool,
                 (_, before) => before,
             };
         }
-        presented
+        claim
     }
 }
 

@@ -1,4 +1,4 @@
-//! The server's mark inside the application's own session id, as Tomcat's `jvmRoute` (`JSESSIONID=0AB3.app1`).
+//! The server's route id inside the application's session id, as Tomcat's `jvmRoute` (`JSESSIONID=0AB3.app1`).
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use http::header;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::claim::{MAX_TRIED, SessionClaim, SourceInput};
 use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition, check_cookie, check_parameter};
-use super::presented::{MAX_TRIED, Presented, SourceInput};
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::Cookie;
@@ -15,33 +15,33 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::codec::PoolCodec;
 
-/// The server's mark inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
+/// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RouteSettings {
+pub struct JvmRouteSettings {
     /// The cookie that carries the id.
     #[schemars(extend("examples" = ["JSESSIONID"]))]
     pub cookie: Option<String>,
     /// The query parameter that carries it, and the path parameter of the same name.
     #[schemars(extend("examples" = ["jsessionid"]))]
     pub query: Option<String>,
-    /// What stands between the id and the mark.
+    /// The text between the id and the route id.
     #[schemars(length(min = 1))]
     pub separator: String,
 }
 
-impl Default for RouteSettings {
+impl Default for JvmRouteSettings {
     fn default() -> Self {
         Self { cookie: None, query: None, separator: ".".to_owned() }
     }
 }
 
-impl SourceDefinition for RouteSettings {
-    type Source = RouteSource;
+impl SourceDefinition for JvmRouteSettings {
+    type Source = JvmRouteSource;
 
     fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
         if self.cookie.is_none() && self.query.is_none() {
@@ -69,48 +69,48 @@ impl SourceDefinition for RouteSettings {
         Carriers { cookie: self.cookie.as_deref(), header: None, query: self.query.as_deref() }
     }
 
-    fn build(&self, pool: &PoolContext<'_>) -> RouteSource {
-        RouteSource {
+    fn build(&self, pool: &PoolContext<'_>) -> JvmRouteSource {
+        JvmRouteSource {
             cookie: self.cookie.as_deref().map(Into::into),
             query: self.query.as_deref().map(Into::into),
             separator: self.separator.as_bytes().into(),
-            marks: pool.servers.iter().map(|(name, route)| (route.as_bytes().into(), ServerId::of(name))).collect(),
-            hasher: NameHasher::new(pool.keys, pool.name, Kind::Id),
+            route_ids: pool.servers.iter().map(|(name, route)| (route.as_bytes().into(), ServerId::of(name))).collect(),
+            hasher: ExternalIdHasher::new(pool.keys, pool.name, ExternalIdKind::Id),
         }
     }
 }
 
-/// Reads servers' marks out of ids.
+/// Reads servers' route ids from session ids.
 #[derive(Debug, Clone)]
-pub struct RouteSource {
+pub struct JvmRouteSource {
     cookie: Option<Box<str>>,
     query: Option<Box<str>>,
     separator: Box<[u8]>,
-    marks: HashMap<Box<[u8]>, ServerId>,
-    hasher: NameHasher,
+    route_ids: HashMap<Box<[u8]>, ServerId>,
+    hasher: ExternalIdHasher,
 }
 
-impl RouteSource {
+impl JvmRouteSource {
     /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
     #[must_use]
     pub fn issued(&self, response: Fields<'_>) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
         let set = response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name));
         let id = set.last()?;
-        self.marked(id.value()).map(|_| self.hasher.key(id.value()))
+        self.server_in(id.value()).map(|_| self.hasher.key(id.value()))
     }
 
-    /// The mark is what follows the first separator, as `mod_jk` has it; or else the first part after it that is a mark:
-    /// `WebLogic` names a second server behind the first.
-    fn marked(&self, id: &[u8]) -> Option<ServerId> {
+    /// The route id is the text after the first separator, as in `mod_jk`; otherwise the first part of it that is a route id:
+    /// `WebLogic` appends a second server.
+    fn server_in(&self, id: &[u8]) -> Option<ServerId> {
         let (_, rest) = split_once(id, &self.separator)?;
-        if let Some(server) = self.marks.get(rest) {
+        if let Some(server) = self.route_ids.get(rest) {
             return Some(*server);
         }
         let mut rest = rest;
         loop {
             let (part, after) = split_once(rest, &self.separator).unwrap_or((rest, &[]));
-            if let Some(server) = self.marks.get(part) {
+            if let Some(server) = self.route_ids.get(part) {
                 return Some(*server);
             }
             if after.is_empty() {
@@ -121,19 +121,19 @@ impl RouteSource {
     }
 }
 
-impl SessionSource for RouteSource {
-    /// The first id that bears a server's mark, else the first id. Allocates nothing.
-    fn presented(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> Presented {
+impl SessionSource for JvmRouteSource {
+    /// The first id with a server's route id, otherwise the first id. Allocates nothing.
+    fn claim(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
         let parameters = self.query.iter().flat_map(|name| input.parameters(name));
-        let mut unmarked = None;
+        let mut unrouted = None;
         for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
-            if let Some(server) = self.marked(id) {
-                return Presented::Routed { key: self.hasher.key(id), server };
+            if let Some(server) = self.server_in(id) {
+                return SessionClaim::Routed { key: self.hasher.key(id), server };
             }
-            unmarked = unmarked.or(Some(id));
+            unrouted = unrouted.or(Some(id));
         }
-        unmarked.map_or(Presented::Nothing, |id| Presented::Unrouted(self.hasher.key(id)))
+        unrouted.map_or(SessionClaim::Nothing, |id| SessionClaim::Unrouted(self.hasher.key(id)))
     }
 }
 
@@ -147,28 +147,28 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-    use crate::session::source::presented::tests::{codec, input};
+    use crate::session::source::claim::tests::{codec, input};
     use crate::session::token::keyring::Keyring;
 
-    fn source(separator: &str) -> RouteSource {
+    fn source(separator: &str) -> JvmRouteSource {
         let keys = Keyring::random([1; 32]).unwrap();
-        let marks = ["app1", "app2", "eu.app3"];
-        RouteSource {
+        let names = ["app1", "app2", "eu.app3"];
+        JvmRouteSource {
             cookie: Some("JSESSIONID".into()),
             query: Some("jsessionid".into()),
             separator: separator.as_bytes().into(),
-            marks: marks.iter().map(|mark| (mark.as_bytes().into(), ServerId::of(mark))).collect(),
-            hasher: NameHasher::new(&keys, "shop", Kind::Id),
+            route_ids: names.iter().map(|name| (name.as_bytes().into(), ServerId::of(name))).collect(),
+            hasher: ExternalIdHasher::new(&keys, "shop", ExternalIdKind::Id),
         }
     }
 
     fn server(separator: &str, id: &str) -> Option<&'static str> {
-        let found = source(separator).marked(id.as_bytes())?;
-        ["app1", "app2", "eu.app3"].into_iter().find(|mark| ServerId::of(mark) == found)
+        let found = source(separator).server_in(id.as_bytes())?;
+        ["app1", "app2", "eu.app3"].into_iter().find(|name| ServerId::of(name) == found)
     }
 
     #[test]
-    fn the_mark_follows_the_separator() {
+    fn the_route_id_follows_the_separator() {
         assert_eq!(server(".", "0AB3.app1"), Some("app1"));
         assert_eq!(server(".", "0AB3.eu.app3"), Some("eu.app3"));
         assert_eq!(server("!", "0AB3!app2!app1"), Some("app2"));
@@ -180,21 +180,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_found_in_cookie_query_and_path() {
-        let marked = |cookie: &str, path: &str, query: Option<&str>| {
+    fn a_route_id_is_found_in_cookie_query_and_path() {
+        let claim = |cookie: &str, path: &str, query: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
-            source(".").presented(&input(&headers, path, query), &codec())
+            source(".").claim(&input(&headers, path, query), &codec())
         };
-        let at = |presented: Presented| match presented {
-            Presented::Routed { server, .. } => Some(server),
+        let at = |of: SessionClaim| match of {
+            SessionClaim::Routed { server, .. } => Some(server),
             _ => None,
         };
-        assert_eq!(at(marked("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
-        assert_eq!(at(marked("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
-        assert_eq!(at(marked("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert_eq!(at(marked("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert!(matches!(marked("JSESSIONID=old", "/", None), Presented::Unrouted(_)));
-        assert_eq!(marked("JSESSIONID=", "/", None), Presented::Nothing);
+        assert_eq!(at(claim("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
+        assert_eq!(at(claim("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
+        assert_eq!(at(claim("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
+        assert_eq!(at(claim("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
+        assert!(matches!(claim("JSESSIONID=old", "/", None), SessionClaim::Unrouted(_)));
+        assert_eq!(claim("JSESSIONID=", "/", None), SessionClaim::Nothing);
     }
 }
