@@ -17,7 +17,7 @@ use homing::message::{Fields, RequestView};
 use homing::persistence::PoolRuntime;
 use homing::persistence::resolve::{PoolSessions, recognize};
 use homing::persistence::select::{History, Placement, choose};
-use homing::routing::{Router, Target};
+use homing::routing::{RouteInput, RouteTarget, Router};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
 use homing::session::source::{SessionClaim, Source, SourceInput};
@@ -191,11 +191,15 @@ pools:
   v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
 ";
 
+fn route_input<'r>(host: &'r str, headers: &'r HeaderMap) -> RouteInput<'r> {
+    RouteInput { host, path: black_box("/cart/4711"), fields: Fields::Map(headers), secure: false }
+}
+
 fn routes(bench: &mut Criterion) {
     let headers = HeaderMap::new();
     let one = Router::build(&[], &["web"]);
     bench.bench_function("route, one pool", |bench| {
-        bench.iter(|| one.find(black_box("shop.example.org"), black_box("/cart/4711"), &headers, false));
+        bench.iter(|| one.find(route_input(black_box("shop.example.org"), &headers)));
     });
     let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
     let several = Router::build(&config.routes, &["v1", "v2"]);
@@ -203,9 +207,9 @@ fn routes(bench: &mut Criterion) {
         let mut point = 0_u64;
         bench.iter(|| {
             point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
+            let found = several.find(route_input(black_box("de.shop.example.org"), &headers));
             match found.map(|plan| &plan.target) {
-                Some(Target::Split(split)) => split.pick(point),
+                Some(RouteTarget::Split(split)) => split.pick(point),
                 _ => unreachable!("a split"),
             }
         });

@@ -19,7 +19,7 @@ use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{Config, ListenAddress};
 use crate::pool::health::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
-use crate::proxy::connection::{Front, Requests};
+use crate::proxy::connection::{ConnectionApp, RequestApp};
 
 use super::error::RunError;
 use super::signals::{NeverSignal, StopSwitch};
@@ -128,9 +128,9 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(Requests { proxy: Arc::new(proxy), options });
-    let front = Front { requests, app: Arc::clone(app) };
-    let mut service = Service::new("clients".to_owned(), front);
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
+    let connections = ConnectionApp { requests, app: Arc::clone(app) };
+    let mut service = Service::new("clients".to_owned(), connections);
     for listener in &config.listeners {
         listen(&mut service, &listener.address);
     }

@@ -10,7 +10,8 @@
 //! - [`targets`]: the (pool, server) pairs that sessions are bound to, with their number of sessions.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and the pace of sweeping.
 //! - [`shared`]: a store shared by several proxies: timeout, breaker, read-through, write-behind.
-//! - [`engine`]: what such a store must be able to do; [`redis`] and [`memcached`] are two, [`engines`] lists them.
+//! - [`engine`]: what such a store must be able to do; [`redis`], [`memcached`] and [`hazelcast`] implement it,
+//!   [`engines`] lists them.
 //! - [`disk`]: snapshots of the table, so that it outlives the process.
 //!
 //! Nothing in this folder reads a clock: every time is an argument.
@@ -20,6 +21,7 @@ pub mod engine;
 pub mod engines;
 mod entry;
 pub mod expiry;
+pub mod hazelcast;
 pub mod local;
 pub mod memcached;
 pub mod redis;

@@ -39,6 +39,7 @@ use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::session::token::UnixMillis;
 
 /// The configured memcached servers. Its tasks end with it.
 pub struct MemcachedEngine {
@@ -161,6 +162,7 @@ impl EngineSettings for MemcachedSettings {
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        _clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(MemcachedEngine::start(self, connect_timeout, runtime, on_event)?)
