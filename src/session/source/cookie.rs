@@ -45,7 +45,7 @@ mod tests {
     use crate::session::key::{ServerId, SessionId};
     use crate::session::source::tests::input;
     use crate::session::token::keyring::Keyring;
-    use crate::session::token::{Flaw, Token, UnixMillis};
+    use crate::session::token::{Flaw, Token, TokenText, UnixMillis};
 
     fn token(session: u8) -> Token {
         Token {
@@ -98,9 +98,17 @@ mod tests {
 
     #[test]
     fn four_tokens_are_tried_and_no_fifth() {
-        let cookies = |garbage: usize| format!("{}SESSIONID={}", "SESSIONID=x; ".repeat(garbage), sealed("shop", 1));
+        let garbage = format!("SESSIONID=AQ{}; ", "x".repeat(TokenText::LEN - 2));
+        let cookies = |count: usize| format!("{}SESSIONID={}", garbage.repeat(count), sealed("shop", 1));
         assert_eq!(presented(&[cookies(3)]), named(1));
-        assert_eq!(presented(&[cookies(4)]), Presented::Forged(Flaw::Length));
+        assert!(matches!(presented(&[cookies(4)]), Presented::Forged(_)));
+    }
+
+    #[test]
+    fn values_that_cannot_be_tokens_do_not_count_among_the_four() {
+        let cookies = format!("{}SESSIONID={}", "SESSIONID=x; SESSIONID=; ".repeat(100), sealed("shop", 1));
+        assert_eq!(presented(&[cookies]), named(1));
+        assert_eq!(presented(&["SESSIONID=x; ".repeat(100)]), Presented::Forged(Flaw::Length));
     }
 
     #[test]

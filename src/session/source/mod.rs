@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::key::{ServerId, SessionKey};
 use super::token::codec::{Opened, PoolCodec};
 use super::token::keyring::Keyring;
-use super::token::{Flaw, Token};
+use super::token::{Flaw, Token, TokenText};
 use crate::config;
 use crate::message::RequestView;
 
@@ -22,7 +22,7 @@ pub mod query;
 pub mod route;
 
 /// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
-/// hundreds.
+/// hundreds. A value that does not have the length of a token costs neither and does not count.
 pub const MAX_TRIED: usize = 4;
 
 /// What sources read.
@@ -168,7 +168,14 @@ impl Presented {
     /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
         let mut presented = Self::Nothing;
-        for text in texts.take(MAX_TRIED) {
+        let mut tried = 0;
+        for text in texts {
+            if text.len() == TokenText::LEN {
+                if tried == MAX_TRIED {
+                    break;
+                }
+                tried += 1;
+            }
             presented = match (codec.reopen(text), presented) {
                 (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
                 (Opened::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
