@@ -7,9 +7,11 @@ use http::header;
 use super::{MAX_TRIED, Presented, SourceInput};
 use crate::config;
 use crate::message::Fields;
-use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
+use crate::session::cookie::jar;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::{ServerId, SessionKey};
+use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 
 /// Reads servers' marks out of ids.
@@ -60,13 +62,14 @@ impl RouteSource {
         unmarked.map_or(Presented::Nothing, |id| Presented::Unrouted(self.hasher.key(id)))
     }
 
-    /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
+    /// The id with a server's route id that a response to this request sets as cookie, if further requests like it carry
+    /// that.
     #[must_use]
-    pub fn issued(&self, response: Fields<'_>) -> Option<SessionKey> {
+    pub fn issued(&self, response: Fields<'_>, uri: &RequestUri<'_>, now: UnixMillis) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
-        let set = response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name));
-        let id = set.last()?;
-        self.marked(id.value()).map(|_| self.hasher.key(id.value()))
+        let changes = jar::changes(response.all(&header::SET_COOKIE), name, uri, now);
+        let id = jar::carried(&changes)?.value;
+        self.marked(id).map(|_| self.hasher.key(id))
     }
 
     /// The mark is what follows the first separator, as `mod_jk` has it; or else the first part after it that is a mark:
