@@ -9,6 +9,7 @@ use crate::config;
 use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::session::binding::Limits;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::cookie::write::SetCookie;
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
@@ -68,6 +69,12 @@ impl PoolPersistence {
     /// Tokens are read from a cookie, ours or the application's. Without that every cookie is the application's own.
     pub fn reads_cookie(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
+    }
+
+    /// Whether a new session's token may be issued in the response to this request. The proxy's own cookie is set only
+    /// where browsers send it back; elsewhere it would begin a session that is never continued.
+    pub fn can_issue(&self, uri: &RequestUri<'_>) -> bool {
+        self.policy.issue != config::Issue::Cookie || !self.owns_cookie() || self.set_cookie.belongs_to(uri)
     }
 
     /// The cookie that carries the token is our own, and not the application's.
