@@ -43,6 +43,8 @@ pub struct PoolPersistence {
     pub codec: PoolCodec,
     /// Writes its cookie.
     pub set_cookie: SetCookie,
+    /// Carries the token where the application's cookie has no room for it; `None` when the cookie is the proxy's own.
+    pub overflow: Option<OverflowCookie>,
     /// Added to answers that set the cookie.
     pub cache_control: Option<HeaderValue>,
     /// Names new clients by their address; `None` = no hints.
@@ -53,6 +55,16 @@ pub struct PoolPersistence {
     pub tombstone: Arc<Target>,
     /// Servers may hand over data of their sessions; `None` = they may not.
     pub handoff: Option<HandoffSettings>,
+}
+
+/// The cookie that carries the token where the application's has no room for it, prepared.
+pub struct OverflowCookie {
+    /// Its name.
+    pub name: Box<str>,
+    /// Writes it.
+    pub set_cookie: SetCookie,
+    /// The minute (since 1970) of the last warning. Relaxed: the response that changes it warns.
+    pub warned: AtomicU64,
 }
 
 /// How servers of a pool hand over data of their sessions, prepared.

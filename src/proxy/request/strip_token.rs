@@ -61,13 +61,15 @@ fn from_referer(request: &RequestView<'_>, name: &str, edits: &mut RequestEdits<
 fn cookies(request: &RequestView<'_>, persistence: Option<&PoolPersistence>) -> CookieEdit {
     let fields = request.fields.all(&header::COOKIE);
     let carrier = persistence.filter(|persistence| persistence.reads_cookie());
-    let rewritten = match carrier.map(|persistence| &persistence.policy.cookie) {
-        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::strip_token(fields, cookie.name.as_bytes()),
-        // A value that is no token is the application's own, from a time before the proxy's.
-        Some(cookie) if cookie.hide_from_server && cookie.mode == CookieMode::Rewrite => {
-            without_matching(fields, cookie.name.as_bytes(), looks_like_one)
+    let rewritten = match carrier.map(|persistence| (&persistence.policy.cookie, &persistence.overflow)) {
+        Some((cookie, Some(overflow))) if cookie.mode == CookieMode::Prefix => {
+            prefix::strip_token(fields, cookie.name.as_bytes(), overflow.name.as_bytes())
         }
-        Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
+        // A value that is no token is the application's own, from a time before the proxy's.
+        Some((cookie, Some(overflow))) if cookie.hide_from_server => {
+            without_matching(fields, cookie.name.as_bytes(), overflow.name.as_bytes(), looks_like_one)
+        }
+        Some((cookie, None)) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
         _ => joined(fields),
     };
     // Made of what was a header's value before, so it is one.

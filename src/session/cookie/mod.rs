@@ -6,6 +6,7 @@
 
 pub mod date;
 pub mod jar;
+pub mod overflow;
 pub mod prefix;
 pub mod read;
 pub mod scope;

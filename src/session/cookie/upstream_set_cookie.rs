@@ -44,7 +44,9 @@ impl<'a> UpstreamSetCookie<'a> {
         unquoted(self.written())
     }
 
-    fn written(&self) -> &'a [u8] {
+    /// The value as the application wrote it, with its quotes.
+    #[must_use]
+    pub fn written(&self) -> &'a [u8] {
         self.field.get(self.value.0..self.value.1).unwrap_or_default()
     }
 

@@ -2,7 +2,7 @@
 
 use super::{Presented, SourceInput};
 use crate::config::CookieMode;
-use crate::session::cookie::prefix;
+use crate::session::cookie::{overflow, prefix};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::looks_like_one;
 
@@ -11,13 +11,16 @@ use crate::session::token::looks_like_one;
 pub struct CookieSource {
     name: Box<str>,
     mode: CookieMode,
+    /// The proxy's own cookie beside the application's, for want of room in that.
+    overflow: Option<Box<str>>,
 }
 
 impl CookieSource {
     /// From the cookie of this name.
     #[must_use]
     pub fn new(name: &str, mode: CookieMode) -> Self {
-        Self { name: name.into(), mode }
+        let overflow = (mode != CookieMode::Insert).then(|| overflow::name_for(name).into());
+        Self { name: name.into(), mode, overflow }
     }
 
     /// Whom the request's cookies name. Allocates nothing.
@@ -27,12 +30,16 @@ impl CookieSource {
     #[must_use]
     pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
         let values = input.cookies(&self.name);
+        let overflow = self.overflow.iter().flat_map(|name| input.cookies(name));
         match self.mode {
             CookieMode::Insert => Presented::first_that_opens(values, codec),
             CookieMode::Prefix => {
-                Presented::first_that_opens(values.filter_map(|value| Some(prefix::split(value)?.0)), codec)
+                let tokens = values.filter_map(|value| Some(prefix::split(value)?.0));
+                Presented::first_that_opens(tokens.chain(overflow), codec)
             }
-            CookieMode::Rewrite => Presented::first_that_opens(values.filter(|value| looks_like_one(value)), codec),
+            CookieMode::Rewrite => {
+                Presented::first_that_opens(values.filter(|value| looks_like_one(value)).chain(overflow), codec)
+            }
         }
     }
 }
@@ -132,6 +139,10 @@ mod tests {
         }
         for own in ["abc", "", &format!("{token}~abc")] {
             assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nothing, "{own}");
+        }
+        for mode in [CookieMode::Prefix, CookieMode::Rewrite] {
+            let beside = format!("SESSIONID=too-large; SESSIONID~homing={token}");
+            assert_eq!(presented_in(mode, &[beside]), named(1), "in the overflow cookie");
         }
         let broken: String = token.chars().take(20).chain(token.chars().rev().take(95)).collect();
         assert!(matches!(in_mode(CookieMode::Rewrite, &broken), Presented::Forged(_)));

@@ -66,6 +66,8 @@ pub struct PoolMetrics {
     pub tokens: Counters,
     /// Session data by [`HANDOFFS`](super::HANDOFFS).
     pub handoffs: Counters,
+    /// Tokens that the overflow cookie carries, since the application's cookie has no room.
+    pub oversized_cookies: IntCounter,
 }
 
 /// Statuses 100 to 599 have a counter of their own.

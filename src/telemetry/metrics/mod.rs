@@ -41,6 +41,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
+    oversized_cookies: IntCounterVec,
     health_checks: IntCounterVec,
     /// Answers to requests that no pool took.
     pub no_pool: PoolRequests,
@@ -216,6 +217,11 @@ impl Metrics {
                 "Session data handed over by servers and given to others, by result.",
                 &["pool", "result"],
             )?,
+            oversized_cookies: make.counters(
+                "homing_oversized_cookies_total",
+                "Tokens set in a separate cookie, since the application's would exceed what browsers keep.",
+                &["pool"],
+            )?,
             health_checks: make.counters(
                 "homing_health_checks_total",
                 "Health checks, by result.",
@@ -285,6 +291,7 @@ impl Metrics {
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TOKENS),
             handoffs: Counters::new(&self.handoffs, &[pool], HANDOFFS),
+            oversized_cookies: self.oversized_cookies.with_label_values(&[pool]),
         }
     }
 

@@ -41,7 +41,10 @@ pub(crate) async fn give(exchange: &mut Exchange, ctx: &RequestContext, status: 
     if let (Some(refusal), Some(persistence)) = (ctx.refusal, ctx.persistence())
         && refusal.clear_token
     {
-        head.append_header(header::SET_COOKIE, persistence.set_cookie.clear(ctx.client.secure))?;
+        let overflow = persistence.overflow.iter().map(|overflow| &overflow.set_cookie);
+        for set_cookie in [&persistence.set_cookie].into_iter().chain(overflow) {
+            head.append_header(header::SET_COOKIE, set_cookie.clear(ctx.client.secure))?;
+        }
     }
     let bodyless = is_head(exchange);
     exchange.write_response_header(Box::new(head), bodyless).await?;
