@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 use crate::config;
 use crate::message::WrittenName;
@@ -81,6 +82,12 @@ impl PoolPersistence {
     /// Tokens are read from a cookie, ours or the application's. Without that every cookie is the application's own.
     pub fn reads_cookie(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
+    }
+
+    /// The Set-Cookie values that delete the client's token, wherever it is.
+    pub fn clear_cookies(&self, secure: bool) -> SmallVec<[HeaderValue; 2]> {
+        let overflow = self.overflow.iter().map(|overflow| &overflow.set_cookie);
+        [&self.set_cookie].into_iter().chain(overflow).map(|set_cookie| set_cookie.clear(secure)).collect()
     }
 
     /// Whether a new session's token may be issued in the response to this request. The proxy's own cookie is set only

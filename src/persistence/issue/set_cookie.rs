@@ -12,7 +12,7 @@ use crate::session::cookie::overflow::{self, MAX_LEN};
 use crate::session::cookie::read::{unquoted, written_values};
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::cookie::{jar, prefix};
-use crate::session::token::{Token, TokenText, looks_like_one};
+use crate::session::token::{Token, TokenText, has_token_shape};
 use crate::telemetry::metrics::TokenReason;
 
 use super::cache_control::keep_private;
@@ -64,7 +64,7 @@ fn put_into_application_cookie(
     let fields = scope.request.fields.all(&header::COOKIE);
     let again = written_values(fields, cookie.name.as_bytes()).find_map(|value| match cookie.mode {
         CookieMode::Prefix => prefix::with_token(value, &token),
-        _ => looks_like_one(unquoted(value)).then(|| token.as_bytes().to_vec()),
+        _ => has_token_shape(unquoted(value)).then(|| token.as_bytes().to_vec()),
     });
     let again = again.map(|value| persistence.set_cookie.with(&value, scope.secure, scope.now));
     let beside = has_cookie(scope, &overflow.name);
@@ -151,7 +151,7 @@ fn rewrite_lines(
     let mut too_large = None;
     edits.remove.push(header::SET_COOKIE);
     for field in response.fields.all_values(&header::SET_COOKIE) {
-        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.forgets(scope.now));
+        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.deletes_cookie(scope.now));
         let with_token = set.and_then(|set| {
             let prefixed = cookie.mode == CookieMode::Prefix;
             let own = if prefixed { prefix::SEPARATOR.len() + set.written().len() } else { 0 };

@@ -52,7 +52,7 @@ impl<'a> UpstreamSetCookie<'a> {
 
     /// Whether the field deletes the cookie: `Max-Age` decides, otherwise `Expires`.
     #[must_use]
-    pub fn forgets(&self, now: UnixMillis) -> bool {
+    pub fn deletes_cookie(&self, now: UnixMillis) -> bool {
         self.attributes(now).expires
     }
 
@@ -159,7 +159,7 @@ mod tests {
             "SID=x; Expires=Mon, 01 Jan 1601 00:00:00 GMT",
             "SID=x; Expires=Fri, 31-Dec-2099 23:59:59 GMT; Expires=1 Jan 2000 00:00:00; Expires=never",
         ] {
-            assert!(set(field).unwrap().forgets(NOW), "{field}");
+            assert!(set(field).unwrap().deletes_cookie(NOW), "{field}");
         }
         for field in [
             "SID=x",
@@ -170,7 +170,7 @@ mod tests {
             "SID=x; Expires=Fri, 31-Dec-2099 23:59:59 GMT",
             "SID=x; Expires=never",
         ] {
-            assert!(!set(field).unwrap().forgets(NOW), "{field}");
+            assert!(!set(field).unwrap().deletes_cookie(NOW), "{field}");
         }
     }
 
@@ -200,7 +200,7 @@ mod tests {
         fn any_bytes_are_parsed_without_a_panic(field in prop::collection::vec(any::<u8>(), 0..80)) {
             let field = [b"SID=".as_slice(), &field].concat();
             let set = UpstreamSetCookie::named(&field, b"SID").unwrap();
-            let _ = set.forgets(NOW);
+            let _ = set.deletes_cookie(NOW);
             let replaced = set.with_value(b"new");
             prop_assert_eq!(UpstreamSetCookie::named(&replaced, b"SID").unwrap().value(), b"new");
         }

@@ -1,17 +1,17 @@
-//! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
+//! The sealed token in a cookie: a separate one, or the application's, before or in place of its value.
 
-use super::{Presented, SourceInput};
+use super::{SessionClaim, SourceInput};
 use crate::config::CookieMode;
 use crate::session::cookie::{overflow, prefix};
 use crate::session::token::codec::PoolCodec;
-use crate::session::token::looks_like_one;
+use crate::session::token::has_token_shape;
 
 /// Reads tokens from the cookie of one name.
 #[derive(Debug, Clone)]
 pub struct CookieSource {
     name: Box<str>,
     mode: CookieMode,
-    /// The proxy's own cookie beside the application's, for want of room in that.
+    /// A separate cookie that carries the token when the application's has no room for it.
     overflow: Option<Box<str>>,
 }
 
@@ -23,22 +23,21 @@ impl CookieSource {
         Self { name: name.into(), mode, overflow }
     }
 
-    /// Whom the request's cookies name. Allocates nothing.
+    /// The token in the request's cookies. Allocates nothing.
     ///
-    /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
-    /// has forged anything.
+    /// In an application's cookie, a value without a token is the application's own, from before the proxy, and not forged.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let values = input.cookies(&self.name);
         let overflow = self.overflow.iter().flat_map(|name| input.cookies(name));
         match self.mode {
-            CookieMode::Insert => Presented::first_that_opens(values, codec),
+            CookieMode::Insert => SessionClaim::first_that_opens(values, codec),
             CookieMode::Prefix => {
                 let tokens = values.filter_map(|value| Some(prefix::split(value)?.0));
-                Presented::first_that_opens(tokens.chain(overflow), codec)
+                SessionClaim::first_that_opens(tokens.chain(overflow), codec)
             }
             CookieMode::Rewrite => {
-                Presented::first_that_opens(values.filter(|value| looks_like_one(value)).chain(overflow), codec)
+                SessionClaim::first_that_opens(values.filter(|value| has_token_shape(value)).chain(overflow), codec)
             }
         }
     }
@@ -72,80 +71,80 @@ mod tests {
         codec(pool).seal(&token(session), [session; 24]).as_str().to_owned()
     }
 
-    fn presented(fields: &[String]) -> Presented {
-        presented_in(CookieMode::Insert, fields)
+    fn claim(fields: &[String]) -> SessionClaim {
+        claim_in(CookieMode::Insert, fields)
     }
 
-    fn presented_in(mode: CookieMode, fields: &[String]) -> Presented {
+    fn claim_in(mode: CookieMode, fields: &[String]) -> SessionClaim {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
         }
         let input = input(&headers, "/", None);
-        CookieSource::new("SESSIONID", mode).presented(&input, &codec("shop"))
+        CookieSource::new("SESSIONID", mode).claim(&input, &codec("shop"))
     }
 
-    fn named(session: u8) -> Presented {
-        Presented::Token { token: token(session), sealed_by_first: true }
+    fn named(session: u8) -> SessionClaim {
+        SessionClaim::Token { token: token(session), sealed_by_first: true }
     }
 
     #[test]
     fn a_request_without_our_cookie_names_nobody() {
-        assert_eq!(presented(&[]), Presented::Nothing);
-        assert_eq!(presented(&["a=1; SESSIONIDS=2".into()]), Presented::Nothing);
+        assert_eq!(claim(&[]), SessionClaim::Nothing);
+        assert_eq!(claim(&["a=1; SESSIONIDS=2".into()]), SessionClaim::Nothing);
     }
 
     #[test]
     fn the_first_token_that_opens_counts() {
         let (one, two) = (sealed("shop", 1), sealed("shop", 2));
-        assert_eq!(presented(&[format!("a=1; SESSIONID={one}; SESSIONID={two}")]), named(1));
-        assert_eq!(presented(&[format!("SESSIONID=stale; SESSIONID={two}; SESSIONID={one}")]), named(2));
-        assert_eq!(presented(&["SESSIONID=stale".into(), format!("SESSIONID=\"{one}\"")]), named(1));
+        assert_eq!(claim(&[format!("a=1; SESSIONID={one}; SESSIONID={two}")]), named(1));
+        assert_eq!(claim(&[format!("SESSIONID=stale; SESSIONID={two}; SESSIONID={one}")]), named(2));
+        assert_eq!(claim(&["SESSIONID=stale".into(), format!("SESSIONID=\"{one}\"")]), named(1));
     }
 
     #[test]
     fn four_tokens_are_tried_and_no_fifth() {
         let garbage = format!("SESSIONID=AQ{}; ", "x".repeat(TokenText::LEN - 2));
         let cookies = |count: usize| format!("{}SESSIONID={}", garbage.repeat(count), sealed("shop", 1));
-        assert_eq!(presented(&[cookies(3)]), named(1));
-        assert!(matches!(presented(&[cookies(4)]), Presented::Forged(_)));
+        assert_eq!(claim(&[cookies(3)]), named(1));
+        assert!(matches!(claim(&[cookies(4)]), SessionClaim::Forged(_)));
     }
 
     #[test]
     fn values_that_cannot_be_tokens_do_not_count_among_the_four() {
         let cookies = format!("{}SESSIONID={}", "SESSIONID=x; SESSIONID=; ".repeat(100), sealed("shop", 1));
-        assert_eq!(presented(&[cookies]), named(1));
-        assert_eq!(presented(&["SESSIONID=x; ".repeat(100)]), Presented::Forged(Flaw::Length));
+        assert_eq!(claim(&[cookies]), named(1));
+        assert_eq!(claim(&["SESSIONID=x; ".repeat(100)]), SessionClaim::Forged(Flaw::Length));
     }
 
     #[test]
     fn a_token_of_another_pool_is_not_forged() {
         let (other, ours) = (sealed("api", 1), sealed("shop", 2));
-        assert_eq!(presented(&[format!("SESSIONID={other}")]), Presented::OtherPool);
-        assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
-        assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID=x")]), Presented::Forged(Flaw::Length));
-        assert_eq!(presented(&[format!("SESSIONID=x; SESSIONID={other}")]), Presented::Forged(Flaw::Length));
+        assert_eq!(claim(&[format!("SESSIONID={other}")]), SessionClaim::OtherPool);
+        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
+        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID=x")]), SessionClaim::Forged(Flaw::Length));
+        assert_eq!(claim(&[format!("SESSIONID=x; SESSIONID={other}")]), SessionClaim::Forged(Flaw::Length));
     }
 
     #[test]
     fn an_applications_cookie_carries_the_token_before_or_in_place_of_its_value() {
         let token = sealed("shop", 1);
-        let in_mode = |mode, value: &str| presented_in(mode, &[format!("SESSIONID={value}")]);
+        let in_mode = |mode, value: &str| claim_in(mode, &[format!("SESSIONID={value}")]);
         assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~abc")), named(1));
         assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~")), named(1));
         assert_eq!(in_mode(CookieMode::Rewrite, &token), named(1));
         for own in ["abc", "", "abc~def", token.as_str()] {
-            assert_eq!(in_mode(CookieMode::Prefix, own), Presented::Nothing, "{own}");
+            assert_eq!(in_mode(CookieMode::Prefix, own), SessionClaim::Nothing, "{own}");
         }
         for own in ["abc", "", &format!("{token}~abc")] {
-            assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nothing, "{own}");
+            assert_eq!(in_mode(CookieMode::Rewrite, own), SessionClaim::Nothing, "{own}");
         }
         for mode in [CookieMode::Prefix, CookieMode::Rewrite] {
             let beside = format!("SESSIONID=too-large; SESSIONID~homing={token}");
-            assert_eq!(presented_in(mode, &[beside]), named(1), "in the overflow cookie");
+            assert_eq!(claim_in(mode, &[beside]), named(1), "in the overflow cookie");
         }
         let broken: String = token.chars().take(20).chain(token.chars().rev().take(95)).collect();
-        assert!(matches!(in_mode(CookieMode::Rewrite, &broken), Presented::Forged(_)));
-        assert!(matches!(in_mode(CookieMode::Prefix, &format!("{broken}~abc")), Presented::Forged(_)));
+        assert!(matches!(in_mode(CookieMode::Rewrite, &broken), SessionClaim::Forged(_)));
+        assert!(matches!(in_mode(CookieMode::Prefix, &format!("{broken}~abc")), SessionClaim::Forged(_)));
     }
 }
