@@ -45,8 +45,8 @@ pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    Balance, Connection, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported,
-    OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
+    Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
+    NotSupported, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
     UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};

@@ -26,7 +26,9 @@ pub(crate) use listeners::{
 };
 pub use listeners::{ListenerTimeouts, TlsVersion};
 pub use not_supported::NotSupported;
-pub use persistence::{Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence};
+pub use persistence::{
+    GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
+};
 pub use pool::{Balance, Connection, ServerState, UpstreamProtocol};
 pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
 pub use route::{Redirect, Scheme, Share};

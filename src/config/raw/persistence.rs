@@ -40,6 +40,9 @@ pub struct Persistence {
     pub refuse_status: u16,
     /// What to do with the sessions of a server in drain.
     pub on_server_drain: OnServerDrain,
+    /// What becomes of a `Set-Cookie` in the response of a server that serves a session only for now (`on_server_down:
+    /// borrow`), when its name is one that the client already sends.
+    pub guest_cookies: GuestCookies,
     /// What to do with a token that does not open.
     pub on_forged: OnForged,
     /// How parallel first requests of one client, which carry nothing yet, land on one server.
@@ -61,6 +64,7 @@ impl Default for Persistence {
             hold: Duration::from_secs(0),
             refuse_status: 503,
             on_server_drain: OnServerDrain::Keep,
+            guest_cookies: GuestCookies::Protect,
             on_forged: OnForged::Ignore,
             new_session_hint: NewSessionHint::None,
             cookie: Cookie::default(),
@@ -137,6 +141,17 @@ pub enum OnForged {
     Ignore,
     /// Answer with 400.
     Refuse,
+}
+
+/// What becomes of cookies that a guest server sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum GuestCookies {
+    /// They are held back, so that the client returns to its own server with its cookies as they were.
+    Protect,
+    /// They reach the client, and replace those of its own server.
+    Pass,
 }
 
 /// How parallel first requests of one client land on one server.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use http::{HeaderValue, header};
 
 use crate::config::{Cookie, CookieMode};
-use crate::message::{ResponseEdits, ResponseView, WrittenName};
+use crate::message::{ResponseEdits, ResponseView};
 use crate::persistence::pool::{OverflowCookie, PoolPersistence};
 use crate::persistence::scope::{RequestSession, Scope};
 use crate::session::cookie::overflow::{self, MAX_LEN};
@@ -17,8 +17,7 @@ use crate::telemetry::metrics::TokenReason;
 
 use super::cache_control::keep_private;
 use super::due_token::{DueToken, current_token, seal};
-
-static SET_COOKIE: WrittenName = WrittenName::new("Set-Cookie", "set-cookie");
+use super::guest_cookies::{SET_COOKIE, is_guest, is_sent_by_client, sends_cookie};
 
 /// Sets the cookie when it must be. True when the response carries the token.
 pub(super) fn put(
@@ -52,7 +51,8 @@ fn put_into_application_cookie(
     edits: &mut ResponseEdits<'_>,
 ) -> bool {
     let (Some(token), Some(overflow)) = (current_token(due, scope, state), &persistence.overflow) else { return false };
-    if sets_cookie(response, persistence.policy.cookie.name.as_bytes()) {
+    let name = persistence.policy.cookie.name.as_bytes();
+    if sets_cookie(response, name) && !(is_guest(scope, state) && sends_cookie(name, scope)) {
         return put_where_set(response, &token, persistence, overflow, scope, state, edits);
     }
     if due.is_none_or(|due| due.reason == TokenReason::New) {
@@ -67,7 +67,7 @@ fn put_into_application_cookie(
         _ => has_token_shape(unquoted(value)).then(|| token.as_bytes().to_vec()),
     });
     let again = again.map(|value| persistence.set_cookie.with(&value, scope.secure, scope.now));
-    let beside = has_cookie(scope, &overflow.name);
+    let beside = sends_cookie(overflow.name.as_bytes(), scope);
     let beside = beside.then(|| overflow.set_cookie.value(&token, scope.secure, scope.now));
     if again.is_none() && beside.is_none() {
         return false;
@@ -94,7 +94,7 @@ fn put_where_set(
     let mut too_large = None;
     if given {
         let token = seal(token, persistence, scope);
-        too_large = rewrite_lines(response, cookie, &token, scope, edits);
+        too_large = rewrite_lines(response, cookie, &token, scope, state, edits);
         if let Some(size) = too_large {
             edits.append.push((&SET_COOKIE, overflow.set_cookie.value(&token, scope.secure, scope.now)));
             note_too_large(size, overflow, scope, state);
@@ -103,14 +103,10 @@ fn put_where_set(
     }
     // The application's cookie of this request has the token now, or is gone and the token with it.
     let replaced = too_large.is_none() && changes.iter().any(|change| change.covers_request);
-    if replaced && has_cookie(scope, &overflow.name) {
+    if replaced && sends_cookie(overflow.name.as_bytes(), scope) {
         edits.append.push((&SET_COOKIE, overflow.set_cookie.clear(scope.secure)));
     }
     given
-}
-
-fn has_cookie(scope: &Scope<'_, '_>, name: &str) -> bool {
-    written_values(scope.request.fields.all(&header::COOKIE), name.as_bytes()).next().is_some()
 }
 
 /// Counted each time. The warning comes once a minute for a pool: such an application sets its cookie often.
@@ -145,12 +141,18 @@ fn rewrite_lines(
     cookie: &Cookie,
     token: &TokenText,
     scope: &Scope<'_, '_>,
+    state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
 ) -> Option<usize> {
     let name = cookie.name.as_bytes();
+    let guest = is_guest(scope, state);
     let mut too_large = None;
     edits.remove.push(header::SET_COOKIE);
+    edits.append.retain(|(name, _)| name.name != header::SET_COOKIE);
     for field in response.fields.all_values(&header::SET_COOKIE) {
+        if guest && is_sent_by_client(field.as_bytes(), scope) {
+            continue;
+        }
         let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.deletes_cookie(scope.now));
         let with_token = set.and_then(|set| {
             let prefixed = cookie.mode == CookieMode::Prefix;

@@ -135,7 +135,7 @@ impl RequestContext {
             client: self.client.address,
             secure: self.client.secure,
             peer_trusted: self.client.peer_trusted,
-            forwarded_host: self.client.told.as_ref().and_then(|told| told.host.as_ref()?.to_str().ok()),
+            forwarded_host: self.client.forwarded.as_ref().and_then(|from| from.host.as_ref()?.to_str().ok()),
             now: self.now,
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };

@@ -50,10 +50,10 @@ impl LearnSource {
         }
     }
 
-    /// The name of the cookie or header that it learns from, for messages.
+    /// The name of the cookie that it learns from, if any.
     #[must_use]
-    pub fn name(&self) -> &str {
-        self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
+    pub fn cookie_name(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// The query and path parameter that it reads, if any.

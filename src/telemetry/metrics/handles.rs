@@ -69,6 +69,8 @@ pub struct PoolMetrics {
     pub handoffs: Counters,
     /// Tokens that the overflow cookie carries, since the application's cookie has no room.
     pub oversized_cookies: IntCounter,
+    /// Cookies of guest servers that were held back.
+    pub guest_cookies_held: IntCounter,
 }
 
 /// Statuses that are counted.

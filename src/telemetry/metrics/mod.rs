@@ -45,6 +45,7 @@ pub struct Metrics {
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
     oversized_cookies: IntCounterVec,
+    guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
@@ -190,6 +191,11 @@ impl Metrics {
                 "Tokens issued to clients, by reason.",
                 &["pool", "reason"],
             )?,
+            guest_cookies_held: make.counters(
+                "homing_guest_cookies_held_total",
+                "Cookies held back from responses of servers that serve a session only for now.",
+                &["pool"],
+            )?,
             handoffs: make.counters(
                 "homing_handoff_total",
                 "Handoff data received from servers and sent to others, by result.",
@@ -266,6 +272,7 @@ impl Metrics {
             tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
             handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
             oversized_cookies: self.oversized_cookies.with_label_values(&[pool]),
+            guest_cookies_held: self.guest_cookies_held.with_label_values(&[pool]),
         }
     }
 
