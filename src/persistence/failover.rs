@@ -79,7 +79,7 @@ mod tests {
 
     fn policy(down: OnServerDown, drain: OnServerDrain, hold: Duration) -> Persistence {
         Persistence {
-            sources: vec![config::Source::Cookie(config::TokenCookie {})],
+            sources: vec![config::SourceSettings::Cookie(crate::session::source::cookie::CookieSettings {})],
             issue: config::Issue::Cookie,
             idle_timeout: Duration::from_secs(1800),
             absolute_timeout: Duration::from_secs(86_400),

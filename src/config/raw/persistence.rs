@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::config::cookie::Cookie;
-use crate::config::sources::{Source, TokenCookie};
 use crate::config::units::{DurationText, Size};
+use crate::session::source::SourceSettings;
+use crate::session::source::cookie::CookieSettings;
 
 /// How the sessions of a pool stay on their servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +17,7 @@ use crate::config::units::{DurationText, Size};
 pub struct Persistence {
     /// Where sessions are named, tried in this order: the first that names a live session decides.
     #[schemars(length(min = 1))]
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceSettings>,
     /// What a client with no session is given, by the source of the same name. Absent and without the source `cookie`:
     /// nothing. A client that is known by its address only is given it too.
     pub issue: Issue,
@@ -56,7 +57,7 @@ pub struct Persistence {
 impl Default for Persistence {
     fn default() -> Self {
         Self {
-            sources: vec![Source::Cookie(TokenCookie {})],
+            sources: vec![SourceSettings::Cookie(CookieSettings {})],
             issue: Issue::Cookie,
             idle_timeout: Duration::from_secs(30 * 60),
             absolute_timeout: Duration::from_secs(24 * 3600),
