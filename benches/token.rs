@@ -13,6 +13,7 @@ use homing::message::{Fields, RequestView};
 use homing::session::binding::{Binding, Limits, resolve};
 use homing::session::cookie::{read, write::SetCookie};
 use homing::session::key::{ServerId, SessionId, SessionKey};
+use homing::session::source::SessionSource;
 use homing::session::source::SourceInput;
 use homing::session::source::cookie::CookieSource;
 use homing::session::token::codec::PoolCodec;

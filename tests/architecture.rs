@@ -89,6 +89,7 @@ const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
     ("config", "session", &["source"]),
     ("config", "store", &["engines", "shared"]),
     ("store", "config", LOWER_CONFIG),
+    ("session", "config", LOWER_CONFIG),
 ];
 
 /// A name that stands only below these paths.
@@ -352,7 +353,7 @@ fn the_reader_sees_every_form_of_a_wrong_import() {
 #[test]
 fn the_reader_lets_right_code_pass() {
     for right in [
-        "use crate::config::Config; use crate::session::token::Token; use super::token::Token;",
+        "use crate::config::cookie::Cookie; use crate::session::token::Token; use super::token::Token;",
         "// use crate::pool::Pool;\n/* crate::pool /* nested */ crate::pool */ const S: &str = \"crate::pool \\\" crate::pool\";",
         "#[cfg(test)]\nmod tests {\n    use crate::pool::Pool;\n    fn f() { let _ = \"}\"; Instant::now(); }\n}",
         "#[cfg(test)]\nuse crate::pool::Pool;",

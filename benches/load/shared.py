@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The bench of the shared store: the same Homing with its own memory, with Redis, Valkey and memcached, in one run.
+"""The bench of the shared store: the same Homing with its own memory, with Redis, Valkey, memcached and Hazelcast, in one run.
 
 Proxies have one core and one thread each; load, servers and stores share another. What is told are ratios of the same
 rounds (median, least and greatest), and refused is what `bench.py` refuses. The parts:
@@ -35,7 +35,7 @@ from bench import listed, say
 from cases import NEW, RETURNING, Case
 from parts import Part
 
-STORES = ("redis", "valkey", "memcached")
+STORES = ("redis", "valkey", "memcached", "hazelcast")
 # Seconds; the default.
 NEAR_TTL = 10
 OPERATIONS = "homing_store_operation_duration_seconds_count"

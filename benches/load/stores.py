@@ -2,8 +2,11 @@
 
 import base64
 import random
+import re
 import socket
 import sys
+import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,7 +133,80 @@ class Memcached:
         self.process.stop()
 
 
-PROGRAMS = {"redis": ("redis-server", Redis), "valkey": ("valkey-server", Redis), "memcached": ("memcached", Memcached)}
+class Hazelcast:
+    """One member. It tells what it did by its diagnostics, which it writes to a file every second."""
+
+    def __init__(self, name: str, program: Path, core: int | None, directory: Path):
+        self.name, self.port = name, programs.free_port()
+        # A new folder for each member: an earlier one's figures are not to be read.
+        self.directory = Path(tempfile.mkdtemp(prefix="hazelcast-", dir=directory))
+        (self.directory / "hazelcast.yaml").write_text(HAZELCAST.format(port=self.port))
+        jars = sorted((programs.target() / "stores" / "jars" / "hazelcast").glob("*.jar"))
+        if not jars:
+            raise programs.DidNotStart("the jar of Hazelcast is missing: run `make test-stores`")
+        command = [program, "-XX:+UseSerialGC", "-Xmx2g", f"-Dhazelcast.config={self.directory}/hazelcast.yaml",
+                   "-Dhazelcast.phone.home.enabled=false", "-Dhazelcast.socket.bind.any=false",
+                   "-Dhazelcast.local.localAddress=127.0.0.1", "-Dhazelcast.diagnostics.enabled=true",
+                   "-Dhazelcast.diagnostics.metrics.period.seconds=1",
+                   f"-Dhazelcast.diagnostics.directory={self.directory}", "-cp", ":".join(map(str, jars)),
+                   "com.hazelcast.core.server.HazelcastMemberStarter"]
+        self.process = programs.Process(command, core, directory / f"{name}.log").wait_for(self.port, "is STARTED")
+        self.version = f"{name} {jars[0].stem.removeprefix('hazelcast-')}"
+        self.yaml = f'type: hazelcast, hazelcast: {{ members: ["127.0.0.1:{self.port}"] }}'
+
+    def figures(self) -> dict:
+        """Of the next round that is written whole: what it did until now is in that."""
+        seen, until = len(self.rounds()), time.monotonic() + programs.DEADLINE
+        while len(self.rounds()) < seen + 2:
+            if time.monotonic() > until:
+                raise programs.DidNotStart("the member of Hazelcast writes no diagnostics")
+            time.sleep(0.1)
+        return dict(re.findall(r"metric=([\w.]+)\]=(\d+)", self.rounds()[-2]))
+
+    def rounds(self) -> list:
+        text = "".join(file.read_text() for file in sorted(self.directory.glob("diagnostics-*.log")))
+        # The first of each round.
+        return text.split("metric=operation.invocations.heartbeatPacketsReceived]")
+
+    def counted(self) -> Counted:
+        told = self.figures()
+        gets = int(told.get("map.getCount", 0))
+        # Of all partitions; those of entry views and lives are counted nowhere else.
+        return Counted({"operation": int(told.get("operation.completedCount", 0))}, gets, None)
+
+    def used(self) -> tuple[int, int]:
+        told = self.figures()
+        return int(told.get("map.ownedEntryMemoryCost", 0)), int(told.get("map.ownedEntryCount", 0))
+
+    def fill(self, count: int) -> None:
+        for some in batches(count):
+            entries = {name.decode().removeprefix("homing:"): value.decode() for name, value in some}
+            self.map().put_all(entries).result()
+
+    def map(self):
+        if self.client is None:
+            packages = next((programs.target() / "stores" / "clients" / "lib").glob("python3.*/site-packages"))
+            sys.path.append(str(packages))
+            import hazelcast
+            self.client = hazelcast.HazelcastClient(cluster_members=[f"127.0.0.1:{self.port}"])
+        return self.client.get_map("homing")
+
+    client = None
+
+    def stop(self) -> None:
+        if self.client is not None:
+            self.client.shutdown()
+        self.process.stop()
+
+
+HAZELCAST = """hazelcast:
+  cluster-name: dev
+  network:
+    port: {{ port: {port}, auto-increment: false }}
+    join: {{ auto-detection: {{ enabled: false }}, multicast: {{ enabled: false }} }}
+"""
+PROGRAMS = {"redis": ("redis-server", Redis), "valkey": ("valkey-server", Redis), "memcached": ("memcached", Memcached),
+            "hazelcast": ("java", Hazelcast)}
 
 
 def start(name: str, core: int | None, directory: Path):

@@ -12,8 +12,8 @@ use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
 use crate::session::cookie::write::{InvalidCookie, SetCookie};
-use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
+use crate::session::source::{PoolContext, Source};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
@@ -85,7 +85,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     let tls = tls::build(&config.listeners, context.previous)?;
     Ok(Runtime {
         log_key: keys.log_key().clone(),
-        secret_parameters: secret_parameters(&pools),
+        secret_parameters: secret_parameters(&config.pools),
         router,
         routes,
         pools,
@@ -94,10 +94,11 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     })
 }
 
-fn secret_parameters(pools: &[PoolRuntime]) -> Vec<Box<str>> {
-    let sources =
-        pools.iter().filter_map(|pool| pool.persistence.as_ref()).flat_map(|persistence| &persistence.sources);
-    let mut names: Vec<Box<str>> = sources.filter_map(Source::parameter).map(Into::into).collect();
+/// Query parameters that name sessions, which logs must not show.
+fn secret_parameters(pools: &[config::Pool]) -> Vec<Box<str>> {
+    let policies = pools.iter().filter_map(|pool| pool.persistence.as_ref());
+    let sources = policies.flat_map(|policy| policy.sources.iter().map(|source| source.carriers(&policy.cookie)));
+    let mut names: Vec<Box<str>> = sources.filter_map(|carriers| carriers.query).map(Into::into).collect();
     names.sort_unstable();
     names.dedup();
     names
@@ -125,8 +126,10 @@ fn persistence_plan(
     keys: &Keyring,
     table: &Table,
 ) -> Result<PoolPersistence, BuildError> {
+    let servers: Vec<_> = pool.servers.iter().map(|server| (server.name.as_str(), server.route.as_str())).collect();
+    let context = PoolContext { name: &pool.name, servers: &servers, cookie: &policy.cookie, keys };
     Ok(PoolPersistence {
-        sources: policy.sources.iter().map(|source| Source::new(source, pool, &policy.cookie, keys)).collect(),
+        sources: policy.sources.iter().map(|source| source.build(&context)).collect(),
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,

@@ -48,7 +48,7 @@ fn ordered(rule: Rule) -> Vec<(&'static str, Rule)> {
             .lines()
             .position(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")))
     };
-    let mut keys: Vec<_> = rule.properties().collect();
+    let mut keys: Vec<_> = rule.properties().filter(|(_, property)| !property.flag("x-hidden")).collect();
     keys.sort_by_key(|(name, rule)| (rule.text("x-not-in-this-version").is_some(), position(name)));
     keys
 }

@@ -25,7 +25,6 @@ mod schema;
 mod schema_check;
 pub(crate) mod secret;
 mod show;
-mod sources;
 mod store;
 pub(crate) mod suggest;
 mod tls;
@@ -45,19 +44,19 @@ pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    Balance, Connection, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported,
-    OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
+    Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
+    NotSupported, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
     UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
-pub use sources::{ClientIp, Header, JvmRoute, Learn, Query, Source, TokenCookie};
 pub use store::{Store, TableSnapshot};
 pub use tls::{Certificate, ClientCa, NamedFile, Tls};
 pub use units::Size;
 pub use watch::{Watch, watch};
 
+pub use crate::session::source::SourceSettings;
 pub use crate::store::engines::RemoteEngine;
 pub use crate::store::shared::settings::{OnError, Remote};
 

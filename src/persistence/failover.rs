@@ -10,9 +10,9 @@ use super::outcome::Reason;
 pub enum BoundServer {
     /// It is there, in this condition.
     Is(Condition),
-    /// It took no connection from this very request.
+    /// It accepted no connection for this very request.
     ConnectFailed,
-    /// It broke off before answering this very request.
+    /// It closed the connection of this very request before it responded, also when tried again.
     BrokeOff,
     /// The configuration no longer has it.
     Gone,
@@ -27,11 +27,11 @@ pub enum Decision {
     Hold,
     /// Bind the session to another server.
     Move(Reason),
-    /// Send it to another server and leave the binding alone; without a reason when the server merely broke off.
-    Borrow(Option<Reason>),
-    /// Answer it with the pool's `refuse_status`.
+    /// Send it to another server and leave the binding alone.
+    Borrow(Reason),
+    /// Respond with the pool's `refuse_status`.
     Refuse(Reason),
-    /// Let it fail: the pool wants its sessions nowhere else, and the server is not known to be gone.
+    /// Let it fail: the server is not known to be gone.
     Fail,
 }
 
@@ -47,11 +47,9 @@ pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision 
         BoundServer::Is(Condition::Maint) => leave(policy, Reason::Maint),
         BoundServer::Is(Condition::Down) => hold_or_leave(policy, held, Reason::Down),
         BoundServer::ConnectFailed => hold_or_leave(policy, held, Reason::ConnectFailure),
-        // One broken request is not a dead server: its sessions stay until it refuses or is found down.
-        BoundServer::BrokeOff => match policy.on_server_down {
-            OnServerDown::Reassign | OnServerDown::Borrow => Decision::Borrow(None),
-            OnServerDown::Refuse => Decision::Fail,
-        },
+        // One broken request is not a dead server, and the log-in page of another would overwrite the client's cookies: the
+        // session stays until its server refuses connections or is found down.
+        BoundServer::BrokeOff => Decision::Fail,
         // It will not come back, so there is nothing to borrow until.
         BoundServer::Gone => match policy.on_server_down {
             OnServerDown::Reassign | OnServerDown::Borrow => Decision::Move(Reason::Removed),
@@ -67,7 +65,7 @@ fn hold_or_leave(policy: &Persistence, held: bool, reason: Reason) -> Decision {
 fn leave(policy: &Persistence, reason: Reason) -> Decision {
     match policy.on_server_down {
         OnServerDown::Reassign => Decision::Move(reason),
-        OnServerDown::Borrow => Decision::Borrow(Some(reason)),
+        OnServerDown::Borrow => Decision::Borrow(reason),
         OnServerDown::Refuse => Decision::Refuse(reason),
     }
 }
@@ -81,7 +79,7 @@ mod tests {
 
     fn policy(down: OnServerDown, drain: OnServerDrain, hold: Duration) -> Persistence {
         Persistence {
-            sources: vec![config::Source::Cookie(config::TokenCookie {})],
+            sources: vec![config::SourceSettings::Cookie(crate::session::source::cookie::CookieSettings {})],
             issue: config::Issue::Cookie,
             idle_timeout: Duration::from_secs(1800),
             absolute_timeout: Duration::from_secs(86_400),
@@ -90,6 +88,7 @@ mod tests {
             refuse_status: 503,
             on_server_drain: drain,
             on_forged: config::OnForged::Ignore,
+            guest_cookies: config::GuestCookies::Protect,
             new_session_hint: config::NewSessionHint::None,
             cookie: config::Cookie {
                 name: "SESSIONID".into(),
@@ -127,21 +126,10 @@ mod tests {
         use Decision::{Borrow, Fail, Move, Refuse, Stay};
         use Reason::{ConnectFailure, Down, Maint, Removed};
         let table = [
-            (
-                OnServerDown::Reassign,
-                [Stay, Stay, Move(Maint), Move(Down), Move(ConnectFailure), Borrow(None), Move(Removed)],
-            ),
+            (OnServerDown::Reassign, [Stay, Stay, Move(Maint), Move(Down), Move(ConnectFailure), Fail, Move(Removed)]),
             (
                 OnServerDown::Borrow,
-                [
-                    Stay,
-                    Stay,
-                    Borrow(Some(Maint)),
-                    Borrow(Some(Down)),
-                    Borrow(Some(ConnectFailure)),
-                    Borrow(None),
-                    Move(Removed),
-                ],
+                [Stay, Stay, Borrow(Maint), Borrow(Down), Borrow(ConnectFailure), Fail, Move(Removed)],
             ),
             (
                 OnServerDown::Refuse,

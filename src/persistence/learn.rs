@@ -8,6 +8,7 @@ use crate::pool::ServerIndex;
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
 
+use super::issue::guest_cookies::{is_guest, sends_cookie};
 use super::outcome::Outcome;
 use super::resolve::{IdentifiedBy, ResolvedSession};
 use super::scope::{RequestSession, Scope};
@@ -25,8 +26,12 @@ pub(super) fn learn(
     let Some(persistence) = state.persistence(scope) else { return };
     let status = response.status;
     let granted = status.is_success() || matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
+    let guest = is_guest(scope, state);
     for (index, source) in persistence.sources.iter().enumerate() {
         match source {
+            // The client keeps the id of its own server: the guest's is held back.
+            Source::Learn(learn)
+                if guest && learn.cookie_name().is_some_and(|name| sends_cookie(name.as_bytes(), scope)) => {}
             Source::Learn(learn) => {
                 let ids = learn.learned(response.fields, scope.now);
                 let ends = granted && learn.ends_on(scope.request.method);

@@ -11,11 +11,13 @@ use tokio::runtime::Handle;
 
 use super::engine::settings::EngineSettings;
 use super::engine::{Engine, OnEvent, StoreError};
+use super::hazelcast::settings::HazelcastSettings;
 use super::memcached::settings::MemcachedSettings;
 use super::redis::settings::RedisSettings;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 macro_rules! engines {
     ($($(#[$meta:meta])* $key:ident => $variant:ident($settings:ty),)*) => {
@@ -115,7 +117,8 @@ macro_rules! engines {
                 match self {$($(#[$meta])* Self::$variant(_) => concat!("store.", stringify!($key)),)*}
             }
 
-            /// Starts it on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect.
+            /// Starts it on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect; `clock` is the
+            /// wall clock.
             ///
             /// # Errors
             /// For settings that the check should have refused.
@@ -123,10 +126,11 @@ macro_rules! engines {
                 &self,
                 connect_timeout: Duration,
                 runtime: &Handle,
+                clock: fn() -> UnixMillis,
                 on_event: OnEvent,
             ) -> Result<Arc<dyn Engine>, StoreError> {
                 match self {$($(#[$meta])*
-                    Self::$variant(settings) => EngineSettings::start(settings, connect_timeout, runtime, on_event),
+                    Self::$variant(settings) => EngineSettings::start(settings, connect_timeout, runtime, clock, on_event),
                 )*}
             }
         }
@@ -136,4 +140,5 @@ macro_rules! engines {
 engines! {
     redis => Redis(RedisSettings),
     memcached => Memcached(MemcachedSettings),
+    hazelcast => Hazelcast(HazelcastSettings),
 }

@@ -11,9 +11,8 @@
 //! - [`local::first_requests`]: where the last new client of an address went, for a few seconds.
 //! - [`local::data`]: what servers hand over for their sessions, to be given to the next server after a move.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and how fast to sweep.
-//! - [`redis`]: the engine of Redis and Valkey.
+//! - [`redis`]: the engine of Redis and Valkey; [`memcached`] and [`hazelcast`] are the others'.
 //! - [`disk`]: the table as bytes, so that it outlives the process.
-//! - [`engine`]: what a store that several proxies share must be able to do; [`memcached`] is one.
 //!
 //! Nothing in this folder reads a clock: every time is an argument.
 
@@ -21,6 +20,7 @@ pub mod disk;
 pub mod engine;
 pub mod engines;
 pub mod expiry;
+pub mod hazelcast;
 pub mod local;
 pub mod memcached;
 pub mod redis;

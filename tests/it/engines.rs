@@ -20,17 +20,17 @@ use crate::engine_contract::{announces_moves, holds, name, value};
 use crate::world::PATIENCE;
 use crate::world::stores::{Cluster, Kind, MemcachedServer, RedisServer, Sentinels};
 
-const CONNECT: Duration = Duration::from_millis(500);
+pub(crate) const CONNECT: Duration = Duration::from_millis(500);
 
 /// An engine, what it tells, and what it runs on.
-struct Running {
-    engine: Arc<dyn Engine>,
+pub(crate) struct Running {
+    pub(crate) engine: Arc<dyn Engine>,
     events: UnboundedReceiver<Event>,
     runtime: Runtime,
 }
 
 impl Running {
-    fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
+    pub(crate) fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
         let runtime = Runtime::new().unwrap();
         let (tell, events) = unbounded_channel();
         let engine = make(&runtime, Arc::new(move |event| drop(tell.send(event))));
@@ -52,12 +52,12 @@ impl Running {
         Self::start(|runtime, told| MemcachedEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap())
     }
 
-    fn run<T>(&self, check: impl Future<Output = T>) -> T {
+    pub(crate) fn run<T>(&self, check: impl Future<Output = T>) -> T {
         self.runtime.block_on(check)
     }
 
     #[track_caller]
-    fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
+    pub(crate) fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         let events = &mut self.events;
         let found = self.runtime.block_on(async {
             let found = async {
@@ -75,7 +75,7 @@ impl Running {
 
     /// Until the engine does what it did before.
     #[track_caller]
-    fn await_writes(&self) {
+    pub(crate) fn await_writes(&self) {
         let written = self.run(async {
             let written = async {
                 while !matches!(self.bind_new_name().await, Ok(WriteResult::Stored)) {
@@ -87,12 +87,12 @@ impl Running {
         assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_new_name()));
     }
 
-    async fn bind_new_name(&self) -> Result<WriteResult, StoreError> {
+    pub(crate) async fn bind_new_name(&self) -> Result<WriteResult, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
     }
 
-    fn satisfies_the_contract(mut self) {
+    pub(crate) fn satisfies_the_contract(mut self) {
         self.run(holds(&self.engine));
         if self.engine.capabilities().announces {
             let (engine, events) = (Arc::clone(&self.engine), &mut self.events);
@@ -102,7 +102,7 @@ impl Running {
 }
 
 #[test]
-fn redis_keeps_its_promises() {
+fn redis_satisfies_the_contract() {
     let server = RedisServer::start(Kind::Redis);
     let running = Running::redis(&[server.address()], RedisMode::Standalone);
     assert!(running.engine.capabilities().server.starts_with("redis "), "{:?}", running.engine.capabilities());
@@ -110,7 +110,7 @@ fn redis_keeps_its_promises() {
 }
 
 #[test]
-fn valkey_keeps_its_promises() {
+fn valkey_satisfies_the_contract() {
     let server = RedisServer::start(Kind::Valkey);
     let running = Running::redis(&[server.address()], RedisMode::Standalone);
     let capabilities = running.engine.capabilities();
@@ -141,14 +141,14 @@ fn a_redis_that_allows_no_scripts_says_why_it_cannot_move_and_a_valkey_can() {
 }
 
 #[test]
-fn a_cluster_keeps_its_promises() {
+fn a_cluster_satisfies_the_contract() {
     let cluster = Cluster::start(Kind::Redis);
     let addresses: Vec<_> = cluster.nodes().iter().map(RedisServer::address).collect();
     Running::redis(&addresses, RedisMode::Cluster).satisfies_the_contract();
 }
 
 #[test]
-fn a_primary_that_sentinels_watch_keeps_its_promises_and_its_successor_too() {
+fn a_primary_that_sentinels_watch_satisfies_the_contract_and_its_successor_too() {
     let sentinels = Sentinels::start(Kind::Redis);
     let addresses: Vec<_> = (0..3).map(|number| sentinels.sentinel(number).address()).collect();
     let running = Running::redis(&addresses, RedisMode::Sentinel);
@@ -158,7 +158,7 @@ fn a_primary_that_sentinels_watch_keeps_its_promises_and_its_successor_too() {
 }
 
 #[test]
-fn memcached_keeps_its_promises() {
+fn memcached_satisfies_the_contract() {
     let server = MemcachedServer::start();
     Running::memcached(&[&server]).satisfies_the_contract();
 }

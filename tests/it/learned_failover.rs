@@ -79,6 +79,33 @@ fn a_borrowed_learned_session_returns_home() {
 }
 
 #[test]
+fn a_guest_servers_log_in_page_cannot_log_the_client_out_at_home() {
+    let (world, alice, home) = start_with_session(learning("on_server_down: borrow"));
+    world.app(&home).kill();
+    let page = saying(200, &["Set-Cookie: SID=guest; Path=/", "Set-Cookie: theme=dark; Path=/"]);
+    let response = alice.get(&page);
+    assert_ne!(response.server(), home);
+    assert_eq!(response.head.all("set-cookie"), ["theme=dark; Path=/"], "what the client does not have yet passes");
+    world.expect_metric("homing_guest_cookies_held_total", &[("pool", "web")], 1.0);
+    world.app(&home).start();
+    eventually(PATIENCE, "the client comes home", || server(&alice) == home);
+    let line = alice.get("/echo");
+    assert_eq!(line.server(), home, "with the id that it had");
+    world.expect_metric(MOVES, &[], 0.0);
+}
+
+#[test]
+fn guest_cookies_pass_where_the_pool_says_so() {
+    let conf = learning("on_server_down: borrow").persistence("guest_cookies: pass");
+    let (world, alice, home) = start_with_session(conf);
+    world.app(&home).kill();
+    let response = alice.get(&saying(200, &["Set-Cookie: SID=guest; Path=/"]));
+    assert_ne!(response.server(), home);
+    assert_eq!(response.head.all("set-cookie"), ["SID=guest; Path=/"]);
+    world.expect_metric("homing_guest_cookies_held_total", &[("pool", "web")], 0.0);
+}
+
+#[test]
 fn a_refused_learned_session_is_over_and_the_same_id_begins_anew() {
     let conf = learning("on_server_down: refuse").persistence("refuse_status: 404");
     let (world, alice, home) = start_with_session(conf);

@@ -81,8 +81,8 @@ fn a_store_that_restarts_again_and_again_leaves_nothing_behind() {
         assert_eq!(proxy.metric("process_threads", &[]), threads);
         let log = proxy.log();
         let told = |what: &str| log.matches(what).count();
-        assert_eq!(told("is out of reach"), 10, "once each time: {log}");
-        assert_eq!(told("the shared store answers"), 11, "once each time, and at the start: {log}");
+        assert_eq!(told("shared store unreachable"), 10, "once each time: {log}");
+        assert_eq!(told("shared store connected"), 11, "once each time, and at the start: {log}");
         assert!(!log.contains("secret-id"), "no id is told: {log}");
         fleet.expect_no_moves();
     });

@@ -18,36 +18,48 @@ fn a_post_is_never_sent_twice() {
 
 #[test]
 fn a_body_that_is_sent_again_counts_once() {
-    let conf = Conf::servers("a b c").listener("max_body_size: 1KiB");
-    let (world, alice, home) = start_with_session(conf);
-    let answer = alice.request("PUT", &format!("/reset?only={home}")).body("x".repeat(1000)).fresh().send();
-    assert_ne!(answer.expect(200).server(), home, "another server takes the same body");
-    assert!(world.count("PUT", "/reset") >= 2, "it was sent again, a thousand bytes each time");
-}
-
-#[test]
-fn a_get_that_was_reset_is_answered_elsewhere_but_the_session_stays() {
-    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
-    let answer = alice.get(&format!("/reset?only={home}"));
-    assert_ne!(answer.server(), home, "another server answers");
-    assert_eq!(answer.set_cookie(SESSION_COOKIE), None, "the binding stays");
-    for _ in 0..5 {
-        assert_eq!(alice.server(), home, "a server that dies in one request keeps its sessions");
+    let world = World::start(Conf::servers("a b c").listener("max_body_size: 1KiB"));
+    for _ in 0..3 {
+        let request = world.browser();
+        let response = request.request("PUT", "/reset?only=a").body("x".repeat(1000)).fresh().send();
+        assert_ne!(response.expect(200).server(), "a", "another server takes the same body");
     }
-    world.expect_metric(MOVES, &[], 0.0);
-    assert!(world.metric("homing_retries_total", &[("pool", "web")]) >= 1.0, "the retry is counted");
-    assert!(
-        world.metric("homing_upstream_errors_total", &[("pool", "web"), ("server", &home)]) >= 1.0,
-        "so is the error"
-    );
+    assert!(world.count("PUT", "/reset") >= 4, "it was sent again, a thousand bytes each time");
 }
 
 #[test]
-fn no_server_is_tried_twice_for_one_request() {
+fn a_get_that_was_reset_is_tried_once_more_at_the_sessions_server_and_nowhere_else() {
+    for (method, sources) in [("GET", "[cookie: {}]"), ("DELETE", "[cookie: {}]"), ("GET", "[client_ip: {}]")] {
+        let (world, alice, home) =
+            start_with_session(Conf::servers("a b c").persistence(&format!("sources: {sources}")));
+        world.app(&home).restart(); // no connection is left that was used before
+        let response = alice.request(method, &format!("/reset?only={home}")).send().expect(502);
+        assert_eq!(response.set_cookie(SESSION_COOKIE), None, "the binding stays");
+        assert_eq!(world.app(&home).count(method, "/reset"), 2, "{method} {sources}: once more, on a fresh connection");
+        assert_eq!(world.count(method, "/reset"), 2, "{method} {sources}: no other server could know the session");
+        for _ in 0..5 {
+            assert_eq!(alice.server(), home, "a server that drops one request keeps its sessions");
+        }
+        world.expect_metric(MOVES, &[], 0.0);
+        assert!(world.metric("homing_retries_total", &[("pool", "web")]) >= 1.0, "the retry is counted");
+        let errors = world.metric("homing_upstream_errors_total", &[("pool", "web"), ("server", &home)]);
+        assert!(errors >= 2.0, "so are the errors: {errors}");
+    }
+}
+
+#[test]
+fn a_server_that_drops_a_request_and_then_refuses_connections_loses_the_session() {
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
+    world.app(&home).kill();
+    assert_ne!(alice.server(), home, "no connection: the session moves");
+    world.expect_metric(MOVES, &[("reason", "connect_failure")], 1.0);
+}
+
+#[test]
+fn no_server_is_tried_twice_for_one_request_without_a_session() {
     let conf = Conf::servers("a b c d").pool("retries: { attempts: 3, budget_percent: 100 }");
-    let (world, alice, home) = start_with_session(conf);
-    world.app(&home).restart(); // a reset on a connection used before would allow one more try
-    alice.get("/reset").expect(502);
+    let world = World::start(conf);
+    world.browser().get("/reset").expect(502);
     for app in world.apps() {
         assert!(app.count("GET", "/reset") <= 1, "server {} saw it more than once", app.name());
     }

@@ -7,6 +7,7 @@ use crate::shared_proxies::{
     By, Edge, Engine, LOOKUPS, MOVES, Store, assert_on_their_servers, learning, sessions, sharing, with_every_store,
 };
 use crate::world::app::answers::saying;
+use crate::world::stores::JavaStore;
 use crate::world::{Conf, KEY_1, KEY_2, Proxy, eventually};
 
 /// Other proxies know by then: where changes are announced after milliseconds, else when their copies are old.
@@ -117,6 +118,9 @@ fn with_all_stores(run: fn(Engine)) {
     thread::scope(|scope| {
         for engine in [Engine::Redis, Engine::Valkey, Engine::Memcached] {
             scope.spawn(move || run(engine));
+        }
+        if JavaStore::Hazelcast.is_here() {
+            scope.spawn(move || run(Engine::Hazelcast));
         }
     });
 }

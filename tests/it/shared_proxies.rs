@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::stores::{Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{HazelcastMember, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Response, World, at_once, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -17,6 +17,7 @@ pub(crate) enum Engine {
     Redis,
     Valkey,
     Memcached,
+    Hazelcast,
 }
 
 /// Runs functions that take an [`Engine`] as tests, once with each.
@@ -39,6 +40,13 @@ macro_rules! with_every_store {
             fn memcached() {
                 super::$name(Engine::Memcached);
             }
+
+            #[test]
+            fn hazelcast() {
+                if crate::world::stores::JavaStore::Hazelcast.is_here() {
+                    super::$name(Engine::Hazelcast);
+                }
+            }
         }
     )* };
 }
@@ -49,6 +57,7 @@ pub(crate) use with_every_store;
 pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
+    Hazelcast(HazelcastMember),
 }
 
 impl Store {
@@ -57,6 +66,7 @@ impl Store {
             Engine::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
             Engine::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Engine::Memcached => Self::Memcached(MemcachedServer::start()),
+            Engine::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
         }
     }
 
@@ -64,12 +74,13 @@ impl Store {
         match self {
             Self::Redis(server) => server.entry(),
             Self::Memcached(server) => MemcachedServer::entry(&[server]),
+            Self::Hazelcast(member) => HazelcastMember::entry(&[member]),
         }
     }
 
     /// Whether it tells proxies of moves.
     pub(crate) fn announces(&self) -> bool {
-        matches!(self, Self::Redis(_))
+        !matches!(self, Self::Memcached(_))
     }
 
     /// All that is kept, by name.
@@ -77,6 +88,7 @@ impl Store {
         let keys = match self {
             Self::Redis(server) => server.keys(),
             Self::Memcached(server) => server.keys(),
+            Self::Hazelcast(member) => return member.all(),
         };
         keys.into_iter().filter_map(|key| Some((key.clone(), self.value(&key)?))).collect()
     }
@@ -85,6 +97,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.value(key),
             Self::Memcached(server) => server.get(key),
+            Self::Hazelcast(member) => member.all().remove(key),
         }
     }
 

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use homing::config::OnServerDown;
 use homing::persistence::resolve::{ResolvedSession, recognize};
 use homing::persistence::select::{Choice, FailureKind, History, Placement, choose};
 use homing::persistence::{Outcome, Reason};
@@ -203,9 +202,9 @@ impl Request {
             }
             Behaviour::BreaksOff => {
                 around.journal.saw("broke off");
-                let strict =
-                    self.outcome == Some(Outcome::Kept) && self.version.policy.on_server_down == OnServerDown::Refuse;
-                if !self.idempotent || strict || self.history.failed.len() >= retries.attempts as usize {
+                // A session's server is asked once more, and breaks off again.
+                let bound = self.outcome == Some(Outcome::Kept);
+                if !self.idempotent || bound || self.history.failed.len() >= retries.attempts as usize {
                     self.end(End::Failed("broke off"), around);
                     return;
                 }

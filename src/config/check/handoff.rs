@@ -5,8 +5,8 @@ use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::raw::{Issue, Persistence};
-use crate::config::sources::{RESERVED_HEADERS, Source};
 use crate::config::suggest;
+use crate::session::source::{RESERVED_HEADERS, SourceSettings};
 
 /// The header that is made for it.
 const OURS: &str = "homing-session-data";
@@ -41,7 +41,7 @@ const OF_ANSWERS: &[&str] = &[
 
 pub(super) fn handoff(
     one: &Persistence,
-    sources: &[Source],
+    sources: &[SourceSettings],
     issue: Issue,
     at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
@@ -61,7 +61,7 @@ pub(super) fn handoff(
         let message = format!("header {quoted} cannot carry session data: a source reads it");
         diagnostics.problem(location, message, "use a header of its own, like X-Session-State");
     }
-    if one.enabled && issue == Issue::None && !sources.iter().any(Source::identifies_client) {
+    if one.enabled && issue == Issue::None && !sources.iter().any(SourceSettings::identifies_client) {
         diagnostics.problem(
             at.key("enabled").location,
             "an address is shared by many clients: data that one of them is given might be another's",

@@ -6,10 +6,10 @@ use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 use crate::config::raw;
-use crate::config::sources::Source;
 use crate::config::suggest;
 use crate::config::units::duration_text;
 use crate::config::yaml::Node;
+use crate::session::source::SourceSettings;
 
 /// In the order of the file.
 pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
@@ -25,7 +25,7 @@ pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnos
 fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Pool {
     let persistence = pool.persistence.as_ref();
     let has_route_ids =
-        persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, Source::Route(_))));
+        persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, SourceSettings::Route(_))));
     if has_route_ids {
         super::sources::route_ids(&pool.servers, at.key("servers"), diagnostics);
     } else {

@@ -5,11 +5,11 @@ use crate::config::check_context::{NodeRef, UniqueNames};
 use crate::config::cookie::CookieMode;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::raw::{self, Issue, Persistence};
-use crate::config::sources::Source;
 use crate::config::suggest;
+use crate::session::source::SourceSettings;
 
-pub(super) fn sources(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Source> {
-    let mut checked: Vec<Source> = Vec::new();
+pub(super) fn sources(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<SourceSettings> {
+    let mut checked: Vec<SourceSettings> = Vec::new();
     for (index, source) in one.sources.iter().enumerate() {
         let at = at.item(index);
         let source = source.check(at, diagnostics);
@@ -30,13 +30,13 @@ pub(super) fn sources(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diag
 
 /// One cookie, header or parameter is not both the token's and the application's: the token is taken off before the
 /// application sees it. A route id may be in the cookie of mode prefix, since the application's value is.
-fn own_id_beside_token(one: &Persistence, source: &Source, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+fn own_id_beside_token(one: &Persistence, source: &SourceSettings, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if source.reads_token() {
         return;
     }
     let own = source.carriers(&one.cookie);
     let tokens = || one.sources.iter().filter(|one| one.reads_token()).map(|source| source.carriers(&one.cookie));
-    let is_route = matches!(source, Source::Route(_));
+    let is_route = matches!(source, SourceSettings::Route(_));
     let may_share = is_route && one.cookie.mode == CookieMode::Prefix;
     if let Some(name) = own.cookie.filter(|name| !may_share && tokens().any(|token| token.cookie == Some(*name))) {
         let message = format!("cookie {} cannot carry the token and the application's own id", suggest::quoted(name));
@@ -60,8 +60,13 @@ fn own_id_beside_token(one: &Persistence, source: &Source, at: NodeRef<'_>, diag
 }
 
 /// What clients without a session are given. What is not written is a cookie, where one is read.
-pub(super) fn issue(one: &Persistence, sources: &[Source], at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Issue {
-    let cookie = sources.iter().any(|source| matches!(source, Source::Cookie(_)));
+pub(super) fn issue(
+    one: &Persistence,
+    sources: &[SourceSettings],
+    at: NodeRef<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Issue {
+    let cookie = sources.iter().any(|source| matches!(source, SourceSettings::Cookie(_)));
     let location = at.key("issue").location;
     let (issue, read, source) = match one.issue {
         Issue::Cookie if !at.key("issue").is_written() && !cookie => return Issue::None,
@@ -69,7 +74,7 @@ pub(super) fn issue(one: &Persistence, sources: &[Source], at: NodeRef<'_>, diag
         Issue::Cookie => (Issue::Cookie, cookie, "cookie: {}"),
         Issue::Query => {
             let query = sources.iter().find_map(|source| match source {
-                Source::Query(query) => Some(query.rewrite_links),
+                SourceSettings::Query(query) => Some(query.rewrite_links),
                 _ => None,
             });
             if query == Some(false) {
@@ -83,7 +88,7 @@ pub(super) fn issue(one: &Persistence, sources: &[Source], at: NodeRef<'_>, diag
             (Issue::Query, query.is_some(), "query: { rewrite_links: true }")
         }
         Issue::Header => {
-            let header = sources.iter().any(|source| matches!(source, Source::Header(_)));
+            let header = sources.iter().any(|source| matches!(source, SourceSettings::Header(_)));
             (Issue::Header, header, "header: { name: X-Session }")
         }
     };

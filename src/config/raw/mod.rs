@@ -4,7 +4,7 @@
 //! `docs/configuration.md` is written from it: one source of truth. Extensions of the schema used here:
 //! `x-restart` (a reload does not change it), `x-secret` (never shown), `x-not-in-this-version` (known, but only
 //! its "off" values are taken; the text says what to write instead), `x-later` (words of later versions),
-//! `x-minimum` and `x-maximum` (of durations and sizes).
+//! `x-minimum` and `x-maximum` (of durations and sizes), `x-hidden` (taken, but not in the manual).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -26,7 +26,9 @@ pub(crate) use listeners::{
 };
 pub use listeners::{ListenerTimeouts, TlsVersion};
 pub use not_supported::NotSupported;
-pub use persistence::{Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence};
+pub use persistence::{
+    GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
+};
 pub use pool::{Balance, Connection, ServerState, UpstreamProtocol};
 pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
 pub use route::{Redirect, Scheme, Share};

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 /// Help for everything that belongs to a store of later versions.
-const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis and memcached";
+const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis, memcached and hazelcast";
 
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -71,13 +71,6 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    /// Hazelcast.
-    Hazelcast, OTHER_STORES => {
-        /// Members.
-        members = ["127.0.0.1:5701"],
-        /// Map.
-        map = "homing",
-    }
     /// Apache Ignite.
     Ignite, OTHER_STORES => {
         /// Nodes.

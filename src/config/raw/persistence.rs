@@ -7,8 +7,9 @@ use serde::Deserialize;
 use serde::Serialize;
 
 use crate::config::cookie::Cookie;
-use crate::config::sources::{Source, TokenCookie};
 use crate::config::units::{DurationText, Size};
+use crate::session::source::SourceSettings;
+use crate::session::source::cookie::CookieSettings;
 
 /// How the sessions of a pool stay on their servers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +17,7 @@ use crate::config::units::{DurationText, Size};
 pub struct Persistence {
     /// Where sessions are named, tried in this order: the first that names a live session decides.
     #[schemars(length(min = 1))]
-    pub sources: Vec<Source>,
+    pub sources: Vec<SourceSettings>,
     /// What a client with no session is given, by the source of the same name. Absent and without the source `cookie`:
     /// nothing. A client that is known by its address only is given it too.
     pub issue: Issue,
@@ -40,6 +41,9 @@ pub struct Persistence {
     pub refuse_status: u16,
     /// What to do with the sessions of a server in drain.
     pub on_server_drain: OnServerDrain,
+    /// What becomes of a `Set-Cookie` in the response of a server that serves a session only for now (`on_server_down:
+    /// borrow`), when its name is one that the client already sends.
+    pub guest_cookies: GuestCookies,
     /// What to do with a token that does not open.
     pub on_forged: OnForged,
     /// How parallel first requests of one client, which carry nothing yet, land on one server.
@@ -53,7 +57,7 @@ pub struct Persistence {
 impl Default for Persistence {
     fn default() -> Self {
         Self {
-            sources: vec![Source::Cookie(TokenCookie {})],
+            sources: vec![SourceSettings::Cookie(CookieSettings {})],
             issue: Issue::Cookie,
             idle_timeout: Duration::from_secs(30 * 60),
             absolute_timeout: Duration::from_secs(24 * 3600),
@@ -61,6 +65,7 @@ impl Default for Persistence {
             hold: Duration::from_secs(0),
             refuse_status: 503,
             on_server_drain: OnServerDrain::Keep,
+            guest_cookies: GuestCookies::Protect,
             on_forged: OnForged::Ignore,
             new_session_hint: NewSessionHint::None,
             cookie: Cookie::default(),
@@ -137,6 +142,17 @@ pub enum OnForged {
     Ignore,
     /// Answer with 400.
     Refuse,
+}
+
+/// What becomes of cookies that a guest server sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum GuestCookies {
+    /// They are held back, so that the client returns to its own server with its cookies as they were.
+    Protect,
+    /// They reach the client, and replace those of its own server.
+    Pass,
 }
 
 /// How parallel first requests of one client land on one server.

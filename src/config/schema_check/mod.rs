@@ -144,7 +144,8 @@ impl SchemaCheck<'_> {
     }
 
     fn map(&mut self, rule: Rule, node: &Node, entries: &[Entry], path: &KeyPath) -> Option<Node> {
-        let names: Vec<&str> = rule.properties().map(|(name, _)| name).collect();
+        let shown = rule.properties().filter(|(_, property)| !property.flag("x-hidden"));
+        let names: Vec<&str> = shown.map(|(name, _)| name).collect();
         let mut kept = Vec::new();
         for entry in entries {
             let Some(inner) = rule.property(&entry.key).or_else(|| rule.values()) else {

@@ -2,6 +2,7 @@
 
 mod cache_control;
 mod due_token;
+pub(super) mod guest_cookies;
 mod links;
 mod set_cookie;
 
@@ -60,6 +61,11 @@ impl Sessions {
         }
         // A 304 updates what a cache holds, and a token does not belong there; it comes with the next response. But a
         // cookie that the application sets in it would replace the one that has the token.
+        if guest_cookies::is_guest(scope, state)
+            && let Some(runtime) = state.runtime(scope)
+        {
+            guest_cookies::hold_back(response, runtime, scope, &mut issued.edits);
+        }
         let carries_token =
             response.status != StatusCode::NOT_MODIFIED || set_cookie::sets_cookie_of_token(response, scope, state);
         if carries_token {

@@ -3,7 +3,7 @@
 use http::{HeaderValue, header};
 
 use crate::config::CookieMode;
-use crate::message::{ResponseEdits, ResponseView, WrittenName};
+use crate::message::{ResponseEdits, ResponseView};
 use crate::persistence::pool::PoolPersistence;
 use crate::persistence::scope::{RequestSession, Scope};
 use crate::session::cookie::prefix;
@@ -14,8 +14,7 @@ use crate::telemetry::metrics::TokenReason;
 
 use super::cache_control::keep_private;
 use super::due_token::{DueToken, current_token, seal};
-
-static SET_COOKIE: WrittenName = WrittenName::new("Set-Cookie", "set-cookie");
+use super::guest_cookies::{SET_COOKIE, is_guest, is_sent_by_client, sends_cookie};
 
 /// Sets the cookie when it must be. True when the response carries the token.
 pub(super) fn put(
@@ -51,9 +50,9 @@ fn put_into_application_cookie(
     let Some(token) = current_token(due, scope, state) else { return false };
     let cookie = &persistence.policy.cookie;
     let (name, prefixed) = (cookie.name.as_bytes(), cookie.mode == CookieMode::Prefix);
-    if sets_cookie(response, name) {
+    if sets_cookie(response, name) && !(is_guest(scope, state) && sends_cookie(name, scope)) {
         let token = seal(&token, persistence, scope);
-        let given = rewrite_lines(response, name, &token, prefixed, scope, edits);
+        let given = rewrite_lines(response, &token, persistence, scope, state, edits);
         if given {
             keep_private(response, persistence, edits);
         }
@@ -92,22 +91,25 @@ fn sets_cookie(response: &ResponseView<'_>, name: &[u8]) -> bool {
 /// goes as it is. True when one was given.
 fn rewrite_lines(
     response: &ResponseView<'_>,
-    name: &[u8],
     token: &TokenText,
-    prefixed: bool,
+    persistence: &PoolPersistence,
     scope: &Scope<'_, '_>,
+    state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
 ) -> bool {
+    let cookie = &persistence.policy.cookie;
+    let guest = is_guest(scope, state);
     let mut given = false;
     edits.remove.push(header::SET_COOKIE);
+    edits.append.retain(|(name, _)| name.name != header::SET_COOKIE);
     for field in response.fields.all_values(&header::SET_COOKIE) {
-        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.deletes_cookie(scope.now));
-        let with_token = set.map(|set| {
-            if prefixed {
-                set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR])
-            } else {
-                set.with_value(token.as_bytes())
-            }
+        if guest && is_sent_by_client(field.as_bytes(), scope) {
+            continue;
+        }
+        let set = UpstreamSetCookie::named(field.as_bytes(), cookie.name.as_bytes());
+        let with_token = set.filter(|set| !set.deletes_cookie(scope.now)).map(|set| match cookie.mode {
+            CookieMode::Prefix => set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR]),
+            CookieMode::Insert | CookieMode::Rewrite => set.with_value(token.as_bytes()),
         });
         // Made of a header's value and a token, so it is one.
         let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());

@@ -102,7 +102,7 @@ pub fn choose(
             leave(pool, session, home, history, Outcome::Borrowed, Some(reason))
         }
         (Decision::Move(reason), home) => leave(pool, session, home, history, Outcome::Moved, Some(reason)),
-        (Decision::Borrow(reason), home) => leave(pool, session, home, history, Outcome::Borrowed, reason),
+        (Decision::Borrow(reason), home) => leave(pool, session, home, history, Outcome::Borrowed, Some(reason)),
         (Decision::Refuse(reason), _) => Choice::Refuse(reason),
         (Decision::Fail, _) => Choice::Fail,
     }

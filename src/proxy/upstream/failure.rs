@@ -86,6 +86,10 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
         RetryVerdict::SameServerFresh => {
             ctx.attempts.same_server_again = true;
             ctx.attempts.next = ctx.attempts.server;
+            // A stale connection is no failure of the server.
+            if !attempt.reused {
+                count(attempt.error, ctx);
+            }
             return true;
         }
         RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted) => {
@@ -96,9 +100,7 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
         }
         RetryVerdict::AnotherServer | RetryVerdict::GiveUp(_) => {}
     }
-    if let Some(server) = ctx.server() {
-        server.live.metrics.errors.inc(attempt.error as usize);
-    }
+    count(attempt.error, ctx);
     let retried = verdict == RetryVerdict::AnotherServer;
     if retried && let Some(server) = ctx.attempts.server {
         let kind = if attempt.error == UpstreamError::ResetBeforeResponse {
@@ -111,6 +113,12 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     retried
 }
 
+fn count(error: UpstreamError, ctx: &RequestContext) {
+    if let Some(server) = ctx.server() {
+        server.live.metrics.errors.inc(error as usize);
+    }
+}
+
 fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
     let history = &ctx.session.history;
     let kept = ctx.session.outcome == Some(Outcome::Kept);
@@ -119,6 +127,7 @@ fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
         retries: &pool.pool.retries,
         failed: history.failed.len(),
         same_server_again: ctx.attempts.same_server_again,
+        bound: kept && ctx.session.session().is_some(),
         refuses_others: policy.is_some_and(|policy| policy.on_server_down == OnServerDown::Refuse),
         may_hold: policy.is_some_and(|policy| !policy.hold.is_zero() && !history.held),
     }

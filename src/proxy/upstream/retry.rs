@@ -2,8 +2,11 @@
 //!
 //! - No connection was established: nothing was sent, so any method may go to another server.
 //! - The connection broke before the response began: only idempotent methods whose body can be sent again, within the budget.
+//!   A request of a session goes to the session's own server once more, on a fresh connection, and nowhere else: a server
+//!   that drops one request is not dead, and the log-in page of another would overwrite the client's cookies. A request
+//!   without a session goes to another server.
 //! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
-//!   first goes to the same server again, on a fresh connection.
+//!   first goes to the same server again, on a fresh connection, whatever the budget.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
 
 use crate::config::Retries;
@@ -33,6 +36,8 @@ pub(crate) struct RetryRules<'a> {
     pub(crate) failed: usize,
     /// The request was already sent to the same server again.
     pub(crate) same_server_again: bool,
+    /// The request is at the server of its session.
+    pub(crate) bound: bool,
     /// The request is at the server of its session, and the pool refuses to send it to another.
     pub(crate) refuses_others: bool,
     /// The request is at the server of its session, and may still wait for it.
@@ -57,6 +62,8 @@ pub(crate) enum GiveUpReason {
     NotRepeatable,
     /// The pool does not want it.
     Disabled,
+    /// The session's server was asked twice, and the session stays there.
+    SessionStays,
     /// `retries.attempts` are used up.
     AttemptsExhausted,
     /// `retries.budget_percent` is used up.
@@ -85,13 +92,19 @@ pub(crate) fn judge(
     if enabled && attempt.reused && !rules.same_server_again {
         return RetryVerdict::SameServerFresh;
     }
-    if !retries.on_reset_before_response || rules.refuses_others {
+    if !retries.on_reset_before_response {
         return RetryVerdict::GiveUp(GiveUpReason::Disabled);
+    }
+    if rules.bound && rules.same_server_again {
+        return RetryVerdict::GiveUp(GiveUpReason::SessionStays);
     }
     if rules.failed >= retries.attempts as usize {
         return RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted);
     }
-    if take_budget() { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted) }
+    if !take_budget() {
+        return RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted);
+    }
+    if rules.bound { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
 }
 
 fn is_connect_failure(error: UpstreamError) -> bool {
@@ -106,8 +119,14 @@ mod tests {
 
     const RETRIES: Retries =
         Retries { attempts: 2, on_connect_failure: true, on_reset_before_response: true, budget_percent: 20 };
-    const RULES: RetryRules<'static> =
-        RetryRules { retries: &RETRIES, failed: 0, same_server_again: false, refuses_others: false, may_hold: false };
+    const RULES: RetryRules<'static> = RetryRules {
+        retries: &RETRIES,
+        failed: 0,
+        same_server_again: false,
+        bound: false,
+        refuses_others: false,
+        may_hold: false,
+    };
     const RESET: FailedAttempt = FailedAttempt {
         error: UpstreamError::ResetBeforeResponse,
         responded: false,
@@ -161,8 +180,18 @@ mod tests {
         assert_eq!(judge(RESET, &RULES, || false), give_up(GiveUpReason::BudgetExhausted));
         let spent = RetryRules { failed: 2, ..RULES };
         assert_eq!(judge(RESET, &spent, || true), give_up(GiveUpReason::AttemptsExhausted));
-        let strict = RetryRules { refuses_others: true, ..RULES };
-        assert_eq!(judge(RESET, &strict, || true), give_up(GiveUpReason::Disabled));
+    }
+
+    #[test]
+    fn a_reset_of_a_bound_request_is_tried_once_more_at_the_sessions_server_and_nowhere_else() {
+        let bound = RetryRules { bound: true, ..RULES };
+        assert_eq!(judge(RESET, &bound, || true), RetryVerdict::SameServerFresh);
+        assert_eq!(judge(RESET, &bound, || false), give_up(GiveUpReason::BudgetExhausted));
+        let again = RetryRules { same_server_again: true, ..bound };
+        for reused in [true, false] {
+            let attempt = FailedAttempt { reused, ..RESET };
+            assert_eq!(judge(attempt, &again, || true), give_up(GiveUpReason::SessionStays));
+        }
     }
 
     prop_compose! {
@@ -187,9 +216,9 @@ mod tests {
             attempt in attempt(),
             retries in retries(),
             failed in 0usize..4,
-            (same_server_again, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool)>(),
+            (same_server_again, bound, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool, bool)>(),
         ) {
-            let rules = RetryRules { retries: &retries, failed, same_server_again, refuses_others, may_hold };
+            let rules = RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {
@@ -199,9 +228,12 @@ mod tests {
                 prop_assert!(verdict != RetryVerdict::AnotherServer || failed < retries.attempts as usize);
                 prop_assert!(verdict != RetryVerdict::AnotherServer || asked == 1);
             }
-            prop_assert!(asked == 0 || verdict != RetryVerdict::SameServerFresh, "a stale connection costs no budget");
+            let stale = attempt.reused && verdict == RetryVerdict::SameServerFresh;
+            prop_assert!(asked == 0 || !stale, "a stale connection costs no budget");
+            let is_reset = attempt.error == UpstreamError::ResetBeforeResponse;
+            prop_assert!(!(bound && is_reset && verdict == RetryVerdict::AnotherServer), "a session stays");
             prop_assert_eq!(verdict == give_up(GiveUpReason::BudgetExhausted), asked == 1 && !has_budget);
-            prop_assert!(verdict != RetryVerdict::SameServerFresh || (attempt.reused && !same_server_again));
+            prop_assert!(verdict != RetryVerdict::SameServerFresh || ((attempt.reused || bound) && !same_server_again));
         }
     }
 }

@@ -2,10 +2,48 @@
 
 use std::net::IpAddr;
 
-use super::{ExternalId, SessionClaim, SourceInput};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::claim::{ExternalId, SessionClaim, SourceInput};
+use super::definition::{PoolContext, SessionSource, SourceDefinition};
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
+use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
+
+/// The client's address, as far as `trusted_proxies` tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClientIpSettings {
+    /// Bits of an IPv4 address that count.
+    #[schemars(range(min = 1, max = 32))]
+    pub ipv4_prefix: u8,
+    /// Bits of an IPv6 address that count. Providers give a /64 or more to each customer.
+    #[schemars(range(min = 1, max = 128))]
+    pub ipv6_prefix: u8,
+}
+
+impl Default for ClientIpSettings {
+    fn default() -> Self {
+        Self { ipv4_prefix: 32, ipv6_prefix: 64 }
+    }
+}
+
+impl SourceDefinition for ClientIpSettings {
+    type Source = ClientIpSource;
+    const IDENTIFIES_CLIENT: bool = false;
+
+    fn check(&self, _at: NodeRef<'_>, _diagnostics: &mut Diagnostics) -> Self {
+        *self
+    }
+
+    fn build(&self, pool: &PoolContext<'_>) -> ClientIpSource {
+        ClientIpSource::new((self.ipv4_prefix, self.ipv6_prefix), pool.name, pool.keys)
+    }
+}
 
 /// Names sessions by the first bits of the client's address.
 #[derive(Debug, Clone)]
@@ -26,17 +64,6 @@ impl ClientIpSource {
         }
     }
 
-    /// The session of the client's network; nothing over a unix socket without forwarded headers. Allocates only with a
-    /// keyring of several keys.
-    #[must_use]
-    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
-        let Some(address) = input.client else { return SessionClaim::Nothing };
-        SessionClaim::Address(self.network(address, |network| ExternalId {
-            key: self.hasher.key(network),
-            former: self.hasher.former(network).collect(),
-        }))
-    }
-
     /// The current key of this address's network.
     #[must_use]
     pub fn key_of(&self, address: IpAddr) -> SessionKey {
@@ -52,18 +79,30 @@ impl ClientIpSource {
     }
 }
 
+impl SessionSource for ClientIpSource {
+    /// The session of the client's network; nothing over a unix socket without forwarded headers. Allocates only with a
+    /// keyring of several keys.
+    fn claim(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> SessionClaim {
+        let Some(address) = input.client else { return SessionClaim::Nothing };
+        SessionClaim::Address(self.network(address, |network| ExternalId {
+            key: self.hasher.key(network),
+            former: self.hasher.former(network).collect(),
+        }))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::HeaderMap;
 
     use super::*;
-    use crate::session::source::tests::input;
+    use crate::session::source::claim::tests::{codec, input};
 
     fn named(prefixes: (u8, u8), address: &str) -> SessionClaim {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = SourceInput { client: Some(address.parse().unwrap()), ..input(&headers, "/", None) };
-        ClientIpSource::new(prefixes, "shop", &keys).claim(&input)
+        ClientIpSource::new(prefixes, "shop", &keys).claim(&input, &codec())
     }
 
     #[test]
@@ -83,6 +122,6 @@ mod tests {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = input(&headers, "/", None);
-        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).claim(&input), SessionClaim::Nothing);
+        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).claim(&input, &codec()), SessionClaim::Nothing);
     }
 }

@@ -1,10 +1,42 @@
 //! The sealed token in a cookie: a separate one, or the application's, before or in place of its value.
 
-use super::{SessionClaim, SourceInput};
-use crate::config::CookieMode;
+use http::header::COOKIE;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::claim::{SessionClaim, SourceInput};
+use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition};
+use crate::config::check_context::NodeRef;
+use crate::config::cookie::{Cookie, CookieMode};
+use crate::config::diagnostics::Diagnostics;
+use crate::message::{RequestEdits, RequestView};
 use crate::session::cookie::prefix;
+use crate::session::cookie::read::{joined, without, without_matching};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::has_token_shape;
+
+/// The sealed token in the pool's cookie.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(extend("examples" = [{}]))]
+pub struct CookieSettings {}
+
+impl SourceDefinition for CookieSettings {
+    type Source = CookieSource;
+    const READS_TOKEN: bool = true;
+
+    fn check(&self, _at: NodeRef<'_>, _diagnostics: &mut Diagnostics) -> Self {
+        *self
+    }
+
+    fn carriers<'a>(&'a self, cookie: &'a Cookie) -> Carriers<'a> {
+        Carriers { cookie: Some(&cookie.name), ..Carriers::default() }
+    }
+
+    fn build(&self, pool: &PoolContext<'_>) -> CookieSource {
+        CookieSource::new(&pool.cookie.name, pool.cookie.mode)
+    }
+}
 
 /// Reads tokens from the cookie of one name.
 #[derive(Debug, Clone)]
@@ -19,12 +51,13 @@ impl CookieSource {
     pub fn new(name: &str, mode: CookieMode) -> Self {
         Self { name: name.into(), mode }
     }
+}
 
+impl SessionSource for CookieSource {
     /// The token in the request's cookies. Allocates nothing.
     ///
     /// In an application's cookie, a value without a token is the application's own, from before the proxy, and not forged.
-    #[must_use]
-    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+    fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let values = input.cookies(&self.name);
         match self.mode {
             CookieMode::Insert => SessionClaim::first_that_opens(values, codec),
@@ -34,15 +67,27 @@ impl CookieSource {
             CookieMode::Rewrite => SessionClaim::first_that_opens(values.filter(|value| has_token_shape(value)), codec),
         }
     }
+
+    fn strip(&self, request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {
+        let (fields, name) = (request.fields.all(&COOKIE), self.name.as_bytes());
+        let rewrite = match self.mode {
+            CookieMode::Prefix => prefix::strip_token(fields, name),
+            _ if !hidden => joined(fields),
+            CookieMode::Insert => without(fields, name),
+            // A value that is no token is the application's own, from a time before the proxy's.
+            CookieMode::Rewrite => without_matching(fields, name, has_token_shape),
+        };
+        edits.cookie = rewrite.into();
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, HeaderValue, header};
+    use http::{HeaderMap, HeaderValue};
 
     use super::*;
     use crate::session::key::{ServerId, SessionId};
-    use crate::session::source::tests::input;
+    use crate::session::source::claim::tests::input;
     use crate::session::token::keyring::Keyring;
     use crate::session::token::{Flaw, Token, UnixMillis};
 
@@ -71,7 +116,7 @@ mod tests {
     fn claim_in(mode: CookieMode, fields: &[String]) -> SessionClaim {
         let mut headers = HeaderMap::new();
         for field in fields {
-            headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
+            headers.append(COOKIE, HeaderValue::try_from(field).unwrap());
         }
         let input = input(&headers, "/", None);
         CookieSource::new("SESSIONID", mode).claim(&input, &codec("shop"))

@@ -3,14 +3,82 @@
 use std::collections::HashMap;
 
 use http::header;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::{MAX_TRIED, SessionClaim, SourceInput};
-use crate::config;
+use super::claim::{MAX_TRIED, SessionClaim, SourceInput};
+use super::definition::{Carriers, PoolContext, SessionSource, SourceDefinition, check_cookie, check_parameter};
+use crate::config::address;
+use crate::config::check_context::NodeRef;
+use crate::config::cookie::Cookie;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::suggest;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::{ServerId, SessionKey};
-use crate::session::token::keyring::Keyring;
+use crate::session::token::codec::PoolCodec;
+
+/// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct JvmRouteSettings {
+    /// The cookie that carries the id.
+    #[schemars(extend("examples" = ["JSESSIONID"]))]
+    pub cookie: Option<String>,
+    /// The query parameter that carries it, and the path parameter of the same name.
+    #[schemars(extend("examples" = ["jsessionid"]))]
+    pub query: Option<String>,
+    /// The text between the id and the route id.
+    #[schemars(length(min = 1))]
+    pub separator: String,
+}
+
+impl Default for JvmRouteSettings {
+    fn default() -> Self {
+        Self { cookie: None, query: None, separator: ".".to_owned() }
+    }
+}
+
+impl SourceDefinition for JvmRouteSettings {
+    type Source = JvmRouteSource;
+
+    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        if self.cookie.is_none() && self.query.is_none() {
+            diagnostics.problem(
+                at.location,
+                "this source does not say where the application's id stands",
+                "add cookie: NAME or query: NAME",
+            );
+        }
+        if let Some(cookie) = &self.cookie {
+            check_cookie(cookie, at.key("cookie"), diagnostics);
+        }
+        if let Some(query) = &self.query {
+            check_parameter(query, at.key("query"), diagnostics);
+        }
+        if !address::is_header_text(&self.separator) {
+            let message = format!("{} is no separator", suggest::quoted(&self.separator));
+            let help = "write visible characters, like \".\" or \"!\"";
+            diagnostics.problem(at.key("separator").location, message, help);
+        }
+        self.clone()
+    }
+
+    fn carriers<'a>(&'a self, _cookie: &'a Cookie) -> Carriers<'a> {
+        Carriers { cookie: self.cookie.as_deref(), header: None, query: self.query.as_deref() }
+    }
+
+    fn build(&self, pool: &PoolContext<'_>) -> JvmRouteSource {
+        JvmRouteSource {
+            cookie: self.cookie.as_deref().map(Into::into),
+            query: self.query.as_deref().map(Into::into),
+            separator: self.separator.as_bytes().into(),
+            route_ids: pool.servers.iter().map(|(name, route)| (route.as_bytes().into(), ServerId::of(name))).collect(),
+            hasher: ExternalIdHasher::new(pool.keys, pool.name, ExternalIdKind::Id),
+        }
+    }
+}
 
 /// Reads servers' route ids from session ids.
 #[derive(Debug, Clone)]
@@ -23,43 +91,6 @@ pub struct JvmRouteSource {
 }
 
 impl JvmRouteSource {
-    /// For the servers of a pool.
-    #[must_use]
-    pub fn new(settings: &config::JvmRoute, pool: &config::Pool, keys: &Keyring) -> Self {
-        Self {
-            cookie: settings.cookie.as_deref().map(Into::into),
-            query: settings.query.as_deref().map(Into::into),
-            separator: settings.separator.as_bytes().into(),
-            route_ids: pool
-                .servers
-                .iter()
-                .map(|server| (server.route.as_bytes().into(), ServerId::of(&server.name)))
-                .collect(),
-            hasher: ExternalIdHasher::new(keys, &pool.name, ExternalIdKind::Id),
-        }
-    }
-
-    /// The query and path parameter that it reads, if any.
-    #[must_use]
-    pub fn parameter(&self) -> Option<&str> {
-        self.query.as_deref()
-    }
-
-    /// The first id with a server's route id, otherwise the first id. Allocates nothing.
-    #[must_use]
-    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
-        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
-        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
-        let mut unrouted = None;
-        for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
-            if let Some(server) = self.server_in(id) {
-                return SessionClaim::Routed { key: self.hasher.key(id), server };
-            }
-            unrouted = unrouted.or(Some(id));
-        }
-        unrouted.map_or(SessionClaim::Nothing, |id| SessionClaim::Unrouted(self.hasher.key(id)))
-    }
-
     /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
     #[must_use]
     pub fn issued(&self, response: Fields<'_>) -> Option<SessionKey> {
@@ -90,6 +121,22 @@ impl JvmRouteSource {
     }
 }
 
+impl SessionSource for JvmRouteSource {
+    /// The first id with a server's route id, otherwise the first id. Allocates nothing.
+    fn claim(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> SessionClaim {
+        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
+        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
+        let mut unrouted = None;
+        for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
+            if let Some(server) = self.server_in(id) {
+                return SessionClaim::Routed { key: self.hasher.key(id), server };
+            }
+            unrouted = unrouted.or(Some(id));
+        }
+        unrouted.map_or(SessionClaim::Nothing, |id| SessionClaim::Unrouted(self.hasher.key(id)))
+    }
+}
+
 fn split_once<'a>(text: &'a [u8], separator: &[u8]) -> Option<(&'a [u8], &'a [u8])> {
     let at = text.windows(separator.len().max(1)).position(|window| window == separator)?;
     Some((text.get(..at)?, text.get(at + separator.len()..)?))
@@ -100,7 +147,8 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
-    use crate::session::source::tests::input;
+    use crate::session::source::claim::tests::{codec, input};
+    use crate::session::token::keyring::Keyring;
 
     fn source(separator: &str) -> JvmRouteSource {
         let keys = Keyring::random([1; 32]).unwrap();
@@ -136,7 +184,7 @@ mod tests {
         let claim = |cookie: &str, path: &str, query: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
-            source(".").claim(&input(&headers, path, query))
+            source(".").claim(&input(&headers, path, query), &codec())
         };
         let at = |of: SessionClaim| match of {
             SessionClaim::Routed { server, .. } => Some(server),

@@ -4,16 +4,82 @@
 //! create a session and fill the store.
 
 use http::{HeaderName, Method, header};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
-use super::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
-use crate::config;
+use super::claim::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
+use super::definition::{
+    Carriers, PoolContext, SessionSource, SourceDefinition, check_cookie, check_header, check_parameter,
+};
+use crate::config::address;
+use crate::config::check_context::NodeRef;
+use crate::config::cookie::Cookie;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::suggest;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
+use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::Keyring;
+
+/// The application's own session id: learned when a server hands it out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct LearnSettings {
+    /// Learned from the application's `Set-Cookie` of this name, looked up in the cookie.
+    #[schemars(extend("examples" = ["JSESSIONID"]))]
+    pub cookie: Option<String>,
+    /// Learned from this response header, looked up in the request header of the same name.
+    #[schemars(extend("examples" = ["Mcp-Session-Id"]))]
+    pub header: Option<String>,
+    /// Looked up in this query parameter too, and in the path parameter of the same name.
+    #[schemars(extend("examples" = ["sid"]))]
+    pub query: Option<String>,
+    /// Request methods that end the session, when the server answers them with 2xx, 404 or 410.
+    #[schemars(extend("examples" = [["DELETE"]], "uniqueItems" = true))]
+    pub ends_on: Vec<String>,
+}
+
+impl SourceDefinition for LearnSettings {
+    type Source = Box<LearnSource>;
+    const REPEATABLE: bool = true;
+
+    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        if self.cookie.is_none() && self.header.is_none() {
+            diagnostics.problem(
+                at.location,
+                "nothing can be learned here: the application's id comes in a cookie or in a header",
+                "add cookie: NAME or header: NAME, as the application sends it; query only says where else to look",
+            );
+        }
+        if let Some(cookie) = &self.cookie {
+            check_cookie(cookie, at.key("cookie"), diagnostics);
+        }
+        if let Some(query) = &self.query {
+            check_parameter(query, at.key("query"), diagnostics);
+        }
+        for (index, method) in self.ends_on.iter().enumerate() {
+            if !address::is_token(method) || method.bytes().any(|byte| byte.is_ascii_lowercase()) {
+                let message = format!("{} is not a request method", suggest::quoted(method));
+                let at = at.key("ends_on").item(index);
+                diagnostics.problem(at.location, message, "write it in capitals, like DELETE");
+            }
+        }
+        let header = self.header.as_ref().map(|header| check_header(header, at.key("header"), diagnostics));
+        Self { header, ..self.clone() }
+    }
+
+    fn carriers<'a>(&'a self, _cookie: &'a Cookie) -> Carriers<'a> {
+        Carriers { cookie: self.cookie.as_deref(), header: self.header.as_deref(), query: self.query.as_deref() }
+    }
+
+    fn build(&self, pool: &PoolContext<'_>) -> Box<LearnSource> {
+        Box::new(LearnSource::new(self, pool.name, pool.keys))
+    }
+}
 
 /// Reads the application's ids.
 #[derive(Debug)]
@@ -36,8 +102,7 @@ pub struct LearnedIds {
 
 impl LearnSource {
     /// As configured, for a pool.
-    #[must_use]
-    pub fn new(learn: &config::Learn, pool: &str, keys: &Keyring) -> Self {
+    pub(crate) fn new(learn: &LearnSettings, pool: &str, keys: &Keyring) -> Self {
         Self {
             cookie: learn.cookie.as_deref().map(Into::into),
             header: learn.header.as_deref().and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
@@ -47,34 +112,10 @@ impl LearnSource {
         }
     }
 
-    /// The name of the cookie or header that it learns from, for messages.
+    /// The name of the cookie that it learns from, if any.
     #[must_use]
-    pub fn name(&self) -> &str {
-        self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
-    }
-
-    /// The query and path parameter that it reads, if any.
-    #[must_use]
-    pub fn parameter(&self) -> Option<&str> {
-        self.query.as_deref()
-    }
-
-    /// The ids in a request's query and path, header and cookies, in this order: a URL belongs to one request, while all tabs
-    /// of a browser share a cookie. Allocates nothing with one id and one key.
-    #[must_use]
-    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
-        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
-        let headers = self.header.iter().flat_map(|name| input.request.fields.all(name));
-        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
-        let mut ids = SmallVec::<[ExternalId; 1]>::new();
-        let brought = parameters.chain(headers.map(<[u8]>::trim_ascii)).chain(cookies);
-        for id in brought.filter(|id| !id.is_empty()).take(MAX_TRIED) {
-            let key = self.hasher.key(id);
-            if ids.iter().all(|known| known.key != key) {
-                ids.push(ExternalId { key, former: self.hasher.former(id).collect() });
-            }
-        }
-        if ids.is_empty() { SessionClaim::Nothing } else { SessionClaim::Ids(ids) }
+    pub fn cookie_name(&self) -> Option<&str> {
+        self.cookie.as_deref()
     }
 
     /// What a response says. Allocates nothing with one id.
@@ -106,17 +147,36 @@ impl LearnSource {
     }
 }
 
+impl SessionSource for LearnSource {
+    /// The ids in a request's query and path, header and cookies, in this order: a URL belongs to one request, while all tabs
+    /// of a browser share a cookie. Allocates nothing with one id and one key.
+    fn claim(&self, input: &SourceInput<'_>, _codec: &PoolCodec) -> SessionClaim {
+        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
+        let headers = self.header.iter().flat_map(|name| input.request.fields.all(name));
+        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
+        let mut ids = SmallVec::<[ExternalId; 1]>::new();
+        let brought = parameters.chain(headers.map(<[u8]>::trim_ascii)).chain(cookies);
+        for id in brought.filter(|id| !id.is_empty()).take(MAX_TRIED) {
+            let key = self.hasher.key(id);
+            if ids.iter().all(|known| known.key != key) {
+                ids.push(ExternalId { key, former: self.hasher.former(id).collect() });
+            }
+        }
+        if ids.is_empty() { SessionClaim::Nothing } else { SessionClaim::Ids(ids) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::session::source::tests::input;
+    use crate::session::source::claim::tests::{codec, input};
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
     fn source() -> LearnSource {
-        let learn = config::Learn {
+        let learn = LearnSettings {
             cookie: Some("SID".into()),
             header: Some("mcp-session-id".into()),
             query: Some("sid".into()),
@@ -137,7 +197,7 @@ mod tests {
     }
 
     fn brought(fields: &[(&'static str, &str)], path: &str, query: Option<&str>) -> Vec<SessionKey> {
-        match source().claim(&input(&headers(fields), path, query)) {
+        match source().claim(&input(&headers(fields), path, query), &codec()) {
             SessionClaim::Ids(ids) => ids.iter().map(|id| id.key).collect(),
             _ => Vec::new(),
         }

@@ -12,6 +12,7 @@ use super::{Engine, OnEvent, StoreError};
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 /// The section of an engine below `store`. Its fields are the keys, its doc comments the manual.
 pub(crate) trait EngineSettings:
@@ -28,7 +29,8 @@ pub(crate) trait EngineSettings:
         Vec::new()
     }
 
-    /// Starts the engine on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect.
+    /// Starts the engine on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect; `clock` is the wall
+    /// clock.
     ///
     /// # Errors
     /// For settings that the check should have refused.
@@ -36,6 +38,7 @@ pub(crate) trait EngineSettings:
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError>;
 }

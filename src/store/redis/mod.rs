@@ -47,6 +47,7 @@ use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 /// Redis or Valkey.
 pub struct RedisEngine {
@@ -95,6 +96,7 @@ impl EngineSettings for RedisSettings {
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        _clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(RedisEngine::start(self, connect_timeout, runtime, on_event)?)

@@ -67,6 +67,8 @@ pub struct PoolMetrics {
     pub tokens: Counters,
     /// By [`Handoff`](super::Handoff).
     pub handoffs: Counters,
+    /// Cookies of guest servers that were held back.
+    pub guest_cookies_held: IntCounter,
 }
 
 /// Statuses that are counted.

@@ -44,6 +44,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
+    guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
@@ -189,6 +190,11 @@ impl Metrics {
                 "Tokens issued to clients, by reason.",
                 &["pool", "reason"],
             )?,
+            guest_cookies_held: make.counters(
+                "homing_guest_cookies_held_total",
+                "Cookies held back from responses of servers that serve a session only for now.",
+                &["pool"],
+            )?,
             handoffs: make.counters(
                 "homing_handoff_total",
                 "Handoff data received from servers and sent to others, by result.",
@@ -259,6 +265,7 @@ impl Metrics {
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
             handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
+            guest_cookies_held: self.guest_cookies_held.with_label_values(&[pool]),
         }
     }
 

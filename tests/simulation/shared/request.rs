@@ -146,6 +146,7 @@ impl Request<'_> {
             match self.world.behaviour(version.name(server)) {
                 Behaviour::Answers => return Some(server),
                 Behaviour::Refuses => self.history.failed.push((server, FailureKind::Connect)),
+                Behaviour::BreaksOff if self.outcome == Some(Outcome::Kept) => return None,
                 Behaviour::BreaksOff => self.history.failed.push((server, FailureKind::BrokeOff)),
             }
         }

@@ -6,6 +6,10 @@
 
 use std::ops::Range;
 
+use http::HeaderValue;
+
+use crate::message::CookieEdit;
+
 /// The values of the cookies of this name, in order. Takes the `Cookie` fields of a request. Allocates nothing.
 ///
 /// Double quotes around a value are removed: some clients and intermediaries add them.
@@ -53,6 +57,19 @@ pub enum CookieRewrite<'a> {
     Slice(&'a [u8]),
     /// The new field.
     Replace(Vec<u8>),
+}
+
+impl From<CookieRewrite<'_>> for CookieEdit {
+    fn from(rewrite: CookieRewrite<'_>) -> Self {
+        // Made of what was a header's value before, so it is one.
+        let value = match rewrite {
+            CookieRewrite::Unchanged => return Self::Keep,
+            CookieRewrite::Remove => None,
+            CookieRewrite::Slice(cookies) => HeaderValue::from_bytes(cookies).ok(),
+            CookieRewrite::Replace(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
+        };
+        value.map_or(Self::Remove, Self::Set)
+    }
 }
 
 /// The request's cookies without those of this name, in one field.
