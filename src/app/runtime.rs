@@ -2,7 +2,6 @@
 //!
 //! A request takes the [`Runtime`] once and keeps it, so a reload in the middle of a request cannot mix two versions.
 
-
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 

@@ -54,8 +54,8 @@ pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Sche
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use show::show;
-pub use store::{Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
-pub use tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
+pub use store::{Ignite, Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
+pub use tls::{Certificate, ClientCa, ClientCertificate, ClientTls, NamedFile, Tls, TlsVersion};
 pub use watch::{Watch, watch};
 
 use problem::{Finding, Findings};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::secret::Secret;
+use super::tls::ClientTls;
 
 /// Where bindings live: in the table of this process, and with `remote` in an engine that several proxies share, of which
 /// the table is then the near copy.
@@ -102,4 +103,17 @@ pub struct Memcached {
     pub servers: Vec<String>,
     /// What all names begin with, followed by a colon.
     pub key_prefix: String,
+}
+
+/// Apache Ignite.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ignite {
+    /// `host:port`, in lower case, of some of the nodes, none twice. Their order does not matter.
+    pub addresses: Vec<String>,
+    /// The cache of bindings. Session data are in another, of this name and `-data`.
+    pub cache: String,
+    /// User and password.
+    pub login: Option<(String, Secret)>,
+    /// `None` = plain.
+    pub tls: Option<ClientTls>,
 }

@@ -68,6 +68,30 @@ pub struct ClientCa {
     pub authorities: Vec<CertificateDer<'static>>,
 }
 
+/// TLS towards a server that the proxy is a client of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientTls {
+    /// Who signs the server's certificate; `None` = an authority that the system trusts.
+    pub authorities: Option<ClientCa>,
+    /// What the server's certificate is for; `None` = the host of its address.
+    pub server_name: Option<String>,
+    /// What the proxy shows to a server that asks.
+    pub certificate: Option<ClientCertificate>,
+}
+
+/// A certificate of the proxy's own and its key, which fit each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// Where the certificate was read.
+    pub cert: NamedFile,
+    /// Where its key was read.
+    pub key: NamedFile,
+    /// The proxy's certificate, then those that vouch for it.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Never shown: its `Debug` says nothing.
+    pub private_key: Arc<PrivateKeyDer<'static>>,
+}
+
 impl Tls {
     /// Every file that was read.
     pub fn files(&self) -> impl Iterator<Item = &Path> {

@@ -20,6 +20,7 @@
 pub mod disk;
 pub mod engine;
 pub mod expiry;
+pub mod ignite;
 pub mod local;
 pub mod memcached;
 pub mod redis;
