@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools check-counts release-pgo)
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java deny bench-tools check-counts release-pgo)
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are here).
 CASES ?=
 ROUNDS ?= 3
@@ -59,7 +59,7 @@ test: setup test-apps test-stores ## every test: unit, property, model, simulati
 test-apps: setup ## bring the packages of the applications that the tests start
 	@scripts/test-apps
 
-test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memcached
+test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memcached, Hazelcast, Ignite
 	@scripts/test-stores
 
 bench: setup ## the benches; docs/performance.md has the figures

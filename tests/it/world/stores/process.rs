@@ -118,13 +118,17 @@ impl Drop for Process {
     }
 }
 
-/// A program that `scripts/test-stores` brought: in `stores/bin` of cargo's target directory, or of what `HOMING_STORES`
-/// names for a test binary that was carried elsewhere.
+/// A program that `scripts/test-stores` brought.
 pub(super) fn program(name: &str) -> PathBuf {
-    let beside_tmp = || option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("stores"));
-    let stores = std::env::var_os("HOMING_STORES").map(PathBuf::from).or_else(beside_tmp);
-    let stores = stores.expect("HOMING_STORES names the stores' directory, or cargo has built the tests");
-    let program = stores.join("bin").join(name);
+    let program = stores().join("bin").join(name);
     assert!(program.exists(), "{} is missing: run `scripts/test-stores` or `make test`", program.display());
     program
+}
+
+/// Where `scripts/test-stores` puts what it brings: `stores` in cargo's target directory, or what `HOMING_STORES` names for a
+/// test binary that was carried elsewhere.
+pub(super) fn stores() -> PathBuf {
+    let beside_tmp = || option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("stores"));
+    let stores = std::env::var_os("HOMING_STORES").map(PathBuf::from).or_else(beside_tmp);
+    stores.expect("HOMING_STORES names the stores' directory, or cargo has built the tests")
 }
