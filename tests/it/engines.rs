@@ -18,17 +18,17 @@ use crate::engine_contract::{holds, moves_are_heard, name, value};
 use crate::world::PATIENCE;
 use crate::world::stores::{Cluster, Kind, MemcachedServer, RedisServer, Sentinels};
 
-const CONNECT: Duration = Duration::from_millis(500);
+pub(crate) const CONNECT: Duration = Duration::from_millis(500);
 
 /// An engine, what it tells, and what it runs on.
-struct Running {
-    engine: Arc<dyn Engine>,
-    events: UnboundedReceiver<Event>,
+pub(crate) struct Running {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) events: UnboundedReceiver<Event>,
     runtime: Runtime,
 }
 
 impl Running {
-    fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
+    pub(crate) fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
         let runtime = Runtime::new().unwrap();
         let (tell, events) = unbounded_channel();
         let engine = make(&runtime, Arc::new(move |event| drop(tell.send(event))));
@@ -49,12 +49,12 @@ impl Running {
         Self::start(|runtime, told| MemcachedEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap())
     }
 
-    fn run<T>(&self, check: impl Future<Output = T>) -> T {
+    pub(crate) fn run<T>(&self, check: impl Future<Output = T>) -> T {
         self.runtime.block_on(check)
     }
 
     #[track_caller]
-    fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
+    pub(crate) fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         let events = &mut self.events;
         let found = self.runtime.block_on(async {
             let found = async {
@@ -72,7 +72,7 @@ impl Running {
 
     /// Until the engine does what it did before.
     #[track_caller]
-    fn await_writes(&self) {
+    pub(crate) fn await_writes(&self) {
         let written = self.run(async {
             let written = async {
                 while !matches!(self.bind_anything().await, Ok(Written::Ours)) {
@@ -84,12 +84,12 @@ impl Running {
         assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_anything()));
     }
 
-    async fn bind_anything(&self) -> Result<Written, StoreError> {
+    pub(crate) async fn bind_anything(&self) -> Result<Written, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
     }
 
-    fn keeps_its_promises(mut self) {
+    pub(crate) fn keeps_its_promises(mut self) {
         self.run(holds(&self.engine));
         if self.engine.capabilities().announces {
             let (engine, events) = (Arc::clone(&self.engine), &mut self.events);

@@ -31,6 +31,7 @@ mod cookies;
 mod demo;
 mod engine_contract;
 mod engines;
+mod engines_ignite;
 mod failover;
 mod forwarding;
 mod handoff;

@@ -89,7 +89,7 @@ impl HazelcastMember {
             "-Dhazelcast.local.localAddress=127.0.0.1",
             "-Dhazelcast.logging.type=jdk",
         ];
-        let command = JavaStore::Hazelcast.command(&flags, "com.hazelcast.core.server.HazelcastMemberStarter");
+        let command = JavaStore::Hazelcast.command(&flags, "com.hazelcast.core.server.HazelcastMemberStarter", &[]);
         let starts = || self.process.log().matches("is STARTED").count();
         let before = starts();
         self.process.spawn(command, || starts() > before);

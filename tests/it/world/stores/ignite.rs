@@ -1,0 +1,350 @@
+//! Nodes of Apache Ignite, alone or as a cluster, and a client as bare as it can be. Nodes of one cluster find each other at
+//! ports that are reserved before the first of them starts, so that one may be added later.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::thread;
+
+use super::java::JavaStore;
+use super::process::Process;
+use crate::world::PATIENCE;
+use crate::world::namespace::Namespace;
+use crate::world::ports::Port;
+
+/// The cache of bindings; that of session data has `-data` after it.
+const CACHE: &str = "homing";
+/// After so long the others give a silent node up.
+const FAILURE_DETECTION_MILLIS: u32 = 3000;
+
+/// What `ignite.sh` opens to it of Java's own modules.
+const OPENED: [&str; 22] = [
+    "java.base/jdk.internal.access",
+    "java.base/jdk.internal.misc",
+    "java.base/sun.nio.ch",
+    "java.base/sun.util.calendar",
+    "java.management/com.sun.jmx.mbeanserver",
+    "jdk.internal.jvmstat/sun.jvmstat.monitor",
+    "java.base/sun.reflect.generics.reflectiveObjects",
+    "jdk.management/com.sun.management.internal",
+    "java.base/java.io",
+    "java.base/java.nio",
+    "java.base/java.net",
+    "java.base/java.util",
+    "java.base/java.util.concurrent",
+    "java.base/java.util.concurrent.locks",
+    "java.base/java.util.concurrent.atomic",
+    "java.base/java.lang",
+    "java.base/java.lang.invoke",
+    "java.base/java.math",
+    "java.sql/java.sql",
+    "java.base/java.lang.reflect",
+    "java.base/java.time",
+    "java.base/java.text",
+];
+
+/// A node.
+#[derive(Debug)]
+pub(crate) struct IgniteNode {
+    process: Process,
+    /// Where clients connect.
+    address: SocketAddr,
+    /// Where the other nodes find it, and where they talk to it.
+    discovery: SocketAddr,
+    communication: SocketAddr,
+    /// Runs it in a network of its own.
+    runner: Vec<String>,
+    /// Held as long as the node may be started again.
+    _ports: [Port; 3],
+}
+
+/// What a node may have beside what all have.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    /// Users must log in; then what is kept is kept on disk as well.
+    pub(crate) authentication: bool,
+    /// Properties of the client port, in Spring's XML.
+    pub(crate) client_port: String,
+    /// Properties of the whole node.
+    pub(crate) node: String,
+}
+
+impl IgniteNode {
+    /// One that is the whole cluster.
+    #[track_caller]
+    pub(crate) fn start() -> Self {
+        Self::with(&Extras::default())
+    }
+
+    #[track_caller]
+    pub(crate) fn with(extras: &Extras) -> Self {
+        let node = Self::new(None);
+        node.configure(std::slice::from_ref(&node), extras);
+        node.start_again();
+        node
+    }
+
+    /// In a network of its own.
+    #[track_caller]
+    pub(crate) fn within(namespace: &Namespace) -> Self {
+        let node = Self::new(Some(namespace));
+        node.configure(std::slice::from_ref(&node), &Extras::default());
+        node.start_again();
+        node
+    }
+
+    /// A cluster. Those with `true` run; the others may be started later.
+    #[track_caller]
+    pub(crate) fn cluster<const N: usize>(running: [bool; N]) -> [Self; N] {
+        let nodes = [(); N].map(|()| Self::new(None));
+        nodes.iter().for_each(|node| node.configure(&nodes, &Extras::default()));
+        let mut begin = nodes.iter().zip(running).filter(|(_, runs)| *runs).map(|(node, _)| node);
+        // The first makes the cluster, the others join it together.
+        if let Some(first) = begin.next() {
+            first.start_again();
+        }
+        thread::scope(|scope| begin.for_each(|node| drop(scope.spawn(|| node.start_again()))));
+        nodes
+    }
+
+    fn new(namespace: Option<&Namespace>) -> Self {
+        let ports = [(); 3].map(|()| Port::reserve());
+        let at = |port: &Port| match namespace {
+            Some(namespace) => SocketAddr::new(namespace.address(), port.address().port()),
+            None => port.address(),
+        };
+        let [address, discovery, communication] = ports.each_ref().map(at);
+        let process = Process::new(format!("Ignite at {address}"));
+        let runner = namespace.map_or_else(Vec::new, Namespace::runner);
+        Self { process, address, discovery, communication, runner, _ports: ports }
+    }
+
+    fn configure(&self, nodes: &[Self], extras: &Extras) {
+        let discoveries = nodes.iter().map(|node| format!("<value>{}</value>", node.discovery)).collect();
+        let text = self.configuration(discoveries, extras);
+        fs::write(self.process.directory().join("node.xml"), text).expect("its configuration");
+    }
+
+    fn configuration(&self, discoveries: String, extras: &Extras) -> String {
+        let (ip, directory) = (self.address.ip(), self.process.directory().display());
+        let [client, discovery, communication] =
+            [self.address, self.discovery, self.communication].map(|address| address.port());
+        let Extras { authentication, client_port, node } = extras;
+        let pools: String = ["public", "system", "striped", "management", "query", "service", "dataStreamer"]
+            .map(|pool| {
+                let pool = if pool == "striped" { "stripedPoolSize".to_owned() } else { format!("{pool}ThreadPoolSize") };
+                format!("<property name=\"{pool}\" value=\"2\"/>")
+            })
+            .concat();
+        format!(
+            r#"<?xml version="1.0" encoding="UTF-8"?>
+<beans xmlns="http://www.springframework.org/schema/beans" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
+       xsi:schemaLocation="http://www.springframework.org/schema/beans http://www.springframework.org/schema/beans/spring-beans.xsd">
+<bean class="org.apache.ignite.configuration.IgniteConfiguration">
+  <property name="consistentId" value="{client}"/>
+  <property name="workDirectory" value="{directory}/work"/>
+  <property name="localHost" value="{ip}"/>
+  {pools}
+  <property name="rebalanceThreadPoolSize" value="1"/>
+  <property name="metricsLogFrequency" value="0"/>
+  <property name="connectorConfiguration"><null/></property>
+  <property name="failureDetectionTimeout" value="{FAILURE_DETECTION_MILLIS}"/>
+  <property name="authenticationEnabled" value="{authentication}"/>
+  <property name="clusterStateOnStart" value="ACTIVE"/>
+  {node}
+  <property name="dataStorageConfiguration"><bean class="org.apache.ignite.configuration.DataStorageConfiguration">
+    <property name="systemRegionInitialSize" value="10485760"/>
+    <property name="systemRegionMaxSize" value="20971520"/>
+    <property name="defaultDataRegionConfiguration"><bean class="org.apache.ignite.configuration.DataRegionConfiguration">
+      <property name="initialSize" value="33554432"/>
+      <property name="maxSize" value="33554432"/>
+      <property name="persistenceEnabled" value="{authentication}"/>
+    </bean></property>
+  </bean></property>
+  <property name="clientConnectorConfiguration"><bean class="org.apache.ignite.configuration.ClientConnectorConfiguration">
+    <property name="host" value="{ip}"/>
+    <property name="port" value="{client}"/>
+    <property name="portRange" value="0"/>
+    <property name="threadPoolSize" value="4"/>
+    {client_port}
+  </bean></property>
+  <property name="communicationSpi"><bean class="org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi">
+    <property name="localAddress" value="{ip}"/>
+    <property name="localPort" value="{communication}"/>
+    <property name="localPortRange" value="0"/>
+  </bean></property>
+  <property name="discoverySpi"><bean class="org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi">
+    <property name="localAddress" value="{ip}"/>
+    <property name="localPort" value="{discovery}"/>
+    <property name="localPortRange" value="0"/>
+    <property name="ipFinder"><bean class="org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder">
+      <property name="shared" value="true"/>
+      <property name="addresses"><list>{discoveries}</list></property>
+    </bean></property>
+  </bean></property>
+</bean>
+</beans>
+"#
+        )
+    }
+
+    /// For `Conf::store`, with these nodes.
+    pub(crate) fn entry(nodes: &[&Self]) -> String {
+        Self::entry_at(&nodes.iter().map(|node| node.address).collect::<Vec<_>>())
+    }
+
+    /// The same for a proxy that comes another way, e.g. over links.
+    pub(crate) fn entry_at(addresses: &[SocketAddr]) -> String {
+        let addresses: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        format!("type: ignite, ignite: {{ addresses: [{}] }}", addresses.join(", "))
+    }
+
+    /// Where clients connect.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its own, for files.
+    pub(crate) fn directory(&self) -> &Path {
+        self.process.directory()
+    }
+
+    /// SIGKILL: connections are reset, the port refuses, what only it held is gone.
+    pub(crate) fn kill(&self) {
+        self.process.kill();
+    }
+
+    /// One that does not run starts, empty, and joins those that do.
+    #[track_caller]
+    pub(crate) fn start_again(&self) {
+        let mut flags = vec![
+            "-Xms64m".to_owned(),
+            "-Xmx256m".to_owned(),
+            "-Djava.net.preferIPv4Stack=true".to_owned(),
+            "-DIGNITE_UPDATE_NOTIFIER=false".to_owned(),
+            "-DIGNITE_PERFORMANCE_SUGGESTIONS_DISABLED=true".to_owned(),
+            "-DIGNITE_NO_SHUTDOWN_HOOK=true".to_owned(),
+        ];
+        flags.extend(OPENED.iter().map(|package| format!("--add-opens={package}=ALL-UNNAMED")));
+        let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+        let mut command =
+            JavaStore::Ignite.command(&flags, "org.apache.ignite.startup.cmdline.CommandLineStartup", &self.runner);
+        command.arg("node.xml");
+        let starts = || self.process.log().matches("Ignite node started OK").count();
+        let before = starts();
+        self.process.spawn(command, || starts() > before);
+    }
+
+    /// SIGSTOP: connections stay and new ones are accepted, nothing is answered.
+    #[track_caller]
+    pub(crate) fn freeze(&self) {
+        self.process.freeze();
+    }
+
+    /// Answers again, also what came in meanwhile.
+    #[track_caller]
+    pub(crate) fn thaw(&self) {
+        self.process.thaw();
+    }
+
+    /// What it said so far, in all its lives.
+    pub(crate) fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// All that is kept, by name, without the life that each value ends with; session data as far as they are text.
+    #[track_caller]
+    pub(crate) fn all(&self) -> BTreeMap<String, String> {
+        [CACHE.to_owned(), format!("{CACHE}-data")]
+            .iter()
+            .flat_map(|cache| self.scan(cache).unwrap_or_else(|e| panic!("no scan of {cache}: {e}\n{}", self.log())))
+            .map(|(key, value)| {
+                let value = value.rsplit_once(" ttl=").map_or_else(|| value.clone(), |(value, _)| value.to_owned());
+                (key, value)
+            })
+            .collect()
+    }
+
+    /// Everything in a cache; nothing where there is no such cache.
+    fn scan(&self, cache: &str) -> io::Result<Vec<(String, String)>> {
+        const SCAN: i16 = 2000;
+        const NO_SUCH_CACHE: i32 = 1000;
+        let mut fields = cache_id(cache).to_le_bytes().to_vec();
+        // No flags, no filter, a large page, all partitions of all nodes.
+        fields.extend([0, 101]);
+        fields.extend([100_000_i32.to_le_bytes(), (-1_i32).to_le_bytes()].concat());
+        fields.push(0);
+        let mut client = BareClient::open(self.address)?;
+        match client.ask(SCAN, &fields)? {
+            Ok(page) => Ok(entries(page.get(8..).unwrap_or_default())),
+            Err(NO_SUCH_CACHE) => Ok(Vec::new()),
+            Err(status) => Err(io::Error::other(format!("status {status}"))),
+        }
+    }
+}
+
+/// Java's hash of a name.
+fn cache_id(name: &str) -> i32 {
+    name.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)))
+}
+
+/// Pairs of texts or arrays of bytes, after their count.
+fn entries(mut bytes: &[u8]) -> Vec<(String, String)> {
+    let mut number = |bytes: &mut &[u8]| {
+        let (head, rest) = bytes.split_first_chunk().expect("a number");
+        *bytes = rest;
+        usize::try_from(i32::from_le_bytes(*head)).expect("a length")
+    };
+    let count = number(&mut bytes);
+    let mut text = || {
+        bytes = &bytes[1..];
+        let length = number(&mut bytes);
+        let (text, rest) = bytes.split_at(length);
+        bytes = rest;
+        String::from_utf8_lossy(text).into_owned()
+    };
+    (0..count).map(|_| (text(), text())).collect()
+}
+
+/// One request at a time.
+struct BareClient(TcpStream);
+
+impl BareClient {
+    fn open(address: SocketAddr) -> io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut client = Self(stream);
+        // Version 1.7.0, a thin client, no features.
+        client.send(&[1, 1, 0, 7, 0, 0, 0, 2, 12, 0, 0, 0, 0])?;
+        let accepted = client.receive()?.first() == Some(&1);
+        if accepted { Ok(client) } else { Err(io::Error::other("it does not take this client")) }
+    }
+
+    /// The payload, or the status of a failure.
+    fn ask(&mut self, operation: i16, fields: &[u8]) -> io::Result<Result<Vec<u8>, i32>> {
+        self.send(&[&operation.to_le_bytes(), &1_i64.to_le_bytes()[..], fields].concat())?;
+        let response = self.receive()?;
+        let flags = response[8];
+        // The version of the topology, when it has changed.
+        let payload = &response[if flags & 2 == 0 { 10 } else { 22 }..];
+        if flags & 1 == 0 {
+            return Ok(Ok(payload.to_vec()));
+        }
+        Ok(Err(i32::from_le_bytes(*payload.first_chunk().expect("a status"))))
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        let length = i32::try_from(frame.len()).expect("a short frame").to_le_bytes();
+        self.0.write_all(&[&length, frame].concat())
+    }
+
+    fn receive(&mut self) -> io::Result<Vec<u8>> {
+        let mut length = [0; 4];
+        self.0.read_exact(&mut length)?;
+        let mut frame = vec![0; usize::try_from(i32::from_le_bytes(length)).map_err(io::Error::other)?];
+        self.0.read_exact(&mut frame)?;
+        Ok(frame)
+    }
+}
