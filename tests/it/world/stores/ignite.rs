@@ -6,13 +6,15 @@ use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use super::java::JavaStore;
-use super::process::Process;
+use super::process::{Process, program, stores};
 use crate::world::PATIENCE;
 use crate::world::namespace::Namespace;
 use crate::world::ports::Port;
+use crate::world::tls::Authority;
 
 /// The cache of bindings; that of session data has `-data` after it.
 const CACHE: &str = "homing";
@@ -62,14 +64,15 @@ pub(crate) struct IgniteNode {
 
 /// What a node may have beside what all have.
 #[derive(Debug, Default)]
-pub(crate) struct Extras {
-    /// Users must log in; then what is kept is kept on disk as well.
+pub(crate) struct Extras<'a> {
+    /// Users must log in (`ignite` with password `ignite`); then what is kept is kept on disk as well.
     pub(crate) authentication: bool,
-    /// Properties of the client port, in Spring's XML.
-    pub(crate) client_port: String,
-    /// Properties of the whole node.
-    pub(crate) node: String,
+    /// Clients speak TLS, and show a certificate of this authority. The node's own is `server.pem` in its directory.
+    pub(crate) clients_of: Option<&'a Authority>,
 }
+
+/// Of key stores that live as long as a test.
+const PASSWORD: &str = "of-the-tests";
 
 impl IgniteNode {
     /// One that is the whole cluster.
@@ -79,11 +82,21 @@ impl IgniteNode {
     }
 
     #[track_caller]
-    pub(crate) fn with(extras: &Extras) -> Self {
+    pub(crate) fn with(extras: &Extras<'_>) -> Self {
         let node = Self::new(None);
         node.configure(std::slice::from_ref(&node), extras);
         node.start_again();
+        if extras.authentication {
+            node.activate();
+        }
         node
+    }
+
+    /// A cluster that keeps things on disk waits for that when it starts for the first time.
+    fn activate(&self) {
+        const CHANGE_STATE: i16 = 5001;
+        let mut client = BareClient::open(self.address, Some("ignite")).expect("a login");
+        assert_eq!(client.ask(CHANGE_STATE, &[1]).expect("a response"), Ok(Vec::new()), "it is active");
     }
 
     /// In a network of its own.
@@ -121,20 +134,22 @@ impl IgniteNode {
         Self { process, address, discovery, communication, runner, _ports: ports }
     }
 
-    fn configure(&self, nodes: &[Self], extras: &Extras) {
+    fn configure(&self, nodes: &[Self], extras: &Extras<'_>) {
         let discoveries = nodes.iter().map(|node| format!("<value>{}</value>", node.discovery)).collect();
         let text = self.configuration(discoveries, extras);
         fs::write(self.process.directory().join("node.xml"), text).expect("its configuration");
     }
 
-    fn configuration(&self, discoveries: String, extras: &Extras) -> String {
+    fn configuration(&self, discoveries: String, extras: &Extras<'_>) -> String {
         let (ip, directory) = (self.address.ip(), self.process.directory().display());
         let [client, discovery, communication] =
             [self.address, self.discovery, self.communication].map(|address| address.port());
-        let Extras { authentication, client_port, node } = extras;
+        let authentication = extras.authentication;
+        let client_port = extras.clients_of.map(|authority| self.tls(authority)).unwrap_or_default();
         let pools: String = ["public", "system", "striped", "management", "query", "service", "dataStreamer"]
             .map(|pool| {
-                let pool = if pool == "striped" { "stripedPoolSize".to_owned() } else { format!("{pool}ThreadPoolSize") };
+                let pool =
+                    if pool == "striped" { "stripedPoolSize".to_owned() } else { format!("{pool}ThreadPoolSize") };
                 format!("<property name=\"{pool}\" value=\"2\"/>")
             })
             .concat();
@@ -153,7 +168,6 @@ impl IgniteNode {
   <property name="failureDetectionTimeout" value="{FAILURE_DETECTION_MILLIS}"/>
   <property name="authenticationEnabled" value="{authentication}"/>
   <property name="clusterStateOnStart" value="ACTIVE"/>
-  {node}
   <property name="dataStorageConfiguration"><bean class="org.apache.ignite.configuration.DataStorageConfiguration">
     <property name="systemRegionInitialSize" value="10485760"/>
     <property name="systemRegionMaxSize" value="20971520"/>
@@ -188,6 +202,41 @@ impl IgniteNode {
 </beans>
 "#
         )
+    }
+
+    /// Makes the key stores of the client port, and says in Spring's XML where they are.
+    fn tls(&self, authority: &Authority) -> String {
+        authority.write(self.directory(), "clients");
+        let subject = ["-dname", "CN=a node of the tests", "-ext", "san=ip:127.0.0.1,dns:localhost"];
+        let key = ["-genkeypair", "-alias", "server", "-keyalg", "EC", "-keystore", "server.p12"];
+        self.keytool(&[&key[..], &subject].concat());
+        self.keytool(&["-exportcert", "-rfc", "-alias", "server", "-keystore", "server.p12", "-file", "server.pem"]);
+        self.keytool(&["-importcert", "-noprompt", "-keystore", "clients.p12", "-file", "clients.pem"]);
+        let store = |name: &str, file: &str| {
+            let path = self.directory().join(file);
+            [("FilePath", path.display().to_string()), ("Password", PASSWORD.into()), ("Type", "PKCS12".into())]
+                .map(|(part, value)| format!("<property name=\"{name}Store{part}\" value=\"{value}\"/>"))
+                .concat()
+        };
+        format!(
+            r#"<property name="sslEnabled" value="true"/>
+    <property name="sslClientAuth" value="true"/>
+    <property name="useIgniteSslContextFactory" value="false"/>
+    <property name="sslContextFactory"><bean class="org.apache.ignite.ssl.SslContextFactory">
+      {}{}
+    </bean></property>"#,
+            store("key", "server.p12"),
+            store("trust", "clients.p12")
+        )
+    }
+
+    /// Java's tool for key stores, which is in Java itself.
+    fn keytool(&self, arguments: &[&str]) {
+        let mut command = Command::new(fs::canonicalize(program("java")).expect("a link to java"));
+        command.args(["-m", "java.base/sun.security.tools.keytool.Main"]).args(arguments);
+        command.args(["-storetype", "PKCS12", "-storepass", PASSWORD]).current_dir(self.directory());
+        let output = command.output().expect("java runs");
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stdout));
     }
 
     /// For `Conf::store`, with these nodes.
@@ -267,6 +316,21 @@ impl IgniteNode {
             .collect()
     }
 
+    /// What pyignite prints: another client, by other people. The script finds the cache of bindings in `cache`.
+    #[track_caller]
+    pub(crate) fn python(&self, script: &str) -> String {
+        let head = format!(
+            "import pyignite\nclient = pyignite.Client()\nclient.connect('{}', {})\ncache = client.get_cache('{CACHE}')\n",
+            self.address.ip(),
+            self.address.port()
+        );
+        let python = stores().join("clients").join("bin").join("python");
+        let output = Command::new(&python).arg("-c").arg(head + script).output().expect("python of the clients");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{script}:\n{}", said(&output.stderr));
+        said(&output.stdout).trim_end().to_owned()
+    }
+
     /// Everything in a cache; nothing where there is no such cache.
     fn scan(&self, cache: &str) -> io::Result<Vec<(String, String)>> {
         const SCAN: i16 = 2000;
@@ -276,7 +340,7 @@ impl IgniteNode {
         fields.extend([0, 101]);
         fields.extend([100_000_i32.to_le_bytes(), (-1_i32).to_le_bytes()].concat());
         fields.push(0);
-        let mut client = BareClient::open(self.address)?;
+        let mut client = BareClient::open(self.address, None)?;
         match client.ask(SCAN, &fields)? {
             Ok(page) => Ok(entries(page.get(8..).unwrap_or_default())),
             Err(NO_SUCH_CACHE) => Ok(Vec::new()),
@@ -312,12 +376,19 @@ fn entries(mut bytes: &[u8]) -> Vec<(String, String)> {
 struct BareClient(TcpStream);
 
 impl BareClient {
-    fn open(address: SocketAddr) -> io::Result<Self> {
+    /// The user's password is the same word.
+    fn open(address: SocketAddr, user: Option<&str>) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut client = Self(stream);
         // Version 1.7.0, a thin client, no features.
-        client.send(&[1, 1, 0, 7, 0, 0, 0, 2, 12, 0, 0, 0, 0])?;
+        let mut hello = vec![1, 1, 0, 7, 0, 0, 0, 2, 12, 0, 0, 0, 0];
+        for word in user.iter().chain(&user) {
+            hello.push(9);
+            hello.extend(i32::try_from(word.len()).expect("a short word").to_le_bytes());
+            hello.extend(word.as_bytes());
+        }
+        client.send(&hello)?;
         let accepted = client.receive()?.first() == Some(&1);
         if accepted { Ok(client) } else { Err(io::Error::other("it does not take this client")) }
     }
