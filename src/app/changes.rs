@@ -117,6 +117,7 @@ fn shared_store(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
     let engine = |one: &RemoteEngine| match one {
         RemoteEngine::Redis(_) => "store.redis",
         RemoteEngine::Memcached(_) => "store.memcached",
+        RemoteEngine::Ignite(_) => "store.ignite",
     };
     let kind = |store: &Store| store.remote.as_ref().map(|remote| remote.engine.word());
     let both = |old: &Remote, new: &Remote| {

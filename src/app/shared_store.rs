@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::config::{Proxy, Remote, RemoteEngine};
 use crate::store::engine::{Engine, Event, OnEvent, StoreError};
+use crate::store::ignite::IgniteEngine;
 use crate::store::memcached::MemcachedEngine;
 use crate::store::redis::RedisEngine;
 use crate::store::shared::{Around, SharedStore};
@@ -46,6 +47,7 @@ fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<
     Ok(match engine {
         RemoteEngine::Redis(settings) => RedisEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
         RemoteEngine::Memcached(settings) => MemcachedEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
+        RemoteEngine::Ignite(settings) => IgniteEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
     })
 }
 

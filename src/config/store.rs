@@ -56,6 +56,8 @@ pub enum RemoteEngine {
     Redis(Redis),
     /// memcached.
     Memcached(Memcached),
+    /// Apache Ignite.
+    Ignite(Ignite),
 }
 
 impl RemoteEngine {
@@ -64,6 +66,7 @@ impl RemoteEngine {
         match self {
             Self::Redis(_) => "redis",
             Self::Memcached(_) => "memcached",
+            Self::Ignite(_) => "ignite",
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::config::environment::FileText;
 use crate::config::problem::Findings;
 use crate::config::shape;
 use crate::config::suggest::quoted;
-use crate::config::tls::{Certificate, ClientCa, NamedFile, Tls, TlsVersion};
+use crate::config::tls::{Certificate, ClientCa, ClientCertificate, NamedFile, Tls, TlsVersion};
 
 const READABLE: &str =
     "a relative path begins at the folder of this file; the user that homing runs as must be allowed to read it";
@@ -38,7 +38,7 @@ pub(super) fn tls(tls: &shape::ListenerTls, at: At<'_>, outside: &Outside<'_>, f
             shape::TlsVersion::Tls13 => TlsVersion::Tls13,
         },
         certificates,
-        client_ca: tls.client_ca.as_ref().and_then(|file| client_ca(file, at.key("client_ca"), outside, findings)),
+        client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), outside, findings)),
     }
 }
 
@@ -54,7 +54,7 @@ fn certificate(
     let chain = chain(&cert, at.key("cert"), outside, findings);
     let private_key = private_key(&key, at.key("key"), outside, findings);
     let (chain, private_key) = (chain?, private_key?);
-    fit(&cert, &key, &chain, &private_key, at, findings)?;
+    fit([&cert, &key], &chain, &private_key, [at.key("cert"), at.key("key")], findings)?;
     let own = chain.first()?;
     let Ok((_, own)) = X509Certificate::from_der(own) else {
         not_a_certificate(&cert, at.key("cert"), findings);
@@ -138,20 +138,15 @@ fn private_key(
 
 /// The key is of a kind that we can use, and belongs to the certificate.
 fn fit(
-    cert: &NamedFile,
-    key: &NamedFile,
+    [cert, key]: [&NamedFile; 2],
     chain: &[CertificateDer<'static>],
     private_key: &PrivateKeyDer<'static>,
-    at: At<'_>,
+    [cert_at, key_at]: [At<'_>; 2],
     findings: &mut Findings,
 ) -> Option<()> {
     let Ok(signing) = any_supported_type(private_key) else {
         let message = format!("the key {} is of a kind that is not supported", quoted(&key.written));
-        findings.problem(
-            at.key("key").place,
-            message,
-            "use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519",
-        );
+        findings.problem(key_at.place, message, "use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519");
         return None;
     };
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
@@ -159,11 +154,11 @@ fn fit(
         Err(rustls::Error::InconsistentKeys(_)) => {
             let message =
                 format!("the key {} does not fit the certificate {}", quoted(&key.written), quoted(&cert.written));
-            findings.problem(at.key("key").place, message, "name the key that the certificate was made with");
+            findings.problem(key_at.place, message, "name the key that the certificate was made with");
             None
         }
         Err(_) => {
-            not_a_certificate(cert, at.key("cert"), findings);
+            not_a_certificate(cert, cert_at, findings);
             None
         }
     }
@@ -229,7 +224,35 @@ fn covers(name: &str, host: &str) -> bool {
     name == host || name.strip_prefix("*.").is_some_and(|suffix| parent(host).as_deref() == Some(suffix))
 }
 
-fn client_ca(written: &str, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<ClientCa> {
+/// What the proxy shows to a server that it is a client of.
+pub(super) fn client_certificate(
+    [cert, key]: [&str; 2],
+    places: [At<'_>; 2],
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<ClientCertificate> {
+    let [cert_at, key_at] = places;
+    let (cert, key) = (named(cert, outside), named(key, outside));
+    let chain = chain(&cert, cert_at, outside, findings);
+    let private_key = private_key(&key, key_at, outside, findings);
+    let (chain, private_key) = (chain?, private_key?);
+    fit([&cert, &key], &chain, &private_key, places, findings)?;
+    let Some(Ok((_, own))) = chain.first().map(|own| X509Certificate::from_der(own)) else {
+        not_a_certificate(&cert, cert_at, findings);
+        return None;
+    };
+    validity(&own, &cert, cert_at, outside, findings);
+    drop(own);
+    Some(ClientCertificate { cert, key, chain, private_key: Arc::new(private_key) })
+}
+
+/// Certificates that others are signed by.
+pub(super) fn authorities(
+    written: &str,
+    at: At<'_>,
+    outside: &Outside<'_>,
+    findings: &mut Findings,
+) -> Option<ClientCa> {
     let file = named(written, outside);
     let authorities = chain(&file, at, outside, findings)?;
     let mut store = RootCertStore::empty();

@@ -118,7 +118,7 @@ pub(crate) fn check(
         routes: routes::routes(root, at, pools, findings),
         pools: pools::pools(root, at.key("pools"), findings),
         keys: keys(root, at, findings),
-        store: store::store(root, at, outside.environment, findings),
+        store: store::store(root, at, outside, findings),
         log: log(&root.log, at.key("log"), findings),
         listeners,
         admin,

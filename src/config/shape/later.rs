@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 /// Help for everything that belongs to a store of later versions.
-const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis and memcached";
+const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis, memcached and ignite";
 
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
@@ -77,17 +77,6 @@ later! {
         members = ["127.0.0.1:5701"],
         /// Map.
         map = "homing",
-    }
-    /// Apache Ignite.
-    Ignite, OTHER_STORES => {
-        /// Nodes.
-        addresses = ["127.0.0.1:10800"],
-        /// Cache.
-        cache = "homing",
-        /// User.
-        username = null,
-        /// Password.
-        password = null,
     }
     /// How many requests a server takes at once.
     Limits, "remove it; limits are not in this version" => {

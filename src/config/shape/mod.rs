@@ -34,7 +34,7 @@ pub(crate) use pool::{
 };
 pub(crate) use route::{Match, Redirect, RequestHeaders, Route, Scheme, Share};
 pub(crate) use source::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
-pub(crate) use store::{Memcached, OnError, Redis, RedisMode, Snapshot, Store, StoreType};
+pub(crate) use store::{Ignite, Memcached, OnError, Redis, RedisMode, Snapshot, Store, StoreTls, StoreType};
 
 use super::units::Span;
 

@@ -14,7 +14,7 @@ use super::later::Later;
 pub(crate) struct Store {
     /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
     /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
-    #[schemars(extend("x-restart" = true, "x-later" = ["hazelcast", "ignite"]))]
+    #[schemars(extend("x-restart" = true, "x-later" = ["hazelcast"]))]
     pub(crate) r#type: StoreType,
     /// Most sessions in the table of this process, which is the near copy of a shared store. When it is full the longest
     /// idle one makes room; a session with a token or in a shared store loses nothing by that.
@@ -30,8 +30,8 @@ pub(crate) struct Store {
     /// while the store is.
     #[schemars(extend("x-restart" = true, "x-minimum" = "1ms", "x-maximum" = "10s"))]
     pub(crate) timeout: Span,
-    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis and
-    /// Valkey announce what moves, so that it is known sooner; memcached does not, and for so long another proxy may send
+    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis,
+    /// Valkey and Ignite announce what moves, so that it is known sooner; memcached does not, and for so long another proxy may send
     /// a session to the server that it had before.
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
     pub(crate) near_ttl: Span,
@@ -44,9 +44,9 @@ pub(crate) struct Store {
     /// Hazelcast.
     #[serde(skip_serializing_if = "Later::unwritten")]
     pub(crate) hazelcast: later::Hazelcast,
-    /// Apache Ignite.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) ignite: later::Ignite,
+    /// Apache Ignite 2.15 or later; with `type: ignite`.
+    #[schemars(extend("x-restart" = true))]
+    pub(crate) ignite: Ignite,
 }
 
 impl Default for Store {
@@ -61,7 +61,7 @@ impl Default for Store {
             redis: Redis::default(),
             memcached: Memcached::default(),
             hazelcast: later::Hazelcast::default(),
-            ignite: later::Ignite::default(),
+            ignite: Ignite::default(),
         }
     }
 }
@@ -97,6 +97,8 @@ pub(crate) enum StoreType {
     Redis,
     /// memcached, shared by several proxies.
     Memcached,
+    /// Apache Ignite, shared by several proxies.
+    Ignite,
 }
 
 /// What to do while a shared store is out of reach.
@@ -174,4 +176,57 @@ impl Default for Memcached {
     fn default() -> Self {
         Self { servers: vec!["127.0.0.1:11211".to_owned()], key_prefix: "homing".to_owned() }
     }
+}
+
+/// Apache Ignite.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Ignite {
+    /// `IP:port`, `[IPv6]:port` or `name:port` of nodes, each with the port for thin clients (10800). One is connected to, and
+    /// the next when that one is lost, so two or three are enough for a cluster of any size.
+    #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:10800", "10.0.0.6:10800"]]))]
+    pub(crate) addresses: Vec<String>,
+    /// The cache of bindings: letters, digits, `_`, `.`, `-`, at most 64. Session data are in a second one, of this name and
+    /// `-data`. What is absent is made: partitioned, atomic, with one backup, writes acknowledged by all copies. Proxies that
+    /// share sessions have the same; others that use the same cluster another.
+    pub(crate) cache: String,
+    /// User, where the cluster asks for one; with a password.
+    #[schemars(extend("examples" = ["homing"]))]
+    pub(crate) username: Option<String>,
+    /// Its password. Better not written here: `"${file:/run/secrets/ignite}"` or `"${IGNITE_PASSWORD}"`.
+    #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/ignite}"]))]
+    pub(crate) password: Option<String>,
+    /// TLS, where the client port speaks it. The node's certificate is always checked. null = plain.
+    pub(crate) tls: Option<StoreTls>,
+}
+
+impl Default for Ignite {
+    fn default() -> Self {
+        Self {
+            addresses: vec!["127.0.0.1:10800".to_owned()],
+            cache: "homing".to_owned(),
+            username: None,
+            password: None,
+            tls: None,
+        }
+    }
+}
+
+/// TLS to a store.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct StoreTls {
+    /// PEM file of the authorities that sign the store's certificate. A relative path begins at the folder of the configuration
+    /// file. null = those that the system trusts.
+    #[schemars(extend("examples" = ["tls/ignite-ca.pem"]))]
+    pub(crate) ca: Option<String>,
+    /// Host name or IP address that the store's certificate is for. null = as written in the address.
+    #[schemars(extend("examples" = ["ignite.internal"]))]
+    pub(crate) server_name: Option<String>,
+    /// PEM file with the proxy's own certificate, for a store that asks for one; with `client_key`.
+    #[schemars(extend("examples" = ["tls/edge.pem"]))]
+    pub(crate) client_certificate: Option<String>,
+    /// PEM file with its private key.
+    #[schemars(extend("examples" = ["tls/edge.key"]))]
+    pub(crate) client_key: Option<String>,
 }

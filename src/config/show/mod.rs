@@ -18,7 +18,7 @@ mod store;
 
 /// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
 /// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, a password of Redis as
-/// `${HOMING_REDIS_PASSWORD}`, never as itself.
+/// `${HOMING_REDIS_PASSWORD}` and one of Ignite as `${HOMING_IGNITE_PASSWORD}`, never as itself.
 pub fn show(config: &Config) -> String {
     let value = value(config, Secrets::Placeholders);
     serde_yaml::to_string(&value).unwrap_or_default()
@@ -75,6 +75,10 @@ fn value(config: &Config, secrets: Secrets) -> Value {
     let redis = value.get_mut("store").and_then(|store| store.get_mut("redis")).and_then(Value::as_mapping_mut);
     if let (Some(redis), Some(urls)) = (redis, store::urls(&config.store, secrets)) {
         redis.insert("urls".into(), urls.into());
+    }
+    let ignite = value.get_mut("store").and_then(|store| store.get_mut("ignite")).and_then(Value::as_mapping_mut);
+    if let (Some(ignite), Some(password)) = (ignite, store::ignite_password(&config.store, secrets)) {
+        ignite.insert("password".into(), password.into());
     }
     let pools: serde_yaml::Mapping = config
         .pools

@@ -4,7 +4,7 @@ use super::Secrets;
 use crate::config::redis_url;
 use crate::config::secret::Secret;
 use crate::config::shape;
-use crate::config::store::{OnError, Redis, RedisMode, Remote, RemoteEngine, Store};
+use crate::config::store::{Ignite, OnError, Redis, RedisMode, Remote, RemoteEngine, Store};
 use crate::config::units::Span;
 
 /// Without the URLs of Redis, which are secrets.
@@ -34,7 +34,34 @@ fn remote(one: &Remote, table: shape::Store) -> shape::Store {
             memcached: shape::Memcached { servers: one.servers.clone(), key_prefix: one.key_prefix.clone() },
             ..store
         },
+        RemoteEngine::Ignite(one) => shape::Store { r#type: shape::StoreType::Ignite, ignite: ignite(one), ..store },
     }
+}
+
+/// Without the password.
+fn ignite(one: &Ignite) -> shape::Ignite {
+    shape::Ignite {
+        addresses: one.addresses.clone(),
+        cache: one.cache.clone(),
+        username: one.login.as_ref().map(|(user, _)| user.clone()),
+        password: None,
+        tls: one.tls.as_ref().map(|tls| shape::StoreTls {
+            ca: tls.authorities.as_ref().map(|ca| ca.file.written.clone()),
+            server_name: tls.server_name.clone(),
+            client_certificate: tls.certificate.as_ref().map(|own| own.cert.written.clone()),
+            client_key: tls.certificate.as_ref().map(|own| own.key.written.clone()),
+        }),
+    }
+}
+
+/// The password of Ignite, if it is the store and has one, in a form that may be shown, or only be compared.
+pub(super) fn ignite_password(one: &Store, secrets: Secrets) -> Option<String> {
+    let RemoteEngine::Ignite(ignite) = &one.remote.as_ref()?.engine else { return None };
+    let (_, password) = ignite.login.as_ref()?;
+    Some(match secrets {
+        Secrets::Placeholders => "${HOMING_IGNITE_PASSWORD}".to_owned(),
+        Secrets::Digests => super::digest(password.expose().as_bytes()),
+    })
 }
 
 fn redis(one: &Redis) -> shape::Redis {

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::At;
+use super::{At, Outside};
 use crate::config::environment::Environment;
 use crate::config::problem::Findings;
 use crate::config::shape;
 use crate::config::store::{OnError, Remote, RemoteEngine, Store, TableSnapshot};
 use crate::config::suggest;
 
+mod ignite;
 mod memcached;
 mod redis;
 
@@ -18,13 +19,13 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest prefix of names: with the rest of a name it stays well below the 250 bytes that memcached takes.
 const LONGEST_PREFIX: usize = 64;
 
-pub(super) fn store(root: &shape::Root, at: At<'_>, environment: &dyn Environment, findings: &mut Findings) -> Store {
+pub(super) fn store(root: &shape::Root, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Store {
     let place = at.key("store");
-    let remote = remote(root, at, findings);
+    let remote = remote(root, at, outside, findings);
     unused(&root.store, place, findings);
     Store {
         max_sessions: root.store.max_sessions,
-        snapshot: snapshot(root, place.key("snapshot"), environment, findings),
+        snapshot: snapshot(root, place.key("snapshot"), outside.environment, findings),
         remote,
     }
 }
@@ -65,16 +66,18 @@ fn file(path: &str, at: At<'_>, environment: &dyn Environment, findings: &mut Fi
     Some(file.to_owned())
 }
 
-/// Both engines are checked, also the one that is not in use: its turn may come.
-fn remote(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Option<Remote> {
+/// All engines are checked, also those that are not in use: their turn may come.
+fn remote(root: &shape::Root, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<Remote> {
     let store = &root.store;
     let place = at.key("store");
     let redis = redis::redis(&store.redis, place.key("redis"), findings);
     let memcached = memcached::memcached(&store.memcached, place.key("memcached"), findings);
+    let ignite = ignite::ignite(&store.ignite, place.key("ignite"), outside, findings);
     let engine = match store.r#type {
         shape::StoreType::Memory => return None,
         shape::StoreType::Redis => RemoteEngine::Redis(redis),
         shape::StoreType::Memcached => RemoteEngine::Memcached(memcached),
+        shape::StoreType::Ignite => RemoteEngine::Ignite(ignite),
     };
     // Keys that are there, but broken, were reported.
     let broken = at.key("keys").is_written() && !findings.problems.is_empty();
@@ -106,14 +109,16 @@ fn unused(store: &shape::Store, at: At<'_>, findings: &mut Findings) {
         shape::StoreType::Memory => ("memory", false),
         shape::StoreType::Redis => ("redis", true),
         shape::StoreType::Memcached => ("memcached", true),
+        shape::StoreType::Ignite => ("ignite", true),
     };
-    let any = "type: redis or type: memcached";
+    let any = "type: redis, memcached or ignite";
     for (key, is_used, differs, needed) in [
         ("on_error", shared, store.on_error != default.on_error, any),
         ("timeout", shared, store.timeout != default.timeout, any),
         ("near_ttl", shared, store.near_ttl != default.near_ttl, any),
         ("redis", word == "redis", store.redis != default.redis, "type: redis"),
         ("memcached", word == "memcached", store.memcached != default.memcached, "type: memcached"),
+        ("ignite", word == "ignite", store.ignite != default.ignite, "type: ignite"),
     ] {
         if !is_used && differs && at.key(key).is_written() {
             let message = format!("\"{key}\" means nothing with type: {word}");
