@@ -22,6 +22,8 @@ pub mod pool;
 
 pub mod store;
 
+pub mod message;
+
 pub mod routing;
 
 pub mod session;

@@ -22,8 +22,10 @@ use std::path::{Path, PathBuf};
 
 use reader::{branches, test_items, uses, without_comments_and_strings, without_test_items, words};
 
-const BELOW_PROXY: &[&str] = &["config", "telemetry", "routing", "session", "pool", "store", "persistence", "app"];
+const BELOW_PROXY: &[&str] =
+    &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "app"];
 const BELOW_MAIN: &[&str] = &[
+    "message",
     "config",
     "telemetry",
     "routing",
@@ -40,17 +42,21 @@ const BELOW_MAIN: &[&str] = &[
 
 /// A folder of `src/` (or a file directly in it) and what it may import of ours.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
+    ("message", &[]),
     ("config", &[]),
     ("telemetry", &[]),
     ("demo", &[]),
-    ("routing", &["config"]),
-    ("session", &["config"]),
+    ("routing", &["message", "config"]),
+    ("session", &["message", "config"]),
     ("pool", &["config", "telemetry", "session"]),
     ("store", &["config", "session", "telemetry"]),
-    ("persistence", &["config", "session", "pool", "store", "telemetry"]),
+    ("persistence", &["message", "config", "session", "pool", "store", "telemetry"]),
     ("proxy", BELOW_PROXY),
     ("admin", BELOW_PROXY),
-    ("app", &["config", "telemetry", "routing", "session", "pool", "store", "persistence", "proxy", "admin"]),
+    (
+        "app",
+        &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "proxy", "admin"],
+    ),
     ("cli", BELOW_MAIN),
     ("main", BELOW_MAIN),
     ("lib", BELOW_MAIN),
@@ -287,7 +293,7 @@ fn the_reader_sees_every_form_of_a_wrong_import() {
         "#[cfg(feature = \"test\")]\nuse crate::pool::Pool;",
     ] {
         let said = complaints("src/session/id.rs", wrong);
-        assert!(said.contains("`session` imports `pool`; it may import: config"), "{wrong}\nsaid: {said}");
+        assert!(said.contains("`session` imports `pool`; it may import: message, config"), "{wrong}\nsaid: {said}");
     }
     let said = complaints("src/session/id.rs", "//! Doc.\n\nuse crate::pool::Pool;");
     assert!(said.starts_with("src/session/id.rs:3: "), "{said}");

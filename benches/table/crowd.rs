@@ -5,8 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use homing::session::token::UnixMillis;
-use homing::store::Found;
-use homing::store::disk::{Memory, write};
+use homing::store::TableLookup;
+use homing::store::disk::{LocalStore, write};
 use homing::store::local::data::SessionData;
 
 use crate::clock::clocked;
@@ -51,7 +51,7 @@ pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     });
     figures.tails("evict_paced", "visit, 20,000 others a second", &paced);
     figures.compare("evict_paced", &paced, &quiet);
-    let there = (0..staying).filter(|n| matches!(bench.table.find(&key(*n), LATER), Found::Live(_))).count();
+    let there = (0..staying).filter(|n| matches!(bench.table.find(&key(*n), LATER), TableLookup::Live(_))).count();
     figures.note("evict_staying", "  share of those who come back that is still there", there as f64 / staying as f64);
     assert!(there as u64 > staying / 2, "visits were to those who are there");
 }
@@ -102,7 +102,7 @@ fn writing(bench: &Bench, sessions: u64, quiet: &Tails, figures: &mut Figures) {
         let until = Instant::now() + QUIET / 2;
         while Instant::now() < until {
             file.clear();
-            write(Memory { table: &bench.table, data: &data }, LATER, &mut file).unwrap();
+            write(LocalStore { table: &bench.table, data: &data }, LATER, &mut file).unwrap();
         }
     });
     figures.tails("snapshot", "visit, snapshots written flat out", &visits);

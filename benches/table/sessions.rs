@@ -56,7 +56,7 @@ impl Bench {
             None => Table::new(capacity, NOW, Box::new(|_, _| {})),
         };
         table.set_limits("shop", Duration::from_secs(1_800), Duration::from_secs(86_400));
-        let targets = (0..20).map(|n| table.place("shop", &format!("server-{n}"))).collect();
+        let targets = (0..20).map(|n| table.target("shop", &format!("server-{n}"))).collect();
         Self { table, targets }
     }
 

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use homing::session::key::SessionKey;
-use homing::store::disk::{Memory, Wanted, load, write};
-use homing::store::local::data::{MOST_BYTES, Owner, SessionData};
+use homing::store::disk::{LoadScope, LocalStore, load, write};
+use homing::store::local::data::{MAX_BYTES, Owner, SessionData};
 use http::HeaderValue;
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::time::{ClockId, clock_gettime};
@@ -48,7 +48,7 @@ pub(crate) fn data(sessions: u64, figures: &mut Figures) {
             let until = Instant::now() + Duration::from_secs(2);
             while Instant::now() < until {
                 file.clear();
-                write(Memory { table: &bench.table, data }, NOW, &mut file).unwrap();
+                write(LocalStore { table: &bench.table, data }, NOW, &mut file).unwrap();
             }
         });
         figures.tails(&format!("{name}_writing"), "  data found, snapshots written flat out", &writing);
@@ -57,8 +57,8 @@ pub(crate) fn data(sessions: u64, figures: &mut Figures) {
 
 /// Data of that size for as many sessions as there is room for.
 fn full_of_data(bench: &Bench, bytes: usize) -> SessionData {
-    let data = SessionData::new(MOST_BYTES, NOW, Box::new(|_| ()));
-    for number in (0..MILLION).take_while(|_| data.bytes() < MOST_BYTES * 99 / 100) {
+    let data = SessionData::new(MAX_BYTES, NOW, Box::new(|_| ()));
+    for number in (0..MILLION).take_while(|_| data.bytes() < MAX_BYTES * 99 / 100) {
         let value = HeaderValue::from_str(&format!("{number:0bytes$}")).unwrap();
         let pool = bench.targets[0].index();
         let owner = Owner { key: key(number), epoch: 0, created: NOW, pool };
@@ -74,21 +74,21 @@ fn write_and_start(bench: &Bench, data: &SessionData, name: &str, figures: &mut 
     figures.note(&format!("{name}_file_bytes"), "the file", length as f64);
     figures.note(&format!("{name}_write_ms"), "  written and forced to disk", millis(write_took));
     let sessions = bench.table.len() as u64;
-    let start = |wanted: Wanted| {
+    let start = |wanted: LoadScope| {
         let again = Bench::new(sessions);
-        let data = SessionData::new(MOST_BYTES, NOW, Box::new(|_| ()));
+        let data = SessionData::new(MAX_BYTES, NOW, Box::new(|_| ()));
         Took::by(|| {
-            let memory = Memory { table: &again.table, data: &data };
+            let memory = LocalStore { table: &again.table, data: &data };
             let loaded = load(memory, File::open(&path).unwrap(), NOW, &|_| wanted).unwrap();
-            assert_eq!(loaded.back.sessions, if wanted == Wanted::Nothing { 0 } else { sessions });
+            assert_eq!(loaded.loaded.sessions, if wanted == LoadScope::Skip { 0 } else { sessions });
         })
     };
     let waits: [(&str, &str, &dyn Fn() -> Took); 5] = [
         ("read_cold", "  read plainly, from disk", &|| cold(&path, || read_plainly(&path))),
-        ("start_cold", "  start, from disk", &|| cold(&path, || start(Wanted::SessionsAndData))),
+        ("start_cold", "  start, from disk", &|| cold(&path, || start(LoadScope::SessionsAndData))),
         ("read_warm", "  read plainly, from the system's cache", &|| read_plainly(&path)),
-        ("check_warm", "  read and checked, nothing wanted", &|| start(Wanted::Nothing)),
-        ("start_warm", "  start, from the system's cache", &|| start(Wanted::SessionsAndData)),
+        ("check_warm", "  read and checked, nothing wanted", &|| start(LoadScope::Skip)),
+        ("start_warm", "  start, from the system's cache", &|| start(LoadScope::SessionsAndData)),
     ];
     let (mut took, mut worked) = (vec![Vec::new(); waits.len()], vec![Vec::new(); waits.len()]);
     for _ in 0..TRIES {
@@ -112,7 +112,7 @@ fn write_and_start(bench: &Bench, data: &SessionData, name: &str, figures: &mut 
 
 fn write_file(bench: &Bench, data: &SessionData, path: &PathBuf) {
     let file = File::create(path).unwrap();
-    write(Memory { table: &bench.table, data }, NOW, &file).unwrap();
+    write(LocalStore { table: &bench.table, data }, NOW, &file).unwrap();
     file.sync_all().unwrap();
 }
 

@@ -71,7 +71,7 @@ impl Background {
             tasks
         });
         if let Some((shared, events)) = app.shared.clone().zip(events) {
-            runtime.spawn(shared.work_behind(events, wall_clock));
+            runtime.spawn(shared.run_background(events, wall_clock));
         }
         runtime.spawn(sweep(Arc::clone(&app.table)));
         runtime.spawn(Arc::clone(keeper).run());
@@ -88,7 +88,7 @@ impl Background {
     /// No request is under way any more: what the store was not told it is told now.
     pub(super) fn finish(self, app: &AppState) {
         if let Some((runtime, shared)) = self.runtime.as_ref().zip(app.shared.as_ref()) {
-            let written = async { tokio::time::timeout(LAST_WRITES, shared.write_last(wall_clock)).await };
+            let written = async { tokio::time::timeout(LAST_WRITES, shared.flush(wall_clock)).await };
             if runtime.block_on(written).is_err() {
                 tracing::warn!("the shared store was not told the last decisions: it did not answer in time");
             }

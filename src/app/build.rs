@@ -131,8 +131,8 @@ fn persistence_plan(
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
         hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
-        tombstone: table.place(&pool.name, ""),
-        targets: pool.servers.iter().map(|server| table.place(&pool.name, &server.name)).collect(),
+        tombstone: table.target(&pool.name, ""),
+        targets: pool.servers.iter().map(|server| table.target(&pool.name, &server.name)).collect(),
         handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
     })

@@ -34,9 +34,9 @@ use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::store::engine::Event;
 use crate::store::local::data::{self, SessionData};
-use crate::store::local::first_requests::Hints;
+use crate::store::local::first_requests::FirstRequests;
 use crate::store::local::table::Table;
-use crate::store::shared::Around;
+use crate::store::shared::StoreContext;
 use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::metrics::Metrics;
 
@@ -142,10 +142,10 @@ fn make_parts(config: Config, runtime: &Handle) -> Result<(Arc<AppState>, Option
     let table = Arc::new(Table::new(config.store.max_sessions, wall_clock(), on_end));
     let evicted = Arc::clone(&metrics);
     let on_evicted = Box::new(move |place: &crate::store::targets::Target| evicted.handoff_evicted(place.pool()));
-    let data = Arc::new(SessionData::new(data::MOST_BYTES, wall_clock(), on_evicted));
-    let around = Around { table: Arc::clone(&table), data: Arc::clone(&data), metrics: Arc::clone(&metrics) };
+    let data = Arc::new(SessionData::new(data::MAX_BYTES, wall_clock(), on_evicted));
+    let context = StoreContext { table: Arc::clone(&table), data: Arc::clone(&data), metrics: Arc::clone(&metrics) };
     let shared = config.store.remote.as_ref();
-    let shared = shared.map(|remote| shared_store::start(remote, &config.proxy, around, runtime)).transpose()?;
+    let shared = shared.map(|remote| shared_store::start(remote, &config.proxy, context, runtime)).transpose()?;
     let (shared, events) = shared.map(|shared| (shared.store, shared.events)).unzip();
     let mut secret = [0; 32];
     rand::thread_rng().fill_bytes(&mut secret);
@@ -161,7 +161,7 @@ fn make_parts(config: Config, runtime: &Handle) -> Result<(Arc<AppState>, Option
         table,
         data,
         shared,
-        hints: Hints::new(),
+        first_requests: FirstRequests::new(),
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         made_keys,

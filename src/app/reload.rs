@@ -140,7 +140,7 @@ fn forget_handed_over(app: &AppState, before: &Runtime, now: &Runtime) {
     let hands_over = |plan: &&PoolRuntime| plan.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
     for former in before.pools.iter().filter(hands_over) {
         if now.pools.iter().filter(hands_over).all(|plan| plan.pool.name != former.pool.name) {
-            app.data.forget_pool(app.table.place(&former.pool.name, "").index());
+            app.data.forget_pool(app.table.target(&former.pool.name, "").index());
         }
     }
 }

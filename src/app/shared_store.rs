@@ -12,7 +12,7 @@ use crate::store::engine::{Engine, Event, OnEvent, StoreError};
 use crate::store::ignite::IgniteEngine;
 use crate::store::memcached::MemcachedEngine;
 use crate::store::redis::RedisEngine;
-use crate::store::shared::{Around, SharedStore};
+use crate::store::shared::{SharedStore, StoreContext};
 
 use super::RunError;
 
@@ -29,8 +29,13 @@ const FIRST_CONTACT: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// Starts the engine that the configuration names, on the background's runtime.
-pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &Handle) -> Result<Shared, RunError> {
-    around.metrics.store.set_up(false);
+pub(super) fn start(
+    settings: &Remote,
+    proxy: &Proxy,
+    context: StoreContext,
+    runtime: &Handle,
+) -> Result<Shared, RunError> {
+    context.metrics.store.set_up(false);
     let (tell, mut events) = unbounded_channel();
     let again = tell.clone();
     // Nobody listens any more only while the process stops.
@@ -40,7 +45,7 @@ pub(super) fn start(settings: &Remote, proxy: &Proxy, around: Around, runtime: &
     if !runtime.block_on(first_contact(&*engine)) {
         start_without(&mut events, &again);
     }
-    Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), around)), events })
+    Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), context)), events })
 }
 
 fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<Arc<dyn Engine>, StoreError> {

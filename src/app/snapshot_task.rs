@@ -12,7 +12,7 @@ use crate::app::runtime::PoolPersistence;
 use crate::app::state::AppState;
 use crate::config::TableSnapshot;
 use crate::proxy::context::wall_clock;
-use crate::store::disk::{Amount, Loaded, Memory, Unread, Wanted};
+use crate::store::disk::{LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
 use super::table_file::{self, FileError, TableFile};
 
@@ -44,8 +44,8 @@ impl Keeper {
             let start = Instant::now();
             let snapshot = keeper.app.current.load();
             let pools = snapshot.pools.iter().map(|plan| (&*plan.pool.name, wanted(plan.persistence.as_ref())));
-            let pools: HashMap<&str, Wanted> = pools.collect();
-            let wanted = |pool: &str| pools.get(pool).copied().unwrap_or(Wanted::Nothing);
+            let pools: HashMap<&str, LoadScope> = pools.collect();
+            let wanted = |pool: &str| pools.get(pool).copied().unwrap_or(LoadScope::Skip);
             match table_file::load(&path, keeper.memory(), wall_clock(), &wanted) {
                 Ok(Some(loaded)) => tell_loaded(&path, &loaded, start.elapsed()),
                 Ok(None) => tracing::info!(path = %path.display(), "there is no snapshot of the sessions yet"),
@@ -79,13 +79,13 @@ impl Keeper {
     /// Writes the table once more: nobody changes it now.
     pub(super) fn write_last(&self) {
         let start = Instant::now();
-        if let Some(Amount { sessions, data }) = self.write() {
+        if let Some(SessionCounts { sessions, data }) = self.write() {
             tracing::info!(sessions, data, took = ?start.elapsed(), "the sessions were written to disk");
         }
     }
 
     /// Writes all now, if it is to be written. Returns how much; `None` = it was not.
-    fn write(&self) -> Option<Amount> {
+    fn write(&self) -> Option<SessionCounts> {
         let TableSnapshot { path, .. } = self.settings()?;
         let mut state = self.state.lock();
         let (start, now) = (Instant::now(), wall_clock());
@@ -106,8 +106,8 @@ impl Keeper {
         }
     }
 
-    fn memory(&self) -> Memory<'_> {
-        Memory { table: &self.app.table, data: &self.app.data }
+    fn memory(&self) -> LocalStore<'_> {
+        LocalStore { table: &self.app.table, data: &self.app.data }
     }
 
     fn settings(&self) -> Option<TableSnapshot> {
@@ -116,11 +116,11 @@ impl Keeper {
 }
 
 /// What a pool wants of a snapshot.
-fn wanted(persistence: Option<&PoolPersistence>) -> Wanted {
+fn wanted(persistence: Option<&PoolPersistence>) -> LoadScope {
     match persistence.map(|persistence| &persistence.handoff) {
-        None => Wanted::Nothing,
-        Some(None) => Wanted::Sessions,
-        Some(Some(_)) => Wanted::SessionsAndData,
+        None => LoadScope::Skip,
+        Some(None) => LoadScope::Sessions,
+        Some(Some(_)) => LoadScope::SessionsAndData,
     }
 }
 
@@ -145,7 +145,7 @@ impl State {
 
     fn tell_unread(&mut self, path: &Path, error: &FileError) {
         let shown = path.display();
-        if let (FileError::Unread(Unread::Damaged { .. } | Unread::Io(_)), Some(file)) = (error, &self.file) {
+        if let (FileError::Unread(ReadError::Corrupt { .. } | ReadError::Io(_)), Some(file)) = (error, &self.file) {
             let aside = file.set_aside().map_or_else(|error| error.to_string(), |aside| aside.display().to_string());
             tracing::error!(path = %shown, why = %error, %aside, "the snapshot of the sessions was skipped, all of it");
         } else {
@@ -156,9 +156,9 @@ impl State {
     }
 }
 
-fn tell_loaded(path: &Path, loaded: &Loaded, took: Duration) {
-    let age = Duration::from_millis(wall_clock().0.saturating_sub(loaded.taken.0));
-    let Loaded { back: Amount { sessions, data }, left_out, .. } = loaded;
-    let (path, left_out, data_left_out) = (path.display(), left_out.sessions, left_out.data);
+fn tell_loaded(path: &Path, loaded: &LoadResult, took: Duration) {
+    let age = Duration::from_millis(wall_clock().0.saturating_sub(loaded.taken_at.0));
+    let LoadResult { loaded: SessionCounts { sessions, data }, skipped, .. } = loaded;
+    let (path, left_out, data_left_out) = (path.display(), skipped.sessions, skipped.data);
     tracing::info!(%path, sessions, left_out, data, data_left_out, ?age, ?took, "the sessions were read from disk");
 }

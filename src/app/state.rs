@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::session::token::keyring::Keyring;
 use crate::store::local::data::SessionData;
-use crate::store::local::first_requests::Hints;
+use crate::store::local::first_requests::FirstRequests;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 use crate::telemetry::access_log::AccessLog;
@@ -26,7 +26,7 @@ pub struct AppState {
     /// The store that other proxies share with this one; `None` with `store.type: memory`.
     pub shared: Option<Arc<SharedStore>>,
     /// Where new clients went.
-    pub hints: Hints,
+    pub first_requests: FirstRequests,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Where requests are written down, if anywhere.

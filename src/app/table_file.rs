@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::session::token::UnixMillis;
-use crate::store::disk::{self, Amount, Loaded, Memory, Unread, Wanted};
+use crate::store::disk::{self, LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
 /// The file, held by this process for as long as this lives.
 pub(super) struct TableFile {
@@ -28,7 +28,7 @@ pub(super) enum FileError {
     Held,
     /// What is there is no snapshot that this homing reads.
     #[error(transparent)]
-    Unread(#[from] Unread),
+    Unread(#[from] ReadError),
     /// The system would not let us.
     #[error("{what}: {source}")]
     System {
@@ -46,10 +46,10 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> FileError {
 /// Puts what is in a file into a memory that nobody uses yet; `None` = there is no file.
 pub(super) fn load(
     path: &Path,
-    memory: Memory<'_>,
+    memory: LocalStore<'_>,
     now: UnixMillis,
-    wanted: &dyn Fn(&str) -> Wanted,
-) -> Result<Option<Loaded>, FileError> {
+    wanted: &dyn Fn(&str) -> LoadScope,
+) -> Result<Option<LoadResult>, FileError> {
     let Some(file) = open(path)? else { return Ok(None) };
     Ok(Some(disk::load(memory, file, now, wanted)?))
 }
@@ -57,7 +57,7 @@ pub(super) fn load(
 fn open(path: &Path) -> Result<Option<File>, FileError> {
     match fs::metadata(path) {
         // Opening a pipe would wait for somebody to write.
-        Ok(found) if !found.is_file() => Err(Unread::Foreign.into()),
+        Ok(found) if !found.is_file() => Err(ReadError::NotASnapshot.into()),
         Ok(_) => File::open(path).map(Some).map_err(system("cannot be opened")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(system("cannot be opened")(error)),
@@ -82,7 +82,7 @@ impl TableFile {
     }
 
     /// Replaces the file by all that is remembered now.
-    pub(super) fn write(&self, memory: Memory<'_>, now: UnixMillis) -> Result<Amount, FileError> {
+    pub(super) fn write(&self, memory: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
         self.make_way()?;
         let aside = beside(&self.path, ".new");
         remove(&aside)?;
@@ -94,7 +94,7 @@ impl TableFile {
         written
     }
 
-    fn replace(&self, aside: &Path, memory: Memory<'_>, now: UnixMillis) -> Result<Amount, FileError> {
+    fn replace(&self, aside: &Path, memory: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
         // Session data may be a login: from its first byte on the file is nobody else's to read.
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(aside);
         let file = file.map_err(system("no file can be made beside it"))?;
@@ -111,7 +111,7 @@ impl TableFile {
         let Some(file) = open(&self.path)? else { return Ok(()) };
         match disk::look(file) {
             Ok(()) => Ok(()),
-            Err(Unread::Damaged { .. }) => self.set_aside().map(drop),
+            Err(ReadError::Corrupt { .. }) => self.set_aside().map(drop),
             Err(other) => Err(other.into()),
         }
     }
@@ -153,7 +153,7 @@ mod tests {
 
     fn table(sessions: u128) -> Table {
         let table = Table::new(1_000, NOW, Box::new(|_, _| ()));
-        let place = table.place("web", "a");
+        let place = table.target("web", "a");
         for key in 1..=sessions {
             table.claim(SessionKey(key << 64), &place, NOW);
         }
@@ -165,20 +165,20 @@ mod tests {
     }
 
     fn write(file: &TableFile, sessions: u128) -> Result<u64, FileError> {
-        let written = file.write(Memory { table: &table(sessions), data: &no_data() }, NOW);
+        let written = file.write(LocalStore { table: &table(sessions), data: &no_data() }, NOW);
         written.map(|written| written.sessions)
     }
 
     fn bytes_of(sessions: u128) -> Vec<u8> {
         let mut bytes = Vec::new();
-        disk::write(Memory { table: &table(sessions), data: &no_data() }, NOW, &mut bytes).unwrap();
+        disk::write(LocalStore { table: &table(sessions), data: &no_data() }, NOW, &mut bytes).unwrap();
         bytes
     }
 
     /// How many sessions a start would find; `None` = no file.
     fn read(path: &Path) -> Result<Option<u64>, FileError> {
-        let loaded = load(path, Memory { table: &table(0), data: &no_data() }, NOW, &|_| Wanted::Sessions)?;
-        Ok(loaded.map(|loaded| loaded.back.sessions))
+        let loaded = load(path, LocalStore { table: &table(0), data: &no_data() }, NOW, &|_| LoadScope::Sessions)?;
+        Ok(loaded.map(|loaded| loaded.loaded.sessions))
     }
 
     fn found(path: &Path) -> Option<u64> {
@@ -276,7 +276,7 @@ mod tests {
         let mut bytes = fs::read(&path).unwrap();
         bytes[12] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(matches!(read(&path), Err(FileError::Unread(Unread::Damaged { .. }))));
+        assert!(matches!(read(&path), Err(FileError::Unread(ReadError::Corrupt { .. }))));
         write(&file, 5).unwrap();
         assert_eq!((found(&path), fs::read(beside(&path, ".damaged")).unwrap()), (Some(5), bytes));
     }

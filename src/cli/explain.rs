@@ -17,7 +17,7 @@ use crate::session::token::{Token, UnixMillis};
 use super::{FAILED, complain, load, say};
 
 /// Longer than any token; the rest of a pasted file is not read.
-const MOST_BYTES: u64 = 64 * 1024;
+const MAX_BYTES: u64 = 64 * 1024;
 
 pub(super) fn explain(token: &str, path: Option<&Path>) -> ExitCode {
     let loaded = match load(path) {
@@ -56,7 +56,7 @@ fn text_of(token: &str) -> std::io::Result<String> {
     let mut text = token.to_owned();
     if token == "-" {
         text.clear();
-        std::io::stdin().take(MOST_BYTES).read_to_string(&mut text)?;
+        std::io::stdin().take(MAX_BYTES).read_to_string(&mut text)?;
     }
     let value = text.trim();
     let value = value.rsplit_once('=').map_or(value, |(_, value)| value);

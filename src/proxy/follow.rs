@@ -56,7 +56,7 @@ pub(crate) fn hinted(ctx: &RequestContext, chosen: ServerIndex) -> Option<Server
     // By consistent hash parallel requests agree without a hint, and other proxies with them.
     let (plan, persistence) = (ctx.plan()?, ctx.persistence().filter(|_| ctx.carried_key().is_none())?);
     let address = persistence.hint.as_ref()?.key_of(ctx.client.address?);
-    let (hints, table) = (&ctx.app().hints, &ctx.app().table);
+    let (hints, table) = (&ctx.app().first_requests, &ctx.app().table);
     let mine = persistence.targets.get(chosen)?;
     let may = |server: &ServerIndex| {
         let takes = plan.pool.servers.get(*server).is_some_and(Server::takes_new);

@@ -4,28 +4,16 @@
 //! how HTTP/1 wrote each name in a second map, so that a header costs twice whenever it is cloned, added, removed or
 //! written. Unless a pool asks for it (`connection.preserve_header_case`), that map is let go before Pingora clones it.
 
-use http::{HeaderName, HeaderValue, request, response};
+use std::borrow::Cow;
+
+use crate::message::WrittenName;
+use crate::proxy::context::RequestContext;
+use http::{HeaderValue, request, response};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use smallvec::SmallVec;
 
-use crate::proxy::context::RequestContext;
-
-/// A name of ours, as HTTP/1 writes it and as header maps know it.
-pub(crate) struct Name {
-    usual: &'static str,
-    name: HeaderName,
-}
-
-impl Name {
-    /// `lower` is `usual` in lower case.
-    pub(crate) const fn new(usual: &'static str, lower: &'static str) -> Self {
-        Self { usual, name: HeaderName::from_static(lower) }
-    }
-}
-
-/// What a request is told beside what its client says; each takes the place of what is there under its name.
-pub(crate) type Additions = SmallVec<[(&'static Name, HeaderValue); 4]>;
+/// `Cookie`.
+pub(crate) static COOKIE: WrittenName = WrittenName::new("Cookie", "cookie");
 
 /// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
 /// are: not every client of WebSocket reads its answer as HTTP.
@@ -33,12 +21,15 @@ pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
     !ctx.upgrade && ctx.plan().is_some_and(|plan| !plan.preserve_header_case)
 }
 
-/// Lets go of how a request's names were written, and adds headers to it.
-pub(crate) fn lower_request(request: &mut RequestHeader, additions: Additions) -> Result<()> {
+/// Lets go of how a request's names were written, and sets fields of it.
+pub(crate) fn lower_request<'a>(
+    request: &mut RequestHeader,
+    fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>,
+) -> Result<()> {
     if !is_in_parts(request) {
-        return add(request, additions);
+        return set(request, fields);
     }
-    with_parts(request, additions);
+    with_parts(request, fields);
     Ok(())
 }
 
@@ -59,18 +50,21 @@ pub(crate) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
     }
 }
 
-/// Adds headers to a request.
-pub(crate) fn add(
+/// Sets fields of a request.
+pub(crate) fn set<'a>(
     request: &mut RequestHeader,
-    additions: impl IntoIterator<Item = (&'static Name, HeaderValue)>,
+    fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>,
 ) -> Result<()> {
     if request.has_case() || !is_in_parts(request) {
-        for (name, value) in additions {
-            request.insert_header(name.usual, value)?;
+        for (name, value) in fields {
+            match name.written {
+                Cow::Borrowed(written) => request.insert_header(written, value)?,
+                Cow::Owned(ref written) => request.insert_header(written.clone(), value)?,
+            }
         }
         return Ok(());
     }
-    with_parts(request, additions);
+    with_parts(request, fields);
     Ok(())
 }
 
@@ -80,10 +74,10 @@ fn is_in_parts(request: &RequestHeader) -> bool {
 }
 
 /// Pingora's own way makes each name anew, from text.
-fn with_parts(request: &mut RequestHeader, additions: impl IntoIterator<Item = (&'static Name, HeaderValue)>) {
+fn with_parts<'a>(request: &mut RequestHeader, fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>) {
     let (nothing, ()) = http::Request::new(()).into_parts();
     let mut parts = request::Parts::from(std::mem::replace(request, RequestHeader::from(nothing)));
-    for (name, value) in additions {
+    for (name, value) in fields {
         parts.headers.insert(name.name.clone(), value);
     }
     *request = RequestHeader::from(parts);

@@ -10,6 +10,7 @@ pub mod context;
 mod follow;
 mod give;
 mod handoff;
+mod head;
 mod header_case;
 mod hook;
 mod identify;

@@ -4,7 +4,7 @@
 use pingora::http::RequestHeader;
 
 use crate::config::OnError;
-use crate::persistence::resolve::{AllWanted, Returning, names_a_live_one, wanted};
+use crate::persistence::resolve::{Returning, StoreQueries, names_a_live_one, wanted};
 use crate::pool::ServerIndex;
 use crate::routing::Target;
 use crate::session::binding::Lookup;
@@ -25,7 +25,7 @@ pub(crate) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Re
     let Some(store) = ctx.app().shared.clone() else { return Ok(()) };
     let refuses = store.on_error == OnError::Refuse;
     if refuses
-        && store.is_away()
+        && store.is_unavailable()
         && let Some(at) = first_named(request, ctx)
     {
         return refuse(at, ctx);
@@ -38,7 +38,7 @@ pub(crate) async fn ask(request: &RequestHeader, ctx: &mut RequestContext) -> Re
                 return Ok(());
             }
             Looked::Ask(at, all) => {
-                if store.ask(&all, ctx.now).await.is_err() {
+                if store.query(&all, ctx.now).await.is_err() {
                     ctx.store_unanswered = true;
                     return if refuses { refuse(at, ctx) } else { Ok(()) };
                 }
@@ -80,7 +80,7 @@ struct At {
 /// What came of looking at the sources.
 enum Looked {
     /// The store must be asked for those that this source names.
-    Ask(At, AllWanted),
+    Ask(At, StoreQueries),
     /// No more: this source names a session that lives, or none does.
     Enough(Option<Box<Seen>>),
 }
@@ -140,8 +140,8 @@ pub(crate) async fn settle(
         && let Some(place) = persistence.targets.get(chosen)
     {
         let epoch = session.binding.epoch.saturating_add(1);
-        let one = Move { key: session.key, to: place, epoch, created: session.binding.created, owed };
-        let told = store.move_to(one, ctx.now).await;
+        let one = Move { key: session.key, to: place, epoch, created: session.binding.created, moved_header: owed };
+        let told = store.rebind(one, ctx.now).await;
         ctx.store_unanswered |= told.is_err();
     }
     let Some(homes) = ctx.homes() else { return false };
@@ -199,7 +199,7 @@ pub(crate) async fn keep_data(changes: &[Change], ctx: &mut RequestContext) {
     for Change { owner, data } in changes {
         match (answering(ctx), &ctx.app().shared) {
             (Some(store), _) => {
-                let told = store.keep_data(owner, data.as_ref(), ctx.now).await;
+                let told = store.put_data(owner, data.as_ref(), ctx.now).await;
                 ctx.store_unanswered |= told.is_err();
             }
             (None, Some(store)) => store.write_behind(owner.key, Kind::Data),

@@ -4,7 +4,7 @@
 //! token restores what was forgotten, and the higher epoch of two records wins. So it may be small (a hard cap), may
 //! forget whom it likes (the longest idle first), and loses nothing by it that a token holds.
 //!
-//! - [`local::table`]: the table in this process. The only place that knows the map underneath; no guard of it leaves.
+//! - [`local::table`]: the table in this process. The only module that knows the map underneath; no guard of it leaves.
 //! - [`engine`]: what a store that several proxies share must be able to do.
 //! - [`shared`]: such a store as requests use it: timeout, circuit breaker, near copy, writes that wait.
 //! - [`targets`]: the (pool, server) pairs that sessions are bound to, and how many sessions each has.
@@ -32,9 +32,9 @@ use crate::store::targets::TargetIndex;
 
 /// What the store knows of one session: a copy, so nothing is locked while it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
+pub struct TableEntry {
     /// The server that the session is bound to.
-    pub place: TargetIndex,
+    pub target: TargetIndex,
     /// How often the session has moved. Of two records the one with the higher epoch is right.
     pub epoch: u32,
     /// When the session began.
@@ -45,9 +45,9 @@ pub struct Known {
 
 /// The answer to "who is this?".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum TableLookup {
     /// A session within its limits.
-    Live(Known),
+    Live(TableEntry),
     /// It stayed away longer than its pool allows.
     ExpiredIdle,
     /// It has existed for longer than its pool allows.
@@ -58,14 +58,14 @@ pub enum Found {
 
 /// The answer to "this session moves".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rebound {
+pub enum RebindResult {
     /// It moved, and this is its epoch from now on.
     Moved {
         /// The new epoch.
         epoch: u32,
     },
     /// Somebody moved it first. Their record stands; follow it.
-    Already(Known),
+    AlreadyMoved(TableEntry),
 }
 
 /// Why a session left the store.

@@ -1,6 +1,6 @@
 //! The targets that sessions are bound to: (pool, server) by name, numbered for the life of the process.
 //!
-//! A record of the table holds a place's number, not its name. Numbers are never taken back: a server that left the
+//! A record of the table holds a target's number, not its name. Numbers are never taken back: a server that left the
 //! configuration keeps its place, because sessions may still be bound to it and because it may come back.
 
 use std::array::from_fn;
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use crate::session::key::ServerId;
 use crate::store::expiry::Limits;
 
-/// The number of a place in its table.
+/// The number of a target in its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetIndex(pub(super) u32);
 
@@ -31,7 +31,7 @@ pub struct Target {
     sessions: Sessions,
 }
 
-/// How many sessions a place has: changed under a shard's lock whenever one comes, moves or ends, read by the metrics.
+/// How many sessions a target has: changed under a shard's lock whenever one comes, moves or ends, read by the metrics.
 /// Relaxed, because it is a number and nothing is published by it. On a cache line of its own, because every visit
 /// reads the fields beside it.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub struct Target {
 struct Sessions(AtomicU64);
 
 impl Target {
-    /// Its number, as in [`Known::place`](crate::store::Known::place).
+    /// Its number, as in [`TableEntry::target`](crate::store::TableEntry::target).
     pub const fn index(&self) -> TargetIndex {
         self.index
     }
@@ -120,18 +120,18 @@ impl Targets {
         Self { chunks: from_fn(|_| OnceLock::new()), names: Mutex::default() }
     }
 
-    /// The place of that name; a new one if it was never named before.
+    /// The target of that name; a new one if it was never named before.
     pub(super) fn intern(&self, pool: &str, server: &str) -> Arc<Target> {
         let mut names = self.names.lock();
         // Numbers run out after four billion names; the last one is then shared rather than a number reused.
         let index = u32::try_from(names.all.len()).unwrap_or(u32::MAX);
         let (pool, entry) = names.pool(pool);
-        if let Some(place) = entry.servers.get(server) {
-            return Arc::clone(place);
+        if let Some(target) = entry.servers.get(server) {
+            return Arc::clone(target);
         }
         let id = ServerId::of(server);
         let server: Arc<str> = Arc::from(server);
-        let place = Arc::new(Target {
+        let target = Arc::new(Target {
             index: TargetIndex(index),
             pool,
             server: Arc::clone(&server),
@@ -139,13 +139,13 @@ impl Targets {
             limits: Arc::clone(&entry.limits),
             sessions: Sessions::default(),
         });
-        entry.servers.insert(server, Arc::clone(&place));
-        names.all.push(Arc::clone(&place));
-        self.publish(&place);
-        place
+        entry.servers.insert(server, Arc::clone(&target));
+        names.all.push(Arc::clone(&target));
+        self.publish(&target);
+        target
     }
 
-    /// The place with that number, if it was handed out.
+    /// The target with that number, if it was handed out.
     #[inline]
     pub(super) fn at(&self, index: TargetIndex) -> Option<&Arc<Target>> {
         let (chunk, offset) = position(index);
@@ -164,12 +164,12 @@ impl Targets {
         self.names.lock().pools.values().filter_map(|pool| pool.limits.shortest()).min()
     }
 
-    fn publish(&self, place: &Arc<Target>) {
-        let (number, offset) = position(place.index);
+    fn publish(&self, target: &Arc<Target>) {
+        let (number, offset) = position(target.index);
         let Some(chunk) = self.chunks.get(number) else { return };
         let chunk = chunk.get_or_init(|| (0..FIRST_CHUNK << number).map(|_| OnceLock::new()).collect());
         if let Some(slot) = chunk.get(offset) {
-            slot.get_or_init(|| Arc::clone(place));
+            slot.get_or_init(|| Arc::clone(target));
         }
     }
 }
@@ -205,10 +205,10 @@ mod tests {
     fn a_place_keeps_its_number_and_is_found_by_it() {
         let targets = Targets::new();
         let first: Vec<_> = (0..1000).map(|n| targets.intern("shop", &format!("s{n}"))).collect();
-        for (n, place) in first.iter().enumerate() {
+        for (n, target) in first.iter().enumerate() {
             let again = targets.intern("shop", &format!("s{n}"));
-            assert!(Arc::ptr_eq(place, &again), "the same name is the same place");
-            assert!(Arc::ptr_eq(place, targets.at(place.index()).unwrap()));
+            assert!(Arc::ptr_eq(target, &again), "the same name is the same target");
+            assert!(Arc::ptr_eq(target, targets.at(target.index()).unwrap()));
         }
         assert_eq!(targets.all().len(), 1000);
         assert!(targets.at(TargetIndex(1000)).is_none(), "a number that was never handed out is nobody's");

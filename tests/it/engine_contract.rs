@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::session::key::SessionKey;
-use homing::store::engine::{Engine, Event, Kind, Name, Value, Written};
+use homing::store::engine::{Engine, Event, Kind, Name, Value, WriteResult};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than any check.
@@ -45,38 +45,38 @@ async fn kept(engine: &Arc<dyn Engine>, name: &Name) -> Option<Value> {
 async fn the_first_writer_wins(engine: &Arc<dyn Engine>) {
     let (name, first, second) = (name(Kind::Binding), value(0, "a"), value(0, "b"));
     assert_eq!(kept(engine, &name).await, None, "nobody has written yet");
-    assert_eq!(engine.bind(&name, &first, LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.bind(&name, &second, LONG).await, Ok(Written::Theirs(first.clone())));
-    assert_eq!(engine.bind(&name, &first, LONG).await, Ok(Written::Ours), "a retry of one's own write");
+    assert_eq!(engine.bind(&name, &first, LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.bind(&name, &second, LONG).await, Ok(WriteResult::Conflict(first.clone())));
+    assert_eq!(engine.bind(&name, &first, LONG).await, Ok(WriteResult::Stored), "a retry of one's own write");
     assert_eq!(kept(engine, &name).await, Some(first));
 }
 
 async fn the_higher_epoch_wins(engine: &Arc<dyn Engine>) {
     let name = name(Kind::Binding);
-    assert_eq!(engine.rebind(&name, &value(1, "a"), LONG).await, Ok(Written::Ours), "nothing stood");
-    assert_eq!(engine.rebind(&name, &value(3, "b"), LONG).await, Ok(Written::Ours), "1 < 3");
-    assert_eq!(engine.rebind(&name, &value(2, "c"), LONG).await, Ok(Written::Theirs(value(3, "b"))), "2 < 3");
-    assert_eq!(engine.rebind(&name, &value(11, "d"), LONG).await, Ok(Written::Ours), "3 < 11, as numbers");
-    assert_eq!(engine.rebind(&name, &value(u32::MAX, "e"), LONG).await, Ok(Written::Ours), "the highest");
+    assert_eq!(engine.rebind(&name, &value(1, "a"), LONG).await, Ok(WriteResult::Stored), "nothing stood");
+    assert_eq!(engine.rebind(&name, &value(3, "b"), LONG).await, Ok(WriteResult::Stored), "1 < 3");
+    assert_eq!(engine.rebind(&name, &value(2, "c"), LONG).await, Ok(WriteResult::Conflict(value(3, "b"))), "2 < 3");
+    assert_eq!(engine.rebind(&name, &value(11, "d"), LONG).await, Ok(WriteResult::Stored), "3 < 11, as numbers");
+    assert_eq!(engine.rebind(&name, &value(u32::MAX, "e"), LONG).await, Ok(WriteResult::Stored), "the highest");
     assert_eq!(kept(engine, &name).await, Some(value(u32::MAX, "e")));
 }
 
 async fn of_two_bindings_of_one_epoch_the_first_stays(engine: &Arc<dyn Engine>) {
     let name = name(Kind::Binding);
-    assert_eq!(engine.rebind(&name, &value(2, "a"), LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.rebind(&name, &value(2, "b"), LONG).await, Ok(Written::Theirs(value(2, "a"))));
-    assert_eq!(engine.rebind(&name, &value(2, "a"), LONG).await, Ok(Written::Ours), "a retry of one's own write");
+    assert_eq!(engine.rebind(&name, &value(2, "a"), LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.rebind(&name, &value(2, "b"), LONG).await, Ok(WriteResult::Conflict(value(2, "a"))));
+    assert_eq!(engine.rebind(&name, &value(2, "a"), LONG).await, Ok(WriteResult::Stored), "a retry of one's own write");
 }
 
 async fn of_two_data_of_one_epoch_the_last_stays(engine: &Arc<dyn Engine>) {
     let name = name(Kind::Data);
     let data = |epoch, byte: u8| Value::new(epoch, &[byte, b'\r', b'\n', 0, 0xff, b' ', byte]);
-    assert_eq!(engine.rebind(&name, &data(2, b'a'), LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.rebind(&name, &data(2, b'b'), LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.rebind(&name, &data(1, b'c'), LONG).await, Ok(Written::Theirs(data(2, b'b'))));
+    assert_eq!(engine.rebind(&name, &data(2, b'a'), LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.rebind(&name, &data(2, b'b'), LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.rebind(&name, &data(1, b'c'), LONG).await, Ok(WriteResult::Conflict(data(2, b'b'))));
     assert_eq!(kept(engine, &name).await, Some(data(2, b'b')), "any bytes come back as they went");
     let large = Value::new(3, &vec![b'x'; 64 * 1024]);
-    assert_eq!(engine.rebind(&name, &large, LONG).await, Ok(Written::Ours), "64 KiB");
+    assert_eq!(engine.rebind(&name, &large, LONG).await, Ok(WriteResult::Stored), "64 KiB");
     assert_eq!(kept(engine, &name).await, Some(large));
 }
 
@@ -125,7 +125,7 @@ async fn what_is_not_renewed_ends(engine: &Arc<dyn Engine>) {
         engine.rebind(&name, &value(5, "a"), life).await.expect("rebind");
         let lasted = end_of(engine, &name).await;
         assert!(lasted + Duration::from_millis(200) >= life, "{lasted:?} is less than {life:?}");
-        assert_eq!(engine.bind(&name, &value(0, "b"), LONG).await, Ok(Written::Ours), "the name is free again");
+        assert_eq!(engine.bind(&name, &value(0, "b"), LONG).await, Ok(WriteResult::Stored), "the name is free again");
     }
 }
 
@@ -137,7 +137,7 @@ async fn what_is_forgotten_is_free_again(engine: &Arc<dyn Engine>) {
     engine.forget(&names).await.expect("forget");
     engine.forget(&names).await.expect("what is not there can be forgotten");
     assert_eq!(engine.lookup(&names).await, Ok(vec![None, None]));
-    assert_eq!(engine.bind(&names[0], &value(0, "b"), LONG).await, Ok(Written::Ours));
+    assert_eq!(engine.bind(&names[0], &value(0, "b"), LONG).await, Ok(WriteResult::Stored));
 }
 
 async fn of_a_hundred_writers_at_once_one_wins(engine: &Arc<dyn Engine>) {
@@ -153,8 +153,8 @@ async fn of_a_hundred_writers_at_once_one_wins(engine: &Arc<dyn Engine>) {
     let mut adopted = vec![];
     for writer in writers.collect::<Vec<_>>() {
         match writer.await.expect("a writer") {
-            (ours, Written::Ours) => winners.push(ours),
-            (_, Written::Theirs(theirs)) => adopted.push(theirs),
+            (ours, WriteResult::Stored) => winners.push(ours),
+            (_, WriteResult::Conflict(theirs)) => adopted.push(theirs),
         }
     }
     assert_eq!((winners.len(), adopted.len()), (1, 99), "one writer wins");
@@ -204,11 +204,11 @@ async fn everything_is_listed_page_by_page(engine: &Arc<dyn Engine>) {
 /// on the same store that stands already.
 pub(crate) async fn moves_are_heard(engine: &Arc<dyn Engine>, heard: &mut UnboundedReceiver<Event>) {
     let (binding, data, last) = (name(Kind::Binding), name(Kind::Data), name(Kind::Binding));
-    assert_eq!(engine.bind(&binding, &value(0, "a"), LONG).await, Ok(Written::Ours), "a bind is not announced");
-    assert_eq!(engine.rebind(&binding, &value(2, "b"), LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.rebind(&binding, &value(1, "c"), LONG).await, Ok(Written::Theirs(value(2, "b"))));
-    assert_eq!(engine.rebind(&data, &Value::new(1, b"cart"), LONG).await, Ok(Written::Ours));
-    assert_eq!(engine.rebind(&last, &value(1, "z"), LONG).await, Ok(Written::Ours));
+    assert_eq!(engine.bind(&binding, &value(0, "a"), LONG).await, Ok(WriteResult::Stored), "a bind is not announced");
+    assert_eq!(engine.rebind(&binding, &value(2, "b"), LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.rebind(&binding, &value(1, "c"), LONG).await, Ok(WriteResult::Conflict(value(2, "b"))));
+    assert_eq!(engine.rebind(&data, &Value::new(1, b"cart"), LONG).await, Ok(WriteResult::Stored));
+    assert_eq!(engine.rebind(&last, &value(1, "z"), LONG).await, Ok(WriteResult::Stored));
     let expected = [(binding.clone(), value(2, "b")), (last.clone(), value(1, "z"))];
     let mut told = vec![];
     // The nodes of a cluster may overtake each other.

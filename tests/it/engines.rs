@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::config::{Memcached, Redis, RedisMode, Secret};
-use homing::store::engine::{Engine, Event, Kind as ValueKind, OnEvent, StoreError, Written};
+use homing::store::engine::{Engine, Event, Kind as ValueKind, OnEvent, StoreError, WriteResult};
 use homing::store::memcached::MemcachedEngine;
 use homing::store::redis::RedisEngine;
 use tokio::runtime::Runtime;
@@ -75,7 +75,7 @@ impl Running {
     pub(crate) fn await_writes(&self) {
         let written = self.run(async {
             let written = async {
-                while !matches!(self.bind_anything().await, Ok(Written::Ours)) {
+                while !matches!(self.bind_anything().await, Ok(WriteResult::Stored)) {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
@@ -84,7 +84,7 @@ impl Running {
         assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_anything()));
     }
 
-    pub(crate) async fn bind_anything(&self) -> Result<Written, StoreError> {
+    pub(crate) async fn bind_anything(&self) -> Result<WriteResult, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
     }
@@ -126,11 +126,11 @@ fn a_redis_that_allows_no_scripts_says_why_it_cannot_move_and_a_valkey_can() {
             Running::start(|runtime, told| RedisEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap());
         let moved = running.run(async {
             let (name, minute) = (name(ValueKind::Binding), Duration::from_secs(60));
-            assert_eq!(running.engine.bind(&name, &value(0, "a"), minute).await, Ok(Written::Ours));
+            assert_eq!(running.engine.bind(&name, &value(0, "a"), minute).await, Ok(WriteResult::Stored));
             running.engine.rebind(&name, &value(1, "b"), minute).await
         });
         if moves {
-            assert_eq!(moved, Ok(Written::Ours));
+            assert_eq!(moved, Ok(WriteResult::Stored));
         } else {
             assert!(matches!(&moved, Err(StoreError::Refused(why)) if why.contains("NOPERM")), "{moved:?}");
         }
@@ -216,7 +216,7 @@ fn a_caller_that_gives_up_leaves_nobody_with_its_answer() {
                 let mine = value(7, "z");
                 let patient = running.engine.bind(&name, &mine, Duration::from_secs(60));
                 let (_, bound) = tokio::join!(hurried, patient);
-                assert_eq!(bound, Ok(Written::Ours));
+                assert_eq!(bound, Ok(WriteResult::Stored));
                 assert_eq!(running.engine.lookup(&[name]).await, Ok(vec![Some(mine)]));
             }
         });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::config::{ClientCa, ClientCertificate, ClientTls, Ignite, NamedFile, Secret};
-use homing::store::engine::{Event, Kind, Name, StoreError, Value, Written};
+use homing::store::engine::{Event, Kind, Name, StoreError, Value, WriteResult};
 use homing::store::ignite::IgniteEngine;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -34,7 +34,7 @@ fn with(settings: &Ignite) -> Running {
 
 impl Running {
     fn bind(&self, name: &Name, value: &Value, ttl: Duration) {
-        assert_eq!(self.run(self.engine.bind(name, value, ttl)), Ok(Written::Ours));
+        assert_eq!(self.run(self.engine.bind(name, value, ttl)), Ok(WriteResult::Stored));
     }
 
     fn kept(&self, names: &[Name]) -> Vec<Option<Value>> {
@@ -65,7 +65,7 @@ impl Running {
                 let writes = (0..50).map(|_| self.bind_anything());
                 let writes = futures_util::future::join_all(writes);
                 let written = tokio::time::timeout(Duration::from_secs(1), writes).await;
-                written.is_ok_and(|writes| writes.iter().all(|written| *written == Ok(Written::Ours)))
+                written.is_ok_and(|writes| writes.iter().all(|written| *written == Ok(WriteResult::Stored)))
             })
         };
         while !all_written() {
@@ -104,7 +104,7 @@ fn three_nodes_keep_their_promises_and_what_one_of_them_takes_along_was_kept_by_
     steady.await_all_writes();
     assert!(steady.kept(&early).iter().all(Option::is_some), "after a node died");
     let moved = name(Kind::Binding);
-    assert_eq!(steady.run(steady.engine.rebind(&moved, &value(1, "b"), MINUTE)), Ok(Written::Ours));
+    assert_eq!(steady.run(steady.engine.rebind(&moved, &value(1, "b"), MINUTE)), Ok(WriteResult::Stored));
     moving.await_announcement(&moved, &value(1, "b"));
     steady.run(async { tokio::time::sleep_until(begun + Duration::from_secs(9)).await });
     assert!(steady.kept(&short).iter().all(Option::is_some), "the copies know of touches");
@@ -150,7 +150,7 @@ fn a_cluster_that_comes_back_empty_is_given_its_caches_again() {
     running.await_event("the node's return", |event| matches!(event, Event::Reconnected));
     assert_eq!(running.kept(&names), vec![None; 10]);
     let moved = name(Kind::Binding);
-    assert_eq!(running.run(running.engine.rebind(&moved, &value(1, "b"), MINUTE)), Ok(Written::Ours));
+    assert_eq!(running.run(running.engine.rebind(&moved, &value(1, "b"), MINUTE)), Ok(WriteResult::Stored));
     running.await_announcement(&moved, &value(1, "b"));
     // The same for an operator who destroys a cache.
     node.python("cache.destroy()");

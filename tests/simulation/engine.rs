@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::homing::store::engine::{Capabilities, Engine, Event, Kind, Name, Page, StoreError, Value, Written};
+use super::homing::store::engine::{Capabilities, Engine, Event, Kind, Name, Page, StoreError, Value, WriteResult};
 
 /// What the proxies share.
 #[derive(Default)]
@@ -109,21 +109,21 @@ impl Shared {
         self.kept.lock().insert(name.as_str().to_owned(), Kept { value, until: Instant::now() + ttl });
     }
 
-    fn bind(&self, name: &Name, value: Value, ttl: Duration) -> Written {
+    fn bind(&self, name: &Name, value: Value, ttl: Duration) -> WriteResult {
         if let Some(theirs) = self.get(name) {
-            return Written::Theirs(theirs);
+            return WriteResult::Conflict(theirs);
         }
         self.put(name, value, ttl);
-        Written::Ours
+        WriteResult::Stored
     }
 
-    fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Written {
+    fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> WriteResult {
         let kind = name.kind();
         if let Some(kept) = self.get(name)
             && kept != *value
             && !value.supersedes(&kept, kind)
         {
-            return Written::Theirs(kept);
+            return WriteResult::Conflict(kept);
         }
         self.put(name, value.clone(), ttl);
         if kind == Kind::Binding {
@@ -131,7 +131,7 @@ impl Shared {
                 link.announced(name.clone(), value.clone());
             }
         }
-        Written::Ours
+        WriteResult::Stored
     }
 
     fn touch(&self, touches: &[(Name, Duration)]) {
@@ -258,12 +258,12 @@ impl Engine for Link {
         self.does("lookup", first, names.len(), move |shared| all.iter().map(|name| shared.get(name)).collect()).await
     }
 
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let (its, value) = (name.clone(), value.clone());
         self.does("bind", name.as_str(), 1, move |shared| shared.bind(&its, value, ttl)).await
     }
 
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let (its, value) = (name.clone(), value.clone());
         self.does("rebind", name.as_str(), 1, move |shared| shared.rebind(&its, &value, ttl)).await
     }
@@ -286,7 +286,7 @@ impl Engine for Link {
         let effect = move |shared: &Shared| {
             let kept = shared.kept.lock();
             let ours = kept.iter().filter(|(name, kept)| name.starts_with(&prefix) && kept.until > Instant::now());
-            ours.map(|(name, kept)| (Name::found(name), kept.value.clone())).collect()
+            ours.map(|(name, kept)| (Name::from_stored(name), kept.value.clone())).collect()
         };
         Ok(Page { values: self.does("list", "", 0, effect).await?, next: None })
     }

@@ -50,9 +50,9 @@ impl Version {
             (server.name.clone(), known.map_or_else(|| Rc::new(Cell::new(Health::Unknown)), Rc::clone))
         };
         Self {
-            tombstone: table.place(POOL, ""),
+            tombstone: table.target(POOL, ""),
             data: Arc::new(SessionData::new(0, UnixMillis(0), Box::new(|_| ()))),
-            targets: pool.servers.iter().map(|server| table.place(POOL, &server.name)).collect(),
+            targets: pool.servers.iter().map(|server| table.target(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
             codec: PoolCodec::new(&keys, POOL),
             setup: setup.clone(),

@@ -12,7 +12,7 @@ use homing::session::binding::{Binding, Lookup};
 use homing::session::key::{ServerId, SessionId, SessionKey};
 use homing::session::token::Token;
 use homing::session::token::UnixMillis;
-use homing::store::Found;
+use homing::store::TableLookup;
 
 use crate::proxy::Version;
 use crate::request::{Around, End, Request};
@@ -52,14 +52,18 @@ impl Ledger {
     }
 }
 
-fn known(found: Found, around: &Around<'_>, request: &Request) -> Option<(u32, ServerId, UnixMillis, UnixMillis)> {
-    let Found::Live(known) = found else { return None };
-    let place = around.proxies[request.proxy].table.target_at(known.place)?;
+fn known(
+    found: TableLookup,
+    around: &Around<'_>,
+    request: &Request,
+) -> Option<(u32, ServerId, UnixMillis, UnixMillis)> {
+    let TableLookup::Live(known) = found else { return None };
+    let place = around.proxies[request.proxy].table.target_at(known.target)?;
     Some((known.epoch, place.id(), known.created, known.last_seen))
 }
 
 /// After looking for the session of a token that opened.
-pub fn recognised(request: &Request, token: &Token, before: Found, around: &mut Around<'_>) {
+pub fn recognised(request: &Request, token: &Token, before: TableLookup, around: &mut Around<'_>) {
     let table = known(before, around, request);
     let told =
         format!("{token:?} and {table:?} at {:?} came to {:?} {:?}", request.now, request.lookup, request.session);
@@ -267,7 +271,7 @@ fn proxies_agree(case: &Case<'_>, server: ServerIndex, around: &mut Around<'_>) 
 }
 
 /// After a new server answered. `known` is what the table said just before.
-pub fn settled(request: &Request, before: &Binding, found: Found, moved: bool, around: &mut Around<'_>) {
+pub fn settled(request: &Request, before: &Binding, found: TableLookup, moved: bool, around: &mut Around<'_>) {
     let table = known(found, around, request);
     let Some(session) = &request.session else { return };
     let now = (session.binding.epoch, session.binding.server);

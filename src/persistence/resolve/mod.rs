@@ -17,9 +17,9 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 use crate::store::targets::Target;
-use crate::store::{Found, Known, Rebound};
+use crate::store::{RebindResult, TableEntry, TableLookup};
 
-pub use self::store_query::{AllWanted, names_a_live_one, wanted};
+pub use self::store_query::{StoreQueries, names_a_live_one, wanted};
 
 /// Where the sessions of a pool may be at home.
 #[derive(Clone, Copy)]
@@ -111,7 +111,9 @@ pub fn recognise(presented: &Presented, homes: &Homes<'_>, now: UnixMillis) -> R
         Presented::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, homes, now),
         Presented::Ids(ids) => by_ids(ids, homes, now),
         Presented::Mark { key, server } => match homes.table.visit(key, now) {
-            Found::Live(known) if homes.is_over(&known) => Recognised::nobody(Lookup::Ended, Some(Unbound::Id(*key))),
+            TableLookup::Live(known) if homes.is_over(&known) => {
+                Recognised::nobody(Lookup::Ended, Some(Unbound::Id(*key)))
+            }
             // Nothing is known of a marked id: the mark is the truth, and the application's to change.
             _ => homes.live(*key, Named::Mark, Binding::new(*server, now), Lookup::Hit),
         },
@@ -127,8 +129,8 @@ fn by_token(token: &Token, sealed_by_first: bool, homes: &Homes<'_>, now: UnixMi
     let key = SessionKey::from(token.session);
     // What has expired in the table is as good as absent: the token's own times tell the rest.
     let known = match homes.table.visit(&key, now) {
-        Found::Live(known) if homes.is_over(&known) => return Recognised::nobody(Lookup::Ended, None),
-        Found::Live(known) => homes.binding(&known),
+        TableLookup::Live(known) if homes.is_over(&known) => return Recognised::nobody(Lookup::Ended, None),
+        TableLookup::Live(known) => homes.binding(&known),
         _ => None,
     };
     let (mut binding, lookup, adopted) = match resolve(token, known.as_ref(), homes.limits, now) {
@@ -144,7 +146,7 @@ fn by_token(token: &Token, sealed_by_first: bool, homes: &Homes<'_>, now: UnixMi
     if adopted && let Some(place) = place {
         homes.table.restore(key, place, binding.epoch, binding.created, now);
         // The token knows more than the store: its session moved while the store was away, or both say another server.
-        if let Some(shared) = homes.shared.filter(|shared| shared.keeps(&key)) {
+        if let Some(shared) = homes.shared.filter(|shared| shared.is_stored(&key)) {
             shared.write_behind(key, Kind::Binding);
         }
     }
@@ -169,10 +171,10 @@ fn by_ids(ids: &[Id], homes: &Homes<'_>, now: UnixMillis) -> Recognised {
 fn by_id(id: &Id, named: Named, homes: &Homes<'_>, now: UnixMillis) -> Recognised {
     let nobody = |lookup| Recognised::nobody(lookup, Some(Unbound::Id(id.key)));
     let known = match homes.table.visit(&id.key, now) {
-        Found::Live(known) => known,
-        Found::ExpiredIdle => return nobody(Lookup::ExpiredIdle),
-        Found::ExpiredAbsolute => return nobody(Lookup::ExpiredAbsolute),
-        Found::Absent => match under_former_key(id, homes, now) {
+        TableLookup::Live(known) => known,
+        TableLookup::ExpiredIdle => return nobody(Lookup::ExpiredIdle),
+        TableLookup::ExpiredAbsolute => return nobody(Lookup::ExpiredAbsolute),
+        TableLookup::Absent => match under_former_key(id, homes, now) {
             Some(known) => known,
             None => return nobody(Lookup::Unknown),
         },
@@ -185,18 +187,18 @@ fn by_id(id: &Id, named: Named, homes: &Homes<'_>, now: UnixMillis) -> Recognise
 }
 
 /// The keyring was rotated since the session was bound: it goes on under the key of today.
-fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known> {
+fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<TableEntry> {
     let live = |key: &SessionKey| match homes.table.visit(key, now) {
-        Found::Live(known) => Some(known),
+        TableLookup::Live(known) => Some(known),
         _ => None,
     };
     let Some((former, known)) = id.former.iter().find_map(|key| Some((key, live(key)?))) else {
         // Or another request of it has just taken it over.
         return id.former.first().and_then(|_| live(&id.key));
     };
-    let place = homes.table.target_at(known.place)?;
+    let place = homes.table.target_at(known.target)?;
     let stands = homes.table.restore(id.key, place, known.epoch, known.created, now);
-    homes.table.forget_former(former);
+    homes.table.remove_renamed(former);
     homes.data.rename(former, id.key);
     if let Some(shared) = homes.shared {
         shared.write_behind(id.key, Kind::Binding);
@@ -206,12 +208,12 @@ fn under_former_key(id: &Id, homes: &Homes<'_>, now: UnixMillis) -> Option<Known
 }
 
 impl Homes<'_> {
-    fn is_over(&self, known: &Known) -> bool {
-        known.place == self.tombstone.index()
+    fn is_over(&self, known: &TableEntry) -> bool {
+        known.target == self.tombstone.index()
     }
 
-    fn binding(&self, known: &Known) -> Option<Binding> {
-        let server = self.table.target_at(known.place)?.id();
+    fn binding(&self, known: &TableEntry) -> Option<Binding> {
+        let server = self.table.target_at(known.target)?.id();
         Some(Binding { server, epoch: known.epoch, created: known.created, last_seen: known.last_seen })
     }
 
@@ -237,14 +239,14 @@ impl Returning {
             return false;
         };
         match homes.table.rebind(self.key, self.binding.epoch, place, self.binding.created, now) {
-            Rebound::Moved { epoch } => {
+            RebindResult::Moved { epoch } => {
                 self.binding = Binding { server: server.id, epoch, ..self.binding };
                 self.home = Some(chosen);
                 true
             }
-            Rebound::Already(known) => {
+            RebindResult::AlreadyMoved(known) => {
                 // One that another has ended meanwhile is found to be over by its next request.
-                if let Some(theirs) = homes.table.target_at(known.place).filter(|theirs| !theirs.is_tombstone()) {
+                if let Some(theirs) = homes.table.target_at(known.target).filter(|theirs| !theirs.is_tombstone()) {
                     self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
                     self.home = homes.pool.find(theirs.id());
                 }
@@ -260,7 +262,7 @@ impl Returning {
         let created = self.binding.created;
         match (self.named, homes.shared) {
             (Named::Token { .. } | Named::Mark, _) => {
-                homes.table.insert_tombstone(self.key, homes.tombstone, Table::LAST, created, now);
+                homes.table.insert_tombstone(self.key, homes.tombstone, Table::FINAL_EPOCH, created, now);
             }
             (Named::Id | Named::Address, None) => {
                 homes.table.end(&self.key);

@@ -6,18 +6,18 @@ use super::Homes;
 use crate::session::key::SessionKey;
 use crate::session::source::{Id, Presented};
 use crate::session::token::{Token, UnixMillis};
-use crate::store::Found;
-use crate::store::shared::{SharedStore, Wanted};
+use crate::store::TableLookup;
+use crate::store::shared::{SharedStore, StoreQuery};
 
 /// Few name more than one.
-pub type AllWanted = SmallVec<[Wanted; 2]>;
+pub type StoreQueries = SmallVec<[StoreQuery; 2]>;
 
 /// The sessions that a request presents and that the table does not know well enough. Notes the visit of those that it
 /// does.
-pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now: UnixMillis) -> AllWanted {
-    let mut all = AllWanted::new();
-    let mut want = |key, only_here| {
-        let wanted = store.must_ask(key, homes.tombstone, only_here, homes.hands_over, now);
+pub fn wanted(presented: &Presented, store: &SharedStore, homes: &Homes<'_>, now: UnixMillis) -> StoreQueries {
+    let mut all = StoreQueries::new();
+    let mut want = |key, without_token| {
+        let wanted = store.query_for(key, homes.tombstone, without_token, homes.hands_over, now);
         let must = wanted.is_some();
         all.extend(wanted);
         must
@@ -73,7 +73,7 @@ impl Homes<'_> {
     /// What the table says of a session; `None` when it knows nothing.
     fn lives(&self, key: &SessionKey, now: UnixMillis) -> Option<bool> {
         match self.table.find(key, now) {
-            Found::Live(known) => Some(!self.is_over(&known)),
+            TableLookup::Live(known) => Some(!self.is_over(&known)),
             _ => None,
         }
     }

@@ -53,8 +53,8 @@ impl World {
             server.live.set_health(Health::Up);
         }
         Self {
-            targets: pool.servers.iter().map(|server| table.place("shop", &server.name)).collect(),
-            tombstone: table.place("shop", ""),
+            targets: pool.servers.iter().map(|server| table.target("shop", &server.name)).collect(),
+            tombstone: table.target("shop", ""),
             limits: Limits { idle: IDLE, absolute: ABSOLUTE },
             policy: config.pools[0].persistence.clone().unwrap(),
             pool,
@@ -91,13 +91,13 @@ impl World {
     /// Where the table says that a key is now.
     fn place_of(&self, key: SessionKey) -> Option<String> {
         match self.table.find(&key, NOW) {
-            Found::Live(known) => self.table.target_at(known.place).map(|place| place.server().to_owned()),
+            TableLookup::Live(known) => self.table.target_at(known.target).map(|place| place.server().to_owned()),
             _ => None,
         }
     }
 
     fn sessions(&self, name: &str) -> u64 {
-        self.table.place("shop", name).sessions()
+        self.table.target("shop", name).sessions()
     }
 }
 
@@ -119,7 +119,7 @@ impl State {
     fn put(self, world: &World, key: SessionKey) {
         let table = &world.table;
         let put = |server: &str, created: UnixMillis, seen: UnixMillis| {
-            table.restore(key, &table.place("shop", server), 0, created, seen);
+            table.restore(key, &table.target("shop", server), 0, created, seen);
         };
         let now = NOW.minus(Duration::from_secs(1));
         match self {
@@ -128,7 +128,7 @@ impl State {
             Self::Idle => put("b", NOW.minus(IDLE * 2), NOW.minus(IDLE + Duration::from_secs(1))),
             Self::Old => put("b", NOW.minus(ABSOLUTE + Duration::from_secs(1)), now),
             Self::AtGone => put("gone", now, now),
-            Self::Over => table.insert_tombstone(key, &world.tombstone, Table::LAST, now, now),
+            Self::Over => table.insert_tombstone(key, &world.tombstone, Table::FINAL_EPOCH, now, now),
         }
     }
 }
@@ -272,7 +272,7 @@ fn a_session_bound_under_a_former_key_goes_on_under_the_key_of_today() {
 fn a_record_of_today_beats_one_under_a_former_key() {
     let world = World::new("");
     State::AtB.put(&world, FORMER);
-    world.table.rebind(KEY, 0, &world.table.place("shop", "c"), NOW, NOW);
+    world.table.rebind(KEY, 0, &world.table.target("shop", "c"), NOW, NOW);
     assert_eq!(told(&world, &Presented::Ids(smallvec![rotated()])), (Lookup::Hit, "c".to_owned(), None));
 }
 

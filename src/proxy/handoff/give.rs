@@ -6,7 +6,7 @@ use pingora::http::RequestHeader;
 
 use crate::app::runtime::PoolPersistence;
 use crate::persistence::Outcome;
-use crate::store::local::data::Given;
+use crate::store::local::data::HandoffPayload;
 use crate::telemetry::metrics::Handoff;
 
 use super::told::{leaving, told};
@@ -26,7 +26,7 @@ pub(crate) fn give(request: &mut RequestHeader, ctx: &mut RequestContext) -> Res
         ctx.handed = None;
         return Ok(());
     };
-    if let Some(told) = &handed.given.told {
+    if let Some(told) = &handed.given.moved_header {
         request.insert_header("Homing-Session-Moved", told.clone())?;
     }
     if let (Some(data), Some(handoff), Some(plan)) = (&handed.given.data, handoff, ctx.plan()) {
@@ -44,7 +44,7 @@ pub(crate) async fn fetch(ctx: &mut RequestContext) {
         Some(Outcome::Moved | Outcome::Borrowed) => leaving(ctx),
         // Another proxy has moved it, and its server has still to be given what was handed over.
         Some(Outcome::Kept) => ctx.who.session.as_ref().zip(ctx.plan()).filter(|(session, _)| {
-            let pending = ctx.app().data.pending(&session.key, session.binding.epoch);
+            let pending = ctx.app().data.pending_handoff(&session.key, session.binding.epoch);
             pending.is_some_and(|given| given.data.is_none())
         }),
         _ => None,
@@ -78,12 +78,12 @@ fn handed(handoff: bool, ctx: &RequestContext) -> Option<Handed> {
             let data = kept.then(|| data.find(&session.key, epoch)).flatten();
             let moved = ctx.outcome == Some(Outcome::Moved);
             let told = moved.then(|| told(session, plan, ctx)).flatten();
-            Some(Handed { given: Given { told, data }, epoch })
+            Some(Handed { given: HandoffPayload { moved_header: told, data }, epoch })
         }
         Outcome::Kept if handoff => {
             let session = ctx.who.session.as_ref()?;
             let epoch = session.binding.epoch;
-            Some(Handed { given: data.pending(&session.key, epoch)?, epoch })
+            Some(Handed { given: data.pending_handoff(&session.key, epoch)?, epoch })
         }
         _ => None,
     }

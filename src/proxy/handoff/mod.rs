@@ -16,8 +16,8 @@ use crate::persistence::Outcome;
 use crate::persistence::resolve::{Named, Returning};
 use crate::session::key::SessionKey;
 use crate::session::source::Source;
-use crate::store::Found;
-use crate::store::local::data::{Given, Owner};
+use crate::store::TableLookup;
+use crate::store::local::data::{HandoffPayload, Owner};
 
 pub(crate) use self::give::{fetch, give};
 pub(crate) use self::take::{Change, Taken, settle, take_off};
@@ -28,7 +28,7 @@ use crate::proxy::context::RequestContext;
 /// What the current try's server was given, since its session was elsewhere.
 pub struct Handed {
     /// The headers.
-    given: Given,
+    given: HandoffPayload,
     /// The epoch of the session's binding when they were.
     epoch: u32,
 }
@@ -37,7 +37,7 @@ pub struct Handed {
 /// request, when it did not answer below 500. Only where servers hand over.
 pub(crate) fn owed(status: StatusCode, ctx: &RequestContext) -> Option<String> {
     let handed = ctx.handed.as_ref().filter(|_| status.is_server_error() && ctx.app().shared.is_some())?;
-    handed.given.told.as_ref()?.to_str().ok().map(str::to_owned)
+    handed.given.moved_header.as_ref()?.to_str().ok().map(str::to_owned)
 }
 
 /// What the answer calls the session.
@@ -69,10 +69,10 @@ fn owner(ctx: &RequestContext) -> Option<Owner> {
 fn learned(place: usize, key: SessionKey, persistence: &PoolPersistence, ctx: &RequestContext) -> Option<Owner> {
     let pool = persistence.tombstone.index();
     match ctx.app().table.find(&key, ctx.now) {
-        Found::Live(known) if known.place != pool => {
+        TableLookup::Live(known) if known.target != pool => {
             Some(Owner { key, epoch: known.epoch, created: known.created, pool })
         }
-        Found::Absent if matches!(persistence.sources.get(place), Some(Source::Route(_))) => {
+        TableLookup::Absent if matches!(persistence.sources.get(place), Some(Source::Route(_))) => {
             Some(Owner { key, epoch: 0, created: ctx.now, pool })
         }
         _ => None,

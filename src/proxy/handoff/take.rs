@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::app::runtime::{HandoffSettings, PoolRuntime};
 use crate::persistence::Outcome;
-use crate::store::local::data::{Given, Owner};
+use crate::store::local::data::{HandoffPayload, Owner};
 use crate::telemetry::metrics::Handoff;
 
 use super::{Handed, bound, brought, owner};
@@ -80,23 +80,25 @@ fn plan(ctx: &RequestContext) -> Option<&HandoffSettings> {
 /// A server has answered that was given something.
 fn arrived(Handed { given, epoch }: Handed, failed: bool, changes: &mut Changes, ctx: &RequestContext) {
     let (data, table) = (&ctx.app().data, &ctx.app().table);
-    let told = given.told.filter(|_| failed);
+    let told = given.moved_header.filter(|_| failed);
     match (ctx.outcome, &ctx.who.session) {
-        (Some(Outcome::Kept), Some(session)) if !failed => data.delivered(&session.key, epoch),
+        (Some(Outcome::Kept), Some(session)) if !failed => data.mark_delivered(&session.key, epoch),
         (Some(Outcome::Moved), Some(session)) => {
             // When another request of it moved it elsewhere, that move stands.
             let here = ctx.server().is_some_and(|server| server.id == session.binding.server);
             if let Some(owner) = ctx.plan().and_then(|plan| bound(session, plan)).filter(|_| here && !ctx.renamed.over)
             {
-                data.moved(&owner, epoch, told, table, ctx.now);
-                changes.extend(data.owned(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
+                data.record_move(&owner, epoch, told, table, ctx.now);
+                changes
+                    .extend(data.find_with_owner(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
             }
         }
         // From another version: it goes on under the name that this answer gives it.
         (Some(Outcome::Moved), None) => {
             if let Some(owner) = owner(ctx) {
-                data.follow(&owner, Given { told, data: given.data }, table, ctx.now);
-                changes.extend(data.owned(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
+                data.transfer(&owner, HandoffPayload { moved_header: told, data: given.data }, table, ctx.now);
+                changes
+                    .extend(data.find_with_owner(&owner.key).map(|(owner, data)| Change { owner, data: Some(data) }));
             }
         }
         _ => {}

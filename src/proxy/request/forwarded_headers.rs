@@ -10,21 +10,25 @@ use uuid::Uuid;
 
 use crate::session::token::UnixMillis;
 
+use crate::message::WrittenName;
 use crate::proxy::context::RequestContext;
-use crate::proxy::header_case::{self, Additions, Name};
+use crate::proxy::header_case;
 use crate::proxy::request::client_addr::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP,
 };
 use crate::proxy::request::host_of;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static SENT_FORWARDED_FOR: Name = Name::new("X-Forwarded-For", "x-forwarded-for");
-static SENT_FORWARDED_PROTO: Name = Name::new("X-Forwarded-Proto", "x-forwarded-proto");
-static SENT_FORWARDED_HOST: Name = Name::new("X-Forwarded-Host", "x-forwarded-host");
-static SENT_REQUEST_ID: Name = Name::new("X-Request-Id", "x-request-id");
+static SENT_FORWARDED_FOR: WrittenName = WrittenName::new("X-Forwarded-For", "x-forwarded-for");
+static SENT_FORWARDED_PROTO: WrittenName = WrittenName::new("X-Forwarded-Proto", "x-forwarded-proto");
+static SENT_FORWARDED_HOST: WrittenName = WrittenName::new("X-Forwarded-Host", "x-forwarded-host");
+static SENT_REQUEST_ID: WrittenName = WrittenName::new("X-Request-Id", "x-request-id");
 /// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
 /// in the form of which servers have one truth, not two.
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
+
+/// Headers that servers are told, each in place of what is there under its name.
+type Additions = SmallVec<[(&'static WrittenName, HeaderValue); 4]>;
 
 /// Takes off what servers would believe of the wrong people, and says what is true.
 pub(crate) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
@@ -39,7 +43,7 @@ pub(crate) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<(
     if header_case::is_lowered(ctx) {
         header_case::lower_request(request, additions)
     } else {
-        header_case::add(request, additions)
+        header_case::set(request, additions)
     }
 }
 

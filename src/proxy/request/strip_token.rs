@@ -15,9 +15,7 @@ use crate::session::token::looks_like_one;
 use crate::session::url_params;
 
 use crate::proxy::context::RequestContext;
-use crate::proxy::header_case::{self, Name};
-
-static SENT_COOKIE: Name = Name::new("Cookie", "cookie");
+use crate::proxy::header_case;
 
 /// Works on the copy that a server gets.
 pub(crate) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
@@ -88,7 +86,7 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PoolPersistenc
         Rewritten::Replaced(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
     };
     if let Some(cookies) = cookies {
-        return header_case::add(request, [(&SENT_COOKIE, cookies)]);
+        return header_case::set(request, [(&header_case::COOKIE, cookies)]);
     }
     request.remove_header(&header::COOKIE);
     Ok(())

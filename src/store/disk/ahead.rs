@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind, Read};
 use std::sync::mpsc::{channel, sync_channel};
 use std::thread;
 
-use super::Unread;
+use super::ReadError;
 use super::read::{Block, Blocks};
 
 /// So many blocks are in memory at most: those that were read and not yet looked at, and one on either side.
@@ -16,8 +16,8 @@ const AHEAD: usize = 8;
 /// Those of the blocks and of `look`, whichever is first in the order of the file; the system's when it has no thread.
 pub(super) fn each_block<T>(
     mut blocks: Blocks<impl Read + Send>,
-    mut look: impl FnMut(&Block) -> Result<Option<T>, Unread>,
-) -> Result<T, Unread> {
+    mut look: impl FnMut(&Block) -> Result<Option<T>, ReadError>,
+) -> Result<T, ReadError> {
     let (full, filled) = sync_channel(AHEAD);
     // What was looked at goes back to be filled again.
     let (empty, emptied) = channel();
@@ -40,6 +40,6 @@ pub(super) fn each_block<T>(
             // The thread may have read all there is.
             let _ = empty.send(block.payload);
         }
-        Err(Unread::Io(io::Error::from(ErrorKind::UnexpectedEof)))
+        Err(ReadError::Io(io::Error::from(ErrorKind::UnexpectedEof)))
     })
 }

@@ -4,8 +4,8 @@ use http::HeaderValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Known;
-use crate::store::local::data::{Given, Kept, Owner};
+use crate::store::TableEntry;
+use crate::store::local::data::{DataRecord, HandoffPayload, Owner};
 use crate::store::targets::TargetIndex;
 
 use super::{FIRST_VERSION, SESSION};
@@ -13,15 +13,15 @@ use super::{FIRST_VERSION, SESSION};
 /// A session as it is written.
 pub(super) struct Session {
     pub(super) key: SessionKey,
-    pub(super) place: u32,
+    pub(super) target: u32,
     epoch: u32,
     created: UnixMillis,
     last_seen: UnixMillis,
 }
 
 impl Session {
-    pub(super) fn known(&self, place: TargetIndex) -> Known {
-        Known { place, epoch: self.epoch, created: self.created, last_seen: self.last_seen }
+    pub(super) fn known(&self, target: TargetIndex) -> TableEntry {
+        TableEntry { target, epoch: self.epoch, created: self.created, last_seen: self.last_seen }
     }
 }
 
@@ -39,13 +39,13 @@ impl Iterator for Sessions<'_> {
 /// What is kept of a session beside the table, as it is written.
 pub(super) struct Datum {
     pub(super) session: Session,
-    given: Given,
+    payload: HandoffPayload,
 }
 
 impl Datum {
-    pub(super) fn kept(self, pool: TargetIndex) -> Kept {
+    pub(super) fn kept(self, pool: TargetIndex) -> DataRecord {
         let Session { key, epoch, created, last_seen: seen, .. } = self.session;
-        Kept { owner: Owner { key, epoch, created, pool }, seen, given: self.given }
+        DataRecord { owner: Owner { key, epoch, created, pool }, seen, payload: self.payload }
     }
 }
 
@@ -84,7 +84,7 @@ impl<'b> Fields<'b> {
     fn session(&mut self) -> Option<Session> {
         Some(Session {
             key: SessionKey(self.bytes().map(u128::from_le_bytes)?),
-            place: self.u32()?,
+            target: self.u32()?,
             epoch: self.u32()?,
             created: UnixMillis(self.u64()?),
             last_seen: UnixMillis(self.u64()?),
@@ -111,8 +111,8 @@ impl<'b> Fields<'b> {
             let session = self.session()?;
             let (data_length, told_length) = (self.u32()?, self.u32()?);
             let (data_text, told_text) = (self.text(data_length)?, self.text(told_length)?);
-            let given = Given { data: value(data_text)?, told: value(told_text)? };
-            data.push(Datum { session, given });
+            let payload = HandoffPayload { data: value(data_text)?, moved_header: value(told_text)? };
+            data.push(Datum { session, payload });
         }
         Some(data)
     }

@@ -6,12 +6,12 @@ use std::thread;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Known;
+use crate::store::TableEntry;
 use crate::store::local::table::Table;
 
-use super::Unread;
+use super::ReadError;
 
-type Sessions = Vec<(SessionKey, Known)>;
+type Sessions = Vec<(SessionKey, TableEntry)>;
 
 /// Who puts sessions back: whoever calls, and a helper.
 pub(super) struct Hands<'t> {
@@ -22,7 +22,7 @@ pub(super) struct Hands<'t> {
     done: Receiver<(Sessions, u64)>,
     /// So many times the helper is not done yet.
     waited_for: usize,
-    /// Memory for the next ones.
+    /// LocalStore for the next ones.
     spare: Sessions,
     back: u64,
 }
@@ -34,8 +34,8 @@ pub(super) struct Hands<'t> {
 pub(super) fn with_help<T>(
     table: &Table,
     now: UnixMillis,
-    work: impl FnOnce(&mut Hands<'_>) -> Result<T, Unread>,
-) -> Result<T, Unread> {
+    work: impl FnOnce(&mut Hands<'_>) -> Result<T, ReadError>,
+) -> Result<T, ReadError> {
     thread::scope(|scope| {
         // One in the helper's hands and one before them: of more one thread might be left with at the end.
         let (helper, given) = sync_channel(1);
@@ -49,7 +49,7 @@ pub(super) fn with_help<T>(
 
 fn help(table: &Table, now: UnixMillis, given: &Receiver<Sessions>, done: &Sender<(Sessions, u64)>) {
     for mut sessions in given {
-        let back = table.put_back(sessions.drain(..), now);
+        let back = table.import(sessions.drain(..), now);
         if done.send((sessions, back)).is_err() {
             break;
         }
@@ -58,13 +58,13 @@ fn help(table: &Table, now: UnixMillis, given: &Receiver<Sessions>, done: &Sende
 
 impl Hands<'_> {
     /// Puts some sessions back, soon.
-    pub(super) fn put_back(&mut self, sessions: impl Iterator<Item = (SessionKey, Known)>) {
+    pub(super) fn import(&mut self, sessions: impl Iterator<Item = (SessionKey, TableEntry)>) {
         let mut some = take(&mut self.spare);
         some.extend(sessions);
         match self.helper.try_send(some) {
             Ok(()) => self.waited_for += 1,
             Err(TrySendError::Full(mut some) | TrySendError::Disconnected(mut some)) => {
-                self.back += self.table.put_back(some.drain(..), self.now);
+                self.back += self.table.import(some.drain(..), self.now);
                 self.spare = some;
             }
         }

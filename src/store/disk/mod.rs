@@ -8,8 +8,8 @@
 //! heading  = "homingss"  version: u32  crc: u32
 //! block    = kind: u32  length: u32  payload  crc: u32
 //! targets   = (pool: u16 length, bytes; server: u16 length, bytes)*     kind 1; numbered from 0 in the order of the file
-//! sessions = (key: 16 bytes  place: u32  epoch: u32  created: u64  last seen: u64)*           kind 2
-//! data     = (key: 16 bytes  place: u32  epoch: u32  created: u64  last seen: u64
+//! sessions = (key: 16 bytes  target: u32  epoch: u32  created: u64  last seen: u64)*           kind 2
+//! data     = (key: 16 bytes  target: u32  epoch: u32  created: u64  last seen: u64
 //!             length: u32  length: u32  data  told)*                     kind 4; after all sessions
 //! end      = sessions: u64  taken: u64  data: u64                                             kind 3; nothing follows
 //! ```
@@ -17,7 +17,7 @@
 //! Version 1 had no data: neither the blocks, nor their number in the end. It is read as well.
 //!
 //! Numbers are little endian, times are Unix milliseconds on the wall clock. A checksum is CRC-32 (IEEE) of *all* that comes
-//! before it but the other checksums, so a block that is damaged, missing, repeated or out of place is found by the next
+//! before it but the other checksums, so a block that is damaged, missing, repeated or out of order is found by the next
 //! one, and a file that ends early lacks its end. Heading and version stay where they are in every version to come.
 //!
 //! Targets are written by name, and only those that a session is bound to: numbers are of one process, and the names of
@@ -26,7 +26,7 @@
 //!
 //! Data is what servers handed over ([`crate::store::local::data`]), and `told` what a session's new server has yet to be told; of
 //! what is not there the length is 0. It stands beside the sessions and not in them: a session with a token may have data
-//! while the table does not know it. Its place is any of its pool. It is written after the sessions, so that it is never older
+//! while the table does not know it. Its target is any of its pool. It is written after the sessions, so that it is never older
 //! than they are.
 //!
 //! Keys are keyed hashes, or random: without the configuration's keys the sessions are worth nothing to whoever steals them.
@@ -44,15 +44,15 @@ use std::io::{self, Read, Seek, Write};
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Known;
-use crate::store::local::data::{Kept, SessionData};
+use crate::store::TableEntry;
+use crate::store::local::data::{DataRecord, SessionData};
 use crate::store::local::table::Table;
 use crate::store::targets::TargetIndex;
 
 use self::ahead::each_block;
 use self::fields::{End, Session};
 use self::hands::with_help;
-use self::read::{Blocks, Meaning, Said, told_at_end};
+use self::read::{Blocks, Meaning, Said, read_end};
 use self::write::Writer;
 
 const MAGIC: &[u8; 8] = b"homingss";
@@ -65,7 +65,7 @@ const HEADING: usize = 16;
 /// Kind and length.
 const BLOCK_HEADING: usize = 8;
 const CHECKSUM: usize = 4;
-/// Key, place, epoch, created, last seen.
+/// Key, target, epoch, created, last seen.
 const SESSION: usize = 40;
 /// The same, and two lengths. Texts follow.
 const DATUM: usize = SESSION + 8;
@@ -74,23 +74,23 @@ const DATUM: usize = SESSION + 8;
 const BLOCK: usize = 256 * 1024;
 const LARGEST_BLOCK: usize = 2 * BLOCK;
 
-const PLACES: u32 = 1;
+const TARGETS: u32 = 1;
 const SESSIONS: u32 = 2;
 const END: u32 = 3;
 const DATA: u32 = 4;
 
 /// Why a snapshot is not read.
 #[derive(Debug, thiserror::Error)]
-pub enum Unread {
+pub enum ReadError {
     /// It does not begin like one.
     #[error("it is not a snapshot of homing")]
-    Foreign,
+    NotASnapshot,
     /// A later homing wrote it.
     #[error("a later homing wrote it: its format is {0}, and this one reads up to {VERSION}")]
-    Newer(u32),
+    UnsupportedVersion(u32),
     /// It is not what was written.
     #[error("it is damaged: {what}, in the block at byte {at}")]
-    Damaged {
+    Corrupt {
         /// What is wrong.
         what: &'static str,
         /// Where the block begins that is wrong.
@@ -103,7 +103,7 @@ pub enum Unread {
 
 /// What a process remembers of its sessions.
 #[derive(Clone, Copy, Debug)]
-pub struct Memory<'m> {
+pub struct LocalStore<'m> {
     /// Where they are bound.
     pub table: &'m Table,
     /// What servers handed over for them.
@@ -112,7 +112,7 @@ pub struct Memory<'m> {
 
 /// How much of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Amount {
+pub struct SessionCounts {
     /// Sessions of the table.
     pub sessions: u64,
     /// Sessions with data, or with a move that their server has yet to be told of.
@@ -121,9 +121,9 @@ pub struct Amount {
 
 /// What a pool wants back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
+pub enum LoadScope {
     /// It is no longer there, or keeps no sessions.
-    Nothing,
+    Skip,
     /// Its servers hand nothing over.
     Sessions,
     /// They do.
@@ -132,20 +132,20 @@ pub enum Wanted {
 
 /// What became of a snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loaded {
+pub struct LoadResult {
     /// What is back.
-    pub back: Amount,
+    pub loaded: SessionCounts,
     /// Left out: of pools that do not want it, of sessions that are over meanwhile, or more than there is room for.
-    pub left_out: Amount,
+    pub skipped: SessionCounts,
     /// When the snapshot was taken.
-    pub taken: UnixMillis,
+    pub taken_at: UnixMillis,
 }
 
 /// Whether a file begins like a snapshot that this homing wrote, or could have.
 ///
 /// # Errors
-/// What it is instead; [`Unread::Damaged`] when it is too short to tell.
-pub fn look(input: impl Read) -> Result<(), Unread> {
+/// What it is instead; [`ReadError::Corrupt`] when it is too short to tell.
+pub fn look(input: impl Read) -> Result<(), ReadError> {
     Blocks::open(input).map(drop)
 }
 
@@ -153,8 +153,8 @@ pub fn look(input: impl Read) -> Result<(), Unread> {
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write(memory: Memory<'_>, taken: UnixMillis, out: impl Write) -> io::Result<Amount> {
-    let Memory { table, data } = memory;
+pub fn write(memory: LocalStore<'_>, taken: UnixMillis, out: impl Write) -> io::Result<SessionCounts> {
+    let LocalStore { table, data } = memory;
     let mut writer = Writer::begin(out)?;
     // Numbers of the table to numbers of the file.
     let mut numbers: Vec<Option<u32>> = Vec::new();
@@ -163,8 +163,8 @@ pub fn write(memory: Memory<'_>, taken: UnixMillis, out: impl Write) -> io::Resu
         sessions.clear();
         table.copy_shard(shard, &mut sessions);
         for (key, known) in &sessions {
-            if let Some(place) = number(known.place, &mut numbers, table, &mut writer)? {
-                writer.session(*key, place, known)?;
+            if let Some(target) = number(known.target, &mut numbers, table, &mut writer)? {
+                writer.session(*key, target, known)?;
             }
         }
     }
@@ -172,27 +172,27 @@ pub fn write(memory: Memory<'_>, taken: UnixMillis, out: impl Write) -> io::Resu
     for shard in 0..data.shards() {
         data.copy_shard(shard, &mut shard_of_data);
         for kept in shard_of_data.drain(..) {
-            if let Some(place) = number(kept.owner.pool, &mut numbers, table, &mut writer)? {
-                writer.datum(&kept, place)?;
+            if let Some(target) = number(kept.owner.pool, &mut numbers, table, &mut writer)? {
+                writer.datum(&kept, target)?;
             }
         }
     }
     writer.end(taken)
 }
 
-/// The number of a place in the file; its name is written when it is first asked for. `None` = no place of this table.
+/// The number of a target in the file; its name is written when it is first asked for. `None` = no place of this table.
 fn number(
-    place: TargetIndex,
+    target: TargetIndex,
     numbers: &mut Vec<Option<u32>>,
     table: &Table,
     writer: &mut Writer<impl Write>,
 ) -> io::Result<Option<u32>> {
-    let index = place.0 as usize;
+    let index = target.0 as usize;
     if let Some(Some(number)) = numbers.get(index) {
         return Ok(Some(*number));
     }
-    let Some(place) = table.target_at(place) else { return Ok(None) };
-    let number = writer.place(place.pool(), place.server())?;
+    let Some(target) = table.target_at(target) else { return Ok(None) };
+    let number = writer.target(target.pool(), target.server())?;
     if numbers.len() <= index {
         numbers.resize(index + 1, None);
     }
@@ -211,15 +211,15 @@ fn number(
 /// # Errors
 /// When it is not as it was written; the memory is as empty as before.
 pub fn load(
-    memory: Memory<'_>,
+    memory: LocalStore<'_>,
     mut input: impl Read + Seek + Send,
     now: UnixMillis,
-    wanted: &dyn Fn(&str) -> Wanted,
-) -> Result<Loaded, Unread> {
-    let Memory { table, data } = memory;
+    wanted: &dyn Fn(&str) -> LoadScope,
+) -> Result<LoadResult, ReadError> {
+    let LocalStore { table, data } = memory;
     let mut intern =
-        |pool: &str, server: &str| (wanted(pool) != Wanted::Nothing).then(|| table.place(pool, server).index());
-    let told = match told_at_end(&mut input)? {
+        |pool: &str, server: &str| (wanted(pool) != LoadScope::Skip).then(|| table.target(pool, server).index());
+    let told = match read_end(&mut input)? {
         Some(told) => told,
         // There is nothing to be had, but to find out why not.
         None => each(&mut input, &mut |_, _| None, &mut |_| ())?,
@@ -228,37 +228,38 @@ pub fn load(
     let mut newest =
         if many <= table.capacity() { Newest::all() } else { Newest::of(table.capacity(), &mut input, &mut intern)? };
     table.reserve(many);
-    let hands_over = |place| table.target_at(place).is_some_and(|at| wanted(at.pool()) == Wanted::SessionsAndData);
+    let has_handoff =
+        |target| table.target_at(target).is_some_and(|at| wanted(at.pool()) == LoadScope::SessionsAndData);
     let there = with_help(table, now, |hands| {
         let there = each(&mut input, &mut intern, &mut |items: Items<'_>| match items {
-            Items::Sessions(all) => hands.put_back(all.filter(|(_, known)| newest.takes(known.last_seen))),
-            Items::Datum(kept) if hands_over(kept.owner.pool) => {
+            Items::Sessions(all) => hands.import(all.filter(|(_, known)| newest.takes(known.last_seen))),
+            Items::Datum(kept) if has_handoff(kept.owner.pool) => {
                 // It is asked of the table when a session was here last.
                 hands.all_back();
-                data.put_back(kept, table, now);
+                data.import(kept, table, now);
             }
             Items::Datum(_) => {}
         })?;
         if there == told {
             Ok((there, hands.all_back()))
         } else {
-            Err(Unread::Io(io::Error::other("it changed while it was read")))
+            Err(ReadError::Io(io::Error::other("it changed while it was read")))
         }
     });
     let (there, sessions) = there.inspect_err(|_| {
-        table.forget_all();
-        data.forget_all();
+        table.clear();
+        data.clear();
     })?;
-    let back = Amount { sessions, data: data.len() as u64 };
-    let left_out = Amount { sessions: there.sessions - sessions, data: there.data.saturating_sub(back.data) };
-    Ok(Loaded { back, left_out, taken: there.taken })
+    let loaded = SessionCounts { sessions, data: data.len() as u64 };
+    let skipped = SessionCounts { sessions: there.sessions - sessions, data: there.data.saturating_sub(loaded.data) };
+    Ok(LoadResult { loaded, skipped, taken_at: there.taken })
 }
 
 /// What is in a snapshot.
 enum Items<'i> {
     /// Sessions of one block.
-    Sessions(&'i mut dyn Iterator<Item = (SessionKey, Known)>),
-    Datum(Kept),
+    Sessions(&'i mut dyn Iterator<Item = (SessionKey, TableEntry)>),
+    Datum(DataRecord),
 }
 
 /// Reads all of the input from its start, and shows what is of the targets that `intern` has a number for. Returns how much
@@ -267,7 +268,7 @@ fn each(
     input: &mut (impl Read + Seek + Send),
     intern: &mut dyn FnMut(&str, &str) -> Option<TargetIndex>,
     show: &mut dyn FnMut(Items<'_>),
-) -> Result<End, Unread> {
+) -> Result<End, ReadError> {
     input.rewind()?;
     let blocks = Blocks::open(input)?;
     let mut meaning = Meaning::in_version(blocks.version());
@@ -276,12 +277,13 @@ fn each(
         match meaning.of(block)? {
             Said::Targets(named) => targets.extend(named.iter().map(|(pool, server)| intern(pool, server))),
             Said::Sessions(sessions) => {
-                let placed = |session: Session| Some((session.key, session.known(place_of(session.place, &targets)?)));
+                let placed =
+                    |session: Session| Some((session.key, session.known(target_of(session.target, &targets)?)));
                 show(Items::Sessions(&mut sessions.filter_map(placed)));
             }
             Said::Data(data) => {
-                let placed = data.into_iter().filter_map(|one| Some((place_of(one.session.place, &targets)?, one)));
-                placed.for_each(|(place, one)| show(Items::Datum(one.kept(place))));
+                let placed = data.into_iter().filter_map(|one| Some((target_of(one.session.target, &targets)?, one)));
+                placed.for_each(|(target, one)| show(Items::Datum(one.kept(target))));
             }
             Said::End(end) => return Ok(Some(end)),
         }
@@ -289,7 +291,7 @@ fn each(
     })
 }
 
-fn place_of(number: u32, targets: &[Option<TargetIndex>]) -> Option<TargetIndex> {
+fn target_of(number: u32, targets: &[Option<TargetIndex>]) -> Option<TargetIndex> {
     targets.get(usize::try_from(number).ok()?).copied().flatten()
 }
 
@@ -310,7 +312,7 @@ impl Newest {
         most: usize,
         input: &mut (impl Read + Seek + Send),
         intern: &mut dyn FnMut(&str, &str) -> Option<TargetIndex>,
-    ) -> Result<Self, Unread> {
+    ) -> Result<Self, ReadError> {
         let mut times = Vec::new();
         each(input, intern, &mut |items| {
             if let Items::Sessions(sessions) = items {

@@ -9,8 +9,8 @@ use crc32fast::Hasher;
 
 use super::fields::{Datum, End, Fields, Sessions};
 use super::{
-    BLOCK_HEADING, CHECKSUM, DATA, END, FIRST_VERSION, HEADING, LARGEST_BLOCK, MAGIC, PLACES, SESSION, SESSIONS,
-    Unread, VERSION,
+    BLOCK_HEADING, CHECKSUM, DATA, END, FIRST_VERSION, HEADING, LARGEST_BLOCK, MAGIC, ReadError, SESSION, SESSIONS,
+    TARGETS, VERSION,
 };
 
 /// The blocks of a snapshot that is being read.
@@ -34,14 +34,14 @@ pub(super) struct Block {
 
 impl<R: Read> Blocks<R> {
     /// Reads the heading.
-    pub(super) fn open(mut input: R) -> Result<Self, Unread> {
+    pub(super) fn open(mut input: R) -> Result<Self, ReadError> {
         let mut heading = Vec::with_capacity(HEADING);
         input.by_ref().take(HEADING as u64).read_to_end(&mut heading)?;
         let begins_right = heading.iter().zip(MAGIC).all(|(is, right)| is == right);
         if !begins_right {
-            return Err(Unread::Foreign);
+            return Err(ReadError::NotASnapshot);
         }
-        let damaged = |what| Unread::Damaged { what, at: 0 };
+        let damaged = |what| ReadError::Corrupt { what, at: 0 };
         let mut fields = Fields(&heading);
         let (Some(_), Some(version), Some(crc)) = (fields.bytes::<8>(), fields.u32(), fields.u32()) else {
             return Err(damaged(ENDS_EARLY));
@@ -54,7 +54,7 @@ impl<R: Read> Blocks<R> {
         match version {
             FIRST_VERSION..=VERSION => {}
             0 => return Err(damaged("there is no version 0")),
-            later => return Err(Unread::Newer(later)),
+            later => return Err(ReadError::UnsupportedVersion(later)),
         }
         Ok(Self { input, crc: hasher, next: HEADING as u64, version, ended: false })
     }
@@ -64,15 +64,15 @@ impl<R: Read> Blocks<R> {
     }
 
     /// The next block, into the memory of one that is no longer needed. `None` = there was an end, and nothing follows it.
-    pub(super) fn next(&mut self, mut payload: Vec<u8>) -> Result<Option<Block>, Unread> {
+    pub(super) fn next(&mut self, mut payload: Vec<u8>) -> Result<Option<Block>, ReadError> {
         if self.ended {
             return Ok(None);
         }
         let at = self.next;
-        let damaged = |what| Unread::Damaged { what, at };
+        let damaged = |what| ReadError::Corrupt { what, at };
         let ends = |error: io::Error| match error.kind() {
             ErrorKind::UnexpectedEof => damaged(ENDS_EARLY),
-            _ => Unread::Io(error),
+            _ => ReadError::Io(error),
         };
         let mut heading = [0; BLOCK_HEADING];
         self.input.read_exact(&mut heading).map_err(ends)?;
@@ -124,11 +124,11 @@ impl Meaning {
     }
 
     /// What the next block says.
-    pub(super) fn of<'b>(&mut self, block: &'b Block) -> Result<Said<'b>, Unread> {
-        let damaged = |what| Unread::Damaged { what, at: block.at };
+    pub(super) fn of<'b>(&mut self, block: &'b Block) -> Result<Said<'b>, ReadError> {
+        let damaged = |what| ReadError::Corrupt { what, at: block.at };
         let payload = Fields(block.payload.as_slice());
         match block.kind {
-            PLACES => {
+            TARGETS => {
                 let named = payload.targets().ok_or(damaged(NO_SENSE))?;
                 let count = u32::try_from(named.len()).ok().and_then(|count| self.targets.checked_add(count));
                 self.targets = count.ok_or(damaged(NO_SENSE))?;
@@ -136,7 +136,7 @@ impl Meaning {
             }
             SESSIONS => {
                 let (sessions, rest) = block.payload.as_chunks::<SESSION>();
-                let placed = Sessions(sessions.iter()).all(|session| session.place < self.targets);
+                let placed = Sessions(sessions.iter()).all(|session| session.target < self.targets);
                 if !placed || !rest.is_empty() || self.data > 0 {
                     return Err(damaged(NO_SENSE));
                 }
@@ -145,7 +145,7 @@ impl Meaning {
             }
             DATA if self.version > FIRST_VERSION => {
                 let data = payload.data().ok_or(damaged(NO_SENSE))?;
-                if data.iter().any(|datum| datum.session.place >= self.targets) {
+                if data.iter().any(|datum| datum.session.target >= self.targets) {
                     return Err(damaged(NO_SENSE));
                 }
                 self.data += data.len() as u64;
@@ -165,7 +165,7 @@ impl Meaning {
 
 /// What a snapshot says at its end, before anything of it is checked; `None` when no end is there, or when it says what
 /// cannot be. What it says is right if what is read from the start to the end is, see [`Blocks`].
-pub(super) fn told_at_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>> {
+pub(super) fn read_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>> {
     let length = input.seek(SeekFrom::End(0))?;
     for (version, payload) in [(VERSION, 24), (FIRST_VERSION, 16)] {
         let size = BLOCK_HEADING + payload + CHECKSUM;

@@ -7,10 +7,12 @@ use http::HeaderValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Known;
-use crate::store::local::data::Kept;
+use crate::store::TableEntry;
+use crate::store::local::data::DataRecord;
 
-use super::{Amount, BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, MAGIC, PLACES, SESSION, SESSIONS, VERSION};
+use super::{
+    BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, MAGIC, SESSION, SESSIONS, SessionCounts, TARGETS, VERSION,
+};
 
 /// A snapshot that is being written. Without its end it is none.
 pub(super) struct Writer<W> {
@@ -22,13 +24,13 @@ pub(super) struct Writer<W> {
     /// Which of both.
     kind: u32,
     targets: u32,
-    written: Amount,
+    written: SessionCounts,
 }
 
 impl<W: Write> Writer<W> {
     pub(super) fn begin(out: W) -> io::Result<Self> {
         let block = Vec::with_capacity(BLOCK_HEADING + BLOCK + SESSION + CHECKSUM);
-        let written = Amount::default();
+        let written = SessionCounts::default();
         let mut writer = Self { out, crc: Hasher::new(), block, kind: SESSIONS, targets: 0, written };
         let mut heading = MAGIC.to_vec();
         heading.extend_from_slice(&VERSION.to_le_bytes());
@@ -37,31 +39,32 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Names a place; returns its number.
-    pub(super) fn place(&mut self, pool: &str, server: &str) -> io::Result<u32> {
+    /// Names a target; returns its number.
+    pub(super) fn target(&mut self, pool: &str, server: &str) -> io::Result<u32> {
         let mut block = vec![0; BLOCK_HEADING];
         for name in [pool, server] {
             let length = u16::try_from(name.len()).map_err(|long| io::Error::new(io::ErrorKind::InvalidInput, long))?;
             block.extend_from_slice(&length.to_le_bytes());
             block.extend_from_slice(name.as_bytes());
         }
-        self.put_block(PLACES, &mut block)?;
+        self.put_block(TARGETS, &mut block)?;
         let number = self.targets;
         self.targets = number.checked_add(1).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(number)
     }
 
-    /// Adds a session of a place with that number.
-    pub(super) fn session(&mut self, key: SessionKey, place: u32, known: &Known) -> io::Result<()> {
-        self.add_session(key, place, (known.epoch, known.created, known.last_seen));
+    /// Adds a session of a target with that number.
+    pub(super) fn session(&mut self, key: SessionKey, target: u32, known: &TableEntry) -> io::Result<()> {
+        self.add_session(key, target, (known.epoch, known.created, known.last_seen));
         self.written.sessions += 1;
         self.flush_if_full()
     }
 
     /// Adds what is kept of a session beside the table; the place with that number is its pool's. After all sessions.
-    pub(super) fn datum(&mut self, kept: &Kept, place: u32) -> io::Result<()> {
-        let Kept { owner, seen, given } = kept;
-        let texts = [&given.data, &given.told].map(|text| text.as_ref().map_or(&[][..], HeaderValue::as_bytes));
+    pub(super) fn datum(&mut self, kept: &DataRecord, target: u32) -> io::Result<()> {
+        let DataRecord { owner, seen, payload } = kept;
+        let texts =
+            [&payload.data, &payload.moved_header].map(|text| text.as_ref().map_or(&[][..], HeaderValue::as_bytes));
         let size = DATUM + texts.iter().map(|text| text.len()).sum::<usize>();
         // No server may hand over so much, and a block with it would not be read.
         if size == DATUM || size > BLOCK {
@@ -71,7 +74,7 @@ impl<W: Write> Writer<W> {
             self.flush()?;
             self.kind = DATA;
         }
-        self.add_session(owner.key, place, (owner.epoch, owner.created, *seen));
+        self.add_session(owner.key, target, (owner.epoch, owner.created, *seen));
         for text in texts {
             let length = u32::try_from(text.len()).map_err(|long| io::Error::new(io::ErrorKind::InvalidInput, long))?;
             self.block.extend_from_slice(&length.to_le_bytes());
@@ -83,16 +86,16 @@ impl<W: Write> Writer<W> {
         self.flush_if_full()
     }
 
-    fn add_session(&mut self, key: SessionKey, place: u32, (epoch, created, seen): (u32, UnixMillis, UnixMillis)) {
+    fn add_session(&mut self, key: SessionKey, target: u32, (epoch, created, seen): (u32, UnixMillis, UnixMillis)) {
         self.block.extend_from_slice(&key.0.to_le_bytes());
-        self.block.extend_from_slice(&place.to_le_bytes());
+        self.block.extend_from_slice(&target.to_le_bytes());
         self.block.extend_from_slice(&epoch.to_le_bytes());
         self.block.extend_from_slice(&created.0.to_le_bytes());
         self.block.extend_from_slice(&seen.0.to_le_bytes());
     }
 
     /// Writes the end. Returns what there is before it.
-    pub(super) fn end(mut self, taken: UnixMillis) -> io::Result<Amount> {
+    pub(super) fn end(mut self, taken: UnixMillis) -> io::Result<SessionCounts> {
         self.flush()?;
         let mut block = vec![0; BLOCK_HEADING];
         for number in [self.written.sessions, taken.0, self.written.data] {

@@ -42,7 +42,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the store could not be asked. Then it may have been kept.
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError>;
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
     /// Keeps the value for `ttl` unless what is kept under that name has a higher epoch, or, of [`Kind::Binding`], an epoch
     /// as high with another text: a compare-and-set by epoch. A binding that is kept is announced to the other proxies
@@ -50,7 +50,7 @@ pub trait Engine: Send + Sync {
     ///
     /// # Errors
     /// When the store could not be asked. Then it may have been kept.
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError>;
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
     /// Each of these names is kept for at least so long from now, where it is kept at all. Never shortens a life.
     ///
@@ -83,11 +83,11 @@ pub struct Page {
 
 /// What a write came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Written {
+pub enum WriteResult {
     /// It is kept.
-    Ours,
+    Stored,
     /// Another value stands and is kept as it was.
-    Theirs(Value),
+    Conflict(Value),
 }
 
 /// What an engine can do.

@@ -12,7 +12,7 @@ use crate::session::token::UnixMillis;
 
 /// Where a session is bound.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct BindingRecord {
     /// The server's name; `None` when the session has ended.
     pub server: Option<Arc<str>>,
     /// How often it has moved.
@@ -21,22 +21,22 @@ pub struct Record {
     pub created: UnixMillis,
     /// What its server has still to be told of its move, as the header `Homing-Session-Moved` says it; `None` when the
     /// server has answered below 500.
-    pub owed: Option<Arc<str>>,
+    pub moved_header: Option<Arc<str>>,
 }
 
 /// For `<server>` of a session that has ended. No server's name begins with it.
 const ENDED: &str = "-";
-/// Before what is owed.
-const OWED: &str = " !";
+/// Before what is moved_header.
+const MOVED_HEADER: &str = " !";
 
-impl Record {
+impl BindingRecord {
     /// Its text. `node` is this proxy's name.
     pub fn value(&self, node: &str) -> Value {
         let server = self.server.as_deref().unwrap_or(ENDED);
         let mut rest = format!("{server} {} {node}", self.created.0);
-        if let Some(owed) = &self.owed {
-            rest.push_str(OWED);
-            rest.push_str(&owed.replace("; ", ";"));
+        if let Some(moved_header) = &self.moved_header {
+            rest.push_str(MOVED_HEADER);
+            rest.push_str(&moved_header.replace("; ", ";"));
         }
         Value::new(self.epoch, rest.as_bytes())
     }
@@ -47,10 +47,10 @@ impl Record {
         let server = words.next().filter(|server| !server.is_empty())?;
         let created = words.next()?.parse().ok()?;
         words.next()?;
-        let owed = words.find_map(|word| word.strip_prefix('!'));
+        let moved_header = words.find_map(|word| word.strip_prefix('!'));
         let server = (server != ENDED).then(|| Arc::from(server));
-        let owed = owed.map(|owed| owed.replace(';', "; ").into());
-        Some(Self { server, epoch: value.epoch(), created: UnixMillis(created), owed })
+        let moved_header = moved_header.map(|moved_header| moved_header.replace(';', "; ").into());
+        Some(Self { server, epoch: value.epoch(), created: UnixMillis(created), moved_header })
     }
 }
 
@@ -67,38 +67,51 @@ mod tests {
 
     #[test]
     fn a_record_is_a_line_that_people_can_read() {
-        let record = Record { server: Some("b".into()), epoch: 2, created: UnixMillis(1_764_000_000_000), owed: None };
+        let record = BindingRecord {
+            server: Some("b".into()),
+            epoch: 2,
+            created: UnixMillis(1_764_000_000_000),
+            moved_header: None,
+        };
         let value = record.value("edge-1");
         assert_eq!(value.text(), b"1 2 b 1764000000000 edge-1");
-        assert_eq!(Record::read(&value), Some(record));
+        assert_eq!(BindingRecord::read(&value), Some(record));
     }
 
     #[test]
     fn what_a_server_has_still_to_be_told_is_one_word() {
-        let owed: Arc<str> = "from=a; reason=connect_failure; epoch=1".into();
-        let record = Record { server: Some("b".into()), epoch: 1, created: UnixMillis(7), owed: Some(owed) };
+        let moved_header: Arc<str> = "from=a; reason=connect_failure; epoch=1".into();
+        let record = BindingRecord {
+            server: Some("b".into()),
+            epoch: 1,
+            created: UnixMillis(7),
+            moved_header: Some(moved_header),
+        };
         let value = record.value("edge-1 5f0e93c1");
         assert_eq!(value.text(), b"1 1 b 7 edge-1 5f0e93c1 !from=a;reason=connect_failure;epoch=1");
-        assert_eq!(Record::read(&value), Some(record));
+        assert_eq!(BindingRecord::read(&value), Some(record));
     }
 
     #[test]
     fn an_ended_session_has_no_server() {
-        let record = Record { server: None, epoch: 3, created: UnixMillis(7), owed: None };
+        let record = BindingRecord { server: None, epoch: 3, created: UnixMillis(7), moved_header: None };
         assert_eq!(record.value("edge-1").text(), b"1 3 - 7 edge-1");
-        assert_eq!(Record::read(&record.value("edge-1")), Some(record));
+        assert_eq!(BindingRecord::read(&record.value("edge-1")), Some(record));
     }
 
     #[test]
     fn further_words_are_left_to_later_versions() {
-        let read = Record::read(&Value::new(1, b"b 7 edge-1 more words")).unwrap();
-        assert_eq!(read, Record { server: Some("b".into()), epoch: 1, created: UnixMillis(7), owed: None });
+        let read = BindingRecord::read(&Value::new(1, b"b 7 edge-1 more words")).unwrap();
+        assert_eq!(
+            read,
+            BindingRecord { server: Some("b".into()), epoch: 1, created: UnixMillis(7), moved_header: None }
+        );
     }
 
     #[test]
     fn what_is_no_record_is_not_read() {
         for text in ["", "b", "b 7", "b x edge-1", " 7 edge-1", "b -7 edge-1"] {
-            assert_eq!(Record::read(&Value::new(1, text.as_bytes())), None, "{text:?}");
+            assert_eq!(BindingRecord::read(&Value::new(1, text.as_bytes())), None, "{text:?}");
         }
     }
 

@@ -49,7 +49,7 @@ impl Name {
     }
 
     /// A name that an engine found, without its prefix.
-    pub fn found(name: &str) -> Self {
+    pub fn from_stored(name: &str) -> Self {
         Self(name.into())
     }
 
@@ -173,7 +173,7 @@ mod tests {
             assert_eq!(Value::parse(text.as_bytes()), None, "{text:?}");
         }
         for name in ["shop", "shop:", "shop:abc", "shop:-4HeuYm_ETIGt03G4fhIKQQQ", "shop:-4HeuYm_ETIGt03G4fhIK+"] {
-            assert_eq!(Name::found(name).parts(), None, "{name:?}");
+            assert_eq!(Name::from_stored(name).parts(), None, "{name:?}");
         }
     }
 
@@ -203,7 +203,7 @@ mod tests {
         ) {
             let kind = if data { Kind::Data } else { Kind::Binding };
             let name = Name::new(&pool, SessionKey(key), kind);
-            let found = Name::found(name.as_str());
+            let found = Name::from_stored(name.as_str());
             prop_assert_eq!(found.parts(), Some((pool.as_str(), SessionKey(key), kind)));
             let binding = Name::new(&pool, SessionKey(key), Kind::Binding);
             prop_assert_eq!(found.session(), binding.as_str());

@@ -40,7 +40,7 @@ use self::stored::{Life, Stored};
 use self::supervisor::{Caches, Shared};
 use self::touch::{Touches, key_text};
 use self::writes::Write;
-use super::engine::{Capabilities, Engine, Kind, Name, OnEvent, Page, StoreError, Value, Written};
+use super::engine::{Capabilities, Engine, Kind, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config;
 
 /// An Ignite cluster. Its task ends with it.
@@ -118,12 +118,12 @@ impl Engine for IgniteEngine {
         Ok(names.iter().map(|name| found.get(name.as_str()).cloned()).collect())
     }
 
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let connection = self.shared.connection()?;
         Write::new(&connection, self.shared.cache(name.kind()), name, value, ttl)?.bind().await
     }
 
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let connection = self.shared.connection()?;
         Write::new(&connection, self.shared.cache(name.kind()), name, value, ttl)?.rebind().await
     }

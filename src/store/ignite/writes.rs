@@ -6,7 +6,7 @@ use super::connection::Connection;
 use super::protocol::request::{Cache, Request};
 use super::protocol::response;
 use super::stored::{Life, Stored};
-use crate::store::engine::{Kind, Name, StoreError, Value, Written};
+use crate::store::engine::{Kind, Name, StoreError, Value, WriteResult};
 
 /// How often a write is tried against others that write the same name.
 const MOST_TRIES: usize = 256;
@@ -36,23 +36,23 @@ impl<'a> Write<'a> {
     }
 
     /// Kept if nothing is kept there; one round trip for the winner and the others alike.
-    pub(super) async fn bind(&self) -> Result<Written, StoreError> {
+    pub(super) async fn bind(&self) -> Result<WriteResult, StoreError> {
         Ok(match self.add().await? {
-            Some(kept) if kept.value != self.ours.value => Written::Theirs(kept.value),
-            _ => Written::Ours,
+            Some(kept) if kept.value != self.ours.value => WriteResult::Conflict(kept.value),
+            _ => WriteResult::Stored,
         })
     }
 
     /// Kept unless what is kept there stands: one round trip where nothing is, else two.
-    pub(super) async fn rebind(&self) -> Result<Written, StoreError> {
+    pub(super) async fn rebind(&self) -> Result<WriteResult, StoreError> {
         for _ in 0..MOST_TRIES {
-            let Some(kept) = self.add().await? else { return Ok(Written::Ours) };
+            let Some(kept) = self.add().await? else { return Ok(WriteResult::Stored) };
             // The same text is written again too: its life begins again.
             if kept.value != self.ours.value && !self.ours.value.supersedes(&kept.value, self.kind) {
-                return Ok(Written::Theirs(kept.value));
+                return Ok(WriteResult::Conflict(kept.value));
             }
             if replace(self.connection, self.cache, self.name, [&kept, &self.ours], self.life).await? {
-                return Ok(Written::Ours);
+                return Ok(WriteResult::Stored);
             }
         }
         Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))

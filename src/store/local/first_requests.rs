@@ -2,7 +2,7 @@
 //!
 //! A browser opens several connections at once, and none of its first requests carries anything. Each would begin a
 //! session on a server of its own, and the last answer's cookie would win; with a hint they all land on one server.
-//! A hint is no binding: it may be lost to another address, and nobody misses it after [`LASTS`].
+//! A hint is no binding: it may be lost to another address, and nobody misses it after [`LIFETIME`].
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::session::token::UnixMillis;
 use crate::store::targets::{Target, TargetIndex};
 
 /// How long new clients of an address follow the first.
-pub const LASTS: Duration = Duration::from_secs(10);
+pub const LIFETIME: Duration = Duration::from_secs(10);
 
 /// So many addresses are remembered at a time, each by its hash: 64 KiB.
 const SLOTS: usize = 8192;
@@ -25,37 +25,37 @@ struct Hint(u64);
 
 impl Hint {
     const TICK_BITS: u32 = 18;
-    const PLACE_BITS: u32 = 24;
+    const TARGET_BITS: u32 = 24;
 
-    fn new(address: SessionKey, place: TargetIndex, tick: u64) -> Option<Self> {
-        let place = u64::from(place.0);
-        let fits = place >> Self::PLACE_BITS == 0;
-        fits.then(|| Self(Self::tag(address) | place << Self::TICK_BITS | (tick & Self::TICKS)))
+    fn new(address: SessionKey, target: TargetIndex, tick: u64) -> Option<Self> {
+        let target = u64::from(target.0);
+        let fits = target >> Self::TARGET_BITS == 0;
+        fits.then(|| Self(Self::tag(address) | target << Self::TICK_BITS | (tick & Self::TICKS)))
     }
 
     const TICKS: u64 = (1 << Self::TICK_BITS) - 1;
 
     fn tag(address: SessionKey) -> u64 {
         let high = u64::try_from(address.0 >> 64).unwrap_or(0);
-        high >> (Self::TICK_BITS + Self::PLACE_BITS) << (Self::TICK_BITS + Self::PLACE_BITS)
+        high >> (Self::TICK_BITS + Self::TARGET_BITS) << (Self::TICK_BITS + Self::TARGET_BITS)
     }
 
-    /// The place, when the hint is of this address and young enough.
-    fn place(self, address: SessionKey, tick: u64) -> Option<TargetIndex> {
-        let bits = Self::TICK_BITS + Self::PLACE_BITS;
+    /// The target, when the hint is of this address and young enough.
+    fn target(self, address: SessionKey, tick: u64) -> Option<TargetIndex> {
+        let bits = Self::TICK_BITS + Self::TARGET_BITS;
         let age = tick.wrapping_sub(self.0) & Self::TICKS;
         // Requests look at the clock when they begin, so one may find a hint of another that began after it.
         let apart = age.min(Self::TICKS + 1 - age);
-        let fresh = u128::from(apart) * 100 < LASTS.as_millis();
-        let place = self.0 >> Self::TICK_BITS & ((1 << Self::PLACE_BITS) - 1);
-        (self.0 >> bits == Self::tag(address) >> bits && fresh).then(|| u32::try_from(place).map(TargetIndex).ok())?
+        let fresh = u128::from(apart) * 100 < LIFETIME.as_millis();
+        let target = self.0 >> Self::TICK_BITS & ((1 << Self::TARGET_BITS) - 1);
+        (self.0 >> bits == Self::tag(address) >> bits && fresh).then(|| u32::try_from(target).map(TargetIndex).ok())?
     }
 }
 
 /// All hints. A slot is read and written with relaxed order: nothing else is published by it.
-pub struct Hints(Box<[AtomicU64]>);
+pub struct FirstRequests(Box<[AtomicU64]>);
 
-impl Hints {
+impl FirstRequests {
     /// No hints yet.
     pub fn new() -> Self {
         Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
@@ -63,12 +63,12 @@ impl Hints {
 
     /// Where new clients of this address go now, if one went anywhere in the last seconds.
     pub fn find(&self, address: SessionKey, now: UnixMillis) -> Option<TargetIndex> {
-        Hint(self.slot(address)?.load(Relaxed)).place(address, now.0 / 100)
+        Hint(self.slot(address)?.load(Relaxed)).target(address, now.0 / 100)
     }
 
-    /// A new client of this address is about to go to `place`, unless another is first; then theirs is returned.
-    pub fn claim(&self, address: SessionKey, place: &Target, now: UnixMillis) -> Option<TargetIndex> {
-        self.decide(address, None, place, now)
+    /// A new client of this address is about to go to `target`, unless another is first; then theirs is returned.
+    pub fn claim(&self, address: SessionKey, target: &Target, now: UnixMillis) -> Option<TargetIndex> {
+        self.decide(address, None, target, now)
     }
 
     /// The same when the place of the hint is `gone`: of those who find that, the first decides anew and the others follow.
@@ -76,24 +76,24 @@ impl Hints {
         &self,
         address: SessionKey,
         gone: TargetIndex,
-        place: &Target,
+        target: &Target,
         now: UnixMillis,
     ) -> Option<TargetIndex> {
-        self.decide(address, Some(gone), place, now)
+        self.decide(address, Some(gone), target, now)
     }
 
     fn decide(
         &self,
         address: SessionKey,
         gone: Option<TargetIndex>,
-        place: &Target,
+        target: &Target,
         now: UnixMillis,
     ) -> Option<TargetIndex> {
         let (slot, tick) = (self.slot(address)?, now.0 / 100);
-        let mine = Hint::new(address, place.index(), tick)?;
+        let mine = Hint::new(address, target.index(), tick)?;
         let mut seen = slot.load(Relaxed);
         loop {
-            let theirs = Hint(seen).place(address, tick);
+            let theirs = Hint(seen).target(address, tick);
             if theirs.is_some() && theirs != gone {
                 return theirs;
             }
@@ -109,7 +109,7 @@ impl Hints {
     }
 }
 
-impl Default for Hints {
+impl Default for FirstRequests {
     fn default() -> Self {
         Self::new()
     }
@@ -127,7 +127,7 @@ mod tests {
 
     fn targets() -> Vec<Arc<Target>> {
         let table = Table::new(10, NOW, Box::new(|_, _| ()));
-        (0..4).map(|n| table.place("web", &format!("s{n}"))).collect()
+        (0..4).map(|n| table.target("web", &format!("s{n}"))).collect()
     }
 
     fn address(n: u128) -> SessionKey {
@@ -136,34 +136,34 @@ mod tests {
 
     #[test]
     fn new_clients_of_one_address_follow_the_first_for_ten_seconds() {
-        let (hints, targets) = (Hints::new(), targets());
+        let (hints, targets) = (FirstRequests::new(), targets());
         assert_eq!(hints.find(address(7), NOW), None);
         assert_eq!(hints.claim(address(7), &targets[2], NOW), None);
         assert_eq!(hints.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
         assert_eq!(hints.find(address(7), NOW.plus(Duration::from_millis(9_900))), Some(targets[2].index()));
-        assert_eq!(hints.find(address(7), NOW.plus(LASTS)), None);
-        assert_eq!(hints.claim(address(7), &targets[1], NOW.plus(LASTS)), None);
+        assert_eq!(hints.find(address(7), NOW.plus(LIFETIME)), None);
+        assert_eq!(hints.claim(address(7), &targets[1], NOW.plus(LIFETIME)), None);
         assert_eq!(hints.find(address(8), NOW), None);
     }
 
     #[test]
     fn a_request_follows_one_that_began_after_it() {
-        let (hints, targets) = (Hints::new(), targets());
+        let (hints, targets) = (FirstRequests::new(), targets());
         assert_eq!(hints.claim(address(7), &targets[2], NOW.plus(Duration::from_millis(150))), None);
         assert_eq!(hints.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
-        assert_eq!(hints.find(address(7), NOW.minus(LASTS)), None);
+        assert_eq!(hints.find(address(7), NOW.minus(LIFETIME)), None);
     }
 
     #[test]
     fn the_first_place_has_hints_too() {
-        let (hints, targets) = (Hints::new(), targets());
+        let (hints, targets) = (FirstRequests::new(), targets());
         assert_eq!(hints.claim(address(7), &targets[0], NOW), None);
         assert_eq!(hints.find(address(7), NOW), Some(targets[0].index()));
     }
 
     #[test]
     fn of_several_who_find_a_place_gone_the_first_decides_for_all() {
-        let (hints, targets) = (Hints::new(), targets());
+        let (hints, targets) = (FirstRequests::new(), targets());
         let (gone, next) = (targets[0].index(), targets[1].index());
         assert_eq!(hints.claim(address(7), &targets[0], NOW), None);
         assert_eq!(hints.replace(address(7), gone, &targets[1], NOW), None, "the first decides");
@@ -173,11 +173,11 @@ mod tests {
 
     #[test]
     fn of_many_at_once_one_decides() {
-        let (hints, targets) = (Hints::new(), targets());
+        let (hints, targets) = (FirstRequests::new(), targets());
         let went: Vec<TargetIndex> = thread::scope(|scope| {
             let client = |n: usize| {
-                let (hints, place) = (&hints, &targets[n % 4]);
-                move || hints.claim(address(9), place, NOW).unwrap_or(place.index())
+                let (hints, target) = (&hints, &targets[n % 4]);
+                move || hints.claim(address(9), target, NOW).unwrap_or(target.index())
             };
             let clients: Vec<_> = (0..32).map(|n| scope.spawn(client(n))).collect();
             clients.into_iter().map(|client| client.join().unwrap()).collect()

@@ -192,7 +192,7 @@ mod tests {
     #[test]
     fn commands_are_written_as_the_protocol_has_them() {
         let prefix = Prefix::new("homing").unwrap();
-        let (name, value) = (Name::found("shop:k"), Value::new(2, b"b 7 n"));
+        let (name, value) = (Name::from_stored("shop:k"), Value::new(2, b"b 7 n"));
         let mut batch = Batch::new(&prefix);
         batch.find(&name).unwrap();
         batch.find_numbered(&name).unwrap();
@@ -222,10 +222,10 @@ mod tests {
         let prefix = Prefix::new("homing").unwrap();
         let longest = "n".repeat(LONGEST_NAME - "homing:".len());
         let mut batch = Batch::new(&prefix);
-        assert_eq!(batch.find(&Name::found(&longest)), Ok(()));
+        assert_eq!(batch.find(&Name::from_stored(&longest)), Ok(()));
         let written = batch.bytes.len();
         for name in [&format!("{longest}n"), "a b", "a\r\nflush_all", "a\tb", "Köln", "\0"] {
-            let refused = batch.find(&Name::found(name)).unwrap_err();
+            let refused = batch.find(&Name::from_stored(name)).unwrap_err();
             assert!(refused.to_string().contains("at most 250 characters"), "{name:?}: {refused}");
         }
         assert_eq!(batch.bytes.len(), written, "a refused name is not written");
@@ -236,7 +236,7 @@ mod tests {
     fn a_value_that_could_not_be_read_back_is_not_written() {
         let prefix = Prefix::new("homing").unwrap();
         let value = Value::new(1, &vec![b'x'; LONGEST_VALUE]);
-        let refused = Batch::new(&prefix).write(&Name::found("k"), &value, 60, When::Nothing).unwrap_err();
+        let refused = Batch::new(&prefix).write(&Name::from_stored("k"), &value, 60, When::Nothing).unwrap_err();
         assert_eq!(refused.to_string(), "the store refused: a value of 1048580 bytes; at most 1048576");
     }
 

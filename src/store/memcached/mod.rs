@@ -34,7 +34,7 @@ use self::batch::{Batch, Prefix, seconds};
 use self::server::Server;
 use self::spread::Spread;
 use self::writes::{Write, found, refusal};
-use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, Written};
+use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config;
 
 /// Some memcached servers. Its tasks end with it.
@@ -182,12 +182,12 @@ impl Engine for MemcachedEngine {
         Ok(values)
     }
 
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let connection = self.server(self.spread.server_of(name))?.connection()?;
         self.write(name, value, ttl).bind(&connection).await
     }
 
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let connection = self.server(self.spread.server_of(name))?.connection()?;
         self.write(name, value, ttl).rebind(&connection).await
     }

@@ -3,7 +3,7 @@
 use super::answer::Answer;
 use super::batch::{Batch, Prefix, When};
 use super::connection::Connection;
-use crate::store::engine::{Name, StoreError, Value, Written};
+use crate::store::engine::{Name, StoreError, Value, WriteResult};
 
 /// What is to be kept where, for how many seconds.
 pub(super) struct Write<'a> {
@@ -25,18 +25,18 @@ enum Kept {
 impl Write<'_> {
     /// Kept if nothing is kept there. The question who was first goes along with the attempt, so it is one round trip for
     /// the winner and the others alike.
-    pub(super) async fn bind(&self, connection: &Connection) -> Result<Written, StoreError> {
+    pub(super) async fn bind(&self, connection: &Connection) -> Result<WriteResult, StoreError> {
         for _ in 0..MOST_TRIES {
             let mut batch = Batch::new(self.prefix);
             batch.write(self.name, self.value, self.seconds, When::Nothing)?;
             batch.find(self.name)?;
             let mut answers = connection.ask(batch).await?.into_iter();
             if is_done(answers.next())? {
-                return Ok(Written::Ours);
+                return Ok(WriteResult::Stored);
             }
             match found(answers.next())? {
-                Some((kept, _)) if kept == *self.value => return Ok(Written::Ours),
-                Some((kept, _)) => return Ok(Written::Theirs(kept)),
+                Some((kept, _)) if kept == *self.value => return Ok(WriteResult::Stored),
+                Some((kept, _)) => return Ok(WriteResult::Conflict(kept)),
                 // It has expired, or was forgotten, between the two.
                 None => {}
             }
@@ -46,17 +46,17 @@ impl Write<'_> {
 
     /// Kept unless what is kept there stands: found with its number, and set if that has not changed. All on one
     /// connection: the numbers of a server that was started anew begin anew.
-    pub(super) async fn rebind(&self, connection: &Connection) -> Result<Written, StoreError> {
+    pub(super) async fn rebind(&self, connection: &Connection) -> Result<WriteResult, StoreError> {
         for _ in 0..MOST_TRIES {
             let when = match self.kept(connection).await? {
                 Kept::Nothing => When::Nothing,
                 Kept::Value(kept, number) if self.replaces(&kept) => When::Unchanged(number),
-                Kept::Value(kept, _) => return Ok(Written::Theirs(kept)),
+                Kept::Value(kept, _) => return Ok(WriteResult::Conflict(kept)),
             };
             let mut batch = Batch::new(self.prefix);
             batch.write(self.name, self.value, self.seconds, when)?;
             if is_done(connection.ask(batch).await?.into_iter().next())? {
-                return Ok(Written::Ours);
+                return Ok(WriteResult::Stored);
             }
         }
         Err(beaten())
@@ -118,7 +118,7 @@ mod tests {
 
     /// What a write comes to, and what it said in each round trip, when a server answers so: a race that no test could
     /// time.
-    async fn against(script: &[&str], bind: bool) -> (Result<Written, StoreError>, Vec<String>) {
+    async fn against(script: &[&str], bind: bool) -> (Result<WriteResult, StoreError>, Vec<String>) {
         let (connection, requests) = Connection::new("memcached at x:1".into());
         let (ours, mut server) = tokio::io::duplex(4096);
         let task = tokio::spawn(drive(ours, requests, "memcached at x:1"));
@@ -133,7 +133,7 @@ mod tests {
             }
             heard
         });
-        let (prefix, name, value) = (Prefix::new("t").unwrap(), Name::found("shop:k"), Value::new(2, b"b"));
+        let (prefix, name, value) = (Prefix::new("t").unwrap(), Name::from_stored("shop:k"), Value::new(2, b"b"));
         let write = Write { prefix: &prefix, name: &name, value: &value, seconds: 60 };
         let written = if bind { write.bind(&connection).await } else { write.rebind(&connection).await };
         drop(connection);
@@ -150,15 +150,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_gone_when_it_is_looked_at_is_bound_after_all() {
         let script = ["NS\r\nEN\r\n", "HD\r\nVA 5\r\n1 2 b\r\n"];
-        assert_eq!(against(&script, true).await, (Ok(Written::Ours), vec![BIND.to_owned(); 2]));
+        assert_eq!(against(&script, true).await, (Ok(WriteResult::Stored), vec![BIND.to_owned(); 2]));
     }
 
     #[tokio::test]
     async fn first_and_second_writer_need_one_round_trip() {
         for (script, written) in [
-            ("HD\r\nVA 5\r\n1 2 b\r\n", Written::Ours),
-            ("NS\r\nVA 5\r\n1 2 b\r\n", Written::Ours),
-            ("NS\r\nVA 5\r\n1 2 c\r\n", Written::Theirs(Value::new(2, b"c"))),
+            ("HD\r\nVA 5\r\n1 2 b\r\n", WriteResult::Stored),
+            ("NS\r\nVA 5\r\n1 2 b\r\n", WriteResult::Stored),
+            ("NS\r\nVA 5\r\n1 2 c\r\n", WriteResult::Conflict(Value::new(2, b"c"))),
         ] {
             assert_eq!(against(&[script], true).await, (Ok(written), vec![BIND.to_owned()]), "{script:?}");
         }
@@ -167,11 +167,11 @@ mod tests {
     #[tokio::test]
     async fn a_move_tries_again_when_another_write_was_faster() {
         let (older, newer) = ("VA 5 c7\r\n1 1 a\r\n", "VA 5 c8\r\n1 1 b\r\n");
-        let theirs = Written::Theirs(Value::new(2, b"c"));
+        let theirs = WriteResult::Conflict(Value::new(2, b"c"));
         for (script, written, said) in [
-            (&[older, "EX\r\n", newer, "HD\r\n"][..], Written::Ours, &[FIND, SET_7, FIND, SET_8][..]),
-            (&[older, "NF\r\n", "EN\r\n", "HD\r\n"], Written::Ours, &[FIND, SET_7, FIND, ADD]),
-            (&["EN\r\n", "NS\r\n", newer, "HD\r\n"], Written::Ours, &[FIND, ADD, FIND, SET_8]),
+            (&[older, "EX\r\n", newer, "HD\r\n"][..], WriteResult::Stored, &[FIND, SET_7, FIND, SET_8][..]),
+            (&[older, "NF\r\n", "EN\r\n", "HD\r\n"], WriteResult::Stored, &[FIND, SET_7, FIND, ADD]),
+            (&["EN\r\n", "NS\r\n", newer, "HD\r\n"], WriteResult::Stored, &[FIND, ADD, FIND, SET_8]),
             (&["EN\r\n", "NS\r\n", "VA 5 c9\r\n1 2 c\r\n"], theirs, &[FIND, ADD, FIND]),
         ] {
             let said = said.iter().map(ToString::to_string).collect();

@@ -45,7 +45,7 @@ impl Keys {
 
     /// The name of a key that was found; `None` when it is none of ours.
     pub(super) fn name(&self, key: &[u8]) -> Option<Name> {
-        let name = Name::found(std::str::from_utf8(key).ok()?.strip_prefix(self.prefix.as_str())?);
+        let name = Name::from_stored(std::str::from_utf8(key).ok()?.strip_prefix(self.prefix.as_str())?);
         name.parts().is_some().then_some(name)
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn announcement(name: &Name, value: &Value) -> Vec<u8> {
 pub(super) fn read_announcement(payload: &[u8]) -> Option<(Name, Value)> {
     let space = payload.iter().position(|byte| *byte == b' ')?;
     let (name, text) = payload.split_at_checked(space)?;
-    let name = Name::found(std::str::from_utf8(name).ok()?);
+    let name = Name::from_stored(std::str::from_utf8(name).ok()?);
     name.parts()?;
     Some((name, Value::parse(text.get(1..)?)?))
 }

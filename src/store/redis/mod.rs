@@ -48,7 +48,7 @@ use self::link::Connection;
 use self::rebind::Move;
 use self::supervisor::Shared;
 use self::target::Target;
-use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, Written};
+use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config;
 
 /// Redis or Valkey.
@@ -109,12 +109,12 @@ impl Engine for RedisEngine {
         reads::lookup(&link, &self.shared.keys, names).await.map_err(|failure| failure.error)
     }
 
-    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let link = self.shared.link()?;
         writes::bind(&link, &self.shared.keys, name, value, ttl).await.map_err(|failure| failure.error)
     }
 
-    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<Written, StoreError> {
+    async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
         let link = self.shared.link()?;
         let write = Move { keys: &self.shared.keys, name, value, ttl };
         rebind::rebind(&link, &write).await.map_err(|failure| failure.error)

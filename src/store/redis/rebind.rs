@@ -16,7 +16,7 @@ use super::link::{Link, give_up, usable};
 use super::reads;
 use super::scripts::REBIND;
 use super::writes::{millis, touch, written};
-use crate::store::engine::{Kind, Name, StoreError, Value, Written};
+use crate::store::engine::{Kind, Name, StoreError, Value, WriteResult};
 
 /// How often an exchange is tried that others came in between of, before a script decides in one step, or, where scripts
 /// may not be used, before it is given up. Each race that is lost was another's higher epoch.
@@ -41,7 +41,7 @@ pub(super) fn way(link: &Link) -> &'static str {
 const IFEQ: &str = "ifeq";
 
 /// Writes it by the server's way, and by the other one when the server does not know it or the user may not use it.
-pub(super) async fn rebind(link: &Link, write: &Move<'_>) -> Result<Written, Failure> {
+pub(super) async fn rebind(link: &Link, write: &Move<'_>) -> Result<WriteResult, Failure> {
     if !usable(&link.script) {
         return by_ifeq(link, write, RACES_WITHOUT_SCRIPT).await?.ok_or_else(crowded);
     }
@@ -60,7 +60,7 @@ pub(super) async fn rebind(link: &Link, write: &Move<'_>) -> Result<Written, Fai
 }
 
 /// Scripts are forbidden, so it is to be done without; if that is not possible either, `failure` is why.
-async fn without_script(link: &Link, write: &Move<'_>, failure: Failure) -> Result<Written, Failure> {
+async fn without_script(link: &Link, write: &Move<'_>, failure: Failure) -> Result<WriteResult, Failure> {
     match by_ifeq(link, write, RACES_WITHOUT_SCRIPT).await {
         Ok(done) => {
             // Where nothing stood, nothing was compared: that alone does not show that the server can.
@@ -86,7 +86,7 @@ const fn may_not(failure: &Failure) -> bool {
     matches!(failure.remedy, Remedy::OtherCommand | Remedy::OlderForm)
 }
 
-async fn by_script(link: &Link, write: &Move<'_>) -> Result<Written, Failure> {
+async fn by_script(link: &Link, write: &Move<'_>) -> Result<WriteResult, Failure> {
     let (channel, name) = match write.name.kind() {
         Kind::Binding => (write.keys.channel(), write.name.as_str()),
         Kind::Data => ("", ""),
@@ -100,7 +100,7 @@ async fn by_script(link: &Link, write: &Move<'_>) -> Result<Written, Failure> {
 }
 
 /// `None` = others came in between every time.
-async fn by_ifeq(link: &Link, write: &Move<'_>, races: usize) -> Result<Option<Written>, Failure> {
+async fn by_ifeq(link: &Link, write: &Move<'_>, races: usize) -> Result<Option<WriteResult>, Failure> {
     let kind = write.name.kind();
     let mut kept = reads::text(link.ask(&reads::get(write.keys, write.name)).await?, "GET")?;
     for _ in 0..races {
@@ -108,17 +108,17 @@ async fn by_ifeq(link: &Link, write: &Move<'_>, races: usize) -> Result<Option<W
             if text == write.value.text() {
                 touch(link, write.keys, &[(write.name.clone(), write.ttl)]).await?;
                 announce(link, write).await;
-                return Ok(Some(Written::Ours));
+                return Ok(Some(WriteResult::Stored));
             }
             let standing = Value::parse(text).ok_or_else(Failure::foreign_value)?;
             if !write.value.supersedes(&standing, kind) {
-                return Ok(Some(Written::Theirs(standing)));
+                return Ok(Some(WriteResult::Conflict(standing)));
             }
         }
         let stood = reads::text(link.ask(&exchange(write, kept.as_deref())).await?, "SET")?;
         if stood == kept {
             announce(link, write).await;
-            return Ok(Some(Written::Ours));
+            return Ok(Some(WriteResult::Stored));
         }
         kept = stood;
     }

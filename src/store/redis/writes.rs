@@ -9,7 +9,7 @@ use super::keys::Keys;
 use super::link::{Link, give_up, usable};
 use super::reads;
 use super::scripts::{BIND, By, TOUCH};
-use crate::store::engine::{Name, Value, Written};
+use crate::store::engine::{Name, Value, WriteResult};
 
 /// The longest life, ten years, in milliseconds: a server refuses what overflows its clock.
 const LONGEST: u64 = 10 * 365 * 24 * 60 * 60 * 1000;
@@ -26,7 +26,7 @@ pub(super) async fn bind(
     name: &Name,
     value: &Value,
     ttl: Duration,
-) -> Result<Written, Failure> {
+) -> Result<WriteResult, Failure> {
     if usable(&link.set_nx_get) {
         let mut command = Cmd::new();
         command.arg("SET").arg(keys.key(name)).arg(value.text()).arg("NX").arg("GET").arg("PX").arg(millis(ttl));
@@ -46,10 +46,10 @@ pub(super) async fn bind(
 }
 
 /// Nothing or our own text stands: it is ours. Another one is theirs.
-pub(super) fn written(answer: redis::Value, ours: &Value, command: &str) -> Result<Written, Failure> {
+pub(super) fn written(answer: redis::Value, ours: &Value, command: &str) -> Result<WriteResult, Failure> {
     Ok(match reads::value(answer, command)? {
-        Some(theirs) if theirs != *ours => Written::Theirs(theirs),
-        _ => Written::Ours,
+        Some(theirs) if theirs != *ours => WriteResult::Conflict(theirs),
+        _ => WriteResult::Stored,
     })
 }
 
@@ -113,10 +113,10 @@ mod tests {
     fn what_stands_decides_whose_it_is() {
         let ours = Value::new(1, b"a 7 edge-1");
         let bulk = |text: &[u8]| redis::Value::BulkString(text.to_vec());
-        assert_eq!(written(redis::Value::Nil, &ours, "SET"), Ok(Written::Ours));
-        assert_eq!(written(bulk(ours.text()), &ours, "SET"), Ok(Written::Ours), "a retry of our own write");
+        assert_eq!(written(redis::Value::Nil, &ours, "SET"), Ok(WriteResult::Stored));
+        assert_eq!(written(bulk(ours.text()), &ours, "SET"), Ok(WriteResult::Stored), "a retry of our own write");
         let theirs = Value::new(1, b"b 7 edge-2");
-        assert_eq!(written(bulk(theirs.text()), &ours, "SET"), Ok(Written::Theirs(theirs)));
+        assert_eq!(written(bulk(theirs.text()), &ours, "SET"), Ok(WriteResult::Conflict(theirs)));
         for foreign in [bulk(b"hello"), redis::Value::Int(3), redis::Value::Okay] {
             let failure = written(foreign.clone(), &ours, "SET").unwrap_err();
             assert_eq!(failure.error.label(), "unreadable", "{foreign:?}");

@@ -1,7 +1,7 @@
 //! A store that several proxies share, with a guard before it: what this process knows is in the table, requests wait for
 //! the store only for what the table cannot know, never longer than `store.timeout`, and not at all while it is away.
 //!
-//! The table stays what requests are decided by. Before, [`SharedStore::must_ask`] says whether the table's word is good
+//! The table stays what requests are decided by. Before, [`SharedStore::query_for`] says whether the table's word is good
 //! enough ([`freshness`]) and [`SharedStore::ask`] brings in what the store knows; when something changes, the store is told
 //! ([`mod@write`]), first where another proxy may be deciding the same at this moment, else as soon as it can be. Every write
 //! is a merge by epoch, so what could not be written is simply written later ([`pending`], [`write_behind`]).
@@ -32,9 +32,9 @@ use tokio::time::timeout;
 use crate::config::{OnError, Remote};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Found;
+use crate::store::TableLookup;
 use crate::store::engine::record::node_word;
-use crate::store::engine::{Capabilities, Engine, Event, StoreError, Value, Written};
+use crate::store::engine::{Capabilities, Engine, Event, StoreError, Value, WriteResult};
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::targets::Target;
@@ -44,7 +44,7 @@ use self::breaker::Gate;
 use self::freshness::Near;
 use self::pending::Pending;
 
-pub use self::read_through::Wanted;
+pub use self::read_through::StoreQuery;
 pub use self::write::Move;
 pub use self::write_behind::Clock;
 
@@ -60,7 +60,7 @@ impl From<StoreError> for StoreUnavailable {
 }
 
 /// What the shared store stands between.
-pub struct Around {
+pub struct StoreContext {
     /// What requests are decided by.
     pub table: Arc<Table>,
     /// What servers handed over.
@@ -72,7 +72,7 @@ pub struct Around {
 /// The shared store as requests use it. Share it in an `Arc`.
 pub struct SharedStore {
     engine: Arc<dyn Engine>,
-    around: Around,
+    context: StoreContext,
     /// This process's name in records.
     node: Box<str>,
     /// Moves are announced, as of the last connection. Relaxed: who sees it late asks once more, or once less.
@@ -93,14 +93,20 @@ pub struct SharedStore {
 }
 
 impl SharedStore {
-    /// Around an engine that was started; `node` is this proxy's name, for people, and `incarnation` tells its process from
-    /// all others, so a random number. [`write_behind`](Self::work_behind) must run beside it.
-    pub fn new(engine: Arc<dyn Engine>, settings: &Remote, node: &str, incarnation: u32, around: Around) -> Self {
+    /// StoreContext an engine that was started; `node` is this proxy's name, for people, and `incarnation` tells its process from
+    /// all others, so a random number. [`write_behind`](Self::run_background) must run beside it.
+    pub fn new(
+        engine: Arc<dyn Engine>,
+        settings: &Remote,
+        node: &str,
+        incarnation: u32,
+        context: StoreContext,
+    ) -> Self {
         Self {
             announces: AtomicBool::new(engine.capabilities().announces),
-            near: Near::new(around.table.capacity(), settings.near_ttl),
+            near: Near::new(context.table.capacity(), settings.near_ttl),
             engine,
-            around,
+            context,
             node: format!("{} {incarnation:08x}", node_word(node)).into(),
             timeout: settings.timeout,
             on_error: settings.on_error,
@@ -114,10 +120,10 @@ impl SharedStore {
     }
 
     /// The engine told something.
-    pub fn hear(&self, event: Event, now: UnixMillis) {
+    pub fn on_event(&self, event: Event, now: UnixMillis) {
         match event {
             Event::Announced(name, value) => {
-                self.around.metrics.store.announcements.inc();
+                self.context.metrics.store.announcements.inc();
                 self.hear_of_move(&name, &value, now);
             }
             Event::Reconnected => {
@@ -144,18 +150,18 @@ impl SharedStore {
     }
 
     /// Whether it is out of reach, as far as is known.
-    pub fn is_away(&self) -> bool {
+    pub fn is_unavailable(&self) -> bool {
         self.away.load(Relaxed)
     }
 
     fn set_away(&self, away: bool) {
         self.away.store(away, Relaxed);
-        self.around.metrics.store.set_up(!away);
+        self.context.metrics.store.set_up(!away);
     }
 
     /// A session goes by this record in the table and is not beyond its limits.
     fn is_live(&self, key: &SessionKey, now: UnixMillis) -> bool {
-        matches!(self.around.table.find(key, now), Found::Live(_))
+        matches!(self.context.table.find(key, now), TableLookup::Live(_))
     }
 
     /// Asks the engine, within the time that a request has for it, unless it has not answered lately.
@@ -164,7 +170,7 @@ impl SharedStore {
         operation: StoreOperation,
         asked: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
-        let metrics = &self.around.metrics.store;
+        let metrics = &self.context.metrics.store;
         if self.gate.is_shut() {
             metrics.count(operation, StoreResult::Suspended);
             return Err(StoreError::Suspended);
@@ -210,14 +216,14 @@ impl SharedStore {
     async fn written(
         &self,
         operation: StoreOperation,
-        asked: impl Future<Output = Result<Written, StoreError>> + Send,
+        asked: impl Future<Output = Result<WriteResult, StoreError>> + Send,
     ) -> Result<Option<Value>, StoreError> {
         let theirs = match self.guarded(operation, asked).await? {
-            Written::Ours => None,
-            Written::Theirs(value) => Some(value),
+            WriteResult::Stored => None,
+            WriteResult::Conflict(value) => Some(value),
         };
         let result = if theirs.is_some() { StoreResult::Lost } else { StoreResult::Ok };
-        self.around.metrics.store.count(operation, result);
+        self.context.metrics.store.count(operation, result);
         Ok(theirs)
     }
 
@@ -228,7 +234,7 @@ impl SharedStore {
         asked: impl Future<Output = Result<T, StoreError>> + Send,
     ) -> Result<T, StoreError> {
         let answer = self.guarded(operation, asked).await?;
-        self.around.metrics.store.count(operation, StoreResult::Ok);
+        self.context.metrics.store.count(operation, StoreResult::Ok);
         Ok(answer)
     }
 

@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Found;
-use crate::store::engine::record::Record;
+use crate::store::TableLookup;
+use crate::store::engine::record::BindingRecord;
 use crate::store::engine::{Kind, Name, Value};
 use crate::store::local::data::Owner;
 use crate::store::targets::{Target, TargetIndex};
@@ -22,21 +22,21 @@ use super::{SharedStore, StoreUnavailable};
 
 /// A session that the store is to be asked for.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub struct StoreQuery {
     /// Its key.
     pub key: SessionKey,
-    /// Any place of its pool.
+    /// Any target of its pool.
     pub pool: Arc<Target>,
     /// Nothing but the store keeps it: it has no token.
-    pub only_here: bool,
+    pub without_token: bool,
     /// Servers hand data over for it.
-    pub hands_over: bool,
+    pub has_handoff: bool,
 }
 
 /// A question to the store that requests wait for. However it ends, they are told, and the next one may ask again.
 struct Flight {
     store: Arc<SharedStore>,
-    wanted: Vec<Wanted>,
+    wanted: Vec<StoreQuery>,
     answered: bool,
     tell: watch::Sender<Option<bool>>,
 }
@@ -61,26 +61,26 @@ impl Drop for Flight {
 
 impl SharedStore {
     /// Says for whom the store must be asked when a request that names this session must wait for it. When not, and it is
-    /// time for that, the store is told of the visit, and asked anew, behind the request. `pool` is any place of its pool.
-    pub fn must_ask(
+    /// time for that, the store is told of the visit, and asked anew, behind the request. `pool` is any target of its pool.
+    pub fn query_for(
         &self,
         key: SessionKey,
         pool: &Arc<Target>,
-        only_here: bool,
-        hands_over: bool,
+        without_token: bool,
+        has_handoff: bool,
         now: UnixMillis,
-    ) -> Option<Wanted> {
+    ) -> Option<StoreQuery> {
         let announced = self.announces.load(Relaxed);
-        let often = Touch { every: Self::touch_every(pool), anyway: hands_over };
+        let often = Touch { every: Self::touch_every(pool), anyway: has_handoff };
         let Look { freshness, touch, stored } = self.near.look(&key, now, often, announced);
-        let wanted = || Wanted { key, pool: Arc::clone(pool), only_here, hands_over };
+        let wanted = || StoreQuery { key, pool: Arc::clone(pool), without_token, has_handoff };
         if touch {
             self.touch_behind(&wanted(), now);
         }
         // That nobody is bound by an id is no knowledge for later: its next server may bind it at any moment, and tell the
         // store, but announces it to nobody. And who stayed away from here may have been elsewhere. A token says enough,
         // unless the store says more and the table has had to forget it.
-        let usable = || (!only_here && !stored) || self.is_live(&key, now);
+        let usable = || (!without_token && !stored) || self.is_live(&key, now);
         match freshness {
             Freshness::Fresh if usable() => None,
             Freshness::Stale { fetch } if usable() => {
@@ -102,9 +102,9 @@ impl SharedStore {
     ///
     /// # Errors
     /// When the store did not say, for one of them at least.
-    pub async fn ask(self: &Arc<Self>, wanted: &[Wanted], now: UnixMillis) -> Result<(), StoreUnavailable> {
+    pub async fn query(self: &Arc<Self>, wanted: &[StoreQuery], now: UnixMillis) -> Result<(), StoreUnavailable> {
         if self.gate.is_shut() {
-            self.around.metrics.store.count(StoreOperation::Lookup, StoreResult::Suspended);
+            self.context.metrics.store.count(StoreOperation::Lookup, StoreResult::Suspended);
             return Err(StoreUnavailable);
         }
         let mut answers = Ok(());
@@ -119,7 +119,7 @@ impl SharedStore {
 
     fn flights_of(
         self: &Arc<Self>,
-        wanted: &[Wanted],
+        wanted: &[StoreQuery],
         now: UnixMillis,
     ) -> SmallVec<[watch::Receiver<Option<bool>>; 2]> {
         let mut waiting = SmallVec::new();
@@ -147,7 +147,7 @@ impl SharedStore {
     /// Asks for all of them at once. `visited`: a request of them is at hand.
     pub(super) async fn fetch(
         &self,
-        wanted: &[Wanted],
+        wanted: &[StoreQuery],
         visited: bool,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
@@ -169,7 +169,7 @@ impl SharedStore {
     ///
     /// # Errors
     /// When the store said nothing at all.
-    pub(super) async fn fetch_many(&self, wanted: &[Wanted], now: UnixMillis) -> Result<(), StoreUnavailable> {
+    pub(super) async fn fetch_many(&self, wanted: &[StoreQuery], now: UnixMillis) -> Result<(), StoreUnavailable> {
         if self.fetch(wanted, false, now).await.is_ok() {
             return Ok(());
         }
@@ -184,11 +184,11 @@ impl SharedStore {
     }
 
     /// The store has said what it keeps of a session.
-    fn found(&self, wanted: &Wanted, value: Option<&Value>, visited: bool, now: UnixMillis) {
-        let Wanted { key, pool, only_here, .. } = wanted;
-        let record = value.and_then(Record::read);
+    fn found(&self, wanted: &StoreQuery, value: Option<&Value>, visited: bool, now: UnixMillis) {
+        let StoreQuery { key, pool, without_token, .. } = wanted;
+        let record = value.and_then(BindingRecord::read);
         let was_stored = self.near.note(*key, now, record.is_some());
-        let often = Touch { every: Self::touch_every(pool), anyway: wanted.hands_over };
+        let often = Touch { every: Self::touch_every(pool), anyway: wanted.has_handoff };
         if visited && self.near.touch(key, now, often) {
             self.touch_behind(wanted, now);
         }
@@ -198,10 +198,10 @@ impl SharedStore {
             self.adopt(*key, pool, record, visited, now);
         }
         // A store that was restarted empty, or that lost what it had acknowledged, is told again.
-        if let Found::Live(known) = self.around.table.find(key, now) {
+        if let TableLookup::Live(known) = self.context.table.find(key, now) {
             let behind = match &record {
                 Some(record) => void || known.epoch > record.epoch,
-                None => *only_here || was_stored || self.is_tombstone(known.place),
+                None => *without_token || was_stored || self.is_tombstone(known.target),
             };
             if behind {
                 self.write_behind(*key, Kind::Binding);
@@ -209,52 +209,58 @@ impl SharedStore {
         }
     }
 
-    fn is_tombstone(&self, place: TargetIndex) -> bool {
-        self.around.table.target_at(place).is_some_and(|place| place.is_tombstone())
+    fn is_tombstone(&self, target: TargetIndex) -> bool {
+        self.context.table.target_at(target).is_some_and(|target| target.is_tombstone())
     }
 
     /// Whether the session of a record is as old as it may be. What the store keeps outlives it by a little.
-    pub(super) fn has_lasted(record: &Record, pool: &Target, now: UnixMillis) -> bool {
+    pub(super) fn has_lasted(record: &BindingRecord, pool: &Target, now: UnixMillis) -> bool {
         record.server.is_some() && now.since(record.created) > pool.absolute()
     }
 
     /// The table learns of a record: the higher epoch stands, and of two equal ones the store's, which all proxies see.
-    pub(super) fn adopt(&self, key: SessionKey, pool: &Target, record: &Record, visited: bool, now: UnixMillis) {
-        let table = &self.around.table;
-        let place = table.place(pool.pool(), record.server.as_deref().unwrap_or_default());
-        let news = !matches!(table.find(&key, now), Found::Live(known) if known.epoch >= record.epoch);
+    pub(super) fn adopt(&self, key: SessionKey, pool: &Target, record: &BindingRecord, visited: bool, now: UnixMillis) {
+        let table = &self.context.table;
+        let target = table.target(pool.pool(), record.server.as_deref().unwrap_or_default());
+        let news = !matches!(table.find(&key, now), TableLookup::Live(known) if known.epoch >= record.epoch);
         if visited {
-            table.restore(key, &place, record.epoch, record.created, now);
+            table.restore(key, &target, record.epoch, record.created, now);
         } else {
-            table.overrule(&key, &place, record.epoch, record.created);
+            table.apply_remote(&key, &target, record.epoch, record.created);
         }
         if news {
-            self.owe(key, &place, record, now);
+            self.owe(key, &target, record, now);
         }
     }
 
     /// The session's server has not answered below 500 since the session moved there: whichever proxy asks it next tells
     /// it of the move, and gives it what was handed over.
-    fn owe(&self, key: SessionKey, place: &Target, record: &Record, now: UnixMillis) {
-        let Some(told) = record.owed.as_deref().and_then(|owed| HeaderValue::from_str(owed).ok()) else { return };
-        let owner = Owner { key, epoch: record.epoch, created: record.created, pool: place.index() };
+    fn owe(&self, key: SessionKey, target: &Target, record: &BindingRecord, now: UnixMillis) {
+        let Some(told) =
+            record.moved_header.as_deref().and_then(|moved_header| HeaderValue::from_str(moved_header).ok())
+        else {
+            return;
+        };
+        let owner = Owner { key, epoch: record.epoch, created: record.created, pool: target.index() };
         let before = record.epoch.saturating_sub(1);
-        self.around.data.moved(&owner, before, Some(told), &self.around.table, now);
+        self.context.data.record_move(&owner, before, Some(told), &self.context.table, now);
     }
 
     /// A proxy has announced a move. What is known here of the session is set right; what is not known is asked for when
     /// its client comes. What this proxy has announced itself it knows, or is about to: its request that moves the session
     /// must not find it moved by another.
     pub(super) fn hear_of_move(&self, name: &Name, value: &Value, now: UnixMillis) {
-        let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), Record::read(value)) else { return };
+        let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), BindingRecord::read(value)) else {
+            return;
+        };
         if record.value(&self.node) == *value {
             return;
         }
-        let table = &self.around.table;
-        let place = table.place(pool, record.server.as_deref().unwrap_or_default());
-        if table.overrule(&key, &place, record.epoch, record.created) {
+        let table = &self.context.table;
+        let target = table.target(pool, record.server.as_deref().unwrap_or_default());
+        if table.apply_remote(&key, &target, record.epoch, record.created) {
             self.near.heard(&key);
-            self.owe(key, &place, &record, now);
+            self.owe(key, &target, &record, now);
         } else {
             self.near.forget(&key);
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::session::token::UnixMillis;
 
 use super::SharedStore;
-use super::read_through::Wanted;
+use super::read_through::StoreQuery;
 
 /// How far it has come: the next shard of the table. Relaxed: only the task behind requests goes on, and who begins anew
 /// is seen by its next step.
@@ -34,7 +34,7 @@ impl Recall {
 impl SharedStore {
     /// One step, if there is anything left to recall.
     pub(super) async fn recall_some(&self, now: UnixMillis) {
-        let (table, from) = (&self.around.table, self.behind.recall.0.load(Relaxed));
+        let (table, from) = (&self.context.table, self.behind.recall.0.load(Relaxed));
         if from >= table.shards() || self.gate.is_shut() {
             return;
         }
@@ -45,8 +45,8 @@ impl SharedStore {
         }
         sessions.retain(|(key, _)| self.near.is_stored(key));
         let wanted = sessions.into_iter().filter_map(|(key, known)| {
-            let pool = Arc::clone(table.target_at(known.place)?);
-            Some(Wanted { key, pool, only_here: false, hands_over: false })
+            let pool = Arc::clone(table.target_at(known.target)?);
+            Some(StoreQuery { key, pool, without_token: false, has_handoff: false })
         });
         let wanted: Vec<_> = wanted.collect();
         for some in wanted.chunks(BATCH) {

@@ -9,8 +9,8 @@ use http::HeaderValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Found;
-use crate::store::engine::record::Record;
+use crate::store::TableLookup;
+use crate::store::engine::record::BindingRecord;
 use crate::store::engine::{Kind, Name, Value};
 use crate::store::local::data::Owner;
 use crate::store::targets::{Target, TargetIndex};
@@ -33,28 +33,28 @@ pub struct Move<'a> {
     /// When it began.
     pub created: UnixMillis,
     /// What its new server has still to be told of it, by whichever proxy asks it next.
-    pub owed: Option<&'a str>,
+    pub moved_header: Option<&'a str>,
 }
 
 impl SharedStore {
-    /// The first request of this key, seen from here, is about to go to `place`, and binds it there for all proxies,
+    /// The first request of this key, seen from here, is about to go to `target`, and binds it there for all proxies,
     /// unless one was first or the session is bound there still: then that comes into the table.
     ///
     /// # Errors
     /// When the store did not say. The table decides alone, and must be [`write_behind`](Self::write_behind).
-    pub async fn claim(&self, key: SessionKey, place: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
-        let record = Record { server: Some(place.server().into()), epoch: 0, created: now, owed: None };
-        let Some(theirs) = self.put(key, place, &record, now).await? else { return Ok(()) };
-        if theirs.server.is_some() && !Self::has_lasted(&theirs, place, now) {
-            self.adopt(key, place, &theirs, true, now);
+    pub async fn claim(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
+        let record = BindingRecord { server: Some(target.server().into()), epoch: 0, created: now, moved_header: None };
+        let Some(theirs) = self.put(key, target, &record, now).await? else { return Ok(()) };
+        if theirs.server.is_some() && !Self::has_lasted(&theirs, target, now) {
+            self.adopt(key, target, &theirs, true, now);
             return Ok(());
         }
         // It is over; so it begins anew, in the table too.
-        let table = &self.around.table;
-        table.restore(key, &table.place(place.pool(), ""), theirs.epoch, now, now);
-        let anew = Record { epoch: theirs.epoch.saturating_add(1), ..record };
-        if let Some(theirs) = self.put(key, place, &anew, now).await? {
-            self.adopt(key, place, &theirs, true, now);
+        let table = &self.context.table;
+        table.restore(key, &table.target(target.pool(), ""), theirs.epoch, now, now);
+        let anew = BindingRecord { epoch: theirs.epoch.saturating_add(1), ..record };
+        if let Some(theirs) = self.put(key, target, &anew, now).await? {
+            self.adopt(key, target, &theirs, true, now);
         }
         Ok(())
     }
@@ -63,12 +63,17 @@ impl SharedStore {
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
-    pub async fn move_to(
+    pub async fn rebind(
         &self,
-        Move { key, to, epoch, created, owed }: Move<'_>,
+        Move { key, to, epoch, created, moved_header }: Move<'_>,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let record = Record { server: Some(to.server().into()), epoch, created, owed: owed.map(Into::into) };
+        let record = BindingRecord {
+            server: Some(to.server().into()),
+            epoch,
+            created,
+            moved_header: moved_header.map(Into::into),
+        };
         if let Some(theirs) = self.put(key, to, &record, now).await? {
             self.adopt(key, to, &theirs, true, now);
         }
@@ -79,7 +84,7 @@ impl SharedStore {
     ///
     /// # Errors
     /// When the store did not say. It is told later.
-    pub async fn assign(&self, key: SessionKey, place: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
+    pub async fn assign(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
         for _ in 0..MOST_CLAIMS {
             match self.publish(key, true, now).await {
                 Err(StoreUnavailable) => {
@@ -87,8 +92,8 @@ impl SharedStore {
                     return Err(StoreUnavailable);
                 }
                 // Theirs has come into the table.
-                Ok(Some(theirs)) if theirs.server.as_deref() != Some(place.server()) => {
-                    self.around.table.assign(key, place, now);
+                Ok(Some(theirs)) if theirs.server.as_deref() != Some(target.server()) => {
+                    self.context.table.assign(key, target, now);
                 }
                 Ok(_) => break,
             }
@@ -104,25 +109,25 @@ impl SharedStore {
         key: SessionKey,
         insists: bool,
         now: UnixMillis,
-    ) -> Result<Option<Record>, StoreUnavailable> {
-        let table = &self.around.table;
+    ) -> Result<Option<BindingRecord>, StoreUnavailable> {
+        let table = &self.context.table;
         for _ in 0..MOST_CLAIMS {
-            let Found::Live(known) = table.find(&key, now) else { return Ok(None) };
-            let Some(place) = table.target_at(known.place).map(Arc::clone) else { return Ok(None) };
-            let server = (!place.is_tombstone()).then(|| place.server().into());
-            let record = Record { server, epoch: known.epoch, created: known.created, owed: None };
-            let Some(theirs) = self.put(key, &place, &record, now).await? else {
-                if place.is_tombstone() {
+            let TableLookup::Live(known) = table.find(&key, now) else { return Ok(None) };
+            let Some(target) = table.target_at(known.target).map(Arc::clone) else { return Ok(None) };
+            let server = (!target.is_tombstone()).then(|| target.server().into());
+            let record = BindingRecord { server, epoch: known.epoch, created: known.created, moved_header: None };
+            let Some(theirs) = self.put(key, &target, &record, now).await? else {
+                if target.is_tombstone() {
                     self.forget_data(key, now).await?;
                 }
                 return Ok(None);
             };
-            let void = Self::has_lasted(&theirs, &place, now) || (insists && theirs.server.is_none());
-            if !void || place.is_tombstone() {
-                self.adopt(key, &place, &theirs, false, now);
+            let void = Self::has_lasted(&theirs, &target, now) || (insists && theirs.server.is_none());
+            if !void || target.is_tombstone() {
+                self.adopt(key, &target, &theirs, false, now);
                 return Ok(Some(theirs));
             }
-            table.overrule(&key, &place, theirs.epoch.saturating_add(1), known.created);
+            table.apply_remote(&key, &target, theirs.epoch.saturating_add(1), known.created);
         }
         Ok(None)
     }
@@ -132,9 +137,9 @@ impl SharedStore {
         &self,
         key: SessionKey,
         pool: &Target,
-        record: &Record,
+        record: &BindingRecord,
         now: UnixMillis,
-    ) -> Result<Option<Record>, StoreUnavailable> {
+    ) -> Result<Option<BindingRecord>, StoreUnavailable> {
         let name = Name::new(pool.pool(), key, Kind::Binding);
         let (value, ttl) = (record.value(&self.node), Self::ttl(pool, record.created, now));
         let stands = if record.epoch == 0 {
@@ -145,7 +150,7 @@ impl SharedStore {
         let stands = stands?;
         self.near.told(key, now);
         // Who stands there with another form of record is of a later version, and not to be understood.
-        Ok(stands.and_then(|value| Record::read(&value)))
+        Ok(stands.and_then(|value| BindingRecord::read(&value)))
     }
 
     /// The store is to be told what the table says of a session, or what its server handed over, as soon as it can be.
@@ -161,14 +166,14 @@ impl SharedStore {
     fn later(&self, key: SessionKey, kind: Kind, insists: bool) {
         if !self.pending.add(key, kind, insists) {
             let operation = if kind == Kind::Binding { StoreOperation::Move } else { StoreOperation::DataPut };
-            self.around.metrics.store.count(operation, StoreResult::Dropped);
+            self.context.metrics.store.count(operation, StoreResult::Dropped);
         }
-        self.around.metrics.store.set_pending(self.pending.len());
+        self.context.metrics.store.set_pending(self.pending.len());
         self.behind.wake.notify_one();
     }
 
     /// Whether the store is known to keep a record of a session.
-    pub fn keeps(&self, key: &SessionKey) -> bool {
+    pub fn is_stored(&self, key: &SessionKey) -> bool {
         self.near.is_stored(key)
     }
 
@@ -177,26 +182,26 @@ impl SharedStore {
     ///
     /// # Errors
     /// When the store did not say. It is told later.
-    pub async fn keep_data(
+    pub async fn put_data(
         &self,
         owner: &Owner,
         data: Option<&HeaderValue>,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let told = self.put_data(owner, data, now).await;
+        let told = self.try_put_data(owner, data, now).await;
         if told.is_err() {
             self.write_behind(owner.key, Kind::Data);
         }
         told
     }
 
-    pub(super) async fn put_data(
+    pub(super) async fn try_put_data(
         &self,
         owner: &Owner,
         data: Option<&HeaderValue>,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let Some(pool) = self.around.table.target_at(owner.pool) else { return Ok(()) };
+        let Some(pool) = self.context.table.target_at(owner.pool) else { return Ok(()) };
         let name = Name::new(pool.pool(), owner.key, Kind::Data);
         let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
         let ttl = Self::ttl(pool, owner.created, now);
@@ -206,10 +211,10 @@ impl SharedStore {
 
     /// The session has nothing to hand over any more, and there is nothing here that says so.
     pub(super) async fn forget_data(&self, key: SessionKey, now: UnixMillis) -> Result<(), StoreUnavailable> {
-        let table = &self.around.table;
-        let Found::Live(known) = table.find(&key, now) else { return Ok(()) };
-        let Some(place) = table.target_at(known.place) else { return Ok(()) };
-        let names = [Name::new(place.pool(), key, Kind::Data)];
+        let table = &self.context.table;
+        let TableLookup::Live(known) = table.find(&key, now) else { return Ok(()) };
+        let Some(target) = table.target_at(known.target) else { return Ok(()) };
+        let names = [Name::new(target.pool(), key, Kind::Data)];
         Ok(self.read(StoreOperation::Forget, self.engine.forget(&names)).await?)
     }
 
@@ -224,19 +229,19 @@ impl SharedStore {
         pool: TargetIndex,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let table = &self.around.table;
-        let Some(place) = table.target_at(pool).filter(|_| !self.pending.contains(key, Kind::Data)) else {
+        let table = &self.context.table;
+        let Some(target) = table.target_at(pool).filter(|_| !self.pending.contains(key, Kind::Data)) else {
             return Ok(());
         };
-        let names = [Name::new(place.pool(), key, Kind::Data)];
+        let names = [Name::new(target.pool(), key, Kind::Data)];
         let values = self.read(StoreOperation::DataGet, self.engine.lookup(&names)).await?;
         let Some(value) = values.into_iter().flatten().next() else { return Ok(()) };
         let owner = Owner { key, epoch: value.epoch(), created, pool };
         match HeaderValue::from_bytes(value.rest()) {
             Ok(data) if !data.is_empty() => {
-                self.around.data.keep(&owner, &data, table, now);
+                self.context.data.keep(&owner, &data, table, now);
             }
-            _ => self.around.data.forget(&key),
+            _ => self.context.data.forget(&key),
         }
         Ok(())
     }

@@ -13,12 +13,12 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
 use crate::session::token::UnixMillis;
-use crate::store::Found;
+use crate::store::TableLookup;
 use crate::store::engine::{Event, Kind, Name};
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
 use super::pending::Taken;
-use super::read_through::Wanted;
+use super::read_through::StoreQuery;
 use super::resync::Recall;
 use super::{SharedStore, StoreUnavailable};
 
@@ -30,7 +30,7 @@ pub(super) struct Queues {
     /// Names to live longer, and how long.
     touches: Mutex<HashMap<Name, Duration>>,
     /// Sessions whose copy is old.
-    fetches: Mutex<Vec<Wanted>>,
+    fetches: Mutex<Vec<StoreQuery>>,
     /// What the store was told, to be asked for once more.
     pub(super) recall: Recall,
     /// Woken when there is something that should not wait for the next round.
@@ -62,26 +62,26 @@ impl Queues {
 
 impl SharedStore {
     /// The store is to keep a session longer: it was here. Session data too, where servers hand some over.
-    pub(super) fn touch_behind(&self, wanted: &Wanted, now: UnixMillis) {
-        let Wanted { key, pool, hands_over, .. } = wanted;
-        let created = match self.around.table.find(key, now) {
-            Found::Live(known) => known.created,
+    pub(super) fn touch_behind(&self, wanted: &StoreQuery, now: UnixMillis) {
+        let StoreQuery { key, pool, has_handoff, .. } = wanted;
+        let created = match self.context.table.find(key, now) {
+            TableLookup::Live(known) => known.created,
             _ => now,
         };
         let ttl = Self::ttl(pool, created, now);
         let mut touches = self.behind.touches.lock();
         if touches.len() >= MOST {
             drop(touches);
-            return self.around.metrics.store.count(StoreOperation::Touch, StoreResult::Dropped);
+            return self.context.metrics.store.count(StoreOperation::Touch, StoreResult::Dropped);
         }
         touches.insert(Name::new(pool.pool(), *key, Kind::Binding), ttl);
-        if *hands_over {
+        if *has_handoff {
             touches.insert(Name::new(pool.pool(), *key, Kind::Data), ttl);
         }
     }
 
     /// A copy is old; it is good until the next round, which asks for all that are.
-    pub(super) fn fetch_behind(&self, wanted: Wanted) {
+    pub(super) fn fetch_behind(&self, wanted: StoreQuery) {
         let mut fetches = self.behind.fetches.lock();
         if fetches.len() >= MOST {
             drop(fetches);
@@ -91,13 +91,13 @@ impl SharedStore {
     }
 
     /// All that goes on behind requests, for as long as the process runs. Drop it to stop.
-    pub async fn work_behind(self: Arc<Self>, events: UnboundedReceiver<Event>, clock: Clock) {
+    pub async fn run_background(self: Arc<Self>, events: UnboundedReceiver<Event>, clock: Clock) {
         tokio::join!(self.listen(events, clock), self.rounds(clock), self.watch());
     }
 
     async fn listen(&self, mut events: UnboundedReceiver<Event>, clock: Clock) {
         while let Some(event) = events.recv().await {
-            self.hear(event, clock());
+            self.on_event(event, clock());
         }
     }
 
@@ -132,7 +132,7 @@ impl SharedStore {
                 failed |= written.is_err();
             }
             drop(all);
-            self.around.metrics.store.set_pending(self.pending.len());
+            self.context.metrics.store.set_pending(self.pending.len());
             if failed {
                 return;
             }
@@ -143,8 +143,8 @@ impl SharedStore {
         let (key, kind) = one.unwritten;
         if kind == Kind::Binding {
             self.publish(key, one.insists, now).await?;
-        } else if let Some((owner, data)) = self.around.data.owned(&key) {
-            self.put_data(&owner, Some(&data), now).await?;
+        } else if let Some((owner, data)) = self.context.data.find_with_owner(&key) {
+            self.try_put_data(&owner, Some(&data), now).await?;
         } else {
             self.forget_data(key, now).await?;
         }
@@ -201,7 +201,7 @@ impl SharedStore {
     }
 
     async fn probe(&self) {
-        let metrics = &self.around.metrics.store;
+        let metrics = &self.context.metrics.store;
         let answered = matches!(tokio::time::timeout(self.timeout, self.engine.ping()).await, Ok(Ok(())));
         let result = if answered { StoreResult::Ok } else { StoreResult::Unreachable };
         metrics.count(StoreOperation::Ping, result);
@@ -213,7 +213,7 @@ impl SharedStore {
     }
 
     /// Before a stop: what is still to be written is, as soon as the store answers. Drop it when that takes too long.
-    pub async fn write_last(&self, clock: Clock) {
+    pub async fn flush(&self, clock: Clock) {
         self.round(clock()).await;
         while self.pending.len() > 0 {
             sleep(LAST_PAUSE).await;

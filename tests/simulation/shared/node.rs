@@ -10,10 +10,10 @@ use homing::persistence::resolve::Homes;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
-use homing::store::Found;
+use homing::store::TableLookup;
 use homing::store::engine::Engine;
 use homing::store::local::table::Table;
-use homing::store::shared::{Around, Clock, SharedStore};
+use homing::store::shared::{Clock, SharedStore, StoreContext};
 use homing::telemetry::metrics::Metrics;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -69,10 +69,10 @@ impl Node {
             timeout: TIMEOUT,
             near_ttl: NEAR_TTL,
         };
-        let around = Around { table: Arc::clone(&table), data: Arc::clone(&version.data), metrics };
+        let context = StoreContext { table: Arc::clone(&table), data: Arc::clone(&version.data), metrics };
         let engine = Arc::clone(&link) as Arc<dyn Engine>;
-        let store = Arc::new(SharedStore::new(engine, &settings, "edge", incarnation, around));
-        let work = tokio::spawn(Arc::clone(&store).work_behind(events, clock));
+        let store = Arc::new(SharedStore::new(engine, &settings, "edge", incarnation, context));
+        let work = tokio::spawn(Arc::clone(&store).run_background(events, clock));
         Self { number, table, store, link, version: RefCell::new(version), clock, work }
     }
 
@@ -110,7 +110,7 @@ impl Node {
 
     pub fn knows(&self, key: SessionKey) -> Option<Knows> {
         match self.table.find(&key, self.now()) {
-            Found::Live(known) => Some((self.table.target_at(known.place)?.server().to_owned(), known.epoch)),
+            TableLookup::Live(known) => Some((self.table.target_at(known.target)?.server().to_owned(), known.epoch)),
             _ => None,
         }
     }

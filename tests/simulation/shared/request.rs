@@ -12,7 +12,7 @@ use homing::session::binding::{Binding, Lookup};
 use homing::session::key::{SessionId, SessionKey};
 use homing::session::source::Presented;
 use homing::session::token::Token;
-use homing::store::Found;
+use homing::store::TableLookup;
 use homing::store::engine::Kind;
 use homing::store::shared::Move;
 use tokio::time::{Instant, sleep};
@@ -98,12 +98,12 @@ impl Request<'_> {
         let homes = node.homes(&version);
         let all = wanted(presented, &node.store, &homes, self.now);
         if !all.is_empty() {
-            self.waits(1, node.store.ask(&all, self.now)).await;
+            self.waits(1, node.store.query(&all, self.now)).await;
         }
         if let Presented::Token { token, .. } = presented
-            && let Found::Live(known) = node.table.find(&token.session.into(), self.now)
+            && let TableLookup::Live(known) = node.table.find(&token.session.into(), self.now)
             && known.epoch == token.epoch
-            && node.table.target_at(known.place).is_some_and(|place| place.id() != token.server)
+            && node.table.target_at(known.target).is_some_and(|place| place.id() != token.server)
         {
             self.world.saw("token and table said two servers in one epoch");
         }
@@ -200,8 +200,8 @@ impl Request<'_> {
         let before = session.binding.epoch;
         if !self.unanswered {
             let (epoch, to) = (before.saturating_add(1), &version.targets[chosen]);
-            let one = Move { key: session.key, to, epoch, created: session.binding.created, owed: None };
-            self.waits(1, node.store.move_to(one, self.now)).await;
+            let one = Move { key: session.key, to, epoch, created: session.binding.created, moved_header: None };
+            self.waits(1, node.store.rebind(one, self.now)).await;
         }
         let moved = session.settle(chosen, &node.homes(&version), self.now);
         if moved && self.unanswered {

@@ -12,7 +12,7 @@ use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
 use homing::session::source::{Id, Presented};
 use homing::session::token::Token;
-use homing::store::engine::record::Record;
+use homing::store::engine::record::BindingRecord;
 use homing::store::engine::{Kind, Name};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -292,8 +292,8 @@ impl World {
         Rc::clone(&self.nodes.borrow()[at])
     }
 
-    fn record(&self, key: SessionKey) -> Option<Record> {
-        Record::read(&self.shared.get(&Name::new(POOL, key, Kind::Binding))?)
+    fn record(&self, key: SessionKey) -> Option<BindingRecord> {
+        BindingRecord::read(&self.shared.get(&Name::new(POOL, key, Kind::Binding))?)
     }
 
     /// Whether the store keeps a session that is as old as it may be: it does so for a few seconds, which bind nobody.

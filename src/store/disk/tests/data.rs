@@ -3,7 +3,7 @@
 use http::HeaderValue;
 
 use super::*;
-use crate::store::local::data::{Given, Owner};
+use crate::store::local::data::{HandoffPayload, Owner};
 
 /// Table and data of one process.
 struct Process {
@@ -20,12 +20,12 @@ impl Process {
         Self { table: table(10_000), data: SessionData::new(most, NOW, Box::new(|_| ())) }
     }
 
-    fn memory(&self) -> Memory<'_> {
-        Memory { table: &self.table, data: &self.data }
+    fn memory(&self) -> LocalStore<'_> {
+        LocalStore { table: &self.table, data: &self.data }
     }
 
     fn owner(&self, number: u64, epoch: u32) -> Owner {
-        Owner { key: key(number), epoch, created: NOW, pool: self.table.place("shop", "").index() }
+        Owner { key: key(number), epoch, created: NOW, pool: self.table.target("shop", "").index() }
     }
 
     fn keep(&self, number: u64, epoch: u32, text: &str) {
@@ -37,8 +37,8 @@ impl Process {
     }
 
     fn pending(&self, number: u64, epoch: u32) -> Option<(String, Option<String>)> {
-        let given = self.data.pending(&key(number), epoch)?;
-        Some((text(&given.told.unwrap()), given.data.as_ref().map(text)))
+        let payload = self.data.pending_handoff(&key(number), epoch)?;
+        Some((text(&payload.moved_header.unwrap()), payload.data.as_ref().map(text)))
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -48,19 +48,19 @@ impl Process {
         bytes
     }
 
-    fn amount(&self) -> Amount {
-        Amount { sessions: self.table.len() as u64, data: self.data.len() as u64 }
+    fn amount(&self) -> SessionCounts {
+        SessionCounts { sessions: self.table.len() as u64, data: self.data.len() as u64 }
     }
 
-    fn load(&self, bytes: &[u8], now: UnixMillis) -> Result<Loaded, Unread> {
-        load(self.memory(), Cursor::new(bytes), now, &|_| Wanted::SessionsAndData)
+    fn load(&self, bytes: &[u8], now: UnixMillis) -> Result<LoadResult, ReadError> {
+        load(self.memory(), Cursor::new(bytes), now, &|_| LoadScope::SessionsAndData)
     }
 
     /// The process after this one.
     fn next(&self) -> Self {
         let next = Self::new();
         let loaded = next.load(&self.bytes(), NOW).unwrap();
-        assert_eq!((loaded.back, loaded.left_out), (self.amount(), Amount::default()));
+        assert_eq!((loaded.loaded, loaded.skipped), (self.amount(), SessionCounts::default()));
         next
     }
 
@@ -85,8 +85,8 @@ fn shop() -> Process {
     (0..4).for_each(|number| keep(&shop.table, number));
     shop.keep(1, 1, "cart=1");
     shop.keep(3, 3, "cart=3");
-    shop.data.moved(&shop.owner(3, 4), 3, Some(value(MOVED)), &shop.table, NOW);
-    shop.data.moved(&shop.owner(2, 4), 3, Some(value(MOVED)), &shop.table, NOW);
+    shop.data.record_move(&shop.owner(3, 4), 3, Some(value(MOVED)), &shop.table, NOW);
+    shop.data.record_move(&shop.owner(2, 4), 3, Some(value(MOVED)), &shop.table, NOW);
     shop.keep(77, 5, "of a session with a token");
     shop
 }
@@ -101,7 +101,7 @@ fn data_comes_back_with_what_is_still_to_be_told() {
     assert_eq!(after.found(77, 5).as_deref(), Some("of a session with a token"));
     assert_eq!((after.found(1, 2), after.pending(3, 5)), (None, None), "nor is it right for any later epoch");
     assert_eq!(after.data.bytes(), shop().data.bytes());
-    after.data.delivered(&key(2), 4);
+    after.data.mark_delivered(&key(2), 4);
     assert_eq!(after.pending(2, 4), None);
 }
 
@@ -141,10 +141,10 @@ fn what_no_block_could_hold_is_left_out_and_the_rest_is_not() {
 #[test]
 fn a_pool_that_hands_nothing_over_any_more_gets_its_sessions_only() {
     let bytes = shop().bytes();
-    for (wanted, sessions) in [(Wanted::Sessions, 4), (Wanted::Nothing, 0)] {
+    for (wanted, sessions) in [(LoadScope::Sessions, 4), (LoadScope::Skip, 0)] {
         let after = Process::new();
         let loaded = load(after.memory(), Cursor::new(&bytes), NOW, &|_| wanted).unwrap();
-        assert_eq!((loaded.back, loaded.left_out.data), (Amount { sessions, data: 0 }, 4));
+        assert_eq!((loaded.loaded, loaded.skipped.data), (SessionCounts { sessions, data: 0 }, 4));
         assert_eq!(after.data.bytes(), 0);
     }
 }
@@ -155,19 +155,23 @@ fn only_data_of_sessions_within_their_limits_comes_back() {
     before.keep(1, 0, "came back since");
     before.keep(2, 0, "did not");
     let later = |seconds| NOW.plus(Duration::from_secs(seconds));
-    let place = before.table.place("shop", "a");
-    before.table.claim(key(1), &place, NOW);
+    let target = before.table.target("shop", "a");
+    before.table.claim(key(1), &target, NOW);
     before.table.visit(&key(1), later(1_700));
     let after = Process::new();
     let loaded = after.load(&before.bytes(), later(1_900)).unwrap();
-    assert_eq!((loaded.back.data, loaded.left_out.data), (1, 1));
+    assert_eq!((loaded.loaded.data, loaded.skipped.data), (1, 1));
     assert_eq!(after.found(1, 0).as_deref(), Some("came back since"), "visits leave their trace in the table alone");
     after.table.visit(&key(1), later(1_900));
     assert!(
-        after.load(&before.bytes(), later(86_401)).is_ok_and(|loaded| loaded.back.data == 1),
+        after.load(&before.bytes(), later(86_401)).is_ok_and(|loaded| loaded.loaded.data == 1),
         "it is there already"
     );
-    assert_eq!(Process::new().load(&before.bytes(), later(86_401)).unwrap().back, Amount::default(), "too old");
+    assert_eq!(
+        Process::new().load(&before.bytes(), later(86_401)).unwrap().loaded,
+        SessionCounts::default(),
+        "too old"
+    );
 }
 
 #[test]
@@ -176,7 +180,7 @@ fn a_clock_that_was_set_back_makes_no_data_immortal() {
     before.keep(1, 0, "cart=1");
     let earlier = NOW.minus(Duration::from_secs(86_400 * 365));
     let after = Process::new();
-    assert_eq!(after.load(&before.bytes(), earlier).unwrap().back.data, 1);
+    assert_eq!(after.load(&before.bytes(), earlier).unwrap().loaded.data, 1);
     let sweep = |now| (0..after.data.shards()).map(|_| after.data.sweep_step(&after.table, now)).sum::<usize>();
     assert_eq!(sweep(earlier.plus(Duration::from_secs(1_799))), 0);
     assert_eq!(sweep(earlier.plus(Duration::from_secs(1_801))), 1);
@@ -186,17 +190,17 @@ fn a_clock_that_was_set_back_makes_no_data_immortal() {
 fn where_there_is_room_for_less_the_longest_idle_go() {
     let one = |number: u64| SessionKey(u128::from(number));
     let before = Process::new();
-    let place = before.table.place("shop", "a");
+    let target = before.table.target("shop", "a");
     for number in 0..12 {
         let (owner, now) = (Owner { key: one(number), ..before.owner(0, 0) }, NOW.plus(Duration::from_secs(number)));
         before.data.keep(&owner, &value(&"x".repeat(1_000)), &before.table, now);
     }
     // The data of the first is the oldest, but it was here a moment ago.
-    before.table.claim(one(0), &place, NOW.plus(Duration::from_secs(60)));
+    before.table.claim(one(0), &target, NOW.plus(Duration::from_secs(60)));
     let after = Process::with_room(10_000);
     let loaded = after.load(&before.bytes(), NOW.plus(Duration::from_secs(60))).unwrap();
     let there: Vec<u64> = (0..12).filter(|number| after.data.find(&one(*number), 0).is_some()).collect();
-    let (kept, left_out) = (loaded.back.data, loaded.left_out.data);
+    let (kept, left_out) = (loaded.loaded.data, loaded.skipped.data);
     assert!((6..11).contains(&kept) && kept + left_out == 12, "{kept} and {left_out}");
     assert_eq!(there, [&[0], &(13 - kept..12).collect::<Vec<_>>()[..]].concat());
     assert!(after.data.bytes() <= 10_000);
@@ -207,7 +211,7 @@ fn every_truncation_is_found_and_nothing_of_it_gets_in() {
     let bytes = shop().bytes();
     for length in 0..bytes.len() {
         let after = Process::new();
-        assert!(matches!(after.load(&bytes[..length], NOW), Err(Unread::Damaged { .. })), "{length} bytes");
+        assert!(matches!(after.load(&bytes[..length], NOW), Err(ReadError::Corrupt { .. })), "{length} bytes");
         assert!(after.is_empty(), "{length} bytes: loaded half");
     }
 }
@@ -232,7 +236,7 @@ fn damage_behind_data_that_is_in_already_leaves_nothing_behind() {
     assert!(late > 2 * BLOCK, "a block of data is in the whole part of it");
     bytes[late] ^= 1;
     let after = Process::new();
-    assert!(matches!(after.load(&bytes, NOW), Err(Unread::Damaged { .. })) && after.is_empty());
+    assert!(matches!(after.load(&bytes, NOW), Err(ReadError::Corrupt { .. })) && after.is_empty());
 }
 
 /// A snapshot with this block of data in it, all checksums right.
@@ -249,7 +253,7 @@ fn with_block(version: u32, data: &[u8], count: u64) -> Vec<u8> {
         [&kind.to_le_bytes(), &length.to_le_bytes(), payload].concat()
     };
     put(&[&MAGIC[..], &version.to_le_bytes()].concat());
-    put(&block(PLACES, b"\x04\x00shop\x00\x00"));
+    put(&block(TARGETS, b"\x04\x00shop\x00\x00"));
     put(&block(DATA, data));
     put(&block(END, &[0_u64, NOW.0, count].map(u64::to_le_bytes).concat()));
     bytes
@@ -257,13 +261,13 @@ fn with_block(version: u32, data: &[u8], count: u64) -> Vec<u8> {
 
 #[test]
 fn what_makes_no_sense_is_not_believed_whatever_its_checksum_says() {
-    let datum = |place: u32, length: u32, text: &[u8]| {
+    let datum = |target: u32, length: u32, text: &[u8]| {
         let (time, none) = (NOW.0.to_le_bytes(), 0_u32.to_le_bytes());
-        let numbers = [&[7; 16][..], &place.to_le_bytes(), &none, &time, &time, &length.to_le_bytes(), &none];
+        let numbers = [&[7; 16][..], &target.to_le_bytes(), &none, &time, &time, &length.to_le_bytes(), &none];
         [&numbers.concat(), text].concat()
     };
     let right = datum(0, 6, b"cart=1");
-    assert_eq!(Process::new().load(&with_block(2, &right, 1), NOW).unwrap().back.data, 1);
+    assert_eq!(Process::new().load(&with_block(2, &right, 1), NOW).unwrap().loaded.data, 1);
     for (version, data, count) in [
         (1, right.clone(), 1),
         (2, right.clone(), 2),
@@ -276,7 +280,7 @@ fn what_makes_no_sense_is_not_believed_whatever_its_checksum_says() {
     ] {
         let after = Process::new();
         let error = after.load(&with_block(version, &data, count), NOW).expect_err("no sense");
-        assert!(matches!(error, Unread::Damaged { .. }) && after.is_empty(), "{error}");
+        assert!(matches!(error, ReadError::Corrupt { .. }) && after.is_empty(), "{error}");
     }
 }
 
@@ -301,7 +305,7 @@ fn nobody_who_has_data_all_the_time_is_missed_while_others_come_and_go() {
             let mut bytes = Vec::new();
             let written = write(before.memory(), NOW, &mut bytes).unwrap();
             let after = Process::with_room(64 << 20);
-            assert_eq!(after.load(&bytes, NOW).unwrap().back, written, "each of them once");
+            assert_eq!(after.load(&bytes, NOW).unwrap().loaded, written, "each of them once");
             assert!((0..1_000).all(|number| after.found(number, 0).as_deref() == Some("there")));
         }
         writing.store(false, Relaxed);
@@ -328,13 +332,13 @@ proptest! {
     #[test]
     fn any_data_comes_back(all in any_data()) {
         let before = Process::new();
-        let pool = before.table.place("chat", "").index();
+        let pool = before.table.target("chat", "").index();
         for (key, epoch, data, told, age, idle) in all {
             let seen = UnixMillis(NOW.0 - idle);
             let owner = Owner { key: SessionKey(key), epoch, created: UnixMillis(seen.0 - age), pool };
             let data = data.map(|data| HeaderValue::from_bytes(&data).unwrap());
-            let given = Given { data, told: told.as_deref().map(value) };
-            before.data.put_back(Kept { owner, seen, given }, &before.table, NOW);
+            let payload = HandoffPayload { data, moved_header: told.as_deref().map(value) };
+            before.data.import(DataRecord { owner, seen, payload }, &before.table, NOW);
         }
         let after = before.next();
         prop_assert_eq!(contents_of(&after), contents_of(&before));
@@ -359,9 +363,9 @@ type Row = (SessionKey, u32, UnixMillis, UnixMillis, String, Option<HeaderValue>
 fn contents_of(process: &Process) -> Vec<Row> {
     let mut kept = Vec::new();
     (0..process.data.shards()).for_each(|shard| process.data.copy_shard(shard, &mut kept));
-    let row = |Kept { owner, seen, given }: Kept| {
+    let row = |DataRecord { owner, seen, payload }: DataRecord| {
         let pool = process.table.target_at(owner.pool).unwrap().pool().to_owned();
-        (owner.key, owner.epoch, owner.created, seen, pool, given.data, given.told)
+        (owner.key, owner.epoch, owner.created, seen, pool, payload.data, payload.moved_header)
     };
     kept.sort_unstable_by_key(|kept| kept.owner.key);
     kept.into_iter().map(row).collect()

@@ -11,7 +11,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::Found;
+use crate::store::TableLookup;
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 const SERVERS: [(&str, &str); 5] = [("shop", "a"), ("shop", "b"), ("shop", ""), ("chat", "a"), ("chat", "ü/long name")];
@@ -32,10 +32,10 @@ fn key(number: u64) -> SessionKey {
 fn keep(table: &Table, number: u64) {
     let (pool, server) = SERVERS[usize::try_from(number % 5).unwrap()];
     let ago = |seconds| NOW.minus(Duration::from_secs(seconds));
-    let place = table.place(pool, server).index();
+    let target = table.target(pool, server).index();
     let epoch = u32::try_from(number).unwrap();
-    let known = Known { place, epoch, created: ago(number + 1), last_seen: ago(number) };
-    assert_eq!(table.put_back([(key(number), known)].into_iter(), NOW), 1);
+    let known = TableEntry { target, epoch, created: ago(number + 1), last_seen: ago(number) };
+    assert_eq!(table.import([(key(number), known)].into_iter(), NOW), 1);
 }
 
 fn full(sessions: u64) -> Table {
@@ -47,17 +47,17 @@ fn full(sessions: u64) -> Table {
 /// Many who are all here right now.
 fn crowd(sessions: u64) -> Table {
     let table = table(30_000);
-    let place = table.place("shop", "a");
+    let target = table.target("shop", "a");
     for number in 0..sessions {
-        table.claim(key(number), &place, NOW);
+        table.claim(key(number), &target, NOW);
     }
     table
 }
 
 fn bytes_of(table: &Table) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let written = write(Memory { table, data: &no_data() }, NOW, &mut bytes).unwrap();
-    assert_eq!(written, Amount { sessions: table.len() as u64, data: 0 });
+    let written = write(LocalStore { table, data: &no_data() }, NOW, &mut bytes).unwrap();
+    assert_eq!(written, SessionCounts { sessions: table.len() as u64, data: 0 });
     bytes
 }
 
@@ -65,11 +65,11 @@ fn no_data() -> SessionData {
     SessionData::new(0, NOW, Box::new(|_| ()))
 }
 
-fn load_into(table: &Table, input: impl Read + Seek + Send, now: UnixMillis) -> Result<Loaded, Unread> {
-    load(Memory { table, data: &no_data() }, input, now, &|_| Wanted::Sessions)
+fn load_into(table: &Table, input: impl Read + Seek + Send, now: UnixMillis) -> Result<LoadResult, ReadError> {
+    load(LocalStore { table, data: &no_data() }, input, now, &|_| LoadScope::Sessions)
 }
 
-fn load_all(table: &Table, bytes: &[u8]) -> Result<Loaded, Unread> {
+fn load_all(table: &Table, bytes: &[u8]) -> Result<LoadResult, ReadError> {
     load_into(table, Cursor::new(bytes), NOW)
 }
 
@@ -77,9 +77,9 @@ fn load_all(table: &Table, bytes: &[u8]) -> Result<Loaded, Unread> {
 fn contents(table: &Table) -> Vec<(SessionKey, String, u32, UnixMillis, UnixMillis)> {
     let mut sessions = Vec::new();
     (0..table.shards()).for_each(|shard| table.copy_shard(shard, &mut sessions));
-    let by_name = |(key, known): (SessionKey, Known)| {
-        let place = table.target_at(known.place).unwrap();
-        (key, format!("{}/{}", place.pool(), place.server()), known.epoch, known.created, known.last_seen)
+    let by_name = |(key, known): (SessionKey, TableEntry)| {
+        let target = table.target_at(known.target).unwrap();
+        (key, format!("{}/{}", target.pool(), target.server()), known.epoch, known.created, known.last_seen)
     };
     let mut contents: Vec<_> = sessions.into_iter().map(by_name).collect();
     contents.sort();
@@ -92,14 +92,14 @@ fn a_table_comes_back_as_it_was() {
         let before = full(sessions);
         let after = table(10_000);
         // Numbers of targets are of one process.
-        after.place("chat", "somebody else");
+        after.target("chat", "somebody else");
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
-        assert_eq!((loaded.back.sessions, loaded.left_out.sessions, loaded.taken), (sessions, 0, NOW));
+        assert_eq!((loaded.loaded.sessions, loaded.skipped.sessions, loaded.taken_at), (sessions, 0, NOW));
         assert_eq!(contents(&after), contents(&before));
-        for place in after.targets() {
+        for target in after.targets() {
             let same =
-                before.targets().iter().find(|p| (p.pool(), p.server()) == (place.pool(), place.server())).cloned();
-            assert_eq!(place.sessions(), same.map_or(0, |place| place.sessions()), "{}", place.server());
+                before.targets().iter().find(|p| (p.pool(), p.server()) == (target.pool(), target.server())).cloned();
+            assert_eq!(target.sessions(), same.map_or(0, |target| target.sessions()), "{}", target.server());
         }
     }
 }
@@ -110,7 +110,7 @@ fn sessions_of_several_blocks_come_back() {
     let bytes = bytes_of(&before);
     assert!(bytes.len() > 3 * BLOCK, "{} bytes", bytes.len());
     let after = table(30_000);
-    assert_eq!(load_all(&after, &bytes).unwrap().back.sessions, 20_000);
+    assert_eq!(load_all(&after, &bytes).unwrap().loaded.sessions, 20_000);
     assert_eq!(contents(&after), contents(&before));
 }
 
@@ -122,7 +122,7 @@ fn a_file_of_the_first_version_is_read() {
     assert_eq!(VERSION_1[8..12], 1_u32.to_le_bytes());
     let after = table(100);
     let loaded = load_all(&after, VERSION_1).unwrap();
-    assert_eq!((loaded.back, loaded.left_out), (Amount { sessions: 7, data: 0 }, Amount::default()));
+    assert_eq!((loaded.loaded, loaded.skipped), (SessionCounts { sessions: 7, data: 0 }, SessionCounts::default()));
     assert_eq!(contents(&after), contents(&full(7)));
     assert!(look(VERSION_1).is_ok(), "so it may be replaced");
     for length in 0..VERSION_1.len() {
@@ -133,7 +133,7 @@ fn a_file_of_the_first_version_is_read() {
 #[test]
 fn a_place_that_nobody_is_bound_to_is_not_carried_on() {
     let before = full(5);
-    before.place("shop", "gone for years");
+    before.target("shop", "gone for years");
     let bytes = bytes_of(&before);
     assert!(!bytes.windows(4).any(|bytes| bytes == b"gone"), "its name is in the file");
 }
@@ -141,12 +141,12 @@ fn a_place_that_nobody_is_bound_to_is_not_carried_on() {
 #[test]
 fn an_ended_session_stays_ended() {
     let before = table(10);
-    let tombstone = before.place("shop", "");
-    before.insert_tombstone(key(1), &tombstone, Table::LAST, NOW, NOW);
+    let tombstone = before.target("shop", "");
+    before.insert_tombstone(key(1), &tombstone, Table::FINAL_EPOCH, NOW, NOW);
     let after = table(10);
     load_all(&after, &bytes_of(&before)).unwrap();
-    let Found::Live(known) = after.visit(&key(1), NOW) else { panic!("it is forgotten") };
-    assert!(after.target_at(known.place).unwrap().is_tombstone());
+    let TableLookup::Live(known) = after.visit(&key(1), NOW) else { panic!("it is forgotten") };
+    assert!(after.target_at(known.target).unwrap().is_tombstone());
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn those_who_are_over_meanwhile_do_not_come_back() {
     let after = table(1_000);
     let loaded = load_into(&after, Cursor::new(bytes_of(&before)), later).unwrap();
     assert_eq!(
-        (loaded.back.sessions, loaded.left_out.sessions),
+        (loaded.loaded.sessions, loaded.skipped.sessions),
         (501, 499),
         "who was here within the last 1800 s is back"
     );
@@ -167,11 +167,11 @@ fn those_who_are_over_meanwhile_do_not_come_back() {
 fn those_of_a_pool_that_is_gone_do_not_come_back() {
     let before = full(10);
     let after = table(10);
-    let shop_only = |pool: &str| if pool == "shop" { Wanted::Sessions } else { Wanted::Nothing };
-    let memory = Memory { table: &after, data: &no_data() };
+    let shop_only = |pool: &str| if pool == "shop" { LoadScope::Sessions } else { LoadScope::Skip };
+    let memory = LocalStore { table: &after, data: &no_data() };
     let loaded = load(memory, Cursor::new(bytes_of(&before)), NOW, &shop_only).unwrap();
-    assert_eq!((loaded.back.sessions, loaded.left_out.sessions, after.len()), (6, 4, 6));
-    assert!(after.targets().iter().all(|place| place.pool() == "shop"));
+    assert_eq!((loaded.loaded.sessions, loaded.skipped.sessions, after.len()), (6, 4, 6));
+    assert!(after.targets().iter().all(|target| target.pool() == "shop"));
 }
 
 #[test]
@@ -179,13 +179,13 @@ fn a_smaller_table_takes_those_who_were_here_last() {
     let bytes = bytes_of(&full(1_000));
     for capacity in [0_u16, 1, 10, 999, 1_000] {
         let after = table(usize::from(capacity));
-        assert_eq!(load_all(&after, &bytes).unwrap().back.sessions, u64::from(capacity));
-        let newest = (0..u64::from(capacity)).filter(|n| matches!(after.find(&key(*n), NOW), Found::Live(_)));
+        assert_eq!(load_all(&after, &bytes).unwrap().loaded.sessions, u64::from(capacity));
+        let newest = (0..u64::from(capacity)).filter(|n| matches!(after.find(&key(*n), NOW), TableLookup::Live(_)));
         assert_eq!(newest.count(), usize::from(capacity));
     }
     let after = table(30);
     assert_eq!(
-        load_all(&after, &bytes_of(&crowd(100))).unwrap().back.sessions,
+        load_all(&after, &bytes_of(&crowd(100))).unwrap().loaded.sessions,
         30,
         "of those at one moment, as many as fit"
     );
@@ -198,8 +198,8 @@ fn a_clock_that_was_set_back_makes_nobody_immortal() {
     let after = Table::new(10, earlier, Box::new(|_, _| ()));
     after.set_limits("shop", Duration::from_secs(1_800), Duration::from_secs(86_400));
     load_into(&after, Cursor::new(bytes_of(&before)), earlier).unwrap();
-    assert!(matches!(after.find(&key(0), earlier.plus(Duration::from_secs(1_799))), Found::Live(_)));
-    assert_eq!(after.find(&key(0), earlier.plus(Duration::from_secs(1_801))), Found::ExpiredIdle);
+    assert!(matches!(after.find(&key(0), earlier.plus(Duration::from_secs(1_799))), TableLookup::Live(_)));
+    assert_eq!(after.find(&key(0), earlier.plus(Duration::from_secs(1_801))), TableLookup::ExpiredIdle);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn every_truncation_is_found_and_nothing_of_it_gets_in() {
     for length in 0..bytes.len() {
         let after = table(100);
         let error = load_all(&after, &bytes[..length]).expect_err("a part of a snapshot");
-        assert!(matches!(error, Unread::Damaged { .. }), "{length} bytes: {error}");
+        assert!(matches!(error, ReadError::Corrupt { .. }), "{length} bytes: {error}");
         assert!(after.is_empty(), "{length} bytes: loaded half");
     }
     let mut longer = bytes;
@@ -224,7 +224,7 @@ fn every_flipped_bit_is_found_and_nothing_of_it_gets_in() {
         flipped[bit / 8] ^= 1 << (bit % 8);
         let after = table(100);
         let error = load_all(&after, &flipped).expect_err("a damaged snapshot");
-        let foreign = matches!(error, Unread::Foreign);
+        let foreign = matches!(error, ReadError::NotASnapshot);
         assert_eq!(foreign, bit < 64, "bit {bit}: {error}");
         assert!(after.is_empty(), "bit {bit}: loaded half");
     }
@@ -233,7 +233,7 @@ fn every_flipped_bit_is_found_and_nothing_of_it_gets_in() {
 #[test]
 fn blocks_that_are_missing_repeated_or_out_of_order_are_found() {
     let bytes = bytes_of(&full(7));
-    // Heading, place, session, … each of them is whole.
+    // Heading, target, session, … each of them is whole.
     let mut starts = vec![HEADING];
     while let Some(length) = bytes.get(starts[starts.len() - 1] + 4..).and_then(|rest| rest.first_chunk::<4>()) {
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap();
@@ -265,15 +265,18 @@ fn a_file_of_a_later_version_or_of_somebody_else_is_told_apart() {
     bytes[8] = 9;
     let crc = crc32fast::hash(&bytes[..12]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(look(&bytes[..]), Err(Unread::Newer(9))), "its heading stays where it is in every version");
-    assert!(matches!(load_all(&table(10), &bytes), Err(Unread::Newer(9))));
+    assert!(
+        matches!(look(&bytes[..]), Err(ReadError::UnsupportedVersion(9))),
+        "its heading stays where it is in every version"
+    );
+    assert!(matches!(load_all(&table(10), &bytes), Err(ReadError::UnsupportedVersion(9))));
     bytes[8] = u8::try_from(VERSION).unwrap() + 1;
     let crc = crc32fast::hash(&bytes[..12]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(look(&bytes[..]), Err(Unread::Newer(_))), "the next one");
-    assert!(matches!(look(&b"root:x:0:0:root:/root:/bin/sh\n"[..]), Err(Unread::Foreign)));
-    assert!(matches!(look(&b"home"[..]), Err(Unread::Foreign)));
-    assert!(matches!(look(&b""[..]), Err(Unread::Damaged { .. })), "a file that was never written to");
+    assert!(matches!(look(&bytes[..]), Err(ReadError::UnsupportedVersion(_))), "the next one");
+    assert!(matches!(look(&b"root:x:0:0:root:/root:/bin/sh\n"[..]), Err(ReadError::NotASnapshot)));
+    assert!(matches!(look(&b"home"[..]), Err(ReadError::NotASnapshot)));
+    assert!(matches!(look(&b""[..]), Err(ReadError::Corrupt { .. })), "a file that was never written to");
 }
 
 /// One file when its end is looked at, and another when it is read from its start.
@@ -301,8 +304,8 @@ fn damage_behind_sessions_that_are_in_already_leaves_nothing_behind() {
     assert!(late > 2 * BLOCK, "a block of sessions is in the whole part of it");
     bytes[late] ^= 1;
     let after = table(30_000);
-    assert!(matches!(load_all(&after, &bytes), Err(Unread::Damaged { .. })));
-    assert!(after.is_empty() && after.targets().iter().all(|place| place.sessions() == 0));
+    assert!(matches!(load_all(&after, &bytes), Err(ReadError::Corrupt { .. })));
+    assert!(after.is_empty() && after.targets().iter().all(|target| target.sessions() == 0));
     assert!(after.bytes() < 100_000, "its memory is free again: {} B", after.bytes());
 }
 
@@ -312,7 +315,7 @@ fn a_file_that_changes_while_it_is_read_leaves_nothing_behind() {
     let after = table(30_000);
     let error = load_into(&after, Fickle(Cursor::new(few), Some(many)), NOW).unwrap_err();
     assert!(error.to_string().contains("changed while it was read"), "{error}");
-    assert!(after.is_empty() && after.targets().iter().all(|place| place.sessions() == 0));
+    assert!(after.is_empty() && after.targets().iter().all(|target| target.sessions() == 0));
 }
 
 #[test]
@@ -321,7 +324,7 @@ fn an_end_that_promises_more_than_the_file_could_hold_takes_no_memory() {
     let told = bytes.len() - CHECKSUM - 24;
     bytes[told..told + 8].copy_from_slice(&u64::MAX.to_le_bytes());
     let after = table(30_000);
-    assert!(matches!(load_all(&after, &bytes), Err(Unread::Damaged { .. })));
+    assert!(matches!(load_all(&after, &bytes), Err(ReadError::Corrupt { .. })));
     assert!(after.is_empty() && after.bytes() < 100_000, "{} B", after.bytes());
 }
 
@@ -329,7 +332,7 @@ fn an_end_that_promises_more_than_the_file_could_hold_takes_no_memory() {
 fn an_error_of_the_writer_is_passed_on() {
     let mut disk = [0; 100];
     assert_eq!(
-        write(Memory { table: &full(50), data: &no_data() }, NOW, &mut disk[..]).unwrap_err().kind(),
+        write(LocalStore { table: &full(50), data: &no_data() }, NOW, &mut disk[..]).unwrap_err().kind(),
         io::ErrorKind::WriteZero
     );
 }
@@ -338,14 +341,14 @@ fn an_error_of_the_writer_is_passed_on() {
 fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
     let before = table(30_000);
     (0..1_000).for_each(|number| keep(&before, number));
-    let (writing, place) = (AtomicBool::new(true), before.place("shop", "b"));
+    let (writing, target) = (AtomicBool::new(true), before.target("shop", "b"));
     let files: Vec<Vec<u8>> = thread::scope(|scope| {
         for thread in 1..=2_u64 {
-            let (before, writing, place) = (&before, &writing, &place);
+            let (before, writing, target) = (&before, &writing, &target);
             scope.spawn(move || {
                 for turn in (0..).take_while(|_| writing.load(Relaxed)) {
                     let other = key((thread << 32) + turn % 5_000);
-                    before.claim(other, place, NOW);
+                    before.claim(other, target, NOW);
                     before.visit(&key(turn % 1_000), NOW);
                     before.end(&key((thread << 32) + (turn + 2_500) % 5_000));
                     before.sweep_step(NOW);
@@ -354,7 +357,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
         }
         let write_one = |_| {
             let mut bytes = Vec::new();
-            write(Memory { table: &before, data: &no_data() }, NOW, &mut bytes).unwrap();
+            write(LocalStore { table: &before, data: &no_data() }, NOW, &mut bytes).unwrap();
             bytes
         };
         let files = (0..30).map(write_one).collect();
@@ -364,8 +367,8 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
     for bytes in &files {
         let after = table(30_000);
         let loaded = load_all(&after, bytes).unwrap();
-        assert_eq!(loaded.back.sessions, after.len() as u64, "each of them once");
-        let there = (0..1_000).filter(|number| matches!(after.find(&key(*number), NOW), Found::Live(_)));
+        assert_eq!(loaded.loaded.sessions, after.len() as u64, "each of them once");
+        let there = (0..1_000).filter(|number| matches!(after.find(&key(*number), NOW), TableLookup::Live(_)));
         assert_eq!(there.count(), 1_000, "who was there all the time is in the file");
     }
 }
@@ -380,13 +383,13 @@ proptest! {
     fn any_table_comes_back(sessions in sessions()) {
         let (before, after) = (table(1_000), table(1_000));
         for (key, server, epoch, age, idle) in sessions {
-            let place = before.place(SERVERS[server].0, SERVERS[server].1).index();
+            let target = before.target(SERVERS[server].0, SERVERS[server].1).index();
             let last_seen = UnixMillis(NOW.0 - idle);
-            let known = Known { place, epoch, created: UnixMillis(last_seen.0 - age), last_seen };
-            prop_assert_eq!(before.put_back([(SessionKey(key), known)].into_iter(), NOW), 1);
+            let known = TableEntry { target, epoch, created: UnixMillis(last_seen.0 - age), last_seen };
+            prop_assert_eq!(before.import([(SessionKey(key), known)].into_iter(), NOW), 1);
         }
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
-        prop_assert_eq!((loaded.back.sessions, loaded.left_out.sessions), (before.len() as u64, 0));
+        prop_assert_eq!((loaded.loaded.sessions, loaded.skipped.sessions), (before.len() as u64, 0));
         prop_assert_eq!(contents(&after), contents(&before));
     }
 

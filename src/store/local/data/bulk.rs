@@ -5,20 +5,20 @@ use crate::session::token::UnixMillis;
 use crate::store::local::table::Table;
 
 use super::shard::Entry;
-use super::{Given, Owner, SessionData};
+use super::{HandoffPayload, Owner, SessionData};
 
 /// So many are copied under one lock: a few microseconds.
 const COPIED_AT_ONCE: usize = 32;
 
 /// What is kept of one session, apart from this process.
 #[derive(Debug, Clone)]
-pub struct Kept {
+pub struct DataRecord {
     /// Whose it is.
     pub owner: Owner,
     /// When the session was here last, as far as is known. The table may know better.
     pub seen: UnixMillis,
     /// Its data, and what its server is told of the move until it has answered below 500.
-    pub given: Given,
+    pub payload: HandoffPayload,
 }
 
 impl SessionData {
@@ -41,7 +41,7 @@ impl SessionData {
     /// is done for a few at a time, since each text is a line of memory that no cache may hold, and others wait for the lock.
     ///
     /// Who goes from key to key meanwhile may be missed or seen twice.
-    pub fn copy_shard(&self, shard: usize, into: &mut Vec<Kept>) {
+    pub fn copy_shard(&self, shard: usize, into: &mut Vec<DataRecord>) {
         let Some(shard) = self.shards.get(shard) else { return };
         let count = shard.lock().len();
         let mut keys = Vec::with_capacity(count);
@@ -53,12 +53,12 @@ impl SessionData {
         }
     }
 
-    fn kept(&self, key: SessionKey, entry: &Entry) -> Kept {
+    fn kept(&self, key: SessionKey, entry: &Entry) -> DataRecord {
         let Entry { epoch, created, seen, pool, .. } = *entry;
-        Kept {
+        DataRecord {
             owner: Owner { key, epoch, created: self.ticks.millis(created), pool },
             seen: self.ticks.millis(seen),
-            given: Given { told: entry.told.as_deref().cloned(), data: entry.data.clone() },
+            payload: HandoffPayload { moved_header: entry.moved_header.as_deref().cloned(), data: entry.data.clone() },
         }
     }
 
@@ -67,16 +67,20 @@ impl SessionData {
     /// this one.
     ///
     /// Times from the future count as `now`: a clock that was set back must not make sessions immortal.
-    pub fn put_back(&self, kept: Kept, table: &Table, now: UnixMillis) {
-        let Kept { owner: Owner { key, epoch, created, pool }, seen, given: Given { told, mut data } } = kept;
+    pub fn import(&self, kept: DataRecord, table: &Table, now: UnixMillis) {
+        let DataRecord {
+            owner: Owner { key, epoch, created, pool },
+            seen,
+            payload: HandoffPayload { moved_header, mut data },
+        } = kept;
         if let Some(data) = &mut data {
             data.set_sensitive(true);
         }
         let (created, seen) = (self.ticks.at(created.min(now)), self.ticks.at(seen.min(now)));
-        let entry = Entry { data, told: told.map(Box::new), epoch, created, seen, pool };
+        let entry = Entry { data, moved_header: moved_header.map(Box::new), epoch, created, seen, pool };
         // As it was written, and not as the table knows better: by the difference it is seen that the session came back.
         let last_seen = self.last_seen(&(seen, key), table, now);
-        let nothing = entry.data.is_none() && entry.told.is_none();
+        let nothing = entry.data.is_none() && entry.moved_header.is_none();
         if nothing || entry.bytes() > self.most || entry.is_over(last_seen, table, self.ticks.at(now)) {
             return;
         }
@@ -90,7 +94,7 @@ impl SessionData {
     }
 
     /// Lets go of everything and tells nobody: what was in it was not to be believed.
-    pub fn forget_all(&self) {
+    pub fn clear(&self) {
         for shard in &self.shards {
             self.account(shard, |shard| shard.retain(|_| false));
         }

@@ -27,18 +27,18 @@ use parking_lot::Mutex;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Found;
+use crate::store::TableLookup;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
 use crate::store::local::table::Table;
 use crate::store::targets::{Target, TargetIndex};
 
-pub use self::bulk::Kept;
+pub use self::bulk::DataRecord;
 use self::shard::{Entry, Idle, Shard};
 
 /// Most memory that data of all sessions may take: 256 MiB, a quarter million sessions with some 800 bytes each.
-pub const MOST_BYTES: usize = 256 << 20;
+pub const MAX_BYTES: usize = 256 << 20;
 
 /// A shard is locked for one look-up, or for a look at each of its entries: at most some three hundred, which takes
 /// microseconds. Empty ones cost 56 bytes each.
@@ -51,7 +51,7 @@ const ASKED_FOR: usize = 8;
 const MOST_TRIES: usize = 8;
 
 /// Told of every session whose data had to make room. Called after the lock is released.
-pub type OnEvicted = Box<dyn Fn(&Target) + Send + Sync>;
+pub type OnEviction = Box<dyn Fn(&Target) + Send + Sync>;
 
 /// Whose data it is.
 #[derive(Debug, Clone, Copy)]
@@ -62,15 +62,15 @@ pub struct Owner {
     pub epoch: u32,
     /// When it began.
     pub created: UnixMillis,
-    /// Any place of its pool, for the pool's limits.
+    /// Any target of its pool, for the pool's limits.
     pub pool: TargetIndex,
 }
 
 /// What a server is given with a request of a session that was elsewhere.
 #[derive(Debug, Clone, Default)]
-pub struct Given {
+pub struct HandoffPayload {
     /// Where the session came from; `None` = it is guest there.
-    pub told: Option<HeaderValue>,
+    pub moved_header: Option<HeaderValue>,
     /// Its data, if it has any.
     pub data: Option<HeaderValue>,
 }
@@ -86,16 +86,16 @@ pub struct SessionData {
     pending: AtomicUsize,
     /// The shard that the next sweep step looks at.
     sweep_next: AtomicUsize,
-    on_evicted: OnEvicted,
+    on_eviction: OnEviction,
 }
 
 impl SessionData {
     /// Nothing yet, and never more than about `most` bytes, but for the one value that others are just making room for.
-    pub fn new(most: usize, now: UnixMillis, on_evicted: OnEvicted) -> Self {
-        Self::with_shards(most, SHARDS, now, on_evicted)
+    pub fn new(most: usize, now: UnixMillis, on_eviction: OnEviction) -> Self {
+        Self::with_shards(most, SHARDS, now, on_eviction)
     }
 
-    fn with_shards(most: usize, shards: usize, now: UnixMillis, on_evicted: OnEvicted) -> Self {
+    fn with_shards(most: usize, shards: usize, now: UnixMillis, on_eviction: OnEviction) -> Self {
         Self {
             shards: (0..shards).map(|_| Mutex::default()).collect(),
             ticks: Ticks::starting(now),
@@ -103,7 +103,7 @@ impl SessionData {
             bytes: AtomicUsize::new(0),
             pending: AtomicUsize::new(0),
             sweep_next: AtomicUsize::new(0),
-            on_evicted,
+            on_eviction,
         }
     }
 
@@ -113,28 +113,37 @@ impl SessionData {
         let data = Some(private_copy(data));
         self.put(owner, table, now, |former| match former {
             Some(entry) if entry.epoch > owner.epoch => Err(entry),
-            Some(entry) if entry.epoch == owner.epoch => Ok((data, entry.told)),
+            Some(entry) if entry.epoch == owner.epoch => Ok((data, entry.moved_header)),
             _ => Ok((data, None)),
         })
     }
 
     /// The session moved from the epoch `from` to the owner's. With `told`, its new server has not answered below 500
     /// yet, and this is what it is to be told until then.
-    pub fn moved(&self, owner: &Owner, from: u32, told: Option<HeaderValue>, table: &Table, now: UnixMillis) {
-        let told = told.map(Box::new);
+    pub fn record_move(
+        &self,
+        owner: &Owner,
+        from: u32,
+        moved_header: Option<HeaderValue>,
+        table: &Table,
+        now: UnixMillis,
+    ) {
+        let moved_header = moved_header.map(Box::new);
         self.put(owner, table, now, |former| match former {
             // The move of another request of this session stands, and so does what waits for an answer to it.
-            Some(entry) if entry.epoch > owner.epoch || (entry.epoch == owner.epoch && told.is_some()) => Err(entry),
-            Some(entry) if entry.epoch == owner.epoch || entry.epoch == from => Ok((entry.data, told)),
-            _ => Ok((None, told)),
+            Some(entry) if entry.epoch > owner.epoch || (entry.epoch == owner.epoch && moved_header.is_some()) => {
+                Err(entry)
+            }
+            Some(entry) if entry.epoch == owner.epoch || entry.epoch == from => Ok((entry.data, moved_header)),
+            _ => Ok((None, moved_header)),
         });
     }
 
     /// The session goes on as another one, the owner. What is known of that one stands.
-    pub fn follow(&self, owner: &Owner, given: Given, table: &Table, now: UnixMillis) {
+    pub fn transfer(&self, owner: &Owner, payload: HandoffPayload, table: &Table, now: UnixMillis) {
         self.put(owner, table, now, |former| match former {
             Some(entry) => Err(entry),
-            None => Ok((given.data, given.told.map(Box::new))),
+            None => Ok((payload.data, payload.moved_header.map(Box::new))),
         });
     }
 
@@ -147,7 +156,7 @@ impl SessionData {
     }
 
     /// The session's data and whose it is, as it is kept now.
-    pub fn owned(&self, key: &SessionKey) -> Option<(Owner, HeaderValue)> {
+    pub fn find_with_owner(&self, key: &SessionKey) -> Option<(Owner, HeaderValue)> {
         let shard = self.shard(key)?.lock();
         let entry = shard.find(key)?;
         let owner =
@@ -157,20 +166,20 @@ impl SessionData {
 
     /// What the session's new server must still be given, if it has not answered below 500 since the move. Costs nothing
     /// while no session waits for that.
-    pub fn pending(&self, key: &SessionKey, epoch: u32) -> Option<Given> {
+    pub fn pending_handoff(&self, key: &SessionKey, epoch: u32) -> Option<HandoffPayload> {
         if self.pending.load(Relaxed) == 0 {
             return None;
         }
         let shard = self.shard(key)?.lock();
         let entry = shard.find(key).filter(|entry| entry.epoch == epoch)?;
-        Some(Given { told: Some(entry.told.as_deref()?.clone()), data: entry.data.clone() })
+        Some(HandoffPayload { moved_header: Some(entry.moved_header.as_deref()?.clone()), data: entry.data.clone() })
     }
 
     /// The session's new server has answered below 500: it is told no more.
-    pub fn delivered(&self, key: &SessionKey, epoch: u32) {
+    pub fn mark_delivered(&self, key: &SessionKey, epoch: u32) {
         self.change(key, |shard| {
             if shard.find(key).is_some_and(|entry| entry.epoch == epoch) {
-                shard.delivered(key);
+                shard.mark_delivered(key);
             }
         });
     }
@@ -255,18 +264,18 @@ impl SessionData {
         let mut changed = true;
         let mut too_large = false;
         self.change(&owner.key, |shard| {
-            let (data, told) = match decide(shard.remove(&owner.key)) {
+            let (data, moved_header) = match decide(shard.remove(&owner.key)) {
                 Ok(parts) => parts,
                 Err(stands) => {
                     changed = false;
                     return shard.insert(owner.key, stands);
                 }
             };
-            if data.is_none() && told.is_none() {
+            if data.is_none() && moved_header.is_none() {
                 return;
             }
             let (created, seen) = (self.ticks.at(owner.created), self.ticks.at(now));
-            let entry = Entry { data, told, epoch: owner.epoch, created, seen, pool: owner.pool };
+            let entry = Entry { data, moved_header, epoch: owner.epoch, created, seen, pool: owner.pool };
             too_large = entry.bytes() > self.most;
             if !too_large {
                 shard.insert(owner.key, entry);
@@ -325,14 +334,14 @@ impl SessionData {
     /// To be called without a lock: what it calls is not ours.
     fn report(&self, evicted: &[TargetIndex], table: &Table) {
         for pool in evicted.iter().filter_map(|pool| table.target_at(*pool)) {
-            (self.on_evicted)(pool);
+            (self.on_eviction)(pool);
         }
     }
 
     /// When the session was here last: visits leave their trace in the table.
     fn last_seen(&self, (seen, key): &Idle, table: &Table, now: UnixMillis) -> Tick {
         match table.find(key, now) {
-            Found::Live(known) => self.ticks.at(known.last_seen).max(*seen),
+            TableLookup::Live(known) => self.ticks.at(known.last_seen).max(*seen),
             _ => *seen,
         }
     }

@@ -14,14 +14,14 @@ pub(super) struct Entry {
     /// What its last server handed over.
     pub(super) data: Option<HeaderValue>,
     /// What its server is told of the move until it has answered below 500. Boxed, since it is rare.
-    pub(super) told: Option<Box<HeaderValue>>,
+    pub(super) moved_header: Option<Box<HeaderValue>>,
     /// The binding that both are right for.
     pub(super) epoch: u32,
     /// When the session began.
     pub(super) created: Tick,
     /// When it was here last, as far as was asked.
     pub(super) seen: Tick,
-    /// Any place of its pool.
+    /// Any target of its pool.
     pub(super) pool: TargetIndex,
 }
 
@@ -32,13 +32,13 @@ const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
 impl Entry {
     /// Memory that it takes, about.
     pub(super) fn bytes(&self) -> usize {
-        let told = self.told.as_ref().map_or(0, |told| size_of::<HeaderValue>() + told.len());
-        ENTRY_BYTES + told + self.data.as_ref().map_or(0, HeaderValue::len)
+        let moved_header = self.moved_header.as_ref().map_or(0, |header| size_of::<HeaderValue>() + header.len());
+        ENTRY_BYTES + moved_header + self.data.as_ref().map_or(0, HeaderValue::len)
     }
 
     /// Its session has ended, if it was `seen` last then.
     pub(super) fn is_over(&self, seen: Tick, table: &Table, now: Tick) -> bool {
-        let limits = table.target_at(self.pool).map(|place| &place.limits);
+        let limits = table.target_at(self.pool).map(|target| &target.limits);
         limits.is_none_or(|limits| limits.verdict(self.created, seen, now).is_some())
     }
 }
@@ -54,12 +54,12 @@ pub(super) struct Totals {
 impl Totals {
     fn add(&mut self, entry: &Entry) {
         self.bytes += entry.bytes();
-        self.pending += usize::from(entry.told.is_some());
+        self.pending += usize::from(entry.moved_header.is_some());
     }
 
     fn take(&mut self, entry: &Entry) {
         self.bytes = self.bytes.saturating_sub(entry.bytes());
-        self.pending = self.pending.saturating_sub(usize::from(entry.told.is_some()));
+        self.pending = self.pending.saturating_sub(usize::from(entry.moved_header.is_some()));
     }
 }
 
@@ -88,7 +88,7 @@ impl Shard {
         self.entries.get(key)
     }
 
-    /// In place of nothing: whoever was there has been removed.
+    /// Requires that no entry with the key is present.
     pub(super) fn insert(&mut self, key: SessionKey, entry: Entry) {
         self.totals.add(&entry);
         if let Some(former) = self.entries.insert(key, entry) {
@@ -104,10 +104,10 @@ impl Shard {
     }
 
     /// Nothing is to be told any more; an entry with nothing else goes.
-    pub(super) fn delivered(&mut self, key: &SessionKey) {
+    pub(super) fn mark_delivered(&mut self, key: &SessionKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.totals.take(entry);
-        entry.told = None;
+        entry.moved_header = None;
         self.totals.add(entry);
         if entry.data.is_none() {
             drop(self.remove(key));

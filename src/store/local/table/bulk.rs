@@ -6,7 +6,7 @@ use dashmap::SharedValue;
 
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
-use crate::store::Known;
+use crate::store::TableEntry;
 use crate::store::expiry::Tick;
 use crate::store::local::table::Table;
 use crate::store::local::table::record::Binding;
@@ -18,7 +18,7 @@ impl Table {
     /// than it takes to copy them: memory is asked for before.
     ///
     /// Who goes from key to key between two shards (a learned id, after keys were rotated) may be missed or seen twice.
-    pub fn copy_shard(&self, shard: usize, into: &mut Vec<(SessionKey, Known)>) {
+    pub fn copy_shard(&self, shard: usize, into: &mut Vec<(SessionKey, TableEntry)>) {
         let Some(shard) = self.map.shards().get(shard) else { return };
         let count = shard.read().len();
         into.reserve(count);
@@ -44,7 +44,7 @@ impl Table {
     ///
     /// A shard stays locked for as long as sessions of it come, so in the order in which they were copied they cost the
     /// least; and nobody may wait for one.
-    pub fn put_back(&self, sessions: impl Iterator<Item = (SessionKey, Known)>, now: UnixMillis) -> u64 {
+    pub fn import(&self, sessions: impl Iterator<Item = (SessionKey, TableEntry)>, now: UnixMillis) -> u64 {
         let now = self.ticks.at(now);
         let (mut locked, mut back) = (None, 0);
         for (key, known) in sessions {
@@ -61,7 +61,7 @@ impl Table {
             } else if self.take_room() {
                 self.eviction.lower(home, record.last_seen());
                 shard.insert(key, SharedValue::new(record));
-                self.arrived(known.place);
+                self.arrived(known.target);
             } else {
                 continue;
             }
@@ -71,30 +71,30 @@ impl Table {
     }
 
     /// `None` when the session is over.
-    fn as_it_was(&self, known: &Known, now: Tick) -> Option<Record> {
+    fn as_it_was(&self, known: &TableEntry, now: Tick) -> Option<Record> {
         let created = self.ticks.at(known.created).min(now);
         let last_seen = self.ticks.at(known.last_seen).min(now);
-        let record = Record::new(Binding { place: known.place, epoch: known.epoch, created }, last_seen);
-        let place = self.targets.at(known.place)?;
-        place.limits.verdict(created, last_seen, now).is_none().then_some(record)
+        let record = Record::new(Binding { target: known.target, epoch: known.epoch, created }, last_seen);
+        let target = self.targets.at(known.target)?;
+        target.limits.verdict(created, last_seen, now).is_none().then_some(record)
     }
 
     fn replace_older(&self, there: &mut Record, record: Record) {
         if (there.epoch, there.last_seen()) < (record.epoch, record.last_seen()) {
-            self.left(there.place);
-            self.arrived(record.place);
+            self.left(there.target);
+            self.arrived(record.target);
             *there = record;
         }
     }
 
     /// Empties the table and tells nobody: what was in it was not to be believed.
-    pub fn forget_all(&self) {
+    pub fn clear(&self) {
         for (index, shard) in self.map.shards().iter().enumerate() {
             let mut shard = shard.write();
             self.eviction.set(index, None);
             let none = empty_like(&*shard);
             for (_, record) in replace(&mut *shard, none) {
-                self.forget(record.get().place);
+                self.forget(record.get().target);
             }
         }
     }

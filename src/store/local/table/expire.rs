@@ -8,7 +8,7 @@ use dashmap::SharedValue;
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::EndReason;
-use crate::store::Found;
+use crate::store::TableLookup;
 use crate::store::expiry::Tick;
 use crate::store::local::table::Table;
 use crate::store::local::table::expired;
@@ -105,10 +105,10 @@ impl Table {
 
     /// A visit found this session to be over: what is to be said of it. It may have come back to life since.
     #[cold]
-    pub(super) fn expire(&self, key: &SessionKey, now: Tick) -> Found {
-        let mut found = Found::Absent;
+    pub(super) fn expire(&self, key: &SessionKey, now: Tick) -> TableLookup {
+        let mut found = TableLookup::Absent;
         let over = self.remove_if_over(key, now, |record| {
-            found = Found::Live(self.known(record));
+            found = TableLookup::Live(self.known(record));
             record.touch(now);
         });
         over.map_or(found, expired)
@@ -120,14 +120,14 @@ impl Table {
         let (_, record) = self.map.remove_if(key, |_, record| {
             over = self.verdict(record, now);
             if over.is_some() {
-                self.forget(record.place);
+                self.forget(record.target);
             } else {
                 alive(record);
             }
             over.is_some()
         })?;
         let reason = over?;
-        self.report(&[(record.place, reason)]);
+        self.report(&[(record.target, reason)]);
         Some(reason)
     }
 
@@ -175,14 +175,14 @@ impl Table {
         let removed = self.map.remove_if(key, |_, record| {
             let still_idle = record.last_seen() == *last_seen;
             if still_idle {
-                self.left(record.place);
+                self.left(record.target);
             } else {
                 self.eviction.lower(self.map.determine_map(key), record.last_seen());
             }
             still_idle
         });
         if let Some((_, record)) = &removed {
-            self.report(&[(record.place, EndReason::Evicted)]);
+            self.report(&[(record.target, EndReason::Evicted)]);
         }
         removed.is_some()
     }

@@ -6,7 +6,7 @@ use std::thread::yield_now;
 use dashmap::SharedValue;
 
 use crate::session::key::SessionKey;
-use crate::store::Known;
+use crate::store::TableEntry;
 use crate::store::expiry::Tick;
 use crate::store::local::table::Departed;
 use crate::store::local::table::Table;
@@ -26,12 +26,12 @@ impl Table {
         binding: Binding,
         now: Tick,
         mut merge: impl FnMut(&mut Record),
-    ) -> Option<Known> {
+    ) -> Option<TableEntry> {
         let mut departed = Departed::new();
         let mut met = |record: &mut Record| {
             let was_seen = self.ticks.millis(record.last_seen());
             if let Some(reason) = self.verdict(record, now) {
-                departed.push((record.place, reason));
+                departed.push((record.target, reason));
                 self.bind_to(record, binding);
                 record.seen_first(now);
                 self.eviction.lower(self.map.determine_map(&key), now);
@@ -39,7 +39,7 @@ impl Table {
             } else {
                 record.touch(now);
                 merge(record);
-                Some(Known { last_seen: was_seen, ..self.known(record) })
+                Some(TableEntry { last_seen: was_seen, ..self.known(record) })
             }
         };
         // The guard ends with this line; the next steps lock again.
@@ -57,8 +57,8 @@ impl Table {
         key: SessionKey,
         binding: Binding,
         now: Tick,
-        mut met: impl FnMut(&mut Record) -> Option<Known>,
-    ) -> Option<Known> {
+        mut met: impl FnMut(&mut Record) -> Option<TableEntry>,
+    ) -> Option<TableEntry> {
         let home = self.map.determine_map(&key);
         // Before the shard is locked: who goes may be in another one, and two newcomers must not wait for each other.
         if !self.make_room(&key, home, now) {
@@ -88,7 +88,7 @@ impl Table {
             }
             shard.insert(key, SharedValue::new(Record::new(binding, now)));
             self.eviction.lower(home, now);
-            self.arrived(binding.place);
+            self.arrived(binding.target);
             drop(shard);
             drop(emptied);
             return None;

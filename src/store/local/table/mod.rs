@@ -32,9 +32,9 @@ use crate::session::key::BuildKeyHasher;
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::EndReason;
-use crate::store::Found;
-use crate::store::Known;
-use crate::store::Rebound;
+use crate::store::RebindResult;
+use crate::store::TableEntry;
+use crate::store::TableLookup;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
@@ -81,7 +81,7 @@ type Departed = Vec<(TargetIndex, EndReason)>;
 
 impl Table {
     /// The epoch that is higher than all others.
-    pub const LAST: u32 = u32::MAX;
+    pub const FINAL_EPOCH: u32 = u32::MAX;
 
     /// An empty table for at most `capacity` sessions, with shards to match. `now` sets its clock; `on_end` is told of
     /// every session that leaves.
@@ -104,13 +104,13 @@ impl Table {
         }
     }
 
-    /// The place of that name, the same for as long as the process lives. For those who build a snapshot: requests find
+    /// The target of that name, the same for as long as the process lives. For those who build a snapshot: requests find
     /// targets by number.
-    pub fn place(&self, pool: &str, server: &str) -> Arc<Target> {
+    pub fn target(&self, pool: &str, server: &str) -> Arc<Target> {
         self.targets.intern(pool, server)
     }
 
-    /// The place with that number: no lock, no reference count. None only for a number of another table.
+    /// The target with that number: no lock, no reference count. None only for a number of another table.
     #[inline]
     pub fn target_at(&self, index: TargetIndex) -> Option<&Arc<Target>> {
         self.targets.at(index)
@@ -129,37 +129,44 @@ impl Table {
 
     /// A request of this session came in: what is known of it, and note that it was here.
     #[inline]
-    pub fn visit(&self, key: &SessionKey, now: UnixMillis) -> Found {
+    pub fn visit(&self, key: &SessionKey, now: UnixMillis) -> TableLookup {
         let now = self.ticks.at(now);
         {
             let Some(record) = self.map.get(key) else {
-                return Found::Absent;
+                return TableLookup::Absent;
             };
             if self.verdict(&record, now).is_none() {
                 let known = self.known(&record);
                 record.touch(now);
-                return Found::Live(known);
+                return TableLookup::Live(known);
             }
         }
         self.expire(key, now)
     }
 
     /// What is known of a session, without a trace of having asked.
-    pub fn find(&self, key: &SessionKey, now: UnixMillis) -> Found {
+    pub fn find(&self, key: &SessionKey, now: UnixMillis) -> TableLookup {
         let now = self.ticks.at(now);
         let Some(record) = self.map.get(key) else {
-            return Found::Absent;
+            return TableLookup::Absent;
         };
-        self.verdict(&record, now).map_or_else(|| Found::Live(self.known(&record)), expired)
+        self.verdict(&record, now).map_or_else(|| TableLookup::Live(self.known(&record)), expired)
     }
 
     /// A token told of a session. If the table knows it too, the higher epoch wins, and the token between equals.
     /// Returns what stands.
-    pub fn restore(&self, key: SessionKey, place: &Target, epoch: u32, created: UnixMillis, now: UnixMillis) -> Known {
+    pub fn restore(
+        &self,
+        key: SessionKey,
+        target: &Target,
+        epoch: u32,
+        created: UnixMillis,
+        now: UnixMillis,
+    ) -> TableEntry {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
-        let binding = Binding { place: place.index(), epoch, created };
+        let binding = Binding { target: target.index(), epoch, created };
         let stands = self.upsert(key, binding, now, |record| {
-            let token_wins = epoch > record.epoch || (epoch == record.epoch && binding.place != record.place);
+            let token_wins = epoch > record.epoch || (epoch == record.epoch && binding.target != record.target);
             if token_wins {
                 self.bind_to(record, binding);
             }
@@ -167,7 +174,7 @@ impl Table {
         stands.unwrap_or_else(|| self.known(&Record::new(binding, now)))
     }
 
-    /// The session moves `to` another place, if it is still what the caller last knew it as (`expected_epoch`): of
+    /// The session moves `to` another target, if it is still what the caller last knew it as (`expected_epoch`): of
     /// several that move it at once, one does and the others are told where. A session that the table does not know,
     /// or knows by an older epoch, moves too. `created` is for the former.
     pub fn rebind(
@@ -177,76 +184,76 @@ impl Table {
         to: &Target,
         created: UnixMillis,
         now: UnixMillis,
-    ) -> Rebound {
+    ) -> RebindResult {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
         let epoch = expected_epoch.saturating_add(1);
         let mut moved = true;
-        let stands = self.upsert(key, Binding { place: to.index(), epoch, created }, now, |record| {
+        let stands = self.upsert(key, Binding { target: to.index(), epoch, created }, now, |record| {
             moved = record.epoch <= expected_epoch;
             if moved {
-                self.bind_to(record, Binding { place: to.index(), epoch, created: record.created });
+                self.bind_to(record, Binding { target: to.index(), epoch, created: record.created });
             }
         });
         match stands {
-            Some(known) if !moved => Rebound::Already(known),
-            _ => Rebound::Moved { epoch },
+            Some(known) if !moved => RebindResult::AlreadyMoved(known),
+            _ => RebindResult::Moved { epoch },
         }
     }
 
     /// Another proxy has moved the session, or ended it: so it is here, unless more is known here. Of two records of one
     /// epoch theirs stands. No visit, and nothing that brings a session in: false when the table does not know it. `created`
     /// is for one that has ended here and begins anew there.
-    pub fn overrule(&self, key: &SessionKey, place: &Target, epoch: u32, created: UnixMillis) -> bool {
+    pub fn apply_remote(&self, key: &SessionKey, target: &Target, epoch: u32, created: UnixMillis) -> bool {
         let created = self.ticks.at(created);
         let mut ended = None;
         {
             let Some(mut record) = self.map.get_mut(key) else { return false };
-            let wins = epoch > record.epoch || (epoch == record.epoch && record.place != place.index());
+            let wins = epoch > record.epoch || (epoch == record.epoch && record.target != target.index());
             if wins {
-                ended = Some(record.place).filter(|_| place.is_tombstone());
+                ended = Some(record.target).filter(|_| target.is_tombstone());
                 let created = if self.is_over(&record) { created } else { record.created };
-                self.bind_to(&mut record, Binding { place: place.index(), epoch, created });
+                self.bind_to(&mut record, Binding { target: target.index(), epoch, created });
             }
         }
-        if let Some(place) = ended {
-            self.report(&[(place, EndReason::Ended)]);
+        if let Some(target) = ended {
+            self.report(&[(target, EndReason::Ended)]);
         }
         true
     }
 
-    /// The first request of a session whose key its client carries already: binds it to a place, unless another request
+    /// The first request of a session whose key its client carries already: binds it to a target, unless another request
     /// was first; then theirs stands and is returned. One that has ended begins anew.
-    pub fn claim(&self, key: SessionKey, place: &Target, now: UnixMillis) -> Option<Known> {
+    pub fn claim(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Option<TableEntry> {
         let now = self.ticks.at(now);
         let mut anew = false;
-        let known = self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |record| {
+        let known = self.upsert(key, Binding { target: target.index(), epoch: 0, created: now }, now, |record| {
             anew = self.is_over(record);
             if anew {
                 let epoch = record.epoch.saturating_add(1);
-                self.bind_to(record, Binding { place: place.index(), epoch, created: now });
+                self.bind_to(record, Binding { target: target.index(), epoch, created: now });
             }
         });
         known.filter(|_| !anew)
     }
 
     /// A server says itself that the session is its own: so it is, whatever was known. True when that is news.
-    pub fn assign(&self, key: SessionKey, place: &Target, now: UnixMillis) -> bool {
+    pub fn assign(&self, key: SessionKey, target: &Target, now: UnixMillis) -> bool {
         let now = self.ticks.at(now);
         let mut news = false;
-        let known = self.upsert(key, Binding { place: place.index(), epoch: 0, created: now }, now, |record| {
-            news = record.place != place.index();
+        let known = self.upsert(key, Binding { target: target.index(), epoch: 0, created: now }, now, |record| {
+            news = record.target != target.index();
             if news {
                 let epoch = record.epoch.saturating_add(1);
                 // One that has ended begins anew.
                 let created = if self.is_over(record) { now } else { record.created };
-                self.bind_to(record, Binding { place: place.index(), epoch, created });
+                self.bind_to(record, Binding { target: target.index(), epoch, created });
             }
         });
         news || known.is_none()
     }
 
-    /// The session is over, and stays so while tokens of it may still be about: it is bound to `tombstone`, a place that no
-    /// server has. Kept for the idle time from the last request that named it. With the epoch [`LAST`](Self::LAST) for ever:
+    /// The session is over, and stays so while tokens of it may still be about: it is bound to `tombstone`, a target that no
+    /// server has. Kept for the idle time from the last request that named it. With the epoch [`FINAL_EPOCH`](Self::FINAL_EPOCH) for ever:
     /// no token says more.
     pub fn insert_tombstone(
         &self,
@@ -258,34 +265,34 @@ impl Table {
     ) {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
         let mut left = None;
-        self.upsert(key, Binding { place: tombstone.index(), epoch, created }, now, |record| {
-            left = Some(record.place).filter(|place| *place != tombstone.index());
+        self.upsert(key, Binding { target: tombstone.index(), epoch, created }, now, |record| {
+            left = Some(record.target).filter(|target| *target != tombstone.index());
             // Above a move that the caller did not know of: of two records of one epoch the other proxies keep the first.
             let above = if self.is_over(record) { record.epoch } else { record.epoch.saturating_add(1) };
             self.bind_to(
                 record,
-                Binding { place: tombstone.index(), epoch: epoch.max(above), created: record.created },
+                Binding { target: tombstone.index(), epoch: epoch.max(above), created: record.created },
             );
         });
-        if let Some(place) = left {
-            self.report(&[(place, EndReason::Ended)]);
+        if let Some(target) = left {
+            self.report(&[(target, EndReason::Ended)]);
         }
     }
 
     /// The session is over. Returns what was known of it.
-    pub fn end(&self, key: &SessionKey) -> Option<Known> {
+    pub fn end(&self, key: &SessionKey) -> Option<TableEntry> {
         let (_, record) = self.map.remove_if(key, |_, record| {
-            self.forget(record.place);
+            self.forget(record.target);
             true
         })?;
-        self.report(&[(record.place, EndReason::Ended)]);
+        self.report(&[(record.target, EndReason::Ended)]);
         Some(self.known(&record))
     }
 
     /// The session goes on under another key: this one is not its end.
-    pub fn forget_former(&self, key: &SessionKey) {
+    pub fn remove_renamed(&self, key: &SessionKey) {
         self.map.remove_if(key, |_, record| {
-            self.forget(record.place);
+            self.forget(record.target);
             true
         });
     }
@@ -338,9 +345,9 @@ impl fmt::Debug for Table {
 impl Table {
     /// To be called without a lock: what it calls is not ours.
     fn report(&self, departed: &[(TargetIndex, EndReason)]) {
-        for (place, reason) in departed {
-            if let Some(place) = self.targets.at(*place).filter(|place| !place.is_tombstone()) {
-                (self.on_end)(place, *reason);
+        for (target, reason) in departed {
+            if let Some(target) = self.targets.at(*target).filter(|target| !target.is_tombstone()) {
+                (self.on_end)(target, *reason);
             }
         }
     }
@@ -350,13 +357,13 @@ impl Table {
 impl Table {
     #[inline]
     fn verdict(&self, record: &Record, now: Tick) -> Option<EndReason> {
-        self.targets.at(record.place)?.limits.verdict(record.created, record.last_seen(), now)
+        self.targets.at(record.target)?.limits.verdict(record.created, record.last_seen(), now)
     }
 
     #[inline]
-    fn known(&self, record: &Record) -> Known {
-        Known {
-            place: record.place,
+    fn known(&self, record: &Record) -> TableEntry {
+        TableEntry {
+            target: record.target,
             epoch: record.epoch,
             created: self.ticks.millis(record.created),
             last_seen: self.ticks.millis(record.last_seen()),
@@ -364,39 +371,39 @@ impl Table {
     }
 
     fn is_over(&self, record: &Record) -> bool {
-        self.targets.at(record.place).is_some_and(|place| place.is_tombstone())
+        self.targets.at(record.target).is_some_and(|target| target.is_tombstone())
     }
 
     fn bind_to(&self, record: &mut Record, binding: Binding) {
-        self.left(record.place);
-        self.arrived(binding.place);
-        record.place = binding.place;
+        self.left(record.target);
+        self.arrived(binding.target);
+        record.target = binding.target;
         record.epoch = binding.epoch;
         record.created = binding.created;
     }
 
-    fn arrived(&self, place: TargetIndex) {
-        if let Some(place) = self.targets.at(place) {
-            place.arrived();
+    fn arrived(&self, target: TargetIndex) {
+        if let Some(target) = self.targets.at(target) {
+            target.arrived();
         }
     }
 
-    fn left(&self, place: TargetIndex) {
-        if let Some(place) = self.targets.at(place) {
-            place.left();
+    fn left(&self, target: TargetIndex) {
+        if let Some(target) = self.targets.at(target) {
+            target.left();
         }
     }
 
-    /// A session of that place is no longer in the map, and its room is free.
-    fn forget(&self, place: TargetIndex) {
-        self.left(place);
+    /// A session of that target is no longer in the map, and its room is free.
+    fn forget(&self, target: TargetIndex) {
+        self.left(target);
         self.count.0.fetch_sub(1, Relaxed);
     }
 }
 
-const fn expired(reason: EndReason) -> Found {
+const fn expired(reason: EndReason) -> TableLookup {
     match reason {
-        EndReason::Absolute => Found::ExpiredAbsolute,
-        _ => Found::ExpiredIdle,
+        EndReason::Absolute => TableLookup::ExpiredAbsolute,
+        _ => TableLookup::ExpiredIdle,
     }
 }

@@ -13,7 +13,7 @@ pub(super) struct Record {
     /// Raised by visits, many at a time, under the read lock; so an atomic, and relaxed because nothing hangs on it.
     last_seen: AtomicU32,
     pub(super) created: Tick,
-    pub(super) place: TargetIndex,
+    pub(super) target: TargetIndex,
     pub(super) epoch: u32,
 }
 
@@ -21,7 +21,7 @@ const _: () = assert!(size_of::<Record>() == 16 && size_of::<(SessionKey, Record
 
 impl Record {
     pub(super) fn new(binding: Binding, now: Tick) -> Self {
-        Self { last_seen: AtomicU32::new(now), created: binding.created, place: binding.place, epoch: binding.epoch }
+        Self { last_seen: AtomicU32::new(now), created: binding.created, target: binding.target, epoch: binding.epoch }
     }
 
     #[inline]
@@ -46,7 +46,7 @@ impl Record {
 /// What a record is made of.
 #[derive(Clone, Copy)]
 pub(super) struct Binding {
-    pub(super) place: TargetIndex,
+    pub(super) target: TargetIndex,
     pub(super) epoch: u32,
     pub(super) created: Tick,
 }

@@ -24,7 +24,7 @@ fn line() -> (Connection, JoinHandle<Broken>, DuplexStream) {
 async fn find(connection: &Connection, name: &str) -> Result<Vec<Answer>, StoreError> {
     let prefix = prefix();
     let mut batch = Batch::new(&prefix);
-    batch.find(&Name::found(name))?;
+    batch.find(&Name::from_stored(name))?;
     connection.ask(batch).await
 }
 

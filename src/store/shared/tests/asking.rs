@@ -51,11 +51,11 @@ async fn an_id_that_nobody_is_bound_by_is_asked_for_anew_each_time() {
 #[tokio::test(start_paused = true)]
 async fn a_session_with_a_token_waits_for_the_store_once() {
     let (_, [a]) = proxies::<1>(true);
-    assert!(a.must_ask(KEY, false));
-    a.store.ask(&[a.wanted(KEY, false)], clock()).await.unwrap();
-    assert!(!a.must_ask(KEY, false));
+    assert!(a.query_for(KEY, false));
+    a.store.query(&[a.wanted(KEY, false)], clock()).await.unwrap();
+    assert!(!a.query_for(KEY, false));
     pass(3600).await;
-    assert!(!a.must_ask(KEY, false), "an old copy is good enough where moves are announced");
+    assert!(!a.query_for(KEY, false), "an old copy is good enough where moves are announced");
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,8 +67,8 @@ async fn an_old_copy_serves_while_it_is_fetched_anew() {
     assert!(a.moves(KEY, 0, "s2").await);
     pass(11).await;
     b.link.asked();
-    assert!(!b.must_ask(KEY, true));
-    assert!(!b.must_ask(KEY, true));
+    assert!(!b.query_for(KEY, true));
+    assert!(!b.query_for(KEY, true));
     assert_eq!(b.knows(KEY), is("s1", 0));
     pass(1).await;
     assert_eq!(b.asked("lookup"), [1], "one of them asked");
@@ -117,6 +117,6 @@ async fn of_two_ids_the_second_is_found_though_the_first_has_ended() {
     b.ends(KEY, 1);
     let second = SessionKey(5);
     a.assign(second, "s2").await;
-    assert!(!b.must_ask(KEY, true), "that it has ended is known");
-    assert!(b.must_ask(second, true));
+    assert!(!b.query_for(KEY, true), "that it has ended is known");
+    assert!(b.query_for(second, true));
 }

@@ -67,8 +67,8 @@ async fn an_address_that_was_ended_meanwhile_is_bound_as_the_store_says() {
     a.ends(KEY, 1);
     pass(1).await;
     // Between asking and binding the address came and went elsewhere.
-    b.store.claim(KEY, &b.place("s2"), clock()).await.unwrap();
-    b.table.claim(KEY, &b.place("s2"), clock());
+    b.store.claim(KEY, &b.target("s2"), clock()).await.unwrap();
+    b.table.claim(KEY, &b.target("s2"), clock());
     assert_eq!((b.knows(KEY), stored(&shared, KEY)), (is("s2", 2), is("s2", 2)));
 }
 
@@ -89,16 +89,16 @@ async fn that_a_token_was_ended_is_told_to_a_store_that_forgot_it() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     for proxy in [&a, &b] {
-        proxy.store.ask(&[proxy.wanted(KEY, false)], clock()).await.unwrap();
-        proxy.table.restore(KEY, &proxy.place("s1"), 0, clock(), clock());
+        proxy.store.query(&[proxy.wanted(KEY, false)], clock()).await.unwrap();
+        proxy.table.restore(KEY, &proxy.target("s1"), 0, clock(), clock());
     }
-    a.ends(KEY, Table::LAST);
+    a.ends(KEY, Table::FINAL_EPOCH);
     pass(1).await;
-    assert_eq!(b.knows(KEY), is("", Table::LAST));
+    assert_eq!(b.knows(KEY), is("", Table::FINAL_EPOCH));
     shared.forget_everything();
     b.link.reconnects();
     pass(1).await;
-    assert!(!b.must_ask(KEY, false));
+    assert!(!b.query_for(KEY, false));
     pass(1).await;
-    assert_eq!(stored(&shared, KEY), is("", Table::LAST));
+    assert_eq!(stored(&shared, KEY), is("", Table::FINAL_EPOCH));
 }

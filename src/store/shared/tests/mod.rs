@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep};
 use super::*;
 use crate as homing;
 use crate::config::{Memcached, RemoteEngine};
-use crate::store::engine::record::Record;
+use crate::store::engine::record::BindingRecord;
 use crate::store::engine::{Kind, Name};
 
 #[allow(unreachable_pub, dead_code, reason = "it is a file of the simulation, which needs all of it")]
@@ -64,7 +64,7 @@ impl Proxy {
         let (link, events) = shared.link(announces);
         let table = Arc::new(Table::new(1000, START, Box::new(|_, _| ())));
         table.set_limits("shop", IDLE, ABSOLUTE);
-        let around = Around {
+        let around = StoreContext {
             table: Arc::clone(&table),
             data: Arc::new(SessionData::new(1 << 20, START, Box::new(|_| ()))),
             metrics: Arc::new(Metrics::new().unwrap()),
@@ -77,29 +77,29 @@ impl Proxy {
         };
         let engine = Arc::clone(&link) as Arc<dyn Engine>;
         let store = Arc::new(SharedStore::new(engine, &settings, "edge", u32::try_from(number).unwrap(), around));
-        let tombstone = table.place("shop", "");
+        let tombstone = table.target("shop", "");
         Self { store, table, link, tombstone, events: Some(events) }
     }
 
     /// With all that goes on behind requests.
     fn works(mut self) -> Self {
         let events = self.events.take().unwrap();
-        tokio::spawn(Arc::clone(&self.store).work_behind(events, clock));
+        tokio::spawn(Arc::clone(&self.store).run_background(events, clock));
         self
     }
 
-    fn wanted(&self, key: SessionKey, only_here: bool) -> Wanted {
-        Wanted { key, pool: Arc::clone(&self.tombstone), only_here, hands_over: false }
+    fn wanted(&self, key: SessionKey, without_token: bool) -> StoreQuery {
+        StoreQuery { key, pool: Arc::clone(&self.tombstone), without_token, has_handoff: false }
     }
 
-    fn must_ask(&self, key: SessionKey, only_here: bool) -> bool {
-        self.store.must_ask(key, &self.tombstone, only_here, false, clock()).is_some()
+    fn query_for(&self, key: SessionKey, without_token: bool) -> bool {
+        self.store.query_for(key, &self.tombstone, without_token, false, clock()).is_some()
     }
 
     /// A request of an application's id, up to where its session is recognised.
     async fn visit(&self, key: SessionKey) -> Result<Option<String>, StoreUnavailable> {
-        if self.must_ask(key, true) {
-            self.store.ask(&[self.wanted(key, true)], clock()).await?;
+        if self.query_for(key, true) {
+            self.store.query(&[self.wanted(key, true)], clock()).await?;
         }
         self.table.visit(&key, clock());
         Ok(self.knows(key).map(|(server, _)| server))
@@ -108,30 +108,34 @@ impl Proxy {
     /// What the table says: the server, none for a session that has ended, and the epoch.
     fn knows(&self, key: SessionKey) -> Option<(String, u32)> {
         match self.table.find(&key, clock()) {
-            Found::Live(known) => Some((self.table.target_at(known.place).unwrap().server().to_owned(), known.epoch)),
+            TableLookup::Live(known) => {
+                Some((self.table.target_at(known.target).unwrap().server().to_owned(), known.epoch))
+            }
             _ => None,
         }
     }
 
-    fn place(&self, server: &str) -> Arc<Target> {
-        self.table.place("shop", server)
+    fn target(&self, server: &str) -> Arc<Target> {
+        self.table.target("shop", server)
     }
 
     /// A server calls an id its own.
     async fn assign(&self, key: SessionKey, server: &str) {
-        let place = self.place(server);
-        self.table.assign(key, &place, clock());
+        let target = self.target(server);
+        self.table.assign(key, &target, clock());
         // What it could not be told it is told later.
-        let _ = self.store.assign(key, &place, clock()).await;
+        let _ = self.store.assign(key, &target, clock()).await;
     }
 
     /// The session moves, as a request moves it whose new server has answered.
     async fn moves(&self, key: SessionKey, from: u32, server: &str) -> bool {
-        let place = self.place(server);
-        let told =
-            self.store.move_to(Move { key, to: &place, epoch: from + 1, created: clock(), owed: None }, clock()).await;
+        let target = self.target(server);
+        let told = self
+            .store
+            .rebind(Move { key, to: &target, epoch: from + 1, created: clock(), moved_header: None }, clock())
+            .await;
         let moved =
-            matches!(self.table.rebind(key, from, &place, clock(), clock()), crate::store::Rebound::Moved { .. });
+            matches!(self.table.rebind(key, from, &target, clock(), clock()), crate::store::RebindResult::Moved { .. });
         if moved && told.is_err() {
             self.store.write_behind(key, Kind::Binding);
         }
@@ -156,7 +160,7 @@ fn name(key: SessionKey) -> Name {
 
 /// What the store says.
 fn stored(shared: &Shared, key: SessionKey) -> Option<(String, u32)> {
-    let record = Record::read(&shared.get(&name(key))?)?;
+    let record = BindingRecord::read(&shared.get(&name(key))?)?;
     Some((record.server.as_deref().unwrap_or_default().to_owned(), record.epoch))
 }
 

@@ -18,8 +18,8 @@ async fn a_store_that_hangs_costs_a_request_its_timeout_and_after_three_nobody_w
     }
     for _ in 0..10 {
         assert_eq!(takes(a.visit(KEY)).await, (Duration::ZERO, Err(StoreUnavailable)));
-        let place = a.place("s1");
-        let claims = a.store.claim(KEY, &place, clock());
+        let target = a.target("s1");
+        let claims = a.store.claim(KEY, &target, clock());
         assert_eq!(takes(claims).await, (Duration::ZERO, Err(StoreUnavailable)));
     }
 }
@@ -175,7 +175,7 @@ async fn who_stops_while_writing_forgets_nothing() {
     let writes = a.store.round(clock());
     assert!(timeout(Duration::from_millis(10), writes).await.is_err(), "it was under way");
     a.link.answers(Answers::AtOnce);
-    a.store.write_last(clock).await;
+    a.store.flush(clock).await;
     assert_eq!(stored(&shared, KEY), is("s2", 1));
 }
 

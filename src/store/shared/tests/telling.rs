@@ -5,10 +5,10 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn the_first_of_two_proxies_binds_an_address_and_the_other_adopts() {
     let (shared, [a, b]) = proxies::<2>(true);
-    a.store.claim(KEY, &a.place("s1"), clock()).await.unwrap();
-    b.store.claim(KEY, &b.place("s2"), clock()).await.unwrap();
-    assert!(a.table.claim(KEY, &a.place("s1"), clock()).is_none());
-    assert!(b.table.claim(KEY, &b.place("s2"), clock()).is_some(), "it follows");
+    a.store.claim(KEY, &a.target("s1"), clock()).await.unwrap();
+    b.store.claim(KEY, &b.target("s2"), clock()).await.unwrap();
+    assert!(a.table.claim(KEY, &a.target("s1"), clock()).is_none());
+    assert!(b.table.claim(KEY, &b.target("s2"), clock()).is_some(), "it follows");
     assert_eq!((a.knows(KEY), b.knows(KEY), stored(&shared, KEY)), (is("s1", 0), is("s1", 0), is("s1", 0)));
 }
 
@@ -51,8 +51,8 @@ async fn a_session_of_a_higher_epoch_than_the_stores_is_written() {
     a.assign(KEY, "s1").await;
     a.moves(KEY, 0, "s2").await;
     // A token says more than the store.
-    b.table.restore(KEY, &b.place("s3"), 5, clock(), clock());
-    b.store.ask(&[b.wanted(KEY, false)], clock()).await.unwrap();
+    b.table.restore(KEY, &b.target("s3"), 5, clock(), clock());
+    b.store.query(&[b.wanted(KEY, false)], clock()).await.unwrap();
     pass(1).await;
     assert_eq!((stored(&shared, KEY), a.knows(KEY)), (is("s3", 5), is("s3", 5)));
 }
@@ -117,7 +117,7 @@ async fn an_address_whose_session_is_as_old_as_it_may_be_begins_anew_on_all_prox
     for _ in 0..250 {
         for (proxy, later) in [(&a, "s2"), (&b, "s3")] {
             if proxy.visit(KEY).await.unwrap().is_none() {
-                let mine = proxy.place(if clock() < START.plus(ABSOLUTE) { "s1" } else { later });
+                let mine = proxy.target(if clock() < START.plus(ABSOLUTE) { "s1" } else { later });
                 proxy.store.claim(KEY, &mine, clock()).await.unwrap();
                 proxy.table.claim(KEY, &mine, clock());
             }
@@ -134,15 +134,15 @@ async fn an_address_whose_session_is_as_old_as_it_may_be_begins_anew_on_all_prox
 async fn what_the_store_keeps_a_little_too_long_binds_nobody() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
-    let old = Record { server: Some("s1".into()), epoch: 3, created: START, owed: None };
+    let old = BindingRecord { server: Some("s1".into()), epoch: 3, created: START, moved_header: None };
     pass(7201).await;
     shared.put(&name(KEY), old.value("edge"), IDLE);
     // One claims it, as it does an address; the other has bound it while the store was away.
     let claimed = SessionKey(9);
     shared.put(&name(claimed), old.value("edge"), IDLE);
-    a.store.claim(claimed, &a.place("s2"), clock()).await.unwrap();
-    a.table.claim(claimed, &a.place("s2"), clock());
-    b.table.claim(KEY, &b.place("s3"), clock());
+    a.store.claim(claimed, &a.target("s2"), clock()).await.unwrap();
+    a.table.claim(claimed, &a.target("s2"), clock());
+    b.table.claim(KEY, &b.target("s3"), clock());
     b.store.write_behind(KEY, Kind::Binding);
     pass(1).await;
     assert_eq!((a.knows(claimed), stored(&shared, claimed)), (is("s2", 4), is("s2", 4)));

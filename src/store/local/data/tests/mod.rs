@@ -28,11 +28,11 @@ impl World {
         table.set_limits("shop", IDLE, ABSOLUTE);
         let evicted = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&evicted);
-        let on_evicted = Box::new(move |_: &Target| {
+        let on_eviction = Box::new(move |_: &Target| {
             counted.fetch_add(1, SeqCst);
         });
-        let data = SessionData::with_shards(most, shards, NOW, on_evicted);
-        Self { data, shop: table.place("shop", "a"), table, evicted }
+        let data = SessionData::with_shards(most, shards, NOW, on_eviction);
+        Self { data, shop: table.target("shop", "a"), table, evicted }
     }
 
     fn owner(&self, key: SessionKey, epoch: u32) -> Owner {
@@ -47,14 +47,14 @@ impl World {
         self.data.find(&key, epoch).map(|data| text(&data))
     }
 
-    fn moved(&self, key: SessionKey, from: u32, told: Option<&str>) {
-        self.data.moved(&self.owner(key, from + 1), from, told.map(value), &self.table, NOW);
+    fn record_move(&self, key: SessionKey, from: u32, moved_header: Option<&str>) {
+        self.data.record_move(&self.owner(key, from + 1), from, moved_header.map(value), &self.table, NOW);
     }
 
     /// Told and data, while the session's new server has not answered below 500.
     fn pending(&self, key: SessionKey, epoch: u32) -> Option<(String, Option<String>)> {
-        let given = self.data.pending(&key, epoch)?;
-        Some((text(&given.told?), given.data.as_ref().map(text)))
+        let given = self.data.pending_handoff(&key, epoch)?;
+        Some((text(&given.moved_header?), given.data.as_ref().map(text)))
     }
 
     /// Looks at every shard once; how many left.

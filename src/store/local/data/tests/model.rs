@@ -30,19 +30,19 @@ fn event() -> impl Strategy<Value = Event> {
 
 /// Epoch, size of the data, and whether an answer is waited for.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Known {
+struct TableEntry {
     epoch: u32,
     size: Option<usize>,
     pending: bool,
 }
 
-fn applied(model: &mut HashMap<u8, Known>, event: &Event) {
+fn applied(model: &mut HashMap<u8, TableEntry>, event: &Event) {
     match *event {
         Event::Keep { session, epoch, size } => {
             let former = model.get(&session).copied();
             if former.is_none_or(|known| known.epoch <= epoch) {
                 let pending = former.is_some_and(|known| known.epoch == epoch && known.pending);
-                model.insert(session, Known { epoch, size: Some(size), pending });
+                model.insert(session, TableEntry { epoch, size: Some(size), pending });
             }
         }
         Event::Moved { session, from, failed } => {
@@ -52,7 +52,7 @@ fn applied(model: &mut HashMap<u8, Known>, event: &Event) {
                 Some(known) if known.epoch > to || (known.epoch == to && failed) => {}
                 _ => {
                     let size = former.filter(|known| known.epoch == from || known.epoch == to);
-                    let known = Known { epoch: to, size: size.and_then(|known| known.size), pending: failed };
+                    let known = TableEntry { epoch: to, size: size.and_then(|known| known.size), pending: failed };
                     model.insert(session, known);
                 }
             }
@@ -76,8 +76,8 @@ fn apply(world: &World, event: &Event) {
     let key = |session: u8| key(u128::from(session) + 1);
     match *event {
         Event::Keep { session, epoch, size } => drop(world.keep(key(session), epoch, &"x".repeat(size), NOW)),
-        Event::Moved { session, from, failed } => world.moved(key(session), from, failed.then_some("moved")),
-        Event::Delivered { session, epoch } => world.data.delivered(&key(session), epoch),
+        Event::Moved { session, from, failed } => world.record_move(key(session), from, failed.then_some("moved")),
+        Event::Delivered { session, epoch } => world.data.mark_delivered(&key(session), epoch),
         Event::Forget { session } => world.data.forget(&key(session)),
         Event::Rename { session, to } => world.data.rename(&key(session), key(to)),
     }

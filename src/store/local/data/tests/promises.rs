@@ -27,7 +27,7 @@ fn data_of_an_earlier_epoch_is_given_to_nobody() {
         None,
         "another proxy has moved the session since, and nobody knows what came then"
     );
-    world.moved(ALICE, 1, None);
+    world.record_move(ALICE, 1, None);
     assert_eq!((world.found(ALICE, 2), world.data.bytes()), (None, 0), "nor is it kept any longer");
 }
 
@@ -35,7 +35,7 @@ fn data_of_an_earlier_epoch_is_given_to_nobody() {
 fn a_request_that_began_before_a_sister_moved_the_session_is_given_it_too() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
-    world.moved(ALICE, 0, Some(MOVED));
+    world.record_move(ALICE, 0, Some(MOVED));
     assert_eq!(world.found(ALICE, 0).as_deref(), Some("cart=1"));
 }
 
@@ -43,7 +43,7 @@ fn a_request_that_began_before_a_sister_moved_the_session_is_given_it_too() {
 fn a_server_that_the_session_has_left_is_not_heard_any_more() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
-    world.moved(ALICE, 0, None);
+    world.record_move(ALICE, 0, None);
     assert!(world.keep(ALICE, 1, "cart=2", NOW));
     assert!(!world.keep(ALICE, 0, "late", NOW));
     assert_eq!(world.found(ALICE, 1).as_deref(), Some("cart=2"));
@@ -54,7 +54,7 @@ fn data_goes_with_every_move() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
     for epoch in 0..5 {
-        world.moved(ALICE, epoch, None);
+        world.record_move(ALICE, epoch, None);
         assert_eq!(world.found(ALICE, epoch + 1).as_deref(), Some("cart=1"));
         assert_eq!(world.pending(ALICE, epoch + 1), None);
     }
@@ -64,12 +64,12 @@ fn data_goes_with_every_move() {
 fn a_new_server_is_told_until_it_has_answered() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
-    world.moved(ALICE, 0, Some(MOVED));
+    world.record_move(ALICE, 0, Some(MOVED));
     for _ in 0..3 {
         assert_eq!(world.pending(ALICE, 1), Some((MOVED.to_owned(), Some("cart=1".to_owned()))));
     }
     assert_eq!(world.pending(ALICE, 2), None, "moved on by another proxy");
-    world.data.delivered(&ALICE, 1);
+    world.data.mark_delivered(&ALICE, 1);
     assert_eq!(world.pending(ALICE, 1), None);
     assert_eq!(world.found(ALICE, 1).as_deref(), Some("cart=1"), "for the next move");
 }
@@ -77,9 +77,9 @@ fn a_new_server_is_told_until_it_has_answered() {
 #[test]
 fn a_session_without_data_is_announced_too() {
     let world = World::new(1 << 20, 4);
-    world.moved(ALICE, 0, Some(MOVED));
+    world.record_move(ALICE, 0, Some(MOVED));
     assert_eq!(world.pending(ALICE, 1), Some((MOVED.to_owned(), None)));
-    world.data.delivered(&ALICE, 1);
+    world.data.mark_delivered(&ALICE, 1);
     assert_eq!((world.pending(ALICE, 1), world.data.bytes()), (None, 0));
 }
 
@@ -87,10 +87,10 @@ fn a_session_without_data_is_announced_too() {
 fn of_parallel_requests_that_move_a_session_one_good_answer_is_enough() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
-    world.moved(ALICE, 0, Some(MOVED));
-    world.moved(ALICE, 0, None);
+    world.record_move(ALICE, 0, Some(MOVED));
+    world.record_move(ALICE, 0, None);
     assert_eq!(world.pending(ALICE, 1), None);
-    world.moved(ALICE, 0, Some(MOVED));
+    world.record_move(ALICE, 0, Some(MOVED));
     assert_eq!(world.pending(ALICE, 1), None, "and a bad one after it changes nothing");
     assert_eq!(world.found(ALICE, 1).as_deref(), Some("cart=1"));
 }
@@ -98,12 +98,12 @@ fn of_parallel_requests_that_move_a_session_one_good_answer_is_enough() {
 #[test]
 fn what_follows_to_another_session_does_not_replace_what_is_there() {
     let world = World::new(1 << 20, 4);
-    let given = || Given { told: Some(value(MOVED)), data: Some(value("old")) };
-    world.data.follow(&world.owner(ALICE, 0), given(), &world.table, NOW);
+    let given = || HandoffPayload { moved_header: Some(value(MOVED)), data: Some(value("old")) };
+    world.data.transfer(&world.owner(ALICE, 0), given(), &world.table, NOW);
     assert_eq!(world.pending(ALICE, 0), Some((MOVED.to_owned(), Some("old".to_owned()))));
-    world.data.delivered(&ALICE, 0);
+    world.data.mark_delivered(&ALICE, 0);
     world.keep(ALICE, 0, "new", NOW);
-    world.data.follow(&world.owner(ALICE, 0), given(), &world.table, NOW);
+    world.data.transfer(&world.owner(ALICE, 0), given(), &world.table, NOW);
     assert_eq!((world.found(ALICE, 0).as_deref(), world.pending(ALICE, 0)), (Some("new"), None));
 }
 
@@ -141,7 +141,7 @@ fn data_ends_with_its_session() {
 #[test]
 fn a_pool_that_hands_nothing_over_any_more_is_forgotten() {
     let world = World::new(1 << 20, 4);
-    let chat = world.table.place("chat", "");
+    let chat = world.table.target("chat", "");
     for n in 0..20 {
         world.keep(key(n), 0, "shop", NOW);
         let owner = Owner { pool: chat.index(), ..world.owner(key(100 + n), 0) };
@@ -155,7 +155,7 @@ fn a_pool_that_hands_nothing_over_any_more_is_forgotten() {
 fn data_is_not_printed() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "login=alice", NOW);
-    let given = Given { told: None, data: world.data.find(&ALICE, 0) };
+    let given = HandoffPayload { moved_header: None, data: world.data.find(&ALICE, 0) };
     let printed = format!("{:?} {given:?} {:?}", world.data, world.owner(ALICE, 0));
     assert!(!printed.contains("alice") && printed.contains("Sensitive"), "{printed}");
 }
@@ -170,8 +170,8 @@ fn many_threads_leave_nothing_behind() {
                 for n in 0..2000_u128 {
                     let key = key((n + thread) % 50);
                     world.keep(key, 0, "some data of a session", NOW);
-                    world.moved(key, 0, Some(MOVED));
-                    world.data.delivered(&key, 1);
+                    world.record_move(key, 0, Some(MOVED));
+                    world.data.mark_delivered(&key, 1);
                     world.data.forget(&key);
                 }
             });

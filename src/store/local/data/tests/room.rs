@@ -18,7 +18,7 @@ fn whoever_was_idle_the_longest_makes_room() {
     let world = filled(100_000, 200, 1000);
     let kept = world.sessions();
     assert!((70..100).contains(&kept), "{kept}");
-    assert_eq!(world.evicted.load(SeqCst), 200 - kept, "each is told of");
+    assert_eq!(world.evicted.load(SeqCst), 200 - kept, "each is moved_header of");
     let there: Vec<u128> = (0..200).filter(|n| world.found(key(*n), 0).is_some()).collect();
     let last = 200 - u128::try_from(kept).unwrap();
     assert_eq!(there, (last..200).collect::<Vec<_>>(), "nobody came back, so the last that came are there");

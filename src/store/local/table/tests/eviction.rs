@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{START, key, table};
 use crate::session::token::UnixMillis;
-use crate::store::Found;
+use crate::store::TableLookup;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -15,7 +15,7 @@ const DAY: Duration = Duration::from_secs(24 * 3_600);
 fn sent_away(capacity: u64, staying: u64, newcomers: u64) -> usize {
     let (table, _) = table(usize::try_from(capacity).unwrap());
     table.set_limits("shop", 365 * DAY, 365 * DAY);
-    let a = table.place("shop", "a");
+    let a = table.target("shop", "a");
     let at = |turn: u64| UnixMillis(START.0 + turn * 24 * 3_600_000 / capacity);
     for n in 0..staying {
         table.restore(key(n), &a, 0, START, START);
@@ -23,10 +23,10 @@ fn sent_away(capacity: u64, staying: u64, newcomers: u64) -> usize {
     for newcomer in 0..newcomers {
         table.restore(key(capacity + newcomer), &a, 0, at(newcomer), at(newcomer));
         if newcomer % ((capacity - staying) / 2) == 0 {
-            (0..staying).for_each(|n| assert_ne!(table.visit(&key(n), at(newcomer)), Found::ExpiredIdle));
+            (0..staying).for_each(|n| assert_ne!(table.visit(&key(n), at(newcomer)), TableLookup::ExpiredIdle));
         }
     }
-    (0..staying).filter(|n| table.find(&key(*n), at(newcomers)) == Found::Absent).count()
+    (0..staying).filter(|n| table.find(&key(*n), at(newcomers)) == TableLookup::Absent).count()
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn who_keeps_coming_back_stays_while_many_come_at_once() {
     const STAYING: u64 = 4_000;
     const THREADS: u64 = 8;
     let (table, _) = table(5_000);
-    let a = table.place("shop", "a");
+    let a = table.target("shop", "a");
     table.set_limits("shop", DAY, DAY);
     (0..STAYING).for_each(|n| _ = table.restore(key(n), &a, 0, START, START));
     // Half of the rest is exchanged between two visits.
@@ -56,7 +56,7 @@ fn who_keeps_coming_back_stays_while_many_come_at_once() {
                 scope.spawn(move || (0..500 / THREADS).for_each(|n| _ = table.restore(newcomer(n), a, 0, now, now)));
             }
         });
-        let gone = (0..STAYING).filter(|n| table.visit(&key(*n), now) == Found::Absent).count();
+        let gone = (0..STAYING).filter(|n| table.visit(&key(*n), now) == TableLookup::Absent).count();
         assert_eq!(gone, 0, "of {STAYING} in round {round}");
     }
     assert!(table.len() > 4_900, "only {} in a table for 5,000", table.len());

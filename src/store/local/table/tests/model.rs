@@ -10,7 +10,7 @@ use super::{ABSOLUTE, IDLE, START, key, table_of};
 use crate::session::token::UnixMillis;
 use crate::store::local::table::Table;
 use crate::store::targets::{Target, TargetIndex};
-use crate::store::{Found, Known, Rebound};
+use crate::store::{RebindResult, TableEntry, TableLookup};
 
 /// The last of the targets; the operations choose among the others.
 const NOWHERE: usize = 3;
@@ -20,12 +20,12 @@ enum Op {
     Pass(u64),
     Visit(u64),
     Find(u64),
-    Restore { session: u64, place: usize, epoch: u32, age: u64 },
+    Restore { session: u64, target: usize, epoch: u32, age: u64 },
     Rebind { session: u64, expected: u32, to: usize },
-    Claim { session: u64, place: usize },
-    Assign { session: u64, place: usize },
+    Claim { session: u64, target: usize },
+    Assign { session: u64, target: usize },
     Bury { session: u64, epoch: u32, age: u64 },
-    Overrule { session: u64, place: usize, epoch: u32 },
+    Overrule { session: u64, target: usize, epoch: u32 },
     End(u64),
     Sweep(usize),
     Capacity(usize),
@@ -34,22 +34,22 @@ enum Op {
 
 fn op(sessions: u64) -> impl Strategy<Value = Op> {
     let session = 0..sessions;
-    let place = 0..3_usize;
+    let target = 0..3_usize;
     prop_oneof![
         // Whole ticks, so that the model need not know how the table rounds.
         2 => (0..80_u64).prop_map(|ticks| Op::Pass(ticks * 100)),
         6 => session.clone().prop_map(Op::Visit),
         2 => session.clone().prop_map(Op::Find),
-        6 => (session.clone(), place.clone(), 0..4_u32, 0..400_u64)
-            .prop_map(|(session, place, epoch, age)| Op::Restore { session, place, epoch, age: age * 100 }),
-        4 => (session.clone(), 0..5_u32, place.clone())
+        6 => (session.clone(), target.clone(), 0..4_u32, 0..400_u64)
+            .prop_map(|(session, target, epoch, age)| Op::Restore { session, target, epoch, age: age * 100 }),
+        4 => (session.clone(), 0..5_u32, target.clone())
             .prop_map(|(session, expected, to)| Op::Rebind { session, expected, to }),
-        3 => (session.clone(), place.clone()).prop_map(|(session, place)| Op::Claim { session, place }),
-        3 => (session.clone(), place).prop_map(|(session, place)| Op::Assign { session, place }),
-        2 => (session.clone(), prop_oneof![0..6_u32, Just(Table::LAST)], 0..400_u64)
+        3 => (session.clone(), target.clone()).prop_map(|(session, target)| Op::Claim { session, target }),
+        3 => (session.clone(), target).prop_map(|(session, target)| Op::Assign { session, target }),
+        2 => (session.clone(), prop_oneof![0..6_u32, Just(Table::FINAL_EPOCH)], 0..400_u64)
             .prop_map(|(session, epoch, age)| Op::Bury { session, epoch, age: age * 100 }),
         3 => (session.clone(), 0..=NOWHERE, 0..6_u32)
-            .prop_map(|(session, place, epoch)| Op::Overrule { session, place, epoch }),
+            .prop_map(|(session, target, epoch)| Op::Overrule { session, target, epoch }),
         1 => session.prop_map(Op::End),
         2 => (1..5_usize).prop_map(Op::Sweep),
         1 => (0..12_usize).prop_map(Op::Capacity),
@@ -61,7 +61,7 @@ fn op(sessions: u64) -> impl Strategy<Value = Op> {
 struct Model {
     now: UnixMillis,
     idle: Duration,
-    sessions: HashMap<u64, Known>,
+    sessions: HashMap<u64, TableEntry>,
     /// Where ended sessions are: to leave from there is no news.
     tombstone: TargetIndex,
     /// How many must have been reported to have left.
@@ -73,36 +73,36 @@ fn millis(time: Duration) -> u64 {
 }
 
 impl Model {
-    fn expected(&self, session: u64) -> Found {
+    fn expected(&self, session: u64) -> TableLookup {
         let Some(known) = self.sessions.get(&session) else {
-            return Found::Absent;
+            return TableLookup::Absent;
         };
         if self.now.0 - known.created.0 > millis(ABSOLUTE) {
-            Found::ExpiredAbsolute
+            TableLookup::ExpiredAbsolute
         } else if self.now.0 - known.last_seen.0 > millis(self.idle) {
-            Found::ExpiredIdle
+            TableLookup::ExpiredIdle
         } else {
-            Found::Live(*known)
+            TableLookup::Live(*known)
         }
     }
 
     /// Forgets a session that is over, as everything but looking does.
-    fn settle(&mut self, session: u64) -> Found {
+    fn settle(&mut self, session: u64) -> TableLookup {
         let found = self.expected(session);
-        if matches!(found, Found::ExpiredIdle | Found::ExpiredAbsolute) {
+        if matches!(found, TableLookup::ExpiredIdle | TableLookup::ExpiredAbsolute) {
             self.forget(session);
         }
         found
     }
 
-    fn forget(&mut self, session: u64) -> Option<Known> {
+    fn forget(&mut self, session: u64) -> Option<TableEntry> {
         let known = self.sessions.remove(&session);
-        self.departed += usize::from(known.is_some_and(|known| known.place != self.tombstone));
+        self.departed += usize::from(known.is_some_and(|known| known.target != self.tombstone));
         known
     }
 
-    fn put(&mut self, session: u64, known: Known) {
-        self.sessions.insert(session, Known { last_seen: self.now, ..known });
+    fn put(&mut self, session: u64, known: TableEntry) {
+        self.sessions.insert(session, TableEntry { last_seen: self.now, ..known });
     }
 }
 
@@ -113,23 +113,23 @@ fn step(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> R
         Op::Visit(session) => {
             let expected = model.settle(session);
             prop_assert_eq!(table.visit(&key(session), now), expected);
-            if let Found::Live(known) = expected {
+            if let TableLookup::Live(known) = expected {
                 model.put(session, known);
             }
         }
         Op::Find(session) => prop_assert_eq!(table.find(&key(session), now), model.expected(session)),
-        Op::Restore { session, place, epoch, age } => {
+        Op::Restore { session, target, epoch, age } => {
             let token =
-                Known { place: targets[place].index(), epoch, created: UnixMillis(now.0 - age), last_seen: now };
+                TableEntry { target: targets[target].index(), epoch, created: UnixMillis(now.0 - age), last_seen: now };
             let found = model.settle(session);
             let stands = match found {
-                Found::Live(known) if known.epoch > epoch => known,
-                Found::Live(known) if known.epoch == epoch && known.place == token.place => known,
-                Found::Live(known) => Known { last_seen: known.last_seen, ..token },
+                TableLookup::Live(known) if known.epoch > epoch => known,
+                TableLookup::Live(known) if known.epoch == epoch && known.target == token.target => known,
+                TableLookup::Live(known) => TableEntry { last_seen: known.last_seen, ..token },
                 _ => token,
             };
-            prop_assert_eq!(table.restore(key(session), &targets[place], epoch, token.created, now), stands);
-            if let Found::Live(known) = found {
+            prop_assert_eq!(table.restore(key(session), &targets[target], epoch, token.created, now), stands);
+            if let TableLookup::Live(known) = found {
                 prop_assert!(stands.epoch >= known.epoch, "an epoch fell while its session lived");
             }
             model.put(session, stands);
@@ -138,15 +138,15 @@ fn step(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> R
             let found = model.settle(session);
             let rebound = table.rebind(key(session), expected, &targets[to], now, now);
             match found {
-                Found::Live(known) if known.epoch > expected => {
-                    prop_assert_eq!(rebound, Rebound::Already(known));
+                TableLookup::Live(known) if known.epoch > expected => {
+                    prop_assert_eq!(rebound, RebindResult::AlreadyMoved(known));
                     model.put(session, known);
                 }
                 _ => {
-                    prop_assert_eq!(rebound, Rebound::Moved { epoch: expected + 1 });
-                    let created = if let Found::Live(known) = found { known.created } else { now };
-                    let place = targets[to].index();
-                    model.put(session, Known { place, epoch: expected + 1, created, last_seen: now });
+                    prop_assert_eq!(rebound, RebindResult::Moved { epoch: expected + 1 });
+                    let created = if let TableLookup::Live(known) = found { known.created } else { now };
+                    let target = targets[to].index();
+                    model.put(session, TableEntry { target, epoch: expected + 1, created, last_seen: now });
                 }
             }
         }
@@ -156,7 +156,7 @@ fn step(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> R
         Op::End(session) => prop_assert_eq!(table.end(&key(session)), model.forget(session)),
         Op::Sweep(steps) => {
             let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
-            let over = model.sessions.keys().filter(|s| !matches!(model.expected(**s), Found::Live(_))).count();
+            let over = model.sessions.keys().filter(|s| !matches!(model.expected(**s), TableLookup::Live(_))).count();
             prop_assert!(swept <= over, "{swept} were swept, {over} were over");
             prop_assert!(swept == over || steps < table.shards(), "a whole round left somebody behind");
         }
@@ -173,51 +173,54 @@ fn step(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> R
 fn named_by_others(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
     let now = model.now;
     match *op {
-        Op::Claim { session, place } => {
+        Op::Claim { session, target } => {
             let (theirs, epoch) = match model.settle(session) {
                 // Who has ended begins anew.
-                Found::Live(known) if known.place == model.tombstone => (None, known.epoch.saturating_add(1)),
-                Found::Live(known) => (Some(known), known.epoch),
+                TableLookup::Live(known) if known.target == model.tombstone => (None, known.epoch.saturating_add(1)),
+                TableLookup::Live(known) => (Some(known), known.epoch),
                 _ => (None, 0),
             };
-            prop_assert_eq!(table.claim(key(session), &targets[place], now), theirs);
-            let mine = Known { place: targets[place].index(), epoch, created: now, last_seen: now };
+            prop_assert_eq!(table.claim(key(session), &targets[target], now), theirs);
+            let mine = TableEntry { target: targets[target].index(), epoch, created: now, last_seen: now };
             model.put(session, theirs.unwrap_or(mine));
         }
-        Op::Assign { session, place } => {
-            let place = &targets[place];
+        Op::Assign { session, target } => {
+            let target = &targets[target];
             let (news, known) = match model.settle(session) {
-                Found::Live(known) if known.place == place.index() => (false, known),
-                Found::Live(known) => {
-                    let created = if known.place == model.tombstone { now } else { known.created };
-                    (true, Known { place: place.index(), epoch: known.epoch.saturating_add(1), created, ..known })
+                TableLookup::Live(known) if known.target == target.index() => (false, known),
+                TableLookup::Live(known) => {
+                    let created = if known.target == model.tombstone { now } else { known.created };
+                    (
+                        true,
+                        TableEntry { target: target.index(), epoch: known.epoch.saturating_add(1), created, ..known },
+                    )
                 }
-                _ => (true, Known { place: place.index(), epoch: 0, created: now, last_seen: now }),
+                _ => (true, TableEntry { target: target.index(), epoch: 0, created: now, last_seen: now }),
             };
-            prop_assert_eq!(table.assign(key(session), place, now), news);
+            prop_assert_eq!(table.assign(key(session), target, now), news);
             model.put(session, known);
         }
         Op::Bury { session, epoch, age } => {
             let (created, last) = match model.settle(session) {
-                Found::Live(known) if known.place == model.tombstone => (known.created, known.epoch.max(epoch)),
-                Found::Live(known) => (known.created, known.epoch.saturating_add(1).max(epoch)),
+                TableLookup::Live(known) if known.target == model.tombstone => (known.created, known.epoch.max(epoch)),
+                TableLookup::Live(known) => (known.created, known.epoch.saturating_add(1).max(epoch)),
                 _ => (UnixMillis(now.0 - age), epoch),
             };
             // Whoever was bound has left.
             model.forget(session);
             table.insert_tombstone(key(session), &targets[NOWHERE], epoch, UnixMillis(now.0 - age), now);
-            model.put(session, Known { place: model.tombstone, epoch: last, created, last_seen: now });
+            model.put(session, TableEntry { target: model.tombstone, epoch: last, created, last_seen: now });
         }
-        Op::Overrule { session, place, epoch } => {
-            let (to, place) = (&targets[place], targets[place].index());
+        Op::Overrule { session, target, epoch } => {
+            let (to, target) = (&targets[target], targets[target].index());
             let known = model.sessions.get(&session).copied();
-            prop_assert_eq!(table.overrule(&key(session), to, epoch, now), known.is_some());
+            prop_assert_eq!(table.apply_remote(&key(session), to, epoch, now), known.is_some());
             if let Some(known) = known
-                && (epoch > known.epoch || (epoch == known.epoch && place != known.place))
+                && (epoch > known.epoch || (epoch == known.epoch && target != known.target))
             {
-                model.departed += usize::from(place == model.tombstone && known.place != model.tombstone);
-                let created = if known.place == model.tombstone { now } else { known.created };
-                model.sessions.insert(session, Known { place, epoch, created, ..known });
+                model.departed += usize::from(target == model.tombstone && known.target != model.tombstone);
+                let created = if known.target == model.tombstone { now } else { known.created };
+                model.sessions.insert(session, TableEntry { target, epoch, created, ..known });
             }
         }
         _ => {}
@@ -229,10 +232,10 @@ fn named_by_others(table: &Table, targets: &[Arc<Target>], model: &mut Model, op
 fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<(), TestCaseError> {
     let (now, capacity) = (model.now, table.capacity());
     let (there, gone): (HashMap<_, _>, HashMap<_, _>) =
-        model.sessions.iter().partition(|(session, _)| table.find(&key(**session), now) != Found::Absent);
+        model.sessions.iter().partition(|(session, _)| table.find(&key(**session), now) != TableLookup::Absent);
     match op {
         Op::Sweep(_) => {
-            let alive = gone.keys().filter(|session| matches!(model.expected(**session), Found::Live(_))).count();
+            let alive = gone.keys().filter(|session| matches!(model.expected(**session), TableLookup::Live(_))).count();
             prop_assert_eq!(alive, 0, "swept although within their limits");
         }
         Op::Capacity(capacity) => {
@@ -259,13 +262,13 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
         _ => prop_assert_eq!(gone.len(), 0, "lost without a reason"),
     }
     // A table without capacity does not keep the newcomer, who then never was in it.
-    let told = gone.values().filter(|known| known.place != model.tombstone).count();
+    let told = gone.values().filter(|known| known.target != model.tombstone).count();
     model.departed += if before == 0 { 0 } else { told };
     model.sessions = there;
     Ok(())
 }
 
-fn first_seen(sessions: &HashMap<u64, Known>) -> Option<UnixMillis> {
+fn first_seen(sessions: &HashMap<u64, TableEntry>) -> Option<UnixMillis> {
     sessions.values().map(|known| known.last_seen).min()
 }
 
@@ -273,9 +276,9 @@ fn first_seen(sessions: &HashMap<u64, Known>) -> Option<UnixMillis> {
 fn check(table: &Table, targets: &[Arc<Target>], model: &Model) -> Result<(), TestCaseError> {
     prop_assert!(table.len() <= table.capacity(), "{} in a table for {}", table.len(), table.capacity());
     prop_assert_eq!(table.len(), model.sessions.len(), "the table has as many as the model");
-    for place in targets {
-        let bound = model.sessions.values().filter(|known| known.place == place.index()).count();
-        prop_assert_eq!(place.sessions(), bound as u64, "sessions of {}", place.server());
+    for target in targets {
+        let bound = model.sessions.values().filter(|known| known.target == target.index()).count();
+        prop_assert_eq!(target.sessions(), bound as u64, "sessions of {}", target.server());
     }
     for session in model.sessions.keys() {
         prop_assert_eq!(table.find(&key(*session), model.now), model.expected(*session));
@@ -293,7 +296,7 @@ proptest! {
         ops in prop::collection::vec(op(16), 1..200),
     ) {
         let (table, departures) = table_of(shards, capacity);
-        let targets: Vec<_> = ["a", "b", "c", ""].iter().map(|name| table.place("shop", name)).collect();
+        let targets: Vec<_> = ["a", "b", "c", ""].iter().map(|name| table.target("shop", name)).collect();
         let tombstone = targets[NOWHERE].index();
         let mut model = Model { now: START, idle: IDLE, sessions: HashMap::new(), tombstone, departed: 0 };
         for op in &ops {

@@ -1,0 +1,69 @@
+//! The fields of a head, in one of two forms: a header map, or a head as it was parsed from bytes.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// Fields in the order of the head; names compare without regard to case.
+#[derive(Debug, Clone, Copy)]
+pub enum Fields<'a> {
+    /// A header map. Equal names stand together, in lower case.
+    Map(&'a HeaderMap),
+    /// A parsed head. Names are as the sender wrote them.
+    Parsed(&'a [httparse::Header<'a>]),
+}
+
+impl<'a> Fields<'a> {
+    /// The value of the first field of that name.
+    pub fn get(self, name: &HeaderName) -> Option<&'a [u8]> {
+        match self {
+            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Self::Parsed(fields) => fields.iter().find(|field| is(field, name)).map(|field| field.value),
+        }
+    }
+
+    /// The same, when it is visible ASCII.
+    pub fn get_str(self, name: &HeaderName) -> Option<&'a str> {
+        let value = self.get(name)?;
+        let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+        std::str::from_utf8(value).ok().filter(|_| visible)
+    }
+
+    /// The same as a value to keep: shared with a header map, copied from a parsed head.
+    pub fn value(self, name: &HeaderName) -> Option<HeaderValue> {
+        match self {
+            Self::Map(map) => map.get(name).cloned(),
+            Self::Parsed(_) => HeaderValue::from_bytes(self.get(name)?).ok(),
+        }
+    }
+
+    /// Whether a field of that name is present.
+    pub fn contains(self, name: &HeaderName) -> bool {
+        match self {
+            Self::Map(map) => map.contains_key(name),
+            Self::Parsed(fields) => fields.iter().any(|field| is(field, name)),
+        }
+    }
+
+    /// The values of all fields of that name, in their order.
+    pub fn all<'n>(self, name: &'n HeaderName) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+        let (map, parsed) = match self {
+            Self::Map(map) => (Some(map.get_all(name).into_iter()), None),
+            Self::Parsed(fields) => (None, Some(fields.iter().filter(move |field| is(field, name)))),
+        };
+        let of_map = map.into_iter().flatten().map(HeaderValue::as_bytes);
+        of_map.chain(parsed.into_iter().flatten().map(|field| field.value))
+    }
+
+    /// Every field: name and value.
+    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let (map, parsed) = match self {
+            Self::Map(map) => (Some(map.iter()), None),
+            Self::Parsed(fields) => (None, Some(fields.iter())),
+        };
+        let of_map = map.into_iter().flatten().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        of_map.chain(parsed.into_iter().flatten().map(|field| (field.name, field.value)))
+    }
+}
+
+fn is(field: &httparse::Header<'_>, name: &HeaderName) -> bool {
+    field.name.eq_ignore_ascii_case(name.as_str())
+}

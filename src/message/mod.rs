@@ -1,0 +1,15 @@
+//! HTTP messages as plain data: borrowed views of heads, and edits to them.
+//!
+//! Decisions read a [`RequestView`] or a [`ResponseView`] and return [`RequestEdits`] or [`ResponseEdits`]. Where a head
+//! comes from and how an edit is carried out is for the adapter that holds it: today the one for Pingora's header maps in
+//! `proxy::head`. So a decision is made once, and is tested without a connection.
+
+mod edits;
+mod fields;
+#[cfg(test)]
+mod tests;
+mod view;
+
+pub use self::edits::{CookieEdit, RequestEdits, ResponseEdits, WrittenName};
+pub use self::fields::Fields;
+pub use self::view::{RequestView, ResponseView};
