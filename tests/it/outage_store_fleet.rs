@@ -1,7 +1,7 @@
 //! Proxies that share a store, as the files `outage_store_*` have them: each may reach it another way, and so may be parted
 //! from it alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
 use crate::world::namespace::Namespace;
 use crate::world::proxy::Launch;
-use crate::world::stores::{Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Signal, Town, World, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -25,17 +25,27 @@ pub(crate) enum Of {
     Redis,
     Valkey,
     Memcached,
+    Ignite,
 }
 
 impl Of {
-    const ALL: [Self; 3] = [Self::Redis, Self::Valkey, Self::Memcached];
+    const ALL: [Self; 4] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Ignite];
+
+    fn is_here(self) -> bool {
+        self != Self::Ignite || JavaStore::Ignite.is_here()
+    }
 
     /// The same with each of them, at the same time: most of an outage is waiting.
     pub(crate) fn each(test: impl Fn(Self) + Sync) {
         let test = &test;
-        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(ScopedJoinHandle::join))
+        let here: Vec<_> = Self::ALL.into_iter().filter(|of| of.is_here()).collect();
+        let results: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = here.iter().map(|&of| scope.spawn(move || test(of))).collect();
+            running.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        results
             .into_iter()
-            .zip(Self::ALL)
+            .zip(&here)
             .for_each(|(result, of)| assert!(result.is_ok(), "it failed with {of:?}; see above"));
     }
 }
@@ -45,6 +55,7 @@ impl Of {
 pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -54,6 +65,7 @@ impl Store {
             Of::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
             Of::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Of::Memcached => Self::Memcached(MemcachedServer::start()),
+            Of::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -64,6 +76,7 @@ impl Store {
             Of::Redis => Self::Redis(RedisServer::setup(Kind::Redis).within(namespace).start()),
             Of::Valkey => Self::Redis(RedisServer::setup(Kind::Valkey).within(namespace).start()),
             Of::Memcached => Self::Memcached(MemcachedServer::within(namespace)),
+            Of::Ignite => Self::Ignite(IgniteNode::within(namespace)),
         }
     }
 
@@ -71,6 +84,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.address(),
             Self::Memcached(server) => server.address(),
+            Self::Ignite(node) => node.address(),
         }
     }
 
@@ -82,6 +96,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.entry_at(address),
             Self::Memcached(_) => MemcachedServer::entry_at(&[address]),
+            Self::Ignite(_) => IgniteNode::entry_at(&[address]),
         }
     }
 
@@ -89,6 +104,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.kill(),
             Self::Memcached(server) => server.kill(),
+            Self::Ignite(node) => node.kill(),
         }
     }
 
@@ -96,6 +112,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.start_again(),
             Self::Memcached(server) => server.start_again(),
+            Self::Ignite(node) => node.start_again(),
         }
     }
 
@@ -103,6 +120,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.freeze(),
             Self::Memcached(server) => server.freeze(),
+            Self::Ignite(node) => node.freeze(),
         }
     }
 
@@ -110,23 +128,27 @@ impl Store {
         match self {
             Self::Redis(server) => server.thaw(),
             Self::Memcached(server) => server.thaw(),
+            Self::Ignite(node) => node.thaw(),
         }
     }
 
     /// Where sessions are bound, by key: epoch and server (`-` of one that has ended).
     #[track_caller]
     pub(crate) fn records(&self) -> BTreeMap<String, (u32, String)> {
-        let keys = match self {
-            Self::Redis(server) => server.keys(),
+        let of_keys = |keys: BTreeSet<String>, get: &dyn Fn(&str) -> Option<String>| {
+            keys.into_iter().filter_map(|key| get(&key).map(|text| (key, text))).collect()
+        };
+        let all: BTreeMap<_, _> = match self {
+            Self::Redis(server) => of_keys(server.keys(), &|key| server.value(key)),
             // A list writes a colon otherwise.
-            Self::Memcached(server) => server.keys().iter().map(|key| key.replace("%3A", ":")).collect(),
+            Self::Memcached(server) => {
+                let keys = server.keys().iter().map(|key| key.replace("%3A", ":")).collect();
+                of_keys(keys, &|key| server.get(key))
+            }
+            Self::Ignite(node) => node.all(),
         };
-        let text = |key: &str| match self {
-            Self::Redis(server) => server.value(key),
-            Self::Memcached(server) => server.get(key),
-        };
-        let bindings = keys.into_iter().filter(|key| !key.ends_with(":d"));
-        bindings.filter_map(|key| Some((read(&text(&key)?), key))).map(|(record, key)| (key, record)).collect()
+        let bindings = all.into_iter().filter(|(key, _)| !key.ends_with(":d"));
+        bindings.map(|(key, text)| (key, read(&text))).collect()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::stores::{Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Response, World, at_once, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -17,6 +17,16 @@ pub(crate) enum Engine {
     Redis,
     Valkey,
     Memcached,
+    Ignite,
+}
+
+impl Engine {
+    pub(crate) const ALL: [Self; 4] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Ignite];
+
+    /// Whether its programs are here; of those of Java they may be out of reach, which is said then.
+    pub(crate) fn is_here(self) -> bool {
+        self != Self::Ignite || JavaStore::Ignite.is_here()
+    }
 }
 
 /// Runs functions that take an [`Engine`] as tests, once with each.
@@ -39,6 +49,13 @@ macro_rules! with_every_store {
             fn memcached() {
                 super::$name(Engine::Memcached);
             }
+
+            #[test]
+            fn ignite() {
+                if Engine::Ignite.is_here() {
+                    super::$name(Engine::Ignite);
+                }
+            }
         }
     )* };
 }
@@ -49,6 +66,7 @@ pub(crate) use with_every_store;
 pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -57,6 +75,7 @@ impl Store {
             Engine::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
             Engine::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Engine::Memcached => Self::Memcached(MemcachedServer::start()),
+            Engine::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -64,12 +83,13 @@ impl Store {
         match self {
             Self::Redis(server) => server.entry(),
             Self::Memcached(server) => MemcachedServer::entry(&[server]),
+            Self::Ignite(node) => IgniteNode::entry(&[node]),
         }
     }
 
     /// Whether it tells proxies of moves.
     pub(crate) fn announces(&self) -> bool {
-        matches!(self, Self::Redis(_))
+        !matches!(self, Self::Memcached(_))
     }
 
     /// All that is kept, by name.
@@ -77,6 +97,7 @@ impl Store {
         let keys = match self {
             Self::Redis(server) => server.keys(),
             Self::Memcached(server) => server.keys(),
+            Self::Ignite(node) => return node.all(),
         };
         keys.into_iter().filter_map(|key| Some((key.clone(), self.value(&key)?))).collect()
     }
@@ -85,6 +106,7 @@ impl Store {
         match self {
             Self::Redis(server) => server.value(key),
             Self::Memcached(server) => server.get(key),
+            Self::Ignite(node) => node.all().remove(key),
         }
     }
 

@@ -19,7 +19,7 @@ pub(super) fn of(payload: Bytes) -> Vec<(Name, Value)> {
 /// A first binding is no move, and neither is a binding that is given a longer life.
 fn announcement(Event { key, before, after, kind }: Event) -> Option<(Name, Value)> {
     let Object::Text(key) = key else { return None };
-    let name = Name::found(std::str::from_utf8(&key).ok()?);
+    let name = Name::from_stored(std::str::from_utf8(&key).ok()?);
     let (_, _, Kind::Binding) = name.parts()? else { return None };
     let value = Stored::read(after).ok().flatten()?.value;
     let moved = match kind {

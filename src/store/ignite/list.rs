@@ -99,7 +99,7 @@ async fn scan(
 
 /// What other programs keep there is passed over.
 fn value((key, value): (Object, Object)) -> Option<(Name, Value)> {
-    let name = Name::found(key_text(&key)?);
+    let name = Name::from_stored(key_text(&key)?);
     name.parts()?;
     Some((name, Stored::read(value).ok()??.value))
 }

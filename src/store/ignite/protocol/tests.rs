@@ -308,20 +308,20 @@ proptest! {
 }
 
 fn read_as_everything(frame: &Bytes) {
-    drop(all(&mut BytesMut::from(&frame[..])));
-    drop(handshake::response(frame.clone()));
+    let _ = all(&mut BytesMut::from(&frame[..]));
+    let _ = handshake::response(frame.clone());
     let mut payloads = vec![frame.clone()];
     if let Ok(Message::Response(_, Ok(payload)) | Message::Notification(_, payload)) = response::read(frame.clone()) {
         payloads.push(payload);
     }
     for payload in payloads {
-        drop(response::done(payload.clone()));
-        drop(response::value(payload.clone()));
-        drop(response::entries(payload.clone()));
-        drop(response::cursor(payload.clone()));
-        drop(response::first_page(payload.clone()));
-        drop(response::next_page(payload.clone()));
-        drop(response::partitions(payload.clone()));
-        drop(notification::events(payload));
+        let _ = response::done(payload.clone());
+        let _ = response::value(payload.clone());
+        let _ = response::entries(payload.clone());
+        let _ = response::cursor(payload.clone());
+        let _ = response::first_page(payload.clone());
+        let _ = response::next_page(payload.clone());
+        let _ = response::partitions(payload.clone());
+        let _ = notification::events(payload);
     }
 }

@@ -303,7 +303,8 @@ impl IgniteNode {
         self.process.log()
     }
 
-    /// All that is kept, by name, without the life that each value ends with; session data as far as they are text.
+    /// All that is kept, by cache and name as other stores have their prefix, without the life that each value ends with;
+    /// session data as far as they are text.
     #[track_caller]
     pub(crate) fn all(&self) -> BTreeMap<String, String> {
         [CACHE.to_owned(), format!("{CACHE}-data")]
@@ -311,7 +312,7 @@ impl IgniteNode {
             .flat_map(|cache| self.scan(cache).unwrap_or_else(|e| panic!("no scan of {cache}: {e}\n{}", self.log())))
             .map(|(key, value)| {
                 let value = value.rsplit_once(" ttl=").map_or_else(|| value.clone(), |(value, _)| value.to_owned());
-                (key, value)
+                (format!("{CACHE}:{key}"), value)
             })
             .collect()
     }
@@ -356,7 +357,7 @@ fn cache_id(name: &str) -> i32 {
 
 /// Pairs of texts or arrays of bytes, after their count.
 fn entries(mut bytes: &[u8]) -> Vec<(String, String)> {
-    let mut number = |bytes: &mut &[u8]| {
+    let number = |bytes: &mut &[u8]| {
         let (head, rest) = bytes.split_first_chunk().expect("a number");
         *bytes = rest;
         usize::try_from(i32::from_le_bytes(*head)).expect("a length")
