@@ -173,7 +173,8 @@ fn judge(address: &str, response: Bytes) -> Result<(), StoreError> {
             let words = format!("it speaks version {major}.{minor}.{patch} of the protocol; use Ignite 2.15 or newer");
             Err(refused(address, &words))
         }
-        Ok(Handshake::Refused { reason, .. }) => Err(refused(address, &reason)),
+        // A node that is still starting says "Node in recovery mode".
+        Ok(Handshake::Refused { reason, .. }) => Err(unreachable(address, &reason)),
         Err(malformed) => Err(StoreError::Unreadable(format!("ignite at {address}: it sent {malformed}"))),
     }
 }

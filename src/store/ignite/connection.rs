@@ -7,16 +7,18 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{MissedTickBehavior, sleep};
 
 use super::protocol::notification::EVENTS;
 use super::protocol::request::Request;
-use super::protocol::response::{Failure, Message};
+use super::protocol::response::{Failure, Message, Response};
 use super::protocol::{Malformed, frame, response};
 use crate::store::engine::StoreError;
 
@@ -26,6 +28,15 @@ pub(super) struct Connection {
     requests: mpsc::Sender<Pending>,
     /// "ignite at 127.0.0.1:10800".
     label: Arc<str>,
+    /// The node has told of a topology. Relaxed: nothing is published by it.
+    joined: Arc<AtomicBool>,
+}
+
+/// Where a connection's task takes its requests from.
+pub(super) struct Queue {
+    requests: mpsc::Receiver<Pending>,
+    /// As [`Connection`] has it.
+    joined: Arc<AtomicBool>,
 }
 
 /// A request on its way to the task.
@@ -50,6 +61,8 @@ pub(super) struct Broken {
 
 /// How often a node is asked whether it is there, and how long it may take to say so.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// How often a node that has not joined its cluster yet is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Requests on their way to the task. A full queue holds its callers back, as a full socket does.
 const MOST_QUEUED: usize = 1024;
 /// Requests that are taken from the queue at once.
@@ -63,9 +76,26 @@ const READ: usize = 16 * 1024;
 
 impl Connection {
     /// One that is not driven yet.
-    pub(super) fn new(label: Arc<str>) -> (Self, mpsc::Receiver<Pending>) {
+    pub(super) fn new(label: Arc<str>) -> (Self, Queue) {
         let (requests, queue) = mpsc::channel(MOST_QUEUED);
-        (Self { requests, label }, queue)
+        let joined = Arc::default();
+        let queue = Queue { requests: queue, joined: Arc::clone(&joined) };
+        (Self { requests, label, joined }, queue)
+    }
+
+    /// Waits until the node has joined its cluster: it takes connections before that, and a cache that is made too early
+    /// ends its start.
+    ///
+    /// # Errors
+    /// When the connection ends before.
+    pub(super) async fn joined(&self) -> Result<(), StoreError> {
+        loop {
+            self.ask(Request::heartbeat()).await?;
+            if self.joined.load(Relaxed) {
+                return Ok(());
+            }
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// The payload of the response.
@@ -96,7 +126,7 @@ impl Connection {
 /// Drives a connection until it ends; then every request that waits is told so.
 pub(super) async fn drive<S: AsyncRead + AsyncWrite>(
     stream: S,
-    mut queue: mpsc::Receiver<Pending>,
+    Queue { requests: mut queue, joined }: Queue,
     on_events: OnEvents,
     label: &str,
 ) -> Broken {
@@ -107,6 +137,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite>(
         last_id: 0,
         heartbeat: None,
         proven: false,
+        joined,
         on_events,
     };
     let end = driver.run(stream, &mut queue).await;
@@ -143,6 +174,8 @@ struct Driver {
     /// The id of the heartbeat that has no response yet.
     heartbeat: Option<i64>,
     proven: bool,
+    /// As [`Connection`] has it.
+    joined: Arc<AtomicBool>,
     on_events: OnEvents,
 }
 
@@ -218,7 +251,7 @@ impl Driver {
     fn deliver(&mut self) -> Result<(), End> {
         while let Some(frame) = frame::take(&mut self.incoming)? {
             match response::read(frame)? {
-                Message::Response(id, outcome) => self.respond(id, outcome)?,
+                Message::Response(response) => self.respond(response)?,
                 Message::Notification(EVENTS, payload) if !payload.is_empty() => (self.on_events)(payload),
                 Message::Notification(..) => return Err(End::NoAnnouncements),
             }
@@ -226,7 +259,11 @@ impl Driver {
         Ok(())
     }
 
-    fn respond(&mut self, id: i64, outcome: Result<Bytes, Failure>) -> Result<(), End> {
+    fn respond(&mut self, Response { id, topology, outcome }: Response) -> Result<(), End> {
+        // None has the number 0.
+        if topology.is_some_and(|topology| topology > 0) {
+            self.joined.store(true, Relaxed);
+        }
         if self.heartbeat == Some(id) {
             self.heartbeat = None;
             self.proven = true;

@@ -175,6 +175,7 @@ async fn serve(shared: &Arc<Shared>, address: &str, stream: Stream) -> End {
 
 /// Caches and announcements. A user that may not make caches uses those that are there.
 async fn set_up(connection: &Connection, caches: &Caches) -> Result<(), StoreError> {
+    connection.joined().await?;
     for name in [&caches.bindings, &caches.data] {
         if let Err(refusal) = connection.ask(Request::get_or_create(name)).await {
             let exists = connection.ask(Request::get_all(Cache::named(name), [].into_iter())).await;

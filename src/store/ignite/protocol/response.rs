@@ -8,10 +8,21 @@ use super::reader::{Object, Reader};
 /// A frame from the server, after the handshake.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::store::ignite) enum Message {
-    /// The response to the request of that id.
-    Response(i64, Result<Bytes, Failure>),
+    /// The response to a request.
+    Response(Response),
     /// Told without a request; its kind is an operation's code.
     Notification(i16, Bytes),
+}
+
+/// The response to a request.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::store::ignite) struct Response {
+    /// Of the request.
+    pub(in crate::store::ignite) id: i64,
+    /// The number of the cluster's topology that the node has taken part in agreeing on, when it is another than before.
+    pub(in crate::store::ignite) topology: Option<i64>,
+    /// The payload, or why there is none.
+    pub(in crate::store::ignite) outcome: Result<Bytes, Failure>,
 }
 
 /// The server could not do it.
@@ -41,21 +52,22 @@ pub(in crate::store::ignite) fn read(frame: Bytes) -> Result<Message, Malformed>
     let mut reader = Reader::new(frame);
     let id = reader.i64()?;
     let flags = reader.i16()?;
+    let mut topology = None;
     if flags & TOPOLOGY_CHANGED != 0 {
-        // The version of the topology: one connection carries all requests, so it does not matter which node has which key.
-        reader.i64()?;
+        topology = Some(reader.i64()?);
+        // How often the caches have changed since.
         reader.i32()?;
     }
     let kind = if flags & NOTIFICATION != 0 { Some(reader.i16()?) } else { None };
     if flags & FAILED != 0 {
         let failure = Failure { status: reader.i32()?, reason: reader.text()? };
         return Ok(match kind {
-            None => Message::Response(id, Err(failure)),
+            None => Message::Response(Response { id, topology, outcome: Err(failure) }),
             Some(kind) => Message::Notification(kind, Bytes::new()),
         });
     }
     Ok(match kind {
-        None => Message::Response(id, Ok(reader.rest())),
+        None => Message::Response(Response { id, topology, outcome: Ok(reader.rest()) }),
         Some(kind) => Message::Notification(kind, reader.rest()),
     })
 }

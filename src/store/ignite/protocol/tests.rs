@@ -9,7 +9,7 @@ use super::handshake::{self, Handshake};
 use super::notification::{self, Event, Kind};
 use super::reader::{Object, Reader};
 use super::request::{Cache, Datum, Request};
-use super::response::{Failure, Message, ScanPage};
+use super::response::{Failure, Message, Response, ScanPage};
 use super::{Malformed, frame, response};
 
 const CAPTURE: &str = include_str!("../../../../tests/data/ignite/thin-client-2.17.txt");
@@ -50,7 +50,7 @@ fn message(section: &str) -> Message {
 /// The payload of the section's only, or last, response.
 fn payload(section: &str) -> Bytes {
     match message(section) {
-        Message::Response(_, Ok(payload)) => payload,
+        Message::Response(Response { outcome: Ok(payload), .. }) => payload,
         other => panic!("{section}: {other:?}"),
     }
 }
@@ -117,8 +117,9 @@ fn responses_of_a_real_server_are_read() {
     let reason = "Unsupported version: 1.9.0".to_owned();
     let refused = Handshake::Refused { version: [1, 7, 0], reason };
     assert_eq!(handshake("handshake of a version that the server does not speak"), Ok(refused));
-    assert_eq!(message("cache created"), Message::Response(1, Ok(Bytes::new())), "after a change of the topology");
-    assert_eq!(message("heartbeat"), Message::Response(4, Ok(Bytes::new())));
+    let empty = |id, topology| Message::Response(Response { id, topology, outcome: Ok(Bytes::new()) });
+    assert_eq!(message("cache created"), empty(1, Some(1)), "the first response on a connection tells of the topology");
+    assert_eq!(message("heartbeat"), empty(4, None));
     assert_eq!(response::cursor(payload("continuous query")), Ok(1));
     let value = |section| response::value(payload(section));
     assert_eq!(value("get and put if absent, by pyignite: nothing stood"), Ok(Object::Null));
@@ -139,7 +140,7 @@ fn responses_of_a_real_server_are_read() {
 fn pages_follow_each_other() {
     let mut pages = received("a page of a scan that has another, and that").into_iter();
     let mut payload = || match response::read(pages.next().unwrap()) {
-        Ok(Message::Response(_, Ok(payload))) => payload,
+        Ok(Message::Response(Response { outcome: Ok(payload), .. })) => payload,
         other => panic!("{other:?}"),
     };
     let (cursor, first) = response::first_page(payload()).unwrap();
@@ -151,7 +152,7 @@ fn pages_follow_each_other() {
 #[test]
 fn failures_of_a_real_server_are_read() {
     let failed = |section| match message(section) {
-        Message::Response(_, Err(failure)) => failure,
+        Message::Response(Response { outcome: Err(failure), .. }) => failure,
         other => panic!("{section}: {other:?}"),
     };
     assert_eq!(failed("a cache that does not exist").status, Failure::NO_SUCH_CACHE);
@@ -311,8 +312,11 @@ fn read_as_everything(frame: &Bytes) {
     let _ = all(&mut BytesMut::from(&frame[..]));
     let _ = handshake::response(frame.clone());
     let mut payloads = vec![frame.clone()];
-    if let Ok(Message::Response(_, Ok(payload)) | Message::Notification(_, payload)) = response::read(frame.clone()) {
-        payloads.push(payload);
+    match response::read(frame.clone()) {
+        Ok(Message::Response(Response { outcome: Ok(payload), .. }) | Message::Notification(_, payload)) => {
+            payloads.push(payload);
+        }
+        Ok(Message::Response(_)) | Err(_) => {}
     }
     for payload in payloads {
         let _ = response::done(payload.clone());
