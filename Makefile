@@ -25,7 +25,7 @@ PROFILE ?=
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: setup ## three small stateful servers, the proxy before them, and what to try
+demo: setup ## three sample shops, the proxy in front of them, and commands to try
 	$(CARGO) run --profile demo -- demo
 
 run: setup ## the proxy with CONFIG=conf/minimal.yaml
@@ -62,7 +62,7 @@ test-apps: setup ## bring the packages of the applications that the tests start
 test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memcached, Hazelcast, Ignite
 	@scripts/test-stores
 
-bench: setup ## the benches; docs/performance.md has the figures
+bench: setup ## the benches; docs/performance.md has results
 	$(CARGO) bench
 
 # Huge pages off, as `homing run` does for itself.

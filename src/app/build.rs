@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
-use crate::session::cookie::write::{SetCookie, Unwritable};
+use crate::session::cookie::write::{InvalidCookie, SetCookie};
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::token::codec::PoolCodec;
@@ -32,7 +32,7 @@ pub enum BuildError {
     Keys(#[from] KeyringError),
     /// A cookie's attributes.
     #[error("persistence.cookie: {0}")]
-    Cookie(#[from] Unwritable),
+    Cookie(#[from] InvalidCookie),
     /// `cache_control`.
     #[error("persistence.cookie.cache_control: {0}")]
     CacheControl(#[from] http::header::InvalidHeaderValue),

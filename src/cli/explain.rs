@@ -10,7 +10,7 @@ use crate::config::{self, Config};
 use crate::proxy::context::wall_clock;
 use crate::session::binding::{Limits, Lookup, Resolution, resolve};
 use crate::session::key::{ServerId, SessionKey};
-use crate::session::token::explain::{Explained, open_any};
+use crate::session::token::explain::{Explanation, open_any};
 use crate::session::token::keyring::Keyring;
 use crate::session::token::{Token, UnixMillis};
 
@@ -37,12 +37,12 @@ pub(super) fn explain(token: &str, path: Option<&Path>) -> ExitCode {
     };
     let pools = loaded.config.pools.iter().map(|pool| pool.name.as_str());
     match open_any(&keys, pools, text.trim().as_bytes()) {
-        Explained::Valid { pool, key, token, .. } => {
+        Explanation::Valid { pool, key, token, .. } => {
             say(&told(&loaded.config, &keys, pool, key, &token));
             ExitCode::SUCCESS
         }
-        Explained::UnknownPool => fail("the token is for a pool that this configuration does not have"),
-        Explained::Forged(flaw) => fail(&format!("the token does not open: {flaw}")),
+        Explanation::UnknownPool => fail("the token is for a pool that this configuration does not have"),
+        Explanation::Forged(flaw) => fail(&format!("the token does not open: {flaw}")),
     }
 }
 

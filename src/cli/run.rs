@@ -92,6 +92,6 @@ fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
         Err(problems) => return Ok(report(&problems)),
     };
     say(&demo.banner(&listen, &admin));
-    demo.obey_terminal(say)?;
+    demo.read_commands(say)?;
     Ok(ended(app::run(loaded, &Origin::File(file))))
 }

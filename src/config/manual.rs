@@ -9,7 +9,7 @@ use super::schema::Rule;
 const HEAD: &str = "# Configuration
 
 Every key of the configuration file: what it means, its default, its range, and whether a reload changes it. This page
-is written from the doc comments in `src/config/shape/` by a test; edit them, then run
+is written from the doc comments in `src/config/raw/` by a test; edit them, then run
 `UPDATE_DOCS=1 cargo test config::manual`.
 
 - `conf/minimal.yaml` is the smallest useful file, `conf/reference.yaml` spells out every default, `conf/examples/` has

@@ -1,9 +1,10 @@
 //! What the operator wrote, turned into what we run on. Imports nothing of ours.
 //!
-//! The YAML file is read into a tree that knows its places (`tree.rs`), its expansions are filled in (`expand.rs`), and
-//! it is checked against the *shape* (`shape/`, which is also the JSON Schema and the manual; `walk.rs`). Then it
-//! becomes a checked [`Config`], in which nothing is left to guess: no `Option` that means "default", no string that
-//! means an address. `check/` is the only way from one to the other. All problems are reported at once.
+//! `yaml/` reads the file into a tree that knows the location of each value, and fills in its expansions.
+//! `schema_check/` compares the tree with the schema, which is made from the raw configuration (`raw/`: every key with its
+//! type, default and range; also the source of the manual). `check/` turns the raw configuration into a checked
+//! [`Config`], in which nothing is left to guess: no `Option` that means "default", no string that means an address.
+//! All problems are reported at once.
 
 use std::fs::File;
 use std::io::Read;
@@ -12,31 +13,31 @@ use std::path::Path;
 mod address;
 mod check;
 mod environment;
-mod expand;
+
+mod diagnostics;
 mod persistence;
 mod pools;
-mod problem;
 mod process;
+mod raw;
 mod redis_url;
 mod routes;
 mod schema;
+mod schema_check;
 mod secret;
-mod shape;
 mod show;
-mod source;
 mod store;
 mod suggest;
 mod tls;
-mod tree;
 mod units;
-mod walk;
 mod watch;
+mod yaml;
 
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod tests;
 
+pub use diagnostics::{Problem, Problems, Severity, Warning};
 pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use persistence::{
     Cookie, CookieMode, Handoff, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
@@ -46,9 +47,8 @@ pub use pools::{
     Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
     UpstreamProtocol,
 };
-pub use problem::{Problem, Problems, Severity, Warning};
 pub use process::{
-    AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsDoor, Proxy,
+    AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsListener, Proxy,
 };
 pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
 pub use schema::{example, schema};
@@ -58,7 +58,8 @@ pub use store::{Ignite, Memcached, OnError, Redis, RedisMode, Remote, RemoteEngi
 pub use tls::{Certificate, ClientCa, ClientCertificate, ClientTls, NamedFile, Tls, TlsVersion};
 pub use watch::{Watch, watch};
 
-use problem::{Finding, Findings};
+use diagnostics::source_text::SourceText;
+use diagnostics::{Diagnostic, Diagnostics};
 
 /// Largest configuration file, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;
@@ -82,7 +83,7 @@ pub struct Config {
     /// Probes and metrics door; `None` = none.
     pub admin: Option<Admin>,
     /// A second door for Prometheus; `None` = none.
-    pub metrics: Option<MetricsDoor>,
+    pub metrics: Option<MetricsListener>,
     /// Logs and access log.
     pub log: Log,
     /// SHA-256 of the effective configuration, hexadecimal, first 16 characters; for `homing_config_info` and logs.
@@ -102,26 +103,26 @@ impl Config {
     /// Reads a file, with the environment of this process.
     pub fn load(path: &Path) -> Result<Loaded, Problems> {
         let name = path.display().to_string();
-        let bytes = read(path).map_err(|finding| alone(&name, "", finding))?;
+        let bytes = read(path).map_err(|diagnostic| alone(&name, "", diagnostic))?;
         Self::parse(&name, bytes, &ProcessEnvironment)
     }
 
     /// Reads the text of a file. The name is for messages, and relative paths of certificates begin at its folder.
     pub fn parse(file_name: &str, text: impl AsRef<[u8]>, environment: &dyn Environment) -> Result<Loaded, Problems> {
-        let text = as_text(text.as_ref()).map_err(|finding| alone(file_name, "", finding))?;
-        let mut source = source::Source::new(file_name, text);
-        let mut findings = Findings::default();
-        let config = build(file_name, text, environment, &mut source, &mut findings);
+        let text = as_text(text.as_ref()).map_err(|diagnostic| alone(file_name, "", diagnostic))?;
+        let mut source = SourceText::new(file_name, text);
+        let mut diagnostics = Diagnostics::default();
+        let config = build(file_name, text, environment, &mut source, &mut diagnostics);
         let report = |severity| {
             let source = &source;
-            move |finding: &Finding| source.report(severity, finding)
+            move |diagnostic: &Diagnostic| source.report(severity, diagnostic)
         };
         match config {
-            Some(config) if findings.problems.is_empty() => {
-                let warnings = Problems::new(findings.warnings, report(Severity::Warning)).into_list();
+            Some(config) if diagnostics.problems.is_empty() => {
+                let warnings = Problems::new(diagnostics.warnings, report(Severity::Warning)).into_list();
                 Ok(Loaded { config, warnings })
             }
-            _ => Err(Problems::new(findings.problems, report(Severity::Error))),
+            _ => Err(Problems::new(diagnostics.problems, report(Severity::Error))),
         }
     }
 }
@@ -130,29 +131,29 @@ fn build(
     file_name: &str,
     text: &str,
     environment: &dyn Environment,
-    source: &mut source::Source<'_>,
-    findings: &mut Findings,
+    source: &mut SourceText<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Config> {
-    let mut tree = match tree::parse(text, findings) {
+    let mut tree = match yaml::parse(text, diagnostics) {
         Ok(tree) => tree,
-        Err(finding) => {
-            findings.problems.push(finding);
+        Err(diagnostic) => {
+            diagnostics.problems.push(diagnostic);
             return None;
         }
     };
     source.hide_secrets_of(&tree);
-    expand::expand(&mut tree, environment, findings);
-    let Some(conforming) = walk::conforming(&tree, findings) else {
-        if findings.problems.is_empty() {
-            findings.problem(None, NO_SHAPE, "");
+    yaml::expand(&mut tree, environment, diagnostics);
+    let Some(conforming) = schema_check::conforming(&tree, diagnostics) else {
+        if diagnostics.problems.is_empty() {
+            diagnostics.problem(None, NO_SHAPE, "");
         }
         return None;
     };
-    let root: shape::Root = match serde_json::from_value(conforming.to_json()) {
+    let root: raw::Root = match serde_json::from_value(conforming.to_json()) {
         Ok(root) => root,
         Err(error) => {
-            // The walk has let through what the shape does not take: ours to mend, but still an answer, not a panic.
-            findings.problem(None, format!("{NO_SHAPE}: {error}"), "");
+            // The schema check passed what the raw types do not take: a bug, but it gets an answer, not a panic.
+            diagnostics.problem(None, format!("{NO_SHAPE}: {error}"), "");
             return None;
         }
     };
@@ -164,18 +165,18 @@ fn build(
         .map(|pool| pool.key.as_str())
         .collect();
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let outside = check::Outside { environment, folder };
-    let mut config = check::check(&root, &conforming, &pools, &outside, findings);
+    let context = check::CheckContext { environment, folder };
+    let mut config = check::check(&root, &conforming, &pools, &context, diagnostics);
     config.hash = show::hash(&config);
     Some(config)
 }
 
 /// A problem with the file as a whole.
-fn alone(name: &str, text: &str, finding: Finding) -> Problems {
-    Problems::new(vec![finding], |finding| source::Source::new(name, text).report(Severity::Error, finding))
+fn alone(name: &str, text: &str, diagnostic: Diagnostic) -> Problems {
+    Problems::new(vec![diagnostic], |diagnostic| SourceText::new(name, text).report(Severity::Error, diagnostic))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Finding> {
+fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
     let unreadable = |error: &std::io::Error| {
         let help = match error.kind() {
             std::io::ErrorKind::NotFound => {
@@ -185,7 +186,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Finding> {
             std::io::ErrorKind::IsADirectory => "name the file in it",
             _ => "",
         };
-        Finding::new(None, format!("cannot read the configuration: {error}"), help)
+        Diagnostic::new(None, format!("cannot read the configuration: {error}"), help)
     };
     let file = File::open(path).map_err(|error| unreadable(&error))?;
     let mut bytes = Vec::new();
@@ -194,23 +195,23 @@ fn read(path: &Path) -> Result<Vec<u8>, Finding> {
     Ok(bytes)
 }
 
-fn as_text(bytes: &[u8]) -> Result<&str, Finding> {
+fn as_text(bytes: &[u8]) -> Result<&str, Diagnostic> {
     if bytes.len() as u64 > MAX_FILE {
-        return Err(Finding::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
+        return Err(Diagnostic::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
     }
     let help = "save it as UTF-8 without a byte order mark";
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) || bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(Finding::new(None, "the file begins with a byte order mark", help));
+        return Err(Diagnostic::new(None, "the file begins with a byte order mark", help));
     }
     let line = |at: usize| bytes.iter().take(at).filter(|byte| **byte == b'\n').count() + 1;
     if let Some(at) = bytes.iter().position(|byte| *byte == 0) {
-        return Err(Finding::new(
+        return Err(Diagnostic::new(
             None,
             format!("the file holds a NUL byte, on line {}", line(at)),
             "is this a text file?",
         ));
     }
     std::str::from_utf8(bytes).map_err(|error| {
-        Finding::new(None, format!("the file is not UTF-8, on line {}", line(error.valid_up_to())), help)
+        Diagnostic::new(None, format!("the file is not UTF-8, on line {}", line(error.valid_up_to())), help)
     })
 }

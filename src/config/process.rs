@@ -91,7 +91,7 @@ pub struct Admin {
 
 /// A door of its own for Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MetricsDoor {
+pub struct MetricsListener {
     /// Any address.
     pub address: ListenAddress,
     /// Path of the metrics.

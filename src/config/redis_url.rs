@@ -148,13 +148,13 @@ fn unix(text: &str) -> Result<RedisUrl<'_>, Refusal> {
     }
     let [mut number, mut user, mut password] = [None; 3];
     for (key, value) in query.split('&').filter(|pair| !pair.is_empty()).filter_map(|pair| pair.split_once('=')) {
-        let place = match key {
+        let location = match key {
             "db" => &mut number,
             "user" => &mut user,
             "pass" => &mut password,
             _ => return refused("has a key that is not known", FORM),
         };
-        if place.replace(value).is_some() {
+        if location.replace(value).is_some() {
             return refused("has a key twice", FORM);
         }
     }

@@ -1,4 +1,4 @@
-//! The JSON Schema of the file: made from the shape, printed for editors, and what a file is checked against.
+//! The JSON Schema of the file: made from the raw types, printed for editors, and what a file is checked against.
 
 use std::sync::LazyLock;
 
@@ -6,7 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::Value;
 use serde_json::json;
 
-use super::shape::Root;
+use super::raw::Root;
 
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Root>().to_value();
@@ -156,7 +156,8 @@ mod tests {
         for folder in ["conf", "conf/examples", "tests/data/config/valid"] {
             for file in crate::config::tests::yaml_files(folder) {
                 let text = std::fs::read_to_string(&file).unwrap();
-                let tree = crate::config::tree::parse(&text, &mut crate::config::problem::Findings::default()).unwrap();
+                let tree =
+                    crate::config::yaml::parse(&text, &mut crate::config::diagnostics::Diagnostics::default()).unwrap();
                 let errors: Vec<String> = validator
                     .iter_errors(&tree.to_json())
                     .map(|error| format!("{}: {error}", error.instance_path()))

@@ -4,10 +4,12 @@
 //! the proxy on [`Demo::config_file`] and shows [`Demo::banner`]. Imports nothing of ours and knows the proxy only by
 //! its configuration file and its headers.
 
+mod banner;
+mod carts;
 mod fleet;
-mod head;
+mod message;
+mod serve;
 mod shop;
-mod wire;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -21,11 +23,11 @@ use uuid::Uuid;
 
 use fleet::{Fleet, SampleServer};
 
-/// Where the sample servers listen when nobody else does.
+/// Ports of the sample servers, where they are free.
 pub const DEFAULT_PORTS: [u16; 3] = [9001, 9002, 9003];
-/// Where the proxy listens when nobody else does.
+/// Address of the proxy, where it is free.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-/// Where the proxy's probes and metrics are when nobody else is there.
+/// Address of the proxy's probes and metrics, where it is free.
 pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 /// Names of trees, and colours near their wood.
@@ -34,9 +36,9 @@ const NAMES: [(&str, &str); 3] = [("amber", "#d97706"), ("birch", "#0f8a6d"), ("
 /// The running sample servers. They end when this is dropped.
 pub struct Demo {
     fleet: Arc<Fleet>,
-    /// Taken on drop only.
+    /// `None` only while it is dropped.
     runtime: Option<Runtime>,
-    /// Of its own, for the two files below.
+    /// Holds only the two files below.
     folder: PathBuf,
     config_file: PathBuf,
     /// The secret that seals this demo's tokens, where `homing explain` finds it too.
@@ -47,7 +49,7 @@ pub struct Demo {
 /// Starts the sample servers, on the given ports or, where one is taken, on a free one.
 ///
 /// # Errors
-/// When no port can be had on the loopback address, or no thread.
+/// When the loopback address has no free port, or the system no thread.
 pub fn start(ports: [u16; 3]) -> io::Result<Demo> {
     let mut notices = Vec::new();
     let mut servers = Vec::new();
@@ -71,7 +73,7 @@ pub fn start(ports: [u16; 3]) -> io::Result<Demo> {
     {
         let _context = runtime.enter();
         for (index, listener) in listeners.into_iter().enumerate() {
-            fleet.serve(index, listener)?;
+            serve::serve(&fleet, index, listener)?;
         }
     }
     let folder = std::env::temp_dir().join(format!("homing-demo-{}", Uuid::new_v4().simple()));
@@ -85,10 +87,10 @@ pub fn start(ports: [u16; 3]) -> io::Result<Demo> {
     })
 }
 
-/// The preferred address if nobody listens there, else the same host with a free port.
+/// The preferred address if it is free, else a free port of the same host.
 ///
 /// # Errors
-/// When the address is not `IP:port`, or cannot be had for another reason than being taken.
+/// When the address is not `IP:port`, or cannot be listened on for another reason than being taken.
 pub fn free_address(preferred: &str) -> io::Result<String> {
     let address: SocketAddr = preferred.parse().map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("{preferred} is not IP:port ({error})"))
@@ -131,11 +133,11 @@ impl Demo {
         yaml
     }
 
-    /// Writes [`Demo::config_yaml`] and a new secret to files that only this user can read, in a folder of their own
-    /// (the proxy watches the folder), and returns the configuration's path. All is removed with the demo.
+    /// Writes [`Demo::config_yaml`] and a new secret to files that only this user can read, in a separate folder (the proxy
+    /// watches the folder), and returns the configuration's path. All is removed with the demo.
     ///
     /// # Errors
-    /// When the files cannot be written, or have been.
+    /// When the files cannot be written, or exist already.
     pub fn config_file(&self, listen: &str, admin: &str) -> io::Result<&Path> {
         let mut folder = fs::DirBuilder::new();
         let mut file = fs::OpenOptions::new();
@@ -152,54 +154,13 @@ impl Demo {
         Ok(&self.config_file)
     }
 
-    /// What is shown on the screen: where everything is, and what to try.
+    /// The text for the terminal: where everything is, and what to try.
     pub fn banner(&self, listen: &str, admin: &str) -> String {
-        let mut text =
-            String::from("\nHoming demo: three shops that keep carts in their own memory, one proxy before them.\n\n");
-        for (number, server) in (1..).zip(&self.fleet.servers) {
-            let _ = writeln!(text, "  {number}  {:<6} http://{}", server.name, server.address);
-        }
-        let _ = writeln!(text, "     proxy  http://{listen}    <- open this in a browser");
-        let _ = writeln!(text, "     admin  http://{admin}    /metrics, /healthz, /readyz");
-        let _ =
-            writeln!(text, "     file   {}    (change it: it is read again when saved)", self.config_file.display());
-        let moved = [(DEFAULT_LISTEN, listen), (DEFAULT_ADMIN, admin)];
-        let moved = moved.into_iter().filter(|(usual, given)| usual != given);
-        for notice in
-            self.notices.iter().cloned().chain(moved.map(|(usual, given)| format!("{given} instead of {usual}")))
-        {
-            let _ = writeln!(text, "\n  Note: {notice}.");
-        }
-        let program = std::env::current_exe().map_or_else(|_| "homing".to_owned(), |path| path.display().to_string());
-        let _ = write!(
-            text,
-            r#"
-Try, in another terminal:
-
-  Come back, with a cookie jar: the same server each time.
-    for i in 1 2 3 4; do curl -s -c jar -b jar http://{listen}/whoami; done
-  Without cookies: every server in turn.
-    for i in 1 2 3 4; do curl -s http://{listen}/whoami; done
-  Put something into the cart, which lives in that server's memory.
-    curl -s -c jar -b jar -d item=tea http://{listen}/cart
-  Stop the server that has your session: type its number here, then Enter. Ask again: the session moved, once.
-    curl -s -c jar -b jar http://{listen}/cart
-  It does not move back when the server returns (number, Enter). The cart is gone: it was in the stopped server's
-  memory. An application can hand such data over to the next server (docs/handoff.md); these samples do not.
-  What the cookie says:
-    {program} explain "$(awk '$6 == "SESSIONID" {{ print $7 }}' jar)" --config {config}
-  What was counted:
-    curl -s http://{admin}/metrics | grep '^homing_session'
-
-Here: 1, 2 or 3 and Enter stops or starts a server; Enter alone shows them; Ctrl-C ends the demo.
-"#,
-            config = self.config_file.display(),
-        );
-        text
+        banner::banner(&self.fleet, &self.config_file, &self.notices, listen, admin)
     }
 
-    /// Stops or starts a server by number or name, on the order of a line typed in the terminal; returns what to show.
-    pub fn obey(&self, line: &str) -> String {
+    /// Runs a line typed in the terminal, which stops or starts a server by number or name; returns the text to show.
+    pub fn command(&self, line: &str) -> String {
         let word = line.trim();
         let chosen = self.fleet.servers.iter().enumerate().find(|(index, server)| {
             server.name.eq_ignore_ascii_case(word) || word.parse() == Ok(index.saturating_add(1))
@@ -207,7 +168,7 @@ Here: 1, 2 or 3 and Enter stops or starts a server; Enter alone shows them; Ctrl
         let mut text = match chosen {
             Some((index, server)) if server.is_up() => {
                 self.stop(index);
-                format!("{} is stopped: it refuses connections and has forgotten its carts.\n", server.name)
+                format!("{} is stopped: it refuses connections, and its carts are lost.\n", server.name)
             }
             Some((index, server)) => match self.start(index) {
                 Ok(()) => format!("{} runs again, with an empty memory.\n", server.name),
@@ -218,38 +179,33 @@ Here: 1, 2 or 3 and Enter stops or starts a server; Enter alone shows them; Ctrl
         };
         for (number, server) in (1..).zip(&self.fleet.servers) {
             let state = if server.is_up() { "runs" } else { "is stopped" };
-            let requests = server.requests.load(std::sync::atomic::Ordering::Relaxed);
-            let _ = writeln!(
-                text,
-                "  {number}  {:<6} {state}; requests: {requests}, carts: {}",
-                server.name,
-                server.carts()
-            );
+            let (name, requests, carts) = (server.name, server.request_count(), server.cart_count());
+            let _ = writeln!(text, "  {number}  {name:<6} {state}; requests: {requests}, carts: {carts}");
         }
         text
     }
 
-    /// Obeys the lines of standard input, on a thread of its own, until its end; what there is to say goes to `say`.
+    /// Runs the lines of standard input as commands, on a separate thread, until its end. `show` prints their results.
     ///
     /// # Errors
-    /// When there is no thread to be had.
-    pub fn obey_terminal(self: &Arc<Self>, say: impl Fn(&str) + Send + 'static) -> io::Result<()> {
+    /// When the system has no thread.
+    pub fn read_commands(self: &Arc<Self>, show: impl Fn(&str) + Send + 'static) -> io::Result<()> {
         // Weak: a thread that waits for a key must not keep the demo alive.
         let demo = Arc::downgrade(self);
-        let obey = move || {
+        let read = move || {
             for line in io::stdin().lock().lines() {
                 let (Ok(line), Some(demo)) = (line, demo.upgrade()) else {
                     return;
                 };
-                say(&demo.obey(&line));
+                show(&demo.command(&line));
             }
         };
-        std::thread::Builder::new().name("demo-keys".to_owned()).spawn(obey).map(drop)
+        std::thread::Builder::new().name("demo-keys".to_owned()).spawn(read).map(drop)
     }
 
     fn start(&self, index: usize) -> io::Result<()> {
         let _context = self.runtime.as_ref().map(Runtime::enter);
-        self.fleet.start(index)
+        serve::start(&self.fleet, index)
     }
 
     fn stop(&self, index: usize) {
@@ -257,7 +213,9 @@ Here: 1, 2 or 3 and Enter stops or starts a server; Enter alone shows them; Ctrl
         let fleet = Arc::clone(&self.fleet);
         let (done, wait) = mpsc::channel();
         runtime.spawn(async move {
-            fleet.stop(index).await;
+            if let Some(server) = fleet.servers.get(index) {
+                server.stop().await;
+            }
             let _ = done.send(());
         });
         // An error means that the task is gone, and the runtime with it.
@@ -271,7 +229,7 @@ impl Drop for Demo {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }
-        // They were perhaps never written. Only what we made: should an editor have left a file there, it stays.
+        // They were perhaps never written. Only these two: a file that an editor left in the folder stays.
         let _ = fs::remove_file(&self.secret_file);
         let _ = fs::remove_file(&self.config_file);
         let _ = fs::remove_dir(&self.folder);

@@ -1,4 +1,4 @@
-//! The sample servers over real sockets, as the proxy and a hostile stranger meet them.
+//! The sample servers over real sockets, as the proxy and a hostile client meet them.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -129,16 +129,20 @@ fn hostile_input_is_refused_and_the_server_lives() {
     let demo = start(FREE).expect("starts");
     let [amber, ..] = addresses(&demo);
     let long = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "y".repeat(40_000));
+    let chunked =
+        format!("POST /cart HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n11170\r\n{}", "z".repeat(70_000));
     let many_bytes: Vec<u8> = (0..=255).cycle().take(5000).collect();
-    let cases: [(&[u8], &str); 12] = [
+    let cases: [(&[u8], &str); 13] = [
         (b"nonsense\r\n\r\n", "400"),
-        (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", "505"),
+        (b"GET / HTTP/9.9\r\nHost: a\r\n\r\n", "400"),
         (b"GET / HTTP/1.1\r\n\r\n", "400"),
-        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
-        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", "400"),
+        // Pingora encodes what may not stand in a target.
+        (b"GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
+        (b"GET /\x00 HTTP/1.1\r\nHost: a\r\n\r\n", "404"),
         (b"\xff\xfe\r\n\r\n", "400"),
         (b"POST /cart HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n", "413"),
-        (b"POST /cart HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", "413"),
+        (b"POST /cart HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n", "400"),
+        (chunked.as_bytes(), "413"),
         (b"POST /cart HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n", "400"),
         (b"POST /cart HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n", "400"),
         (b"PUT /demo/servers/amber/stop HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "405"),
@@ -165,13 +169,18 @@ fn a_stopped_server_refuses_resets_and_forgets() {
     let cookie = cart_cookie(&post(birch, "/cart?item=tea", ""));
     let mut open = connect(birch);
     open.write_all(b"GET /whoami HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
-    let mut some = [0; 512];
-    assert_ne!(open.read(&mut some).expect("an answer"), 0);
+    let mut answer = [0; 512];
+    let mut read = 0;
+    while !answer[..read].ends_with(b"birch\n") {
+        let count = open.read(&mut answer[read..]).expect("an answer");
+        assert_ne!(count, 0, "closed too early");
+        read += count;
+    }
 
     assert!(post(amber, "/demo/servers/birch/stop", "").ends_with("birch is stopped\n"));
     let refused = TcpStream::connect(birch).expect_err("the listener is closed");
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
-    let reset = open.read(&mut some).expect_err("an open connection is reset, not closed in order");
+    let reset = open.read(&mut answer).expect_err("an open connection is reset, not closed in order");
     assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
     let state = get(amber, "/demo/state", "");
     assert!(state.contains(r#""carts":0,"colour":"#) && state.contains(r#""up":false"#), "{state}");
@@ -198,12 +207,12 @@ fn a_server_that_is_told_to_stop_itself_answers_first() {
 fn the_terminal_stops_and_starts_by_number_and_name() {
     let demo = start(FREE).expect("starts");
     let [amber, ..] = addresses(&demo);
-    assert!(demo.obey("1\n").contains("amber is stopped"));
+    assert!(demo.command("1\n").contains("amber is stopped"));
     assert!(TcpStream::connect(amber).is_err());
-    assert!(demo.obey(" Amber ").contains("amber runs again"));
+    assert!(demo.command(" Amber ").contains("amber runs again"));
     assert!(get(amber, "/whoami", "").ends_with("amber\n"));
     for line in ["", "4", "0", "-1", "99999999999999999999999", "\u{0}", "stop"] {
-        assert!(demo.obey(line).contains("1  amber  runs"), "{line:?} shows the servers and changes nothing");
+        assert!(demo.command(line).contains("1  amber  runs"), "{line:?} shows the servers and changes nothing");
     }
 }
 

@@ -1,7 +1,7 @@
-//! Names that others gave to sessions: an application's own id, a client's address.
+//! External ids of sessions: an id of the application, or a client's address.
 //!
-//! An application's id is a bearer secret, and an address is personal: neither is kept. A keyed hash of it is, which
-//! says nothing without the key, and which every proxy with the same keys makes alike.
+//! An application's id is a bearer secret and an address is personal data, so neither is stored or logged. Their keyed
+//! hashes are: useless without the key, and equal on every proxy with the same keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use ring::hmac;
 use super::key::SessionKey;
 use super::token::keyring::Keyring;
 
-/// What kind of name; two kinds never share a key. The words are part of the protocol between proxies: they must never
-/// change.
+/// The kind of an external id; two kinds never share a key. The words in the hash are part of the protocol between
+/// proxies and must never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The application's id, wherever it stands.
+    /// The application's id, in whichever part of the request.
     Id,
     /// A client's address.
     Address,
 }
 
-/// Makes the names of one kind, in one pool, into keys: the first 128 bits of HMAC-SHA256.
+/// Hashes external ids of one kind, in one pool, to session keys: the first 128 bits of HMAC-SHA256.
 #[derive(Clone)]
 pub struct NameHasher {
     keys: Arc<[hmac::Key]>,
-    /// What is hashed before the name: kind and pool, each ended by a byte that neither can have.
+    /// Hashed before the id: kind and pool, each terminated by a byte that neither can contain.
     context: Box<[u8]>,
 }
 
 impl NameHasher {
-    /// For a pool.
+    /// A hasher for a pool.
     #[must_use]
     pub fn new(keyring: &Keyring, pool: &str, kind: Kind) -> Self {
         let kind: &[u8] = match kind {
@@ -40,14 +40,14 @@ impl NameHasher {
         Self { keys: Arc::clone(keyring.name_keys()), context: [kind, b"\0", pool.as_bytes(), b"\0"].concat().into() }
     }
 
-    /// The key of a name. Allocates nothing.
+    /// The key of an id. Allocates nothing.
     #[must_use]
     pub fn key(&self, name: &[u8]) -> SessionKey {
-        // A keyring has a first key; without one all names would be one, which is nobody's.
+        // A keyring always has a first key.
         self.keys.first().map_or(SessionKey(0), |key| self.under(key, name))
     }
 
-    /// The keys that the name had before the keyring was rotated, the latest first.
+    /// The keys that the id had before the keyring was rotated, the latest first.
     pub fn former<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = SessionKey> + 'a {
         self.keys.iter().skip(1).map(|key| self.under(key, name))
     }
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_names_never_change() {
+    fn keys_of_external_ids_never_change() {
         let key = hasher(&[OLD], "shop", Kind::Id).key(b"0AB3.app1");
         assert_eq!(key.0, hasher(&[OLD, NEW], "shop", Kind::Id).key(b"0AB3.app1").0);
         assert_eq!(format!("{:032x}", key.0), "fb81deb989bf113206b74dc6e1f84829");
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_leaves_the_former_keys_at_hand() {
+    fn ids_of_before_a_key_rotation_can_be_found() {
         let before = hasher(&[OLD], "shop", Kind::Id);
         let after = hasher(&[NEW, OLD], "shop", Kind::Id);
         assert_ne!(after.key(b"x"), before.key(b"x"));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_it_is_printed() {
+    fn keys_are_not_printed() {
         assert_eq!(format!("{:?}", hasher(&[OLD], "shop", Kind::Id)), "NameHasher(hidden)");
     }
 }

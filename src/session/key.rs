@@ -1,4 +1,4 @@
-//! The names that sessions and servers go by, inside: never what a person wrote, always of fixed size.
+//! Internal identities of sessions and servers: of fixed size, and never text from a client.
 
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
@@ -8,13 +8,12 @@ use uuid::Uuid;
 
 /// A session's identity, as its token carries it: a UUID v4, so 122 random bits.
 ///
-/// Whoever could name a session could look it up, so the id is not printed: `Debug` hides it, and logs get
-/// [`LogKey::digest8`].
+/// The id is enough to look a session up, so it is never printed: `Debug` hides it, and logs get [`LogKey::digest8`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SessionId(Uuid);
 
 impl SessionId {
-    /// A new id from 16 random bytes, of which six bits make room for UUID's version and variant.
+    /// A new id from 16 random bytes; six bits are replaced by the UUID's version and variant.
     #[must_use]
     pub fn from_random(random: [u8; 16]) -> Self {
         Self(uuid::Builder::from_random_bytes(random).into_uuid())
@@ -26,7 +25,7 @@ impl SessionId {
         self.0.into_bytes()
     }
 
-    /// The id that [`to_bytes`](Self::to_bytes) gave.
+    /// The inverse of [`to_bytes`](Self::to_bytes).
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))
@@ -45,15 +44,15 @@ impl fmt::Debug for SessionId {
     }
 }
 
-/// The key of a session in tables, and the point it takes on the consistent hash: 128 bits, each as good as random.
+/// The key of a session in tables and its point on the consistent hash: 128 uniformly distributed bits.
 ///
-/// A consistent hash over this key decides where a moved session goes, on every proxy alike. So the way from id to key
-/// is part of the protocol between proxies: it must never change.
+/// A consistent hash over this key selects the next server of a moved session, the same on every proxy. So the mapping
+/// from id to key is part of the protocol between proxies and must never change.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionKey(pub u128);
 
 impl SessionKey {
-    /// The key as bytes, most significant first; what a consistent hash is fed with.
+    /// The key as bytes, most significant first: the input of the consistent hash.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 16] {
         self.0.to_be_bytes()
@@ -64,19 +63,19 @@ impl From<SessionId> for SessionKey {
     /// Two Feistel rounds over the halves of the id: no two ids share a key, and the six fixed bits of a UUID are
     /// spread.
     ///
-    /// It need not resist attack: nobody but us makes ids, and from good random bytes.
+    /// It need not resist attack: ids come only from this program, from good random bytes.
     #[allow(clippy::cast_possible_truncation, reason = "the halves of 128 bits")]
     fn from(id: SessionId) -> Self {
         let id = id.0.as_u128();
         let (high, low) = ((id >> 64) as u64, id as u64);
-        let low = low ^ mixed(high);
-        let high = high ^ mixed(low);
+        let low = low ^ mix(high);
+        let high = high ^ mix(low);
         Self(u128::from(high) << 64 | u128::from(low))
     }
 }
 
 /// `MurmurHash3`'s 64-bit finalizer: every input bit flips every output bit with probability near one half.
-fn mixed(mut bits: u64) -> u64 {
+fn mix(mut bits: u64) -> u64 {
     bits ^= bits >> 33;
     bits = bits.wrapping_mul(0xff51_afd7_ed55_8ccd);
     bits ^= bits >> 33;
@@ -92,13 +91,12 @@ impl fmt::Debug for SessionKey {
 
 /// A server's identity in tokens and tables: the first eight bytes, big endian, of SHA-256 of `server:` and its name.
 ///
-/// Of the *name*: an address may change and an index will, and no session may move for that. Tokens in the field carry
-/// it, so it must never change.
+/// Of the *name*, since a changed address or index must not move a session. Tokens carry it, so it must never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerId(pub u64);
 
 impl ServerId {
-    /// The identity of the server of this name.
+    /// The identity of the server with this name.
     #[must_use]
     pub fn of(name: &str) -> Self {
         Self(u64::from_be_bytes(name_digest("server", name)))
@@ -123,8 +121,7 @@ fn head<const N: usize>(digest: &[u8]) -> [u8; N] {
     out
 }
 
-/// Turns sessions into what may be logged. Proxies with the same first key write the same digests, so that logs of all
-/// of them can be joined.
+/// Hashes session keys for logs. Proxies with the same first key write the same digests, so their logs can be joined.
 #[derive(Clone)]
 pub struct LogKey(hmac::Key);
 
@@ -136,7 +133,7 @@ impl LogKey {
     }
 
     /// The first eight hexadecimal characters of HMAC-SHA256 of the session's key: enough to follow a session through
-    /// logs, nothing to name it with.
+    /// logs, useless to request it.
     #[must_use]
     pub fn digest8(&self, session: SessionKey) -> Digest8 {
         const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -181,7 +178,7 @@ impl fmt::Debug for Digest8 {
     }
 }
 
-/// Hashes [`SessionKey`]s for tables by folding them: they are random already, and nobody but us can choose one.
+/// Hashes [`SessionKey`]s for tables by folding them: they are random already, and a client cannot choose one.
 ///
 /// Never for keys that a client may choose.
 #[derive(Debug, Clone, Copy, Default)]
@@ -194,11 +191,11 @@ impl Hasher for KeyHasher {
     }
 
     fn write_u64(&mut self, part: u64) {
-        self.0 = mixed(self.0 ^ part);
+        self.0 = mix(self.0 ^ part);
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        // Not on the way of a session's key; here so that a key of another type hashes slowly rather than wrongly.
+        // Not used for session keys; it makes a key of another type hash slowly instead of wrongly.
         for byte in bytes {
             self.write_u64(u64::from(*byte));
         }
@@ -209,7 +206,7 @@ impl Hasher for KeyHasher {
     }
 }
 
-/// Makes [`KeyHasher`]s, all alike.
+/// Builds [`KeyHasher`]s without a seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BuildKeyHasher;
 

@@ -1,15 +1,15 @@
-//! Who a client is, and where it belongs. Plain code: no I/O, no clock, no Pingora; time and randomness are arguments.
+//! How a request names its session, and which server the session is bound to. Plain code: no I/O, no clock, no Pingora;
+//! time and randomness are arguments.
 //!
-//! A request's way through here:
+//! In the order in which a request meets them:
 //!
-//! 1. [`source`] asks the request who it is; the answer is a [`source::Presented`].
-//! 2. [`token`] is what our own cookie carries: a sealed record that any proxy with the keys can honour.
-//! 3. [`binding`] decides what a token and the table's record say together: where the session belongs, or that it is
-//!    over.
-//! 4. [`cookie`] reads and writes the header fields that carry it all.
+//! 1. [`source`] reads the session's name from the request: a [`source::Presented`].
+//! 2. [`token`] is the sealed record that a client carries, valid on every proxy with the keys.
+//! 3. [`binding`] merges a token with the table's record: the session's server, or that the session has expired.
+//! 4. [`cookie`], [`url_params`] and [`html_rewrite`] read and write the places that carry a token.
 //!
-//! Outcomes have names ([`binding::Lookup`], [`token::Flaw`], [`binding::Reissue`]), and a name is what a metric's
-//! label is made of. Nothing here counts or logs.
+//! Outcomes are enums ([`binding::Lookup`], [`token::Flaw`], [`binding::Reissue`]) from which metrics take their labels.
+//! Nothing here counts or logs.
 
 pub mod binding;
 pub mod cookie;

@@ -25,7 +25,7 @@ pub(crate) fn uses(code: &str, path: &str) -> Vec<usize> {
         .collect()
 }
 
-fn is_part_of_name(char: char) -> bool {
+pub(crate) fn is_part_of_name(char: char) -> bool {
     char.is_alphanumeric() || char == '_'
 }
 

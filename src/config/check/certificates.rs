@@ -12,11 +12,11 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::{At, Outside};
+use super::{At, CheckContext};
 use crate::config::address;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::FileText;
-use crate::config::problem::Findings;
-use crate::config::shape;
+use crate::config::raw;
 use crate::config::suggest::quoted;
 use crate::config::tls::{Certificate, ClientCa, ClientCertificate, NamedFile, Tls, TlsVersion};
 
@@ -27,64 +27,77 @@ const KEYS: &str = "it should be PEM, not encrypted: -----BEGIN PRIVATE KEY-----
                     -----BEGIN RSA PRIVATE KEY-----";
 
 /// It means something only if no problem was found.
-pub(super) fn tls(tls: &shape::ListenerTls, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Tls {
+pub(super) fn tls(
+    tls: &raw::ListenerTls,
+    at: At<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Tls {
     let written = tls.certificates.iter().enumerate();
     let certificates = written
-        .filter_map(|(index, one)| certificate(one, index == 0, at.key("certificates").item(index), outside, findings))
+        .filter_map(|(index, one)| {
+            certificate(one, index == 0, at.key("certificates").item(index), context, diagnostics)
+        })
         .collect();
     Tls {
         min_version: match tls.min_version {
-            shape::TlsVersion::Tls12 => TlsVersion::Tls12,
-            shape::TlsVersion::Tls13 => TlsVersion::Tls13,
+            raw::TlsVersion::Tls12 => TlsVersion::Tls12,
+            raw::TlsVersion::Tls13 => TlsVersion::Tls13,
         },
         certificates,
-        client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), outside, findings)),
+        client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), context, diagnostics)),
     }
 }
 
 fn certificate(
-    written: &shape::ListenerCertificate,
+    written: &raw::ListenerCertificate,
     first: bool,
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Certificate> {
-    let cert = named(&written.cert, outside);
-    let key = named(&written.key, outside);
-    let chain = chain(&cert, at.key("cert"), outside, findings);
-    let private_key = private_key(&key, at.key("key"), outside, findings);
+    let cert = named(&written.cert, context);
+    let key = named(&written.key, context);
+    let chain = chain(&cert, at.key("cert"), context, diagnostics);
+    let private_key = private_key(&key, at.key("key"), context, diagnostics);
     let (chain, private_key) = (chain?, private_key?);
-    fit([&cert, &key], &chain, &private_key, [at.key("cert"), at.key("key")], findings)?;
+    fit([&cert, &key], &chain, &private_key, [at.key("cert"), at.key("key")], diagnostics)?;
     let own = chain.first()?;
     let Ok((_, own)) = X509Certificate::from_der(own) else {
-        not_a_certificate(&cert, at.key("cert"), findings);
+        not_a_certificate(&cert, at.key("cert"), diagnostics);
         return None;
     };
-    validity(&own, &cert, at.key("cert"), outside, findings);
+    validity(&own, &cert, at.key("cert"), context, diagnostics);
     let covered = names(&own);
     let hosts = if written.hosts.is_empty() {
         covered
     } else {
-        hosts(&written.hosts, &covered, &cert, at.key("hosts"), findings)
+        hosts(&written.hosts, &covered, &cert, at.key("hosts"), diagnostics)
     };
     if hosts.is_empty() && !first {
         let message = format!("the certificate {} names no host, so nobody is ever shown it", quoted(&cert.written));
-        findings.warn(at.key("cert").place, message, "say which in hosts");
+        diagnostics.warn(at.key("cert").location, message, "say which in hosts");
     }
     let not_after = own.validity().not_after.timestamp();
     drop(own);
     Some(Certificate { cert, key, hosts, chain, private_key: Arc::new(private_key), not_after })
 }
 
-fn named(written: &str, outside: &Outside<'_>) -> NamedFile {
-    NamedFile { written: written.to_owned(), path: outside.folder.join(written) }
+fn named(written: &str, context: &CheckContext<'_>) -> NamedFile {
+    NamedFile { written: written.to_owned(), path: context.folder.join(written) }
 }
 
-fn read(what: &str, file: &NamedFile, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Option<FileText> {
-    match outside.environment.file(&file.path) {
+fn read(
+    what: &str,
+    file: &NamedFile,
+    at: At<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<FileText> {
+    match context.environment.file(&file.path) {
         Ok(text) => Some(text),
         Err(why) => {
-            findings.problem(at.place, format!("cannot read {what} {}: {why}", quoted(&file.written)), READABLE);
+            diagnostics.problem(at.location, format!("cannot read {what} {}: {why}", quoted(&file.written)), READABLE);
             None
         }
     }
@@ -93,44 +106,44 @@ fn read(what: &str, file: &NamedFile, at: At<'_>, outside: &Outside<'_>, finding
 fn chain(
     file: &NamedFile,
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Vec<CertificateDer<'static>>> {
-    let text = read("the certificate", file, at, outside, findings)?.text;
+    let text = read("the certificate", file, at, context, diagnostics)?.text;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match chain {
         Ok(chain) if !chain.is_empty() => Some(chain),
         Ok(_) => {
-            findings.problem(at.place, format!("{} holds no certificate", quoted(&file.written)), CERTIFICATES);
+            diagnostics.problem(at.location, format!("{} holds no certificate", quoted(&file.written)), CERTIFICATES);
             None
         }
         Err(_) => {
-            not_a_certificate(file, at, findings);
+            not_a_certificate(file, at, diagnostics);
             None
         }
     }
 }
 
-fn not_a_certificate(file: &NamedFile, at: At<'_>, findings: &mut Findings) {
-    findings.problem(at.place, format!("{} is damaged", quoted(&file.written)), CERTIFICATES);
+fn not_a_certificate(file: &NamedFile, at: At<'_>, diagnostics: &mut Diagnostics) {
+    diagnostics.problem(at.location, format!("{} is damaged", quoted(&file.written)), CERTIFICATES);
 }
 
 fn private_key(
     file: &NamedFile,
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<PrivateKeyDer<'static>> {
-    let FileText { text, readable_by_others } = read("the key", file, at, outside, findings)?;
+    let FileText { text, readable_by_others } = read("the key", file, at, context, diagnostics)?;
     if readable_by_others {
         let message = format!("every user of this machine may read the key {}", quoted(&file.written));
-        findings.warn(at.place, message, "chmod 600, or 640 with a group for homing");
+        diagnostics.warn(at.location, message, "chmod 600, or 640 with a group for homing");
     }
     match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
         Ok(key) => Some(key),
         Err(error) => {
             let what = if matches!(error, pem::Error::NoItemsFound) { "holds no private key" } else { "is damaged" };
-            findings.problem(at.place, format!("{} {what}", quoted(&file.written)), KEYS);
+            diagnostics.problem(at.location, format!("{} {what}", quoted(&file.written)), KEYS);
             None
         }
     }
@@ -142,11 +155,11 @@ fn fit(
     chain: &[CertificateDer<'static>],
     private_key: &PrivateKeyDer<'static>,
     [cert_at, key_at]: [At<'_>; 2],
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Option<()> {
     let Ok(signing) = any_supported_type(private_key) else {
         let message = format!("the key {} is of a kind that is not supported", quoted(&key.written));
-        findings.problem(key_at.place, message, "use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519");
+        diagnostics.problem(key_at.location, message, "use RSA of 2048 to 8192 bits, ECDSA P-256 or P-384, or Ed25519");
         return None;
     };
     match CertifiedKey::new(chain.to_vec(), signing).keys_match() {
@@ -154,26 +167,32 @@ fn fit(
         Err(rustls::Error::InconsistentKeys(_)) => {
             let message =
                 format!("the key {} does not fit the certificate {}", quoted(&key.written), quoted(&cert.written));
-            findings.problem(key_at.place, message, "name the key that the certificate was made with");
+            diagnostics.problem(key_at.location, message, "name the key that the certificate was made with");
             None
         }
         Err(_) => {
-            not_a_certificate(cert, cert_at, findings);
+            not_a_certificate(cert, cert_at, diagnostics);
             None
         }
     }
 }
 
-fn validity(own: &X509Certificate<'_>, file: &NamedFile, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) {
-    let now = outside.environment.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+fn validity(
+    own: &X509Certificate<'_>,
+    file: &NamedFile,
+    at: At<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) {
+    let now = context.environment.now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let now = i64::try_from(now).unwrap_or(i64::MAX);
     let (begin, end) = (own.validity().not_before, own.validity().not_after);
     let name = quoted(&file.written);
     if now > end.timestamp() {
-        findings.warn(at.place, format!("the certificate {name} expired on {end}"), "put a new one in its place");
+        diagnostics.warn(at.location, format!("the certificate {name} expired on {end}"), "put a new one in its place");
     } else if now < begin.timestamp() {
         let message = format!("the certificate {name} is not valid before {begin}");
-        findings.warn(at.place, message, "look at the clock of this machine");
+        diagnostics.warn(at.location, message, "look at the clock of this machine");
     }
 }
 
@@ -187,20 +206,26 @@ fn names(own: &X509Certificate<'_>) -> Vec<String> {
     dns.collect()
 }
 
-fn hosts(written: &[String], covered: &[String], cert: &NamedFile, at: At<'_>, findings: &mut Findings) -> Vec<String> {
+fn hosts(
+    written: &[String],
+    covered: &[String],
+    cert: &NamedFile,
+    at: At<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<String> {
     let mut hosts = Vec::new();
     for (index, text) in written.iter().enumerate() {
-        let place = at.item(index).place;
+        let location = at.item(index).location;
         let (wildcard, name) = text.strip_prefix("*.").map_or(("", text.as_str()), |name| ("*.", name));
         let host = match address::route_host(name) {
             Ok(host) if !host.starts_with('[') => format!("{wildcard}{host}"),
             Ok(_) => {
                 let help = "clients ask for names, never for addresses; leave it out";
-                findings.problem(place, format!("{} is no host name", quoted(text)), help);
+                diagnostics.problem(location, format!("{} is no host name", quoted(text)), help);
                 continue;
             }
             Err(help) => {
-                findings.problem(place, format!("{} is no host name", quoted(text)), help);
+                diagnostics.problem(location, format!("{} is no host name", quoted(text)), help);
                 continue;
             }
         };
@@ -211,7 +236,7 @@ fn hosts(written: &[String], covered: &[String], cert: &NamedFile, at: At<'_>, f
             } else {
                 format!("browsers will refuse it; it is for {}", covered.join(", "))
             };
-            findings.warn(place, message, help);
+            diagnostics.warn(location, message, help);
         }
         hosts.push(host);
     }
@@ -227,21 +252,21 @@ fn covers(name: &str, host: &str) -> bool {
 /// What the proxy shows to a server that it is a client of.
 pub(super) fn client_certificate(
     [cert, key]: [&str; 2],
-    places: [At<'_>; 2],
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    locations: [At<'_>; 2],
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<ClientCertificate> {
-    let [cert_at, key_at] = places;
-    let (cert, key) = (named(cert, outside), named(key, outside));
-    let chain = chain(&cert, cert_at, outside, findings);
-    let private_key = private_key(&key, key_at, outside, findings);
+    let [cert_at, key_at] = locations;
+    let (cert, key) = (named(cert, context), named(key, context));
+    let chain = chain(&cert, cert_at, context, diagnostics);
+    let private_key = private_key(&key, key_at, context, diagnostics);
     let (chain, private_key) = (chain?, private_key?);
-    fit([&cert, &key], &chain, &private_key, places, findings)?;
+    fit([&cert, &key], &chain, &private_key, locations, diagnostics)?;
     let Some(Ok((_, own))) = chain.first().map(|own| X509Certificate::from_der(own)) else {
-        not_a_certificate(&cert, cert_at, findings);
+        not_a_certificate(&cert, cert_at, diagnostics);
         return None;
     };
-    validity(&own, &cert, cert_at, outside, findings);
+    validity(&own, &cert, cert_at, context, diagnostics);
     drop(own);
     Some(ClientCertificate { cert, key, chain, private_key: Arc::new(private_key) })
 }
@@ -250,14 +275,14 @@ pub(super) fn client_certificate(
 pub(super) fn authorities(
     written: &str,
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<ClientCa> {
-    let file = named(written, outside);
-    let authorities = chain(&file, at, outside, findings)?;
+    let file = named(written, context);
+    let authorities = chain(&file, at, context, diagnostics)?;
     let mut store = RootCertStore::empty();
     if authorities.iter().any(|one| store.add(one.clone()).is_err()) {
-        not_a_certificate(&file, at, findings);
+        not_a_certificate(&file, at, diagnostics);
         return None;
     }
     Some(ClientCa { file, authorities })

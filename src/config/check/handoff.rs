@@ -4,9 +4,9 @@ use super::At;
 use super::sources::TAKEN;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::persistence::{Handoff, Issue, Source};
-use crate::config::problem::Findings;
-use crate::config::shape;
+use crate::config::raw;
 use crate::config::suggest;
 
 /// The header that is made for it.
@@ -41,29 +41,29 @@ const OF_ANSWERS: &[&str] = &[
 ];
 
 pub(super) fn handoff(
-    one: &shape::Handoff,
+    one: &raw::Handoff,
     sources: &[Source],
     issue: Issue,
     at: At<'_>,
-    findings: &mut Findings,
+    diagnostics: &mut Diagnostics,
 ) -> Handoff {
     let lower = one.header.to_lowercase();
-    let place = at.key("header").place;
+    let location = at.key("header").location;
     let quoted = suggest::quoted(&one.header);
     let taken = |names: &[&str]| names.contains(&lower.as_str()) && lower != OURS;
     if !address::is_token(&one.header) || one.header.len() > 128 {
         let message = format!("{quoted} is no name for a header");
-        findings.problem(place, message, "use letters, digits and \"-\", like X-Session-State");
+        diagnostics.problem(location, message, "use letters, digits and \"-\", like X-Session-State");
     } else if taken(TAKEN) || taken(OF_ANSWERS) {
         let message = format!("header {quoted} cannot carry session data: it has a meaning of its own");
-        findings.problem(place, message, "use a header of its own, like X-Session-State");
+        diagnostics.problem(location, message, "use a header of its own, like X-Session-State");
     } else if sources.iter().any(|source| header_of(source) == Some(&lower)) {
         let message = format!("header {quoted} cannot carry session data: a source reads it");
-        findings.problem(place, message, "use a header of its own, like X-Session-State");
+        diagnostics.problem(location, message, "use a header of its own, like X-Session-State");
     }
     if one.enabled && issue == Issue::None && sources.iter().all(|source| matches!(source, Source::ClientIp { .. })) {
-        findings.problem(
-            at.key("enabled").place,
+        diagnostics.problem(
+            at.key("enabled").location,
             "an address is shared by many clients: data that one of them is given might be another's",
             "add a source that names one client, like \"- cookie: {}\", or remove handoff",
         );
@@ -84,7 +84,7 @@ fn header_of(source: &Source) -> Option<&String> {
 }
 
 /// A route has the last word about a request's headers: it would replace the data.
-pub(super) fn changed_by_routes(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn changed_by_routes(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     for (index, route) in config.routes.iter().enumerate() {
         let pools = config.pools.iter().filter(|pool| route.pools().any(|name| name == pool.name));
         let handoffs = pools.filter_map(|pool| pool.persistence.as_ref()).map(|persistence| &persistence.handoff);
@@ -97,8 +97,8 @@ pub(super) fn changed_by_routes(config: &Config, at: At<'_>, findings: &mut Find
                     suggest::quoted(&handoff.header),
                     suggest::quoted(&route.name)
                 );
-                let place = at.key("routes").item(index).key("request_headers").place;
-                findings.problem(place, message, "remove it there, or give handoff a header of its own");
+                let location = at.key("routes").item(index).key("request_headers").location;
+                diagnostics.problem(location, message, "remove it there, or give handoff a header of its own");
             }
         }
     }

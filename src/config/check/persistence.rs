@@ -5,130 +5,134 @@ use std::time::Duration;
 use super::At;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::persistence::{
     Cookie, CookieMode, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure,
 };
 use crate::config::pools::Pool;
-use crate::config::problem::Findings;
+use crate::config::raw;
 use crate::config::routes::Route;
-use crate::config::shape;
 use crate::config::suggest;
 
 /// Browsers keep no cookie longer (RFC 6265bis).
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
-pub(super) fn persistence(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) -> Persistence {
-    let sources = super::sources::sources(one, at.key("sources"), findings);
-    let issue = super::sources::issue(one, &sources, at, findings);
-    times(one, at, findings);
-    mode(one, issue, at, findings);
+pub(super) fn persistence(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) -> Persistence {
+    let sources = super::sources::sources(one, at.key("sources"), diagnostics);
+    let issue = super::sources::issue(one, &sources, at, diagnostics);
+    times(one, at, diagnostics);
+    mode(one, issue, at, diagnostics);
     Persistence {
-        handoff: super::handoff::handoff(&one.handoff, &sources, issue, at.key("handoff"), findings),
+        handoff: super::handoff::handoff(&one.handoff, &sources, issue, at.key("handoff"), diagnostics),
         sources,
         issue,
         idle_timeout: one.idle_timeout.0,
         absolute_timeout: one.absolute_timeout.0,
         on_server_down: match one.on_server_down {
-            shape::OnServerDown::Reassign => OnServerDown::Reassign,
-            shape::OnServerDown::Borrow => OnServerDown::Borrow,
-            shape::OnServerDown::Refuse => OnServerDown::Refuse,
+            raw::OnServerDown::Reassign => OnServerDown::Reassign,
+            raw::OnServerDown::Borrow => OnServerDown::Borrow,
+            raw::OnServerDown::Refuse => OnServerDown::Refuse,
         },
         hold: one.hold.0,
         refuse_status: one.refuse_status,
         on_server_drain: match one.on_server_drain {
-            shape::OnServerDrain::Keep => OnServerDrain::Keep,
-            shape::OnServerDrain::Reassign => OnServerDrain::Reassign,
+            raw::OnServerDrain::Keep => OnServerDrain::Keep,
+            raw::OnServerDrain::Reassign => OnServerDrain::Reassign,
         },
         on_forged: match one.on_forged {
-            shape::OnForged::Ignore => OnForged::Ignore,
-            shape::OnForged::Refuse => OnForged::Refuse,
+            raw::OnForged::Ignore => OnForged::Ignore,
+            raw::OnForged::Refuse => OnForged::Refuse,
         },
         new_session_hint: match one.new_session_hint {
-            shape::NewSessionHint::None => NewSessionHint::None,
-            shape::NewSessionHint::ClientIp => NewSessionHint::ClientIp,
+            raw::NewSessionHint::None => NewSessionHint::None,
+            raw::NewSessionHint::ClientIp => NewSessionHint::ClientIp,
         },
-        cookie: cookie(&one.cookie, at.key("cookie"), findings),
+        cookie: cookie(&one.cookie, at.key("cookie"), diagnostics),
     }
 }
 
 /// In the modes prefix and rewrite the token travels in a cookie that the application sets, or not at all.
-fn mode(one: &shape::Persistence, issue: Issue, at: At<'_>, findings: &mut Findings) {
+fn mode(one: &raw::Persistence, issue: Issue, at: At<'_>, diagnostics: &mut Diagnostics) {
     let word = match one.cookie.mode {
-        shape::CookieMode::Insert => return,
-        shape::CookieMode::Prefix => "prefix",
-        shape::CookieMode::Rewrite => "rewrite",
+        raw::CookieMode::Insert => return,
+        raw::CookieMode::Prefix => "prefix",
+        raw::CookieMode::Rewrite => "rewrite",
     };
-    let place = at.key("cookie").key("mode").place;
+    let location = at.key("cookie").key("mode").location;
     if issue != Issue::Cookie {
         let message = format!("cookie.mode: {word} means nothing where no cookie is given");
-        findings.problem(place, message, "write issue: cookie and the source cookie, or remove the mode");
+        diagnostics.problem(location, message, "write issue: cookie and the source cookie, or remove the mode");
     } else if !at.key("cookie").key("name").is_written() {
         let message = format!("cookie.mode: {word} needs the name of the application's cookie");
-        findings.problem(place, message, "write cookie.name, like JSESSIONID");
+        diagnostics.problem(location, message, "write cookie.name, like JSESSIONID");
     }
 }
 
-fn times(one: &shape::Persistence, at: At<'_>, findings: &mut Findings) {
+fn times(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) {
     if one.idle_timeout > one.absolute_timeout {
         let (idle, absolute) = (one.idle_timeout.written(), one.absolute_timeout.written());
         let at = if at.key("idle_timeout").is_written() { at.key("idle_timeout") } else { at.key("absolute_timeout") };
         let message = format!("idle_timeout ({idle}) is longer than absolute_timeout ({absolute})");
-        findings.problem(
-            at.place,
+        diagnostics.problem(
+            at.location,
             message,
             format!("write an idle_timeout of at most {absolute}, or a longer absolute_timeout"),
         );
     }
-    if one.cookie.lifetime == shape::Lifetime::Permanent && one.absolute_timeout.0 > LONGEST_COOKIE {
+    if one.cookie.lifetime == raw::Lifetime::Permanent && one.absolute_timeout.0 > LONGEST_COOKIE {
         let message = "browsers keep no cookie longer than 400 days";
-        findings.problem(
-            at.key("absolute_timeout").place,
+        diagnostics.problem(
+            at.key("absolute_timeout").location,
             message,
             "write an absolute_timeout of at most 400d, or lifetime: session",
         );
     }
 }
 
-fn cookie(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> Cookie {
-    grammar(cookie, at, findings);
-    let forced = secure_rules(cookie, at, findings);
+fn cookie(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) -> Cookie {
+    grammar(cookie, at, diagnostics);
+    let forced = secure_rules(cookie, at, diagnostics);
     Cookie {
         name: cookie.name.clone(),
         mode: match cookie.mode {
-            shape::CookieMode::Insert => CookieMode::Insert,
-            shape::CookieMode::Prefix => CookieMode::Prefix,
-            shape::CookieMode::Rewrite => CookieMode::Rewrite,
+            raw::CookieMode::Insert => CookieMode::Insert,
+            raw::CookieMode::Prefix => CookieMode::Prefix,
+            raw::CookieMode::Rewrite => CookieMode::Rewrite,
         },
         path: cookie.path.clone(),
         domain: cookie.domain.as_ref().map(|domain| domain.trim_start_matches('.').to_lowercase()),
         secure: match cookie.secure {
-            shape::Secure::Fixed(true) => Secure::Always,
-            shape::Secure::Fixed(false) => Secure::Never,
-            shape::Secure::Auto if forced => Secure::Always,
-            shape::Secure::Auto => Secure::Auto,
+            raw::Secure::Fixed(true) => Secure::Always,
+            raw::Secure::Fixed(false) => Secure::Never,
+            raw::Secure::Auto if forced => Secure::Always,
+            raw::Secure::Auto => Secure::Auto,
         },
         http_only: cookie.http_only,
         same_site: match cookie.same_site {
-            shape::SameSite::Strict => SameSite::Strict,
-            shape::SameSite::Lax => SameSite::Lax,
-            shape::SameSite::None => SameSite::None,
+            raw::SameSite::Strict => SameSite::Strict,
+            raw::SameSite::Lax => SameSite::Lax,
+            raw::SameSite::None => SameSite::None,
         },
         partitioned: cookie.partitioned,
-        permanent: cookie.lifetime == shape::Lifetime::Permanent,
+        permanent: cookie.lifetime == raw::Lifetime::Permanent,
         hide_from_server: cookie.hide_from_server,
         cache_control: cookie.cache_control.clone(),
     }
 }
 
-fn grammar(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) {
+fn grammar(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) {
     if !address::is_token(&cookie.name) || cookie.name.len() > 128 {
         let message = format!("{} is no name for a cookie", suggest::quoted(&cookie.name));
-        findings.problem(at.key("name").place, message, "use letters, digits and !#$%&'*+-.^_`|~, at most 128");
+        diagnostics.problem(at.key("name").location, message, "use letters, digits and !#$%&'*+-.^_`|~, at most 128");
     }
     let path = cookie.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains([';', ',']) || path.len() > 512 {
         let message = format!("{} is not the path of a cookie", suggest::quoted(path));
-        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", without \";\" and \",\"");
+        diagnostics.problem(
+            at.key("path").location,
+            message,
+            "write a path that begins with \"/\", without \";\" and \",\"",
+        );
     }
     if let Some(domain) = &cookie.domain {
         let name = domain.strip_prefix('.').unwrap_or(domain);
@@ -138,8 +142,8 @@ fn grammar(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) {
             || name.parse::<std::net::Ipv4Addr>().is_ok()
         {
             let message = format!("{} is not the domain of a cookie", suggest::quoted(domain));
-            findings.problem(
-                at.key("domain").place,
+            diagnostics.problem(
+                at.key("domain").location,
                 message,
                 "write a domain like example.org, or null for the host of the request",
             );
@@ -149,13 +153,13 @@ fn grammar(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) {
         && !address::is_header_text(value)
     {
         let message = format!("{} is not a value of Cache-Control", suggest::quoted(value));
-        findings.problem(at.key("cache_control").place, message, "write private, no-store or the like, or null");
+        diagnostics.problem(at.key("cache_control").location, message, "write private, no-store or the like, or null");
     }
 }
 
 /// Browsers drop a cookie that breaks these rules, and with it the session. Returns whether the cookie must be
 /// `Secure`.
-fn secure_rules(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> bool {
+fn secure_rules(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) -> bool {
     let lower = cookie.name.to_lowercase();
     let host_prefix = lower.starts_with("__host-");
     let secure_prefix = lower.starts_with("__secure-");
@@ -165,24 +169,24 @@ fn secure_rules(cookie: &shape::Cookie, at: At<'_>, findings: &mut Findings) -> 
             "a cookie named {} has no domain and the path \"/\", or browsers drop it",
             suggest::quoted(&cookie.name)
         );
-        findings.problem(at.key(key).place, message, format!("remove {key}, or the prefix \"__Host-\""));
+        diagnostics.problem(at.key(key).location, message, format!("remove {key}, or the prefix \"__Host-\""));
     }
     let reasons = [
         (host_prefix, "the name begins with \"__Host-\""),
         (secure_prefix, "the name begins with \"__Secure-\""),
-        (cookie.same_site == shape::SameSite::None, "same_site is none"),
+        (cookie.same_site == raw::SameSite::None, "same_site is none"),
         (cookie.partitioned, "it is partitioned"),
     ];
     let reason = reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason);
-    if let (Some(reason), shape::Secure::Fixed(false)) = (reason, cookie.secure) {
+    if let (Some(reason), raw::Secure::Fixed(false)) = (reason, cookie.secure) {
         let message = format!("the cookie must be Secure, because {reason}; browsers drop it otherwise");
-        findings.problem(at.key("secure").place, message, "write secure: true, or remove the line");
+        diagnostics.problem(at.key("secure").location, message, "write secure: true, or remove the line");
     }
     reason.is_some()
 }
 
 /// Two pools of one host that set a cookie of one name: each takes the other's sessions away.
-pub(super) fn shared_cookies(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn shared_cookies(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     for (index, pool) in config.pools.iter().enumerate() {
         let other =
             config.pools.iter().take(index).find(|other| same_cookie(pool, other) && share_a_host(config, pool, other));
@@ -192,9 +196,9 @@ pub(super) fn shared_cookies(config: &Config, at: At<'_>, findings: &mut Finding
                 suggest::quoted(&other.name),
                 suggest::quoted(&pool.name)
             );
-            let place = at.key(&pool.name).key("persistence").key("cookie").key("name").place;
-            findings.warn(
-                place,
+            let location = at.key(&pool.name).key("persistence").key("cookie").key("name").location;
+            diagnostics.warn(
+                location,
                 message,
                 format!("give one of them a cookie name of its own, like {}_{}", suggest_name(pool), pool.name),
             );
@@ -231,7 +235,7 @@ fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
 }
 
 /// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
-pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     if super::tls_is_seen(config) {
         return;
     }
@@ -242,7 +246,7 @@ pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, findings: &
                 suggest::quoted(&pool.name)
             );
             let help = "give a listener tls, or end TLS at a proxy before this one and name it in trusted_proxies";
-            findings.warn(at.key(&pool.name).key("persistence").key("cookie").key("secure").place, message, help);
+            diagnostics.warn(at.key(&pool.name).key("persistence").key("cookie").key("secure").location, message, help);
         }
     }
 }

@@ -4,52 +4,56 @@ use super::At;
 use super::Unique;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::{
     Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
     UpstreamProtocol,
 };
-use crate::config::problem::Findings;
 use crate::config::process::ListenAddress;
-use crate::config::shape;
+use crate::config::raw;
 use crate::config::suggest;
-use crate::config::tree::Node;
+use crate::config::yaml::Node;
 
 /// In the order of the file.
-pub(super) fn pools(root: &shape::Root, at: At<'_>, findings: &mut Findings) -> Vec<Pool> {
+pub(super) fn pools(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
     let mut pools = Vec::new();
     for name in at.keys() {
         let Some(pool) = root.pools.get(name) else { continue };
-        super::name(name, "pool", at.name_of(name), findings);
-        pools.push(self::pool(name, pool, at.key(name), findings));
+        super::name(name, "pool", at.name_of(name), diagnostics);
+        pools.push(self::pool(name, pool, at.key(name), diagnostics));
     }
     pools
 }
 
-fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> Pool {
+fn pool(name: &str, pool: &raw::Pool, at: At<'_>, diagnostics: &mut Diagnostics) -> Pool {
     let persistence = pool.persistence.as_ref();
     let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| source.route.is_some()));
     if marked {
-        super::sources::marks(&pool.servers, at.key("servers"), findings);
+        super::sources::marks(&pool.servers, at.key("servers"), diagnostics);
     } else {
         for (index, _) in pool.servers.iter().enumerate().filter(|(_, server)| server.route.is_some()) {
-            let place = at.key("servers").item(index).name_of("route");
-            findings.warn(place, "\"route\" means nothing without the source route", "add the source, or remove it");
+            let location = at.key("servers").item(index).name_of("route");
+            diagnostics.warn(
+                location,
+                "\"route\" means nothing without the source route",
+                "add the source, or remove it",
+            );
         }
     }
     Pool {
         name: name.to_owned(),
         balance: match pool.balance {
-            shape::Balance::RoundRobin => Balance::RoundRobin,
-            shape::Balance::Random => Balance::Random,
-            shape::Balance::LeastRequests => Balance::LeastRequests,
-            shape::Balance::Hash => Balance::Hash,
+            raw::Balance::RoundRobin => Balance::RoundRobin,
+            raw::Balance::Random => Balance::Random,
+            raw::Balance::LeastRequests => Balance::LeastRequests,
+            raw::Balance::Hash => Balance::Hash,
         },
-        hash_on: hash_on(&pool.hash_on, at.key("hash_on"), findings),
-        servers: servers(&pool.servers, at.key("servers"), findings),
+        hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
+        servers: servers(&pool.servers, at.key("servers"), diagnostics),
         connection: Connection {
             protocol: match pool.connection.protocol {
-                shape::Protocol::Http1 => UpstreamProtocol::Http1,
-                shape::Protocol::H2 => UpstreamProtocol::H2,
+                raw::Protocol::Http1 => UpstreamProtocol::Http1,
+                raw::Protocol::H2 => UpstreamProtocol::H2,
             },
             connect_timeout: pool.connection.connect_timeout.0,
             read_timeout: pool.connection.read_timeout.0,
@@ -57,18 +61,18 @@ fn pool(name: &str, pool: &shape::Pool, at: At<'_>, findings: &mut Findings) -> 
             idle_timeout: pool.connection.idle_timeout.0,
             preserve_header_case: pool.connection.preserve_header_case,
         },
-        health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), findings)),
+        health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,
-            on_connect_failure: pool.retries.retry_on.contains(&shape::RetryOn::ConnectFailure),
-            on_reset_before_response: pool.retries.retry_on.contains(&shape::RetryOn::ResetBeforeResponse),
+            on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),
+            on_reset_before_response: pool.retries.retry_on.contains(&raw::RetryOn::ResetBeforeResponse),
             budget_percent: pool.retries.budget_percent,
         },
-        persistence: persistence.map(|one| super::persistence::persistence(one, at.key("persistence"), findings)),
+        persistence: persistence.map(|one| super::persistence::persistence(one, at.key("persistence"), diagnostics)),
     }
 }
 
-fn hash_on(text: &str, at: At<'_>, findings: &mut Findings) -> HashOn {
+fn hash_on(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> HashOn {
     const FORMS: [&str; 5] = ["client_ip", "uri", "header:NAME", "cookie:NAME", "query:NAME"];
     match text.split_once(':') {
         None if text == "client_ip" => return HashOn::ClientIp,
@@ -80,26 +84,26 @@ fn hash_on(text: &str, at: At<'_>, findings: &mut Findings) -> HashOn {
         }
         _ => {}
     }
-    findings.problem(
-        at.place,
+    diagnostics.problem(
+        at.location,
         format!("\"hash_on\" cannot be {}", suggest::quoted(text)),
         suggest::help(text, &FORMS, "it can be"),
     );
     HashOn::ClientIp
 }
 
-fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Vec<Server> {
+fn servers(servers: &[raw::Server], at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Server> {
     let mut names = Unique::default();
     let mut checked = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
-        super::name(&server.name, "server", at.key("name").place, findings);
-        names.see(&server.name, "server", at.key("name").place, findings);
+        super::name(&server.name, "server", at.key("name").location, diagnostics);
+        names.see(&server.name, "server", at.key("name").location, diagnostics);
         let address = match address::server_address(&server.address) {
             Ok(address) => address,
             Err(help) => {
                 let message = format!("{} is not the address of a server", suggest::quoted(&server.address));
-                findings.problem(at.key("address").place, message, help);
+                diagnostics.problem(at.key("address").location, message, help);
                 continue;
             }
         };
@@ -108,9 +112,9 @@ fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Ve
             address,
             weight: server.weight,
             state: match server.state {
-                shape::ServerState::Ready => ServerState::Ready,
-                shape::ServerState::Drain => ServerState::Drain,
-                shape::ServerState::Maint => ServerState::Maint,
+                raw::ServerState::Ready => ServerState::Ready,
+                raw::ServerState::Drain => ServerState::Drain,
+                raw::ServerState::Maint => ServerState::Maint,
             },
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
@@ -119,18 +123,22 @@ fn servers(servers: &[shape::Server], at: At<'_>, findings: &mut Findings) -> Ve
     checked
 }
 
-fn health_check(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> HealthCheck {
+fn health_check(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnostics) -> HealthCheck {
     if check.timeout > check.interval {
         let (timeout, interval) = (check.timeout.written(), check.interval.written());
         let at = if at.key("timeout").is_written() { at.key("timeout") } else { at.key("interval") };
         let message = format!("a check's timeout ({timeout}) is longer than its interval ({interval})");
-        findings.problem(at.place, message, format!("write a timeout of at most {interval}, or a longer interval"));
+        diagnostics.problem(
+            at.location,
+            message,
+            format!("write a timeout of at most {interval}, or a longer interval"),
+        );
     }
     let probe = match check.r#type {
-        shape::HealthCheckType::Http => http_probe(check, at, findings),
-        shape::HealthCheckType::Tcp => {
+        raw::HealthCheckType::Http => http_probe(check, at, diagnostics),
+        raw::HealthCheckType::Tcp => {
             for key in ["path", "expect_status", "drain_status"].into_iter().filter(|key| at.key(key).is_written()) {
-                findings.warn(
+                diagnostics.warn(
                     at.name_of(key),
                     format!("\"{key}\" means nothing with type: tcp"),
                     "remove it, or write type: http",
@@ -142,17 +150,17 @@ fn health_check(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings)
     HealthCheck { probe, interval: check.interval.0, timeout: check.timeout.0, rise: check.rise, fall: check.fall }
 }
 
-fn http_probe(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -> Probe {
+fn http_probe(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnostics) -> Probe {
     let path = check.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['#', ' ']) {
         let message = format!("{} is not a path", suggest::quoted(path));
-        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", like /healthz");
+        diagnostics.problem(at.key("path").location, message, "write a path that begins with \"/\", like /healthz");
     }
     if let Some(index) = check.drain_status.iter().position(|status| check.expect_status.contains(status)) {
         let status = check.drain_status.get(index).copied().unwrap_or_default();
         let message = format!("status {status} cannot mean both \"well\" and \"wants no new sessions\"");
-        findings.problem(
-            at.key("drain_status").item(index).place,
+        diagnostics.problem(
+            at.key("drain_status").item(index).location,
             message,
             "keep it in expect_status or in drain_status",
         );
@@ -165,7 +173,7 @@ fn http_probe(check: &shape::HealthCheck, at: At<'_>, findings: &mut Findings) -
 }
 
 /// A server that is one of our own listeners: requests would go round in a circle.
-pub(super) fn circles(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn circles(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     for pool in &config.pools {
         for server in &pool.servers {
             if !config.listeners.iter().any(|listener| same(&listener.address, &server.address)) {
@@ -177,7 +185,11 @@ pub(super) fn circles(config: &Config, at: At<'_>, findings: &mut Findings) {
             let index = items.node.map(Node::items).unwrap_or_default().iter().position(named).unwrap_or(usize::MAX);
             let name = suggest::quoted(&server.name);
             let message = format!("server {name} is this proxy itself: its requests would go round in a circle");
-            findings.warn(items.item(index).key("address").place, message, "write the address of the application");
+            diagnostics.warn(
+                items.item(index).key("address").location,
+                message,
+                "write the address of the application",
+            );
         }
     }
 }

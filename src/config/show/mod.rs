@@ -7,8 +7,8 @@ use serde_yaml::Value;
 use super::Config;
 use super::pools::{Balance, HealthCheck, Pool, Probe, Server, ServerState, UpstreamProtocol};
 use super::process::{AccessLog, Listener, Log, LogFormat, LogLevel};
+use super::raw;
 use super::routes::{Redirect, Route, RouteTarget, Scheme};
-use super::shape;
 use super::tls::{Certificate, Tls, TlsVersion};
 use super::units::Size;
 use super::units::Span;
@@ -103,50 +103,48 @@ fn escape(value: &mut Value) {
     }
 }
 
-fn root(config: &Config) -> shape::Root {
-    let mut root = shape::Root {
+fn root(config: &Config) -> raw::Root {
+    let mut root = raw::Root {
         version: 1,
-        proxy: shape::Proxy {
-            threads: config.proxy.threads.map_or(shape::Threads::Auto(shape::Auto::Auto), shape::Threads::Count),
+        proxy: raw::Proxy {
+            threads: config.proxy.threads.map_or(raw::Threads::Auto(raw::Auto::Auto), raw::Threads::Count),
             node: Some(config.proxy.node.clone()),
             pid_file: config.proxy.pid_file.as_ref().map(|path| path.display().to_string()),
             shutdown_grace: Span(config.proxy.shutdown_grace),
             upstream_idle_connections: config.proxy.upstream_idle_connections,
-            ..shape::Proxy::default()
+            ..raw::Proxy::default()
         },
         listeners: config.listeners.iter().map(listener).collect(),
         routes: config.routes.iter().map(route).collect(),
         pools: config.pools.iter().map(|one| (one.name.clone(), pool(one))).collect(),
-        keys: config.keys.iter().map(|key| shape::Key { id: key.id.clone(), secret: String::new() }).collect(),
+        keys: config.keys.iter().map(|key| raw::Key { id: key.id.clone(), secret: String::new() }).collect(),
         store: store::store(&config.store),
         admin: None,
         metrics: None,
         log: log(&config.log),
-        tracing: shape::Tracing::default(),
+        tracing: raw::Tracing::default(),
     };
-    root.admin = config.admin.as_ref().map(|admin| shape::Admin {
+    root.admin = config.admin.as_ref().map(|admin| raw::Admin {
         address: admin.address.to_string(),
         allowed_hosts: admin.allowed_hosts.clone(),
-        ..shape::Admin::default()
+        ..raw::Admin::default()
     });
-    root.metrics = config
-        .metrics
-        .as_ref()
-        .map(|door| shape::Metrics { address: door.address.to_string(), path: door.path.clone() });
+    root.metrics =
+        config.metrics.as_ref().map(|door| raw::Metrics { address: door.address.to_string(), path: door.path.clone() });
     root
 }
 
-fn listener(one: &Listener) -> shape::Listener {
-    let http2 = if one.tls.is_some() { shape::ListenerProtocol::H2 } else { shape::ListenerProtocol::H2c };
-    let protocols = [(one.http1, shape::ListenerProtocol::Http1), (one.http2, http2)];
-    shape::Listener {
+fn listener(one: &Listener) -> raw::Listener {
+    let http2 = if one.tls.is_some() { raw::ListenerProtocol::H2 } else { raw::ListenerProtocol::H2c };
+    let protocols = [(one.http1, raw::ListenerProtocol::Http1), (one.http2, http2)];
+    raw::Listener {
         address: one.address.to_string(),
         protocols: Some(protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect()),
-        proxy_protocol: if one.proxy_protocol { shape::ProxyProtocol::Accept } else { shape::ProxyProtocol::None },
+        proxy_protocol: if one.proxy_protocol { raw::ProxyProtocol::Accept } else { raw::ProxyProtocol::None },
         trusted_proxies: one.trusted_proxies.iter().map(ToString::to_string).collect(),
         max_header_size: Size(one.max_header_size as u64),
         max_body_size: one.max_body_size.map(Size),
-        timeouts: shape::ListenerTimeouts {
+        timeouts: raw::ListenerTimeouts {
             request_header: Span(one.timeouts.request_header),
             request_body: Span(one.timeouts.request_body),
             keepalive: Span(one.timeouts.keepalive),
@@ -156,26 +154,26 @@ fn listener(one: &Listener) -> shape::Listener {
     }
 }
 
-fn tls(one: &Tls) -> shape::ListenerTls {
-    let certificate = |one: &Certificate| shape::ListenerCertificate {
+fn tls(one: &Tls) -> raw::ListenerTls {
+    let certificate = |one: &Certificate| raw::ListenerCertificate {
         cert: one.cert.written.clone(),
         key: one.key.written.clone(),
         hosts: one.hosts.clone(),
     };
-    shape::ListenerTls {
+    raw::ListenerTls {
         min_version: match one.min_version {
-            TlsVersion::Tls12 => shape::TlsVersion::Tls12,
-            TlsVersion::Tls13 => shape::TlsVersion::Tls13,
+            TlsVersion::Tls12 => raw::TlsVersion::Tls12,
+            TlsVersion::Tls13 => raw::TlsVersion::Tls13,
         },
         certificates: one.certificates.iter().map(certificate).collect(),
         client_ca: one.client_ca.as_ref().map(|ca| ca.file.written.clone()),
     }
 }
 
-fn route(one: &Route) -> shape::Route {
-    let mut route = shape::Route {
+fn route(one: &Route) -> raw::Route {
+    let mut route = raw::Route {
         name: one.name.clone(),
-        r#match: shape::Match {
+        r#match: raw::Match {
             hosts: one.hosts.iter().map(ToString::to_string).collect(),
             path_prefix: one.path_prefix.clone(),
             headers: headers(&one.headers),
@@ -183,7 +181,7 @@ fn route(one: &Route) -> shape::Route {
         pool: None,
         split: None,
         redirect: None,
-        request_headers: shape::RequestHeaders {
+        request_headers: raw::RequestHeaders {
             set: headers(&one.request_headers.set),
             remove: one.request_headers.remove.iter().map(ToString::to_string).collect(),
         },
@@ -191,7 +189,7 @@ fn route(one: &Route) -> shape::Route {
     match &one.target {
         RouteTarget::Pool(pool) => route.pool = Some(pool.clone()),
         RouteTarget::Split(shares) => {
-            let share = |one: &super::Share| shape::Share { pool: one.pool.clone(), weight: one.weight };
+            let share = |one: &super::Share| raw::Share { pool: one.pool.clone(), weight: one.weight };
             route.split = Some(shares.iter().map(share).collect());
         }
         RouteTarget::Redirect(to) => route.redirect = Some(redirect(to)),
@@ -205,11 +203,11 @@ fn headers(fields: &[(http::HeaderName, http::HeaderValue)]) -> std::collections
     fields.iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-fn redirect(one: &Redirect) -> shape::Redirect {
-    shape::Redirect {
+fn redirect(one: &Redirect) -> raw::Redirect {
+    raw::Redirect {
         scheme: one.scheme.map(|scheme| match scheme {
-            Scheme::Http => shape::Scheme::Http,
-            Scheme::Https => shape::Scheme::Https,
+            Scheme::Http => raw::Scheme::Http,
+            Scheme::Https => raw::Scheme::Https,
         }),
         host: one.host.clone(),
         port: one.port,
@@ -218,25 +216,25 @@ fn redirect(one: &Redirect) -> shape::Redirect {
     }
 }
 
-fn pool(one: &Pool) -> shape::Pool {
+fn pool(one: &Pool) -> raw::Pool {
     let retry_on = [
-        (one.retries.on_connect_failure, shape::RetryOn::ConnectFailure),
-        (one.retries.on_reset_before_response, shape::RetryOn::ResetBeforeResponse),
+        (one.retries.on_connect_failure, raw::RetryOn::ConnectFailure),
+        (one.retries.on_reset_before_response, raw::RetryOn::ResetBeforeResponse),
     ];
-    shape::Pool {
+    raw::Pool {
         balance: match one.balance {
-            Balance::RoundRobin => shape::Balance::RoundRobin,
-            Balance::Random => shape::Balance::Random,
-            Balance::LeastRequests => shape::Balance::LeastRequests,
-            Balance::Hash => shape::Balance::Hash,
+            Balance::RoundRobin => raw::Balance::RoundRobin,
+            Balance::Random => raw::Balance::Random,
+            Balance::LeastRequests => raw::Balance::LeastRequests,
+            Balance::Hash => raw::Balance::Hash,
         },
         hash_on: one.hash_on.to_string(),
         servers: one.servers.iter().map(server).collect(),
-        connection: shape::Connection {
-            tls: shape::Later,
+        connection: raw::Connection {
+            tls: raw::NotSupported,
             protocol: match one.connection.protocol {
-                UpstreamProtocol::Http1 => shape::Protocol::Http1,
-                UpstreamProtocol::H2 => shape::Protocol::H2,
+                UpstreamProtocol::Http1 => raw::Protocol::Http1,
+                UpstreamProtocol::H2 => raw::Protocol::H2,
             },
             connect_timeout: Span(one.connection.connect_timeout),
             read_timeout: Span(one.connection.read_timeout),
@@ -245,66 +243,66 @@ fn pool(one: &Pool) -> shape::Pool {
             preserve_header_case: one.connection.preserve_header_case,
         },
         health_check: one.health_check.as_ref().map(health_check),
-        circuit_breaker: shape::Later,
-        retries: shape::Retries {
+        circuit_breaker: raw::NotSupported,
+        retries: raw::Retries {
             attempts: one.retries.attempts,
             retry_on: retry_on.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect(),
             budget_percent: one.retries.budget_percent,
         },
-        limits: shape::Limits::default(),
-        slow_start: shape::Later,
-        drain_deadline: shape::Later,
-        rebalance: shape::Later,
+        limits: raw::Limits::default(),
+        slow_start: raw::NotSupported,
+        drain_deadline: raw::NotSupported,
+        rebalance: raw::NotSupported,
         persistence: one.persistence.as_ref().map(persistence::persistence),
     }
 }
 
-fn server(one: &Server) -> shape::Server {
-    shape::Server {
+fn server(one: &Server) -> raw::Server {
+    raw::Server {
         name: one.name.clone(),
         address: one.address.to_string(),
         weight: one.weight,
         state: match one.state {
-            ServerState::Ready => shape::ServerState::Ready,
-            ServerState::Drain => shape::ServerState::Drain,
-            ServerState::Maint => shape::ServerState::Maint,
+            ServerState::Ready => raw::ServerState::Ready,
+            ServerState::Drain => raw::ServerState::Drain,
+            ServerState::Maint => raw::ServerState::Maint,
         },
         route: Some(one.route.clone()).filter(|route| *route != one.name),
         backup: one.backup,
     }
 }
 
-fn health_check(one: &HealthCheck) -> shape::HealthCheck {
-    let times = shape::HealthCheck {
+fn health_check(one: &HealthCheck) -> raw::HealthCheck {
+    let times = raw::HealthCheck {
         interval: Span(one.interval),
         timeout: Span(one.timeout),
         rise: one.rise,
         fall: one.fall,
-        ..shape::HealthCheck::default()
+        ..raw::HealthCheck::default()
     };
     match &one.probe {
-        Probe::Http { path, expect_status, drain_status } => shape::HealthCheck {
+        Probe::Http { path, expect_status, drain_status } => raw::HealthCheck {
             path: path.clone(),
             expect_status: expect_status.clone(),
             drain_status: drain_status.clone(),
             ..times
         },
-        Probe::Tcp => shape::HealthCheck { r#type: shape::HealthCheckType::Tcp, ..times },
+        Probe::Tcp => raw::HealthCheck { r#type: raw::HealthCheckType::Tcp, ..times },
     }
 }
 
-fn log(one: &Log) -> shape::Log {
-    shape::Log {
+fn log(one: &Log) -> raw::Log {
+    raw::Log {
         level: match one.level {
-            LogLevel::Error => shape::LogLevel::Error,
-            LogLevel::Warn => shape::LogLevel::Warn,
-            LogLevel::Info => shape::LogLevel::Info,
-            LogLevel::Debug => shape::LogLevel::Debug,
-            LogLevel::Trace => shape::LogLevel::Trace,
+            LogLevel::Error => raw::LogLevel::Error,
+            LogLevel::Warn => raw::LogLevel::Warn,
+            LogLevel::Info => raw::LogLevel::Info,
+            LogLevel::Debug => raw::LogLevel::Debug,
+            LogLevel::Trace => raw::LogLevel::Trace,
         },
         format: match one.format {
-            LogFormat::Text => shape::LogFormat::Text,
-            LogFormat::Json => shape::LogFormat::Json,
+            LogFormat::Text => raw::LogFormat::Text,
+            LogFormat::Json => raw::LogFormat::Json,
         },
         access: match &one.access {
             AccessLog::None => "none".to_owned(),

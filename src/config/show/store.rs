@@ -1,51 +1,51 @@
 //! The store, written as the file has it.
 
 use super::Secrets;
+use crate::config::raw;
 use crate::config::redis_url;
 use crate::config::secret::Secret;
-use crate::config::shape;
 use crate::config::store::{Ignite, OnError, Redis, RedisMode, Remote, RemoteEngine, Store};
 use crate::config::units::Span;
 
 /// Without the URLs of Redis, which are secrets.
-pub(super) fn store(one: &Store) -> shape::Store {
-    let snapshot = one.snapshot.as_ref().map_or_else(shape::Snapshot::default, |snapshot| shape::Snapshot {
+pub(super) fn store(one: &Store) -> raw::Store {
+    let snapshot = one.snapshot.as_ref().map_or_else(raw::Snapshot::default, |snapshot| raw::Snapshot {
         path: Some(snapshot.path.display().to_string()),
         interval: Span(snapshot.interval),
     });
-    let table = shape::Store { max_sessions: one.max_sessions, snapshot, ..shape::Store::default() };
+    let table = raw::Store { max_sessions: one.max_sessions, snapshot, ..raw::Store::default() };
     one.remote.as_ref().map_or_else(|| table.clone(), |one| remote(one, table.clone()))
 }
 
-fn remote(one: &Remote, table: shape::Store) -> shape::Store {
-    let store = shape::Store {
+fn remote(one: &Remote, table: raw::Store) -> raw::Store {
+    let store = raw::Store {
         on_error: match one.on_error {
-            OnError::Fallback => shape::OnError::Fallback,
-            OnError::Refuse => shape::OnError::Refuse,
+            OnError::Fallback => raw::OnError::Fallback,
+            OnError::Refuse => raw::OnError::Refuse,
         },
         timeout: Span(one.timeout),
         near_ttl: Span(one.near_ttl),
         ..table
     };
     match &one.engine {
-        RemoteEngine::Redis(one) => shape::Store { r#type: shape::StoreType::Redis, redis: redis(one), ..store },
-        RemoteEngine::Memcached(one) => shape::Store {
-            r#type: shape::StoreType::Memcached,
-            memcached: shape::Memcached { servers: one.servers.clone(), key_prefix: one.key_prefix.clone() },
+        RemoteEngine::Redis(one) => raw::Store { r#type: raw::StoreType::Redis, redis: redis(one), ..store },
+        RemoteEngine::Memcached(one) => raw::Store {
+            r#type: raw::StoreType::Memcached,
+            memcached: raw::Memcached { servers: one.servers.clone(), key_prefix: one.key_prefix.clone() },
             ..store
         },
-        RemoteEngine::Ignite(one) => shape::Store { r#type: shape::StoreType::Ignite, ignite: ignite(one), ..store },
+        RemoteEngine::Ignite(one) => raw::Store { r#type: raw::StoreType::Ignite, ignite: ignite(one), ..store },
     }
 }
 
 /// Without the password.
-fn ignite(one: &Ignite) -> shape::Ignite {
-    shape::Ignite {
+fn ignite(one: &Ignite) -> raw::Ignite {
+    raw::Ignite {
         addresses: one.addresses.clone(),
         cache: one.cache.clone(),
         username: one.login.as_ref().map(|(user, _)| user.clone()),
         password: None,
-        tls: one.tls.as_ref().map(|tls| shape::StoreTls {
+        tls: one.tls.as_ref().map(|tls| raw::StoreTls {
             ca: tls.authorities.as_ref().map(|ca| ca.file.written.clone()),
             server_name: tls.server_name.clone(),
             client_certificate: tls.certificate.as_ref().map(|own| own.cert.written.clone()),
@@ -64,13 +64,13 @@ pub(super) fn ignite_password(one: &Store, secrets: Secrets) -> Option<String> {
     })
 }
 
-fn redis(one: &Redis) -> shape::Redis {
+fn redis(one: &Redis) -> raw::Redis {
     let (mode, master_name) = match &one.mode {
-        RedisMode::Standalone => (shape::RedisMode::Standalone, None),
-        RedisMode::Sentinel { master_name } => (shape::RedisMode::Sentinel, Some(master_name.clone())),
-        RedisMode::Cluster => (shape::RedisMode::Cluster, None),
+        RedisMode::Standalone => (raw::RedisMode::Standalone, None),
+        RedisMode::Sentinel { master_name } => (raw::RedisMode::Sentinel, Some(master_name.clone())),
+        RedisMode::Cluster => (raw::RedisMode::Cluster, None),
     };
-    shape::Redis { urls: Vec::new(), mode, master_name, key_prefix: one.key_prefix.clone() }
+    raw::Redis { urls: Vec::new(), mode, master_name, key_prefix: one.key_prefix.clone() }
 }
 
 /// The URLs of Redis, if it is the store, in a form that may be shown, or only be compared.

@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use crate::app::runtime::PoolPersistence;
 use crate::config::CookieMode;
 use crate::session::cookie::prefix;
-use crate::session::cookie::read::{Rewritten, joined, without, without_those};
+use crate::session::cookie::read::{CookieRewrite, joined, without, without_matching};
 use crate::session::source::Source;
 use crate::session::token::looks_like_one;
 use crate::session::url_params;
@@ -70,20 +70,20 @@ fn from_cookies(request: &mut RequestHeader, persistence: Option<&PoolPersistenc
     let fields = request.headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
     let carrier = persistence.filter(|persistence| persistence.reads_cookie());
     let rewritten = match carrier.map(|persistence| &persistence.policy.cookie) {
-        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::taken_off(fields, cookie.name.as_bytes()),
+        Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::strip_token(fields, cookie.name.as_bytes()),
         // A value that is no token is the application's own, from a time before ours.
         Some(cookie) if cookie.hide_from_server && cookie.mode == CookieMode::Rewrite => {
-            without_those(fields, cookie.name.as_bytes(), looks_like_one)
+            without_matching(fields, cookie.name.as_bytes(), looks_like_one)
         }
         Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
         _ => joined(fields),
     };
     // Made of what was a header's value before, so it is one.
     let cookies = match rewritten {
-        Rewritten::Unchanged => return Ok(()),
-        Rewritten::Removed => None,
-        Rewritten::Part(cookies) => HeaderValue::from_bytes(cookies).ok(),
-        Rewritten::Replaced(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
+        CookieRewrite::Unchanged => return Ok(()),
+        CookieRewrite::Remove => None,
+        CookieRewrite::Slice(cookies) => HeaderValue::from_bytes(cookies).ok(),
+        CookieRewrite::Replace(cookies) => HeaderValue::from_maybe_shared(bytes::Bytes::from(cookies)).ok(),
     };
     if let Some(cookies) = cookies {
         return header_case::set(request, [(&header_case::COOKIE, cookies)]);

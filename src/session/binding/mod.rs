@@ -1,24 +1,23 @@
-//! Where a session belongs, told from two records that may disagree: the client's token and our table's.
+//! The server of a session, from two records that may disagree: the client's token and the table's record.
 //!
-//! Pure rules, the same on every proxy, so that proxies which never talk agree all the same:
+//! The rules are pure and the same on every proxy, so proxies agree without communication:
 //!
-//! - The higher epoch wins, always. At the same epoch the token wins: it is what the client shows to every proxy, so
-//!   all come round to it.
-//! - A session is as old as the older record says, and was last seen when the later one says.
-//! - Clocks differ: times up to [`FUTURE_TOLERANCE`] ahead are taken as they are, later ones count as now.
+//! - The higher epoch wins, always. At equal epochs the token wins: every proxy sees it, so all proxies converge to it.
+//! - A session began at the earlier of the two times, and was last seen at the later one.
+//! - Clocks differ: times up to [`FUTURE_TOLERANCE`] ahead are accepted, later ones count as now.
 
 use std::time::Duration;
 
 use super::key::{ServerId, SessionId};
 use super::token::{Token, UnixMillis};
 
-/// How far the clocks of two proxies may be apart.
+/// The tolerated difference between the clocks of two proxies.
 pub const FUTURE_TOLERANCE: Duration = Duration::from_secs(5 * 60);
 
-/// What is known of a session besides its key.
+/// The record of a session, without its key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Binding {
-    /// The server that the session belongs to.
+    /// The server that the session is bound to.
     pub server: ServerId,
     /// How many times it has moved.
     pub epoch: u32,
@@ -29,50 +28,50 @@ pub struct Binding {
 }
 
 impl Binding {
-    /// A new session's.
+    /// The binding of a new session.
     #[must_use]
     pub const fn new(server: ServerId, now: UnixMillis) -> Self {
         Self { server, epoch: 0, created: now, last_seen: now }
     }
 
-    /// The token that says so, issued now.
+    /// A token with this binding, issued now.
     #[must_use]
     pub const fn token(&self, session: SessionId, now: UnixMillis) -> Token {
         Token { session, server: self.server, epoch: self.epoch, created: self.created, issued: now }
     }
 }
 
-/// When sessions end. Neither is zero.
+/// When sessions expire. Neither is zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// After its client has stayed away this long.
+    /// This long after its last request.
     pub idle: Duration,
     /// This long after its start.
     pub absolute: Duration,
 }
 
-/// What came of looking for a request's session.
+/// The result of looking up a request's session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Lookup {
     /// The request names none.
     None,
     /// The table knows it.
     Hit,
-    /// The table did not know it, the token did.
+    /// The table did not know it and the token restored it.
     Restored,
-    /// Nobody knows what the request names.
+    /// No record of the id in the request.
     Unknown,
-    /// Its client stayed away too long.
+    /// The idle timeout has passed.
     ExpiredIdle,
-    /// It lasted as long as a session may.
+    /// The absolute timeout has passed.
     ExpiredAbsolute,
-    /// Its token does not open.
+    /// The token does not open.
     Forged,
     /// It was ended.
     Ended,
-    /// Its server is not configured.
+    /// The session's server is not configured.
     UnknownServer,
-    /// The store could not be asked.
+    /// The shared store could not be queried.
     StoreError,
 }
 
@@ -95,23 +94,23 @@ impl Lookup {
     }
 }
 
-/// What two records of a session say together.
+/// The result of merging two records of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resolution {
     /// The session lives.
     Live {
-        /// Where it belongs; seen now.
+        /// The merged binding, last seen now.
         binding: Binding,
         /// [`Lookup::Hit`] or [`Lookup::Restored`].
         lookup: Lookup,
-        /// The table has no record, or one that is not this: it must take this one. Else it need only be touched.
+        /// The table has no record or a different one and must store this one; otherwise a touch is enough.
         adopted: bool,
     },
-    /// The session is over: [`Lookup::ExpiredIdle`] or [`Lookup::ExpiredAbsolute`]. Its client is new.
+    /// The session has expired, by [`Lookup::ExpiredIdle`] or [`Lookup::ExpiredAbsolute`]; its client is new.
     Expired(Lookup),
 }
 
-/// Decides between a token and what the table knows of its session.
+/// Merges a token with the table's record of its session.
 #[must_use]
 pub fn resolve(token: &Token, known: Option<&Binding>, limits: &Limits, now: UnixMillis) -> Resolution {
     let (mut created, mut last_seen) = (credible(token.created, now), credible(token.issued, now));
@@ -138,19 +137,19 @@ pub fn resolve(token: &Token, known: Option<&Binding>, limits: &Limits, now: Uni
     }
 }
 
-/// Why a client that has a token is given another.
+/// Why a client that has a token is given a new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reissue {
-    /// Its token says another server or epoch.
+    /// The token has another server or epoch.
     Moved,
-    /// Another key seals now.
+    /// Another key seals tokens now.
     KeyRotated,
-    /// A quarter of the idle time has gone, or its token is from a future that cannot be.
+    /// A quarter of the idle timeout has passed, or the token's times are too far in the future.
     Refreshed,
 }
 
 impl Reissue {
-    /// The `reason` of `homing_tokens_issued_total`; a first token's is `new`.
+    /// The `reason` of `homing_tokens_issued_total`; that of a first token is `new`.
     #[must_use]
     pub const fn label(self) -> &'static str {
         match self {
@@ -161,7 +160,7 @@ impl Reissue {
     }
 }
 
-/// Whether the client must be given a new token. Most requests must not: a `Set-Cookie` makes an answer private and
+/// Whether the client must be given a new token. Most requests need none, and a `Set-Cookie` makes a response private and
 /// costs bytes.
 #[must_use]
 pub fn must_reissue(
@@ -182,7 +181,7 @@ pub fn must_reissue(
     (incredible || stale).then_some(Reissue::Refreshed)
 }
 
-/// A time as it is, unless no proxy's clock can have been right to write it.
+/// The time, or now when it is later than any correct clock could have written.
 fn credible(time: UnixMillis, now: UnixMillis) -> UnixMillis {
     if time > now.plus(FUTURE_TOLERANCE) { now } else { time }
 }

@@ -1,10 +1,9 @@
-//! Cookies on the wire: [`read`] takes them out of `Cookie` fields, [`write`](mod@write) puts ours into
-//! `Set-Cookie`, and [`upstream_set_cookie`] looks at those that the application sets.
+//! Cookies on the wire: [`read`] parses and edits `Cookie` fields, [`write`](mod@write) builds our `Set-Cookie`, and
+//! [`upstream_set_cookie`] parses those that the application sends.
 //!
-//! Reading follows what browsers and servers do rather than the grammar of RFC 6265, and never loops or fails on bytes
+//! Parsing follows what browsers and servers do rather than the grammar of RFC 6265, and neither loops nor fails on bytes
 //! that follow neither: HAProxy had two endless loops here (CVE-2019-14241, CVE-2022-0711).
 
-mod date;
 pub mod prefix;
 pub mod read;
 pub mod upstream_set_cookie;

@@ -1,21 +1,21 @@
-//! The token before the application's own value, in the application's own cookie: `JSESSIONID=TOKEN~0AB3`.
+//! The token before the application's value, in the application's cookie: `JSESSIONID=TOKEN~0AB3`.
 
-use super::read::{Rewritten, unquoted, without_prefix};
+use super::read::{CookieRewrite, unquoted, without_prefix};
 use crate::session::token::{TokenText, looks_like_one};
 
-/// Between the token and the value. A cookie's value may contain it, a token cannot.
+/// Separates the token from the value. A cookie's value may contain it, a token cannot.
 pub const SEPARATOR: &[u8] = b"~";
 
 /// The token and the application's value, if the value has the shape of both. Whether the token opens does not matter:
-/// one of a key that is gone is not the application's either.
+/// a token sealed by a removed key is not part of the application's value either.
 #[must_use]
 pub fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let (token, rest) = value.split_at_checked(TokenText::LEN)?;
     Some((token, rest.strip_prefix(SEPARATOR)?)).filter(|(token, _)| looks_like_one(token))
 }
 
-/// A value of a request with another token in place of its own; its quotes and the application's part stay as they are.
-/// `None` when it has no token.
+/// A request's cookie value with its token replaced; quotes and the application's part are unchanged. `None` when it has no
+/// token.
 #[must_use]
 pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
     let value = unquoted(written);
@@ -26,9 +26,9 @@ pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
     Some([before, token.as_bytes(), after].concat())
 }
 
-/// A request's cookies as the application set them.
+/// A request's cookies as the application set them, without our token.
 #[must_use]
-pub fn taken_off<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
+pub fn strip_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> CookieRewrite<'a> {
     without_prefix(fields, name, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
 }
 
@@ -40,12 +40,12 @@ mod tests {
         format!("AQ{}", "x".repeat(TokenText::LEN - 2))
     }
 
-    fn application_sees(fields: &[String]) -> Rewritten<'_> {
-        taken_off(fields.iter().map(String::as_bytes), b"SID")
+    fn application_sees(fields: &[String]) -> CookieRewrite<'_> {
+        strip_token(fields.iter().map(String::as_bytes), b"SID")
     }
 
-    fn replaced(cookies: &str) -> Rewritten<'static> {
-        Rewritten::Replaced(cookies.as_bytes().to_vec())
+    fn replaced(cookies: &str) -> CookieRewrite<'static> {
+        CookieRewrite::Replace(cookies.as_bytes().to_vec())
     }
 
     #[test]
@@ -63,7 +63,7 @@ mod tests {
     fn a_value_without_a_token_stays_as_it_is() {
         let token = token();
         for cookies in ["SID=abc".to_owned(), format!("SID={token}"), format!("SIDX={token}~abc"), "SID=~abc".into()] {
-            assert_eq!(application_sees(&[cookies]), Rewritten::Unchanged);
+            assert_eq!(application_sees(&[cookies]), CookieRewrite::Unchanged);
         }
     }
 

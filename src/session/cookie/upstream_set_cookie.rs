@@ -1,15 +1,15 @@
-//! Cookies that an application sets: `Set-Cookie` fields of its answers (RFC 6265, section 5.2).
+//! `Set-Cookie` fields that the application sends (RFC 6265, section 5.2).
 
 use std::time::UNIX_EPOCH;
 
 use super::read::unquoted;
 use crate::session::token::UnixMillis;
 
-/// One `Set-Cookie` field, taken apart as far as it concerns us. Allocates nothing.
+/// One `Set-Cookie` field, parsed as far as the proxy needs. Allocates nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UpstreamSetCookie<'a> {
     field: &'a [u8],
-    /// Where the value stands in the field, quotes included.
+    /// The range of the value in the field, quotes included.
     value: (usize, usize),
 }
 
@@ -28,7 +28,7 @@ impl<'a> UpstreamSetCookie<'a> {
         Some(Self { field, value: (start, start + raw.trim_ascii().len()) })
     }
 
-    /// The value without quotes around it, as the cookie is read when it comes back.
+    /// The value without its quotes, as requests will be read.
     #[must_use]
     pub fn value(&self) -> &'a [u8] {
         unquoted(self.written())
@@ -38,7 +38,7 @@ impl<'a> UpstreamSetCookie<'a> {
         self.field.get(self.value.0..self.value.1).unwrap_or_default()
     }
 
-    /// Whether the client is told to forget the cookie: `Max-Age` decides, else `Expires`.
+    /// Whether the field deletes the cookie: `Max-Age` decides, otherwise `Expires`.
     #[must_use]
     pub fn forgets(&self, now: UnixMillis) -> bool {
         let (mut max_age, mut expires) = (None, None);
@@ -62,7 +62,7 @@ impl<'a> UpstreamSetCookie<'a> {
         self.replaced(start, end, &[value])
     }
 
-    /// The field with something before its value, inside its quotes when it has some: an application that quotes its value
+    /// The field with a prefix before its value, inside the quotes if there are any: an application that quotes its value
     /// gets it back with quotes.
     #[must_use]
     pub fn with_prefix(&self, prefix: &[&[u8]]) -> Vec<u8> {
@@ -78,7 +78,7 @@ impl<'a> UpstreamSetCookie<'a> {
     }
 }
 
-/// `Max-Age` is a number of seconds; zero or less means at once. What is no number does not count.
+/// `Max-Age` is a number of seconds; zero or less deletes the cookie. Other values are ignored.
 fn is_over(value: &[u8]) -> Option<bool> {
     match value {
         [b'-', digits @ ..] if !digits.is_empty() && digits.iter().all(u8::is_ascii_digit) => Some(true),
@@ -89,8 +89,8 @@ fn is_over(value: &[u8]) -> Option<bool> {
     }
 }
 
-/// Cookie dates come in the form of RFC 9110, and in Netscape's with hyphens (`Thu, 01-Jan-1970 00:00:00 GMT`). What is
-/// no date does not count.
+/// Cookie dates come in the form of RFC 9110, and in Netscape's with hyphens (`Thu, 01-Jan-1970 00:00:00 GMT`). Other
+/// values are ignored.
 fn is_past(value: &[u8], now: UnixMillis) -> Option<bool> {
     let text = std::str::from_utf8(value).ok()?;
     let date = httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&text.replace('-', " "))).ok()?;
@@ -171,7 +171,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_taken_apart_without_harm(field in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn any_bytes_are_parsed_without_a_panic(field in prop::collection::vec(any::<u8>(), 0..80)) {
             let field = [b"SID=".as_slice(), &field].concat();
             let set = UpstreamSetCookie::named(&field, b"SID").unwrap();
             let _ = set.forgets(NOW);

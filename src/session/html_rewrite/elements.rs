@@ -1,4 +1,4 @@
-//! What is done to each element that can lead a browser to another page.
+//! Rewrites the elements that lead a browser to another page.
 
 use htmlize::escape_all_quotes;
 use lol_html::HandlerResult;
@@ -10,21 +10,21 @@ use super::nesting::Nesting;
 use super::refresh;
 use crate::session::link::Base;
 
-/// What [`Elements::visit`] is called with. No image, script or style: they need no session, and a token in their
-/// addresses would make every client fetch them anew.
+/// Selects the elements for [`Elements::visit`]. No image, script or style: they need no session, and a token in their URL
+/// would make every client download them again.
 pub(super) const SELECTOR: &str = "a[href], area[href], base[href], form, button[formaction], input, iframe[src], \
                                    frame[src], meta[http-equiv][content], template, table, select";
 
-/// A page's elements, in the order in which they come.
+/// The state of a page while its elements are visited in order.
 pub(super) struct Elements {
     base: Base,
-    /// The first `<base href>` counts (HTML, "frozen base URL").
+    /// Only the first `<base href>` counts (HTML, "frozen base URL").
     has_base: bool,
     name: String,
     token: String,
     /// The hidden field that carries the token in a form of method GET.
     field: String,
-    /// The last form has our field: another one of its name is an older one.
+    /// The current form has our field; another field with its name is an older one and is removed.
     has_field: bool,
     nesting: Nesting,
 }
@@ -59,9 +59,9 @@ impl Elements {
             }
             "input" => self.action(element, "formaction"),
             "meta" => self.meta(element),
-            "template" => self.nesting.template(element),
-            "table" => self.nesting.holds(element, "table"),
-            "select" => self.nesting.holds(element, "select"),
+            "template" => self.nesting.enter_template(element),
+            "table" => self.nesting.enter_container(element, "table"),
+            "select" => self.nesting.enter_container(element, "select"),
             "base" => {
                 self.base(element);
                 Ok(())
@@ -78,7 +78,7 @@ impl Elements {
         }
     }
 
-    /// An attribute that says where a form goes, if the element has it.
+    /// Rewrites an attribute with a form's target, if the element has it.
     fn action(&self, element: &mut Element<'_, '_>, attribute: &str) -> HandlerResult {
         let Some(old) = text(element, attribute) else { return Ok(()) };
         match self.base.rewrite_action(&old, &self.name, &self.token) {
@@ -91,27 +91,27 @@ impl Elements {
         self.has_field = false;
         let method = text(element, "method").unwrap_or_default();
         if method.eq_ignore_ascii_case("dialog") {
-            return self.nesting.watch_form(element);
+            return self.nesting.leave_form_at_end(element);
         }
         let action = text(element, "action");
         if action.as_ref().is_some_and(|action| !action.is_empty() && !self.base.leads_here(action)) {
-            self.nesting.form_leads_elsewhere();
-            return self.nesting.watch_form(element);
+            self.nesting.enter_offsite_form();
+            return self.nesting.leave_form_at_end(element);
         }
         if method.eq_ignore_ascii_case("post") {
             match action {
                 Some(_) => self.action(element, "action")?,
                 None => put(element, "action", "", &self.base.own(&self.name, &self.token))?,
             }
-        } else if !self.nesting.is_elsewhere() {
-            // The browser puts the fields in the place of the action's query (HTML, "mutate action URL").
+        } else if !self.nesting.in_offsite_form() {
+            // The browser replaces the action's query with the fields (HTML, "mutate action URL").
             element.prepend(&self.field, ContentType::Html);
             self.has_field = true;
         }
-        self.nesting.watch_form(element)
+        self.nesting.leave_form_at_end(element)
     }
 
-    /// A field that an earlier pass or the application wrote; with `form=` it may be another form's.
+    /// A field that an earlier pass or the application wrote. A field with `form=` may belong to another form.
     fn is_old_field(&self, element: &Element<'_, '_>) -> bool {
         self.has_field
             && text(element, "name").is_some_and(|name| name == self.name)
@@ -124,7 +124,7 @@ impl Elements {
             return Ok(());
         }
         let Some(old) = text(element, "content") else { return Ok(()) };
-        let Some((before, address, after)) = refresh::cut(&old) else { return Ok(()) };
+        let Some((before, address, after)) = refresh::split_url(&old) else { return Ok(()) };
         match self.base.rewrite(address, &self.name, &self.token) {
             Some(new) => put(element, "content", &old, &[before, &new, after].concat()),
             None => Ok(()),
@@ -133,8 +133,9 @@ impl Elements {
 
     fn base(&mut self, element: &Element<'_, '_>) {
         let (false, Some(href)) = (self.has_base, text(element, "href")) else { return };
-        // One in a template or a picture does not count, but if it leads elsewhere no link is worth the doubt.
-        let counts = self.nesting.is_of_the_page(element);
+        // Browsers ignore a `<base>` in a template or an SVG picture. If it leads to another site it is applied all the same:
+        // then no link gets a token, which is safe should a browser read it.
+        let counts = self.nesting.is_rendered(element);
         if counts || !self.base.leads_here(&href) {
             self.has_base = counts;
             self.base = self.base.with_base_href(&href);

@@ -1,17 +1,17 @@
-//! The token in a page: links, forms and frames of an HTML answer, rewritten while it streams through.
+//! Puts the token into links, forms and frames of an HTML response while it streams through.
 //!
-//! Memory is bounded. A page that does not fit (a tag of megabytes, tens of thousands of elements inside each other) is
-//! rewritten up to there and goes on untouched: no byte is lost, none comes twice.
+//! Memory is bounded. A page that exceeds the limit (a tag of megabytes, tens of thousands of nested elements) is rewritten
+//! up to that point and then passed on unchanged; no byte is lost or repeated.
 //!
-//! Known limits of one pass: links before `<base href>` are read against the page's own address, and a button whose
-//! `formaction` leads elsewhere takes the hidden field of its form along. A button's `formmethod` is not read: the token
-//! is where its form's own method needs it. What is in `<noscript>` is text here, and stays.
+//! Known limits of a single pass: links before `<base href>` are resolved against the page's own URL, and a button whose
+//! `formaction` leads to another site sends the hidden field of its form there. A button's `formmethod` is not read: the
+//! token is placed for its form's own method. The content of `<noscript>` is text to the parser and is not rewritten.
 
-mod answer;
 mod attribute;
 mod decode;
 mod elements;
 mod nesting;
+mod page_type;
 mod refresh;
 
 #[cfg(test)]
@@ -25,38 +25,38 @@ use lol_html::send::{ElementContentHandlers, HtmlRewriter, Settings};
 use lol_html::{MemorySettings, OutputSink, Selector};
 use parking_lot::Mutex;
 
-pub use answer::{Charset, rewritable};
 pub use decode::{Decoder, is_known};
+pub use page_type::{Charset, rewritable};
 
 use super::link::Base;
 use elements::Elements;
 
-/// What one page may hold in memory, in bytes: the tag that is not complete yet, and the open elements, some 64 bytes
-/// each. Elements whose end tag is left out (`<li>`, `<p>`) stay open until their parent's: a long list may have thousands.
+/// Memory limit of one page in bytes: the incomplete tag, and the open elements at some 64 bytes each. Elements without an
+/// end tag (`<li>`, `<p>`) stay open until their parent ends, so a long list may have thousands.
 const MEMORY: usize = 4 * 1024 * 1024;
-/// What is given to the rewriter at once, in bytes: a tag's beginning is copied only to where its piece ends.
+/// Bytes that the rewriter gets at once: an incomplete tag is copied only up to the end of its piece.
 const PIECE: usize = 64 * 1024;
 
 /// Why a page's links cannot be rewritten.
 #[derive(Debug, thiserror::Error)]
 pub enum PageError {
-    /// The selector is ours, so this is a fault of ours; nothing of the page has been read yet.
+    /// The built-in selector does not parse, which would be a bug; nothing of the page has been read yet.
     #[error("the elements with links cannot be selected: {0}")]
     Selector(#[from] SelectorError),
-    /// The rewriter failed in a way in which it does not say what it had written: the answer cannot be completed.
+    /// The rewriter failed without saying how much it had written: the response cannot be completed.
     #[error("a page's links cannot be rewritten: {0}")]
     Broken(RewritingError),
 }
 
-/// One page on its way through. Give it the decoded body, and send what it gives back.
+/// Rewrites one page. Takes the decoded body in parts and returns the parts to send.
 pub struct PageRewriter {
-    /// `None` once it has given up.
+    /// `None` after it has bailed out.
     rewriter: Option<HtmlRewriter<'static, Sink>>,
     out: Sink,
 }
 
 impl PageRewriter {
-    /// `name` is the parameter's, `token` its value. Neither may need percent-encoding.
+    /// `token` becomes the value of the parameter `name`. Neither may need percent-encoding.
     pub fn new(base: Base, charset: Charset, name: &str, token: &str) -> Result<Self, PageError> {
         let mut elements = Elements::new(base, name, token);
         let selector: Selector = elements::SELECTOR.parse()?;
@@ -66,7 +66,7 @@ impl PageRewriter {
             .append_element_content_handler((Cow::Owned(selector), handlers))
             .with_encoding(charset.encoding())
             .with_adjust_charset_on_meta_tag(!charset.is_declared())
-            // A page that only some browsers can read for sure is still a page.
+            // Ambiguous markup is rewritten too, not refused.
             .with_strict(false)
             .with_graceful_bail_out_on_content_handler_error(true)
             .with_memory_settings(
@@ -78,13 +78,13 @@ impl PageRewriter {
         Ok(Self { rewriter: Some(HtmlRewriter::new(settings, out.clone())), out })
     }
 
-    /// The next part of the page, and what of it can be sent.
+    /// Takes the next part of the page; returns what can be sent.
     pub fn write(&mut self, part: &[u8]) -> Result<Vec<u8>, PageError> {
         for piece in part.chunks(PIECE) {
             match &mut self.rewriter {
                 Some(rewriter) => {
                     let outcome = rewriter.write(piece);
-                    self.settle(outcome)?;
+                    self.bail_out_on_limit(outcome)?;
                 }
                 None => self.out.0.lock().extend_from_slice(piece),
             }
@@ -92,22 +92,23 @@ impl PageRewriter {
         Ok(self.out.take())
     }
 
-    /// What is left to send when the page has ended.
+    /// Ends the page; returns the rest to send.
     pub fn end(mut self) -> Result<Vec<u8>, PageError> {
         if let Some(rewriter) = self.rewriter.take() {
             let outcome = rewriter.end();
-            self.settle(outcome)?;
+            self.bail_out_on_limit(outcome)?;
         }
         Ok(self.out.take())
     }
 
-    /// Whether the page did not fit into memory, and goes on as the server wrote it.
-    pub fn has_given_up(&self) -> bool {
+    /// Whether the page exceeded the memory limit and is passed on unchanged.
+    pub fn has_bailed_out(&self) -> bool {
         self.rewriter.is_none()
     }
 
-    /// In these two cases the rewriter has written all that it was given; after any error it must not be used again.
-    fn settle(&mut self, outcome: Result<(), RewritingError>) -> Result<(), PageError> {
+    /// Bails out on the two errors after which the rewriter has written all its input. After any error it must not be used
+    /// again.
+    fn bail_out_on_limit(&mut self, outcome: Result<(), RewritingError>) -> Result<(), PageError> {
         match outcome {
             Ok(()) => Ok(()),
             Err(RewritingError::MemoryLimitExceeded(_) | RewritingError::ContentHandlerError(_)) => {
@@ -119,7 +120,7 @@ impl PageRewriter {
     }
 }
 
-/// Where the rewriter, which owns its sink, leaves what can be sent. Never contended: both ends are one caller's.
+/// The output buffer, shared with the rewriter, which owns its sink. Never contended: one caller uses both.
 #[derive(Clone, Default)]
 struct Sink(Arc<Mutex<Vec<u8>>>);
 

@@ -1,8 +1,8 @@
 //! `<meta http-equiv="refresh" content="5; url=/next">`.
 
-/// What stands before the address, the address, and what stands after it; `None` if there is no address or no browser
-/// would follow it (HTML, "shared declarative refresh steps").
-pub(super) fn cut(content: &str) -> Option<(&str, &str, &str)> {
+/// The text before the URL, the URL, and the text after it; `None` if there is no URL or browsers would not follow it
+/// (HTML, "shared declarative refresh steps").
+pub(super) fn split_url(content: &str) -> Option<(&str, &str, &str)> {
     let rest = content.trim_start_matches(blank);
     let after_time = rest.trim_start_matches(|c: char| c.is_ascii_digit());
     let has_time = after_time.len() < rest.len() || after_time.starts_with('.');
@@ -30,7 +30,7 @@ fn blank(c: char) -> bool {
     matches!(c, ' ' | '\t' | '\n' | '\r' | '\x0C')
 }
 
-/// The text behind `url =`, or the whole text: the label may be left out.
+/// The text after `url =`, or the whole text, since the label is optional.
 fn without_label(text: &str) -> &str {
     let Some((label, rest)) = text.split_at_checked(3) else { return text };
     if !label.eq_ignore_ascii_case("url") {
@@ -41,10 +41,10 @@ fn without_label(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use super::cut;
+    use super::split_url;
 
     #[test]
-    fn the_address_of_a_refresh_is_found() {
+    fn the_url_of_a_refresh_is_found() {
         for (content, parts) in [
             ("5; url=/next", Some(("5; url=", "/next", ""))),
             ("0;URL='/next'", Some(("0;URL='", "/next", "'"))),
@@ -63,7 +63,7 @@ mod tests {
             ("url=/next", None),
             ("5x; url=/next", None),
         ] {
-            assert_eq!(cut(content), parts, "{content}");
+            assert_eq!(split_url(content), parts, "{content}");
         }
     }
 }

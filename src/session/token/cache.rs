@@ -1,27 +1,26 @@
-//! Tokens that this thread has opened lately. A browser shows the same token with every request, for as long as a quarter
-//! of the idle time, and what it opened to it opens to again: finding it here takes a twentieth of what opening it takes.
+//! A per-thread cache of recently opened tokens. A browser sends the same token with every request for a quarter of the idle
+//! timeout; a hit here takes a twentieth of the time of opening the token.
 //!
-//! What holds when a token is found here:
+//! Properties of a hit:
 //!
-//! - **It was opened.** Nothing else is kept. Whoever has no key puts nothing here, whatever he sends.
-//! - **It is that token, byte for byte.** The whole text is compared; no hash stands for it. A changed character finds
-//!   nothing, and is opened, and refused, as ever.
-//! - **Under these keys, for this pool.** Every codec has a number of its own, which is part of what is compared. A reload
-//!   makes new codecs: what the former keys opened counts under the new ones no more, even when a key kept its id and
-//!   got another secret.
-//! - **Nothing that time or events change is kept**: only what the token says, and which key says so. Whether the session
-//!   has expired, has ended, has moved, or needs another token is asked for each request.
-//! - **Time tells nothing.** Texts are compared in the same time wherever they differ. That a text is here at all shows in
-//!   less than a microsecond, but only to who shows all of it, and he has the token.
-//! - **Nobody chooses who is pushed out.** The place hangs on numbers that this thread drew at random. To be pushed out
-//!   costs one opening, which is what every request would cost without this.
+//! - **Authenticated.** Only tokens that have opened are cached.
+//! - **Exact.** The whole text is compared, not a hash of it. A text with one changed character misses, and is refused by
+//!   the codec.
+//! - **Same keys, same pool.** The codec's id is part of the comparison. A reload creates new codecs, so tokens opened by
+//!   former keys miss, even when a key keeps its id and gets another secret.
+//! - **No mutable state.** An entry holds the token's content and its key. Expiry, end, move and reissue are decided for
+//!   each request.
+//! - **Constant time.** The comparison takes the same time wherever two texts differ. A hit is measurably faster than a
+//!   miss, but only for a sender of the whole token.
+//! - **Unpredictable eviction.** The set of an entry depends on a seed that is random for each thread. An evicted token
+//!   costs one opening, the cost of every request without the cache.
 //!
-//! Tokens are bearer secrets, and are here as they are rather than as a keyed hash: the same memory holds the keys that
-//! make any token, the ids of the sessions ([`SessionKey`](crate::session::key::SessionKey) can be turned back) and the
-//! requests themselves, so a hash would hide nothing from who reads it. And a hash that equality may rest on (`SipHash`,
-//! 128 bits) costs half of what is saved. Nothing here is printed.
+//! Tokens are bearer secrets and are stored in clear, not as keyed hashes: the same memory holds the keys, the session ids
+//! ([`SessionKey`](crate::session::key::SessionKey) is reversible) and the requests, so hashes would hide nothing from a
+//! reader of it, and a hash that is safe to compare (128-bit `SipHash`) costs half of what the cache saves. Nothing here is
+//! printed.
 //!
-//! Memory: [`WAYS`] × [`SETS`] entries of 184 bytes, 184 KiB for each thread that has opened a token. Counted nowhere.
+//! Memory: [`WAYS`] × [`SETS`] entries of 184 bytes, 184 KiB for each thread that has opened a token. No metric counts it.
 
 use std::cell::RefCell;
 use std::num::NonZeroU64;
@@ -29,58 +28,58 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Token, TokenText};
 
-/// So many places a text may stand in: with one, two browsers that meet there would push each other out all the time.
+/// Entries of a set. With one entry, two active tokens in the same set would evict each other with every request.
 const WAYS: usize = 4;
 /// A power of two.
 const SETS: usize = 256;
 
 type Text = [u8; TokenText::LEN];
 
-/// Tells a codec from all others that this process has made, those of former configurations too.
+/// Identifies a codec among all codecs of this process, including those of former configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct CodecNumber(NonZeroU64);
+pub(super) struct CodecId(NonZeroU64);
 
-impl CodecNumber {
-    /// The next one.
-    pub(super) fn draw() -> Self {
+impl CodecId {
+    /// An unused id.
+    pub(super) fn next() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        // Relaxed: they need only differ. Nobody lives to see the end of 64 bits.
+        // Relaxed: ids need only differ. A u64 cannot overflow in practice.
         Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MAX))
     }
 }
 
 thread_local! {
-    static RECENT: RefCell<Option<Recent>> = const { RefCell::new(None) };
+    static CACHE: RefCell<Option<TokenCache>> = const { RefCell::new(None) };
 }
 
-/// What this text opened to, by this codec and on this thread, and the place of the key; `None` = it must be opened.
-pub(super) fn find(codec: CodecNumber, text: &Text) -> Option<(Token, u8)> {
-    RECENT.try_with(|recent| recent.try_borrow().ok()?.as_ref()?.find(codec, text)).ok()?
+/// The token that this codec opened from this text on this thread, and the key's index; `None` on a miss.
+pub(super) fn find(codec: CodecId, text: &Text) -> Option<(Token, u8)> {
+    CACHE.try_with(|cache| cache.try_borrow().ok()?.as_ref()?.find(codec, text)).ok()?
 }
 
-/// This text has opened.
-pub(super) fn keep(codec: CodecNumber, text: &Text, token: Token, key: u8) {
-    // A thread that ends keeps nothing more.
-    let _ = RECENT.try_with(|recent| {
-        if let Ok(mut recent) = recent.try_borrow_mut() {
-            // Drawn here rather than given from above as other randomness is: no answer hangs on it.
-            let recent = recent.get_or_insert_with(|| Recent::new(rand::random()));
-            recent.keep(Entry { mark: recent.mark(text), codec, token, key, text: *text });
+/// Adds a token that this codec has opened from this text.
+pub(super) fn insert(codec: CodecId, text: &Text, token: Token, key: u8) {
+    // A thread that is ending no longer caches.
+    let _ = CACHE.try_with(|cache| {
+        if let Ok(mut cache) = cache.try_borrow_mut() {
+            // Drawn here and not an argument, as other randomness is: no result depends on it.
+            let cache = cache.get_or_insert_with(|| TokenCache::new(rand::random()));
+            cache.insert(Entry { fingerprint: cache.fingerprint(text), codec, token, key, text: *text });
         }
     });
 }
 
-struct Recent {
+struct TokenCache {
     seed: [u64; 2],
     sets: Box<[[Option<Entry>; WAYS]]>,
-    /// Which of a full set is pushed out next: they take turns.
-    turn: usize,
+    /// The entry of a full set that is evicted next, round robin.
+    next_victim: usize,
 }
 
 #[derive(Clone, Copy)]
 struct Entry {
-    mark: u64,
-    codec: CodecNumber,
+    fingerprint: u64,
+    codec: CodecId,
     token: Token,
     key: u8,
     text: Text,
@@ -88,49 +87,50 @@ struct Entry {
 
 const _: () = assert!(size_of::<Option<Entry>>() == 184 && SETS.is_power_of_two());
 
-impl Recent {
+impl TokenCache {
     fn new(seed: [u64; 2]) -> Self {
-        Self { seed, sets: vec![[None; WAYS]; SETS].into(), turn: 0 }
+        Self { seed, sets: vec![[None; WAYS]; SETS].into(), next_victim: 0 }
     }
 
-    fn find(&self, codec: CodecNumber, text: &Text) -> Option<(Token, u8)> {
-        let mark = self.mark(text);
-        let mut set = self.sets.get(place(mark))?.iter().flatten();
-        set.find(|one| one.mark == mark && one.codec == codec && same(&one.text, text)).map(|one| (one.token, one.key))
+    fn find(&self, codec: CodecId, text: &Text) -> Option<(Token, u8)> {
+        let fingerprint = self.fingerprint(text);
+        let mut set = self.sets.get(set_index(fingerprint))?.iter().flatten();
+        set.find(|one| one.fingerprint == fingerprint && one.codec == codec && equal(&one.text, text))
+            .map(|one| (one.token, one.key))
     }
 
-    fn keep(&mut self, entry: Entry) {
-        let Some(set) = self.sets.get_mut(place(entry.mark)) else { return };
+    fn insert(&mut self, entry: Entry) {
+        let Some(set) = self.sets.get_mut(set_index(entry.fingerprint)) else { return };
         let free = set.iter().position(Option::is_none);
         let way = free.unwrap_or_else(|| {
-            self.turn = (self.turn + 1) % WAYS;
-            self.turn
+            self.next_victim = (self.next_victim + 1) % WAYS;
+            self.next_victim
         });
-        if let Some(place) = set.get_mut(way) {
-            *place = Some(entry);
+        if let Some(slot) = set.get_mut(way) {
+            *slot = Some(entry);
         }
     }
 
-    /// Made of the last characters: they are of the seal, so differ from token to token as random ones do.
+    /// From the last characters: they belong to the seal and are as good as random.
     #[expect(clippy::cast_possible_truncation, reason = "folds the halves of 128 bits")]
-    fn mark(&self, text: &Text) -> u64 {
-        let [one, other] = text.last_chunk::<16>().map_or([0; 2], |last| {
+    fn fingerprint(&self, text: &Text) -> u64 {
+        let [high, low] = text.last_chunk::<16>().map_or([0; 2], |last| {
             let last = u128::from_ne_bytes(*last);
             [(last >> 64) as u64, last as u64]
         });
-        let [this, that] = self.seed;
-        let product = u128::from(one ^ this) * u128::from(other ^ that);
+        let [seed_high, seed_low] = self.seed;
+        let product = u128::from(high ^ seed_high) * u128::from(low ^ seed_low);
         (product >> 64) as u64 ^ product as u64
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
-const fn place(mark: u64) -> usize {
-    mark as usize % SETS
+#[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+const fn set_index(fingerprint: u64) -> usize {
+    fingerprint as usize % SETS
 }
 
-/// Looks at every byte, whatever it has seen before.
-fn same(one: &Text, other: &Text) -> bool {
+/// Compares in constant time: every byte is read.
+fn equal(one: &Text, other: &Text) -> bool {
     one.iter().zip(other).fold(0, |differences, (one, other)| differences | (one ^ other)) == 0
 }
 
@@ -152,7 +152,7 @@ mod tests {
         }
     }
 
-    /// Differs from others where `mark` does not look, too.
+    /// Texts also differ in bytes that `fingerprint` does not read.
     fn text(session: u16) -> Text {
         let mut text = [b'A'; TokenText::LEN];
         *text.last_chunk_mut().unwrap() = (u128::from(session % 64) << 64).to_be_bytes();
@@ -160,62 +160,62 @@ mod tests {
         text
     }
 
-    fn keep(recent: &mut Recent, codec: CodecNumber, session: u16) {
+    fn insert(cache: &mut TokenCache, codec: CodecId, session: u16) {
         let text = text(session);
-        recent.keep(Entry { mark: recent.mark(&text), codec, token: token(session), key: 0, text });
+        cache.insert(Entry { fingerprint: cache.fingerprint(&text), codec, token: token(session), key: 0, text });
     }
 
     #[test]
-    fn a_codec_finds_what_it_opened_and_no_other_does() {
-        let (ours, theirs) = (CodecNumber::draw(), CodecNumber::draw());
-        let mut recent = Recent::new([1, 2]);
-        keep(&mut recent, ours, 7);
-        assert_eq!(recent.find(ours, &text(7)), Some((token(7), 0)));
-        assert_eq!(recent.find(theirs, &text(7)), None);
-        assert_eq!(recent.find(CodecNumber::draw(), &text(7)), None);
+    fn a_codec_finds_only_tokens_that_it_opened() {
+        let (ours, theirs) = (CodecId::next(), CodecId::next());
+        let mut cache = TokenCache::new([1, 2]);
+        insert(&mut cache, ours, 7);
+        assert_eq!(cache.find(ours, &text(7)), Some((token(7), 0)));
+        assert_eq!(cache.find(theirs, &text(7)), None);
+        assert_eq!(cache.find(CodecId::next(), &text(7)), None);
     }
 
     #[test]
     fn a_text_that_differs_anywhere_is_not_found() {
-        let codec = CodecNumber::draw();
-        // With such a seed most of these texts have one and the same mark, so that only comparing tells them apart.
-        let mut recent = Recent::new([0, u64::from_ne_bytes([b'A'; 8])]);
+        let codec = CodecId::next();
+        // With this seed most of these texts have the same fingerprint, so only the comparison distinguishes them.
+        let mut cache = TokenCache::new([0, u64::from_ne_bytes([b'A'; 8])]);
         let kept = [b'A'; TokenText::LEN];
-        recent.keep(Entry { mark: recent.mark(&kept), codec, token: token(0), key: 0, text: kept });
-        for place in 0..kept.len() {
+        cache.insert(Entry { fingerprint: cache.fingerprint(&kept), codec, token: token(0), key: 0, text: kept });
+        for index in 0..kept.len() {
             for bit in 0..8 {
                 let mut changed = kept;
-                changed[place] ^= 1 << bit;
-                assert_eq!(recent.find(codec, &changed), None, "bit {bit} of byte {place}");
-                assert!(!same(&changed, &kept), "bit {bit} of byte {place}");
+                changed[index] ^= 1 << bit;
+                assert_eq!(cache.find(codec, &changed), None, "bit {bit} of byte {index}");
+                assert!(!equal(&changed, &kept), "bit {bit} of byte {index}");
             }
         }
-        assert!(recent.find(codec, &kept).is_some());
+        assert!(cache.find(codec, &kept).is_some());
     }
 
     #[test]
-    fn the_newest_is_always_there_however_many_came_before() {
-        let codec = CodecNumber::draw();
-        let mut recent = Recent::new([3, 4]);
+    fn the_newest_token_is_always_cached_and_the_oldest_is_evicted() {
+        let codec = CodecId::next();
+        let mut cache = TokenCache::new([3, 4]);
         for session in 0..20_000 {
-            keep(&mut recent, codec, session);
-            assert_eq!(recent.find(codec, &text(session)), Some((token(session), 0)));
+            insert(&mut cache, codec, session);
+            assert_eq!(cache.find(codec, &text(session)), Some((token(session), 0)));
         }
-        assert_eq!(recent.find(codec, &text(0)), None, "and the oldest has made room");
+        assert_eq!(cache.find(codec, &text(0)), None, "the oldest is still cached");
     }
 
     proptest! {
         #[test]
-        fn what_is_found_is_what_was_kept_for_that_text(
+        fn a_hit_is_the_token_of_that_text_and_codec(
             seed: [u64; 2], shown in proptest::collection::vec((0_usize..3, 0_u16..300), 0..400),
         ) {
-            let codecs = [(); 3].map(|()| CodecNumber::draw());
-            let mut recent = Recent::new(seed);
+            let codecs = [(); 3].map(|()| CodecId::next());
+            let mut cache = TokenCache::new(seed);
             for (codec, session) in shown {
-                let found = recent.find(codecs[codec], &text(session));
+                let found = cache.find(codecs[codec], &text(session));
                 prop_assert!(found.is_none_or(|found| found == (token(session), 0)));
                 if found.is_none() {
-                    keep(&mut recent, codecs[codec], session);
+                    insert(&mut cache, codecs[codec], session);
                 }
             }
         }

@@ -1,40 +1,40 @@
-//! What a token means, whatever its pool: for an operator who holds one in hand.
+//! Describes a token of any pool, for `homing explain`.
 
 use super::codec::{Opened, PoolCodec};
 use super::keyring::Keyring;
 use super::{Flaw, Token};
 
-/// What a token means.
+/// A token in clear, or why it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Explained<'a> {
-    /// It is ours.
+pub enum Explanation<'a> {
+    /// It opens.
     Valid {
-        /// What it says.
+        /// Its content.
         token: Token,
-        /// The pool it is for.
+        /// Its pool.
         pool: &'a str,
         /// The id of the key that sealed it.
         key: &'a str,
-        /// Whether that is the key that seals today.
+        /// Whether that key is the first of the keyring.
         sealed_by_first: bool,
     },
-    /// It is for a pool that is not among these.
+    /// It belongs to none of the given pools.
     UnknownPool,
-    /// It is not ours.
+    /// It does not open.
     Forged(Flaw),
 }
 
 /// Opens a token of any of these pools.
-pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a str>, text: &[u8]) -> Explained<'a> {
-    let mut explained = Explained::UnknownPool;
+pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a str>, text: &[u8]) -> Explanation<'a> {
+    let mut explained = Explanation::UnknownPool;
     for pool in pools {
         match PoolCodec::new(keyring, pool).open(text) {
             Opened::Valid { token, sealed_by_first, key } => {
                 let key = keyring.id(key).unwrap_or_default();
-                return Explained::Valid { token, pool, key, sealed_by_first };
+                return Explanation::Valid { token, pool, key, sealed_by_first };
             }
-            // Two pools may share a tag: one says that it is forged, and the other opens it.
-            Opened::Forged(flaw) => explained = Explained::Forged(flaw),
+            // Two pools may share a tag: one refuses the token and the other opens it.
+            Opened::Forged(flaw) => explained = Explanation::Forged(flaw),
             Opened::OtherPool => {}
         }
     }
@@ -62,11 +62,11 @@ mod tests {
         let text = PoolCodec::new(&old, "shop").seal(&token, [3; 24]);
         let explain = |keyring, pools: &[&'static str], text| open_any(keyring, pools.iter().copied(), text);
 
-        let valid = Explained::Valid { token, pool: "shop", key: "k1", sealed_by_first: false };
+        let valid = Explanation::Valid { token, pool: "shop", key: "k1", sealed_by_first: false };
         assert_eq!(explain(&rotated, &["api", "shop"], text.as_bytes()), valid);
-        assert_eq!(explain(&rotated, &["api"], text.as_bytes()), Explained::UnknownPool);
-        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explained::Forged(Flaw::Length));
+        assert_eq!(explain(&rotated, &["api"], text.as_bytes()), Explanation::UnknownPool);
+        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explanation::Forged(Flaw::Length));
         let new = Keyring::new([("k2", k2)]).unwrap();
-        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explained::Forged(Flaw::UnknownKey));
+        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explanation::Forged(Flaw::UnknownKey));
     }
 }

@@ -1,9 +1,9 @@
 //! The keys that seal and open tokens.
 //!
-//! The first key seals, all open. So a key is rotated without losing a session: add the new one behind the old one on
-//! every proxy, then make it the first, then remove the old one when the tokens it sealed have run out.
+//! The first key seals, all keys open, so a key can be rotated without losing a session: add the new key after the old one
+//! on every proxy, then make it the first, then remove the old one when its tokens have expired.
 //!
-//! A configured secret is never used itself. HKDF-SHA256 ([RFC 5869]) makes a key for each purpose from it.
+//! A configured secret is never used directly. HKDF-SHA256 ([RFC 5869]) derives a key for each purpose from it.
 //!
 //! [RFC 5869]: https://www.rfc-editor.org/rfc/rfc5869
 
@@ -15,12 +15,12 @@ use ring::{hkdf, hmac};
 use super::xchacha::XChaCha20Poly1305;
 use crate::session::key::{LogKey, name_digest};
 
-/// The most keys that a keyring takes: a hostile token makes us try at most those that share its key tag.
+/// Upper limit of keys. A hostile token costs one attempt for each key with its tag.
 pub const MAX_KEYS: usize = 16;
-/// The fewest bytes of a secret.
+/// Lower limit of a secret's length in bytes.
 pub const MIN_SECRET: usize = 16;
 
-/// The keys, ready for use. Cheap to clone.
+/// Derived keys. Cheap to clone.
 #[derive(Clone)]
 pub struct Keyring {
     keys: Arc<[SealingKey]>,
@@ -31,22 +31,22 @@ pub struct Keyring {
 /// One key.
 pub(super) struct SealingKey {
     id: Box<str>,
-    /// Two bytes of a hash of the id, in clear in tokens: says which key to try. Two ids may share a tag.
+    /// Two bytes of a hash of the id, in clear in tokens: selects the key to try. Two ids may share a tag.
     pub(super) tag: [u8; 2],
     pub(super) cipher: XChaCha20Poly1305,
 }
 
-/// Why keys make no keyring.
+/// Why a keyring cannot be built.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
-    /// There is none.
+    /// There is no key.
     #[error("no key: one is needed to seal tokens")]
     NoKeys,
     /// There are more than [`MAX_KEYS`].
-    #[error("{0} keys: more than {MAX_KEYS} slow down every forged token; remove those whose tokens have run out")]
+    #[error("{0} keys: at most {MAX_KEYS} are allowed; remove those whose tokens have expired")]
     TooMany(usize),
-    /// Two keys have one id.
-    #[error("key \"{0}\" is there twice")]
+    /// Two keys have the same id.
+    #[error("key \"{0}\" is configured twice")]
     RepeatedId(String),
     /// A secret has fewer than [`MIN_SECRET`] bytes.
     #[error("the secret of key \"{id}\" has {bytes} bytes: fewer than {MIN_SECRET} can be guessed")]
@@ -56,13 +56,13 @@ pub enum KeyringError {
         /// Bytes of its secret.
         bytes: usize,
     },
-    /// HKDF refused, which it does only for keys longer than any of ours.
+    /// HKDF failed, which it does only for longer keys than these.
     #[error("no key can be derived from the secret of key \"{0}\"")]
     Derivation(String),
 }
 
 impl Keyring {
-    /// From ids and secrets: the first seals, all open. Every proxy must be given the same ids with the same secrets.
+    /// From ids and secrets: the first seals, all open. Every proxy must have the same ids with the same secrets.
     ///
     /// # Errors
     /// See [`KeyringError`].
@@ -83,37 +83,37 @@ impl Keyring {
             if secret.len() < MIN_SECRET {
                 return Err(KeyringError::ShortSecret { id: id.to_owned(), bytes: secret.len() });
             }
-            let derive = |purpose| derived(secret, purpose).ok_or_else(|| KeyringError::Derivation(id.to_owned()));
+            let derive = |purpose| derive_key(secret, purpose).ok_or_else(|| KeyringError::Derivation(id.to_owned()));
             let cipher = XChaCha20Poly1305::new(derive(Purpose::Seal)?);
             keys.push(SealingKey { id: id.into(), tag: name_digest("key", id), cipher });
             name_keys.push(hmac::Key::new(hmac::HMAC_SHA256, &derive(Purpose::Name)?));
         }
-        let log = derived(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
+        let log =
+            derive_key(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
         Ok(Self { keys: keys.into(), name_keys: name_keys.into(), log_key: LogKey::new(&log) })
     }
 
-    /// A keyring for this process only, from random bytes: its tokens are worth nothing anywhere else, nor after a
-    /// restart.
+    /// A keyring for this process only, from random bytes: its tokens open on no other proxy and not after a restart.
     ///
     /// # Errors
-    /// As [`Keyring::new`]; none that these arguments can bring about.
+    /// As [`Keyring::new`]; none is possible for these arguments.
     pub fn random(secret: [u8; 32]) -> Result<Self, KeyringError> {
         Self::new([("process", secret.as_slice())])
     }
 
-    /// The id of a key by its place, as [`Opened::Valid`](super::codec::Opened::Valid) gives it.
+    /// The id of a key by its index in the keyring.
     #[must_use]
-    pub fn id(&self, place: usize) -> Option<&str> {
-        self.keys.get(place).map(|key| &*key.id)
+    pub fn id(&self, index: usize) -> Option<&str> {
+        self.keys.get(index).map(|key| &*key.id)
     }
 
-    /// What turns sessions into what may be logged: the same on every proxy with the same first key.
+    /// The key that hashes sessions for logs: the same on every proxy with the same first key.
     #[must_use]
     pub fn log_key(&self) -> &LogKey {
         &self.log_key
     }
 
-    /// What hashes the names that others gave to sessions: the first as of today, the others as of before a rotation.
+    /// The keys that hash external ids: the current one first, then those of before a rotation.
     pub(in crate::session) fn name_keys(&self) -> &Arc<[hmac::Key]> {
         &self.name_keys
     }
@@ -129,7 +129,7 @@ impl fmt::Debug for Keyring {
     }
 }
 
-/// What a derived key is for. The words are part of the protocol: they must never change.
+/// The purpose of a derived key. The labels are part of the protocol and must never change.
 #[derive(Clone, Copy)]
 enum Purpose {
     Seal,
@@ -147,8 +147,8 @@ impl Purpose {
     }
 }
 
-/// HKDF-SHA256 without salt: a secret is a random string already, or as good as its operator made it.
-fn derived(secret: &[u8], purpose: Purpose) -> Option<[u8; 32]> {
+/// HKDF-SHA256 without salt: a secret should be random already, and a salt would not mend a weak one.
+fn derive_key(secret: &[u8], purpose: Purpose) -> Option<[u8; 32]> {
     let mut key = [0; 32];
     let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
     pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut key).ok()?;
@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn derived_keys_never_change_and_differ_by_purpose() {
         let first_half = |purpose| {
-            let key = derived(SECRET, purpose).unwrap();
+            let key = derive_key(SECRET, purpose).unwrap();
             u128::from_be_bytes(*key.first_chunk().unwrap())
         };
         assert_eq!(first_half(Purpose::Seal), 0x8e26_caff_bfcc_9366_fd91_b286_668f_8d60);

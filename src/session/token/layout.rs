@@ -1,4 +1,4 @@
-//! Where each byte of a token is.
+//! The byte layout of a token.
 //!
 //! ```text
 //! version 1 | key tag 2 | pool tag 4 | nonce 24 | sealed 39                                                  | seal 16
@@ -6,7 +6,7 @@
 //! ```
 //!
 //! 86 bytes, so 115 characters. Numbers are big endian, times are milliseconds. The six bytes of `created` last until
-//! the year 10889, the five of `issued − created` for 34 years; what does not fit is cut to the largest that does.
+//! the year 10889, the five of `issued − created` for 34 years; larger values are clamped.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -24,14 +24,14 @@ pub(super) const SEALED_LEN: usize = BODY_LEN + SEAL_LEN;
 /// Bytes of a token.
 const RAW_LEN: usize = 1 + 2 + 4 + NONCE_LEN + SEALED_LEN;
 /// Characters of a token.
-pub(super) const TEXT_LEN: usize = (RAW_LEN * 4).div_ceil(3);
+const TEXT_LEN: usize = (RAW_LEN * 4).div_ceil(3);
 
-const _: () = assert!(TEXT_LEN <= 120, "the longest that a token may be");
+const _: () = assert!(TEXT_LEN == TokenText::LEN && TEXT_LEN <= 120, "a token has at most 120 characters");
 
 const MAX_CREATED: u64 = (1 << 48) - 1;
 const MAX_AGE: u64 = (1 << 40) - 1;
 
-/// A token as it travels.
+/// A token as the client carries it, decoded but sealed.
 pub(super) struct Envelope {
     pub key_tag: [u8; 2],
     pub pool_tag: [u8; 4],
@@ -40,7 +40,7 @@ pub(super) struct Envelope {
 }
 
 impl Envelope {
-    /// As the client carries it.
+    /// The token's text.
     pub(super) fn to_text(&self) -> TokenText {
         let mut raw = [0; RAW_LEN];
         let rest = put(&mut raw, [VERSION]);
@@ -56,13 +56,13 @@ impl Envelope {
         TokenText(text)
     }
 
-    /// What a client sent, as far as that can be read without a key. Refuses base64 that we would not have written
-    /// (padding, stray trailing bits), so that a token has one text only.
+    /// Parses a client's text as far as possible without a key. Refuses non-canonical base64 (padding, stray trailing
+    /// bits), so that a token has only one text.
     pub(super) fn from_text(text: &[u8]) -> Result<Self, Flaw> {
         if text.len() != TEXT_LEN {
             return Err(Flaw::Length);
         }
-        // The decoder wants room for whole groups of three.
+        // The decoder needs room for whole groups of three bytes.
         let mut room = [0; RAW_LEN.next_multiple_of(3)];
         let read = URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok().ok_or(Flaw::Encoding)?;
         let raw = room.get(..read).ok_or(Flaw::Encoding)?;
@@ -82,7 +82,7 @@ impl Envelope {
     }
 }
 
-/// The sealed part, in clear.
+/// The body before sealing.
 pub(super) fn body(token: &Token) -> [u8; BODY_LEN] {
     let created = token.created.0.min(MAX_CREATED);
     let age = token.issued.0.saturating_sub(created).min(MAX_AGE);
@@ -99,7 +99,7 @@ pub(super) fn body(token: &Token) -> [u8; BODY_LEN] {
     body
 }
 
-/// What the sealed part says. Every body says something: only whoever has a key can have made it.
+/// The token of an opened body. Every body is valid, since only a holder of the key can have sealed it.
 pub(super) fn token(body: &[u8]) -> Result<Token, Flaw> {
     let (session, rest) = take(body)?;
     let (server, rest) = take(rest)?;
@@ -121,7 +121,7 @@ pub(super) fn token(body: &[u8]) -> Result<Token, Flaw> {
     })
 }
 
-/// The sealed part and its seal, one after the other.
+/// The encrypted body followed by its seal.
 pub(super) fn sealed(body: [u8; BODY_LEN], seal: [u8; SEAL_LEN]) -> [u8; SEALED_LEN] {
     let mut sealed = [0; SEALED_LEN];
     let rest = put(&mut sealed, body);
@@ -130,7 +130,7 @@ pub(super) fn sealed(body: [u8; BODY_LEN], seal: [u8; SEAL_LEN]) -> [u8; SEALED_
     sealed
 }
 
-/// Writes `part` to the front of `out` and gives back the rest.
+/// Writes `part` to the front of `out` and returns the rest.
 fn put<const N: usize>(out: &mut [u8], part: [u8; N]) -> &mut [u8] {
     match out.split_first_chunk_mut() {
         Some((head, rest)) => {
@@ -141,7 +141,7 @@ fn put<const N: usize>(out: &mut [u8], part: [u8; N]) -> &mut [u8] {
     }
 }
 
-/// Takes a field off the front.
+/// Splits a field off the front.
 fn take<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), Flaw> {
     bytes.split_first_chunk().map(|(head, rest)| (*head, rest)).ok_or(Flaw::Length)
 }

@@ -1,8 +1,8 @@
-//! What a client carries: a record of its session, sealed so that only proxies with our keys can read or make it.
+//! The token that a client carries: a sealed record of its session that only proxies with the keys can read or write.
 //!
-//! [`keyring`] holds the keys, [`codec`] seals and opens for one pool, [`cache`] remembers what was opened lately,
-//! [`explain`](mod@explain) says what a token means whatever its pool. Sealed is not encrypted *and* signed but both at
-//! once: XChaCha20-Poly1305, whose 192-bit nonce may be drawn at random for ever without counting.
+//! [`keyring`] holds the keys, [`codec`] seals and opens the tokens of one pool, [`cache`] keeps recently opened tokens,
+//! [`explain`](mod@explain) describes a token of any pool. Sealing is authenticated encryption by XChaCha20-Poly1305, whose
+//! 192-bit nonces may be random without a counter.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -16,12 +16,12 @@ pub mod keyring;
 mod layout;
 mod xchacha;
 
-/// What a token says.
+/// The content of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Token {
-    /// Whose it is.
+    /// The id of the session.
     pub session: SessionId,
-    /// The server that the session belongs to.
+    /// The server that the session is bound to.
     pub server: ServerId,
     /// How many times the session has moved. Between two records of one session the higher epoch wins, always.
     pub epoch: u32,
@@ -31,12 +31,12 @@ pub struct Token {
     pub issued: UnixMillis,
 }
 
-/// A moment of wall-clock time, in milliseconds since 1970 UTC: means the same on every proxy.
+/// Wall-clock time in milliseconds since 1970 UTC: comparable between proxies.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct UnixMillis(pub u64);
 
 impl UnixMillis {
-    /// The moment that many seconds after 1970.
+    /// The time this many seconds after 1970.
     #[must_use]
     pub const fn from_secs(seconds: u64) -> Self {
         Self(seconds.saturating_mul(1000))
@@ -92,7 +92,7 @@ pub struct TokenText([u8; TokenText::LEN]);
 
 impl TokenText {
     /// Characters in a token of this version.
-    pub const LEN: usize = layout::TEXT_LEN;
+    pub const LEN: usize = 115;
 
     /// As ASCII bytes.
     #[must_use]
@@ -108,7 +108,7 @@ impl TokenText {
     }
 }
 
-/// Whether a text has the shape of a token, be it one or not.
+/// Whether a text has the shape of a token, valid or not.
 #[must_use]
 pub fn looks_like_one(text: &[u8]) -> bool {
     // The first byte is the version, so the first character is always this.
@@ -128,13 +128,13 @@ impl fmt::Debug for TokenText {
 pub enum Flaw {
     /// Not as long as a token.
     Length,
-    /// Not base64url, or not in the one way that we write it.
+    /// Not base64url in its one canonical form.
     Encoding,
-    /// Of a version that we do not know.
+    /// Of an unknown version.
     Version,
-    /// Sealed by a key that we do not have.
+    /// Sealed by a key that is not configured.
     UnknownKey,
-    /// The seal is broken: changed on the way, or never ours.
+    /// The seal does not verify: changed in transit, or sealed elsewhere.
     Seal,
 }
 
@@ -153,14 +153,14 @@ impl Flaw {
 }
 
 impl fmt::Display for Flaw {
-    /// A clause for people: "it …".
+    /// A clause that continues "the token …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Length => "does not have the length of a token",
-            Self::Encoding => "is not base64url as tokens are written",
-            Self::Version => "is of a version that this program does not know",
+            Self::Encoding => "is not canonical base64url",
+            Self::Version => "has a version that this program does not know",
             Self::UnknownKey => "was sealed by a key that is not configured",
-            Self::Seal => "was changed on the way, or sealed by another key of the same id",
+            Self::Seal => "was changed in transit, or sealed by another key with the same id",
         })
     }
 }

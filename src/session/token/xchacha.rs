@@ -1,16 +1,16 @@
-//! XChaCha20-Poly1305 ([draft-irtf-cfrg-xchacha-03]): the `chacha20` crate's `HChaCha20` makes a key for one nonce, and
+//! XChaCha20-Poly1305 ([draft-irtf-cfrg-xchacha-03]): the `chacha20` crate's `HChaCha20` derives a key for one nonce, and
 //! ring's ChaCha20-Poly1305 seals with it.
 //!
-//! Why not the `chacha20poly1305` crate, which has it whole: it takes 1.6 µs for a message as short as a token, because
-//! its vector code prepares for long ones; ring takes a fifth of that, but has no extended nonce. Tests hold the two
-//! together to the draft's vectors and to that crate.
+//! The `chacha20poly1305` crate has the whole algorithm but takes 1.6 µs for a message as short as a token, since its vector
+//! code is set up for long ones; ring takes a fifth of that but has no extended nonce. Tests compare this combination with
+//! the draft's vectors and with that crate.
 //!
 //! [draft-irtf-cfrg-xchacha-03]: https://datatracker.ietf.org/doc/html/draft-irtf-cfrg-xchacha-03
 
 use chacha20::{R20, hchacha};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 
-/// Bytes of a nonce: enough to draw each at random.
+/// Bytes of a nonce: long enough to be random.
 pub(super) const NONCE_LEN: usize = 24;
 /// Bytes of a seal.
 pub(super) const SEAL_LEN: usize = 16;
@@ -25,14 +25,14 @@ impl XChaCha20Poly1305 {
         Self { key }
     }
 
-    /// Encrypts in place and gives the seal. Never fails for messages under 256 GiB.
+    /// Encrypts in place and returns the seal. Never fails for messages under 256 GiB.
     pub(super) fn seal(&self, nonce: &[u8; NONCE_LEN], associated: &[u8], body: &mut [u8]) -> Option<[u8; SEAL_LEN]> {
         let (key, nonce) = self.for_nonce(nonce)?;
         let tag = key.seal_in_place_separate_tag(nonce, Aad::from(associated), body).ok()?;
         tag.as_ref().try_into().ok()
     }
 
-    /// Decrypts, in place, a message that its seal follows. `None`: nothing of it may be believed.
+    /// Decrypts, in place, a message followed by its seal. `None` when the seal does not verify.
     pub(super) fn open<'a>(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -43,7 +43,7 @@ impl XChaCha20Poly1305 {
         key.open_in_place(nonce, Aad::from(associated), sealed).ok()
     }
 
-    /// The first 16 bytes of a nonce make a key; the last 8 are what is left of it for that key.
+    /// The first 16 bytes of a nonce derive the key; the last 8 are the nonce under that key.
     fn for_nonce(&self, nonce: &[u8; NONCE_LEN]) -> Option<(LessSafeKey, Nonce)> {
         let (head, tail) = nonce.split_first_chunk::<16>()?;
         let derived: [u8; 32] = hchacha::<R20>((&self.key).into(), head.into()).into();

@@ -32,7 +32,7 @@ fn a_parameter_is_found_in_query_and_path() {
 }
 
 #[test]
-fn a_parameter_is_taken_off_and_nothing_else() {
+fn a_parameter_is_removed_and_nothing_else() {
     for (target, left) in [
         ("/?sid=x", "/"),
         ("/?sid=x&a=1", "/?a=1"),
@@ -51,7 +51,7 @@ fn a_parameter_is_taken_off_and_nothing_else() {
 }
 
 #[test]
-fn a_parameter_is_put_in_before_the_fragment() {
+fn a_parameter_is_set_before_the_fragment() {
     for (target, put) in [
         ("/", "/?sid=T"),
         ("", "?sid=T"),
@@ -67,7 +67,7 @@ fn a_parameter_is_put_in_before_the_fragment() {
     }
 }
 
-/// Targets that are made of what matters here.
+/// Targets made of the bytes that matter to the parser.
 fn target() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "/", "?", "&", ";", "=", "#", "sid", "sid=", "sid=x", "a", "b=1", "%3B", "%26", "+", ".", "..", "é",
@@ -94,14 +94,14 @@ proptest! {
     }
 
     #[test]
-    fn put_in_twice_is_put_in_once(target in target()) {
+    fn setting_twice_is_setting_once(target in target()) {
         let once = with(&target, "sid", "T");
         prop_assert_eq!(with(&once, "sid", "T"), once.clone());
         prop_assert_eq!(with(&with(&target, "sid", "old"), "sid", "T"), once);
     }
 
     #[test]
-    fn what_was_put_in_can_be_taken_off(target in target()) {
+    fn a_parameter_that_was_set_can_be_removed(target in target()) {
         let clean = without(&target, "sid").unwrap_or(target);
         prop_assert_eq!(without(&clean, "sid"), None);
         let back = without(&with(&clean, "sid", "T"), "sid").unwrap();
@@ -109,7 +109,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_there_is_found(target in target()) {
+    fn a_parameter_that_was_set_is_found(target in target()) {
         let put = with(&target, "sid", "T");
         let (before, _) = put.split_once('#').unwrap_or((&put, ""));
         let (path, query) = before.split_once('?').unwrap();

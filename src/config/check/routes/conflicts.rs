@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use http::{HeaderName, HeaderValue};
 
-use crate::config::problem::{Findings, Place};
+use crate::config::diagnostics::{Diagnostics, Location};
 use crate::config::routes::{HostPattern, Redirect, Route, RouteTarget};
 use crate::config::suggest;
 
@@ -20,7 +20,7 @@ struct Earlier {
 
 impl Taken {
     /// Reports a route that takes requests of an earlier one and is neither less nor more specific.
-    pub(super) fn take(&mut self, route: &Route, place: Option<Place>, findings: &mut Findings) {
+    pub(super) fn take(&mut self, route: &Route, location: Option<Location>, diagnostics: &mut Diagnostics) {
         let any = [None];
         let hosts = route.hosts.iter().cloned().map(Some);
         let hosts: Vec<Option<HostPattern>> = if route.hosts.is_empty() { any.into() } else { hosts.collect() };
@@ -33,7 +33,7 @@ impl Taken {
                     && !steps_aside(&route.target, &earlier.target, host.as_ref(), &route.path_prefix)
             });
             if let Some(rival) = rival.filter(|_| !reported) {
-                report(route, rival, host.as_ref(), place, findings);
+                report(route, rival, host.as_ref(), location, diagnostics);
                 reported = true;
             }
             earlier.push(Earlier {
@@ -45,7 +45,13 @@ impl Taken {
     }
 }
 
-fn report(route: &Route, rival: &Earlier, host: Option<&HostPattern>, place: Option<Place>, findings: &mut Findings) {
+fn report(
+    route: &Route,
+    rival: &Earlier,
+    host: Option<&HostPattern>,
+    location: Option<Location>,
+    diagnostics: &mut Diagnostics,
+) {
     let host = host.map_or_else(|| "any host".to_owned(), ToString::to_string);
     let (these, help) = if route.headers == rival.headers {
         ("the same requests as", "remove one of them, or give it another host, path_prefix or headers")
@@ -58,7 +64,7 @@ fn report(route: &Route, rival: &Earlier, host: Option<&HostPattern>, place: Opt
         suggest::quoted(&rival.name),
         route.path_prefix
     );
-    findings.problem(place, message, help);
+    diagnostics.problem(location, message, help);
 }
 
 /// One request can have the headers of both, and neither asks for more headers than the other. (A request may repeat a

@@ -4,45 +4,45 @@ use super::At;
 use super::Unique;
 use crate::config::Config;
 use crate::config::address;
-use crate::config::problem::Findings;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::raw;
 use crate::config::routes::{HostPattern, Route, RouteTarget, Scheme};
-use crate::config::shape;
 use crate::config::suggest;
 
 mod conflicts;
 mod headers;
 mod target;
 
-pub(super) fn routes(root: &shape::Root, at: At<'_>, pools: &[&str], findings: &mut Findings) -> Vec<Route> {
+pub(super) fn routes(root: &raw::Root, at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Route> {
     if root.routes.is_empty() && pools.len() > 1 && at.key("routes").node.is_none_or(|routes| routes.items().is_empty())
     {
         let message = "several pools need routes that say which requests go where";
         let help =
             format!("add routes: [{{ name: …, match: {{ path_prefix: / }}, pool: … }}]; pools: {}", pools.join(", "));
-        findings.problem(at.name_of("pools"), message, help);
+        diagnostics.problem(at.name_of("pools"), message, help);
     }
     let mut names = Unique::default();
     let mut taken = conflicts::Taken::default();
     let mut routes = Vec::new();
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
-        super::name(&one.name, "route", at.key("name").place, findings);
-        names.see(&one.name, "route", at.key("name").place, findings);
-        let Some(route) = route(one, at, pools, findings) else { continue };
-        taken.take(&route, at.key("name").place, findings);
+        super::name(&one.name, "route", at.key("name").location, diagnostics);
+        names.see(&one.name, "route", at.key("name").location, diagnostics);
+        let Some(route) = route(one, at, pools, diagnostics) else { continue };
+        taken.take(&route, at.key("name").location, diagnostics);
         routes.push(route);
     }
     routes
 }
 
 /// `None` when it leads nowhere.
-fn route(route: &shape::Route, at: At<'_>, pools: &[&str], findings: &mut Findings) -> Option<Route> {
-    let (hosts, path_prefix) = (hosts(route, at, findings), path_prefix(route, at, findings));
-    let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), findings);
-    let target = target::target(route, at, pools, findings)?;
-    if matches!(target, RouteTarget::Redirect(_)) && route.request_headers != shape::RequestHeaders::default() {
+fn route(route: &raw::Route, at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Option<Route> {
+    let (hosts, path_prefix) = (hosts(route, at, diagnostics), path_prefix(route, at, diagnostics));
+    let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), diagnostics);
+    let target = target::target(route, at, pools, diagnostics)?;
+    if matches!(target, RouteTarget::Redirect(_)) && route.request_headers != raw::RequestHeaders::default() {
         let message = "a redirect reaches no server that could see \"request_headers\"";
-        findings.problem(at.name_of("request_headers"), message, "remove it");
+        diagnostics.problem(at.name_of("request_headers"), message, "remove it");
     }
     Some(Route {
         name: route.name.clone(),
@@ -50,11 +50,11 @@ fn route(route: &shape::Route, at: At<'_>, pools: &[&str], findings: &mut Findin
         path_prefix,
         headers,
         target,
-        request_headers: headers::changes(&route.request_headers, at.key("request_headers"), findings),
+        request_headers: headers::changes(&route.request_headers, at.key("request_headers"), diagnostics),
     })
 }
 
-fn hosts(route: &shape::Route, at: At<'_>, findings: &mut Findings) -> Vec<HostPattern> {
+fn hosts(route: &raw::Route, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<HostPattern> {
     let mut hosts = Vec::new();
     for (index, written) in route.r#match.hosts.iter().enumerate() {
         match host_pattern(written) {
@@ -62,8 +62,8 @@ fn hosts(route: &shape::Route, at: At<'_>, findings: &mut Findings) -> Vec<HostP
             Ok(host) if hosts.contains(&host) => {}
             Ok(host) => hosts.push(host),
             Err(help) => {
-                let place = at.key("match").key("hosts").item(index).place;
-                findings.problem(place, format!("{} is not a host", suggest::quoted(written)), help);
+                let location = at.key("match").key("hosts").item(index).location;
+                diagnostics.problem(location, format!("{} is not a host", suggest::quoted(written)), help);
             }
         }
     }
@@ -87,11 +87,11 @@ fn host_pattern(written: &str) -> Result<HostPattern, String> {
     Ok(HostPattern::Below(domain))
 }
 
-fn path_prefix(route: &shape::Route, at: At<'_>, findings: &mut Findings) -> String {
+fn path_prefix(route: &raw::Route, at: At<'_>, diagnostics: &mut Diagnostics) -> String {
     let prefix = route.r#match.path_prefix.as_str();
     if !is_path(prefix) {
-        findings.problem(
-            at.key("match").key("path_prefix").place,
+        diagnostics.problem(
+            at.key("match").key("path_prefix").location,
             format!("{} is not a path prefix", suggest::quoted(prefix)),
             "write a path that begins with \"/\", without query and wildcards, like /shop",
         );
@@ -105,30 +105,30 @@ fn is_path(text: &str) -> bool {
 }
 
 /// A split whose pool keeps no sessions: each request meets a version by chance.
-pub(super) fn splits_without_sessions(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn splits_without_sessions(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     for (index, route) in config.routes.iter().enumerate() {
         let RouteTarget::Split(shares) = &route.target else { continue };
-        for (place, share) in shares.iter().enumerate() {
+        for (location, share) in shares.iter().enumerate() {
             let pool = config.pools.iter().find(|pool| pool.name == share.pool);
             if pool.is_some_and(|pool| pool.persistence.is_none()) {
                 let message = format!(
                     "pool {} keeps no sessions: a client of the split meets now one version, now another",
                     suggest::quoted(&share.pool)
                 );
-                let place = at.item(index).key("split").item(place).key("pool").place;
-                findings.warn(place, message, "add persistence: {} to the pool");
+                let location = at.item(index).key("split").item(location).key("pool").location;
+                diagnostics.warn(location, message, "add persistence: {} to the pool");
             }
         }
     }
 }
 
-pub(super) fn unused_pools(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn unused_pools(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     if config.routes.is_empty() {
         return;
     }
     for pool in &config.pools {
         if !config.routes.iter().any(|route| route.pools().any(|name| name == pool.name)) {
-            findings.warn(
+            diagnostics.warn(
                 at.name_of(&pool.name),
                 format!("no route leads to pool {}", suggest::quoted(&pool.name)),
                 "add a route, or remove the pool",
@@ -139,7 +139,7 @@ pub(super) fn unused_pools(config: &Config, at: At<'_>, findings: &mut Findings)
 
 /// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
 /// again, unless something else answers there.
-pub(super) fn redirects_without_end(config: &Config, at: At<'_>, findings: &mut Findings) {
+pub(super) fn redirects_without_end(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
     if super::tls_is_seen(config) {
         return;
     }
@@ -151,7 +151,7 @@ pub(super) fn redirects_without_end(config: &Config, at: At<'_>, findings: &mut 
                 suggest::quoted(&route.name)
             );
             let help = "give a listener tls, or end TLS at a proxy before this one and name it in trusted_proxies";
-            findings.warn(at.item(index).key("redirect").key("scheme").place, message, help);
+            diagnostics.warn(at.item(index).key("redirect").key("scheme").location, message, help);
         }
     }
 }

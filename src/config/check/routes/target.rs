@@ -4,26 +4,34 @@ use super::super::At;
 use super::super::Unique;
 use super::is_path;
 use crate::config::address;
-use crate::config::problem::{Findings, Place};
+use crate::config::diagnostics::{Diagnostics, Location};
+use crate::config::raw;
 use crate::config::routes::{Redirect, RouteTarget, Scheme, Share};
-use crate::config::shape;
 use crate::config::suggest;
 
 /// `None` when there is none, or more than one.
-pub(super) fn target(route: &shape::Route, at: At<'_>, pools: &[&str], findings: &mut Findings) -> Option<RouteTarget> {
+pub(super) fn target(
+    route: &raw::Route,
+    at: At<'_>,
+    pools: &[&str],
+    diagnostics: &mut Diagnostics,
+) -> Option<RouteTarget> {
     const ONE: &str = "write one of them: pool (serves the requests), split (several pools by weight), redirect";
     match (&route.pool, &route.split, &route.redirect) {
         (Some(name), None, None) => {
-            exists(name, at.key("pool").place, pools, findings);
+            exists(name, at.key("pool").location, pools, diagnostics);
             Some(RouteTarget::Pool(name.clone()))
         }
-        (None, Some(shares), None) => Some(RouteTarget::Split(split(shares, at, pools, findings))),
-        (None, None, Some(to)) => Some(RouteTarget::Redirect(redirect(to, at.key("redirect"), findings))),
+        (None, Some(shares), None) => Some(RouteTarget::Split(split(shares, at, pools, diagnostics))),
+        (None, None, Some(to)) => Some(RouteTarget::Redirect(redirect(to, at.key("redirect"), diagnostics))),
         (None, None, None) => {
             // What was wrong with a target was reported, and took it out of the file.
-            if !at.place.is_some_and(|place| findings.problems.iter().any(|known| is_inside(known.place, place))) {
+            if !at
+                .location
+                .is_some_and(|location| diagnostics.problems.iter().any(|known| is_inside(known.location, location)))
+            {
                 let message = format!("route {} leads nowhere", suggest::quoted(&route.name));
-                findings.problem(at.key("name").place, message, ONE);
+                diagnostics.problem(at.key("name").location, message, ONE);
             }
             None
         }
@@ -39,60 +47,60 @@ pub(super) fn target(route: &shape::Route, at: At<'_>, pools: &[&str], findings:
                 suggest::quoted(&route.name),
                 written.join(" and ")
             );
-            findings.problem(written.last().and_then(|key| at.name_of(key)), message, ONE);
+            diagnostics.problem(written.last().and_then(|key| at.name_of(key)), message, ONE);
             None
         }
     }
 }
 
-fn is_inside(inner: Option<Place>, outer: Place) -> bool {
+fn is_inside(inner: Option<Location>, outer: Location) -> bool {
     inner.is_some_and(|inner| {
         (outer.line, outer.column) <= (inner.line, inner.column)
             && (inner.line, inner.column) < (outer.end_line, outer.end_column)
     })
 }
 
-fn exists(pool: &str, place: Option<Place>, pools: &[&str], findings: &mut Findings) {
+fn exists(pool: &str, location: Option<Location>, pools: &[&str], diagnostics: &mut Diagnostics) {
     if !pools.contains(&pool) {
         let message = format!("pool {} does not exist", suggest::quoted(pool));
-        findings.problem(place, message, suggest::help(pool, pools, "pools"));
+        diagnostics.problem(location, message, suggest::help(pool, pools, "pools"));
     }
 }
 
-fn split(shares: &[shape::Share], at: At<'_>, pools: &[&str], findings: &mut Findings) -> Vec<Share> {
+fn split(shares: &[raw::Share], at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Share> {
     let mut names = Unique::default();
     for (index, share) in shares.iter().enumerate() {
-        let place = at.key("split").item(index).key("pool").place;
-        exists(&share.pool, place, pools, findings);
-        names.see(&share.pool, "share of pool", place, findings);
+        let location = at.key("split").item(index).key("pool").location;
+        exists(&share.pool, location, pools, diagnostics);
+        names.see(&share.pool, "share of pool", location, diagnostics);
     }
     if !shares.is_empty() && shares.iter().all(|share| share.weight == 0) {
         let message = "every share of \"split\" has weight 0: no new session could begin";
-        findings.problem(at.name_of("split"), message, "give one of them a weight of 1 or more");
+        diagnostics.problem(at.name_of("split"), message, "give one of them a weight of 1 or more");
     }
     shares.iter().map(|share| Share { pool: share.pool.clone(), weight: share.weight }).collect()
 }
 
-fn redirect(to: &shape::Redirect, at: At<'_>, findings: &mut Findings) -> Redirect {
+fn redirect(to: &raw::Redirect, at: At<'_>, diagnostics: &mut Diagnostics) -> Redirect {
     if to.scheme.is_none() && to.host.is_none() && to.port.is_none() && to.path.is_none() {
         let message = "the redirect leads to where it came from";
-        findings.problem(at.place, message, "write at least one of: scheme, host, port, path");
+        diagnostics.problem(at.location, message, "write at least one of: scheme, host, port, path");
     }
     let host = to.host.as_deref().map(|written| {
         address::route_host(written).unwrap_or_else(|help| {
-            findings.problem(at.key("host").place, format!("{} is not a host", suggest::quoted(written)), help);
+            diagnostics.problem(at.key("host").location, format!("{} is not a host", suggest::quoted(written)), help);
             String::new()
         })
     });
     if let Some(path) = to.path.as_deref().filter(|path| !is_path(path)) {
         let message = format!("{} is not a path", suggest::quoted(path));
         let help = "write a path that begins with \"/\", without query, like /moved; the query of the request is kept";
-        findings.problem(at.key("path").place, message, help);
+        diagnostics.problem(at.key("path").location, message, help);
     }
     Redirect {
         scheme: to.scheme.map(|scheme| match scheme {
-            shape::Scheme::Http => Scheme::Http,
-            shape::Scheme::Https => Scheme::Https,
+            raw::Scheme::Http => Scheme::Http,
+            raw::Scheme::Https => Scheme::Https,
         }),
         host,
         port: to.port,

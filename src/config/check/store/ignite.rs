@@ -4,43 +4,48 @@ use rustls::pki_types::ServerName;
 
 use crate::config::address;
 use crate::config::check::certificates;
-use crate::config::check::{At, Outside};
+use crate::config::check::{At, CheckContext};
+use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::ServerAddress;
-use crate::config::problem::Findings;
+use crate::config::raw;
 use crate::config::secret::Secret;
-use crate::config::shape;
 use crate::config::store::Ignite;
 use crate::config::suggest;
 use crate::config::tls::ClientTls;
-use crate::config::tree::Origin;
+use crate::config::yaml::Origin;
 
-pub(super) fn ignite(one: &shape::Ignite, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> Ignite {
+pub(super) fn ignite(
+    one: &raw::Ignite,
+    at: At<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Ignite {
     if !address::is_name(&one.cache) {
         let message = format!("{} is no name for a cache", suggest::quoted(&one.cache));
         let help = "use letters, digits, \"_\", \".\" and \"-\", at most 64, the first a letter or digit";
-        findings.problem(at.key("cache").place, message, help);
+        diagnostics.problem(at.key("cache").location, message, help);
     }
     Ignite {
-        addresses: addresses(&one.addresses, at.key("addresses"), findings),
+        addresses: addresses(&one.addresses, at.key("addresses"), diagnostics),
         cache: one.cache.clone(),
-        login: login(one, at, findings),
-        tls: one.tls.as_ref().map(|tls| client_tls(tls, at.key("tls"), outside, findings)),
+        login: login(one, at, diagnostics),
+        tls: one.tls.as_ref().map(|tls| client_tls(tls, at.key("tls"), context, diagnostics)),
     }
 }
 
-fn addresses(written: &[String], at: At<'_>, findings: &mut Findings) -> Vec<String> {
+fn addresses(written: &[String], at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
     for (index, text) in written.iter().enumerate() {
         let at = at.item(index);
         match node(text) {
             Ok(node) if addresses.contains(&node) => {
                 let message = format!("\"store.ignite.addresses\" holds {} twice", suggest::quoted(&node));
-                findings.problem(at.place, message, "remove one of them");
+                diagnostics.problem(at.location, message, "remove one of them");
             }
             Ok(node) => addresses.push(node),
             Err(help) => {
                 let message = format!("{} is not the address of an Ignite node", suggest::quoted(text));
-                findings.problem(at.place, message, help);
+                diagnostics.problem(at.location, message, help);
             }
         }
     }
@@ -61,39 +66,39 @@ fn node(text: &str) -> Result<String, String> {
     }
 }
 
-fn login(one: &shape::Ignite, at: At<'_>, findings: &mut Findings) -> Option<(String, Secret)> {
+fn login(one: &raw::Ignite, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<(String, Secret)> {
     match (&one.username, &one.password) {
         (Some(user), Some(password)) => {
             if user.is_empty() {
-                findings.problem(at.key("username").place, "the user of Ignite has no name", "write it, or null");
+                diagnostics.problem(at.key("username").location, "the user of Ignite has no name", "write it, or null");
             }
-            origin(at.key("password"), findings);
+            origin(at.key("password"), diagnostics);
             Some((user.clone(), Secret::new(&**password)))
         }
         // One that is written and could not be read was reported.
         (Some(_), None) if at.key("password").is_written() => None,
         (Some(_), None) => {
             let help = "add it: \"${file:/run/secrets/ignite}\"";
-            findings.problem(at.key("username").place, "the user of Ignite needs a password", help);
+            diagnostics.problem(at.key("username").location, "the user of Ignite needs a password", help);
             None
         }
         (None, Some(_)) => {
-            findings.problem(at.key("password").place, "the password of Ignite needs a username", "add it");
+            diagnostics.problem(at.key("password").location, "the password of Ignite needs a username", "add it");
             None
         }
         (None, None) => None,
     }
 }
 
-fn origin(at: At<'_>, findings: &mut Findings) {
+fn origin(at: At<'_>, diagnostics: &mut Diagnostics) {
     match at.origin() {
-        Origin::Literal | Origin::Default => findings.warn(
-            at.place,
+        Origin::Literal | Origin::Default => diagnostics.warn(
+            at.location,
             "the password of Ignite stands in the configuration file",
             "keep it elsewhere: \"${file:/run/secrets/ignite}\" or \"${IGNITE_PASSWORD}\"",
         ),
-        Origin::OpenFile => findings.warn(
-            at.place,
+        Origin::OpenFile => diagnostics.warn(
+            at.location,
             "every user of this machine may read the password of Ignite",
             "chmod 600, or 640 with a group for homing",
         ),
@@ -101,30 +106,37 @@ fn origin(at: At<'_>, findings: &mut Findings) {
     }
 }
 
-fn client_tls(one: &shape::StoreTls, at: At<'_>, outside: &Outside<'_>, findings: &mut Findings) -> ClientTls {
+fn client_tls(one: &raw::StoreTls, at: At<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> ClientTls {
     if let Some(name) = one.server_name.as_deref().filter(|name| ServerName::try_from(*name).is_err()) {
         let message = format!("no certificate can be for {}", suggest::quoted(name));
-        findings.problem(at.key("server_name").place, message, "write a host name or an IP address, without port");
+        diagnostics.problem(
+            at.key("server_name").location,
+            message,
+            "write a host name or an IP address, without port",
+        );
     }
     let certificate = match (&one.client_certificate, &one.client_key) {
         (Some(cert), Some(key)) => {
-            let places = [at.key("client_certificate"), at.key("client_key")];
-            certificates::client_certificate([cert, key], places, outside, findings)
+            let locations = [at.key("client_certificate"), at.key("client_key")];
+            certificates::client_certificate([cert, key], locations, context, diagnostics)
         }
         (Some(_), None) => {
             let message = "\"client_certificate\" needs a key";
-            findings.problem(at.key("client_certificate").place, message, "add client_key");
+            diagnostics.problem(at.key("client_certificate").location, message, "add client_key");
             None
         }
         (None, Some(_)) => {
             let message = "\"client_key\" needs a certificate";
-            findings.problem(at.key("client_key").place, message, "add client_certificate");
+            diagnostics.problem(at.key("client_key").location, message, "add client_certificate");
             None
         }
         (None, None) => None,
     };
     ClientTls {
-        authorities: one.ca.as_ref().and_then(|file| certificates::authorities(file, at.key("ca"), outside, findings)),
+        authorities: one
+            .ca
+            .as_ref()
+            .and_then(|file| certificates::authorities(file, at.key("ca"), context, diagnostics)),
         server_name: one.server_name.clone(),
         certificate,
     }

@@ -2,29 +2,29 @@
 
 use crate::config::address;
 use crate::config::check::At;
+use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::ServerAddress;
-use crate::config::problem::Findings;
-use crate::config::shape;
+use crate::config::raw;
 use crate::config::store::Memcached;
 use crate::config::suggest;
 
-pub(super) fn memcached(one: &shape::Memcached, at: At<'_>, findings: &mut Findings) -> Memcached {
+pub(super) fn memcached(one: &raw::Memcached, at: At<'_>, diagnostics: &mut Diagnostics) -> Memcached {
     let mut servers: Vec<String> = Vec::new();
     for (index, text) in one.servers.iter().enumerate() {
         let at = at.key("servers").item(index);
         match server(text) {
             Ok(server) if servers.contains(&server) => {
                 let message = format!("\"store.memcached.servers\" holds {} twice", suggest::quoted(&server));
-                findings.problem(at.place, message, "remove one of them");
+                diagnostics.problem(at.location, message, "remove one of them");
             }
             Ok(server) => servers.push(server),
             Err(help) => {
                 let message = format!("{} is not the address of a memcached", suggest::quoted(text));
-                findings.problem(at.place, message, help);
+                diagnostics.problem(at.location, message, help);
             }
         }
     }
-    Memcached { servers, key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), findings) }
+    Memcached { servers, key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics) }
 }
 
 /// `host:port`, in one form for the same server, or the path of a socket.

@@ -1,14 +1,14 @@
-//! Cookies that a request brings.
+//! Cookies of a request.
 //!
-//! A `Cookie` field is cut at every `;`. A piece is `name=value`, with spaces and tabs around either not counting; a
-//! piece without `=` is no cookie of ours, and an empty one is nothing. Names are compared exactly. HTTP/2 lets a
-//! client send its cookies in several fields (RFC 9113, section 8.2.3), so all of them count.
+//! A `Cookie` field is split at every `;`. A piece is `name=value`; spaces and tabs around either are ignored. A piece
+//! without `=` is not our cookie. Names are compared exactly. HTTP/2 lets a client send its cookies in several fields
+//! (RFC 9113, section 8.2.3), so all fields are read.
 
 use std::ops::Range;
 
 /// The values of the cookies of this name, in order. Takes the `Cookie` fields of a request. Allocates nothing.
 ///
-/// A value in double quotes is given without them: some clients and intermediaries add them.
+/// Double quotes around a value are removed: some clients and intermediaries add them.
 pub fn values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, F>
 where
     F: IntoIterator<Item = &'a [u8]>,
@@ -16,14 +16,14 @@ where
     written_values(fields, name).map(unquoted)
 }
 
-/// The same as they are written: a value in double quotes is given with them.
+/// The same values as they were sent, with their double quotes.
 pub fn written_values<'a, F>(fields: F, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a, F>
 where
     F: IntoIterator<Item = &'a [u8]>,
 {
     let mut fields = fields.into_iter();
     let mut pieces = Pieces(None);
-    // A `flat_map` would say the same, in twice the instructions.
+    // A `flat_map` does the same in twice the instructions.
     std::iter::from_fn(move || {
         loop {
             match pieces.find_map(|piece| written_value_of(piece, name)) {
@@ -34,7 +34,7 @@ where
     })
 }
 
-/// A value without the double quotes around it, if there are any.
+/// A value without the double quotes around it.
 pub fn unquoted(value: &[u8]) -> &[u8] {
     match value {
         [b'"', unquoted @ .., b'"'] => unquoted,
@@ -42,43 +42,43 @@ pub fn unquoted(value: &[u8]) -> &[u8] {
     }
 }
 
-/// A request's cookies after one was taken out.
+/// What becomes of a request's `Cookie` fields when a cookie is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rewritten<'a> {
-    /// There is nothing to change: no cookie of this name, and at most one field.
+pub enum CookieRewrite<'a> {
+    /// No change: no cookie of this name, and at most one field.
     Unchanged,
-    /// No cookie is left: remove the field.
-    Removed,
-    /// What the one `Cookie` field is to be, a part of what it was: ours stood before or behind all others.
-    Part(&'a [u8]),
-    /// What the one `Cookie` field is to be.
-    Replaced(Vec<u8>),
+    /// No cookie is left: the field is removed.
+    Remove,
+    /// The new field is a slice of the old one: our cookie was the first or the last.
+    Slice(&'a [u8]),
+    /// The new field.
+    Replace(Vec<u8>),
 }
 
 /// The request's cookies without those of this name, in one field.
 ///
-/// All other bytes stay as they are, spaces and empty pieces between cookies too: some servers let a quoted value
-/// contain `;`, and theirs must survive. Several fields are joined with `; `, as RFC 9113 demands before HTTP/1.1.
-pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> Rewritten<'a> {
+/// All other bytes are unchanged, also spaces and empty pieces between cookies: some servers let a quoted value contain
+/// `;`, and such cookies must survive. Several fields are joined with `; `, as RFC 9113 demands towards HTTP/1.1.
+pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> CookieRewrite<'a> {
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
 }
 
-/// The same, taking out only those whose value is one `of_ours`.
-pub fn without_those<'a>(
+/// The same, but only cookies whose value `matches` are removed.
+pub fn without_matching<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
-    of_ours: impl Fn(&[u8]) -> bool,
-) -> Rewritten<'a> {
-    edited(fields, |piece| if value_of(piece, name).is_some_and(&of_ours) { Edit::Drop } else { Edit::Keep })
+    matches: impl Fn(&[u8]) -> bool,
+) -> CookieRewrite<'a> {
+    edited(fields, |piece| if value_of(piece, name).is_some_and(&matches) { Edit::Drop } else { Edit::Keep })
 }
 
-/// The request's cookies, in one field as [`without`] makes it, with what `prefix_len` counts taken off the start of
-/// every value of this name.
+/// The request's cookies, in one field as [`without`] makes it, with the first `prefix_len(value)` bytes removed from every
+/// value of this name.
 pub fn without_prefix<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
     prefix_len: impl Fn(&[u8]) -> usize,
-) -> Rewritten<'a> {
+) -> CookieRewrite<'a> {
     edited(fields, |piece| {
         let Some(value) = value_of(piece, name) else { return Edit::Keep };
         match prefix_len(value) {
@@ -88,36 +88,36 @@ pub fn without_prefix<'a>(
     })
 }
 
-/// The request's cookies in one field, as [`without`] makes it. One field needs no look at what is in it.
-pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Rewritten<'a> {
+/// The request's cookies in one field, as [`without`] makes it. A single field is not parsed.
+pub fn joined<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> CookieRewrite<'a> {
     let mut fields = fields.into_iter();
     match (fields.next(), fields.next()) {
         (Some(first), Some(second)) => edited([first, second].into_iter().chain(fields), |_| Edit::Keep),
-        _ => Rewritten::Unchanged,
+        _ => CookieRewrite::Unchanged,
     }
 }
 
-/// What becomes of a piece.
+/// The edit of one piece.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Edit {
     Keep,
     Drop,
-    /// Some bytes are taken out.
+    /// Some bytes are removed.
     Cut {
         start: usize,
         len: usize,
     },
 }
 
-fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'a> {
+fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> CookieRewrite<'a> {
     let mut fields = fields.into_iter();
     let Some(first) = fields.next() else {
-        return Rewritten::Unchanged;
+        return CookieRewrite::Unchanged;
     };
     let second = fields.next();
     if second.is_none() {
         match changes(first, &edit) {
-            Changes::None => return Rewritten::Unchanged,
+            Changes::None => return CookieRewrite::Unchanged,
             Changes::OneDropped(piece) => return without_piece(first, &piece),
             Changes::More => {}
         }
@@ -126,19 +126,22 @@ fn edited<'a>(fields: impl IntoIterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -
 }
 
 /// Several fields, or several changes in one.
-fn joined_by_pieces<'a>(fields: impl Iterator<Item = &'a [u8]>, edit: impl Fn(&[u8]) -> Edit) -> Rewritten<'static> {
+fn joined_by_pieces<'a>(
+    fields: impl Iterator<Item = &'a [u8]>,
+    edit: impl Fn(&[u8]) -> Edit,
+) -> CookieRewrite<'static> {
     let mut joined = Vec::new();
     for field in fields {
         joined.reserve(field.len() + 2);
         join_edited(&mut joined, field, &edit);
     }
-    if joined.is_empty() { Rewritten::Removed } else { Rewritten::Replaced(joined) }
+    if joined.is_empty() { CookieRewrite::Remove } else { CookieRewrite::Replace(joined) }
 }
 
-/// What becomes of all pieces of a field.
+/// The edits of all pieces of a field.
 enum Changes {
     None,
-    /// One goes, all others stay.
+    /// One is dropped, all others are kept.
     OneDropped(Range<usize>),
     More,
 }
@@ -157,9 +160,9 @@ fn changes(field: &[u8], edit: impl Fn(&[u8]) -> Edit) -> Changes {
     changes
 }
 
-/// A field without one of its pieces: what [`joined_by_pieces`] makes of it, which tests hold this to. Nearly every
-/// request has one field with our cookie in it once.
-fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> Rewritten<'a> {
+/// A field without one of its pieces: the fast path for nearly every request, with one field and our cookie in it once.
+/// Tests hold it to the result of [`joined_by_pieces`].
+fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> CookieRewrite<'a> {
     let before = field.get(..piece.start).unwrap_or_default();
     let after = field.get(piece.end..).unwrap_or_default();
     let (before, after) = match (before, after) {
@@ -168,12 +171,12 @@ fn without_piece<'a>(field: &'a [u8], piece: &Range<usize>) -> Rewritten<'a> {
         both => both,
     };
     if !has_cookies(before) && !has_cookies(after) {
-        return Rewritten::Removed;
+        return CookieRewrite::Remove;
     }
     match (before.trim_start_blanks(), after.trim_end_blanks()) {
-        ([], part) => Rewritten::Part(part.trim_start_blanks()),
-        (part, []) => Rewritten::Part(part.trim_end_blanks()),
-        (before, after) => Rewritten::Replaced([before, after].concat()),
+        ([], part) => CookieRewrite::Slice(part.trim_start_blanks()),
+        (part, []) => CookieRewrite::Slice(part.trim_end_blanks()),
+        (before, after) => CookieRewrite::Replace([before, after].concat()),
     }
 }
 
@@ -181,7 +184,7 @@ fn has_cookies(pieces: &[u8]) -> bool {
     pieces.iter().any(|byte| !matches!(byte, b';' | b' ' | b'\t'))
 }
 
-/// Appends what is left of one field, if there is anything.
+/// Appends what is left of one field, if any.
 fn join_edited(joined: &mut Vec<u8>, field: &[u8], edit: impl Fn(&[u8]) -> Edit) {
     let before = joined.len();
     let mut cookies = false;
@@ -208,12 +211,12 @@ fn join_edited(joined: &mut Vec<u8>, field: &[u8], edit: impl Fn(&[u8]) -> Edit)
     joined.truncate(joined.trim_end_blanks().len());
 }
 
-/// What is between the `;` of a field.
+/// The pieces between the `;` of a field.
 fn pieces(field: &[u8]) -> Pieces<'_> {
     Pieces(Some(field))
 }
 
-/// Those that are still to come.
+/// The part of a field that is not yet split.
 struct Pieces<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Pieces<'a> {
@@ -239,7 +242,7 @@ fn value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 #[inline]
 fn written_value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let piece = piece.trim_start_blanks();
-    // Most names of others begin otherwise, and comparing is a call.
+    // Most other names begin with another byte, and a full comparison is a call.
     if piece.first() != name.first() {
         return None;
     }
@@ -248,7 +251,7 @@ fn written_value_of<'a>(piece: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     Some(value.trim_start_blanks().trim_end_blanks())
 }
 
-/// Where the value of a cookie begins in its piece, behind blanks and a quote.
+/// Where the value of a cookie begins in its piece, after blanks and a quote.
 fn value_start(piece: &[u8]) -> usize {
     let equals = piece.iter().position(|byte| *byte == b'=').unwrap_or(piece.len());
     let behind = piece.iter().skip(equals + 1).take_while(|byte| matches!(byte, b' ' | b'\t')).count();

@@ -14,10 +14,10 @@ fn found<'a>(fields: &[&'a str], name: &'a str) -> Vec<&'a str> {
 
 fn left(fields: &[&str], name: &str) -> String {
     match without(fields.iter().map(|field| field.as_bytes()), name.as_bytes()) {
-        Rewritten::Unchanged => "(unchanged)".into(),
-        Rewritten::Removed => "(removed)".into(),
-        Rewritten::Part(field) => String::from_utf8(field.to_vec()).unwrap(),
-        Rewritten::Replaced(field) => String::from_utf8(field).unwrap(),
+        CookieRewrite::Unchanged => "(unchanged)".into(),
+        CookieRewrite::Remove => "(removed)".into(),
+        CookieRewrite::Slice(field) => String::from_utf8(field.to_vec()).unwrap(),
+        CookieRewrite::Replace(field) => String::from_utf8(field).unwrap(),
     }
 }
 
@@ -101,13 +101,13 @@ enum Left {
     Field(Vec<u8>),
 }
 
-impl From<Rewritten<'_>> for Left {
-    fn from(rewritten: Rewritten<'_>) -> Self {
+impl From<CookieRewrite<'_>> for Left {
+    fn from(rewritten: CookieRewrite<'_>) -> Self {
         match rewritten {
-            Rewritten::Unchanged => Self::Unchanged,
-            Rewritten::Removed => Self::Nothing,
-            Rewritten::Part(field) => Self::Field(field.to_vec()),
-            Rewritten::Replaced(field) => Self::Field(field),
+            CookieRewrite::Unchanged => Self::Unchanged,
+            CookieRewrite::Remove => Self::Nothing,
+            CookieRewrite::Slice(field) => Self::Field(field.to_vec()),
+            CookieRewrite::Replace(field) => Self::Field(field),
         }
     }
 }
@@ -123,7 +123,7 @@ proptest! {
         let ours = |value: &[u8]| !of_ours || !value.is_empty();
         let edit = |piece: &[u8]| if value_of(piece, b"s").is_some_and(ours) { Edit::Drop } else { Edit::Keep };
         for field in slices(&fields) {
-            let quick = Left::from(without_those([field], b"s", ours));
+            let quick = Left::from(without_matching([field], b"s", ours));
             if pieces(field).all(|piece| edit(piece) == Edit::Keep) {
                 prop_assert_eq!(quick, Left::Unchanged);
             } else {
@@ -171,7 +171,7 @@ proptest! {
             Left::Nothing => prop_assert!(!fields.is_empty()),
             Left::Field(joined) => {
                 prop_assert_eq!(values([&joined[..]], b"s").count(), 0);
-                prop_assert_eq!(without([&joined[..]], b"s"), Rewritten::Unchanged);
+                prop_assert_eq!(without([&joined[..]], b"s"), CookieRewrite::Unchanged);
             }
         }
     }

@@ -1,14 +1,20 @@
-//! Our cookie in answers.
+//! Our cookie in responses.
 
-use std::time::Duration;
+use std::io::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
+use httpdate::HttpDate;
 
-use super::date;
 use crate::config::{Cookie, SameSite, Secure};
 use crate::session::token::{TokenText, UnixMillis};
 
-/// Writes `Set-Cookie` values. All that does not change from answer to answer is made once.
+/// 31 December 9999, 23:59:59 UTC.
+const LAST_HTTP_DATE: u64 = 253_402_300_799;
+/// Bytes of `; Expires=` and a date.
+const EXPIRES_LEN: usize = 10 + 29;
+
+/// Builds `Set-Cookie` values. The parts that are the same in every response are built once.
 #[derive(Debug, Clone)]
 pub struct SetCookie {
     /// `NAME=`
@@ -20,37 +26,37 @@ pub struct SetCookie {
     policy: Secure,
 }
 
-/// What follows the value, on connections that are secure or are not.
+/// What follows the value, for TLS connections or for plain ones.
 #[derive(Debug, Clone)]
 struct Variant {
-    /// `; Path=/; …`, to which `Expires` is added.
+    /// `; Path=/; …`, followed by `Expires`.
     attributes: Box<[u8]>,
     clear: HeaderValue,
 }
 
-/// A cookie that cannot be written into a header.
+/// A configured cookie that cannot be written into a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the cookie's {0} has characters that a Set-Cookie header cannot carry")]
-pub struct Unwritable(pub &'static str);
+pub struct InvalidCookie(pub &'static str);
 
 impl SetCookie {
     /// For a pool's cookie and the absolute timeout of its sessions.
     ///
-    /// The cookie is `Secure` whatever the configuration says if browsers would drop it otherwise: with
-    /// `SameSite=None`, with `Partitioned`, and with names that begin with `__Host-` or `__Secure-`.
+    /// The cookie is always `Secure` where browsers would otherwise drop it: with `SameSite=None`, with `Partitioned`, and
+    /// with names that begin with `__Host-` or `__Secure-`.
     ///
     /// # Errors
     /// When the name is not an RFC 6265 token, or path or domain contain `;` or anything but visible ASCII and spaces.
-    /// Such would let a configuration write headers of its own.
-    pub fn new(cookie: &Cookie, absolute: Duration) -> Result<Self, Unwritable> {
+    /// Such text could inject other attributes or headers.
+    pub fn new(cookie: &Cookie, absolute: Duration) -> Result<Self, InvalidCookie> {
         if cookie.name.is_empty() || !cookie.name.bytes().all(is_token) {
-            return Err(Unwritable("name"));
+            return Err(InvalidCookie("name"));
         }
         if !cookie.path.bytes().all(is_attribute) {
-            return Err(Unwritable("path"));
+            return Err(InvalidCookie("path"));
         }
         if !cookie.domain.as_deref().unwrap_or_default().bytes().all(is_attribute) {
-            return Err(Unwritable("domain"));
+            return Err(InvalidCookie("domain"));
         }
         let lifetime = cookie.permanent.then_some(absolute);
         let variant = |secure| Variant::new(cookie, lifetime, secure);
@@ -63,32 +69,31 @@ impl SetCookie {
         })
     }
 
-    /// The value that gives the client its token. `secure`: the client came by TLS. Allocates once.
+    /// The value that sets the client's token. `secure`: the client is connected by TLS. Allocates once.
     #[must_use]
     pub fn value(&self, token: &TokenText, secure: bool, now: UnixMillis) -> HeaderValue {
         self.with(token.as_bytes(), secure, now)
     }
 
-    /// The same with any value: a token and what the application put beside it.
+    /// The same with any value: a token and the application's own value after it.
     #[must_use]
     pub fn with(&self, cookie: &[u8], secure: bool, now: UnixMillis) -> HeaderValue {
-        const EXPIRES: &[u8] = b"; Expires=";
         let attributes = &self.variant(secure).attributes;
         let expires = self.lifetime.map(|lifetime| now.plus(lifetime));
-        let date = expires.map_or(0, |_| EXPIRES.len() + date::LEN);
+        let date = expires.map_or(0, |_| EXPIRES_LEN);
         let mut value = Vec::with_capacity(self.start.len() + cookie.len() + attributes.len() + date);
         value.extend_from_slice(&self.start);
         value.extend_from_slice(cookie);
         value.extend_from_slice(attributes);
         if let Some(expires) = expires {
-            value.extend_from_slice(EXPIRES);
-            date::push(&mut value, expires);
+            // Writing to a `Vec` cannot fail.
+            let _ = write!(value, "; Expires={}", http_date(expires));
         }
-        // Every part is visible ASCII and spaces, as `new` has seen to, or came in a header itself.
+        // Every part is visible ASCII and spaces, which `new` has checked, or was a header's value before.
         HeaderValue::try_from(value).unwrap_or_else(|_| self.clear(secure))
     }
 
-    /// The value that makes the client forget the cookie.
+    /// The value that makes the client delete the cookie.
     #[must_use]
     pub fn clear(&self, secure: bool) -> HeaderValue {
         self.variant(secure).clear.clone()
@@ -103,28 +108,28 @@ impl SetCookie {
 }
 
 impl Variant {
-    fn new(cookie: &Cookie, lifetime: Option<Duration>, secure: bool) -> Result<Self, Unwritable> {
-        let place = place(cookie);
+    fn new(cookie: &Cookie, lifetime: Option<Duration>, secure: bool) -> Result<Self, InvalidCookie> {
+        let scope = scope(cookie);
         let flags = flags(cookie, secure);
         let max_age = lifetime.map(|lifetime| format!("; Max-Age={}", lifetime.as_secs())).unwrap_or_default();
-        let clear = format!("{}={place}; Max-Age=0{flags}; Expires=Thu, 01 Jan 1970 00:00:00 GMT", cookie.name);
-        let clear = HeaderValue::try_from(clear).ok().ok_or(Unwritable("text"))?;
-        Ok(Self { attributes: format!("{place}{max_age}{flags}").into_bytes().into(), clear })
+        let clear = format!("{}={scope}; Max-Age=0{flags}; Expires=Thu, 01 Jan 1970 00:00:00 GMT", cookie.name);
+        let clear = HeaderValue::try_from(clear).ok().ok_or(InvalidCookie("text"))?;
+        Ok(Self { attributes: format!("{scope}{max_age}{flags}").into_bytes().into(), clear })
     }
 }
 
-/// The attributes that say which cookie this is: a cookie is only replaced or cleared by one with the same.
-fn place(cookie: &Cookie) -> String {
-    let mut place = String::new();
+/// The attributes that identify a cookie: it is only replaced or cleared by one with the same path and domain.
+fn scope(cookie: &Cookie) -> String {
+    let mut scope = String::new();
     if !cookie.path.is_empty() {
-        place.push_str("; Path=");
-        place.push_str(&cookie.path);
+        scope.push_str("; Path=");
+        scope.push_str(&cookie.path);
     }
     if let Some(domain) = &cookie.domain {
-        place.push_str("; Domain=");
-        place.push_str(domain);
+        scope.push_str("; Domain=");
+        scope.push_str(domain);
     }
-    place
+    scope
 }
 
 fn flags(cookie: &Cookie, secure: bool) -> String {
@@ -150,13 +155,18 @@ fn needs_secure(cookie: &Cookie) -> bool {
     cookie.same_site == SameSite::None || cookie.partitioned || begins("__Host-") || begins("__Secure-")
 }
 
+/// The moment as an IMF-fixdate (RFC 9110), at the latest the last second that a year of four digits can name.
+fn http_date(time: UnixMillis) -> HttpDate {
+    HttpDate::from(UNIX_EPOCH + Duration::from_secs(time.as_secs().min(LAST_HTTP_DATE)))
+}
+
 /// A `tchar` of RFC 9110.
 const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
 }
 
-/// Any character of an attribute's value, by RFC 6265.
+/// A character of an attribute's value (RFC 6265).
 const fn is_attribute(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b';'
 }

@@ -1,4 +1,4 @@
-//! The body of an answer without its content coding (RFC 9110, section 8.4.1; zstd: RFC 9659).
+//! Decodes a response body's content coding (RFC 9110, section 8.4.1; zstd: RFC 9659).
 
 #[cfg(test)]
 mod tests;
@@ -8,40 +8,40 @@ use std::io::{self, Write};
 use flate2::write::{DeflateDecoder, GzDecoder, ZlibDecoder};
 use zstd::stream::raw::{DParameter, Decoder as ZstdFrames, InBuffer, Operation, OutBuffer};
 
-/// What is decoded at once, in bytes.
+/// Bytes decoded at once.
 const STEP: usize = 64 * 1024;
-/// What one call may give, in bytes. A call gets what was read at once, 64 KiB at most: a page that grows 128-fold is an
-/// attack on our memory.
-const MOST: usize = 8 * 1024 * 1024;
-/// What a member of gzip begins with (RFC 1952, section 2.3.1).
+/// Upper limit of the bytes that one call returns. A call takes one read, 64 KiB at most: a page that grows 128-fold is a
+/// decompression bomb.
+const MAX_OUTPUT: usize = 8 * 1024 * 1024;
+/// First byte of a gzip member (RFC 1952, section 2.3.1).
 const GZIP: u8 = 0x1f;
-/// 8 MiB, the most that a window of this coding may have (RFC 9659, section 3).
+/// 8 MiB, the largest window that this coding allows (RFC 9659, section 3).
 const ZSTD_WINDOW_LOG: u32 = 23;
 
-/// One body on its way through.
+/// Decodes one body in parts.
 pub struct Decoder {
     coding: Coding,
-    /// An empty body is whole in every coding: some servers send it so.
-    begun: bool,
-    /// What follows the end of the coded body is ignored, as browsers do.
-    over: bool,
-    /// Comes after what could be decoded before it.
-    failed: Option<io::Error>,
+    /// An empty body is complete in every coding: some servers send one.
+    started: bool,
+    /// Bytes after the end of the encoded body are ignored, as browsers do.
+    ended: bool,
+    /// Returned by the call after the one that returned the last decoded bytes.
+    error: Option<io::Error>,
 }
 
 enum Coding {
-    Identity(Out),
-    Gzip(Box<GzDecoder<Out>>),
-    /// Before the first byte has said which of the two it is.
+    Identity(Output),
+    Gzip(Box<GzDecoder<Output>>),
+    /// Zlib or raw, until the first byte decides.
     Deflate,
-    Zlib(Box<ZlibDecoder<Out>>),
-    /// `deflate` without the wrapper that the coding asks for, as some servers send it.
-    RawDeflate(Box<DeflateDecoder<Out>>),
-    Brotli(Box<brotli::DecompressorWriter<Out>>),
+    Zlib(Box<ZlibDecoder<Output>>),
+    /// `deflate` without the wrapper that the coding requires, as some servers send it.
+    RawDeflate(Box<DeflateDecoder<Output>>),
+    Brotli(Box<brotli::DecompressorWriter<Output>>),
     Zstd(Box<Zstd>),
 }
 
-/// Whether a coding can be undone here, without making ready for it.
+/// Whether a coding can be decoded; builds no decoder.
 #[must_use]
 pub fn is_known(coding: &str) -> bool {
     ["identity", "gzip", "x-gzip", "deflate", "br", "zstd"]
@@ -50,28 +50,28 @@ pub fn is_known(coding: &str) -> bool {
 }
 
 impl Decoder {
-    /// `coding` is the value of `Content-Encoding`; `None` for one that we do not know, or for several.
+    /// `coding` is the value of `Content-Encoding`; `None` for an unknown coding or for several.
     #[must_use]
     pub fn new(coding: &str) -> Option<Self> {
         let coding = match coding.trim().to_ascii_lowercase().as_str() {
-            "" | "identity" => Coding::Identity(Out::default()),
-            "gzip" | "x-gzip" => Coding::Gzip(Box::new(GzDecoder::new(Out::default()))),
+            "" | "identity" => Coding::Identity(Output::default()),
+            "gzip" | "x-gzip" => Coding::Gzip(Box::new(GzDecoder::new(Output::default()))),
             "deflate" => Coding::Deflate,
-            "br" => Coding::Brotli(Box::new(brotli::DecompressorWriter::new(Out::default(), STEP))),
+            "br" => Coding::Brotli(Box::new(brotli::DecompressorWriter::new(Output::default(), STEP))),
             "zstd" => Coding::Zstd(Box::new(Zstd::new().ok()?)),
             _ => return None,
         };
-        Some(Self { coding, begun: false, over: false, failed: None })
+        Some(Self { coding, started: false, ended: false, error: None })
     }
 
-    /// The next part of the body, decoded as far as that goes. Where it is damaged, the next call is an error; then the
-    /// body is over.
+    /// Decodes the next part of the body. Where the body is damaged, what was decoded before is returned first, and the next
+    /// call fails.
     pub fn write(&mut self, part: &[u8]) -> io::Result<Vec<u8>> {
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
         let Some(first) = part.first() else { return Ok(Vec::new()) };
-        self.begun = true;
+        self.started = true;
         if matches!(self.coding, Coding::Deflate) {
             self.coding = deflate(*first);
         }
@@ -79,18 +79,18 @@ impl Decoder {
         let decoded = self.take();
         match outcome {
             Err(error) if decoded.is_empty() => return Err(error),
-            Err(error) => self.failed = Some(error),
+            Err(error) => self.error = Some(error),
             Ok(()) => {}
         }
         Ok(decoded)
     }
 
-    /// What was left. An error if the body is not whole.
+    /// Ends the body; returns the rest. An error if the body is incomplete.
     pub fn end(mut self) -> io::Result<Vec<u8>> {
-        if let Some(error) = self.failed.take() {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
-        if !self.begun || self.over {
+        if !self.started || self.ended {
             return Ok(Vec::new());
         }
         match &mut self.coding {
@@ -105,13 +105,13 @@ impl Decoder {
     }
 
     fn step(&mut self, mut step: &[u8]) -> io::Result<()> {
-        while !step.is_empty() && !self.over {
+        while !step.is_empty() && !self.ended {
             let taken = match &mut self.coding {
                 Coding::Identity(out) => out.write(step)?,
-                Coding::Gzip(decoder) => flushed(decoder, step)?,
-                Coding::Zlib(decoder) => flushed(decoder, step)?,
-                Coding::RawDeflate(decoder) => flushed(decoder, step)?,
-                Coding::Brotli(decoder) => drained(decoder, step)?,
+                Coding::Gzip(decoder) => write_and_flush(decoder, step)?,
+                Coding::Zlib(decoder) => write_and_flush(decoder, step)?,
+                Coding::RawDeflate(decoder) => write_and_flush(decoder, step)?,
+                Coding::Brotli(decoder) => write_and_drain(decoder, step)?,
                 Coding::Zstd(decoder) => decoder.write(step)?,
                 Coding::Deflate => return Ok(()),
             };
@@ -123,17 +123,17 @@ impl Decoder {
         Ok(())
     }
 
-    /// A decoder takes nothing more: its part of the body is whole, or damaged. Behind a member of gzip another one may
-    /// begin (RFC 1952, section 2.2).
+    /// The decoder takes no more input: its part of the body is complete, or damaged. A gzip member may be followed by
+    /// another one (RFC 1952, section 2.2).
     fn at_end(&mut self, next: Option<&u8>) -> io::Result<()> {
-        self.over = true;
+        self.ended = true;
         match &mut self.coding {
             Coding::Gzip(decoder) => {
                 decoder.try_finish()?;
                 if next == Some(&GZIP) {
                     let out = std::mem::take(decoder.get_mut());
                     **decoder = GzDecoder::new(out);
-                    self.over = false;
+                    self.ended = false;
                 }
                 Ok(())
             }
@@ -158,17 +158,17 @@ impl Decoder {
     }
 }
 
-/// How much of the step was taken; what it decodes to is not held back.
-fn flushed(decoder: &mut impl Write, step: &[u8]) -> io::Result<usize> {
+/// Decodes a step and flushes the output; returns how much of the step was taken.
+fn write_and_flush(decoder: &mut impl Write, step: &[u8]) -> io::Result<usize> {
     let taken = decoder.write(step)?;
     decoder.flush()?;
     Ok(taken)
 }
 
-/// The same for brotli, whose decoder gives [`STEP`] bytes a call, keeps up to a window (16 MiB) of what is decoded, and
-/// has no flush.
-#[expect(clippy::unused_io_amount, reason = "an empty write takes nothing: it makes the decoder give what it kept")]
-fn drained(decoder: &mut brotli::DecompressorWriter<Out>, step: &[u8]) -> io::Result<usize> {
+/// The same for brotli, whose decoder returns [`STEP`] bytes a call, holds back up to a window (16 MiB) of output, and has no
+/// flush.
+#[expect(clippy::unused_io_amount, reason = "an empty write makes the decoder release its output")]
+fn write_and_drain(decoder: &mut brotli::DecompressorWriter<Output>, step: &[u8]) -> io::Result<usize> {
     let taken = decoder.write(step)?;
     loop {
         let before = decoder.get_ref().0.len();
@@ -183,19 +183,19 @@ fn drained(decoder: &mut brotli::DecompressorWriter<Out>, step: &[u8]) -> io::Re
 /// like this would begin a stored block with padding that is not zero, which no encoder writes.
 fn deflate(first: u8) -> Coding {
     if first & 0x0f == 8 && first >> 4 <= 7 {
-        Coding::Zlib(Box::new(ZlibDecoder::new(Out::default())))
+        Coding::Zlib(Box::new(ZlibDecoder::new(Output::default())))
     } else {
-        Coding::RawDeflate(Box::new(DeflateDecoder::new(Out::default())))
+        Coding::RawDeflate(Box::new(DeflateDecoder::new(Output::default())))
     }
 }
 
-/// What was decoded since the last call.
+/// The bytes decoded since the last call.
 #[derive(Default)]
-struct Out(Vec<u8>);
+struct Output(Vec<u8>);
 
-impl Write for Out {
+impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > MOST {
+        if self.0.len() + bytes.len() > MAX_OUTPUT {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "a part of the body decodes to more than 8 MiB"));
         }
         self.0.extend_from_slice(bytes);
@@ -207,20 +207,20 @@ impl Write for Out {
     }
 }
 
-/// Frames one after another. The crate's own writer does not say whether the last one was whole.
+/// Decodes consecutive zstd frames. The crate's own writer does not tell whether the last frame was complete.
 struct Zstd {
     frames: ZstdFrames<'static>,
     room: Vec<u8>,
-    /// Between two frames.
-    whole: bool,
-    out: Out,
+    /// The last frame is complete.
+    complete: bool,
+    out: Output,
 }
 
 impl Zstd {
     fn new() -> io::Result<Self> {
         let mut frames = ZstdFrames::new()?;
         frames.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG))?;
-        Ok(Self { frames, room: vec![0; STEP], whole: true, out: Out::default() })
+        Ok(Self { frames, room: vec![0; STEP], complete: true, out: Output::default() })
     }
 
     /// Takes the whole step.
@@ -233,9 +233,9 @@ impl Zstd {
             let written = output.pos();
             let full = written == STEP;
             self.out.write_all(self.room.get(..written).unwrap_or_default())?;
-            // A call that had nothing to do asks for the header of a next frame that need not come.
+            // A call without input asks for the header of a next frame, which is optional.
             if input.pos() > before || written > 0 {
-                self.whole = hint == 0;
+                self.complete = hint == 0;
             }
             if input.pos() == step.len() && !full {
                 return Ok(step.len());
@@ -244,7 +244,7 @@ impl Zstd {
     }
 
     fn end(&self) -> io::Result<()> {
-        if self.whole {
+        if self.complete {
             return Ok(());
         }
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the zstd frame is not complete"))

@@ -1,12 +1,12 @@
-//! The shape of the store: the table of this process, and what several proxies may share.
+//! The raw configuration of the store: the table of this process, and what several proxies may share.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
 use super::super::units::Span;
-use super::later;
-use super::later::Later;
+use super::not_supported;
+use super::not_supported::NotSupported;
 
 /// Where bindings of sessions to servers live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,8 +42,8 @@ pub(crate) struct Store {
     #[schemars(extend("x-restart" = true))]
     pub(crate) memcached: Memcached,
     /// Hazelcast.
-    #[serde(skip_serializing_if = "Later::unwritten")]
-    pub(crate) hazelcast: later::Hazelcast,
+    #[serde(skip_serializing_if = "NotSupported::unwritten")]
+    pub(crate) hazelcast: not_supported::Hazelcast,
     /// Apache Ignite 2.15 or later; with `type: ignite`.
     #[schemars(extend("x-restart" = true))]
     pub(crate) ignite: Ignite,
@@ -60,7 +60,7 @@ impl Default for Store {
             near_ttl: Span::seconds(10),
             redis: Redis::default(),
             memcached: Memcached::default(),
-            hazelcast: later::Hazelcast::default(),
+            hazelcast: not_supported::Hazelcast::default(),
             ignite: Ignite::default(),
         }
     }

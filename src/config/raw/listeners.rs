@@ -1,4 +1,4 @@
-//! The shape of listeners, admin and metrics.
+//! The raw configuration of listeners, admin and metrics.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::super::units::Size;
 use super::super::units::Span;
-use super::Later;
+use super::NotSupported;
 
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -160,25 +160,25 @@ pub(crate) struct Admin {
     /// A loopback address with port, or `unix:/path`.
     pub(crate) address: String,
     /// Who may use the API.
-    #[serde(skip_serializing_if = "Later::always")]
+    #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = [], "x-not-in-this-version" = "remove it; the admin door of this version is for this machine only"))]
-    pub(crate) tokens: Later,
+    pub(crate) tokens: NotSupported,
     /// `Host` names that are answered, without port. Another gets 421, so that no web page reaches the door by DNS
     /// rebinding.
     pub(crate) allowed_hosts: Vec<String>,
     /// Where server states set at run time are kept.
-    #[serde(skip_serializing_if = "Later::always")]
+    #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; states are set in this file: pools.NAME.servers[].state"))]
-    pub(crate) state_file: Later,
+    pub(crate) state_file: NotSupported,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:9900".to_owned(),
-            tokens: Later,
+            tokens: NotSupported,
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec(),
-            state_file: Later,
+            state_file: NotSupported,
         }
     }
 }

@@ -3,21 +3,21 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::config::problem::Findings;
+use crate::config::diagnostics::Diagnostics;
 
 fn tree(text: &str) -> Node {
-    let mut findings = Findings::default();
-    let node = parse(text, &mut findings).unwrap_or_else(|finding| panic!("{finding:?}"));
-    assert_eq!(findings.problems, [], "{text}");
+    let mut diagnostics = Diagnostics::default();
+    let node = parse(text, &mut diagnostics).unwrap_or_else(|diagnostic| panic!("{diagnostic:?}"));
+    assert_eq!(diagnostics.problems, [], "{text}");
     node
 }
 
-fn seen(place: Place) -> (usize, usize, usize) {
-    (place.line, place.column, place.length)
+fn seen(location: Location) -> (usize, usize, usize) {
+    (location.line, location.column, location.length)
 }
 
 fn refusal(text: &str) -> String {
-    parse(text, &mut Findings::default()).expect_err(text).message
+    parse(text, &mut Diagnostics::default()).expect_err(text).message
 }
 
 fn meaning(text: &str) -> Meaning {
@@ -28,10 +28,10 @@ fn meaning(text: &str) -> Meaning {
 fn keys_and_values_know_their_place() {
     let node = tree("a: 1\nbe:\n  - 'x y'\n  - { c: d }\n");
     let be = node.entry("be").unwrap();
-    assert_eq!(seen(be.key_place), (2, 1, 2));
-    assert_eq!(seen(be.value.items()[0].place), (3, 5, 5));
-    assert_eq!(seen(be.value.items()[1].place), (4, 5, 8));
-    assert_eq!(be.value.items()[1].entry("c").unwrap().value.place.column, 10);
+    assert_eq!(seen(be.key_location), (2, 1, 2));
+    assert_eq!(seen(be.value.items()[0].location), (3, 5, 5));
+    assert_eq!(seen(be.value.items()[1].location), (4, 5, 8));
+    assert_eq!(be.value.items()[1].entry("c").unwrap().value.location.column, 10);
 }
 
 #[test]
@@ -39,10 +39,10 @@ fn an_empty_value_is_null_and_stands_at_its_key() {
     let node = tree("tls:\nlog: { level: }\nx: ''\n");
     let tls = &node.entry("tls").unwrap().value;
     assert!(tls.is_null());
-    assert_eq!(seen(tls.place), (1, 1, 3));
+    assert_eq!(seen(tls.location), (1, 1, 3));
     let level = &node.entry("log").unwrap().value.entry("level").unwrap().value;
     assert!(level.is_null());
-    assert_eq!((level.place.line, level.place.column), (2, 8));
+    assert_eq!((level.location.line, level.location.column), (2, 8));
     assert!(!node.entry("x").unwrap().value.is_null());
 }
 
@@ -68,12 +68,12 @@ fn aliases_and_merge_keys_copy() {
 
 #[test]
 fn a_repeated_key_is_reported_with_the_line_of_the_first() {
-    let mut findings = Findings::default();
-    parse("a: 1\nb: 2\na: 3\n", &mut findings).unwrap();
-    let problem = &findings.problems[0];
+    let mut diagnostics = Diagnostics::default();
+    parse("a: 1\nb: 2\na: 3\n", &mut diagnostics).unwrap();
+    let problem = &diagnostics.problems[0];
     assert_eq!(problem.message, "key \"a\" is written twice");
     assert_eq!(problem.help.as_deref(), Some("the first is on line 1; keep one of them"));
-    assert_eq!(problem.place.unwrap().line, 3);
+    assert_eq!(problem.location.unwrap().line, 3);
 }
 
 #[test]

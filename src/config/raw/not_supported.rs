@@ -17,9 +17,9 @@ const OTHER_STORES: &str = "remove it; the stores of this version are memory, re
 
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub(crate) struct Later;
+pub(crate) struct NotSupported;
 
-impl Later {
+impl NotSupported {
     /// Such keys are never written.
     #[expect(clippy::trivially_copy_pass_by_ref, clippy::unused_self, reason = "the signature that serde asks for")]
     pub(crate) fn always(&self) -> bool {
@@ -32,19 +32,19 @@ impl Later {
     }
 }
 
-impl<'de> Deserialize<'de> for Later {
+impl<'de> Deserialize<'de> for NotSupported {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         IgnoredAny::deserialize(deserializer).map(|_| Self)
     }
 }
 
-impl JsonSchema for Later {
+impl JsonSchema for NotSupported {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "Later".into()
+        "NotSupported".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -53,7 +53,7 @@ impl JsonSchema for Later {
 }
 
 /// A mapping of such keys, each with its default and what to write instead.
-macro_rules! later {
+macro_rules! not_supported {
     ($(#[doc = $doc:literal] $name:ident, $help:expr => { $(#[doc = $key_doc:literal] $key:ident = $default:expr,)* })*) => {$(
         #[doc = $doc]
         #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -62,15 +62,15 @@ macro_rules! later {
         pub(crate) struct $name {
             $(
                 #[doc = $key_doc]
-                #[serde(skip_serializing_if = "Later::always")]
+                #[serde(skip_serializing_if = "NotSupported::always")]
                 #[schemars(extend("default" = $default, "x-not-in-this-version" = $help))]
-                $key: Later,
+                $key: NotSupported,
             )*
         }
     )*};
 }
 
-later! {
+not_supported! {
     /// Hazelcast.
     Hazelcast, OTHER_STORES => {
         /// Members.

@@ -5,31 +5,31 @@
 
 use serde_json::Value;
 
-use super::problem::{Findings, Place};
+use super::diagnostics::{Diagnostics, Location};
 use super::schema::Rule;
 use super::suggest;
-use super::tree::{Content, Entry, Meaning, Node, Origin, Scalar};
 use super::units;
 use super::units::Size;
 use super::units::Span;
+use super::yaml::{Content, Entry, Meaning, Node, Origin, Scalar};
 use wording::{expected, found, in_words, is_of_type, range, shown};
 
 mod wording;
 
 /// The part of the tree that has the shape of the schema, or `None` if nothing of it has.
-pub(crate) fn conforming(root: &Node, findings: &mut Findings) -> Option<Node> {
-    Walk { findings }.node(Rule::root(), root, &Path::default())
+pub(crate) fn conforming(root: &Node, diagnostics: &mut Diagnostics) -> Option<Node> {
+    SchemaCheck { diagnostics }.node(Rule::root(), root, &KeyPath::default())
 }
 
-/// Where the walk is, for messages.
+/// The key that is checked, for messages.
 #[derive(Clone, Default)]
-struct Path {
+struct KeyPath {
     text: String,
     /// Values here are not printed.
     secret: bool,
 }
 
-impl Path {
+impl KeyPath {
     fn key(&self, key: &str) -> Self {
         let dot = if self.text.is_empty() { "" } else { "." };
         Self { text: format!("{}{dot}{key}", self.text), secret: self.secret || self.text.is_empty() && key == "keys" }
@@ -44,12 +44,12 @@ impl Path {
     }
 }
 
-struct Walk<'f> {
-    findings: &'f mut Findings,
+struct SchemaCheck<'f> {
+    diagnostics: &'f mut Diagnostics,
 }
 
-impl Walk<'_> {
-    fn node(&mut self, rule: Rule, node: &Node, path: &Path) -> Option<Node> {
+impl SchemaCheck<'_> {
+    fn node(&mut self, rule: Rule, node: &Node, path: &KeyPath) -> Option<Node> {
         if node.origin == Origin::Broken {
             return None;
         }
@@ -69,18 +69,18 @@ impl Walk<'_> {
         }
     }
 
-    fn later(&mut self, rule: Rule, node: &Node, path: &Path, instead: &str) -> Option<Node> {
+    fn later(&mut self, rule: Rule, node: &Node, path: &KeyPath, instead: &str) -> Option<Node> {
         let value = node.to_json();
         let zero = value.as_str().and_then(Span::parse).is_some_and(|span| span.0.is_zero());
         if zero || rule.list("enum").contains(&value) {
             return Some(node.clone());
         }
         let message = format!("\"{}\" is not in this version of homing", path.text);
-        self.findings.problem(node.place, message, instead);
+        self.diagnostics.problem(node.location, message, instead);
         None
     }
 
-    fn word(&mut self, rule: Rule, words: &[&Value], node: &Node, path: &Path) -> Option<Node> {
+    fn word(&mut self, rule: Rule, words: &[&Value], node: &Node, path: &KeyPath) -> Option<Node> {
         let value = node.to_json();
         if words.contains(&&value) {
             return Some(node.clone());
@@ -96,42 +96,42 @@ impl Walk<'_> {
         if node.is_null() || words.contains(&&unquoted.to_json()) {
             return self.mistyped(node, path, &names.join(" or "));
         } else if names == ["1"] && path.text == "version" {
-            self.findings.problem(
-                node.place,
+            self.diagnostics.problem(
+                node.location,
                 format!("version {} is not known", suggest::quoted(text).trim_matches('"')),
                 "write version: 1",
             );
         } else if rule.list("x-later").iter().any(|later| later == text) {
             let message = format!("\"{}: {text}\" is not in this version of homing", path.text);
-            self.findings.problem(node.place, message, format!("it can be: {}", names.join(", ")));
+            self.diagnostics.problem(node.location, message, format!("it can be: {}", names.join(", ")));
         } else {
             let message = format!("\"{}\" cannot be {}", path.text, path.value(text));
-            self.findings.problem(node.place, message, suggest::help(text, &names, "it can be"));
+            self.diagnostics.problem(node.location, message, suggest::help(text, &names, "it can be"));
         }
         None
     }
 
     /// The alternative that takes the value; if none does, the one of its type says why.
-    fn one_of(&mut self, rules: &[Rule], node: &Node, path: &Path) -> Option<Node> {
+    fn one_of(&mut self, rules: &[Rule], node: &Node, path: &KeyPath) -> Option<Node> {
         let mut nearest = None;
         for rule in rules {
-            let mut findings = Findings::default();
-            if let Some(node) = (Walk { findings: &mut findings }).node(*rule, node, path) {
+            let mut diagnostics = Diagnostics::default();
+            if let Some(node) = (SchemaCheck { diagnostics: &mut diagnostics }).node(*rule, node, path) {
                 return Some(node);
             }
             if is_of_type(*rule, node) {
-                nearest = Some(findings);
+                nearest = Some(diagnostics);
             }
         }
         let Some(nearest) = nearest else {
             let expected: Vec<String> = rules.iter().map(|rule| expected(*rule)).collect();
             return self.mistyped(node, path, &expected.join(" or "));
         };
-        self.findings.problems.extend(nearest.problems);
+        self.diagnostics.problems.extend(nearest.problems);
         None
     }
 
-    fn typed(&mut self, rule: Rule, node: &Node, path: &Path) -> Option<Node> {
+    fn typed(&mut self, rule: Rule, node: &Node, path: &KeyPath) -> Option<Node> {
         match &node.content {
             Content::Map(entries) if rule.has_type("object") => self.map(rule, node, entries, path),
             Content::List(items) if rule.has_type("array") => self.list(rule, node, items, path),
@@ -144,7 +144,7 @@ impl Walk<'_> {
         }
     }
 
-    fn map(&mut self, rule: Rule, node: &Node, entries: &[Entry], path: &Path) -> Option<Node> {
+    fn map(&mut self, rule: Rule, node: &Node, entries: &[Entry], path: &KeyPath) -> Option<Node> {
         let names: Vec<&str> = rule.properties().map(|(name, _)| name).collect();
         let mut kept = Vec::new();
         for entry in entries {
@@ -153,7 +153,7 @@ impl Walk<'_> {
                 let hidden = path.secret && suggest::nearest(&entry.key, names.iter().copied()).is_none();
                 let key = if hidden { String::new() } else { format!(" {}", suggest::quoted(&entry.key)) };
                 let message = format!("unknown key{key}");
-                self.findings.problem(entry.key_place, message, suggest::help(&entry.key, &names, "keys here"));
+                self.diagnostics.problem(entry.key_location, message, suggest::help(&entry.key, &names, "keys here"));
                 continue;
             };
             let mut inner_path = path.key(&entry.key);
@@ -175,7 +175,7 @@ impl Walk<'_> {
         (complete && !empty).then_some(Node { content: Content::Map(kept), ..*node })
     }
 
-    fn missing(&mut self, rule: Rule, node: &Node, entries: &[Entry], path: &Path) -> bool {
+    fn missing(&mut self, rule: Rule, node: &Node, entries: &[Entry], path: &KeyPath) -> bool {
         let missing: Vec<&str> = rule
             .list("required")
             .iter()
@@ -183,18 +183,22 @@ impl Walk<'_> {
             .filter(|name| !entries.iter().any(|entry| entry.key == *name))
             .collect();
         for name in &missing {
-            let place = if path.text.is_empty() { None } else { Some(node.place) };
+            let location = if path.text.is_empty() { None } else { Some(node.location) };
             let message = format!("\"{}\" is missing", path.key(name).text);
             let about = rule.property(name).and_then(|rule| rule.text("description")).unwrap_or_default();
             let first = about.split_inclusive(". ").next().unwrap_or_default().trim_end();
             let value = rule.property(name).and_then(|rule| rule.get("const")).map_or("…".to_owned(), Value::to_string);
-            self.findings.problem(place, message, format!("write \"{name}: {value}\". {}", first.replace('\n', " ")));
+            self.diagnostics.problem(
+                location,
+                message,
+                format!("write \"{name}: {value}\". {}", first.replace('\n', " ")),
+            );
         }
         !missing.is_empty()
     }
 
     /// Whether a mapping or list has as many parts as it should.
-    fn counted(&mut self, rule: Rule, node: &Node, count: usize, path: &Path) -> bool {
+    fn counted(&mut self, rule: Rule, node: &Node, count: usize, path: &KeyPath) -> bool {
         let limit = |word: &str| rule.get(word).and_then(Value::as_u64).and_then(|limit| usize::try_from(limit).ok());
         let least = limit("minItems").or_else(|| limit("minProperties")).unwrap_or(0);
         let most = limit("maxProperties").unwrap_or(usize::MAX);
@@ -204,11 +208,11 @@ impl Walk<'_> {
             _ => return true,
         };
         let help = if most == 1 { "one source an entry, like \"- cookie: {}\"" } else { "" };
-        self.findings.problem(node.place, message, help);
+        self.diagnostics.problem(node.location, message, help);
         false
     }
 
-    fn list(&mut self, rule: Rule, node: &Node, items: &[Node], path: &Path) -> Option<Node> {
+    fn list(&mut self, rule: Rule, node: &Node, items: &[Node], path: &KeyPath) -> Option<Node> {
         let inner = rule.items()?;
         let mut kept: Vec<Node> = Vec::new();
         for (index, item) in items.iter().enumerate() {
@@ -223,13 +227,13 @@ impl Walk<'_> {
                 );
                 let known: Vec<&str> =
                     inner.words().unwrap_or_default().into_iter().filter_map(Value::as_str).collect();
-                self.findings.problem(item.place, message, format!("it can be: {}", known.join(", ")));
+                self.diagnostics.problem(item.location, message, format!("it can be: {}", known.join(", ")));
                 continue;
             }
             let Some(item) = self.node(inner, item, &item_path) else { continue };
             if rule.flag("uniqueItems") && kept.iter().any(|other| other.to_json() == value) {
                 let message = format!("\"{}\" holds {} twice", path.text, item_path.value(&shown(&value)));
-                self.findings.problem(item.place, message, "remove one of them");
+                self.diagnostics.problem(item.location, message, "remove one of them");
                 continue;
             }
             kept.push(item);
@@ -237,7 +241,7 @@ impl Walk<'_> {
         self.counted(rule, node, items.len(), path).then_some(Node { content: Content::List(kept), ..*node })
     }
 
-    fn string(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &Path) -> Option<Node> {
+    fn string(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &KeyPath) -> Option<Node> {
         let format = rule.text("format").unwrap_or_default();
         let text = scalar.text.as_str();
         if format == units::DURATION || format == units::SIZE {
@@ -255,13 +259,13 @@ impl Walk<'_> {
                 } else {
                     format!("write it in quotes: \"{text}\"")
                 };
-                self.findings.problem(node.place, message, help);
+                self.diagnostics.problem(node.location, message, help);
                 None
             }
         }
     }
 
-    fn quantity(&mut self, rule: Rule, node: &Node, text: &str, path: &Path) -> bool {
+    fn quantity(&mut self, rule: Rule, node: &Node, text: &str, path: &KeyPath) -> bool {
         let is_duration = rule.text("format") == Some(units::DURATION);
         let read = |text: &str| {
             if is_duration {
@@ -278,16 +282,16 @@ impl Walk<'_> {
         if let Some(value) = read(text) {
             let bound = |word: &str| rule.text(word).and_then(|bound| read(bound).map(|value| (value, bound)));
             if let Some((_, least)) = bound("x-minimum").filter(|(least, _)| value < *least) {
-                self.findings.problem(
-                    node.place,
+                self.diagnostics.problem(
+                    node.location,
                     format!("\"{}\" is too small: {text}", path.text),
                     format!("at least {least}"),
                 );
                 return false;
             }
             if let Some((_, most)) = bound("x-maximum").filter(|(most, _)| value > *most) {
-                self.findings.problem(
-                    node.place,
+                self.diagnostics.problem(
+                    node.location,
                     format!("\"{}\" is too large: {text}", path.text),
                     format!("at most {most}"),
                 );
@@ -297,16 +301,16 @@ impl Walk<'_> {
         }
         let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         if digits {
-            self.findings.problem(
-                node.place,
+            self.diagnostics.problem(
+                node.location,
                 format!("a {kind} needs a unit: \"{}\" is {text}", path.text),
                 format!("write {text}{bare}"),
             );
         } else if node.is_null() {
             self.mistyped(node, path, &expected(rule));
         } else {
-            self.findings.problem(
-                node.place,
+            self.diagnostics.problem(
+                node.location,
                 format!("\"{}\" is not a {kind}: {}", path.text, path.value(text)),
                 format!("write it like {forms}"),
             );
@@ -314,7 +318,7 @@ impl Walk<'_> {
         false
     }
 
-    fn integer(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &Path) -> Option<Node> {
+    fn integer(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &KeyPath) -> Option<Node> {
         let Meaning::Int(value) = scalar.meaning() else {
             return self.mistyped(node, path, &expected(rule));
         };
@@ -324,18 +328,22 @@ impl Walk<'_> {
             return Some(node.clone());
         }
         let help = if value == -1 { "there is no value for \"unlimited\" here" } else { "" };
-        self.findings.problem(
-            node.place,
+        self.diagnostics.problem(
+            node.location,
             format!("\"{}\" is {value}; it must be {}", path.text, in_words(least, most)),
             help,
         );
         None
     }
 
-    fn mistyped(&mut self, node: &Node, path: &Path, expected: &str) -> Option<Node> {
+    fn mistyped(&mut self, node: &Node, path: &KeyPath, expected: &str) -> Option<Node> {
         let name = if path.text.is_empty() { "the file".to_owned() } else { format!("\"{}\"", path.text) };
         let help = wording::instead(node, expected, path.secret, path.text.contains("sources["));
-        self.findings.problem(first_line(node.place), format!("{name} needs {expected}, not {}", found(node)), help);
+        self.diagnostics.problem(
+            first_line(node.location),
+            format!("{name} needs {expected}, not {}", found(node)),
+            help,
+        );
         None
     }
 }
@@ -345,14 +353,14 @@ fn stand_in(kept: &mut Vec<Entry>, root: &Node) {
     let one = Content::Scalar(Scalar { text: "1".to_owned(), quoted: false });
     for (key, content) in [("version", one), ("listeners", Content::List(vec![])), ("pools", Content::Map(vec![]))] {
         if !kept.iter().any(|entry| entry.key == key) {
-            kept.push(Entry { key: key.to_owned(), key_place: root.place, value: Node { content, ..*root } });
+            kept.push(Entry { key: key.to_owned(), key_location: root.location, value: Node { content, ..*root } });
         }
     }
 }
 
 /// Only the beginning of a long value is underlined when its kind is wrong.
-fn first_line(place: Place) -> Place {
-    Place { end_line: place.line, ..place }
+fn first_line(location: Location) -> Location {
+    Location { end_line: location.line, ..location }
 }
 
 fn as_text(node: &Node, text: &str) -> Node {

@@ -1,13 +1,13 @@
-//! The shape of pools.
+//! The raw configuration of pools.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
 use super::super::units::Span;
-use super::Later;
+use super::NotSupported;
 use super::Persistence;
-use super::later::Limits;
+use super::not_supported::Limits;
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,27 +31,27 @@ pub(crate) struct Pool {
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
     pub(crate) health_check: Option<HealthCheck>,
     /// Servers that fail real requests are left out for a while.
-    #[serde(default, skip_serializing_if = "Later::always")]
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; health_check finds servers that are down"))]
-    pub(crate) circuit_breaker: Later,
+    pub(crate) circuit_breaker: NotSupported,
     /// What may be tried again on another server.
     #[serde(default)]
     pub(crate) retries: Retries,
     /// How many requests a server takes at once.
-    #[serde(default, skip_serializing_if = "Later::unwritten")]
+    #[serde(default, skip_serializing_if = "NotSupported::unwritten")]
     pub(crate) limits: Limits,
     /// New sessions ramp up over this time after a server comes back.
-    #[serde(default, skip_serializing_if = "Later::always")]
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]
-    pub(crate) slow_start: Later,
+    pub(crate) slow_start: NotSupported,
     /// After it, sessions still bound to a draining server are moved.
-    #[serde(default, skip_serializing_if = "Later::always")]
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; state: maint moves the sessions that are left"))]
-    pub(crate) drain_deadline: Later,
+    pub(crate) drain_deadline: NotSupported,
     /// Idle sessions leave crowded servers for new ones.
-    #[serde(default, skip_serializing_if = "Later::always")]
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it"))]
-    pub(crate) rebalance: Later,
+    pub(crate) rebalance: NotSupported,
     /// How sessions stay on their servers. null or absent = none: every request is balanced afresh. `{}` = a sealed
     /// cookie, with all defaults.
     #[serde(default)]
@@ -139,9 +139,9 @@ pub(crate) enum ServerState {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Connection {
     /// TLS to the servers.
-    #[serde(skip_serializing_if = "Later::always")]
+    #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; connections to servers are not encrypted"))]
-    pub(crate) tls: Later,
+    pub(crate) tls: NotSupported,
     /// What is spoken to the servers.
     pub(crate) protocol: Protocol,
     /// To establish a connection.
@@ -164,7 +164,7 @@ pub(crate) struct Connection {
 impl Default for Connection {
     fn default() -> Self {
         Self {
-            tls: Later,
+            tls: NotSupported,
             protocol: Protocol::Http1,
             connect_timeout: Span::seconds(2),
             read_timeout: Span::seconds(60),

@@ -11,7 +11,7 @@ use saphyr_parser::Span;
 use saphyr_parser::Tag;
 
 use super::{Content, Entry, Node, Origin, Scalar};
-use crate::config::problem::{Finding, Findings, Place};
+use crate::config::diagnostics::{Diagnostic, Diagnostics, Location};
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 64;
@@ -22,8 +22,9 @@ const MAX_TEXT: usize = 8 * 1024 * 1024;
 
 /// Reads a file of one document. Repeated keys are reported and left out; anything that makes the tree doubtful is
 /// the error.
-pub(crate) fn parse(text: &str, findings: &mut Findings) -> Result<Node, Finding> {
-    let mut builder = Builder { stack: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, text: 0, findings };
+pub(crate) fn parse(text: &str, diagnostics: &mut Diagnostics) -> Result<Node, Diagnostic> {
+    let mut builder =
+        Builder { stack: Vec::new(), root: None, anchors: HashMap::new(), nodes: 0, text: 0, diagnostics };
     let mut parser = Parser::new_from_str(text);
     let mut documents = 0;
     while let Some(event) = parser.next_event() {
@@ -32,13 +33,13 @@ pub(crate) fn parse(text: &str, findings: &mut Findings) -> Result<Node, Finding
             documents += 1;
             if documents > 1 {
                 let help = "keep one of them; \"---\" starts a new document";
-                return Err(Finding::new(start(span), "the file holds several documents", help));
+                return Err(Diagnostic::new(start(span), "the file holds several documents", help));
             }
         }
         builder.event(event, span)?;
     }
     builder.root.filter(|root| !root.is_null()).ok_or_else(|| {
-        Finding::new(
+        Diagnostic::new(
             None,
             "the file is empty",
             "\"homing config example\" prints a commented configuration to start with",
@@ -46,7 +47,7 @@ pub(crate) fn parse(text: &str, findings: &mut Findings) -> Result<Node, Finding
     })
 }
 
-fn not_yaml(error: &ScanError, text: &str) -> Finding {
+fn not_yaml(error: &ScanError, text: &str) -> Diagnostic {
     let marker = error.marker();
     let line = text.lines().nth(marker.line().saturating_sub(1)).unwrap_or_default();
     let tabbed = line.trim_start_matches(' ').starts_with('\t');
@@ -57,23 +58,27 @@ fn not_yaml(error: &ScanError, text: &str) -> Finding {
     } else {
         "look at the indentation and the quotes here and on the line above"
     };
-    Finding::new(Place::point(marker.line(), marker.col() + 1), format!("this is not YAML: {}", error.info()), help)
+    Diagnostic::new(
+        Location::point(marker.line(), marker.col() + 1),
+        format!("this is not YAML: {}", error.info()),
+        help,
+    )
 }
 
-fn start(span: Span) -> Place {
-    Place::point(span.start.line(), span.start.col() + 1)
+fn start(span: Span) -> Location {
+    Location::point(span.start.line(), span.start.col() + 1)
 }
 
-fn extent(span: Span) -> Place {
+fn extent(span: Span) -> Location {
     let (line, end_line) = (span.start.line(), span.end.line().max(span.start.line()));
     // A value of several lines is underlined to the end of its first.
     let length = if line == end_line { span.end.col().saturating_sub(span.start.col()) } else { usize::MAX };
-    Place { line, column: span.start.col() + 1, length, end_line, end_column: span.end.col() + 1 }
+    Location { line, column: span.start.col() + 1, length, end_line, end_column: span.end.col() + 1 }
 }
 
 /// A list or map that has begun and not ended.
 struct Frame {
-    place: Place,
+    location: Location,
     anchor: usize,
     /// Deepest nesting below, with copies.
     depth: usize,
@@ -85,7 +90,7 @@ struct Frame {
 
 enum Inside {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, lines: HashMap<String, usize>, key: Option<(String, Place)> },
+    Map { entries: Vec<Entry>, lines: HashMap<String, usize>, key: Option<(String, Location)> },
 }
 
 /// A finished value with what it costs to copy.
@@ -104,26 +109,27 @@ struct Builder<'f> {
     anchors: HashMap<usize, Finished>,
     nodes: usize,
     text: usize,
-    findings: &'f mut Findings,
+    diagnostics: &'f mut Diagnostics,
 }
 
 impl Builder<'_> {
-    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Finding> {
+    fn event(&mut self, event: Event<'_>, span: Span) -> Result<(), Diagnostic> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let quoted = style != ScalarStyle::Plain || string_tag(tag.as_deref(), span)?;
                 // An empty value has no text of its own; the parser may stand in a tilde at the next token.
                 let empty = span.start.index() == span.end.index();
                 let text = if empty && !quoted { String::new() } else { text.into_owned() };
-                let place = if empty { self.empty_place(span) } else { extent(span) };
+                let location = if empty { self.empty_location(span) } else { extent(span) };
                 let length = text.len();
-                let node = Node { content: Content::Scalar(Scalar { text, quoted }), place, origin: Origin::Literal };
+                let node =
+                    Node { content: Content::Scalar(Scalar { text, quoted }), location, origin: Origin::Literal };
                 self.finish(Finished { node, depth: 0, nodes: 1, text: length, quoted_key: quoted }, anchor)
             }
             Event::Alias(anchor) => {
                 let Some((depth, nodes, text)) = self.anchors.get(&anchor).map(|one| (one.depth, one.nodes, one.text))
                 else {
-                    return Err(Finding::new(
+                    return Err(Diagnostic::new(
                         extent(span),
                         "an alias stands inside the value that it means",
                         "write the value out",
@@ -146,74 +152,74 @@ impl Builder<'_> {
     }
 
     /// Where an empty value is shown: at its key.
-    fn empty_place(&self, span: Span) -> Place {
+    fn empty_location(&self, span: Span) -> Location {
         match self.stack.last().map(|frame| &frame.inside) {
-            Some(Inside::Map { key: Some((_, place)), .. }) => *place,
+            Some(Inside::Map { key: Some((_, location)), .. }) => *location,
             _ => start(span),
         }
     }
 
-    fn begin(&mut self, span: Span, anchor: usize, inside: Inside) -> Result<(), Finding> {
-        let place = if span.start.index() == span.end.index() { start(span) } else { extent(span) };
-        self.stack.push(Frame { place, anchor, depth: 0, nodes: 1, text: 0, inside });
+    fn begin(&mut self, span: Span, anchor: usize, inside: Inside) -> Result<(), Diagnostic> {
+        let location = if span.start.index() == span.end.index() { start(span) } else { extent(span) };
+        self.stack.push(Frame { location, anchor, depth: 0, nodes: 1, text: 0, inside });
         if self.stack.len() > MAX_DEPTH {
-            return Err(too_deep(place));
+            return Err(too_deep(location));
         }
         Ok(())
     }
 
-    fn end(&mut self, span: Span) -> Result<(), Finding> {
+    fn end(&mut self, span: Span) -> Result<(), Diagnostic> {
         let Some(frame) = self.stack.pop() else { return Ok(()) };
-        let mut place = frame.place;
+        let mut location = frame.location;
         // A flow collection on one line is underlined whole; a block collection at its first key.
-        if span.end.line() == place.line && span.end.col() >= place.column {
-            place.length = span.end.col() + 1 - place.column;
+        if span.end.line() == location.line && span.end.col() >= location.column {
+            location.length = span.end.col() + 1 - location.column;
         }
-        (place.end_line, place.end_column) = (span.end.line().max(place.line), span.end.col() + 1);
+        (location.end_line, location.end_column) = (span.end.line().max(location.line), span.end.col() + 1);
         let content = match frame.inside {
             Inside::List(items) => Content::List(items),
             Inside::Map { entries, .. } => {
-                if place.length <= 1
+                if location.length <= 1
                     && let Some(first) = entries.first()
                 {
-                    place.length = first.key_place.length;
+                    location.length = first.key_location.length;
                 }
-                Content::Map(merge(entries, self.findings))
+                Content::Map(merge(entries, self.diagnostics))
             }
         };
-        let node = Node { content, place, origin: Origin::Literal };
+        let node = Node { content, location, origin: Origin::Literal };
         let finished =
             Finished { node, depth: frame.depth + 1, nodes: frame.nodes, text: frame.text, quoted_key: true };
         self.finish(finished, frame.anchor)
     }
 
-    fn finish(&mut self, finished: Finished, anchor: usize) -> Result<(), Finding> {
+    fn finish(&mut self, finished: Finished, anchor: usize) -> Result<(), Diagnostic> {
         // The parts of a list or map were counted when they were finished themselves.
         let own_text = if matches!(finished.node.content, Content::Scalar(_)) { finished.text } else { 0 };
-        self.afford(0, 1, own_text, finished.node.place)?;
+        self.afford(0, 1, own_text, finished.node.location)?;
         if anchor > 0 {
-            self.afford(0, finished.nodes, finished.text, finished.node.place)?;
+            self.afford(0, finished.nodes, finished.text, finished.node.location)?;
             self.anchors.insert(anchor, finished.clone());
         }
         self.attach(finished)
     }
 
     /// Counts before anything is copied.
-    fn afford(&mut self, depth: usize, nodes: usize, text: usize, place: Place) -> Result<(), Finding> {
+    fn afford(&mut self, depth: usize, nodes: usize, text: usize, location: Location) -> Result<(), Diagnostic> {
         self.nodes = self.nodes.saturating_add(nodes);
         self.text = self.text.saturating_add(text);
         if self.stack.len() + depth > MAX_DEPTH {
-            return Err(too_deep(place));
+            return Err(too_deep(location));
         }
         if self.nodes > MAX_NODES || self.text > MAX_TEXT {
             let help =
                 format!("at most {MAX_NODES} values and 8 MiB of text, where an alias counts like what it stands for");
-            return Err(Finding::new(place, "the file holds too many values", help));
+            return Err(Diagnostic::new(location, "the file holds too many values", help));
         }
         Ok(())
     }
 
-    fn attach(&mut self, finished: Finished) -> Result<(), Finding> {
+    fn attach(&mut self, finished: Finished) -> Result<(), Diagnostic> {
         let Some(frame) = self.stack.last_mut() else {
             self.root = Some(finished.node);
             return Ok(());
@@ -225,14 +231,14 @@ impl Builder<'_> {
             Inside::List(items) => items.push(finished.node),
             Inside::Map { entries, lines, key } => match key.take() {
                 None => *key = Some(as_key(finished)?),
-                Some((key, key_place)) => {
+                Some((key, key_location)) => {
                     if let Some(line) = lines.get(&key) {
                         let help = format!("the first is on line {line}; keep one of them");
-                        self.findings.problem(key_place, format!("key {key:?} is written twice"), help);
+                        self.diagnostics.problem(key_location, format!("key {key:?} is written twice"), help);
                         return Ok(());
                     }
-                    lines.insert(key.clone(), key_place.line);
-                    entries.push(Entry { key, key_place, value: finished.node });
+                    lines.insert(key.clone(), key_location.line);
+                    entries.push(Entry { key, key_location, value: finished.node });
                 }
             },
         }
@@ -240,31 +246,33 @@ impl Builder<'_> {
     }
 }
 
-fn too_deep(place: Place) -> Finding {
-    Finding::new(place, "the file is nested too deeply", format!("at most {MAX_DEPTH} levels"))
+fn too_deep(location: Location) -> Diagnostic {
+    Diagnostic::new(location, "the file is nested too deeply", format!("at most {MAX_DEPTH} levels"))
 }
 
-fn string_tag(tag: Option<&Tag>, span: Span) -> Result<bool, Finding> {
+fn string_tag(tag: Option<&Tag>, span: Span) -> Result<bool, Diagnostic> {
     let Some(tag) = tag else { return Ok(false) };
     match (tag.is_yaml_core_schema(), tag.suffix.as_str()) {
         (true, "str") => Ok(true),
         (true, "int" | "bool" | "null" | "float" | "seq" | "map") => Ok(false),
-        _ => {
-            Err(Finding::new(start(span), "YAML tags are not understood here", "write the value without its \"!\" tag"))
-        }
+        _ => Err(Diagnostic::new(
+            start(span),
+            "YAML tags are not understood here",
+            "write the value without its \"!\" tag",
+        )),
     }
 }
 
-fn as_key(finished: Finished) -> Result<(String, Place), Finding> {
-    let place = finished.node.place;
+fn as_key(finished: Finished) -> Result<(String, Location), Diagnostic> {
+    let location = finished.node.location;
     match finished.node.content {
         Content::Scalar(scalar) => {
             // Tells the merge key from a quoted "<<", which is a key like any other.
             let text = if finished.quoted_key && scalar.text == "<<" { "\"<<\"".to_owned() } else { scalar.text };
-            Ok((text, place))
+            Ok((text, location))
         }
-        _ => Err(Finding::new(
-            place,
+        _ => Err(Diagnostic::new(
+            location,
             "a key must be a word",
             "a list or a mapping cannot be a key; a value in { } needs a key before it",
         )),
@@ -272,7 +280,7 @@ fn as_key(finished: Finished) -> Result<(String, Place), Finding> {
 }
 
 /// `<<: *common` takes the keys of a map (or of several, the first wins) that are not written here.
-fn merge(mut entries: Vec<Entry>, findings: &mut Findings) -> Vec<Entry> {
+fn merge(mut entries: Vec<Entry>, diagnostics: &mut Diagnostics) -> Vec<Entry> {
     let Some(at) = entries.iter().position(|entry| entry.key == "<<") else { return entries };
     let Entry { value, .. } = entries.remove(at);
     let sources = match value.content {
@@ -281,7 +289,7 @@ fn merge(mut entries: Vec<Entry>, findings: &mut Findings) -> Vec<Entry> {
     };
     for source in sources {
         let Content::Map(merged) = source.content else {
-            findings.problem(source.place, "\"<<\" needs a mapping", "write an alias of one: \"<<: *name\"");
+            diagnostics.problem(source.location, "\"<<\" needs a mapping", "write an alias of one: \"<<: *name\"");
             continue;
         };
         for entry in merged {

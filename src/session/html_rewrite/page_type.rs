@@ -1,10 +1,10 @@
-//! Which answers are pages whose links can be rewritten.
+//! Which responses are pages whose links can be rewritten, and in which character encoding.
 
 use encoding_rs::Encoding;
 use http::StatusCode;
 use lol_html::AsciiCompatibleEncoding;
 
-/// How a page's bytes are text.
+/// The character encoding of a page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charset {
     encoding: AsciiCompatibleEncoding,
@@ -16,14 +16,14 @@ impl Charset {
         self.encoding
     }
 
-    /// By the `Content-Type` field; otherwise the page's own `<meta charset>` may say another.
+    /// Whether `Content-Type` declares it; otherwise the page's `<meta charset>` may change it.
     pub(super) fn is_declared(self) -> bool {
         self.declared
     }
 }
 
-/// How to read an answer whose links can be rewritten; `None` for every other. That are whole HTML and XHTML pages in an
-/// encoding that has ASCII as its lower half; not UTF-16. `partial` says whether the answer has a `Content-Range`.
+/// The charset of a response whose links can be rewritten: a whole HTML or XHTML page in an encoding that contains ASCII,
+/// so not UTF-16. `None` for other responses. `partial`: the response has a `Content-Range`.
 #[must_use]
 pub fn rewritable(status: StatusCode, content_type: Option<&str>, partial: bool) -> Option<Charset> {
     let no_page = status.is_informational() || matches!(status.as_u16(), 204 | 205 | 206 | 304);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_whole_page_is_left_alone() {
+    fn a_response_without_a_whole_page_is_not_rewritten() {
         for (status, whole) in
             [(200, true), (404, true), (503, true), (302, true), (101, false), (204, false), (206, false), (304, false)]
         {

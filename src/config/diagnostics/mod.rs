@@ -5,12 +5,14 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+pub(crate) mod source_text;
+
 /// Most problems that are shown at once; a file with more is not the file that was meant.
 const MOST_SHOWN: usize = 100;
 
 /// Where something stands in the file: line and column from 1, length in characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Place {
+pub(crate) struct Location {
     pub(crate) line: usize,
     pub(crate) column: usize,
     /// Cut at the end of the line when it is shown.
@@ -20,7 +22,7 @@ pub(crate) struct Place {
     pub(crate) end_column: usize,
 }
 
-impl Place {
+impl Location {
     /// One character.
     pub(crate) const fn point(line: usize, column: usize) -> Self {
         Self { line, column, length: 1, end_line: line, end_column: column + 1 }
@@ -29,43 +31,47 @@ impl Place {
 
 /// Something found on the way, before it is joined with the text of the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Finding {
-    pub(crate) place: Option<Place>,
+pub(crate) struct Diagnostic {
+    pub(crate) location: Option<Location>,
     pub(crate) message: String,
     pub(crate) help: Option<String>,
 }
 
-impl Finding {
-    pub(crate) fn new(place: impl Into<Option<Place>>, message: impl Into<String>, help: impl Into<String>) -> Self {
+impl Diagnostic {
+    pub(crate) fn new(
+        location: impl Into<Option<Location>>,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) -> Self {
         let help = help.into();
-        Self { place: place.into(), message: message.into(), help: (!help.is_empty()).then_some(help) }
+        Self { location: location.into(), message: message.into(), help: (!help.is_empty()).then_some(help) }
     }
 }
 
 /// Everything found on the way.
 #[derive(Debug, Default)]
-pub(crate) struct Findings {
-    pub(crate) problems: Vec<Finding>,
-    pub(crate) warnings: Vec<Finding>,
+pub(crate) struct Diagnostics {
+    pub(crate) problems: Vec<Diagnostic>,
+    pub(crate) warnings: Vec<Diagnostic>,
 }
 
-impl Findings {
+impl Diagnostics {
     pub(crate) fn problem(
         &mut self,
-        place: impl Into<Option<Place>>,
+        location: impl Into<Option<Location>>,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.problems.push(Finding::new(place, message, help));
+        self.problems.push(Diagnostic::new(location, message, help));
     }
 
     pub(crate) fn warn(
         &mut self,
-        place: impl Into<Option<Place>>,
+        location: impl Into<Option<Location>>,
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.warnings.push(Finding::new(place, message, help));
+        self.warnings.push(Diagnostic::new(location, message, help));
     }
 }
 
@@ -160,11 +166,11 @@ fn is_zero(number: &usize) -> bool {
 }
 
 impl Problems {
-    /// Joins findings with the text of the file: only those that are shown, for each costs a walk through the file.
-    pub(crate) fn new(mut findings: Vec<Finding>, report: impl Fn(&Finding) -> Problem) -> Self {
-        findings.sort_by_key(|finding| finding.place);
-        let more = findings.len().saturating_sub(MOST_SHOWN);
-        Self { list: findings.iter().take(MOST_SHOWN).map(report).collect(), more }
+    /// Joins diagnostics with the text of the file: only those that are shown, since each costs a pass over the file.
+    pub(crate) fn new(mut diagnostics: Vec<Diagnostic>, report: impl Fn(&Diagnostic) -> Problem) -> Self {
+        diagnostics.sort_by_key(|diagnostic| diagnostic.location);
+        let more = diagnostics.len().saturating_sub(MOST_SHOWN);
+        Self { list: diagnostics.iter().take(MOST_SHOWN).map(report).collect(), more }
     }
 
     pub(crate) fn into_list(self) -> Vec<Problem> {

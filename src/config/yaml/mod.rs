@@ -1,18 +1,20 @@
 //! YAML as a small tree that knows where each key and value stands in the file.
 
-use super::problem::Place;
+use super::diagnostics::Location;
 
 mod build;
+mod expand;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use build::parse;
+pub(crate) use expand::expand;
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) content: Content,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
     pub(crate) origin: Origin,
 }
 
@@ -28,7 +30,7 @@ pub(crate) enum Content {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Entry {
     pub(crate) key: String,
-    pub(crate) key_place: Place,
+    pub(crate) key_location: Location,
     pub(crate) value: Node,
 }
 

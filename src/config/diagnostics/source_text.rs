@@ -1,7 +1,7 @@
 //! The text of the file, for showing one line of it: secrets masked, tabs expanded, long lines cut.
 
-use super::problem::{Finding, Place, Problem, Severity, Snippet};
-use super::tree::{Content, Node};
+use super::{Diagnostic, Location, Problem, Severity, Snippet};
+use crate::config::yaml::{Content, Node};
 
 /// Widest part of a line that is shown, in characters.
 const WIDEST: usize = 120;
@@ -11,13 +11,13 @@ const MASK: &str = "********";
 const TAB: &str = "    ";
 
 /// A file and which parts of it must not be shown.
-pub(crate) struct Source<'a> {
+pub(crate) struct SourceText<'a> {
     name: &'a str,
     lines: Vec<&'a str>,
-    hidden: Vec<Place>,
+    hidden: Vec<Location>,
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourceText<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         Self { name, lines: text.lines().collect(), hidden: Vec::new() }
     }
@@ -31,7 +31,7 @@ impl<'a> Source<'a> {
         match &node.content {
             Content::Scalar(scalar) => {
                 if secret && !is_reference(&scalar.text) {
-                    self.hidden.push(node.place);
+                    self.hidden.push(node.location);
                 }
             }
             Content::List(items) => items.iter().for_each(|item| self.hide(item, secret)),
@@ -40,7 +40,7 @@ impl<'a> Source<'a> {
                     let plain = matches!(entry.key.as_str(), "id" | "name" | "role");
                     if secret && !plain && !holds_secrets(&entry.key) {
                         // A secret in the place of a key.
-                        self.hidden.push(entry.key_place);
+                        self.hidden.push(entry.key_location);
                     }
                     self.hide(&entry.value, !plain && (secret || holds_secrets(&entry.key)));
                 }
@@ -48,42 +48,43 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Joins a finding with its place in the text.
-    pub(crate) fn report(&self, severity: Severity, finding: &Finding) -> Problem {
-        let place = finding.place.map(|place| self.inside(place));
+    /// Joins a diagnostic with the text of the file.
+    pub(crate) fn report(&self, severity: Severity, diagnostic: &Diagnostic) -> Problem {
+        let location = diagnostic.location.map(|location| self.inside(location));
         Problem {
             severity,
-            message: printable(&finding.message),
+            message: printable(&diagnostic.message),
             file: self.name.to_owned(),
-            line: place.map(|place| place.line),
-            column: place.map(|place| place.column),
-            help: finding.help.as_deref().map(printable),
-            snippet: place.and_then(|place| self.snippet(place)),
+            line: location.map(|location| location.line),
+            column: location.map(|location| location.column),
+            help: diagnostic.help.as_deref().map(printable),
+            snippet: location.and_then(|location| self.snippet(location)),
         }
     }
 
     /// A place at the very end of the input may lie behind the last line: shown at the end of that line.
-    fn inside(&self, place: Place) -> Place {
+    fn inside(&self, location: Location) -> Location {
         let lines = self.lines.len().max(1);
-        let (line, column) = if place.line > lines { (lines, usize::MAX) } else { (place.line.max(1), place.column) };
+        let (line, column) =
+            if location.line > lines { (lines, usize::MAX) } else { (location.line.max(1), location.column) };
         let length = self.line(line).map_or(0, |text| text.chars().count());
-        Place { line, column: column.clamp(1, length + 1), ..place }
+        Location { line, column: column.clamp(1, length + 1), ..location }
     }
 
     fn line(&self, number: usize) -> Option<&'a str> {
         self.lines.get(number.checked_sub(1)?).copied()
     }
 
-    fn snippet(&self, place: Place) -> Option<Snippet> {
-        let chars: Vec<char> = self.line(place.line)?.trim_end().chars().collect();
-        let start = place.column - 1;
-        let mut end = start.saturating_add(place.length.max(1)).min(chars.len());
+    fn snippet(&self, location: Location) -> Option<Snippet> {
+        let chars: Vec<char> = self.line(location.line)?.trim_end().chars().collect();
+        let start = location.column - 1;
+        let mut end = start.saturating_add(location.length.max(1)).min(chars.len());
         // The parser counts blanks after a quoted value to it.
         while end > start + 1 && chars.get(end - 1).is_some_and(|last| last.is_whitespace()) {
             end -= 1;
         }
         let mut masks = literal_secrets(&chars);
-        masks.extend(self.hidden.iter().filter_map(|hidden| range_in_line(hidden, place.line, &chars)));
+        masks.extend(self.hidden.iter().filter_map(|hidden| range_in_line(hidden, location.line, &chars)));
         let shown = Shown::new(&chars, &masks);
         let indent = shown.columns(start).0;
         let carets = shown.columns(end.max(start + 1) - 1).1.saturating_sub(indent).max(1);
@@ -112,7 +113,7 @@ fn holds_secrets(key: &str) -> bool {
         || ["secret", "password"].iter().any(|word| key.contains(word) || strsim::osa_distance(&key, word) <= 2)
 }
 
-fn range_in_line(hidden: &Place, line: usize, chars: &[char]) -> Option<(usize, usize)> {
+fn range_in_line(hidden: &Location, line: usize, chars: &[char]) -> Option<(usize, usize)> {
     if line < hidden.line || line > hidden.end_line {
         return None;
     }
@@ -269,21 +270,24 @@ fn printable_char(char: char) -> char {
 mod tests {
     use super::*;
 
-    fn shown(text: &str, place: Place) -> String {
-        Source::new("f.yaml", text).report(Severity::Error, &Finding::new(place, "m", "")).to_string()
+    fn shown(text: &str, location: Location) -> String {
+        SourceText::new("f.yaml", text).report(Severity::Error, &Diagnostic::new(location, "m", "")).to_string()
     }
 
-    fn place(line: usize, column: usize, length: usize) -> Place {
-        Place { line, column, length, end_line: line, end_column: column + length }
+    fn location(line: usize, column: usize, length: usize) -> Location {
+        Location { line, column, length, end_line: line, end_column: column + length }
     }
 
     #[test]
     fn a_problem_has_the_form_of_the_manual() {
         let text = "a: 1\n".repeat(40) + "    pool: shopp\n";
-        let problem =
-            Finding::new(place(41, 11, 5), "pool \"shopp\" does not exist", "did you mean \"shop\"? pools: api, shop");
+        let problem = Diagnostic::new(
+            location(41, 11, 5),
+            "pool \"shopp\" does not exist",
+            "did you mean \"shop\"? pools: api, shop",
+        );
         assert_eq!(
-            Source::new("homing.yaml", &text).report(Severity::Error, &problem).to_string(),
+            SourceText::new("homing.yaml", &text).report(Severity::Error, &problem).to_string(),
             "error: pool \"shopp\" does not exist\n  --> homing.yaml:41:11\n   |\n41 |     pool: shopp\n   \
              |           ^^^^^\n   = help: did you mean \"shop\"? pools: api, shop"
         );
@@ -291,13 +295,13 @@ mod tests {
 
     #[test]
     fn a_tab_is_four_columns_wide_and_escape_sequences_are_not_shown() {
-        let text = shown("\ta: \u{1b}[31mx", place(1, 5, 6));
+        let text = shown("\ta: \u{1b}[31mx", location(1, 5, 6));
         assert!(text.ends_with("1 |     a: \u{fffd}[31mx\n  |        ^^^^^^"), "{text}");
     }
 
     #[test]
     fn a_long_line_is_cut_around_the_place() {
-        let text = shown(&format!("{}HERE{}", "x".repeat(500), "y".repeat(500)), place(1, 501, 4));
+        let text = shown(&format!("{}HERE{}", "x".repeat(500), "y".repeat(500)), location(1, 501, 4));
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[3].chars().count() < 130, "{text}");
         let at = lines[4].chars().position(|c| c == '^').unwrap();
@@ -324,19 +328,19 @@ mod tests {
             "      - \"redis://u:hunter2@10",
             "    secret: \"hunter2",
         ] {
-            let text = shown(line, place(1, 6, 3));
+            let text = shown(line, location(1, 6, 3));
             assert!(!text.contains("hunter2"), "{text}");
             assert!(text.contains("********"), "{text}");
         }
-        assert!(shown("secret: ${file:/run/x}", place(1, 1, 6)).contains("${file:/run/x}"));
+        assert!(shown("secret: ${file:/run/x}", location(1, 1, 6)).contains("${file:/run/x}"));
         let plain = "urls: [\"redis://10.0.0.1:6379/0\", redis://b:1, 'unix:/run/x', http://c:x]";
-        assert!(shown(plain, place(1, 1, 4)).contains(plain));
+        assert!(shown(plain, location(1, 1, 4)).contains(plain));
     }
 
     #[test]
     fn a_place_behind_the_last_line_is_shown_at_its_end() {
-        let text = shown("a: 1\nb: [", Place::point(3, 1));
+        let text = shown("a: 1\nb: [", Location::point(3, 1));
         assert!(text.contains("f.yaml:2:5"), "{text}");
-        assert!(shown("", Place::point(7, 9)).contains("f.yaml:1:1"));
+        assert!(shown("", Location::point(7, 9)).contains("f.yaml:1:1"));
     }
 }

@@ -1,4 +1,4 @@
-//! The shape of sources: where a session is named.
+//! The raw configuration of sources: where a session is named.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

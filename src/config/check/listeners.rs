@@ -5,38 +5,42 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 
-use super::{At, Outside, certificates};
+use super::{At, CheckContext, certificates};
 use crate::config::address;
-use crate::config::problem::{Findings, Place};
-use crate::config::process::{Admin, ListenAddress, Listener, ListenerTimeouts, MetricsDoor};
-use crate::config::shape;
+use crate::config::diagnostics::{Diagnostics, Location};
+use crate::config::process::{Admin, ListenAddress, Listener, ListenerTimeouts, MetricsListener};
+use crate::config::raw;
 use crate::config::suggest;
 
 pub(super) fn listeners(
-    listeners: &[shape::Listener],
+    listeners: &[raw::Listener],
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Vec<Listener> {
-    listeners.iter().enumerate().filter_map(|(index, one)| listener(one, at.item(index), outside, findings)).collect()
+    listeners
+        .iter()
+        .enumerate()
+        .filter_map(|(index, one)| listener(one, at.item(index), context, diagnostics))
+        .collect()
 }
 
 fn listener(
-    listener: &shape::Listener,
+    listener: &raw::Listener,
     at: At<'_>,
-    outside: &Outside<'_>,
-    findings: &mut Findings,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
 ) -> Option<Listener> {
-    let address = address(&listener.address, at.key("address"), findings);
-    let trusted_proxies = trusted_proxies(listener, at, findings);
-    let proxy_protocol = listener.proxy_protocol == shape::ProxyProtocol::Accept;
+    let address = address(&listener.address, at.key("address"), diagnostics);
+    let trusted_proxies = trusted_proxies(listener, at, diagnostics);
+    let proxy_protocol = listener.proxy_protocol == raw::ProxyProtocol::Accept;
     if proxy_protocol && listener.trusted_proxies.is_empty() {
         let message = "trusted_proxies names nobody, so every PROXY header is refused here";
-        findings.warn(at.key("proxy_protocol").place, message, "name the networks of the balancers that send it");
+        diagnostics.warn(at.key("proxy_protocol").location, message, "name the networks of the balancers that send it");
     }
-    let (http1, http2) = protocols(listener, at.key("protocols"), findings);
+    let (http1, http2) = protocols(listener, at.key("protocols"), diagnostics);
     let tls = listener.tls.as_ref();
-    let tls = tls.map(|tls| certificates::tls(tls, at.key("tls"), outside, findings));
+    let tls = tls.map(|tls| certificates::tls(tls, at.key("tls"), context, diagnostics));
     let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Some(Listener {
         address: address?,
@@ -57,8 +61,8 @@ fn listener(
 }
 
 /// Whether HTTP/1 and HTTP/2 are spoken.
-fn protocols(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> (bool, bool) {
-    use shape::ListenerProtocol::{H2, H2c, Http1};
+fn protocols(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagnostics) -> (bool, bool) {
+    use raw::ListenerProtocol::{H2, H2c, Http1};
     let Some(protocols) = &listener.protocols else { return (true, true) };
     let wrong = if listener.tls.is_some() {
         (H2c, "h2c is HTTP/2 without TLS, and this listener has tls", "write h2")
@@ -66,39 +70,43 @@ fn protocols(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) ->
         (H2, "h2 is HTTP/2 with TLS, and this listener has no tls", "write h2c, or give the listener tls")
     };
     if let Some(index) = protocols.iter().position(|protocol| *protocol == wrong.0) {
-        findings.problem(at.item(index).place, wrong.1, wrong.2);
+        diagnostics.problem(at.item(index).location, wrong.1, wrong.2);
     }
     (protocols.contains(&Http1), protocols.contains(&H2) || protocols.contains(&H2c))
 }
 
-fn trusted_proxies(listener: &shape::Listener, at: At<'_>, findings: &mut Findings) -> Vec<IpNet> {
+fn trusted_proxies(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
     let mut trusted_proxies = Vec::new();
     for (index, text) in listener.trusted_proxies.iter().enumerate() {
         match address::network(text) {
             Ok(network) => trusted_proxies.push(network),
             Err(help) => {
-                let place = at.key("trusted_proxies").item(index).place;
-                findings.problem(place, format!("{} is not a network", suggest::quoted(text)), help);
+                let location = at.key("trusted_proxies").item(index).location;
+                diagnostics.problem(location, format!("{} is not a network", suggest::quoted(text)), help);
             }
         }
     }
     if let Some(any) = trusted_proxies.iter().position(|network| network.prefix_len() == 0) {
         let message = "every client is a trusted proxy here: any of them can claim any address";
-        findings.warn(at.key("trusted_proxies").item(any).place, message, "name the networks that your proxies are in");
+        diagnostics.warn(
+            at.key("trusted_proxies").item(any).location,
+            message,
+            "name the networks that your proxies are in",
+        );
     }
     trusted_proxies
 }
 
-fn address(text: &str, at: At<'_>, findings: &mut Findings) -> Option<ListenAddress> {
+fn address(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
     address::listen_address(text)
         .map_err(|help| {
-            findings.problem(at.place, format!("{} is not an address to listen on", suggest::quoted(text)), help);
+            diagnostics.problem(at.location, format!("{} is not an address to listen on", suggest::quoted(text)), help);
         })
         .ok()
 }
 
-pub(super) fn admin(admin: &shape::Admin, at: At<'_>, findings: &mut Findings) -> Option<Admin> {
-    let address = address(&admin.address, at.key("address"), findings);
+pub(super) fn admin(admin: &raw::Admin, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<Admin> {
+    let address = address(&admin.address, at.key("address"), diagnostics);
     if let Some(ListenAddress::Tcp(tcp)) = &address
         && !is_loopback(tcp.ip())
     {
@@ -109,15 +117,15 @@ pub(super) fn admin(admin: &shape::Admin, at: At<'_>, findings: &mut Findings) -
             port = tcp.port(),
         );
         let message = "the admin door would be open to other machines, and this version has no tokens to guard it";
-        findings.problem(at.key("address").place, message, help);
+        diagnostics.problem(at.key("address").location, message, help);
     }
     let mut allowed_hosts = Vec::new();
     for (index, host) in admin.allowed_hosts.iter().enumerate() {
         match address::route_host(host) {
             Ok(host) => allowed_hosts.push(host),
             Err(help) => {
-                let place = at.key("allowed_hosts").item(index).place;
-                findings.problem(place, format!("{} is not a host", suggest::quoted(host)), help);
+                let location = at.key("allowed_hosts").item(index).location;
+                diagnostics.problem(location, format!("{} is not a host", suggest::quoted(host)), help);
             }
         }
     }
@@ -131,28 +139,28 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
-pub(super) fn metrics(metrics: &shape::Metrics, at: At<'_>, findings: &mut Findings) -> Option<MetricsDoor> {
+pub(super) fn metrics(metrics: &raw::Metrics, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<MetricsListener> {
     let path = metrics.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['?', '#', ' ']) {
         let message = format!("{} is not a path", suggest::quoted(path));
-        findings.problem(at.key("path").place, message, "write a path that begins with \"/\", like /metrics");
+        diagnostics.problem(at.key("path").location, message, "write a path that begins with \"/\", like /metrics");
     }
-    Some(MetricsDoor { address: address(&metrics.address, at.key("address"), findings)?, path: path.to_owned() })
+    Some(MetricsListener { address: address(&metrics.address, at.key("address"), diagnostics)?, path: path.to_owned() })
 }
 
 /// Reports every address that is taken by another door already.
-pub(super) fn overlapping(root: &shape::Root, at: At<'_>, findings: &mut Findings) {
+pub(super) fn overlapping(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) {
     let listeners =
         root.listeners.iter().enumerate().map(|(index, listener)| (&listener.address, at.key("listeners").item(index)));
     let admin = root.admin.iter().map(|admin| (&admin.address, at.key("admin")));
     let metrics = root.metrics.iter().map(|metrics| (&metrics.address, at.key("metrics")));
-    let mut seen: Vec<(ListenAddress, Option<Place>)> = Vec::new();
+    let mut seen: Vec<(ListenAddress, Option<Location>)> = Vec::new();
     for (text, at) in listeners.chain(metrics).chain(admin) {
         let Ok(address) = address::listen_address(text) else { continue };
         let at = at.key("address");
-        if let Some((other, place)) = seen.iter().find(|(other, _)| overlap(&address, other)) {
+        if let Some((other, location)) = seen.iter().find(|(other, _)| overlap(&address, other)) {
             // The admin door may stand at its default, without a place of its own.
-            let (shown, help) = match (at.place, place) {
+            let (shown, help) = match (at.location, location) {
                 (Some(own), Some(first)) => {
                     (Some(own), format!("line {} takes {other}; give each its own", first.line))
                 }
@@ -160,9 +168,9 @@ pub(super) fn overlapping(root: &shape::Root, at: At<'_>, findings: &mut Finding
                     (own.or(*first), "the admin door listens on 127.0.0.1:9900 unless admin: says otherwise".to_owned())
                 }
             };
-            findings.problem(shown, format!("address {address} is taken already"), help);
+            diagnostics.problem(shown, format!("address {address} is taken already"), help);
         }
-        seen.push((address, at.place));
+        seen.push((address, at.location));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The shape of the file: every key with its type, default and range. The doc comments are the manual.
+//! The raw configuration: every key of the file with its type, default and range. The doc comments are the manual.
 //!
 //! These types become the JSON Schema (`homing config schema`), the schema is what a file is checked against, and
 //! `docs/configuration.md` is written from it: one source of truth. Extensions of the schema used here:
@@ -12,19 +12,19 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-mod doors;
-mod later;
+mod listeners;
+mod not_supported;
 mod persistence;
 mod pool;
 mod route;
 mod source;
 mod store;
 
-pub(crate) use doors::{
+pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTimeouts, ListenerTls, Metrics, ProxyProtocol,
     TlsVersion,
 };
-pub(crate) use later::{Later, Limits};
+pub(crate) use not_supported::{Limits, NotSupported};
 pub(crate) use persistence::{
     Cookie, CookieMode, Handoff, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
     SameSite, Secure,
@@ -99,9 +99,9 @@ pub(crate) struct Proxy {
     #[schemars(extend("examples" = ["/run/homing/homing.pid"]))]
     pub(crate) pid_file: Option<String>,
     /// Socket over which a new process takes the listeners of an old one.
-    #[serde(skip_serializing_if = "Later::always")]
+    #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; a reload needs no new process"))]
-    pub(crate) upgrade_socket: Later,
+    pub(crate) upgrade_socket: NotSupported,
     /// How long requests in flight may finish after a stop. The stop ends early when none is left.
     #[schemars(extend("x-maximum" = "24h"))]
     pub(crate) shutdown_grace: Span,
@@ -117,7 +117,7 @@ impl Default for Proxy {
             threads: Threads::Auto(Auto::Auto),
             node: None,
             pid_file: None,
-            upgrade_socket: Later,
+            upgrade_socket: NotSupported,
             shutdown_grace: Span::seconds(30),
             upstream_idle_connections: 128,
         }

@@ -1,11 +1,11 @@
-//! How the walk speaks of types: what was expected, what was found, what to write instead.
+//! Wording: what was expected, what was found, what to write instead.
 
 use serde_json::Value;
 
 use crate::config::schema::Rule;
 use crate::config::suggest;
-use crate::config::tree::{Content, Meaning, Node, Scalar};
 use crate::config::units;
+use crate::config::yaml::{Content, Meaning, Node, Scalar};
 
 /// A list whose items are no mappings.
 const LIST: &str = "a list in [ ]";

@@ -1,4 +1,4 @@
-//! The shape of persistence: how sessions stay on their servers.
+//! The raw configuration of persistence: how sessions stay on their servers.
 
 use schemars::JsonSchema;
 use schemars::json_schema;

@@ -4,22 +4,22 @@
 
 use std::path::Path;
 
-use super::environment::Environment;
-use super::problem::Findings;
-use super::tree::{Content, Node, Origin};
+use super::{Content, Node, Origin};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::environment::Environment;
 
 /// Most text that expansions may bring into one file, in bytes.
 const MAX_EXPANDED: usize = 1024 * 1024;
 
 /// Expands every scalar below the node. What cannot be expanded is reported and marked, so that nothing else is said
 /// about it.
-pub(crate) fn expand(node: &mut Node, environment: &dyn Environment, findings: &mut Findings) {
-    Expansion { environment, findings, left: MAX_EXPANDED }.node(node);
+pub(crate) fn expand(node: &mut Node, environment: &dyn Environment, diagnostics: &mut Diagnostics) {
+    Expansion { environment, diagnostics, left: MAX_EXPANDED }.node(node);
 }
 
 struct Expansion<'e> {
     environment: &'e dyn Environment,
-    findings: &'e mut Findings,
+    diagnostics: &'e mut Diagnostics,
     left: usize,
 }
 
@@ -37,7 +37,7 @@ impl Expansion<'_> {
                     node.origin = origin;
                 }
                 Err((message, help)) => {
-                    self.findings.problem(node.place, message, help);
+                    self.diagnostics.problem(node.location, message, help);
                     node.origin = Origin::Broken;
                 }
             },
@@ -141,7 +141,7 @@ fn shortened(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::config::environment::FileText;
-    use crate::config::tree;
+    use crate::config::yaml;
 
     struct Fake;
 
@@ -166,10 +166,10 @@ mod tests {
     }
 
     fn expanded(value: &str) -> Result<(String, Origin), String> {
-        let mut findings = Findings::default();
-        let mut node = tree::parse(&format!("a: {value}\n"), &mut findings).unwrap();
-        expand(&mut node, &Fake, &mut findings);
-        if let Some(problem) = findings.problems.pop() {
+        let mut diagnostics = Diagnostics::default();
+        let mut node = yaml::parse(&format!("a: {value}\n"), &mut diagnostics).unwrap();
+        expand(&mut node, &Fake, &mut diagnostics);
+        if let Some(problem) = diagnostics.problems.pop() {
             return Err(problem.message);
         }
         let value = &node.entry("a").unwrap().value;

@@ -1,4 +1,4 @@
-//! The shape of routes.
+//! The raw configuration of routes.
 
 use std::collections::BTreeMap;
 
