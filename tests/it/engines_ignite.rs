@@ -44,7 +44,9 @@ impl Running {
     /// So many bindings; which.
     fn bind_many(&self, count: usize, ttl: Duration) -> Vec<Name> {
         let names: Vec<_> = (0..count).map(|_| name(Kind::Binding)).collect();
-        names.iter().for_each(|name| self.bind(name, &value(0, "a"), ttl));
+        for name in &names {
+            self.bind(name, &value(0, "a"), ttl);
+        }
         names
     }
 
@@ -157,6 +159,22 @@ fn a_cluster_that_comes_back_empty_is_given_its_caches_again() {
     assert!(running.run(running.bind_anything()).is_err(), "it is gone");
     running.await_event("a new connection", |event| matches!(event, Event::Reconnected));
     running.await_writes();
+}
+
+#[test]
+fn a_frozen_node_is_found_out_without_anybody_asking() {
+    if !JavaStore::Ignite.is_here() {
+        return;
+    }
+    let node = IgniteNode::start();
+    let mut running = running(&[&node]);
+    node.freeze();
+    running.await_event("the loss", |event| matches!(event, Event::Lost(_)));
+    node.thaw();
+    running.await_event("the node's return", |event| matches!(event, Event::Reconnected));
+    running.await_writes();
+    // Callers that give up, as after a pause, leave nobody with their responses.
+    running.gives_each_caller_its_own_response();
 }
 
 #[test]

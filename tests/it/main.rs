@@ -67,6 +67,7 @@ mod routing;
 mod serving;
 mod shared_ends;
 mod shared_handoff;
+mod shared_ignite;
 mod shared_moves;
 mod shared_proxies;
 mod shared_topologies;

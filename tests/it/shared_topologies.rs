@@ -15,7 +15,7 @@ const RULES: &str =
 const UP: &str = "homing_store_up";
 
 /// Requests of all sessions go on at all proxies while something is done; whoever strays is told.
-fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl FnOnce() -> T) -> T {
+pub(crate) fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking = scope.spawn(|| {

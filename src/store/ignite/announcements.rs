@@ -3,7 +3,6 @@
 use bytes::Bytes;
 
 use super::protocol::notification::{self, Event, Kind as Change};
-use super::protocol::reader::Object;
 use super::stored::Stored;
 use crate::store::engine::{Kind, Name, Value};
 
@@ -18,8 +17,7 @@ pub(super) fn of(payload: Bytes) -> Vec<(Name, Value)> {
 
 /// A first binding is no move, and neither is a binding that is given a longer life.
 fn announcement(Event { key, before, after, kind }: Event) -> Option<(Name, Value)> {
-    let Object::Text(key) = key else { return None };
-    let name = Name::from_stored(std::str::from_utf8(&key).ok()?);
+    let name = Name::from_stored(key.as_text()?);
     let (_, _, Kind::Binding) = name.parts()? else { return None };
     let value = Stored::read(after).ok().flatten()?.value;
     let moved = match kind {
@@ -32,6 +30,7 @@ fn announcement(Event { key, before, after, kind }: Event) -> Option<(Name, Valu
 
 #[cfg(test)]
 mod tests {
+    use super::super::protocol::reader::Object;
     use super::*;
     use crate::session::key::SessionKey;
 

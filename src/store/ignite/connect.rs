@@ -126,19 +126,15 @@ impl Tls {
 /// The authorities of the configuration, or else the system's.
 fn roots(settings: &ClientTls) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    match &settings.authorities {
-        Some(ca) => {
-            for authority in &ca.authorities {
-                roots.add(authority.clone()).map_err(|error| error.to_string())?;
-            }
+    if let Some(ca) = &settings.authorities {
+        for authority in &ca.authorities {
+            roots.add(authority.clone()).map_err(|error| error.to_string())?;
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            let (added, _) = roots.add_parsable_certificates(found.certs);
-            if added == 0 {
-                return Err("this system has no certificates of authorities; name them in tls.ca".to_owned());
-            }
-        }
+        return Ok(roots);
+    }
+    let (added, _) = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if added == 0 {
+        return Err("this system has no certificates of authorities; name them in tls.ca".to_owned());
     }
     Ok(roots)
 }

@@ -272,7 +272,7 @@ impl Driver {
         let reply = self.waiting.remove(&id).ok_or(Malformed("a response to what was not asked"))?;
         let cache_is_gone = matches!(&outcome, Err(failure) if failure.status == Failure::NO_SUCH_CACHE);
         // The caller may have gone.
-        drop(reply.send(outcome.map_err(refusal)));
+        drop(reply.send(outcome.map_err(|failure| refusal(&failure))));
         // The next connection makes the cache again.
         if cache_is_gone { Err(End::NoCache) } else { Ok(()) }
     }
@@ -299,7 +299,7 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), outgoing: &mut BytesMut) 
 }
 
 /// A failure of the server's, without the keys that it may name.
-pub(super) fn refusal(failure: Failure) -> StoreError {
+fn refusal(failure: &Failure) -> StoreError {
     /// How much of a server's own words is told.
     const LONGEST_WORDS: usize = 200;
     let words = failure.reason.split('[').next().unwrap_or_default();

@@ -8,7 +8,6 @@ use super::protocol::request::Request;
 use super::protocol::response;
 use super::stored::Stored;
 use super::supervisor::Shared;
-use super::touch::key_text;
 use crate::store::engine::{Kind, Name, Page, StoreError, Value};
 
 /// Partitions that are asked for at once.
@@ -99,7 +98,7 @@ async fn scan(
 
 /// What other programs keep there is passed over.
 fn value((key, value): (Object, Object)) -> Option<(Name, Value)> {
-    let name = Name::from_stored(key_text(&key)?);
+    let name = Name::from_stored(key.as_text()?);
     name.parts()?;
     Some((name, Stored::read(value).ok()??.value))
 }

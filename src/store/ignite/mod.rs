@@ -38,7 +38,7 @@ use self::protocol::request::Request;
 use self::protocol::response;
 use self::stored::{Life, Stored};
 use self::supervisor::{Caches, Shared};
-use self::touch::{Touches, key_text};
+use self::touch::Touches;
 use self::writes::Write;
 use super::engine::{Capabilities, Engine, Kind, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config;
@@ -81,7 +81,7 @@ impl IgniteEngine {
         let entries = self.shared.connection()?.ask_for(request, response::entries).await?;
         let mut found = HashMap::with_capacity(entries.len());
         for (key, value) in entries {
-            if let (Some(key), Some(stored)) = (key_text(&key), Stored::read(value)?) {
+            if let (Some(key), Some(stored)) = (key.as_text(), Stored::read(value)?) {
                 found.insert(key.into(), stored.value);
             }
         }

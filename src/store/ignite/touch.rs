@@ -10,7 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use futures_util::future::try_join_all;
 
 use super::connection::Connection;
-use super::protocol::reader::Object;
 use super::protocol::request::{Cache, Request};
 use super::protocol::response;
 use super::stored::{Life, Stored};
@@ -47,12 +46,10 @@ impl<'a> Touches<'a> {
         let mut renewals: BTreeMap<Life, Vec<&Name>> = BTreeMap::new();
         let mut extensions = Vec::new();
         for (name, life) in &self.lives {
-            match kept.get(name.as_str()) {
-                Some(stored) => match stored.life.filter(|given| given >= life) {
-                    Some(given) => renewals.entry(given).or_default().push(*name),
-                    None => extensions.push((*name, stored, *life)),
-                },
-                None => {}
+            let Some(stored) = kept.get(name.as_str()) else { continue };
+            match stored.life.filter(|given| given >= life) {
+                Some(given) => renewals.entry(given).or_default().push(*name),
+                None => extensions.push((*name, stored, *life)),
             }
         }
         let renewed = try_join_all(renewals.iter().map(|(life, names)| self.renew_all(*life, names))).await?;
@@ -86,15 +83,7 @@ impl<'a> Touches<'a> {
         let entries = self.connection.ask_for(request, response::entries).await?;
         Ok(entries
             .into_iter()
-            .filter_map(|(key, value)| Some((key_text(&key)?.into(), Stored::read(value).ok()??)))
+            .filter_map(|(key, value)| Some((key.as_text()?.into(), Stored::read(value).ok()??)))
             .collect())
-    }
-}
-
-/// The text of a key.
-pub(super) fn key_text(key: &Object) -> Option<&str> {
-    match key {
-        Object::Text(text) => std::str::from_utf8(text).ok(),
-        Object::Null | Object::Bytes(_) | Object::Other => None,
     }
 }

@@ -38,7 +38,9 @@ pub(in crate::store::ignite) enum Handshake {
 pub(in crate::store::ignite) fn request(login: Option<(&str, &str)>) -> Vec<u8> {
     let mut frame = Frame::new();
     frame.u8(HANDSHAKE);
-    VERSION.iter().for_each(|number| frame.i16(*number));
+    for number in VERSION {
+        frame.i16(number);
+    }
     frame.u8(THIN_CLIENT);
     frame.byte_array(&FEATURES);
     if let Some((user, password)) = login {

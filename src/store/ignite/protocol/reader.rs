@@ -17,6 +17,16 @@ pub(in crate::store::ignite) enum Object {
     Other,
 }
 
+impl Object {
+    /// The text of a string.
+    pub(in crate::store::ignite) fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => std::str::from_utf8(text).ok(),
+            Self::Null | Self::Bytes(_) | Self::Other => None,
+        }
+    }
+}
+
 /// What is left of a frame.
 #[derive(Debug)]
 pub(in crate::store::ignite) struct Reader(Bytes);

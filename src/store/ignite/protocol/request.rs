@@ -72,7 +72,9 @@ impl Frame {
         let mut frame = Self::operation(code);
         frame.i32(id);
         frame.u8(if expiry.is_some() { WITH_EXPIRY_POLICY } else { 0 });
-        expiry.into_iter().flatten().for_each(|life| frame.i64(life));
+        for life in expiry.into_iter().flatten() {
+            frame.i64(life);
+        }
         frame
     }
 
@@ -195,7 +197,9 @@ impl Request {
 
     fn keys<'a>(mut frame: Frame, keys: impl ExactSizeIterator<Item = &'a str>) -> Self {
         frame.length(keys.len());
-        keys.for_each(|key| frame.string(key.as_bytes()));
+        for key in keys {
+            frame.string(key.as_bytes());
+        }
         frame.request()
     }
 

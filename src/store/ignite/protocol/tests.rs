@@ -28,8 +28,8 @@ fn frames(section: &str, direction: &str) -> Vec<Vec<u8>> {
 }
 
 fn bytes_of(hex: &str) -> Vec<u8> {
-    let digits = |at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-    (0..hex.len()).step_by(2).map(digits).collect()
+    let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    hex.as_bytes().chunks(2).map(digits).collect()
 }
 
 fn received(section: &str) -> Vec<Bytes> {

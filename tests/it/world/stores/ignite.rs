@@ -18,6 +18,8 @@ use crate::world::tls::Authority;
 
 /// The cache of bindings; that of session data has `-data` after it.
 const CACHE: &str = "homing";
+/// A small node: words between `@` are replaced.
+const CONFIGURATION: &str = include_str!("ignite.xml");
 /// After so long the others give a silent node up.
 const FAILURE_DETECTION_MILLIS: u32 = 3000;
 
@@ -112,7 +114,9 @@ impl IgniteNode {
     #[track_caller]
     pub(crate) fn cluster<const N: usize>(running: [bool; N]) -> [Self; N] {
         let nodes = [(); N].map(|()| Self::new(None));
-        nodes.iter().for_each(|node| node.configure(&nodes, &Extras::default()));
+        for node in &nodes {
+            node.configure(&nodes, &Extras::default());
+        }
         let mut begin = nodes.iter().zip(running).filter(|(_, runs)| *runs).map(|(node, _)| node);
         // The first makes the cluster, the others join it together.
         if let Some(first) = begin.next() {
@@ -135,73 +139,27 @@ impl IgniteNode {
     }
 
     fn configure(&self, nodes: &[Self], extras: &Extras<'_>) {
-        let discoveries = nodes.iter().map(|node| format!("<value>{}</value>", node.discovery)).collect();
-        let text = self.configuration(discoveries, extras);
+        let discoveries: Vec<_> = nodes.iter().map(|node| format!("<value>{}</value>", node.discovery)).collect();
+        let text = self.configuration(&discoveries.concat(), extras);
         fs::write(self.process.directory().join("node.xml"), text).expect("its configuration");
     }
 
-    fn configuration(&self, discoveries: String, extras: &Extras<'_>) -> String {
-        let (ip, directory) = (self.address.ip(), self.process.directory().display());
-        let [client, discovery, communication] =
-            [self.address, self.discovery, self.communication].map(|address| address.port());
-        let authentication = extras.authentication;
+    fn configuration(&self, discoveries: &str, extras: &Extras<'_>) -> String {
+        let port = |address: SocketAddr| address.port().to_string();
         let client_port = extras.clients_of.map(|authority| self.tls(authority)).unwrap_or_default();
-        let pools: String = ["public", "system", "striped", "management", "query", "service", "dataStreamer"]
-            .map(|pool| {
-                let pool =
-                    if pool == "striped" { "stripedPoolSize".to_owned() } else { format!("{pool}ThreadPoolSize") };
-                format!("<property name=\"{pool}\" value=\"2\"/>")
-            })
-            .concat();
-        format!(
-            r#"<?xml version="1.0" encoding="UTF-8"?>
-<beans xmlns="http://www.springframework.org/schema/beans" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
-       xsi:schemaLocation="http://www.springframework.org/schema/beans http://www.springframework.org/schema/beans/spring-beans.xsd">
-<bean class="org.apache.ignite.configuration.IgniteConfiguration">
-  <property name="consistentId" value="{client}"/>
-  <property name="workDirectory" value="{directory}/work"/>
-  <property name="localHost" value="{ip}"/>
-  {pools}
-  <property name="rebalanceThreadPoolSize" value="1"/>
-  <property name="metricsLogFrequency" value="0"/>
-  <property name="connectorConfiguration"><null/></property>
-  <property name="failureDetectionTimeout" value="{FAILURE_DETECTION_MILLIS}"/>
-  <property name="authenticationEnabled" value="{authentication}"/>
-  <property name="clusterStateOnStart" value="ACTIVE"/>
-  <property name="dataStorageConfiguration"><bean class="org.apache.ignite.configuration.DataStorageConfiguration">
-    <property name="systemRegionInitialSize" value="10485760"/>
-    <property name="systemRegionMaxSize" value="20971520"/>
-    <property name="defaultDataRegionConfiguration"><bean class="org.apache.ignite.configuration.DataRegionConfiguration">
-      <property name="initialSize" value="33554432"/>
-      <property name="maxSize" value="33554432"/>
-      <property name="persistenceEnabled" value="{authentication}"/>
-    </bean></property>
-  </bean></property>
-  <property name="clientConnectorConfiguration"><bean class="org.apache.ignite.configuration.ClientConnectorConfiguration">
-    <property name="host" value="{ip}"/>
-    <property name="port" value="{client}"/>
-    <property name="portRange" value="0"/>
-    <property name="threadPoolSize" value="4"/>
-    {client_port}
-  </bean></property>
-  <property name="communicationSpi"><bean class="org.apache.ignite.spi.communication.tcp.TcpCommunicationSpi">
-    <property name="localAddress" value="{ip}"/>
-    <property name="localPort" value="{communication}"/>
-    <property name="localPortRange" value="0"/>
-  </bean></property>
-  <property name="discoverySpi"><bean class="org.apache.ignite.spi.discovery.tcp.TcpDiscoverySpi">
-    <property name="localAddress" value="{ip}"/>
-    <property name="localPort" value="{discovery}"/>
-    <property name="localPortRange" value="0"/>
-    <property name="ipFinder"><bean class="org.apache.ignite.spi.discovery.tcp.ipfinder.vm.TcpDiscoveryVmIpFinder">
-      <property name="shared" value="true"/>
-      <property name="addresses"><list>{discoveries}</list></property>
-    </bean></property>
-  </bean></property>
-</bean>
-</beans>
-"#
-        )
+        [
+            ("@ip@", self.address.ip().to_string()),
+            ("@directory@", self.process.directory().display().to_string()),
+            ("@client@", port(self.address)),
+            ("@discovery@", port(self.discovery)),
+            ("@communication@", port(self.communication)),
+            ("@discoveries@", discoveries.to_owned()),
+            ("@failure_detection_millis@", FAILURE_DETECTION_MILLIS.to_string()),
+            ("@authentication@", extras.authentication.to_string()),
+            ("@client_port@", client_port),
+        ]
+        .iter()
+        .fold(CONFIGURATION.to_owned(), |text, (name, value)| text.replace(name, value))
     }
 
     /// Makes the key stores of the client port, and says in Spring's XML where they are.
