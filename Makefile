@@ -74,7 +74,7 @@ bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hi
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
-bench-shared: setup test-stores ## the same proxy with Redis, Valkey and memcached beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
+bench-shared: setup test-stores ## the same proxy with Redis, Valkey, memcached and Ignite beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
 counts: setup ## instructions, allocations and system calls a request, and in which functions

@@ -19,35 +19,12 @@ use crate::world::tls::Authority;
 /// The cache of bindings; that of session data has `-data` after it.
 const CACHE: &str = "homing";
 /// A small node: words between `@` are replaced.
-const CONFIGURATION: &str = include_str!("ignite.xml");
+const CONFIGURATION: &str = include_str!("../../../stores/ignite.xml");
 /// After so long the others give a silent node up.
 const FAILURE_DETECTION_MILLIS: u32 = 3000;
 
 /// What `ignite.sh` opens to it of Java's own modules.
-const OPENED: [&str; 22] = [
-    "java.base/jdk.internal.access",
-    "java.base/jdk.internal.misc",
-    "java.base/sun.nio.ch",
-    "java.base/sun.util.calendar",
-    "java.management/com.sun.jmx.mbeanserver",
-    "jdk.internal.jvmstat/sun.jvmstat.monitor",
-    "java.base/sun.reflect.generics.reflectiveObjects",
-    "jdk.management/com.sun.management.internal",
-    "java.base/java.io",
-    "java.base/java.nio",
-    "java.base/java.net",
-    "java.base/java.util",
-    "java.base/java.util.concurrent",
-    "java.base/java.util.concurrent.locks",
-    "java.base/java.util.concurrent.atomic",
-    "java.base/java.lang",
-    "java.base/java.lang.invoke",
-    "java.base/java.math",
-    "java.sql/java.sql",
-    "java.base/java.lang.reflect",
-    "java.base/java.time",
-    "java.base/java.text",
-];
+const OPENED: &str = include_str!("../../../stores/ignite-opens.txt");
 
 /// A node.
 #[derive(Debug)]
@@ -234,7 +211,8 @@ impl IgniteNode {
             "-DIGNITE_PERFORMANCE_SUGGESTIONS_DISABLED=true".to_owned(),
             "-DIGNITE_NO_SHUTDOWN_HOOK=true".to_owned(),
         ];
-        flags.extend(OPENED.iter().map(|package| format!("--add-opens={package}=ALL-UNNAMED")));
+        let opened = OPENED.lines().filter(|line| !line.starts_with('#'));
+        flags.extend(opened.map(|package| format!("--add-opens={package}=ALL-UNNAMED")));
         let flags: Vec<_> = flags.iter().map(String::as_str).collect();
         let mut command =
             JavaStore::Ignite.command(&flags, "org.apache.ignite.startup.cmdline.CommandLineStartup", &self.runner);
