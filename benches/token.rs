@@ -80,7 +80,7 @@ fn cookies(c: &mut Criterion) {
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
-        permanent: true,
+        lifetime: homing::config::Lifetime::Permanent,
         hide_from_server: true,
         cache_control: None,
     };

@@ -142,16 +142,7 @@ fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffSettings, BuildError
     Ok(HandoffSettings {
         header: HeaderName::from_bytes(handoff.header.as_bytes())?,
         written: handoff.header.clone(),
-        max_size: handoff.max_size,
+        max_size: handoff.max_size.bytes(),
         warned: AtomicU64::new(0),
     })
-}
-
-/// HAProxy's word for a state.
-pub fn state_word(state: config::ServerState) -> &'static str {
-    match state {
-        config::ServerState::Ready => "ready",
-        config::ServerState::Drain => "drain",
-        config::ServerState::Maint => "maint",
-    }
 }

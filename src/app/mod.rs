@@ -41,7 +41,6 @@ use crate::telemetry::access_log::{AccessLog, Target};
 use crate::telemetry::metrics::Metrics;
 
 use self::background::Background;
-pub use self::reload::level_word;
 use self::signals::Stop;
 use self::snapshot_task::Keeper;
 

@@ -9,7 +9,7 @@ use crate::app::build::{Materials, build};
 use crate::app::changes::{Change, changes, keep_restart_only};
 use crate::app::runtime::{PoolRuntime, Runtime};
 use crate::app::state::AppState;
-use crate::config::{Config, LogLevel};
+use crate::config::Config;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
@@ -124,7 +124,7 @@ impl Reloader {
             // Its writer finishes its lines first, perhaps on a slow disk: nothing for the thread that checks servers.
             tokio::task::spawn_blocking(move || drop(former));
         }
-        log::set_level(level_word(snapshot.config.log.level));
+        log::set_level(snapshot.config.log.level.into());
         if snapshot.config.store.max_sessions != before.config.store.max_sessions {
             let (table, capacity) = (Arc::clone(&app.table), snapshot.config.store.max_sessions);
             // May evict many sessions, which is nothing for a thread that others wait for.
@@ -154,15 +154,4 @@ struct Prepared {
 enum Next<T> {
     Same,
     Other(T),
-}
-
-/// The word of a level.
-pub fn level_word(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
-    }
 }

@@ -57,7 +57,7 @@ impl AppState {
                 pool: &plan.pool.name,
                 server: &server.name,
                 up: server.condition().takes_bound(),
-                state: super::build::state_word(server.state),
+                state: server.state.into(),
                 in_flight: server.live.in_flight(),
                 weight: server.weight,
                 sessions: plan

@@ -210,7 +210,7 @@ fn show(what: &ConfigCommand, path: Option<&Path>) -> ExitCode {
         ConfigCommand::Schema => say(&config::schema()),
         ConfigCommand::Example => say(config::example()),
         ConfigCommand::Show => match load(path) {
-            Ok(loaded) => say(&config::show(&loaded.config)),
+            Ok(loaded) => say(&loaded.effective),
             Err(code) => return code,
         },
     }

@@ -57,7 +57,7 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
 
 fn start(loaded: Loaded, origin: &Origin) -> ExitCode {
     let settings = &loaded.config.log;
-    log::start(app::level_word(settings.level), settings.format == LogFormat::Json);
+    log::start(settings.level.into(), settings.format == LogFormat::Json);
     ended(app::run(loaded, origin))
 }
 
@@ -72,7 +72,7 @@ fn ended(result: Result<(), RunError>) -> ExitCode {
 }
 
 pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
-    log::start(app::level_word(LogLevel::Warn), false);
+    log::start(LogLevel::Warn.into(), false);
     match try_demo(listen, admin) {
         Ok(code) => code,
         Err(error) => {

@@ -12,10 +12,11 @@ use std::path::Path;
 
 mod address;
 mod check;
-mod environment;
-
+mod check_context;
+mod cookie;
 mod diagnostics;
-mod persistence;
+mod environment;
+mod key_prefix;
 mod pools;
 mod process;
 mod raw;
@@ -25,6 +26,7 @@ mod schema;
 mod schema_check;
 mod secret;
 mod show;
+mod sources;
 mod store;
 mod suggest;
 mod tls;
@@ -37,25 +39,23 @@ mod manual;
 #[cfg(test)]
 mod tests;
 
+pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
 pub use environment::{Environment, FileText, ProcessEnvironment};
-pub use persistence::{
-    Cookie, CookieMode, Handoff, Issue, Learn, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
-    RouteMark, SameSite, Secure, Source,
-};
-pub use pools::{
-    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
+pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress};
+pub use process::{AccessLog, Admin, Key, ListenAddress, Listener, Log, MetricsListener, Proxy};
+pub use raw::{
+    Balance, Connection, Handoff, Issue, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnError,
+    OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
     UpstreamProtocol,
 };
-pub use process::{
-    AccessLog, Admin, Key, ListenAddress, Listener, ListenerTimeouts, Log, LogFormat, LogLevel, MetricsListener, Proxy,
-};
-pub use routes::{HostPattern, Redirect, RequestHeaders, Route, RouteTarget, Scheme, Share};
+pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
-pub use show::show;
-pub use store::{Ignite, Memcached, OnError, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
-pub use tls::{Certificate, ClientCa, ClientCertificate, ClientTls, NamedFile, Tls, TlsVersion};
+pub use sources::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
+pub use store::{Ignite, Memcached, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
+pub use tls::{Certificate, ClientCa, ClientCertificate, ClientTls, NamedFile, Tls};
+pub use units::Size;
 pub use watch::{Watch, watch};
 
 use diagnostics::source_text::SourceText;
@@ -95,6 +95,8 @@ pub struct Config {
 pub struct Loaded {
     /// What to run on.
     pub config: Config,
+    /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
+    pub effective: String,
     /// What somebody should look at; in the order of the file.
     pub warnings: Vec<Warning>,
 }
@@ -118,9 +120,12 @@ impl Config {
             move |diagnostic: &Diagnostic| source.report(severity, diagnostic)
         };
         match config {
-            Some(config) if diagnostics.problems.is_empty() => {
+            Some((mut root, mut config)) if diagnostics.problems.is_empty() => {
+                show::fill_in(&mut root, &config);
+                config.hash = show::hash(&root, &config);
+                let effective = show::show(&root, &config);
                 let warnings = Problems::new(diagnostics.warnings, report(Severity::Warning)).into_list();
-                Ok(Loaded { config, warnings })
+                Ok(Loaded { config, effective, warnings })
             }
             _ => Err(Problems::new(diagnostics.problems, report(Severity::Error))),
         }
@@ -133,7 +138,7 @@ fn build(
     environment: &dyn Environment,
     source: &mut SourceText<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Config> {
+) -> Option<(raw::Root, Config)> {
     let mut tree = match yaml::parse(text, diagnostics) {
         Ok(tree) => tree,
         Err(diagnostic) => {
@@ -165,10 +170,9 @@ fn build(
         .map(|pool| pool.key.as_str())
         .collect();
     let folder = Path::new(file_name).parent().unwrap_or(Path::new(""));
-    let context = check::CheckContext { environment, folder };
-    let mut config = check::check(&root, &conforming, &pools, &context, diagnostics);
-    config.hash = show::hash(&config);
-    Some(config)
+    let context = check_context::CheckContext { environment, folder };
+    let config = check::check(&root, &conforming, &pools, &context, diagnostics);
+    Some((root, config))
 }
 
 /// A problem with the file as a whole.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::persistence::Persistence;
+use super::raw::{Balance, Connection, Persistence, ServerState};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,19 +26,6 @@ pub struct Pool {
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.
     pub persistence: Option<Persistence>,
-}
-
-/// How new sessions are spread over servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// One after the other, by weight.
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    /// The server with the fewest requests in flight for its weight.
-    LeastRequests,
-    /// Consistent hash of [`HashOn`].
-    Hash,
 }
 
 /// What `balance: hash` hashes. Names of headers are lower case.
@@ -87,43 +74,6 @@ pub enum ServerAddress {
     },
     /// Path of a unix socket.
     Unix(PathBuf),
-}
-
-/// HAProxy's words for what an operator wants of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ServerState {
-    /// Takes everything.
-    Ready,
-    /// Takes bound sessions only.
-    Drain,
-    /// Takes nobody.
-    Maint,
-}
-
-/// Connections to the servers of a pool.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Connection {
-    /// Protocol spoken to the servers.
-    pub protocol: UpstreamProtocol,
-    /// To establish a connection.
-    pub connect_timeout: Duration,
-    /// Between two reads from a server.
-    pub read_timeout: Duration,
-    /// For one write to a server.
-    pub write_timeout: Duration,
-    /// How long an idle connection is kept.
-    pub idle_timeout: Duration,
-    /// Names of headers go on as HTTP/1 peers wrote them.
-    pub preserve_header_case: bool,
-}
-
-/// Protocol spoken to the servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpstreamProtocol {
-    /// HTTP/1.1.
-    Http1,
-    /// HTTP/2 (without TLS: prior knowledge).
-    H2,
 }
 
 /// Active checks.

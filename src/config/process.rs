@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::raw::{ListenerTimeouts, LogFormat, LogLevel};
 use super::secret::Secret;
 use super::tls::Tls;
 
@@ -57,20 +58,6 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
 }
 
-/// Timeouts towards clients.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ListenerTimeouts {
-    /// From the first byte of a request (or the connection's start) to the end of its headers; for a PROXY header; for a
-    /// TLS handshake.
-    pub request_header: Duration,
-    /// Between two reads of a request's body.
-    pub request_body: Duration,
-    /// How long an idle connection is kept for the next request.
-    pub keepalive: Duration,
-    /// How long one write to the client may block.
-    pub write: Duration,
-}
-
 /// A sealing key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -107,26 +94,6 @@ pub struct Log {
     pub format: LogFormat,
     /// Where the access log goes.
     pub access: AccessLog,
-}
-
-/// Severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the usual words")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-/// Form of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// Where the access log goes.

@@ -184,6 +184,15 @@ pub(crate) fn password(text: &str) -> Range<usize> {
     found.unwrap_or(text.len()..text.len())
 }
 
+/// The URL for `homing config show`, with `${HOMING_REDIS_PASSWORD}` in the place of its password. All URLs have the same.
+pub(crate) fn without_password(url: &str) -> String {
+    let password = password(url);
+    let part = |text: Option<&str>| text.unwrap_or_default().replace("${", "$${");
+    let (before, behind) = (part(url.get(..password.start)), part(url.get(password.end..)));
+    let placeholder = if password.is_empty() { "" } else { "${HOMING_REDIS_PASSWORD}" };
+    format!("{before}{placeholder}{behind}")
+}
+
 fn password_of_socket(text: &str) -> Option<Range<usize>> {
     const KEY: &str = "pass=";
     let query = text.find('?')?;

@@ -4,6 +4,8 @@ use std::fmt;
 
 use http::{HeaderName, HeaderValue};
 
+use super::raw::{Redirect, Share};
+
 /// Says what happens to some of the requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
@@ -40,38 +42,6 @@ pub enum RouteTarget {
     Split(Vec<Share>),
     /// The proxy answers.
     Redirect(Redirect),
-}
-
-/// A pool's share of a split.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Share {
-    /// Name of an existing pool.
-    pub pool: String,
-    /// Share of new sessions, 0 to 65535.
-    pub weight: u16,
-}
-
-/// Where a redirect leads: to the URL that was asked for, but for what is `Some`, of which there is something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redirect {
-    /// Scheme.
-    pub scheme: Option<Scheme>,
-    /// Host, lower case, IPv6 addresses in brackets.
-    pub host: Option<String>,
-    /// Port, at least 1.
-    pub port: Option<u16>,
-    /// Path; starts with `/`, without query.
-    pub path: Option<String>,
-    /// 301, 302, 303, 307 or 308.
-    pub status: u16,
-}
-
-/// Scheme of a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the words of RFC 9110")]
-pub enum Scheme {
-    Http,
-    Https,
 }
 
 /// Changes to the headers of a request; none concerns framing or what the proxy promises to servers.
@@ -111,24 +81,6 @@ impl HostPattern {
 /// `name` is a label or more and `domain`.
 fn is_below(name: &str, domain: &str) -> bool {
     name.strip_suffix(domain).and_then(|labels| labels.strip_suffix('.')).is_some_and(|labels| !labels.is_empty())
-}
-
-impl Scheme {
-    /// As it stands in a URL.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::Https => "https",
-        }
-    }
-
-    /// The port that URLs of this scheme need not name.
-    pub fn port(self) -> u16 {
-        match self {
-            Self::Http => 80,
-            Self::Https => 443,
-        }
-    }
 }
 
 impl fmt::Display for HostPattern {

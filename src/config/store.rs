@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::raw::OnError;
 use super::secret::Secret;
 use super::tls::ClientTls;
 
@@ -38,15 +39,6 @@ pub struct Remote {
     pub timeout: Duration,
     /// How old what the table says may be before the engine is asked again.
     pub near_ttl: Duration,
-}
-
-/// What to do while the store is out of reach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// Tokens, the table and the consistent hash carry on.
-    Fallback,
-    /// 503 for what only the store knows.
-    Refuse,
 }
 
 /// Which engine.

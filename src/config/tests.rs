@@ -87,7 +87,7 @@ fn every_file_of_conf_loads_without_variables() {
             let mut environment = keys.map(|key| (key, "0123456789abcdef")).to_vec();
             let password = if text.contains("hunter2") { "hunter2" } else { "only-for-trying-it-out" };
             environment.extend([("HOMING_REDIS_PASSWORD", password), ("HOMING_IGNITE_PASSWORD", password)]);
-            let again = Config::parse(&beside, show(&loaded.config), &Fake(environment));
+            let again = Config::parse(&beside, &loaded.effective, &Fake(environment));
             let mut again = again.unwrap_or_else(|problems| panic!("{problems}")).config;
             again.keys.clone_from(&loaded.config.keys);
             again.hash.clone_from(&loaded.config.hash);
@@ -152,7 +152,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.listeners[0].max_header_size, 65_536);
     assert!(config.listeners[0].http1 && config.listeners[0].http2);
     assert_eq!((pool.retries.attempts, pool.retries.budget_percent), (2, 20));
-    assert_eq!(persistence.sources, [Source::Cookie]);
+    assert_eq!(persistence.sources, [Source::Cookie(TokenCookie {})]);
     assert_eq!(persistence.absolute_timeout.as_secs(), 86_400);
     assert_eq!(persistence.cookie.cache_control.as_deref(), Some("private"));
     assert_eq!(config.admin.unwrap().address.to_string(), "127.0.0.1:9900");

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::raw::TlsVersion;
+
 /// TLS on a listener.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tls {
@@ -14,15 +16,6 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// Who signs the certificates of clients; `None` = clients need none.
     pub client_ca: Option<ClientCa>,
-}
-
-/// Version of TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TlsVersion {
-    /// TLS 1.2.
-    Tls12,
-    /// TLS 1.3.
-    Tls13,
 }
 
 /// A file that the configuration names.

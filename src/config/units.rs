@@ -3,15 +3,9 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use schemars::Schema;
-use schemars::SchemaGenerator;
-use schemars::json_schema;
-use serde::Deserialize;
-use serde::Deserializer;
-use serde::Serialize;
-use serde::Serializer;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// `format` of a duration in the schema.
 pub(crate) const DURATION: &str = "duration-with-unit";
@@ -21,82 +15,73 @@ pub(crate) const SIZE: &str = "size-with-unit";
 const DURATION_UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
 const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
 
-/// A duration: digits and a unit (`ms`, `s`, `m`, `h`, `d`), once or several times.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Span(pub(crate) Duration);
+/// A [`Duration`] in the file, digits and a unit (`ms`, `s`, `m`, `h`, `d`), once or several times: the field has
+/// `#[serde(with = "DurationText")]`.
+pub(crate) struct DurationText;
 
 /// A number of bytes: digits and a unit (`B`, `KiB`, `MiB`, `GiB`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Size(pub(crate) u64);
+pub struct Size(pub u64);
 
-impl Span {
-    pub(crate) const fn seconds(seconds: u64) -> Self {
-        Self(Duration::from_secs(seconds))
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut millis: u64 = 0;
+    while !rest.is_empty() {
+        let (digits, tail) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
+        let (unit, tail) =
+            tail.split_at_checked(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()))?;
+        millis = millis.checked_add(in_base_unit(digits, unit, &DURATION_UNITS)?)?;
+        rest = tail;
     }
+    (!text.is_empty()).then_some(Duration::from_millis(millis))
+}
 
-    pub(crate) const fn millis(millis: u64) -> Self {
-        Self(Duration::from_millis(millis))
+/// In the largest unit that takes it whole: 75s, 90m, 24h, but 7d.
+pub(crate) fn duration_text(duration: Duration) -> String {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if millis == 0 {
+        return "0s".to_owned();
     }
+    let is_written = |unit: &str, factor: u64| millis.is_multiple_of(factor) && (unit != "d" || millis > factor);
+    let whole = DURATION_UNITS.into_iter().find(|(unit, factor)| is_written(unit, *factor));
+    let (unit, factor) = whole.unwrap_or(("ms", 1));
+    format!("{}{unit}", millis / factor)
+}
 
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        sum(text, &DURATION_UNITS).map(|millis| Self(Duration::from_millis(millis)))
-    }
-
-    /// In the largest unit that takes it whole: 75s, 90m, 24h, but 7d.
-    pub(crate) fn written(self) -> String {
-        let millis = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        if millis == 0 {
-            return "0s".to_owned();
-        }
-        let is_written = |unit: &str, factor: u64| millis.is_multiple_of(factor) && (unit != "d" || millis > factor);
-        let whole = DURATION_UNITS.into_iter().find(|(unit, factor)| is_written(unit, *factor));
-        let (unit, factor) = whole.unwrap_or(("ms", 1));
-        format!("{}{unit}", millis / factor)
-    }
+fn in_base_unit(digits: &str, unit: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let factor = units.iter().find(|(name, _)| *name == unit)?.1;
+    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 impl Size {
-    pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (digits, _) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
-        let unit = text.strip_prefix(digits)?;
-        let factor = SIZE_UNITS.into_iter().find(|(name, _)| *name == unit)?.1;
-        digits.parse::<u64>().ok()?.checked_mul(factor).map(Self)
+    /// For what is held in memory.
+    pub fn bytes(self) -> usize {
+        usize::try_from(self.0).unwrap_or(usize::MAX)
     }
 
-    pub(crate) fn written(self) -> String {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (digits, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
+        in_base_unit(digits, unit, &SIZE_UNITS).map(Self)
+    }
+
+    pub(crate) fn text(self) -> String {
         let whole = SIZE_UNITS.into_iter().find(|(_, factor)| self.0 != 0 && self.0.is_multiple_of(*factor));
         let (unit, factor) = whole.unwrap_or(("B", 1));
         format!("{}{unit}", self.0 / factor)
     }
 }
 
-fn sum(text: &str, units: &[(&str, u64)]) -> Option<u64> {
-    let mut rest = text;
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let (digits, tail) = rest.split_at_checked(rest.find(|c: char| !c.is_ascii_digit())?)?;
-        let (unit, tail) =
-            tail.split_at_checked(tail.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(tail.len()))?;
-        let factor = units.iter().find(|(name, _)| *name == unit)?.1;
-        total = total.checked_add(digits.parse::<u64>().ok()?.checked_mul(factor)?)?;
-        rest = tail;
+impl DurationText {
+    pub(crate) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&duration_text(*duration))
     }
-    (!text.is_empty()).then_some(total)
-}
 
-impl Serialize for Span {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.written())
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        parse_duration(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not a duration"))
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::parse(&String::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("not a duration"))
-    }
-}
-
-impl JsonSchema for Span {
+impl JsonSchema for DurationText {
     fn inline_schema() -> bool {
         true
     }
@@ -112,7 +97,7 @@ impl JsonSchema for Span {
 
 impl Serialize for Size {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.written())
+        serializer.serialize_str(&self.text())
     }
 }
 
@@ -146,12 +131,12 @@ mod tests {
         for (text, millis) in
             [("250ms", 250), ("30s", 30_000), ("1h30m", 5_400_000), ("0s", 0), ("400d", 34_560_000_000)]
         {
-            assert_eq!(Span::parse(text), Some(Span(Duration::from_millis(millis))), "{text}");
+            assert_eq!(parse_duration(text), Some(Duration::from_millis(millis)), "{text}");
         }
         for text in
             ["", "30", "s", "1.5h", "-1s", "1 s", "1S", "1min", "1h30", "99999999999999999999s", "9999999999999999d"]
         {
-            assert_eq!(Span::parse(text), None, "{text}");
+            assert_eq!(parse_duration(text), None, "{text}");
         }
     }
 
@@ -168,9 +153,9 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_written_is_read_again(millis in 0u64..=400 * 86_400_000, bytes: u64) {
-            let span = Span(Duration::from_millis(millis));
-            prop_assert_eq!(Span::parse(&span.written()), Some(span));
-            prop_assert_eq!(Size::parse(&Size(bytes).written()), Some(Size(bytes)));
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(parse_duration(&duration_text(duration)), Some(duration));
+            prop_assert_eq!(Size::parse(&Size(bytes).text()), Some(Size(bytes)));
         }
     }
 }

@@ -81,7 +81,7 @@ mod tests {
 
     fn policy(down: OnServerDown, drain: OnServerDrain, hold: Duration) -> Persistence {
         Persistence {
-            sources: vec![config::Source::Cookie],
+            sources: vec![config::Source::Cookie(config::TokenCookie {})],
             issue: config::Issue::Cookie,
             idle_timeout: Duration::from_secs(1800),
             absolute_timeout: Duration::from_secs(86_400),
@@ -100,11 +100,15 @@ mod tests {
                 http_only: true,
                 same_site: config::SameSite::Lax,
                 partitioned: false,
-                permanent: false,
+                lifetime: config::Lifetime::Session,
                 hide_from_server: true,
                 cache_control: None,
             },
-            handoff: config::Handoff { enabled: false, header: "Homing-Session-Data".into(), max_size: 4096 },
+            handoff: config::Handoff {
+                enabled: false,
+                header: "Homing-Session-Data".into(),
+                max_size: config::Size(4096),
+            },
         }
     }
 

@@ -94,20 +94,17 @@ const NO_NAMES: &[&str] = &[
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
     "Asked",
-    "At",
     "Bound",
     "By",
     "Followed",
     "Handed",
     "Idlest",
-    "Later",
     "Learned",
     "Left",
     "Named",
     "Near",
     "Noticed",
     "Opened",
-    "Outside",
     "Presented",
     "Recognised",
     "Renamed",
@@ -124,7 +121,6 @@ const KNOWN_NAMES: &[&str] = &[
     "When",
     "Who",
     "ahead",
-    "later",
     "told",
 ];
 

@@ -12,13 +12,13 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
-use super::{At, CheckContext};
 use crate::config::address;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::FileText;
 use crate::config::raw;
 use crate::config::suggest::quoted;
-use crate::config::tls::{Certificate, ClientCa, ClientCertificate, NamedFile, Tls, TlsVersion};
+use crate::config::tls::{Certificate, ClientCa, ClientCertificate, NamedFile, Tls};
 
 const READABLE: &str =
     "a relative path begins at the folder of this file; the user that homing runs as must be allowed to read it";
@@ -29,7 +29,7 @@ const KEYS: &str = "it should be PEM, not encrypted: -----BEGIN PRIVATE KEY-----
 /// It means something only if no problem was found.
 pub(super) fn tls(
     tls: &raw::ListenerTls,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Tls {
@@ -40,10 +40,7 @@ pub(super) fn tls(
         })
         .collect();
     Tls {
-        min_version: match tls.min_version {
-            raw::TlsVersion::Tls12 => TlsVersion::Tls12,
-            raw::TlsVersion::Tls13 => TlsVersion::Tls13,
-        },
+        min_version: tls.min_version,
         certificates,
         client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), context, diagnostics)),
     }
@@ -52,7 +49,7 @@ pub(super) fn tls(
 fn certificate(
     written: &raw::ListenerCertificate,
     first: bool,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Certificate> {
@@ -90,7 +87,7 @@ fn named(written: &str, context: &CheckContext<'_>) -> NamedFile {
 fn read(
     what: &str,
     file: &NamedFile,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<FileText> {
@@ -105,7 +102,7 @@ fn read(
 
 fn chain(
     file: &NamedFile,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Vec<CertificateDer<'static>>> {
@@ -124,13 +121,13 @@ fn chain(
     }
 }
 
-fn not_a_certificate(file: &NamedFile, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn not_a_certificate(file: &NamedFile, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     diagnostics.problem(at.location, format!("{} is damaged", quoted(&file.written)), CERTIFICATES);
 }
 
 fn private_key(
     file: &NamedFile,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<PrivateKeyDer<'static>> {
@@ -154,7 +151,7 @@ fn fit(
     [cert, key]: [&NamedFile; 2],
     chain: &[CertificateDer<'static>],
     private_key: &PrivateKeyDer<'static>,
-    [cert_at, key_at]: [At<'_>; 2],
+    [cert_at, key_at]: [NodeRef<'_>; 2],
     diagnostics: &mut Diagnostics,
 ) -> Option<()> {
     let Ok(signing) = any_supported_type(private_key) else {
@@ -180,7 +177,7 @@ fn fit(
 fn validity(
     own: &X509Certificate<'_>,
     file: &NamedFile,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) {
@@ -210,7 +207,7 @@ fn hosts(
     written: &[String],
     covered: &[String],
     cert: &NamedFile,
-    at: At<'_>,
+    at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<String> {
     let mut hosts = Vec::new();
@@ -252,7 +249,7 @@ fn covers(name: &str, host: &str) -> bool {
 /// What the proxy shows to a server that it is a client of.
 pub(super) fn client_certificate(
     [cert, key]: [&str; 2],
-    locations: [At<'_>; 2],
+    locations: [NodeRef<'_>; 2],
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<ClientCertificate> {
@@ -274,7 +271,7 @@ pub(super) fn client_certificate(
 /// Certificates that others are signed by.
 pub(super) fn authorities(
     written: &str,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<ClientCa> {

@@ -1,12 +1,11 @@
 //! Handoff: a header that nobody else reads or writes, and sessions that are one client's.
 
-use super::At;
-use super::sources::TAKEN;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
-use crate::config::persistence::{Handoff, Issue, Source};
-use crate::config::raw;
+use crate::config::raw::{Issue, Persistence};
+use crate::config::sources::{RESERVED_HEADERS, Source};
 use crate::config::suggest;
 
 /// The header that is made for it.
@@ -41,12 +40,13 @@ const OF_ANSWERS: &[&str] = &[
 ];
 
 pub(super) fn handoff(
-    one: &raw::Handoff,
+    one: &Persistence,
     sources: &[Source],
     issue: Issue,
-    at: At<'_>,
+    at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
-) -> Handoff {
+) {
+    let (one, cookie) = (&one.handoff, &one.cookie);
     let lower = one.header.to_lowercase();
     let location = at.key("header").location;
     let quoted = suggest::quoted(&one.header);
@@ -54,37 +54,24 @@ pub(super) fn handoff(
     if !address::is_token(&one.header) || one.header.len() > 128 {
         let message = format!("{quoted} is no name for a header");
         diagnostics.problem(location, message, "use letters, digits and \"-\", like X-Session-State");
-    } else if taken(TAKEN) || taken(OF_ANSWERS) {
+    } else if taken(RESERVED_HEADERS) || taken(OF_ANSWERS) {
         let message = format!("header {quoted} cannot carry session data: it has a meaning of its own");
         diagnostics.problem(location, message, "use a header of its own, like X-Session-State");
-    } else if sources.iter().any(|source| header_of(source) == Some(&lower)) {
+    } else if sources.iter().any(|source| source.carriers(cookie).header == Some(&lower)) {
         let message = format!("header {quoted} cannot carry session data: a source reads it");
         diagnostics.problem(location, message, "use a header of its own, like X-Session-State");
     }
-    if one.enabled && issue == Issue::None && sources.iter().all(|source| matches!(source, Source::ClientIp { .. })) {
+    if one.enabled && issue == Issue::None && !sources.iter().any(Source::identifies_client) {
         diagnostics.problem(
             at.key("enabled").location,
             "an address is shared by many clients: data that one of them is given might be another's",
             "add a source that names one client, like \"- cookie: {}\", or remove handoff",
         );
     }
-    Handoff {
-        enabled: one.enabled,
-        header: one.header.clone(),
-        max_size: usize::try_from(one.max_size.0).unwrap_or(usize::MAX),
-    }
-}
-
-fn header_of(source: &Source) -> Option<&String> {
-    match source {
-        Source::Header { name } => Some(name),
-        Source::Learn(learn) => learn.header.as_ref(),
-        _ => None,
-    }
 }
 
 /// A route has the last word about a request's headers: it would replace the data.
-pub(super) fn changed_by_routes(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn changed_by_routes(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     for (index, route) in config.routes.iter().enumerate() {
         let pools = config.pools.iter().filter(|pool| route.pools().any(|name| name == pool.name));
         let handoffs = pools.filter_map(|pool| pool.persistence.as_ref()).map(|persistence| &persistence.handoff);

@@ -5,16 +5,17 @@ use std::net::Ipv4Addr;
 
 use ipnet::IpNet;
 
-use super::{At, CheckContext, certificates};
+use super::certificates;
 use crate::config::address;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::{Diagnostics, Location};
-use crate::config::process::{Admin, ListenAddress, Listener, ListenerTimeouts, MetricsListener};
+use crate::config::process::{Admin, ListenAddress, Listener, MetricsListener};
 use crate::config::raw;
 use crate::config::suggest;
 
 pub(super) fn listeners(
     listeners: &[raw::Listener],
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<Listener> {
@@ -27,7 +28,7 @@ pub(super) fn listeners(
 
 fn listener(
     listener: &raw::Listener,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<Listener> {
@@ -41,7 +42,6 @@ fn listener(
     let (http1, http2) = protocols(listener, at.key("protocols"), diagnostics);
     let tls = listener.tls.as_ref();
     let tls = tls.map(|tls| certificates::tls(tls, at.key("tls"), context, diagnostics));
-    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
     Some(Listener {
         address: address?,
         http1,
@@ -49,19 +49,14 @@ fn listener(
         tls,
         proxy_protocol,
         trusted_proxies,
-        max_header_size: size(listener.max_header_size.0),
+        max_header_size: listener.max_header_size.bytes(),
         max_body_size: listener.max_body_size.map(|size| size.0),
-        timeouts: ListenerTimeouts {
-            request_header: listener.timeouts.request_header.0,
-            request_body: listener.timeouts.request_body.0,
-            keepalive: listener.timeouts.keepalive.0,
-            write: listener.timeouts.write.0,
-        },
+        timeouts: listener.timeouts,
     })
 }
 
 /// Whether HTTP/1 and HTTP/2 are spoken.
-fn protocols(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagnostics) -> (bool, bool) {
+fn protocols(listener: &raw::Listener, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> (bool, bool) {
     use raw::ListenerProtocol::{H2, H2c, Http1};
     let Some(protocols) = &listener.protocols else { return (true, true) };
     let wrong = if listener.tls.is_some() {
@@ -75,7 +70,7 @@ fn protocols(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagnostics
     (protocols.contains(&Http1), protocols.contains(&H2) || protocols.contains(&H2c))
 }
 
-fn trusted_proxies(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
+fn trusted_proxies(listener: &raw::Listener, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<IpNet> {
     let mut trusted_proxies = Vec::new();
     for (index, text) in listener.trusted_proxies.iter().enumerate() {
         match address::network(text) {
@@ -97,7 +92,7 @@ fn trusted_proxies(listener: &raw::Listener, at: At<'_>, diagnostics: &mut Diagn
     trusted_proxies
 }
 
-fn address(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
+fn address(text: &str, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
     address::listen_address(text)
         .map_err(|help| {
             diagnostics.problem(at.location, format!("{} is not an address to listen on", suggest::quoted(text)), help);
@@ -105,7 +100,7 @@ fn address(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<List
         .ok()
 }
 
-pub(super) fn admin(admin: &raw::Admin, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<Admin> {
+pub(super) fn admin(admin: &raw::Admin, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<Admin> {
     let address = address(&admin.address, at.key("address"), diagnostics);
     if let Some(ListenAddress::Tcp(tcp)) = &address
         && !is_loopback(tcp.ip())
@@ -139,7 +134,11 @@ fn is_loopback(ip: IpAddr) -> bool {
     }
 }
 
-pub(super) fn metrics(metrics: &raw::Metrics, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<MetricsListener> {
+pub(super) fn metrics(
+    metrics: &raw::Metrics,
+    at: NodeRef<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<MetricsListener> {
     let path = metrics.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['?', '#', ' ']) {
         let message = format!("{} is not a path", suggest::quoted(path));
@@ -149,7 +148,7 @@ pub(super) fn metrics(metrics: &raw::Metrics, at: At<'_>, diagnostics: &mut Diag
 }
 
 /// Reports every address that is taken by another door already.
-pub(super) fn overlapping(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn overlapping(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let listeners =
         root.listeners.iter().enumerate().map(|(index, listener)| (&listener.address, at.key("listeners").item(index)));
     let admin = root.admin.iter().map(|admin| (&admin.address, at.key("admin")));

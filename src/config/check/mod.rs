@@ -1,16 +1,14 @@
 //! From the raw configuration to the checked [`Config`]: what the schema cannot say. Reports all problems at once.
 
-use std::collections::HashMap;
-use std::path::Path;
-
 use super::Config;
-use super::diagnostics::{Diagnostics, Location};
+use super::diagnostics::Diagnostics;
 use super::environment::Environment;
-use super::process::{AccessLog, Key, Log, LogFormat, LogLevel, Proxy};
+use super::process::{AccessLog, Key, Log, Proxy};
 use super::raw;
 use super::secret::Secret;
 use super::suggest;
 use super::yaml::{Node, Origin};
+use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
 mod certificates;
 mod listeners;
@@ -24,83 +22,6 @@ mod store;
 /// Shortest secret of a key, in characters.
 const MIN_SECRET: usize = 16;
 
-/// A part of the file, to find the place of what the shape holds. What is not written has the place of what it would
-/// stand in.
-#[derive(Clone, Copy)]
-pub(crate) struct At<'t> {
-    node: Option<&'t Node>,
-    location: Option<Location>,
-}
-
-impl<'t> At<'t> {
-    fn root(node: &'t Node) -> Self {
-        Self { node: Some(node), location: None }
-    }
-
-    fn key(self, key: &str) -> Self {
-        let entry = self.node.and_then(|node| node.entry(key));
-        Self {
-            node: entry.map(|entry| &entry.value),
-            location: entry.map(|entry| entry.value.location).or(self.location),
-        }
-    }
-
-    /// The place of a key itself.
-    fn name_of(self, key: &str) -> Option<Location> {
-        self.node.and_then(|node| node.entry(key)).map(|entry| entry.key_location).or(self.location)
-    }
-
-    fn item(self, index: usize) -> Self {
-        let item = self.node.and_then(|node| node.items().get(index));
-        Self { node: item, location: item.map(|item| item.location).or(self.location) }
-    }
-
-    fn is_written(self) -> bool {
-        self.node.is_some()
-    }
-
-    fn origin(self) -> Origin {
-        self.node.map_or(Origin::Literal, |node| node.origin)
-    }
-
-    /// Keys in the order of the file.
-    fn keys(self) -> impl Iterator<Item = &'t str> {
-        self.node.map(Node::entries).unwrap_or_default().iter().map(|entry| entry.key.as_str())
-    }
-}
-
-/// What is outside of the file.
-pub(crate) struct CheckContext<'o> {
-    pub(crate) environment: &'o dyn Environment,
-    /// Where relative paths begin.
-    pub(crate) folder: &'o Path,
-}
-
-/// Finds out what a set of names holds twice.
-#[derive(Default)]
-struct Unique(HashMap<String, usize>);
-
-impl Unique {
-    /// Reports a name that was seen before.
-    fn see(&mut self, name: &str, what: &str, location: Option<Location>, diagnostics: &mut Diagnostics) {
-        let line = location.map_or(0, |location| location.line);
-        if let Some(first) = self.0.get(name) {
-            let help = format!("the first is on line {first}; names are unique");
-            diagnostics.problem(location, format!("{what} {} exists twice", suggest::quoted(name)), help);
-        } else {
-            self.0.insert(name.to_owned(), line);
-        }
-    }
-}
-
-/// Reports a name that is not `[A-Za-z0-9_.-]{1,64}`.
-fn name(name: &str, what: &str, location: Option<Location>, diagnostics: &mut Diagnostics) {
-    if !super::address::is_name(name) {
-        let help = "use letters, digits, \"_\", \".\" and \"-\", at most 64, the first a letter or digit";
-        diagnostics.problem(location, format!("{} is no name for a {what}", suggest::quoted(name)), help);
-    }
-}
-
 /// Builds the checked configuration. It means something only if no problem was found.
 ///
 /// `pools` are the names of all pools in the file, also of those that had problems of their own before.
@@ -111,7 +32,7 @@ pub(crate) fn check(
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Config {
-    let at = At::root(tree);
+    let at = NodeRef::root(tree);
     let listeners = listeners::listeners(&root.listeners, at.key("listeners"), context, diagnostics);
     let admin = root.admin.as_ref().and_then(|admin| listeners::admin(admin, at.key("admin"), diagnostics));
     let metrics = root.metrics.as_ref().and_then(|metrics| listeners::metrics(metrics, at.key("metrics"), diagnostics));
@@ -143,7 +64,7 @@ fn tls_is_seen(config: &Config) -> bool {
     config.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
 }
 
-fn proxy(proxy: &raw::Proxy, at: At<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Proxy {
+fn proxy(proxy: &raw::Proxy, at: NodeRef<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Proxy {
     let node = proxy.node.clone().or_else(|| environment.variable("HOSTNAME")).filter(|node| !node.trim().is_empty());
     let node = node.unwrap_or_else(|| "edge".to_owned());
     if node.len() > 255 || node.chars().any(char::is_control) {
@@ -167,22 +88,22 @@ fn proxy(proxy: &raw::Proxy, at: At<'_>, environment: &dyn Environment, diagnost
         },
         node,
         pid_file: proxy.pid_file.as_ref().map(Into::into),
-        shutdown_grace: proxy.shutdown_grace.0,
+        shutdown_grace: proxy.shutdown_grace,
         upstream_idle_connections: proxy.upstream_idle_connections,
     }
 }
 
-fn keys(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Key> {
+fn keys(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Key> {
     let persistent = root.pools.values().any(|pool| pool.persistence.is_some());
     if root.keys.is_empty() && persistent {
         let message = "no keys are configured: sessions end with this process, and other proxies do not know them";
-        diagnostics.warn(at.name_of("keys"), message, "\"homing keys generate\" prints a key to add");
+        diagnostics.warn(at.key_location("keys"), message, "\"homing keys generate\" prints a key to add");
     }
-    let mut ids = Unique::default();
+    let mut ids = UniqueNames::default();
     let mut keys = Vec::new();
     for (index, key) in root.keys.iter().enumerate() {
         let at = at.key("keys").item(index);
-        name(&key.id, "key", at.key("id").location, diagnostics);
+        check_name(&key.id, "key", at.key("id").location, diagnostics);
         ids.see(&key.id, "key", at.key("id").location, diagnostics);
         secret(key, at.key("secret"), diagnostics);
         keys.push(Key { id: key.id.clone(), secret: Secret::new(&*key.secret) });
@@ -190,7 +111,7 @@ fn keys(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Key>
     keys
 }
 
-fn secret(key: &raw::Key, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn secret(key: &raw::Key, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let id = suggest::quoted(&key.id);
     if key.secret.trim().chars().count() < MIN_SECRET {
         let message = format!("the secret of key {id} is shorter than {MIN_SECRET} characters");
@@ -212,7 +133,7 @@ fn secret(key: &raw::Key, at: At<'_>, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn log(log: &raw::Log, at: At<'_>, diagnostics: &mut Diagnostics) -> Log {
+fn log(log: &raw::Log, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Log {
     let access = match log.access.as_str() {
         "none" => AccessLog::None,
         "stdout" => AccessLog::Stdout,
@@ -228,18 +149,5 @@ fn log(log: &raw::Log, at: At<'_>, diagnostics: &mut Diagnostics) -> Log {
             AccessLog::File(path.into())
         }
     };
-    Log {
-        level: match log.level {
-            raw::LogLevel::Error => LogLevel::Error,
-            raw::LogLevel::Warn => LogLevel::Warn,
-            raw::LogLevel::Info => LogLevel::Info,
-            raw::LogLevel::Debug => LogLevel::Debug,
-            raw::LogLevel::Trace => LogLevel::Trace,
-        },
-        format: match log.format {
-            raw::LogFormat::Text => LogFormat::Text,
-            raw::LogFormat::Json => LogFormat::Json,
-        },
-        access,
-    }
+    Log { level: log.level, format: log.format, access }
 }

@@ -2,62 +2,35 @@
 
 use std::time::Duration;
 
-use super::At;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::check_context::NodeRef;
+use crate::config::cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::persistence::{
-    Cookie, CookieMode, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence, SameSite, Secure,
-};
 use crate::config::pools::Pool;
-use crate::config::raw;
+use crate::config::raw::{Issue, Persistence};
 use crate::config::routes::Route;
 use crate::config::suggest;
+use crate::config::units::duration_text;
 
 /// Browsers keep no cookie longer (RFC 6265bis).
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 
-pub(super) fn persistence(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) -> Persistence {
+pub(super) fn persistence(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Persistence {
     let sources = super::sources::sources(one, at.key("sources"), diagnostics);
     let issue = super::sources::issue(one, &sources, at, diagnostics);
     times(one, at, diagnostics);
     mode(one, issue, at, diagnostics);
-    Persistence {
-        handoff: super::handoff::handoff(&one.handoff, &sources, issue, at.key("handoff"), diagnostics),
-        sources,
-        issue,
-        idle_timeout: one.idle_timeout.0,
-        absolute_timeout: one.absolute_timeout.0,
-        on_server_down: match one.on_server_down {
-            raw::OnServerDown::Reassign => OnServerDown::Reassign,
-            raw::OnServerDown::Borrow => OnServerDown::Borrow,
-            raw::OnServerDown::Refuse => OnServerDown::Refuse,
-        },
-        hold: one.hold.0,
-        refuse_status: one.refuse_status,
-        on_server_drain: match one.on_server_drain {
-            raw::OnServerDrain::Keep => OnServerDrain::Keep,
-            raw::OnServerDrain::Reassign => OnServerDrain::Reassign,
-        },
-        on_forged: match one.on_forged {
-            raw::OnForged::Ignore => OnForged::Ignore,
-            raw::OnForged::Refuse => OnForged::Refuse,
-        },
-        new_session_hint: match one.new_session_hint {
-            raw::NewSessionHint::None => NewSessionHint::None,
-            raw::NewSessionHint::ClientIp => NewSessionHint::ClientIp,
-        },
-        cookie: cookie(&one.cookie, at.key("cookie"), diagnostics),
-    }
+    super::handoff::handoff(one, &sources, issue, at.key("handoff"), diagnostics);
+    Persistence { sources, issue, cookie: cookie(&one.cookie, at.key("cookie"), diagnostics), ..one.clone() }
 }
 
 /// In the modes prefix and rewrite the token travels in a cookie that the application sets, or not at all.
-fn mode(one: &raw::Persistence, issue: Issue, at: At<'_>, diagnostics: &mut Diagnostics) {
-    let word = match one.cookie.mode {
-        raw::CookieMode::Insert => return,
-        raw::CookieMode::Prefix => "prefix",
-        raw::CookieMode::Rewrite => "rewrite",
-    };
+fn mode(one: &Persistence, issue: Issue, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    if one.cookie.mode == CookieMode::Insert {
+        return;
+    }
+    let word: &str = one.cookie.mode.into();
     let location = at.key("cookie").key("mode").location;
     if issue != Issue::Cookie {
         let message = format!("cookie.mode: {word} means nothing where no cookie is given");
@@ -68,9 +41,9 @@ fn mode(one: &raw::Persistence, issue: Issue, at: At<'_>, diagnostics: &mut Diag
     }
 }
 
-fn times(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn times(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if one.idle_timeout > one.absolute_timeout {
-        let (idle, absolute) = (one.idle_timeout.written(), one.absolute_timeout.written());
+        let (idle, absolute) = (duration_text(one.idle_timeout), duration_text(one.absolute_timeout));
         let at = if at.key("idle_timeout").is_written() { at.key("idle_timeout") } else { at.key("absolute_timeout") };
         let message = format!("idle_timeout ({idle}) is longer than absolute_timeout ({absolute})");
         diagnostics.problem(
@@ -79,7 +52,7 @@ fn times(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) {
             format!("write an idle_timeout of at most {absolute}, or a longer absolute_timeout"),
         );
     }
-    if one.cookie.lifetime == raw::Lifetime::Permanent && one.absolute_timeout.0 > LONGEST_COOKIE {
+    if one.cookie.lifetime == Lifetime::Permanent && one.absolute_timeout > LONGEST_COOKIE {
         let message = "browsers keep no cookie longer than 400 days";
         diagnostics.problem(
             at.key("absolute_timeout").location,
@@ -89,38 +62,17 @@ fn times(one: &raw::Persistence, at: At<'_>, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn cookie(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) -> Cookie {
+fn cookie(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Cookie {
     grammar(cookie, at, diagnostics);
     let forced = secure_rules(cookie, at, diagnostics);
     Cookie {
-        name: cookie.name.clone(),
-        mode: match cookie.mode {
-            raw::CookieMode::Insert => CookieMode::Insert,
-            raw::CookieMode::Prefix => CookieMode::Prefix,
-            raw::CookieMode::Rewrite => CookieMode::Rewrite,
-        },
-        path: cookie.path.clone(),
         domain: cookie.domain.as_ref().map(|domain| domain.trim_start_matches('.').to_lowercase()),
-        secure: match cookie.secure {
-            raw::Secure::Fixed(true) => Secure::Always,
-            raw::Secure::Fixed(false) => Secure::Never,
-            raw::Secure::Auto if forced => Secure::Always,
-            raw::Secure::Auto => Secure::Auto,
-        },
-        http_only: cookie.http_only,
-        same_site: match cookie.same_site {
-            raw::SameSite::Strict => SameSite::Strict,
-            raw::SameSite::Lax => SameSite::Lax,
-            raw::SameSite::None => SameSite::None,
-        },
-        partitioned: cookie.partitioned,
-        permanent: cookie.lifetime == raw::Lifetime::Permanent,
-        hide_from_server: cookie.hide_from_server,
-        cache_control: cookie.cache_control.clone(),
+        secure: if forced && cookie.secure == Secure::Auto { Secure::Always } else { cookie.secure },
+        ..cookie.clone()
     }
 }
 
-fn grammar(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn grammar(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if !address::is_token(&cookie.name) || cookie.name.len() > 128 {
         let message = format!("{} is no name for a cookie", suggest::quoted(&cookie.name));
         diagnostics.problem(at.key("name").location, message, "use letters, digits and !#$%&'*+-.^_`|~, at most 128");
@@ -159,7 +111,7 @@ fn grammar(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) {
 
 /// Browsers drop a cookie that breaks these rules, and with it the session. Returns whether the cookie must be
 /// `Secure`.
-fn secure_rules(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics) -> bool {
+fn secure_rules(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> bool {
     let lower = cookie.name.to_lowercase();
     let host_prefix = lower.starts_with("__host-");
     let secure_prefix = lower.starts_with("__secure-");
@@ -174,11 +126,11 @@ fn secure_rules(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics)
     let reasons = [
         (host_prefix, "the name begins with \"__Host-\""),
         (secure_prefix, "the name begins with \"__Secure-\""),
-        (cookie.same_site == raw::SameSite::None, "same_site is none"),
+        (cookie.same_site == SameSite::None, "same_site is none"),
         (cookie.partitioned, "it is partitioned"),
     ];
     let reason = reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason);
-    if let (Some(reason), raw::Secure::Fixed(false)) = (reason, cookie.secure) {
+    if let (Some(reason), Secure::Never) = (reason, cookie.secure) {
         let message = format!("the cookie must be Secure, because {reason}; browsers drop it otherwise");
         diagnostics.problem(at.key("secure").location, message, "write secure: true, or remove the line");
     }
@@ -186,7 +138,7 @@ fn secure_rules(cookie: &raw::Cookie, at: At<'_>, diagnostics: &mut Diagnostics)
 }
 
 /// Two pools of one host that set a cookie of one name: each takes the other's sessions away.
-pub(super) fn shared_cookies(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn shared_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     for (index, pool) in config.pools.iter().enumerate() {
         let other =
             config.pools.iter().take(index).find(|other| same_cookie(pool, other) && share_a_host(config, pool, other));
@@ -235,7 +187,7 @@ fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
 }
 
 /// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
-pub(super) fn secure_on_plain_listeners(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn secure_on_plain_listeners(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if super::tls_is_seen(config) {
         return;
     }

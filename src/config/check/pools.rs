@@ -1,38 +1,36 @@
 //! Pools: servers, checks, retries.
 
-use super::At;
-use super::Unique;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::pools::{
-    Balance, Connection, HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress, ServerState,
-    UpstreamProtocol,
-};
+use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress};
 use crate::config::process::ListenAddress;
 use crate::config::raw;
+use crate::config::sources::Source;
 use crate::config::suggest;
+use crate::config::units::duration_text;
 use crate::config::yaml::Node;
 
 /// In the order of the file.
-pub(super) fn pools(root: &raw::Root, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
+pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
     let mut pools = Vec::new();
     for name in at.keys() {
         let Some(pool) = root.pools.get(name) else { continue };
-        super::name(name, "pool", at.name_of(name), diagnostics);
+        check_name(name, "pool", at.key_location(name), diagnostics);
         pools.push(self::pool(name, pool, at.key(name), diagnostics));
     }
     pools
 }
 
-fn pool(name: &str, pool: &raw::Pool, at: At<'_>, diagnostics: &mut Diagnostics) -> Pool {
+fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Pool {
     let persistence = pool.persistence.as_ref();
-    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| source.route.is_some()));
+    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, Source::Route(_))));
     if marked {
         super::sources::marks(&pool.servers, at.key("servers"), diagnostics);
     } else {
         for (index, _) in pool.servers.iter().enumerate().filter(|(_, server)| server.route.is_some()) {
-            let location = at.key("servers").item(index).name_of("route");
+            let location = at.key("servers").item(index).key_location("route");
             diagnostics.warn(
                 location,
                 "\"route\" means nothing without the source route",
@@ -42,25 +40,10 @@ fn pool(name: &str, pool: &raw::Pool, at: At<'_>, diagnostics: &mut Diagnostics)
     }
     Pool {
         name: name.to_owned(),
-        balance: match pool.balance {
-            raw::Balance::RoundRobin => Balance::RoundRobin,
-            raw::Balance::Random => Balance::Random,
-            raw::Balance::LeastRequests => Balance::LeastRequests,
-            raw::Balance::Hash => Balance::Hash,
-        },
+        balance: pool.balance,
         hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
         servers: servers(&pool.servers, at.key("servers"), diagnostics),
-        connection: Connection {
-            protocol: match pool.connection.protocol {
-                raw::Protocol::Http1 => UpstreamProtocol::Http1,
-                raw::Protocol::H2 => UpstreamProtocol::H2,
-            },
-            connect_timeout: pool.connection.connect_timeout.0,
-            read_timeout: pool.connection.read_timeout.0,
-            write_timeout: pool.connection.write_timeout.0,
-            idle_timeout: pool.connection.idle_timeout.0,
-            preserve_header_case: pool.connection.preserve_header_case,
-        },
+        connection: pool.connection.clone(),
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,
@@ -72,7 +55,7 @@ fn pool(name: &str, pool: &raw::Pool, at: At<'_>, diagnostics: &mut Diagnostics)
     }
 }
 
-fn hash_on(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> HashOn {
+fn hash_on(text: &str, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> HashOn {
     const FORMS: [&str; 5] = ["client_ip", "uri", "header:NAME", "cookie:NAME", "query:NAME"];
     match text.split_once(':') {
         None if text == "client_ip" => return HashOn::ClientIp,
@@ -92,12 +75,12 @@ fn hash_on(text: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> HashOn {
     HashOn::ClientIp
 }
 
-fn servers(servers: &[raw::Server], at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<Server> {
-    let mut names = Unique::default();
+fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Server> {
+    let mut names = UniqueNames::default();
     let mut checked = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
-        super::name(&server.name, "server", at.key("name").location, diagnostics);
+        check_name(&server.name, "server", at.key("name").location, diagnostics);
         names.see(&server.name, "server", at.key("name").location, diagnostics);
         let address = match address::server_address(&server.address) {
             Ok(address) => address,
@@ -111,11 +94,7 @@ fn servers(servers: &[raw::Server], at: At<'_>, diagnostics: &mut Diagnostics) -
             name: server.name.clone(),
             address,
             weight: server.weight,
-            state: match server.state {
-                raw::ServerState::Ready => ServerState::Ready,
-                raw::ServerState::Drain => ServerState::Drain,
-                raw::ServerState::Maint => ServerState::Maint,
-            },
+            state: server.state,
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
         });
@@ -123,9 +102,9 @@ fn servers(servers: &[raw::Server], at: At<'_>, diagnostics: &mut Diagnostics) -
     checked
 }
 
-fn health_check(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnostics) -> HealthCheck {
+fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> HealthCheck {
     if check.timeout > check.interval {
-        let (timeout, interval) = (check.timeout.written(), check.interval.written());
+        let (timeout, interval) = (duration_text(check.timeout), duration_text(check.interval));
         let at = if at.key("timeout").is_written() { at.key("timeout") } else { at.key("interval") };
         let message = format!("a check's timeout ({timeout}) is longer than its interval ({interval})");
         diagnostics.problem(
@@ -139,7 +118,7 @@ fn health_check(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnost
         raw::HealthCheckType::Tcp => {
             for key in ["path", "expect_status", "drain_status"].into_iter().filter(|key| at.key(key).is_written()) {
                 diagnostics.warn(
-                    at.name_of(key),
+                    at.key_location(key),
                     format!("\"{key}\" means nothing with type: tcp"),
                     "remove it, or write type: http",
                 );
@@ -147,10 +126,10 @@ fn health_check(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnost
             Probe::Tcp
         }
     };
-    HealthCheck { probe, interval: check.interval.0, timeout: check.timeout.0, rise: check.rise, fall: check.fall }
+    HealthCheck { probe, interval: check.interval, timeout: check.timeout, rise: check.rise, fall: check.fall }
 }
 
-fn http_probe(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnostics) -> Probe {
+fn http_probe(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Probe {
     let path = check.path.as_str();
     if !path.starts_with('/') || !address::is_header_text(path) || path.contains(['#', ' ']) {
         let message = format!("{} is not a path", suggest::quoted(path));
@@ -173,7 +152,7 @@ fn http_probe(check: &raw::HealthCheck, at: At<'_>, diagnostics: &mut Diagnostic
 }
 
 /// A server that is one of our own listeners: requests would go round in a circle.
-pub(super) fn circles(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn circles(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     for pool in &config.pools {
         for server in &pool.servers {
             if !config.listeners.iter().any(|listener| same(&listener.address, &server.address)) {

@@ -1,12 +1,13 @@
 //! The raw configuration of listeners, admin and metrics.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::super::units::Size;
-use super::super::units::Span;
 use super::NotSupported;
+use crate::config::units::{DurationText, Size};
 
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -96,7 +97,7 @@ pub(crate) struct ListenerTls {
 /// Version of TLS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
-pub(crate) enum TlsVersion {
+pub enum TlsVersion {
     /// TLS 1.2 and 1.3.
     #[default]
     #[serde(rename = "1.2")]
@@ -125,30 +126,34 @@ pub(crate) struct ListenerCertificate {
 }
 
 /// Timeouts towards clients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct ListenerTimeouts {
+pub struct ListenerTimeouts {
     /// To the end of a request's headers. As long again, each, for a PROXY header and for a TLS handshake before them.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
-    pub(crate) request_header: Span,
+    #[serde(with = "DurationText")]
+    pub request_header: Duration,
     /// Between two reads of a request's body.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
-    pub(crate) request_body: Span,
+    #[serde(with = "DurationText")]
+    pub request_body: Duration,
     /// How long an idle connection is kept for the next request.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "24h"))]
-    pub(crate) keepalive: Span,
+    #[serde(with = "DurationText")]
+    pub keepalive: Duration,
     /// How long one write to the client may block.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
-    pub(crate) write: Span,
+    #[serde(with = "DurationText")]
+    pub write: Duration,
 }
 
 impl Default for ListenerTimeouts {
     fn default() -> Self {
         Self {
-            request_header: Span::seconds(10),
-            request_body: Span::seconds(60),
-            keepalive: Span::seconds(75),
-            write: Span::seconds(60),
+            request_header: Duration::from_secs(10),
+            request_body: Duration::from_secs(60),
+            keepalive: Duration::from_secs(75),
+            write: Duration::from_secs(60),
         }
     }
 }

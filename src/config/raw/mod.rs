@@ -7,36 +7,34 @@
 //! `x-minimum` and `x-maximum` (of durations and sizes).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 mod listeners;
 mod not_supported;
 mod persistence;
 mod pool;
 mod route;
-mod source;
 mod store;
 
 pub(crate) use listeners::{
-    Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTimeouts, ListenerTls, Metrics, ProxyProtocol,
-    TlsVersion,
+    Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
-pub(crate) use not_supported::{Limits, NotSupported};
-pub(crate) use persistence::{
-    Cookie, CookieMode, Handoff, Issue, Lifetime, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
-    SameSite, Secure,
-};
-pub(crate) use pool::{
-    Balance, Connection, HealthCheck, HealthCheckType, Pool, Protocol, Retries, RetryOn, Server, ServerState,
-};
-pub(crate) use route::{Match, Redirect, RequestHeaders, Route, Scheme, Share};
-pub(crate) use source::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
-pub(crate) use store::{Ignite, Memcached, OnError, Redis, RedisMode, Snapshot, Store, StoreTls, StoreType};
+pub use listeners::{ListenerTimeouts, TlsVersion};
+pub use not_supported::NotSupported;
+pub use persistence::{Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence};
+pub use pool::{Balance, Connection, ServerState, UpstreamProtocol};
+pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
+pub use route::{Redirect, Scheme, Share};
+pub(crate) use route::{RequestHeaders, Route};
+pub use store::OnError;
+pub(crate) use store::{Ignite, Memcached, Redis, RedisMode, Snapshot, Store, StoreTls, StoreType};
 
-use super::units::Span;
+use super::units::DurationText;
 
 /// The configuration of homing. Durations have a unit: 250ms, 30s, 5m, 8h, 1h30m. Sizes too: 512B, 64KiB, 8MiB. In any
 /// value, `${NAME}`, `${NAME:-default}`, `${NAME:?message}` and `${file:/path}` are replaced; `$${` is a literal `${`.
@@ -104,7 +102,8 @@ pub(crate) struct Proxy {
     pub(crate) upgrade_socket: NotSupported,
     /// How long requests in flight may finish after a stop. The stop ends early when none is left.
     #[schemars(extend("x-maximum" = "24h"))]
-    pub(crate) shutdown_grace: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) shutdown_grace: Duration,
     /// Idle connections to servers kept open, per worker thread. As many as a thread has requests under way at a time, or
     /// connections close and open all the time, which costs more than twice the CPU time.
     #[schemars(range(min = 0, max = 100_000))]
@@ -118,7 +117,7 @@ impl Default for Proxy {
             node: None,
             pid_file: None,
             upgrade_socket: NotSupported,
-            shutdown_grace: Span::seconds(30),
+            shutdown_grace: Duration::from_secs(30),
             upstream_idle_connections: 128,
         }
     }
@@ -177,10 +176,11 @@ impl Default for Log {
 }
 
 /// Severity.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum LogLevel {
+pub enum LogLevel {
     /// Something failed.
     Error,
     /// Something needs a look.
@@ -197,7 +197,7 @@ pub(crate) enum LogLevel {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum LogFormat {
+pub enum LogFormat {
     /// For people.
     Text,
     /// One JSON object a line.

@@ -17,7 +17,7 @@ const OTHER_STORES: &str = "remove it; the stores of this version are memory, re
 
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub(crate) struct NotSupported;
+pub struct NotSupported;
 
 impl NotSupported {
     /// Such keys are never written.

@@ -1,13 +1,16 @@
 //! The raw configuration of pools.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
-use super::super::units::Span;
 use super::NotSupported;
 use super::Persistence;
 use super::not_supported::Limits;
+use crate::config::units::DurationText;
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -73,7 +76,7 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum Balance {
+pub enum Balance {
     /// One after the other, by weight.
     RoundRobin,
     /// At random, by weight.
@@ -122,10 +125,11 @@ impl Server {
 }
 
 /// What the operator wants of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum ServerState {
+pub enum ServerState {
     /// Takes everybody.
     Ready,
     /// Takes bound sessions only.
@@ -135,41 +139,45 @@ pub(crate) enum ServerState {
 }
 
 /// Connections to the servers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Connection {
+pub struct Connection {
     /// TLS to the servers.
     #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; connections to servers are not encrypted"))]
-    pub(crate) tls: NotSupported,
+    pub tls: NotSupported,
     /// What is spoken to the servers.
-    pub(crate) protocol: Protocol,
+    pub protocol: UpstreamProtocol,
     /// To establish a connection.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
-    pub(crate) connect_timeout: Span,
+    #[serde(with = "DurationText")]
+    pub connect_timeout: Duration,
     /// Between two reads from a server. WebSocket and event streams need it longer than their longest silence.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30d"))]
-    pub(crate) read_timeout: Span,
+    #[serde(with = "DurationText")]
+    pub read_timeout: Duration,
     /// For one write to a server.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30d"))]
-    pub(crate) write_timeout: Span,
+    #[serde(with = "DurationText")]
+    pub write_timeout: Duration,
     /// How long an idle connection is kept. Shorter than the server keeps it. 0s = connections are not used again.
     #[schemars(extend("x-maximum" = "24h"))]
-    pub(crate) idle_timeout: Span,
+    #[serde(with = "DurationText")]
+    pub idle_timeout: Duration,
     /// Names of headers go on as HTTP/1 peers wrote them, both ways. Otherwise in lower case, as HTTP/2 has them always.
     /// The case means nothing (RFC 9110, section 5.1); this is for applications that look at it all the same, and costs time.
-    pub(crate) preserve_header_case: bool,
+    pub preserve_header_case: bool,
 }
 
 impl Default for Connection {
     fn default() -> Self {
         Self {
             tls: NotSupported,
-            protocol: Protocol::Http1,
-            connect_timeout: Span::seconds(2),
-            read_timeout: Span::seconds(60),
-            write_timeout: Span::seconds(60),
-            idle_timeout: Span::seconds(30),
+            protocol: UpstreamProtocol::Http1,
+            connect_timeout: Duration::from_secs(2),
+            read_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(30),
             preserve_header_case: false,
         }
     }
@@ -179,7 +187,7 @@ impl Default for Connection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum Protocol {
+pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
     /// HTTP/2 without TLS (prior knowledge).
@@ -203,10 +211,12 @@ pub(crate) struct HealthCheck {
     pub(crate) drain_status: Vec<u16>,
     /// Between two checks of a server, with 10 % jitter.
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "24h"))]
-    pub(crate) interval: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) interval: Duration,
     /// For one check. At most `interval`.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
-    pub(crate) timeout: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) timeout: Duration,
     /// Successes in a row that bring a server up.
     #[schemars(range(min = 1, max = 1000))]
     pub(crate) rise: u32,
@@ -222,8 +232,8 @@ impl Default for HealthCheck {
             path: "/healthz".to_owned(),
             expect_status: vec![200],
             drain_status: Vec::new(),
-            interval: Span::seconds(5),
-            timeout: Span::seconds(1),
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(1),
             rise: 2,
             fall: 3,
         }

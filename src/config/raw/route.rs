@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
 /// Says what happens to some of the requests: exactly one of `pool`, `split` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -60,15 +61,15 @@ impl Default for Match {
 }
 
 /// A pool's share of a split.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Share {
+pub struct Share {
     /// The pool.
     #[schemars(extend("examples" = ["shop-v2"]))]
-    pub(crate) pool: String,
+    pub pool: String,
     /// Its share of new sessions. 0 = takes no new session; its own stay.
     #[serde(default = "Share::weight")]
-    pub(crate) weight: u16,
+    pub weight: u16,
 }
 
 impl Share {
@@ -78,25 +79,25 @@ impl Share {
 }
 
 /// A redirect: the URL that was asked for, with what is written here in place of its own. The query is kept.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Redirect {
+pub struct Redirect {
     /// `http` or `https`. null = as the client came; a client came by https when a trusted proxy says so in
     /// `X-Forwarded-Proto`.
-    pub(crate) scheme: Option<Scheme>,
+    pub scheme: Option<Scheme>,
     /// Host name. null = the one that was asked for.
     #[schemars(extend("examples" = ["www.example.org"]))]
-    pub(crate) host: Option<String>,
+    pub host: Option<String>,
     /// Port. null = the one that was asked for, or that of the scheme when the scheme changes.
     #[schemars(range(min = 1), extend("examples" = [8443]))]
-    pub(crate) port: Option<u16>,
+    pub port: Option<u16>,
     /// The whole path. null = the one that was asked for.
     #[schemars(extend("examples" = ["/moved"]))]
-    pub(crate) path: Option<String>,
+    pub path: Option<String>,
     /// Status. 307 and 308 keep the method and body of a request; 301 and 302 make a GET of most, 303 of all. 301 and
     /// 308 are for good: browsers remember them, so try with 307 first.
     #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
-    pub(crate) status: u16,
+    pub status: u16,
 }
 
 impl Default for Redirect {
@@ -106,14 +107,30 @@ impl Default for Redirect {
 }
 
 /// Scheme of a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum Scheme {
+pub enum Scheme {
     /// Without TLS.
     Http,
     /// With TLS.
     Https,
+}
+
+impl Scheme {
+    /// As it stands in a URL.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// The port that URLs of this scheme need not name.
+    pub fn port(self) -> u16 {
+        match self {
+            Self::Http => 80,
+            Self::Https => 443,
+        }
+    }
 }
 
 /// Changes to the headers of a request before a server gets it.

@@ -1,12 +1,14 @@
 //! The raw configuration of the store: the table of this process, and what several proxies may share.
 
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::super::units::Span;
 use super::not_supported;
 use super::not_supported::NotSupported;
+use crate::config::units::DurationText;
 
 /// Where bindings of sessions to servers live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,12 +31,14 @@ pub(crate) struct Store {
     /// How long a request waits for a shared store, at most once. More than a network needs only makes requests slow
     /// while the store is.
     #[schemars(extend("x-restart" = true, "x-minimum" = "1ms", "x-maximum" = "10s"))]
-    pub(crate) timeout: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) timeout: Duration,
     /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis,
     /// Valkey and Ignite announce what moves, so that it is known sooner; memcached does not, and for so long another proxy may send
     /// a session to the server that it had before.
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
-    pub(crate) near_ttl: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) near_ttl: Duration,
     /// Redis 6.2 or later, or Valkey 7.2 or later; with `type: redis`.
     #[schemars(extend("x-restart" = true))]
     pub(crate) redis: Redis,
@@ -56,8 +60,8 @@ impl Default for Store {
             max_sessions: 1_000_000,
             snapshot: Snapshot::default(),
             on_error: OnError::Fallback,
-            timeout: Span::millis(50),
-            near_ttl: Span::seconds(10),
+            timeout: Duration::from_millis(50),
+            near_ttl: Duration::from_secs(10),
             redis: Redis::default(),
             memcached: Memcached::default(),
             hazelcast: not_supported::Hazelcast::default(),
@@ -77,12 +81,13 @@ pub(crate) struct Snapshot {
     pub(crate) path: Option<String>,
     /// How often it is written, besides at every stop: what a crash may lose.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
-    pub(crate) interval: Span,
+    #[serde(with = "DurationText")]
+    pub(crate) interval: Duration,
 }
 
 impl Default for Snapshot {
     fn default() -> Self {
-        Self { path: None, interval: Span::seconds(30) }
+        Self { path: None, interval: Duration::from_secs(30) }
     }
 }
 
@@ -105,7 +110,7 @@ pub(crate) enum StoreType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
-pub(crate) enum OnError {
+pub enum OnError {
     /// Tokens, the table and the consistent hash carry on.
     Fallback,
     /// 503 for requests whose session only the store knows.

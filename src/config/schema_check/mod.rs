@@ -9,8 +9,7 @@ use super::diagnostics::{Diagnostics, Location};
 use super::schema::Rule;
 use super::suggest;
 use super::units;
-use super::units::Size;
-use super::units::Span;
+use super::units::{Size, parse_duration};
 use super::yaml::{Content, Entry, Meaning, Node, Origin, Scalar};
 use wording::{expected, found, in_words, is_of_type, range, shown};
 
@@ -71,7 +70,7 @@ impl SchemaCheck<'_> {
 
     fn later(&mut self, rule: Rule, node: &Node, path: &KeyPath, instead: &str) -> Option<Node> {
         let value = node.to_json();
-        let zero = value.as_str().and_then(Span::parse).is_some_and(|span| span.0.is_zero());
+        let zero = value.as_str().and_then(parse_duration).is_some_and(|duration| duration.is_zero());
         if zero || rule.list("enum").contains(&value) {
             return Some(node.clone());
         }
@@ -269,7 +268,7 @@ impl SchemaCheck<'_> {
         let is_duration = rule.text("format") == Some(units::DURATION);
         let read = |text: &str| {
             if is_duration {
-                Span::parse(text).map(|span| span.0.as_millis())
+                parse_duration(text).map(|duration| duration.as_millis())
             } else {
                 Size::parse(text).map(|size| size.0.into())
             }

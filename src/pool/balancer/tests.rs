@@ -37,14 +37,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         balance,
         hash_on: config::HashOn::ClientIp,
         servers,
-        connection: config::Connection {
-            protocol: config::UpstreamProtocol::Http1,
-            connect_timeout: Duration::from_secs(2),
-            read_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
-            idle_timeout: Duration::from_secs(30),
-            preserve_header_case: false,
-        },
+        connection: config::Connection::default(),
         health_check: Some(health_check),
         retries: config::Retries {
             attempts: 2,

@@ -74,13 +74,13 @@ impl Source {
     #[must_use]
     pub fn new(source: &config::Source, pool: &config::Pool, cookie: &config::Cookie, keys: &Keyring) -> Self {
         match source {
-            config::Source::Cookie => Self::Cookie(cookie::CookieSource::new(&cookie.name, cookie.mode)),
-            config::Source::Query { name, rewrite_links } => Self::Query(query::QuerySource::new(name, *rewrite_links)),
-            config::Source::Header { name } => Self::Header(header::HeaderSource::new(name)),
+            config::Source::Cookie(_) => Self::Cookie(cookie::CookieSource::new(&cookie.name, cookie.mode)),
+            config::Source::Query(query) => Self::Query(query::QuerySource::new(&query.name, query.rewrite_links)),
+            config::Source::Header(header) => Self::Header(header::HeaderSource::new(&header.name)),
             config::Source::Learn(learn) => Self::Learn(Box::new(learn::LearnSource::new(learn, &pool.name, keys))),
             config::Source::Route(mark) => Self::Route(route::RouteSource::new(mark, pool, keys)),
-            config::Source::ClientIp { ipv4_prefix, ipv6_prefix } => {
-                let prefixes = (*ipv4_prefix, *ipv6_prefix);
+            config::Source::ClientIp(networks) => {
+                let prefixes = (networks.ipv4_prefix, networks.ipv6_prefix);
                 Self::ClientIp(client_ip::ClientIpSource::new(prefixes, &pool.name, keys))
             }
         }

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::diagnostics::{Diagnostics, Location};
-use crate::config::routes::{HostPattern, Redirect, Route, RouteTarget};
+use crate::config::raw::Redirect;
+use crate::config::routes::{HostPattern, Route, RouteTarget};
 use crate::config::suggest;
 
 /// Routes seen so far, by host (`None` = any) and path prefix.

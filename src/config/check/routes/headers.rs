@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use http::{HeaderName, HeaderValue};
 
-use super::super::At;
 use crate::config::address;
+use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::{Diagnostics, Location};
 use crate::config::raw;
 use crate::config::routes::RequestHeaders;
@@ -28,13 +28,13 @@ const FRAMING: &[&str] = &[
 /// The headers that a request must have.
 pub(super) fn matched(
     written: &BTreeMap<String, String>,
-    at: At<'_>,
+    at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let headers = fields(written, at, diagnostics);
     for key in written.keys().filter(|key| key.eq_ignore_ascii_case("host")) {
         diagnostics.problem(
-            at.name_of(key),
+            at.key_location(key),
             "a host is not matched as a header",
             "write match: { hosts: [shop.example.org] }",
         );
@@ -43,10 +43,10 @@ pub(super) fn matched(
 }
 
 /// What is done to the headers of a request.
-pub(super) fn changes(written: &raw::RequestHeaders, at: At<'_>, diagnostics: &mut Diagnostics) -> RequestHeaders {
+pub(super) fn changes(written: &raw::RequestHeaders, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> RequestHeaders {
     let set = fields(&written.set, at.key("set"), diagnostics);
     for key in written.set.keys() {
-        may_change(key, at.key("set").name_of(key), diagnostics);
+        may_change(key, at.key("set").key_location(key), diagnostics);
     }
     let mut remove: Vec<HeaderName> = Vec::new();
     for (index, key) in written.remove.iter().enumerate() {
@@ -75,7 +75,7 @@ pub(super) fn changes(written: &raw::RequestHeaders, at: At<'_>, diagnostics: &m
     RequestHeaders { set, remove }
 }
 
-fn host_value(value: &HeaderValue, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn host_value(value: &HeaderValue, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let text = value.to_str().unwrap_or_default();
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !text.ends_with(']') => (host, Some(port)),
@@ -106,15 +106,15 @@ fn may_change(key: &str, location: Option<Location>, diagnostics: &mut Diagnosti
 /// In the order of the alphabet.
 fn fields(
     written: &BTreeMap<String, String>,
-    at: At<'_>,
+    at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields: Vec<(HeaderName, HeaderValue)> = Vec::new();
     for (key, value) in written {
-        let Some(name) = name(key, at.name_of(key), diagnostics) else { continue };
+        let Some(name) = name(key, at.key_location(key), diagnostics) else { continue };
         if fields.iter().any(|(other, _)| *other == name) {
             let message = format!("header {} is written twice: case makes no difference", suggest::quoted(key));
-            diagnostics.problem(at.name_of(key), message, "remove one of them");
+            diagnostics.problem(at.key_location(key), message, "remove one of them");
             continue;
         }
         match HeaderValue::from_str(value) {

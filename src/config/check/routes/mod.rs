@@ -1,32 +1,31 @@
 //! Routes: which requests, and what happens to them.
 
-use super::At;
-use super::Unique;
 use crate::config::Config;
 use crate::config::address;
+use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::raw;
-use crate::config::routes::{HostPattern, Route, RouteTarget, Scheme};
+use crate::config::raw::{self, Scheme};
+use crate::config::routes::{HostPattern, Route, RouteTarget};
 use crate::config::suggest;
 
 mod conflicts;
 mod headers;
 mod target;
 
-pub(super) fn routes(root: &raw::Root, at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Route> {
+pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Route> {
     if root.routes.is_empty() && pools.len() > 1 && at.key("routes").node.is_none_or(|routes| routes.items().is_empty())
     {
         let message = "several pools need routes that say which requests go where";
         let help =
             format!("add routes: [{{ name: …, match: {{ path_prefix: / }}, pool: … }}]; pools: {}", pools.join(", "));
-        diagnostics.problem(at.name_of("pools"), message, help);
+        diagnostics.problem(at.key_location("pools"), message, help);
     }
-    let mut names = Unique::default();
+    let mut names = UniqueNames::default();
     let mut taken = conflicts::Taken::default();
     let mut routes = Vec::new();
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
-        super::name(&one.name, "route", at.key("name").location, diagnostics);
+        check_name(&one.name, "route", at.key("name").location, diagnostics);
         names.see(&one.name, "route", at.key("name").location, diagnostics);
         let Some(route) = route(one, at, pools, diagnostics) else { continue };
         taken.take(&route, at.key("name").location, diagnostics);
@@ -36,13 +35,13 @@ pub(super) fn routes(root: &raw::Root, at: At<'_>, pools: &[&str], diagnostics: 
 }
 
 /// `None` when it leads nowhere.
-fn route(route: &raw::Route, at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Option<Route> {
+fn route(route: &raw::Route, at: NodeRef<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Option<Route> {
     let (hosts, path_prefix) = (hosts(route, at, diagnostics), path_prefix(route, at, diagnostics));
     let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), diagnostics);
     let target = target::target(route, at, pools, diagnostics)?;
     if matches!(target, RouteTarget::Redirect(_)) && route.request_headers != raw::RequestHeaders::default() {
         let message = "a redirect reaches no server that could see \"request_headers\"";
-        diagnostics.problem(at.name_of("request_headers"), message, "remove it");
+        diagnostics.problem(at.key_location("request_headers"), message, "remove it");
     }
     Some(Route {
         name: route.name.clone(),
@@ -54,7 +53,7 @@ fn route(route: &raw::Route, at: At<'_>, pools: &[&str], diagnostics: &mut Diagn
     })
 }
 
-fn hosts(route: &raw::Route, at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<HostPattern> {
+fn hosts(route: &raw::Route, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<HostPattern> {
     let mut hosts = Vec::new();
     for (index, written) in route.r#match.hosts.iter().enumerate() {
         match host_pattern(written) {
@@ -87,7 +86,7 @@ fn host_pattern(written: &str) -> Result<HostPattern, String> {
     Ok(HostPattern::Below(domain))
 }
 
-fn path_prefix(route: &raw::Route, at: At<'_>, diagnostics: &mut Diagnostics) -> String {
+fn path_prefix(route: &raw::Route, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> String {
     let prefix = route.r#match.path_prefix.as_str();
     if !is_path(prefix) {
         diagnostics.problem(
@@ -105,7 +104,7 @@ fn is_path(text: &str) -> bool {
 }
 
 /// A split whose pool keeps no sessions: each request meets a version by chance.
-pub(super) fn splits_without_sessions(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn splits_without_sessions(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     for (index, route) in config.routes.iter().enumerate() {
         let RouteTarget::Split(shares) = &route.target else { continue };
         for (location, share) in shares.iter().enumerate() {
@@ -122,14 +121,14 @@ pub(super) fn splits_without_sessions(config: &Config, at: At<'_>, diagnostics: 
     }
 }
 
-pub(super) fn unused_pools(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn unused_pools(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if config.routes.is_empty() {
         return;
     }
     for pool in &config.pools {
         if !config.routes.iter().any(|route| route.pools().any(|name| name == pool.name)) {
             diagnostics.warn(
-                at.name_of(&pool.name),
+                at.key_location(&pool.name),
                 format!("no route leads to pool {}", suggest::quoted(&pool.name)),
                 "add a route, or remove the pool",
             );
@@ -139,7 +138,7 @@ pub(super) fn unused_pools(config: &Config, at: At<'_>, diagnostics: &mut Diagno
 
 /// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
 /// again, unless something else answers there.
-pub(super) fn redirects_without_end(config: &Config, at: At<'_>, diagnostics: &mut Diagnostics) {
+pub(super) fn redirects_without_end(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if super::tls_is_seen(config) {
         return;
     }

@@ -1,18 +1,17 @@
 //! What happens to a route's requests: exactly one of `pool`, `split` and `redirect`.
 
-use super::super::At;
-use super::super::Unique;
 use super::is_path;
 use crate::config::address;
+use crate::config::check_context::{NodeRef, UniqueNames};
 use crate::config::diagnostics::{Diagnostics, Location};
-use crate::config::raw;
-use crate::config::routes::{Redirect, RouteTarget, Scheme, Share};
+use crate::config::raw::{self, Redirect, Share};
+use crate::config::routes::RouteTarget;
 use crate::config::suggest;
 
 /// `None` when there is none, or more than one.
 pub(super) fn target(
     route: &raw::Route,
-    at: At<'_>,
+    at: NodeRef<'_>,
     pools: &[&str],
     diagnostics: &mut Diagnostics,
 ) -> Option<RouteTarget> {
@@ -47,7 +46,7 @@ pub(super) fn target(
                 suggest::quoted(&route.name),
                 written.join(" and ")
             );
-            diagnostics.problem(written.last().and_then(|key| at.name_of(key)), message, ONE);
+            diagnostics.problem(written.last().and_then(|key| at.key_location(key)), message, ONE);
             None
         }
     }
@@ -67,8 +66,8 @@ fn exists(pool: &str, location: Option<Location>, pools: &[&str], diagnostics: &
     }
 }
 
-fn split(shares: &[raw::Share], at: At<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Share> {
-    let mut names = Unique::default();
+fn split(shares: &[Share], at: NodeRef<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Share> {
+    let mut names = UniqueNames::default();
     for (index, share) in shares.iter().enumerate() {
         let location = at.key("split").item(index).key("pool").location;
         exists(&share.pool, location, pools, diagnostics);
@@ -76,12 +75,12 @@ fn split(shares: &[raw::Share], at: At<'_>, pools: &[&str], diagnostics: &mut Di
     }
     if !shares.is_empty() && shares.iter().all(|share| share.weight == 0) {
         let message = "every share of \"split\" has weight 0: no new session could begin";
-        diagnostics.problem(at.name_of("split"), message, "give one of them a weight of 1 or more");
+        diagnostics.problem(at.key_location("split"), message, "give one of them a weight of 1 or more");
     }
-    shares.iter().map(|share| Share { pool: share.pool.clone(), weight: share.weight }).collect()
+    shares.to_vec()
 }
 
-fn redirect(to: &raw::Redirect, at: At<'_>, diagnostics: &mut Diagnostics) -> Redirect {
+fn redirect(to: &Redirect, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Redirect {
     if to.scheme.is_none() && to.host.is_none() && to.port.is_none() && to.path.is_none() {
         let message = "the redirect leads to where it came from";
         diagnostics.problem(at.location, message, "write at least one of: scheme, host, port, path");
@@ -97,14 +96,5 @@ fn redirect(to: &raw::Redirect, at: At<'_>, diagnostics: &mut Diagnostics) -> Re
         let help = "write a path that begins with \"/\", without query, like /moved; the query of the request is kept";
         diagnostics.problem(at.key("path").location, message, help);
     }
-    Redirect {
-        scheme: to.scheme.map(|scheme| match scheme {
-            raw::Scheme::Http => Scheme::Http,
-            raw::Scheme::Https => Scheme::Https,
-        }),
-        host,
-        port: to.port,
-        path: to.path.clone(),
-        status: to.status,
-    }
+    Redirect { host, ..to.clone() }
 }

@@ -4,7 +4,7 @@ use rustls::pki_types::ServerName;
 
 use crate::config::address;
 use crate::config::check::certificates;
-use crate::config::check::{At, CheckContext};
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
@@ -16,7 +16,7 @@ use crate::config::yaml::Origin;
 
 pub(super) fn ignite(
     one: &raw::Ignite,
-    at: At<'_>,
+    at: NodeRef<'_>,
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Ignite {
@@ -33,7 +33,7 @@ pub(super) fn ignite(
     }
 }
 
-fn addresses(written: &[String], at: At<'_>, diagnostics: &mut Diagnostics) -> Vec<String> {
+fn addresses(written: &[String], at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<String> {
     let mut addresses: Vec<String> = Vec::new();
     for (index, text) in written.iter().enumerate() {
         let at = at.item(index);
@@ -66,7 +66,7 @@ fn node(text: &str) -> Result<String, String> {
     }
 }
 
-fn login(one: &raw::Ignite, at: At<'_>, diagnostics: &mut Diagnostics) -> Option<(String, Secret)> {
+fn login(one: &raw::Ignite, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<(String, Secret)> {
     match (&one.username, &one.password) {
         (Some(user), Some(password)) => {
             if user.is_empty() {
@@ -90,7 +90,7 @@ fn login(one: &raw::Ignite, at: At<'_>, diagnostics: &mut Diagnostics) -> Option
     }
 }
 
-fn origin(at: At<'_>, diagnostics: &mut Diagnostics) {
+fn origin(at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     match at.origin() {
         Origin::Literal | Origin::Default => diagnostics.warn(
             at.location,
@@ -106,7 +106,12 @@ fn origin(at: At<'_>, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn client_tls(one: &raw::StoreTls, at: At<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> ClientTls {
+fn client_tls(
+    one: &raw::StoreTls,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> ClientTls {
     if let Some(name) = one.server_name.as_deref().filter(|name| ServerName::try_from(*name).is_err()) {
         let message = format!("no certificate can be for {}", suggest::quoted(name));
         diagnostics.problem(

@@ -1,14 +1,15 @@
 //! memcached: servers that can be told apart.
 
 use crate::config::address;
-use crate::config::check::At;
+use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::config::key_prefix::check_key_prefix;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
 use crate::config::store::Memcached;
 use crate::config::suggest;
 
-pub(super) fn memcached(one: &raw::Memcached, at: At<'_>, diagnostics: &mut Diagnostics) -> Memcached {
+pub(super) fn memcached(one: &raw::Memcached, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Memcached {
     let mut servers: Vec<String> = Vec::new();
     for (index, text) in one.servers.iter().enumerate() {
         let at = at.key("servers").item(index);
@@ -24,7 +25,7 @@ pub(super) fn memcached(one: &raw::Memcached, at: At<'_>, diagnostics: &mut Diag
             }
         }
     }
-    Memcached { servers, key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics) }
+    Memcached { servers, key_prefix: check_key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics) }
 }
 
 /// `host:port`, in one form for the same server, or the path of a socket.

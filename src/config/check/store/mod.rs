@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::{At, CheckContext};
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::Environment;
 use crate::config::raw;
-use crate::config::store::{OnError, Remote, RemoteEngine, Store, TableSnapshot};
+use crate::config::store::{Remote, RemoteEngine, Store, TableSnapshot};
 use crate::config::suggest;
 
 mod ignite;
@@ -16,10 +16,13 @@ mod redis;
 
 /// More than this, and a store that hangs is felt by everybody.
 const LONG_TIMEOUT: Duration = Duration::from_secs(1);
-/// Longest prefix of names: with the rest of a name it stays well below the 250 bytes that memcached takes.
-const LONGEST_PREFIX: usize = 64;
 
-pub(super) fn store(root: &raw::Root, at: At<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Store {
+pub(super) fn store(
+    root: &raw::Root,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Store {
     let location = at.key("store");
     let remote = remote(root, at, context, diagnostics);
     unused(&root.store, location, diagnostics);
@@ -32,7 +35,7 @@ pub(super) fn store(root: &raw::Root, at: At<'_>, context: &CheckContext<'_>, di
 
 fn snapshot(
     root: &raw::Root,
-    at: At<'_>,
+    at: NodeRef<'_>,
     environment: &dyn Environment,
     diagnostics: &mut Diagnostics,
 ) -> Option<TableSnapshot> {
@@ -49,10 +52,10 @@ fn snapshot(
         let message = "\"interval\" means nothing without a path";
         diagnostics.warn(at.key("interval").location, message, "add the path, or remove it");
     }
-    path.map(|path| TableSnapshot { path, interval: snapshot.interval.0 })
+    path.map(|path| TableSnapshot { path, interval: snapshot.interval })
 }
 
-fn file(path: &str, at: At<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
+fn file(path: &str, at: NodeRef<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
     let file = Path::new(path);
     let (Some(folder), true, false) = (file.parent(), file.is_absolute(), path.ends_with('/')) else {
         let message = format!("\"store.snapshot.path\" cannot be {}", suggest::quoted(path));
@@ -67,7 +70,12 @@ fn file(path: &str, at: At<'_>, environment: &dyn Environment, diagnostics: &mut
 }
 
 /// All engines are checked, also those that are not in use: their turn may come.
-fn remote(root: &raw::Root, at: At<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Option<Remote> {
+fn remote(
+    root: &raw::Root,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Remote> {
     let store = &root.store;
     let location = at.key("store");
     let redis = redis::redis(&store.redis, location.key("redis"), diagnostics);
@@ -87,23 +95,15 @@ fn remote(root: &raw::Root, at: At<'_>, context: &CheckContext<'_>, diagnostics:
         let help = "\"homing keys generate\" prints a key to add; every proxy needs the same";
         diagnostics.problem(location.key("type").location, message, help);
     }
-    if store.timeout.0 > LONG_TIMEOUT {
+    if store.timeout > LONG_TIMEOUT {
         let message = "with this timeout a store that hangs makes requests hang too, each for so long";
         diagnostics.warn(location.key("timeout").location, message, "write what its network needs, like 50ms");
     }
-    Some(Remote {
-        engine,
-        on_error: match store.on_error {
-            raw::OnError::Fallback => OnError::Fallback,
-            raw::OnError::Refuse => OnError::Refuse,
-        },
-        timeout: store.timeout.0,
-        near_ttl: store.near_ttl.0,
-    })
+    Some(Remote { engine, on_error: store.on_error, timeout: store.timeout, near_ttl: store.near_ttl })
 }
 
 /// Warns of what is written, is not its default, and is of another type of store.
-fn unused(store: &raw::Store, at: At<'_>, diagnostics: &mut Diagnostics) {
+fn unused(store: &raw::Store, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let default = raw::Store::default();
     let (word, shared) = match store.r#type {
         raw::StoreType::Memory => ("memory", false),
@@ -122,51 +122,7 @@ fn unused(store: &raw::Store, at: At<'_>, diagnostics: &mut Diagnostics) {
     ] {
         if !is_used && differs && at.key(key).is_written() {
             let message = format!("\"{key}\" means nothing with type: {word}");
-            diagnostics.warn(at.name_of(key), message, format!("remove it, or write {needed}"));
-        }
-    }
-}
-
-/// What all names of an engine begin with. Braces would put them all into one slot of a cluster (hash tags).
-fn key_prefix(prefix: &str, at: At<'_>, diagnostics: &mut Diagnostics) -> String {
-    let parts = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-' | ':');
-    let is_whole = !prefix.starts_with(':') && !prefix.ends_with(':');
-    if prefix.is_empty() || prefix.len() > LONGEST_PREFIX || !prefix.chars().all(parts) || !is_whole {
-        let message = format!("{} is no prefix for names", suggest::quoted(prefix));
-        let help = "use letters, digits, \"_\", \".\", \"-\", and \":\" between them, at most 64";
-        diagnostics.problem(at.location, message, help);
-    }
-    prefix.to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn is_taken(prefix: &str) -> bool {
-        let mut diagnostics = Diagnostics::default();
-        key_prefix(prefix, At { node: None, location: None }, &mut diagnostics);
-        diagnostics.problems.is_empty()
-    }
-
-    #[test]
-    fn a_prefix_of_names_may_have_parts_but_no_hash_tag() {
-        for prefix in ["homing", "shop:eu-1", "a.b_c", &"x".repeat(64)] {
-            assert!(is_taken(prefix), "{prefix}");
-        }
-        for prefix in ["", ":", "a:", ":a", "{shop}", "a b", "é", "a\n", &"x".repeat(65)] {
-            assert!(!is_taken(prefix), "{prefix}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_prefix_that_is_taken_fits_every_engine(prefix in "[a-z0-9:.{}_ -]{0,70}|\\PC{0,70}") {
-            if is_taken(&prefix) {
-                prop_assert!(prefix.len() <= 64 && prefix.bytes().all(|byte| byte.is_ascii_graphic()));
-                prop_assert!(!prefix.contains(['{', '}', '*', '?', '[', '\\']), "not a pattern of SCAN either");
-            }
+            diagnostics.warn(at.key_location(key), message, format!("remove it, or write {needed}"));
         }
     }
 }

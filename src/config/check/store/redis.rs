@@ -1,7 +1,8 @@
 //! Redis and Valkey: URLs that lead somewhere, and that fit the mode.
 
-use crate::config::check::At;
+use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::config::key_prefix::check_key_prefix;
 use crate::config::pools::ServerAddress;
 use crate::config::raw;
 use crate::config::redis_url::{self, RedisUrl};
@@ -10,7 +11,7 @@ use crate::config::store::{Redis, RedisMode};
 use crate::config::suggest;
 use crate::config::yaml::Origin;
 
-pub(super) fn redis(one: &raw::Redis, at: At<'_>, diagnostics: &mut Diagnostics) -> Redis {
+pub(super) fn redis(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Redis {
     let mut read = Vec::new();
     for (index, text) in one.urls.iter().enumerate() {
         let at = at.key("urls").item(index);
@@ -33,11 +34,11 @@ pub(super) fn redis(one: &raw::Redis, at: At<'_>, diagnostics: &mut Diagnostics)
             raw::RedisMode::Sentinel => RedisMode::Sentinel { master_name },
             raw::RedisMode::Cluster => RedisMode::Cluster,
         },
-        key_prefix: super::key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics),
+        key_prefix: check_key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics),
     }
 }
 
-fn password(at: At<'_>, diagnostics: &mut Diagnostics) {
+fn password(at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     match at.origin() {
         Origin::Literal | Origin::Default => diagnostics.warn(
             at.location,
@@ -53,7 +54,7 @@ fn password(at: At<'_>, diagnostics: &mut Diagnostics) {
     }
 }
 
-fn twice(read: &[(RedisUrl<'_>, At<'_>)], diagnostics: &mut Diagnostics) {
+fn twice(read: &[(RedisUrl<'_>, NodeRef<'_>)], diagnostics: &mut Diagnostics) {
     for (index, (url, at)) in read.iter().enumerate() {
         if read.iter().take(index).any(|(before, _)| before.address == url.address) {
             let message = format!("\"store.redis.urls\" holds {} twice", url.address);
@@ -63,7 +64,7 @@ fn twice(read: &[(RedisUrl<'_>, At<'_>)], diagnostics: &mut Diagnostics) {
 }
 
 /// Servers that stand in for one another take the same user, and the client knows one way to speak to all of them.
-fn alike(read: &[(RedisUrl<'_>, At<'_>)], diagnostics: &mut Diagnostics) {
+fn alike(read: &[(RedisUrl<'_>, NodeRef<'_>)], diagnostics: &mut Diagnostics) {
     let Some(((first, _), rest)) = read.split_first() else { return };
     for (url, at) in rest {
         let other = match () {
@@ -80,8 +81,8 @@ fn alike(read: &[(RedisUrl<'_>, At<'_>)], diagnostics: &mut Diagnostics) {
 fn fits_mode(
     mode: raw::RedisMode,
     count: usize,
-    read: &[(RedisUrl<'_>, At<'_>)],
-    at: At<'_>,
+    read: &[(RedisUrl<'_>, NodeRef<'_>)],
+    at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
 ) {
     if mode == raw::RedisMode::Standalone {
@@ -108,7 +109,7 @@ fn fits_mode(
 }
 
 /// Empty where there is none.
-fn master_name(one: &raw::Redis, at: At<'_>, diagnostics: &mut Diagnostics) -> String {
+fn master_name(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> String {
     let location = at.key("master_name").location;
     match (&one.master_name, one.mode) {
         (None, raw::RedisMode::Sentinel) => {

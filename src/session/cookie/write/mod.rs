@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::HeaderValue;
 use httpdate::HttpDate;
 
-use crate::config::{Cookie, SameSite, Secure};
+use crate::config::{Cookie, Lifetime, SameSite, Secure};
 use crate::session::token::{TokenText, UnixMillis};
 
 /// 31 December 9999, 23:59:59 UTC.
@@ -58,7 +58,7 @@ impl SetCookie {
         if !cookie.domain.as_deref().unwrap_or_default().bytes().all(is_attribute) {
             return Err(InvalidCookie("domain"));
         }
-        let lifetime = cookie.permanent.then_some(absolute);
+        let lifetime = (cookie.lifetime == Lifetime::Permanent).then_some(absolute);
         let variant = |secure| Variant::new(cookie, lifetime, secure);
         Ok(Self {
             start: format!("{}=", cookie.name).into_bytes().into(),

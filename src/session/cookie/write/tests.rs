@@ -22,7 +22,7 @@ fn defaults() -> Cookie {
         http_only: true,
         same_site: SameSite::Lax,
         partitioned: false,
-        permanent: false,
+        lifetime: Lifetime::Session,
         hide_from_server: true,
         cache_control: None,
     }
@@ -48,14 +48,14 @@ fn the_default_cookie_is_a_session_cookie_kept_from_scripts() {
 
 #[test]
 fn a_permanent_cookie_has_max_age_and_expires() {
-    let value = written(&Cookie { permanent: true, ..defaults() }, false);
+    let value = written(&Cookie { lifetime: Lifetime::Permanent, ..defaults() }, false);
     assert!(value.contains("; Max-Age=86400; "), "{value}");
     assert!(value.ends_with("; Expires=Tue, 22 Sep 2026 14:13:20 GMT"), "{value}");
 }
 
 #[test]
 fn a_lifetime_without_end_does_not_overflow() {
-    let forever = SetCookie::new(&Cookie { permanent: true, ..defaults() }, Duration::MAX).unwrap();
+    let forever = SetCookie::new(&Cookie { lifetime: Lifetime::Permanent, ..defaults() }, Duration::MAX).unwrap();
     let value = forever.value(&token(), true, UnixMillis(u64::MAX));
     assert!(value.to_str().unwrap().ends_with("Expires=Fri, 31 Dec 9999 23:59:59 GMT"));
 }
@@ -98,7 +98,7 @@ fn every_cookie() -> Vec<Cookie> {
                     domain: on(1).then(|| "shop.example.org".into()),
                     http_only: on(2),
                     partitioned: on(3),
-                    permanent: on(4),
+                    lifetime: if on(4) { Lifetime::Permanent } else { Lifetime::Session },
                     secure,
                     same_site,
                     ..defaults()
@@ -141,7 +141,7 @@ fn every_combination_reads_back_as_configured() {
             let parsed = cookie::Cookie::parse(value.to_str().unwrap()).unwrap();
             assert_eq!(parsed.value(), token().as_str());
             assert_attributes(&parsed, &configured, tls);
-            if configured.permanent {
+            if configured.lifetime == Lifetime::Permanent {
                 let end = OffsetDateTime::from_unix_timestamp(1_790_000_000 + 86_400).unwrap();
                 assert_eq!(parsed.max_age().unwrap().whole_seconds(), 86_400);
                 assert_eq!(parsed.expires(), Some(Expiration::DateTime(end)));
