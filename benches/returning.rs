@@ -6,24 +6,27 @@
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use std::hint::black_box;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use homing::app::build::{Materials, build};
-use homing::app::runtime::{PoolRuntime, Runtime};
+use homing::app::runtime::Runtime;
 use homing::config::{Config, ProcessEnvironment};
-use homing::persistence::resolve::{Homes, recognise};
-use homing::persistence::select::{History, Spread, choose};
+use homing::message::{Fields, RequestView};
+use homing::persistence::PoolRuntime;
+use homing::persistence::resolve::{PoolSessions, recognize};
+use homing::persistence::select::{History, Placement, choose};
 use homing::routing::{Router, Target};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
-use homing::session::source::{Asked, Presented, Source};
+use homing::session::source::{Presented, Source, SourceInput};
 use homing::session::token::UnixMillis;
 use homing::session::token::keyring::Keyring;
 use homing::store::local::data::SessionData;
 use homing::store::local::table::Table;
 use homing::telemetry::metrics::Metrics;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -88,9 +91,9 @@ fn client(plan: &PoolRuntime, nonce: u16) -> Client {
     Client { headers, query: Some(format!("page=2&sessionId={}", token.as_str())) }
 }
 
-fn homes<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionData) -> Homes<'a> {
+fn pool_sessions<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionData) -> PoolSessions<'a> {
     let persistence = plan.persistence.as_ref().unwrap();
-    Homes {
+    PoolSessions {
         table,
         pool: &plan.pool,
         targets: &persistence.targets,
@@ -103,10 +106,10 @@ fn homes<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionData) -> 
 }
 
 /// Binds what only a server or a first request can bind.
-fn bind(presented: &Presented, homes: &Homes<'_>) {
+fn bind(presented: &Presented, pool_sessions: &PoolSessions<'_>) {
     match presented {
-        Presented::Ids(ids) => drop(homes.table.assign(ids[0].key, &homes.targets[0], NOW)),
-        Presented::Address(id) => drop(homes.table.claim(id.key, &homes.targets[0], NOW)),
+        Presented::Ids(ids) => drop(pool_sessions.table.assign(ids[0].key, &pool_sessions.targets[0], NOW)),
+        Presented::Address(id) => drop(pool_sessions.table.claim(id.key, &pool_sessions.targets[0], NOW)),
         _ => {}
     }
 }
@@ -117,18 +120,18 @@ fn returning(bench: &mut Criterion) {
     let snapshot = built(&table);
     for ((name, _), plan) in SOURCES.iter().zip(&snapshot.pools) {
         let persistence = plan.persistence.as_ref().unwrap();
-        let (one, homes) = (client(plan, 0), homes(plan, &table, &data));
+        let (one, pool_sessions) = (client(plan, 0), pool_sessions(plan, &table, &data));
         let source: &Source = &persistence.sources[0];
-        bind(&source.presented(&asked(&one), &persistence.codec), &homes);
+        bind(&source.presented(&asked(&one), &persistence.codec), &pool_sessions);
         let answer = |client: &Client| {
             let presented = source.presented(black_box(&asked(client)), &persistence.codec);
-            let found = recognise(&presented, &homes, NOW);
+            let found = recognize(&presented, &pool_sessions, NOW);
             let choice = choose(
                 &plan.pool,
                 Some(&persistence.policy),
                 found.session.as_ref(),
                 &History::default(),
-                Spread::Balanced(&[]),
+                Placement::Balanced(&[]),
             );
             (found.lookup, choice)
         };
@@ -148,9 +151,15 @@ fn returning(bench: &mut Criterion) {
     }
 }
 
-fn asked(client: &Client) -> Asked<'_> {
+fn asked(client: &Client) -> SourceInput<'_> {
     let query = client.query.as_deref();
-    Asked { headers: &client.headers, path: "/cart", query, client: Some([192, 0, 2, 1].into()) }
+    input(&client.headers, "/cart", query, Some([192, 0, 2, 1].into()))
+}
+
+fn input<'a>(headers: &'a HeaderMap, path: &'a str, query: Option<&'a str>, client: Option<IpAddr>) -> SourceInput<'a> {
+    let target = path.as_bytes();
+    let (method, version, fields) = (&Method::GET, Version::HTTP_11, Fields::Map(headers));
+    SourceInput { request: RequestView { method, target, path, query, authority: None, version, fields }, client }
 }
 
 fn new(bench: &mut Criterion) {
@@ -160,11 +169,11 @@ fn new(bench: &mut Criterion) {
     let persistence = plan.persistence.as_ref().unwrap();
     bench.bench_function("a new request, headers to server", |bench| {
         let empty = HeaderMap::new();
-        let asked = Asked { headers: &empty, path: "/", query: None, client: None };
+        let asked = input(&empty, "/", None, None);
         bench.iter(|| {
             let presented = persistence.sources[0].presented(black_box(&asked), &persistence.codec);
             black_box(presented);
-            choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Spread::Balanced(&[]))
+            choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Placement::Balanced(&[]))
         });
     });
 }

@@ -1,21 +1,20 @@
-//! What the table of sessions costs: how long a visit, an insert, a move take; how much memory a session takes; how long
-//! anybody waits while the table grows, evicts, expires and is copied; and how long it takes to start from its snapshot.
+//! The cost of the session table: the time of a look-up (visit), an insert and a move; the memory per session; delays while
+//! the table grows, evicts, expires and is copied; and the time to load its snapshot.
 //!
 //! ```text
 //! cargo bench --bench table                                 criterion: means, a million and ten million sessions
 //! cargo bench --bench table -- --scale                      all of it, from a thousand to ten million sessions
-//! cargo bench --bench table -- --scale 1 visits,start       one round of two parts; beside them eviction, expiry, data
+//! cargo bench --bench table -- --scale 1 visits,start       one round of two parts; others: eviction, expiry, data
 //! make bench-table                                          the same with a table and a chart of its results
 //! ```
 //!
-//! `SHARDS=4096` in the environment tries another number of shards. Where the kernel gives huge pages to those who ask
-//! (`madvise` or `always` in `/sys/kernel/mm/transparent_hugepage/enabled`), mimalloc asks, and then the unused end of
-//! every allocation is resident too; `MIMALLOC_ALLOW_THP=0` in the environment shows the difference.
+//! `SHARDS=4096` in the environment sets another number of shards. Where the kernel grants huge pages (`madvise` or `always`
+//! in `/sys/kernel/mm/transparent_hugepage/enabled`), mimalloc requests them, and then the unused end of every allocation
+//! is resident too; `MIMALLOC_ALLOW_THP=0` in the environment shows the difference.
 //!
-//! `--scale` runs every part at every size in a process of its own, three times over. Where a whole operation is timed, no
-//! lock inside it can have outlasted it. Samples during which the kernel ran somebody else are left out and counted;
-//! interrupts and a hypervisor's other guests stay in, so the part `visits` says what they do to a thread that only looks
-//! at the clock.
+//! `--scale` runs every part at every size in a separate process, three times. Whole operations are timed, so every lock inside
+//! is held for less. Samples during which the kernel switched processes are dropped and counted; interrupts and a
+//! hypervisor's other guests stay in, so the part `visits` also measures a thread that only reads the clock.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench")]
 #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, clippy::cast_sign_loss, reason = "for people")]

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use homing::config::{Cookie, CookieMode, SameSite, Secure};
+use homing::message::{Fields, RequestView};
 use homing::session::binding::{Binding, Limits, resolve};
 use homing::session::cookie::{read, write::SetCookie};
 use homing::session::key::{ServerId, SessionId, SessionKey};
-use homing::session::source::Asked;
+use homing::session::source::SourceInput;
 use homing::session::source::cookie::CookieSource;
 use homing::session::token::codec::PoolCodec;
 use homing::session::token::keyring::Keyring;
 use homing::session::token::{Token, TokenText, UnixMillis};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, Version, header};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -67,7 +68,8 @@ fn cookies(c: &mut Criterion) {
     c.bench_function("cookie/take ours out of ten", |b| b.iter(|| read::without([black_box(field)], b"SESSIONID")));
     c.bench_function("cookie/none of ten is ours", |b| b.iter(|| read::without([black_box(field)], b"OTHER")));
     c.bench_function("source/cookie: from headers to a token seen before", |b| {
-        let asked = Asked { headers: &headers, path: "/", query: None, client: None };
+        let request = RequestView::http1(&Method::GET, b"/", Version::HTTP_11, Fields::Map(&headers));
+        let asked = SourceInput { request, client: None };
         b.iter(|| source.presented(black_box(&asked), &codec));
     });
 

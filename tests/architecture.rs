@@ -54,7 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("session", &["message", "config"]),
     ("pool", &["config", "telemetry", "session"]),
     ("store", &["config", "session", "telemetry"]),
-    ("persistence", &["message", "config", "session", "pool", "store", "telemetry"]),
+    ("persistence", &["message", "config", "routing", "session", "pool", "store", "telemetry"]),
     ("proxy", BELOW_PROXY),
     ("admin", BELOW_PROXY),
     (

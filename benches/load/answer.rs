@@ -22,7 +22,7 @@ pub(crate) struct Malformed;
 /// One answer on its way.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
-    /// The beginning of a head whose end has not come.
+    /// An incomplete head.
     partial: Vec<u8>,
     head: Option<Head>,
     /// Bytes of the body that have not come.

@@ -63,7 +63,7 @@ class Runner:
     def prove_sticky(self) -> None:
         """Before anything is measured: 64 clients, five requests each."""
         if self.contender.by_address:
-            return  # whose connection it is shows in every round
+            return  # shows in every round which connection it is
         tls = ["--tls"] if self.case.setting.get("tls") else []
         seen = self.ask(["--sessions", 64, "--requests", 320, *tls])
         if not self.refused and self.contender.sticky and not seen["requests"]:
@@ -225,7 +225,7 @@ def main() -> None:
     for case in CASES:
         if not options.cases or case.name in options.cases:
             told["cases"].append(run_case(case, found, options, cores))
-            # After each, so that a run that is ended early has told something.
+            # After each, so that an interrupted run has a report.
             report.write(told, options.directory)
     print((options.directory / "results.md").read_text())
     print(f"{options.directory / 'results.md'}, .json, .svg")

@@ -16,7 +16,7 @@ SERVES = "HttpServerApp>::process_new_http"
 # Where an allocator is entered: mimalloc, which is ours, and the C library's own. `__rust_alloc` and its like are inlined.
 ENTRIES = ("mi_malloc", "mi_zalloc", "mi_calloc", "mi_realloc")
 C_ENTRIES = ("malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign")
-# How far up the callers of an allocation are told apart, and so how much of its way is known.
+# The depth to which callers of an allocation are distinguished.
 CALLERS = 12
 # A position (often relative) and a cost.
 COST = re.compile(r"^[-+*\d]\S* (\d+)$")
@@ -113,13 +113,13 @@ def allocation(callee: str) -> tuple | None:
 
 
 def caller(way: tuple) -> str:
-    """The first of an allocation's callers that says what it is for, and who called that."""
+    """The first of an allocation's callers that explains its purpose, and the caller of that."""
     telling = [name for name in way if not PLUMBING.match(name)] or list(way)
     return " < ".join(telling[:2])
 
 
 def whose(name: str) -> str:
-    """Of a caller as told: who decided that there is an allocation."""
+    """The part of a caller's path that caused the allocation."""
     first = name.partition(" < ")[0]
     if "homing::" not in first and "proxy_trait::ProxyHttp>::" not in first and not first.startswith(DEFAULT_HOOK):
         return PINGORA

@@ -122,8 +122,8 @@ impl<'a> Load<'a> {
             }
             for event in events.iter().filter(|event| event.token() != CLOCK) {
                 self.attend(event.token().0, event);
-                // So that a run of so many requests has exactly so many. After the warming up every event counts: each is
-                // told once, and a seat whose event was passed over would wait for ever.
+                // A run of a given number of requests has exactly that many. After the warm-up every event counts: each is
+                // reported once, and a seat whose event was skipped would wait for ever.
                 if matches!(self.plan.end, End::Answers(_)) && done(self) {
                     break;
                 }
@@ -141,7 +141,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Sends the scheduled requests whose time has come, as far as seats are free, and sets the timer for the next.
+    /// Sends the scheduled requests that are due, as far as seats are free, and sets the timer for the next.
     fn send_due(&mut self) -> io::Result<()> {
         while let Some(schedule) = &mut self.schedule {
             if self.idle.is_empty() {

@@ -96,7 +96,7 @@ class Measured:
         return {name: round(count, 2) for name, count in sorted(calls.items()) if count >= 0.2}
 
     def stop_traced(self, process: programs.Process) -> None:
-        # strace hands signals on to nobody: what it traces is asked itself. Pingora's own way to end at once is INT; Homing
+        # strace does not forward signals, so they go to the traced process. Pingora's signal to end at once is INT; Homing
         # ends by TERM as soon as nothing is under way.
         sent = signal.SIGTERM if self.contender.name.startswith("homing") else signal.SIGINT
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -183,7 +183,7 @@ def by_caller(told: dict) -> str:
         for owner in callgrind.OWNERS:
             names = [name for name in ours | floor if callgrind.whose(name) == owner]
             if owner == callgrind.PINGORA:
-                # By itself: who calls it differs by what is inlined where.
+                # Without callers, which differ with inlining.
                 ours, floor = (innermost(one, names) for one in (ours, floor))
                 names = list(ours | floor)
             sums = [sum(one.get(name, 0) for name in names) for one in (ours, floor)]
@@ -237,10 +237,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     by_hand = () if options.check else (programs.BY_HAND,)
     binaries = programs.built("release", *by_hand) if options.built else programs.build(*by_hand)
-    # Its own: Homing reads its configuration anew when another bench writes one of that name.
+    # A separate file: Homing reloads its configuration when another bench writes a file with that name.
     directory = programs.target() / "bench-load" / "counts"
     directory.mkdir(parents=True, exist_ok=True)
-    # All on one core: then who waits for whom, and how often the proxy wakes for a request, is the same in every run.
+    # All on one core, so that scheduling and the proxy's wake-ups per request are the same in every run.
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     told = measure(options, binaries, directory)
     (directory.parent / "counts.json").write_text(json.dumps({"with": ours, "cases": told}, indent=1) + "\n")

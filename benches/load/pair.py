@@ -88,7 +88,7 @@ class Pair:
 
 @contextlib.contextmanager
 def undisturbed(pair: Pair):
-    """By this script's own housekeeping; and what fails is told with what the store did not answer."""
+    """Fails with an error that names the store's missing replies."""
     gc.disable()
     try:
         yield
@@ -104,7 +104,7 @@ def quantile(found: list, share: float) -> float:
     return ranked[max(-(-int(share * 1000) * len(ranked) // 1000), 1) - 1]
 
 
-# What one session is asked for, in this order, and by whom: a table's columns.
+# The requests of one session, in order, with their proxy: the columns of a table.
 STEPS = ("begun at A", "next at A", "first at B", "next at B")
 
 

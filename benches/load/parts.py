@@ -14,7 +14,7 @@ class Part:
     def __init__(self, name: str, title: str, *heads: str):
         self.name, self.title, self.heads = name, title, heads
         self.rows, self.figures, self.failures = [], {}, []
-        # A table that somebody else has made; else it is of the rows.
+        # A finished table; otherwise it is built from the rows.
         self.lines = None
         say(f"{name}: {title}")
 

@@ -121,7 +121,7 @@ impl Servers {
 struct Connection {
     stream: TcpStream,
     door: usize,
-    /// The beginning of a request whose end has not come.
+    /// An incomplete request.
     asked: Vec<u8>,
     /// What is left to be written, and from where.
     answer: Option<(Rc<[u8]>, usize)>,

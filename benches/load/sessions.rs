@@ -37,7 +37,7 @@ pub(crate) fn collect(plan: &Plan, tls: Option<&Arc<ClientConfig>>) -> io::Resul
                 Ok(Session { request: request(plan, &plan.path, &cookies), server, address: None })
             })
             .collect(),
-        // The first answer on a connection says whose it is.
+        // The first response on a connection names its session.
         Clients::ByAddress => Ok((0..plan.connections)
             .map(|number| Session { address: Some(address(number)), request: new.request.clone(), server: None })
             .collect()),
@@ -67,7 +67,7 @@ fn request(plan: &Plan, path: &str, cookies: &str) -> Vec<u8> {
 trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
-/// Asks for a session once, on a connection of its own: who answered, and the cookies as a client sends them back.
+/// Begins a session on a separate connection: the server that responded, and the cookies as a client returns them.
 fn visit(plan: &Plan, tls: Option<&Arc<ClientConfig>>) -> io::Result<(Option<u32>, String)> {
     let stream = TcpStream::connect(plan.address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;

@@ -126,7 +126,7 @@ def steady(options, cores) -> list:
 
 
 def watched(one: bench.Runner, store, options, cores) -> dict:
-    """Looks at proxy and store twice while the load goes on: when every copy has been fetched anew once, and later."""
+    """Reads proxy and store twice under load: after every copy was refreshed once, and later."""
     settle = min(1.5 * NEAR_TTL, options.steady)
     # Sessions of real clients do not all begin in one moment, so neither do these: else their copies would grow old together.
     arguments = [
@@ -291,7 +291,7 @@ def replaced(options, **changes):
 
 
 def in_store(name: str, options, cores) -> dict:
-    """Written in the engine's form by the bench: what a store takes does not depend on who writes."""
+    """Written by the bench in the engine's format: a store's memory does not depend on the writer."""
     store = stores.start(name, cores[1], options.directory)
     try:
         before, _ = store.used()
@@ -436,7 +436,7 @@ def main() -> None:
     for name in PLAYED:
         if name in options.parts:
             parts += PLAYED[name](options, cores)
-            # After each, so that a run that is ended early has told something.
+            # After each, so that an interrupted run has a report.
             write(told, parts, options.directory)
     print((options.directory / "shared.md").read_text())
     print(f"{options.directory / 'shared.md'}, .json")

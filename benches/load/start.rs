@@ -68,7 +68,7 @@ where
 pub(crate) struct Balancer(LoadBalancer<RoundRobin>);
 
 impl Balancer {
-    /// The server whose turn it is.
+    /// The next server in turn.
     pub(crate) fn next(&self) -> Result<Backend> {
         /// Pingora's loop for backends that fail their checks; here there are none.
         const MOST_STEPS: usize = 256;

@@ -97,7 +97,7 @@ class Memcached:
 
     def __init__(self, name: str, program: Path, core: int | None, directory: Path):
         self.name, self.port = name, programs.free_port()
-        # As root it wants to be told whom to be; others are not asked.
+        # As root it must be given a user; other users cannot choose one.
         command = [program, "-u", "root", "-p", self.port, *MEMCACHED]
         self.process = programs.Process(command, core, directory / f"{name}.log").wait_for(self.port)
         self.client = socket.create_connection(("127.0.0.1", self.port), 10)

@@ -39,7 +39,7 @@ impl Tally {
         self.errors.values().sum::<u64>() >= TOO_MANY_ERRORS
     }
 
-    /// The counters start anew; the memory is kept.
+    /// Resets the counters; keeps the memory.
     pub(crate) fn reset(&mut self) {
         let mut latencies = std::mem::take(&mut self.latencies);
         latencies.clear();

@@ -104,7 +104,7 @@ pub(crate) fn any_certificate() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
-/// The bench makes its certificate itself, so there is nobody to vouch for it.
+/// The bench's certificate is self-signed.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

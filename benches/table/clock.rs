@@ -12,7 +12,7 @@ pub(crate) fn timed(work: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// How long it took; or [`SWITCHED`], if the kernel gave the processor to somebody else meanwhile.
+/// The duration; or [`SWITCHED`], if the kernel switched to another process meanwhile.
 pub(crate) fn clocked(work: impl FnOnce()) -> u32 {
     let start = Instant::now();
     work();

@@ -1,4 +1,4 @@
-//! Visits while others come and go: what the tails are then, beside those of a quiet table.
+//! Visits during inserts, evictions and expiry: their tail latency, compared with a quiet table.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
@@ -19,8 +19,8 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Newcomers a second of a busy proxy: more than one core of it answers.
 const RATE: u64 = 20_000;
 
-/// Newcomers to a full table, each of whom sends somebody else away: as a rule one of those who do not come back, and not
-/// one of the nine in ten who do.
+/// Inserts into a full table, each of which evicts a session: usually an idle one, and none of the nine in ten that are
+/// active.
 pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     let bench = Bench::new(sessions);
     let staying = sessions / 10 * 9;
@@ -109,7 +109,7 @@ fn writing(bench: &Bench, sessions: u64, quiet: &Tails, figures: &mut Figures) {
     figures.compare("snapshot", &visits, quiet);
 }
 
-/// Visits to the living while somebody does something else, as long as it takes.
+/// Visits to live sessions while another thread runs a task, as long as it takes.
 fn while_others(bench: &Bench, sessions: u64, something: impl FnOnce(&AtomicBool) + Send) -> Tails {
     let visit = |turn: u64| {
         let key = any_of(sessions, turn);
@@ -118,8 +118,8 @@ fn while_others(bench: &Bench, sessions: u64, something: impl FnOnce(&AtomicBool
     measured_while(visit, something)
 }
 
-/// How long each of many took, one after the other, while somebody does something else. While that holds the flag down
-/// nothing is counted.
+/// The duration of each of many sequential operations while another thread runs a task. The task can suspend the measurement
+/// by the flag.
 pub(crate) fn measured_while(one: impl Fn(u64) -> u32 + Sync, something: impl FnOnce(&AtomicBool) + Send) -> Tails {
     let (measuring, stop) = (AtomicBool::new(true), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -139,7 +139,7 @@ pub(crate) fn measured_while(one: impl Fn(u64) -> u32 + Sync, something: impl Fn
     })
 }
 
-/// How long this machine stops a thread that only looks at the clock: interrupts, and whoever shares the processor.
+/// How long this machine pauses a thread that only reads the clock: interrupts and other processes.
 pub(crate) fn machine(figures: &mut Figures) {
     let until = Instant::now() + Duration::from_secs(1);
     let mut gaps = Vec::with_capacity(50_000_000);

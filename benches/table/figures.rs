@@ -46,7 +46,7 @@ impl Figures {
     }
 }
 
-/// Nanoseconds in order, and how many were left out because the thread did not run all the time.
+/// Sorted nanoseconds, and the number of samples dropped because the thread was interrupted.
 pub(crate) struct Tails {
     nanos: Vec<u32>,
     switched: usize,

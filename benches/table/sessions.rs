@@ -11,7 +11,7 @@ use homing::store::local::table::Table;
 use homing::store::targets::Target;
 
 pub(crate) const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
-/// When those who were never touched after [`NOW`] are over.
+/// The time when sessions that were not touched after [`NOW`] have expired.
 pub(crate) const LATER: UnixMillis = UnixMillis(NOW.0 + 1_801_000);
 pub(crate) const MILLION: u64 = 1_000_000;
 
@@ -32,7 +32,7 @@ pub(crate) fn any_of(sessions: u64, turn: u64) -> SessionKey {
     key(((u128::from(scrambled(turn ^ 0xabcd)) * u128::from(sessions)) >> 64) as u64)
 }
 
-/// The key of somebody who was never there, another one for each `turn`.
+/// The key of an unknown session, different for each `turn`.
 pub(crate) fn nobody(turn: u64) -> SessionKey {
     key(turn | 1 << 60)
 }

@@ -1,4 +1,4 @@
-//! Starting from a full snapshot, beside plainly reading its file; and who waits while session data is copied.
+//! Loading a full snapshot, compared with reading its file; and delays while session data is copied.
 
 use std::collections::HashMap;
 use std::fs::{self, File};

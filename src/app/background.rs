@@ -70,12 +70,12 @@ impl Background {
             tasks.follow(&snapshot);
             tasks
         });
-        if let Some((shared, events)) = app.shared.clone().zip(events) {
+        if let Some((shared, events)) = app.sessions.shared.clone().zip(events) {
             runtime.spawn(shared.run_background(events, wall_clock));
         }
-        runtime.spawn(sweep(Arc::clone(&app.table)));
+        runtime.spawn(sweep(Arc::clone(&app.sessions.table)));
         runtime.spawn(Arc::clone(keeper).run());
-        runtime.spawn(sweep_data(Arc::clone(&app.table), Arc::clone(&app.data)));
+        runtime.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         let file = match origin {
             Origin::File(path) => Some(path.clone()),
             Origin::CommandLine => None,
@@ -87,7 +87,7 @@ impl Background {
 
     /// No request is under way any more: what the store was not told it is told now.
     pub(super) fn finish(self, app: &AppState) {
-        if let Some((runtime, shared)) = self.runtime.as_ref().zip(app.shared.as_ref()) {
+        if let Some((runtime, shared)) = self.runtime.as_ref().zip(app.sessions.shared.as_ref()) {
             let written = async { tokio::time::timeout(LAST_WRITES, shared.flush(wall_clock)).await };
             if runtime.block_on(written).is_err() {
                 tracing::warn!("the shared store was not told the last decisions: it did not answer in time");

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU64;
 use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, Config};
+use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
@@ -18,7 +19,9 @@ use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 
-use super::runtime::{HandoffSettings, PoolPersistence, PoolRuntime, Runtime};
+use crate::persistence::{HandoffSettings, PoolPersistence, PoolRuntime};
+
+use super::runtime::Runtime;
 use super::tls;
 
 /// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
@@ -140,8 +143,10 @@ fn persistence_plan(
 
 fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffSettings, BuildError> {
     Ok(HandoffSettings {
-        header: HeaderName::from_bytes(handoff.header.as_bytes())?,
-        written: handoff.header.clone(),
+        header: WrittenName {
+            name: HeaderName::from_bytes(handoff.header.as_bytes())?,
+            written: handoff.header.clone().into(),
+        },
         max_size: handoff.max_size.bytes(),
         warned: AtomicU64::new(0),
     })

@@ -30,6 +30,7 @@ use crate::app::build::{Materials, build};
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::config::{self, Config, Loaded};
+use crate::persistence::Sessions;
 use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::store::engine::Event;
@@ -157,10 +158,7 @@ fn make_parts(config: Config, runtime: &Handle) -> Result<(Arc<AppState>, Option
     tell_certificates(&metrics, &snapshot.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(snapshot),
-        table,
-        data,
-        shared,
-        first_requests: FirstRequests::new(),
+        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         made_keys,

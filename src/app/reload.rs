@@ -7,9 +7,10 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::app::build::{Materials, build};
 use crate::app::changes::{Change, changes, keep_restart_only};
-use crate::app::runtime::{PoolRuntime, Runtime};
+use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::config::Config;
+use crate::persistence::PoolRuntime;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
@@ -96,7 +97,7 @@ impl Reloader {
             Next::Other(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
         };
         let materials = Materials {
-            table: &self.app.table,
+            table: &self.app.sessions.table,
             metrics: &self.app.metrics,
             made_keys: &self.app.made_keys,
             former: Some(before),
@@ -111,7 +112,7 @@ impl Reloader {
         let Prepared { snapshot, access_log } = next;
         let app = &self.app;
         let snapshot = Arc::new(snapshot);
-        set_limits(&app.table, &snapshot);
+        set_limits(&app.sessions.table, &snapshot);
         app.current.store(Arc::clone(&snapshot));
         forget_handed_over(app, before, &snapshot);
         self.tasks.follow(&snapshot);
@@ -126,7 +127,7 @@ impl Reloader {
         }
         log::set_level(snapshot.config.log.level.into());
         if snapshot.config.store.max_sessions != before.config.store.max_sessions {
-            let (table, capacity) = (Arc::clone(&app.table), snapshot.config.store.max_sessions);
+            let (table, capacity) = (Arc::clone(&app.sessions.table), snapshot.config.store.max_sessions);
             // May evict many sessions, which is nothing for a thread that others wait for.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
@@ -140,7 +141,7 @@ fn forget_handed_over(app: &AppState, before: &Runtime, now: &Runtime) {
     let hands_over = |plan: &&PoolRuntime| plan.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
     for former in before.pools.iter().filter(hands_over) {
         if now.pools.iter().filter(hands_over).all(|plan| plan.pool.name != former.pool.name) {
-            app.data.forget_pool(app.table.target(&former.pool.name, "").index());
+            app.sessions.data.forget_pool(app.sessions.table.target(&former.pool.name, "").index());
         }
     }
 }

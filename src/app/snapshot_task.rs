@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::app::runtime::PoolPersistence;
 use crate::app::state::AppState;
 use crate::config::TableSnapshot;
+use crate::persistence::PoolPersistence;
 use crate::proxy::context::wall_clock;
 use crate::store::disk::{LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
@@ -107,7 +107,7 @@ impl Keeper {
     }
 
     fn memory(&self) -> LocalStore<'_> {
-        LocalStore { table: &self.app.table, data: &self.app.data }
+        LocalStore { table: &self.app.sessions.table, data: &self.app.sessions.data }
     }
 
     fn settings(&self) -> Option<TableSnapshot> {

@@ -5,11 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
+use crate::persistence::Sessions;
 use crate::session::token::keyring::Keyring;
-use crate::store::local::data::SessionData;
-use crate::store::local::first_requests::FirstRequests;
-use crate::store::local::table::Table;
-use crate::store::shared::SharedStore;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
 
@@ -19,14 +16,8 @@ use super::runtime::Runtime;
 pub struct AppState {
     /// The version that requests take now.
     pub current: ArcSwap<Runtime>,
-    /// Sessions that came back.
-    pub table: Arc<Table>,
-    /// What servers handed over for their sessions.
-    pub data: Arc<SessionData>,
-    /// The store that other proxies share with this one; `None` with `store.type: memory`.
-    pub shared: Option<Arc<SharedStore>>,
-    /// Where new clients went.
-    pub first_requests: FirstRequests,
+    /// The sessions.
+    pub sessions: Sessions,
     /// All metrics.
     pub metrics: Arc<Metrics>,
     /// Where requests are written down, if anywhere.
@@ -47,10 +38,10 @@ impl AppState {
     pub fn render_metrics(&self) -> Result<Vec<u8>, RenderError> {
         let snapshot = self.current.load();
         let table = TableReading {
-            entries: self.table.len(),
-            capacity: self.table.capacity(),
-            bytes: self.table.bytes(),
-            handoff_bytes: self.data.bytes(),
+            entries: self.sessions.table.len(),
+            capacity: self.sessions.table.capacity(),
+            bytes: self.sessions.table.bytes(),
+            handoff_bytes: self.sessions.data.bytes(),
         };
         let servers = snapshot.pools.iter().flat_map(|plan| {
             plan.pool.servers.iter().enumerate().map(|(index, server)| ServerReading {

@@ -19,6 +19,15 @@ impl WrittenName {
     pub const fn new(written: &'static str, lower: &'static str) -> Self {
         Self { name: HeaderName::from_static(lower), written: Cow::Borrowed(written) }
     }
+
+    /// In the usual form: `X-Request-Id`.
+    pub fn of(name: &HeaderName) -> Self {
+        let words = name.as_str().split('-').map(|word| {
+            let mut letters = word.chars();
+            letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect::<String>()
+        });
+        Self { name: name.clone(), written: words.collect::<Vec<_>>().join("-").into() }
+    }
 }
 
 /// Changes to the head of a request before a server gets it.

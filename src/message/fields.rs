@@ -20,7 +20,17 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The same, when it is visible ASCII.
+    /// The same by a name that is only known as text.
+    pub fn named(self, name: &str) -> Option<&'a [u8]> {
+        match self {
+            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Self::Parsed(fields) => {
+                fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+            }
+        }
+    }
+
+    /// The value of the first field of that name, when it is visible ASCII.
     pub fn get_str(self, name: &HeaderName) -> Option<&'a str> {
         let value = self.get(name)?;
         let visible = value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
@@ -51,6 +61,15 @@ impl<'a> Fields<'a> {
         };
         let of_map = map.into_iter().flatten().map(HeaderValue::as_bytes);
         of_map.chain(parsed.into_iter().flatten().map(|field| field.value))
+    }
+
+    /// The same as values to keep: shared with a header map, copied from a parsed head.
+    pub fn all_values<'n>(self, name: &'n HeaderName) -> impl Iterator<Item = HeaderValue> + use<'a, 'n> {
+        let (map, parsed) = match self {
+            Self::Map(map) => (Some(map.get_all(name).into_iter().cloned()), None),
+            Self::Parsed(_) => (None, Some(self.all(name).filter_map(|value| HeaderValue::from_bytes(value).ok()))),
+        };
+        map.into_iter().flatten().chain(parsed.into_iter().flatten())
     }
 
     /// Every field: name and value.

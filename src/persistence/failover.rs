@@ -3,11 +3,11 @@
 use crate::config::{OnServerDown, OnServerDrain, Persistence};
 use crate::pool::condition::Condition;
 
-use super::Reason;
+use super::outcome::Reason;
 
 /// How the server of a session stands, as this request sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bound {
+pub enum BoundServer {
     /// It is there, in this condition.
     Is(Condition),
     /// It took no connection from this very request.
@@ -36,24 +36,24 @@ pub enum Decision {
 }
 
 /// The table. `held` = this request has waited already.
-pub fn decide(bound: Bound, policy: &Persistence, held: bool) -> Decision {
+pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision {
     match bound {
-        Bound::Is(Condition::Open) => Decision::Stay,
-        Bound::Is(Condition::BoundOnly) => match policy.on_server_drain {
+        BoundServer::Is(Condition::Open) => Decision::Stay,
+        BoundServer::Is(Condition::BoundOnly) => match policy.on_server_drain {
             OnServerDrain::Keep => Decision::Stay,
             OnServerDrain::Reassign => Decision::Move(Reason::Drain),
         },
         // The operator took it away on purpose; waiting would only delay.
-        Bound::Is(Condition::Maint) => leave(policy, Reason::Maint),
-        Bound::Is(Condition::Down) => hold_or_leave(policy, held, Reason::Down),
-        Bound::ConnectFailed => hold_or_leave(policy, held, Reason::ConnectFailure),
+        BoundServer::Is(Condition::Maint) => leave(policy, Reason::Maint),
+        BoundServer::Is(Condition::Down) => hold_or_leave(policy, held, Reason::Down),
+        BoundServer::ConnectFailed => hold_or_leave(policy, held, Reason::ConnectFailure),
         // One broken request is not a dead server: its sessions stay until it refuses or is found down.
-        Bound::BrokeOff => match policy.on_server_down {
+        BoundServer::BrokeOff => match policy.on_server_down {
             OnServerDown::Reassign | OnServerDown::Borrow => Decision::Borrow(None),
             OnServerDown::Refuse => Decision::Fail,
         },
         // It will not come back, so there is nothing to borrow until.
-        Bound::Gone => match policy.on_server_down {
+        BoundServer::Gone => match policy.on_server_down {
             OnServerDown::Reassign | OnServerDown::Borrow => Decision::Move(Reason::Removed),
             OnServerDown::Refuse => Decision::Refuse(Reason::Removed),
         },
@@ -112,14 +112,14 @@ mod tests {
         }
     }
 
-    const EVERY_BOUND: [Bound; 7] = [
-        Bound::Is(Condition::Open),
-        Bound::Is(Condition::BoundOnly),
-        Bound::Is(Condition::Maint),
-        Bound::Is(Condition::Down),
-        Bound::ConnectFailed,
-        Bound::BrokeOff,
-        Bound::Gone,
+    const EVERY_BOUND: [BoundServer; 7] = [
+        BoundServer::Is(Condition::Open),
+        BoundServer::Is(Condition::BoundOnly),
+        BoundServer::Is(Condition::Maint),
+        BoundServer::Is(Condition::Down),
+        BoundServer::ConnectFailed,
+        BoundServer::BrokeOff,
+        BoundServer::Gone,
     ];
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         for down in [OnServerDown::Reassign, OnServerDown::Borrow, OnServerDown::Refuse] {
             let policy = policy(down, OnServerDrain::Keep, Duration::from_secs(5));
             for bound in EVERY_BOUND {
-                let waits = matches!(bound, Bound::Is(Condition::Down) | Bound::ConnectFailed);
+                let waits = matches!(bound, BoundServer::Is(Condition::Down) | BoundServer::ConnectFailed);
                 assert_eq!(decide(bound, &policy, false) == Decision::Hold, waits, "{down:?} {bound:?}");
                 assert_ne!(decide(bound, &policy, true), Decision::Hold, "{down:?} {bound:?}");
             }
@@ -171,6 +171,6 @@ mod tests {
     #[test]
     fn sessions_leave_a_draining_server_only_when_told_to() {
         let policy = policy(OnServerDown::Refuse, OnServerDrain::Reassign, Duration::ZERO);
-        assert_eq!(decide(Bound::Is(Condition::BoundOnly), &policy, false), Decision::Move(Reason::Drain));
+        assert_eq!(decide(BoundServer::Is(Condition::BoundOnly), &policy, false), Decision::Move(Reason::Drain));
     }
 }

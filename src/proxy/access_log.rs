@@ -35,7 +35,7 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
     if let Some(route) = ctx.route.and_then(|route| ctx.runtime.routes.get(route)) {
         route.request(status);
     }
-    let Some(plan) = ctx.plan() else {
+    let Some(plan) = ctx.pool_runtime() else {
         ctx.app().metrics.no_pool.request(status, took);
         return;
     };
@@ -47,7 +47,7 @@ fn count(ctx: &RequestContext, status: u16, took: Duration) {
 
 /// Only a request that reached a server, or was refused on purpose, went somewhere.
 fn outcome(ctx: &RequestContext) -> Option<Outcome> {
-    ctx.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
+    ctx.session.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
 }
 
 fn write_line(
@@ -59,7 +59,7 @@ fn write_line(
     took: Duration,
 ) -> bool {
     let request = exchange.req_header();
-    let session = ctx.who.session.as_ref().map(|session| session.key).or(ctx.begun);
+    let session = ctx.session.session().map(|session| session.key).or(ctx.session.created);
     let session = session.map(|key| ctx.runtime.log_key.digest8(key));
     let route = ctx.route.and_then(|route| ctx.runtime.config.routes.get(route));
     let path = without_token(request.uri.path(), ctx);
@@ -82,16 +82,21 @@ fn write_line(
             .zip(ctx.tries.answered)
             .map(|(began, answered)| millis(answered.saturating_duration_since(began))),
         route: route.map(|route| route.name.as_str()),
-        pool: ctx.plan().map(|plan| &*plan.pool.name),
+        pool: ctx.pool_runtime().map(|plan| &*plan.pool.name),
         server: ctx.server().map(|server| &*server.name),
         attempts: ctx.tries.count,
         session: session.as_ref().map(Digest8::as_str),
-        source: ctx.source().map(Source::label),
-        lookup: ctx.who.lookup.map(Lookup::label),
+        source: source(ctx).map(Source::label),
+        lookup: ctx.session.lookup.result.map(Lookup::label),
         outcome: outcome(ctx).map(Outcome::label),
         reason: reason(ctx, error),
-        epoch: ctx.who.session.as_ref().map(|session| session.binding.epoch).or(ctx.begun.map(|_| 0)),
+        epoch: ctx.session.session().map(|session| session.binding.epoch).or(ctx.session.created.map(|_| 0)),
     })
+}
+
+/// The source that named the session.
+fn source(ctx: &RequestContext) -> Option<&Source> {
+    ctx.session.source(ctx.persistence()?)
 }
 
 /// A host that is one; what a client put in its place, which may be anything, is not for the log.
@@ -118,7 +123,7 @@ fn reason(ctx: &RequestContext, error: Option<&Error>) -> Option<&'static str> {
         ErrorSource::Upstream => "upstream_failed",
         _ => "failed",
     });
-    ctx.reason.map(Reason::label).or_else(|| ctx.refusal.map(|Refusal { why, .. }| why)).or(failed)
+    ctx.session.reason.map(Reason::label).or_else(|| ctx.refusal.map(|Refusal { why, .. }| why)).or(failed)
 }
 
 fn protocol(version: http::Version) -> &'static str {

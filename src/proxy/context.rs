@@ -7,78 +7,53 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use rand::RngCore;
 use smallvec::SmallVec;
 
-use crate::app::runtime::{PoolPersistence, PoolRuntime, Runtime};
+use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
-use crate::persistence::resolve::{Homes, Returning};
-use crate::persistence::select::History;
-use crate::persistence::{Outcome, Reason};
+use crate::message::RequestView;
+use crate::persistence::issue::PageRewrite;
+use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::server::{InFlight, Server};
-use crate::session::key::SessionKey;
-use crate::session::source::Source;
+use crate::routing::Target;
 use crate::session::token::UnixMillis;
 
-use crate::proxy::handoff::{Handed, Renamed};
-use crate::proxy::identify::{Seen, Who};
 use crate::proxy::request::header_scan::Suspects;
-use crate::proxy::response::link_rewrite::Page;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
-    /// The version of the configuration that this request lives under.
+    /// The version of the configuration that this request is served under.
     pub runtime: Arc<Runtime>,
-    /// When its headers were read.
+    /// When its head was read.
     pub started: Instant,
-    /// The same moment on the wall.
+    /// The same moment on the wall clock.
     pub now: UnixMillis,
     /// Index of its route.
     pub route: Option<usize>,
-    /// Index of its pool.
-    pub pool: Option<usize>,
     /// The client, behind trusted proxies.
     pub client: Client,
     /// Names of its headers that servers may not get to see.
     pub(crate) suspects: Suspects,
     /// As sent to the server.
     pub request_id: Option<HeaderValue>,
-    /// Whom it names.
-    pub who: Who,
-    /// What the last source presents that was looked at before the shared store was asked.
-    pub seen: Option<Box<Seen>>,
-    /// The shared store did not answer it: it waits for it no more.
-    pub store_unanswered: bool,
-    /// Where it stands in a split, as a number: random, or made of what its client carries.
-    pub point: u64,
-    /// It had to leave the pool of its session, or of its choice.
-    pub left: Option<Box<Left>>,
-    /// Its answer, when that is a page whose links are rewritten. In a mutex since hooks share the context between
+    /// Its session.
+    pub session: RequestSession,
+    /// Its response, when that is a page whose links are rewritten. In a mutex since hooks share the context between
     /// threads, but only ever reached through `get_mut`.
-    pub page: Option<Box<Mutex<Page>>>,
-    /// The session that it began.
-    pub begun: Option<SessionKey>,
-    /// What its answer calls the session.
-    pub renamed: Renamed,
-    /// What its server was given of a session that was elsewhere.
-    pub handed: Option<Box<Handed>>,
-    /// Tries at servers, finished and not.
+    pub page: Option<Box<Mutex<PageRewrite>>>,
+    /// Attempts at servers, finished and not.
     pub tries: Tries,
-    /// Where it goes, seen from its session.
-    pub outcome: Option<Outcome>,
-    /// Why it does not stay.
-    pub reason: Option<Reason>,
     /// It asks for another protocol on its connection, as a WebSocket does.
     pub upgrade: bool,
-    /// What `balance: hash` hashes of it; empty with another balance.
-    pub hash_key: SmallVec<[u8; 32]>,
-    /// Bytes of its body so far, in this try.
+    /// Bytes of its body so far, in this attempt.
     pub body_bytes: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
-    /// A refusal decided by a hook that cannot answer itself.
+    /// A refusal decided by a hook that cannot respond itself.
     pub refusal: Option<Refusal>,
-    /// Its place among the requests under way.
+    /// Counts it among the requests under way.
     under_way: UnderWay,
 }
 
@@ -108,20 +83,6 @@ pub struct Told {
     pub host: Option<HeaderValue>,
 }
 
-/// A pool of a split that could not serve the request.
-pub struct Left {
-    /// Index of the pool that was asked first.
-    pub pool: usize,
-    /// The session that the client has there.
-    pub session: Option<Returning>,
-    /// What the pool's policy made of it.
-    pub outcome: Outcome,
-    /// Why it does not stay.
-    pub reason: Option<Reason>,
-    /// The pools of the split that are still to be asked, the next one last.
-    pub others: SmallVec<[usize; 4]>,
-}
-
 /// Tries of one request at servers.
 #[derive(Default)]
 pub struct Tries {
@@ -129,8 +90,6 @@ pub struct Tries {
     pub count: u32,
     /// The server of the current or last one.
     pub server: Option<ServerIndex>,
-    /// Servers that failed it, and whether it has waited for its own.
-    pub history: History,
     /// A reset on a reused connection was followed by one more try at the same server.
     pub same_server_again: bool,
     /// The next try goes to this server, whatever the rules say.
@@ -176,7 +135,7 @@ pub fn wall_clock() -> UnixMillis {
 }
 
 impl RequestContext {
-    /// A request whose headers were just read: here it takes its snapshot and looks at the wall clock, once.
+    /// A request whose head was just read: here it takes its runtime and reads the clocks, once.
     pub fn begin(app: &Arc<AppState>) -> Self {
         app.in_flight.fetch_add(1, Ordering::Relaxed);
         Self {
@@ -184,24 +143,13 @@ impl RequestContext {
             started: Instant::now(),
             now: wall_clock(),
             route: None,
-            pool: None,
             client: Client::default(),
             suspects: Suspects::default(),
             request_id: None,
-            who: Who::default(),
-            seen: None,
-            store_unanswered: false,
-            point: 0,
-            left: None,
+            session: RequestSession::default(),
             page: None,
-            begun: None,
-            renamed: Renamed::default(),
-            handed: None,
             tries: Tries::default(),
-            outcome: None,
-            reason: None,
             upgrade: false,
-            hash_key: SmallVec::new(),
             body_bytes: 0,
             max_body: None,
             refusal: None,
@@ -214,49 +162,40 @@ impl RequestContext {
         &self.under_way.0
     }
 
-    /// Its pool.
-    pub fn plan(&self) -> Option<&PoolRuntime> {
-        self.runtime.pools.get(self.pool?)
+    /// The pool that serves it.
+    pub fn pool_runtime(&self) -> Option<&PoolRuntime> {
+        self.runtime.pools.get(self.session.pool?)
     }
 
-    /// How its pool keeps sessions.
+    /// How that pool keeps sessions.
     pub fn persistence(&self) -> Option<&PoolPersistence> {
-        self.plan()?.persistence.as_ref()
+        self.pool_runtime()?.persistence.as_ref()
     }
 
-    /// Where the sessions of its pool may be at home.
-    pub fn homes(&self) -> Option<Homes<'_>> {
-        self.homes_in(self.plan()?)
-    }
-
-    /// Where the sessions of a pool may be at home.
-    pub fn homes_in<'a>(&'a self, plan: &'a PoolRuntime) -> Option<Homes<'a>> {
-        plan.persistence.as_ref().map(|persistence| Homes {
-            table: &self.app().table,
-            pool: &plan.pool,
-            targets: &persistence.targets,
-            tombstone: &persistence.tombstone,
-            limits: &persistence.limits,
-            data: &self.app().data,
-            shared: self.app().shared.as_deref(),
-            hands_over: persistence.handoff.is_some(),
-        })
-    }
-
-    /// The source that named its session, or else the first that named anything.
-    pub fn source(&self) -> Option<&Source> {
-        self.persistence()?.sources.get(self.who.source?)
-    }
-
-    /// What a request without a session is spread by, so that all that carry it agree: the session that had to leave its
-    /// pool, or an application's id that nobody knows.
-    pub fn carried_key(&self) -> Option<SessionKey> {
-        let left = self.left.as_ref().and_then(|left| left.session.as_ref());
-        left.map(|session| session.key).or(self.who.unknown_id)
-    }
-
-    /// The server of the current or last try.
+    /// The server of the current or last attempt.
     pub fn server(&self) -> Option<&Server> {
-        self.plan()?.pool.servers.get(self.tries.server?)
+        self.pool_runtime()?.pool.servers.get(self.tries.server?)
+    }
+
+    /// What the verbs of [`Sessions`] are called with: the sessions, the request in its scope, and what is known of its
+    /// session.
+    pub fn sessions<'c, 'r>(
+        &'c mut self,
+        request: RequestView<'r>,
+    ) -> (&'c Sessions, Scope<'c, 'r>, &'c mut RequestSession) {
+        let route = self.runtime.router.plan(self.route);
+        let scope = Scope {
+            pools: &self.runtime.pools,
+            split: route.and_then(|route| match &route.target {
+                Target::Split(split) => Some(split),
+                _ => None,
+            }),
+            request,
+            client: self.client.address,
+            secure: self.client.secure,
+            now: self.now,
+            random: |bytes| rand::thread_rng().fill_bytes(bytes),
+        };
+        (&self.under_way.0.sessions, scope, &mut self.session)
     }
 }

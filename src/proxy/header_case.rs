@@ -18,7 +18,7 @@ pub(crate) static COOKIE: WrittenName = WrittenName::new("Cookie", "cookie");
 /// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
 /// are: not every client of WebSocket reads its answer as HTTP.
 pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
-    !ctx.upgrade && ctx.plan().is_some_and(|plan| !plan.preserve_header_case)
+    !ctx.upgrade && ctx.pool_runtime().is_some_and(|plan| !plan.preserve_header_case)
 }
 
 /// Lets go of how a request's names were written, and sets fields of it.

@@ -7,19 +7,12 @@
 mod access_log;
 pub mod connection;
 pub mod context;
-mod follow;
-mod give;
-mod handoff;
 mod head;
 mod header_case;
 mod hook;
-mod identify;
-mod learn;
 mod request;
 mod response;
-mod shared;
 mod upstream;
-mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -155,7 +148,7 @@ impl ProxyHttp for EdgeProxy {
         'answer: 'hook,
         'ctx: 'hook,
     {
-        response_head::run(&exchange.req_header().method, answer, ctx)
+        response_head::run(exchange.req_header(), answer, ctx)
     }
 
     // … and the client gets its token when it must; what the server hands over stays here.

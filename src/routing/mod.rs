@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{self, HostPattern, RouteTarget};
+use crate::message::WrittenName;
 
 mod host;
 mod redirect;
@@ -31,7 +32,23 @@ pub struct RoutePlan {
     /// What happens to its requests.
     pub target: Target,
     /// Changes to the headers that servers get.
-    pub request_headers: config::RequestHeaders,
+    pub request_headers: RequestHeaders,
+}
+
+/// Changes to the headers that servers get, prepared.
+#[derive(Debug, Default)]
+pub struct RequestHeaders {
+    /// Fields to remove.
+    pub remove: Vec<HeaderName>,
+    /// Fields to set.
+    pub set: Vec<(WrittenName, HeaderValue)>,
+}
+
+impl RequestHeaders {
+    fn new(changes: &config::RequestHeaders) -> Self {
+        let set = changes.set.iter().map(|(name, value)| (WrittenName::of(name), value.clone()));
+        Self { remove: changes.remove.clone(), set: set.collect() }
+    }
 }
 
 /// What happens to requests. Pools are indexes in the configuration.
@@ -79,7 +96,7 @@ impl Router {
         let mut router = Self::default();
         if routes.is_empty() {
             let target = Target::Pool(0);
-            router.plans.push(RoutePlan { index: None, target, request_headers: config::RequestHeaders::default() });
+            router.plans.push(RoutePlan { index: None, target, request_headers: RequestHeaders::default() });
             router.any.push(Candidate { prefix: "".into(), headers: [].into(), plan: 0 });
         }
         for (index, route) in routes.iter().enumerate() {
@@ -93,7 +110,11 @@ impl Router {
                 RouteTarget::Redirect(to) => Target::Redirect(Redirect::new(to)),
             };
             router.enter(route);
-            router.plans.push(RoutePlan { index: Some(index), target, request_headers: route.request_headers.clone() });
+            router.plans.push(RoutePlan {
+                index: Some(index),
+                target,
+                request_headers: RequestHeaders::new(&route.request_headers),
+            });
         }
         let Self { plans, exact, below, any } = &mut router;
         for candidates in exact.values_mut().chain(below.values_mut()).chain([any]) {

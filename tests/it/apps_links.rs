@@ -1,4 +1,4 @@
-//! A client without cookies walks through a small application of pages, whose desks only one server knows.
+//! A client without cookies walks through an application whose pages keep their state on one server.
 
 use crate::world::app::desks::LEFT_ALONE;
 use crate::world::apps::page::{Page, Visitor};

@@ -1,5 +1,5 @@
 //! An MCP server with its own session header alone: learned from the first answer, ended by DELETE, and refused with 404
-//! when its server is gone, whereupon the client begins anew.
+//! when its server is gone, whereupon the client begins a new session.
 
 use serde_json::json;
 

@@ -1,5 +1,5 @@
-//! A Python shop behind WSGI, its sessions in each process's memory (Beaker, waitress): who is logged in where, and what
-//! lies in the basket.
+//! A Python shop behind WSGI, its sessions in each process's memory (Beaker, waitress): log-ins
+//! and baskets.
 
 use serde_json::json;
 

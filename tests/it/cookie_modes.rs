@@ -17,7 +17,7 @@ fn in_mode(mode: &str) -> Conf {
     Conf::servers("a b c").persistence(&format!("cookie: {{ mode: {mode}, name: JSESSIONID }}"))
 }
 
-/// A client whom the application gave its cookie, and its server.
+/// A client with the application's cookie, and its server.
 fn begin(world: &World) -> (Browser, String) {
     let browser = world.browser();
     let home = browser.get(&saying(200, &[DUMMY])).server();

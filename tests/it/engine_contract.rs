@@ -1,4 +1,4 @@
-//! What every engine promises, as checks that are run against each of them: with real servers, by whoever starts those.
+//! The contract of store engines, as checks that run against each of them, with real servers started by the caller.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What servers are told of who asked.
+//! Forwarded headers: what servers learn about the client.
 
 use crate::world::{Conf, World};
 

@@ -1,4 +1,4 @@
-//! Session data follows its session: a failover logs nobody out.
+//! Session data follows its session: users stay logged in through a failover.
 
 use crate::failover::alice_at_home;
 use crate::world::app::answers::saying;

@@ -1,4 +1,4 @@
-//! Session data outlives the proxy too, where there is a snapshot: who is logged in stays so when both die, it and the server.
+//! With a snapshot, session data survives a restart of the proxy: users stay logged in when both proxy and server die.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -71,7 +71,7 @@ fn a_handshake_of_another_protocol_is_left_as_it_was_written() {
     assert!(asked.contains(&"Sec-WebSocket-Key"), "{asked:?}");
 }
 
-/// A target that is no path, and a phrase of the server's own, are kept beside the headers.
+/// A target that is not a path, and a custom reason phrase, are kept along with the headers.
 #[test]
 fn nothing_else_of_a_message_changes_with_its_names() {
     let world = World::start(Conf::servers("a"));

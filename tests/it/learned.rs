@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::{Browser, Conf, KEY_1, KEY_2, PATIENCE, Response, SESSION_COOKIE, World, at_once, eventually};
+use crate::world::{Browser, Conf, KEY_1, KEY_2, PATIENCE, SESSION_COOKIE, World, at_once, eventually};
 
 const LOOKUPS: &str = "homing_session_lookups_total";
 const OUTCOMES: &str = "homing_session_outcomes_total";
@@ -312,36 +312,4 @@ fn the_access_log_says_which_source_named_the_session() {
     let unknown = world.access_line("/cacheable");
     assert_eq!((unknown["source"].as_str(), unknown["lookup"].as_str()), (Some("learn"), Some("unknown")));
     assert_eq!((&unknown["session"], unknown["outcome"].as_str()), (&().into(), Some("balanced")));
-}
-
-/// Sixty clients behind a trusted proxy, each of which brings an id.
-fn sixty(world: &World, id: impl Fn(usize) -> String) -> Vec<Response> {
-    let ask = |n: usize| {
-        let (address, cookie) = (format!("198.51.100.{n}"), format!("SID={}", id(n)));
-        get_with(&world.address, "/plain", &[("X-Forwarded-For", &address), ("Cookie", &cookie)]).expect(200)
-    };
-    (1..=60).map(ask).collect()
-}
-
-#[test]
-fn one_id_of_a_crowd_is_warned_about_once_with_its_cure() {
-    let world = World::start(learning_sid("a b c").listener("trusted_proxies: [127.0.0.0/8]"));
-    let warnings = || world.log().lines().filter(|line| line.contains("one and the same id")).count();
-    sixty(&world, |n| format!("own-{n}"));
-    for _ in 0..100 {
-        server_of(&world, "busy");
-    }
-    assert_eq!(warnings(), 0, "clients with ids of their own are no crowd: {}", world.log());
-    for _ in 0..2 {
-        sixty(&world, |_| "dummy".to_owned());
-    }
-    eventually(PATIENCE, "the warning", || warnings() > 0);
-    assert_eq!(warnings(), 1, "once is enough");
-    let log = world.log();
-    let warning = log.lines().find(|line| line.contains("one and the same id")).expect("just seen");
-    assert!(
-        warning.contains("WARN") && warning.contains("SID") && warning.contains("cookie.mode: prefix"),
-        "{warning}"
-    );
-    assert!(!log.contains("dummy"), "without the id");
 }

@@ -40,7 +40,7 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         let new = begin(fleet.proxy(1), "new");
         fleet.town.app(&home).kill();
         for proxy in fleet.all() {
-            // A kept connection that is reset is a failure of the moment, for which nobody moves.
+            // A reset of a reused connection is transient and moves no session.
             eventually(PATIENCE, "it moves", || {
                 server(proxy, "moves");
                 proxy.metric(MOVES, &[]) > 0.5
@@ -132,12 +132,12 @@ impl Parted {
         }
     }
 
-    /// Both move a session whose home has died: first the first proxy, and then the second one elsewhere, where it does not
-    /// reach the first one's choice.
+    /// Both proxies move a session of a dead server: first the first proxy, then the second one to another server, since it does
+    /// not reach the first one's choice.
     fn both_move(&self, home: &str, ask: [&dyn Fn() -> String; 2]) -> [String; 2] {
         let moved = |number: usize| {
             let mut server = String::new();
-            // A kept connection that is reset is a failure of the moment, for which nobody moves.
+            // A reset of a reused connection is transient and moves no session.
             eventually(PATIENCE, "the session moves, and the store is to be told", || {
                 server = ask[number]();
                 self.fleet.proxy(number).metric(PENDING, &[]) > 0.5

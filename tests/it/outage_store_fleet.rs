@@ -227,7 +227,7 @@ impl Fleet {
         eventually(PATIENCE, "the store is told all", || self.all().all(|proxy| proxy.metric(PENDING, &[]) < 0.5));
     }
 
-    /// Asserts that nobody has moved, anywhere.
+    /// Asserts that no session has moved on any proxy.
     #[track_caller]
     pub(crate) fn expect_no_moves(&self) {
         self.all().for_each(|proxy| proxy.expect_metric(MOVES, &[], 0.0));

@@ -37,7 +37,7 @@ fn what_a_store_is_asked_is_counted_and_timed() {
         (0..10).for_each(|_| drop(server(there, "alice")));
         assert_eq!(asked(there, "lookup", "ok"), before + 1.0, "not again: there is a near copy");
         fleet.town.app(&alice).kill();
-        // A kept connection that is reset is a failure of the moment, for which nobody moves.
+        // A reset of a reused connection is transient and moves no session.
         eventually(PATIENCE, "she moves", || server(there, "alice") != alice && asked(there, "move", "ok") > 0.5);
         assert_eq!(asked(there, "move", "ok"), 1.0);
         end(there, "alice");

@@ -1,4 +1,4 @@
-//! `on_error: refuse`: while the store is away, 503 for whoever names a session, and nobody loses one.
+//! `on_error: refuse`: while the store is unreachable, requests that name a session get 503, and no session is lost.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ fn refused(of: Of, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
     ends(&store);
     fleet.wait_for_store(true);
     eventually(PATIENCE, "all is as before", || ask(near, ID, "/plain").text() == carol);
-    // A store that was emptied is told again by those who know.
+    // An emptied store is filled again by the proxies that know the sessions.
     eventually(PATIENCE, "at the other proxy too", || ask(far, "alice", "/plain").text() == alice);
     assert_eq!((server(near, "alice"), bob.server()), (alice, of_bob));
     assert_eq!(new.server(), new.server());

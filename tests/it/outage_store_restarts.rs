@@ -1,4 +1,4 @@
-//! Stores that come back empty, again and again, or late; proxies that stop, crash and come back beside a store.
+//! Stores that come back empty, again and again, or late; proxies that stop, crash and restart while the store stays.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! A shared store that is slow, silent, away or parted costs a request its timeout once, a few requests altogether, and
-//! then nothing; and nobody leaves their server for it.
+//! A shared store that is slow, silent, unreachable or partitioned delays a few requests by its timeout once, and then none;
+//! no session moves.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -18,13 +18,13 @@ const ONCE: Duration = Duration::from_millis(900);
 /// How a store is away.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Away {
-    /// It does not answer, and after three answers that did not come nobody waits any more.
+    /// It does not answer, and after three timeouts no request waits for it.
     Silent,
     /// There is no connection; at most the request that finds out waits.
     Gone,
 }
 
-/// Of the requests from now on: how many asked for a session in vain, and how many of these waited.
+/// Of the requests from now on: the number of failed store queries, and how many of them waited.
 fn in_vain(proxy: &Proxy) -> (f64, f64) {
     let waited = asked(proxy, "lookup", "timeout");
     (waited + asked(proxy, "lookup", "unreachable") + asked(proxy, "lookup", "suspended"), waited)

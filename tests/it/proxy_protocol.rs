@@ -1,4 +1,4 @@
-//! The PROXY protocol: balancers say who the client is, and strangers cannot.
+//! The PROXY protocol: trusted balancers set the client's address, other clients cannot.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use crate::world::{Browser, Conf, Response, SESSION_COOKIE, World};
 const HTML: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8";
 const GONE: &str = "The server of your session is not available. Your next request starts a new session.";
 
-/// A client whose server died, of a pool that refuses it. It shows its token again and again, though that is taken away.
+/// A client whose server died, in a pool with `refuse`. It keeps sending its token, although that was cleared.
 fn refused(status: &str) -> (World, Stubborn) {
     let conf = Conf::servers("a b").persistence("on_server_down: refuse").persistence(status);
     let world = World::start(conf);

@@ -15,7 +15,7 @@ fn one_thread(servers: &str) -> Conf {
     Conf::servers(servers).top(ONE_THREAD)
 }
 
-/// A browser whose token has just been shown twice, and its server.
+/// A browser that has just sent its token twice, and its server.
 fn known(world: &World) -> (Browser, String) {
     let browser = world.browser();
     let home = browser.server();

@@ -13,7 +13,7 @@ use crate::world::{Browser, Conf, Proxy, World, at_once, eventually};
 const SESSIONS: &str = "homing_sessions";
 /// Another proxy must have heard of a move by then; it takes milliseconds where it is announced.
 const SOON: Duration = Duration::from_secs(1);
-/// Where it is not, a copy must have become old, and have been fetched anew.
+/// Where it is not, a copy must have become old, and have been fetched again.
 const OLD: Duration = Duration::from_secs(5);
 
 with_every_store! {

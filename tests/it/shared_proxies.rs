@@ -110,7 +110,7 @@ impl Store {
         }
     }
 
-    /// The words of all bindings: form, epoch, server, when it began, and who wrote it.
+    /// The words of all bindings: format, epoch, server, start, and the writer.
     pub(crate) fn bindings(&self) -> Vec<Vec<String>> {
         let words = |text: String| text.split(' ').map(str::to_owned).collect();
         self.all().into_iter().filter(|(key, _)| !key.ends_with(":d")).map(|(_, text)| words(text)).collect()

@@ -9,12 +9,12 @@ use crate::world::stores::{Cluster, Kind, RedisServer, Sentinels};
 use crate::world::tls::Authority;
 use crate::world::{Conf, PATIENCE, Proxy, World, eventually};
 
-/// What a user needs who may do no more: as conf/examples/valkey-tls.yaml says.
+/// The minimal permissions of the store's user, as in conf/examples/valkey-tls.yaml.
 const RULES: &str =
     "~homing:* resetchannels &homing:* +@connection +@read +@write +@pubsub +@scripting -@dangerous +info";
 const UP: &str = "homing_store_up";
 
-/// Requests of all sessions go on at all proxies while something is done; whoever strays is told.
+/// Requests of all sessions continue on all proxies during an action; returns the sessions that reached a wrong server.
 pub(crate) fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -123,7 +123,7 @@ fn a_user_who_may_only_what_homing_needs_is_enough() {
     }
 }
 
-/// A proxy whose environment names the authority that it is to believe, or does not.
+/// A proxy with or without the store's authority in its environment.
 fn with_authority(conf: &Conf, file: Option<&str>, work: impl FnOnce(&Proxy)) {
     let mut town = World::builder(conf).without_proxy();
     let mut launch = town.launch("");

@@ -1,4 +1,4 @@
-//! TLS: which certificate is shown to whom, what is spoken, and how certificates are renewed.
+//! TLS: selection of certificates, protocols, and renewal.
 
 use std::fmt::Display;
 use std::fs;
@@ -20,7 +20,7 @@ fn one_certificate(more: &str) -> Conf {
     Conf::servers("a b").listener(&format!("tls: {{ certificates: [{{ cert: a.pem, key: a.key }}]{more} }}"))
 }
 
-/// A world whose listener shows a certificate for `shop.example.org`.
+/// A world whose listener has a certificate for `shop.example.org`.
 fn encrypted(authority: &Authority, conf: impl Display) -> World {
     World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[HOST]))).start()
 }

@@ -30,7 +30,7 @@ struct Kept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answers {
     AtOnce,
-    /// After so long, and done after half of it, whether somebody still waits or not.
+    /// Replies after this long; done after half of it, whether a caller still waits or not.
     Late(Duration),
     /// And nothing is done.
     Never,
@@ -180,7 +180,7 @@ impl Link {
         self.tell(Event::Lost("the cable was cut".into()));
     }
 
-    /// What it was asked since this was last called: the operation, and for how many names.
+    /// The operations since the last call, each with its number of keys.
     pub fn asked(&self) -> Vec<(&'static str, usize)> {
         std::mem::take(&mut self.state.lock().asked)
     }

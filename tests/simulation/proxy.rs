@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use homing::app::build::keyring;
 use homing::config::{Persistence, ServerState};
-use homing::persistence::resolve::Homes;
+use homing::persistence::resolve::PoolSessions;
 use homing::pool::condition::Health;
 use homing::pool::{Pool, ServerIndex};
 use homing::session::binding::Limits;
@@ -32,7 +32,7 @@ pub struct Version {
     pub tombstone: Arc<Target>,
     /// Nobody hands anything over here.
     pub data: Arc<SessionData>,
-    /// What checks said, kept beside the pool, to judge it by.
+    /// The results of checks, recorded separately to verify the pool.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
 }
 
@@ -62,9 +62,9 @@ impl Version {
         }
     }
 
-    pub fn homes<'a>(&'a self, table: &'a Table) -> Homes<'a> {
+    pub fn pool_sessions<'a>(&'a self, table: &'a Table) -> PoolSessions<'a> {
         let (pool, targets, tombstone) = (&self.pool, &self.targets, &self.tombstone);
-        Homes {
+        PoolSessions {
             table,
             pool,
             targets,

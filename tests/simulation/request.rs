@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use homing::config::OnServerDown;
-use homing::persistence::resolve::{Returning, recognise};
-use homing::persistence::select::{Choice, Failure, History, Spread, choose};
+use homing::persistence::resolve::{ResolvedSession, recognize};
+use homing::persistence::select::{Choice, FailureKind, History, Placement, choose};
 use homing::persistence::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::server::InFlight;
@@ -51,7 +51,7 @@ pub struct Request {
     pub cookie: Option<String>,
     pub idempotent: bool,
     pub lookup: Lookup,
-    pub session: Option<Returning>,
+    pub session: Option<ResolvedSession>,
     pub history: History,
     /// Every server that it was sent to.
     pub sent_to: Vec<ServerIndex>,
@@ -133,7 +133,7 @@ impl Request {
             Presented::Token { token, .. } => Some((*token, table.find(&token.session.into(), self.now))),
             _ => None,
         };
-        let found = recognise(&presented, &self.version.homes(table), self.now);
+        let found = recognize(&presented, &self.version.pool_sessions(table), self.now);
         (self.lookup, self.session) = (found.lookup, found.session);
         if let Some((token, before)) = before {
             rules::recognised(self, &token, before, around);
@@ -146,7 +146,7 @@ impl Request {
         self.in_flight = None;
         let version = Rc::clone(&self.version);
         let hash_key = self.client.to_le_bytes();
-        let spread = Spread::Balanced(&hash_key);
+        let spread = Placement::Balanced(&hash_key);
         let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
         rules::chosen(self, choice, around);
         match choice {
@@ -161,7 +161,7 @@ impl Request {
                 self.end(End::Failed("refused"), around);
             }
             Choice::Fail => self.end(End::Failed("broke off"), around),
-            Choice::Nobody { .. } => self.end(End::Failed("no server"), around),
+            Choice::NoServer { .. } => self.end(End::Failed("no server"), around),
         }
     }
 
@@ -197,7 +197,7 @@ impl Request {
         let retries = self.version.pool.retries;
         match around.behaviour(self.version.name(server)) {
             Behaviour::Refuses => {
-                self.history.failed.push((server, Failure::Connect));
+                self.history.failed.push((server, FailureKind::Connect));
                 self.stage = Stage::Chooses;
                 around.journal.saw("connect failed");
             }
@@ -209,7 +209,7 @@ impl Request {
                     self.end(End::Failed("broke off"), around);
                     return;
                 }
-                self.history.failed.push((server, Failure::BrokeOff));
+                self.history.failed.push((server, FailureKind::BrokeOff));
                 self.stage = Stage::Chooses;
             }
             Behaviour::Answers => self.answered(server, around),
@@ -236,7 +236,7 @@ impl Request {
         let before = session.binding;
         let table = &around.proxies[self.proxy].table;
         let known = table.find(&session.key, self.now);
-        let moved = session.settle(server, &self.version.homes(table), self.now);
+        let moved = session.settle(server, &self.version.pool_sessions(table), self.now);
         self.session = Some(session);
         rules::settled(self, &before, known, moved, around);
     }

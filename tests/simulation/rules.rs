@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use homing::config::{OnServerDown, OnServerDrain, ServerState};
-use homing::persistence::resolve::{Named, Returning};
-use homing::persistence::select::{Choice, Failure};
+use homing::persistence::resolve::{IdentifiedBy, ResolvedSession};
+use homing::persistence::select::{Choice, FailureKind};
 use homing::persistence::{Outcome, Reason};
 use homing::pool::ServerIndex;
 use homing::pool::condition::Health;
@@ -26,7 +26,7 @@ pub struct Ledger {
     outages: HashMap<String, usize>,
     /// (session, server that it left, outage of that server), since a proxy last forgot.
     left: HashSet<(SessionKey, ServerId, usize)>,
-    /// One proxy whose table has room for all: then no session leaves twice for one outage.
+    /// One proxy with room for all sessions in its table: then no session moves twice for one outage.
     pub once_each: bool,
 }
 
@@ -114,7 +114,7 @@ pub fn named(request: &Request, around: &mut Around<'_>) {
     around.journal.promise("a forged token names no session", nobody, || format!("{:?}", request.session));
 }
 
-/// Those that may take a session that is nobody's or has to move, judged by file and checks.
+/// The servers that may take a new or moved session, by configuration and checks.
 fn takers(request: &Request) -> Vec<&Written> {
     let version = &request.version;
     let tried = |server: &Written| request.sent_to.iter().any(|sent| version.name(*sent) == server.name);
@@ -128,7 +128,7 @@ struct Case<'a> {
     request: &'a Request,
     choice: Choice,
     home: Option<&'a Written>,
-    failure: Option<Failure>,
+    failure: Option<FailureKind>,
     told: String,
 }
 
@@ -166,7 +166,7 @@ pub fn chosen(request: &Request, choice: Choice, around: &mut Around<'_>) {
                 proxies_agree(&case, server, around);
             }
         }
-        Choice::Nobody { .. } => {
+        Choice::NoServer { .. } => {
             let nobody = takers(request).is_empty();
             around.journal.promise("a request that some server could take is served", nobody, || case.told.clone());
             let promise = "a draining server still serves its sessions when no other can";
@@ -192,7 +192,7 @@ fn stays(case: &Case<'_>, around: &mut Around<'_>) {
         (Some(Reason::Maint), Some(home)) => home.state == ServerState::Maint,
         (Some(Reason::Down), Some(home)) => matches!(version.verdict(&home.name), Health::Down | Health::Unknown),
         (Some(Reason::Drain), Some(_)) => case.leaves_draining(),
-        (Some(Reason::ConnectFailure), Some(_)) => case.failure == Some(Failure::Connect),
+        (Some(Reason::ConnectFailure), Some(_)) => case.failure == Some(FailureKind::Connect),
         _ => false,
     };
     around.journal.promise("a session moves only for the reason that is told", caused, || case.told.clone());
@@ -335,9 +335,9 @@ pub fn ended(request: &Request, around: &mut Around<'_>) {
 }
 
 /// The token that named a session: every client here has one.
-fn of(session: &Returning) -> &Token {
-    match &session.named {
-        Named::Token { token, .. } => token,
+fn of(session: &ResolvedSession) -> &Token {
+    match &session.identified_by {
+        IdentifiedBy::Token { token, .. } => token,
         other => panic!("named by {other:?}"),
     }
 }

@@ -7,7 +7,6 @@ pub(crate) mod limits;
 pub(crate) mod strip_token;
 pub(crate) mod validate;
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, header};
@@ -15,22 +14,19 @@ use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
-use smallvec::SmallVec;
 
-use crate::config::{HashOn, Listener};
+use crate::config::Listener;
 use crate::routing::{Target, host_name};
-use crate::session::cookie::read::values;
 use crate::telemetry::metrics::Rejection;
 
 use crate::proxy::connection::{Guarded, listener_of};
 use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::head;
 use crate::proxy::hook::{self, Hook};
 use crate::proxy::request::header_scan::Noticed;
 use crate::proxy::response::{error_response, redirect};
-use crate::proxy::{identify, shared};
 
-/// The hook. True = answered here.
-///
+/// The hook. True = responded here.
 pub(crate) fn run<'hook>(exchange: &'hook mut Exchange, ctx: &'hook mut RequestContext) -> Hook<'hook, Result<bool>> {
     if let Err(rejection) = receive(exchange, ctx) {
         return Box::pin(reject(exchange, ctx, rejection));
@@ -38,12 +34,11 @@ pub(crate) fn run<'hook>(exchange: &'hook mut Exchange, ctx: &'hook mut RequestC
     if redirect::concerns(ctx) {
         return Box::pin(redirect(exchange, ctx));
     }
-    if ctx.app().shared.is_some() {
-        return Box::pin(ask_and_identify(exchange, ctx));
-    }
-    match identify::run(exchange.req_header(), ctx) {
-        Ok(()) => hook::not_answered(forwarded_headers::run(exchange.req_header_mut(), ctx)),
-        Err(rejection) => Box::pin(reject(exchange, ctx, rejection)),
+    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
+    match sessions.try_resolve(&scope, state) {
+        Some(Ok(())) => hook::not_answered(forwarded_headers::run(exchange.req_header_mut(), ctx)),
+        Some(Err(rejection)) => Box::pin(reject(exchange, ctx, rejection)),
+        None => Box::pin(resolve(exchange, ctx)),
     }
 }
 
@@ -54,12 +49,10 @@ async fn redirect(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<b
     }
 }
 
-/// Where several proxies share a store.
-async fn ask_and_identify(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
-    if let Err(rejection) = shared::ask(exchange.req_header(), ctx).await {
-        return reject(exchange, ctx, rejection).await;
-    }
-    match identify::run(exchange.req_header(), ctx) {
+/// The session cannot be resolved without waiting.
+async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
+    match sessions.resolve(&scope, state).await {
         Ok(()) => forwarded_headers::run(exchange.req_header_mut(), ctx).map(|()| false),
         Err(rejection) => reject(exchange, ctx, rejection).await,
     }
@@ -83,7 +76,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
         exchange.set_keepalive(None);
     }
-    let clear_token = rejection == Rejection::ForgedToken && identify::cookie_is_forged(ctx);
+    let forged_cookie =
+        || ctx.persistence().is_some_and(|persistence| ctx.session.lookup.cookie_is_forged(persistence));
+    let clear_token = rejection == Rejection::ForgedToken && forged_cookie();
     ctx.refusal = Some(Refusal { clear_token, ..Refusal::new(status, rejection.label()) });
     error_response::give(exchange, ctx, status).await?;
     Ok(true)
@@ -132,47 +127,9 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     };
     ctx.route = found.index;
     if let Target::Pool(pool) = found.target {
-        ctx.pool = Some(pool);
+        ctx.session.pool = Some(pool);
     }
     Ok(())
-}
-
-/// It is this pool that serves the request.
-pub(crate) fn enter(request: &RequestHeader, ctx: &mut RequestContext, pool: usize) {
-    ctx.pool = Some(pool);
-    let Some(plan) = ctx.plan() else { return };
-    plan.pool.budget.pay_in();
-    if let Some(hash_on) = &plan.hash_on {
-        ctx.hash_key = hash_key(request, hash_on, ctx);
-    }
-}
-
-/// What `balance: hash` hashes; empty when the request does not have it, and then all such requests hash alike.
-fn hash_key(request: &RequestHeader, hash_on: &HashOn, ctx: &RequestContext) -> SmallVec<[u8; 32]> {
-    let headers = &request.headers;
-    match hash_on {
-        HashOn::ClientIp => match ctx.client.address {
-            Some(IpAddr::V4(address)) => SmallVec::from_slice(&address.octets()),
-            Some(IpAddr::V6(address)) => SmallVec::from_slice(&address.octets()),
-            None => SmallVec::new(),
-        },
-        HashOn::Uri => SmallVec::from_slice(request.raw_path()),
-        HashOn::Header(name) => headers.get(name.as_str()).map_or_else(SmallVec::new, |value| value.as_bytes().into()),
-        HashOn::Cookie(name) => {
-            let fields = headers.get_all(header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-            values(fields, name.as_bytes()).next().map_or_else(SmallVec::new, SmallVec::from_slice)
-        }
-        HashOn::Query(name) => query_value(request.uri.query().unwrap_or_default(), name)
-            .map_or_else(SmallVec::new, |value| value.as_bytes().into()),
-    }
-}
-
-/// The first value of a query parameter, as written: percent-encoding is not undone, since only sameness matters.
-fn query_value<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (key == name).then_some(value)
-    })
 }
 
 fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {

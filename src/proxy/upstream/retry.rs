@@ -14,7 +14,7 @@ use pingora_proxy::Session as Exchange;
 
 use crate::config::OnServerDown;
 use crate::persistence::Outcome;
-use crate::persistence::select::Failure;
+use crate::persistence::select::FailureKind;
 use crate::telemetry::metrics::{Retry, UpstreamError};
 
 use crate::proxy::context::{Refusal, RequestContext};
@@ -28,18 +28,18 @@ pub(crate) fn to_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
         _ => UpstreamError::ConnectError,
     };
     count(ctx, kind);
-    if let (Some(server), Some(plan)) = (ctx.server(), ctx.plan())
+    if let (Some(server), Some(plan)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connect_failed()
     {
         let (pool, server) = (&plan.pool.name, &server.name);
         tracing::warn!(%pool, %server, kind = kind.label(), "server takes no connections");
     }
     if let Some(server) = ctx.tries.server {
-        ctx.tries.history.failed.push((server, Failure::Connect));
+        ctx.session.history.failed.push((server, FailureKind::Connect));
     }
     ctx.tries.in_flight = None;
     // Whether and where it goes on is for `upstream_peer` to say, which knows the session's policy.
-    let may = ctx.plan().is_some_and(|plan| plan.pool.retries.on_connect_failure);
+    let may = ctx.pool_runtime().is_some_and(|plan| plan.pool.retries.on_connect_failure);
     let retry = may || wants_its_own_say(ctx);
     if !retry {
         ctx.refusal = Some(Refusal::new(503, "connect_failure"));
@@ -50,10 +50,10 @@ pub(crate) fn to_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
 
 /// The pool holds or refuses sessions whose server cannot be reached, also when nothing may be retried.
 fn wants_its_own_say(ctx: &RequestContext) -> bool {
-    ctx.outcome == Some(Outcome::Kept)
+    ctx.session.outcome == Some(Outcome::Kept)
         && ctx.persistence().is_some_and(|persistence| {
             let policy = &persistence.policy;
-            policy.on_server_down == OnServerDown::Refuse || (!policy.hold.is_zero() && !ctx.tries.history.held)
+            policy.on_server_down == OnServerDown::Refuse || (!policy.hold.is_zero() && !ctx.session.history.held)
         })
 }
 
@@ -86,7 +86,7 @@ pub(crate) fn while_proxying(
     count(ctx, kind);
     if repeatable && may_go_elsewhere(ctx) {
         if let Some(server) = ctx.tries.server {
-            ctx.tries.history.failed.push((server, Failure::BrokeOff));
+            ctx.session.history.failed.push((server, FailureKind::BrokeOff));
         }
         error.set_retry(true);
     }
@@ -105,21 +105,21 @@ fn kind_of(etype: &ErrorType, answering: bool) -> UpstreamError {
 /// Stale connections are no reason to spend the budget: when a server restarts, all of them break at once. But a pool
 /// that wants nothing sent again gets nothing sent again.
 fn retries_are_on(ctx: &RequestContext) -> bool {
-    ctx.plan().is_some_and(|plan| {
+    ctx.pool_runtime().is_some_and(|plan| {
         let retries = &plan.pool.retries;
         retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0
     })
 }
 
 fn may_go_elsewhere(ctx: &RequestContext) -> bool {
-    let Some(plan) = ctx.plan() else { return false };
+    let Some(plan) = ctx.pool_runtime() else { return false };
     let retries = &plan.pool.retries;
-    let bound_and_strict = ctx.outcome == Some(Outcome::Kept)
+    let bound_and_strict = ctx.session.outcome == Some(Outcome::Kept)
         && ctx.persistence().is_some_and(|persistence| persistence.policy.on_server_down == OnServerDown::Refuse);
     if !retries.on_reset_before_response || bound_and_strict {
         return false;
     }
-    if ctx.tries.history.failed.len() >= retries.attempts as usize {
+    if ctx.session.history.failed.len() >= retries.attempts as usize {
         plan.metrics.retries.inc(Retry::AttemptsExhausted as usize);
         return false;
     }

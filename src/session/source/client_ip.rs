@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{Asked, Id, Presented};
+use super::{ExternalId, Presented, SourceInput};
 use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::SessionKey;
 use crate::session::token::keyring::Keyring;
@@ -29,9 +29,9 @@ impl ClientIpSource {
     /// Whoever comes from the client's network; over a unix socket without forwarded headers, nobody. Allocates nothing
     /// but for a keyring of several keys.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>) -> Presented {
-        let Some(address) = asked.client else { return Presented::Nobody };
-        Presented::Address(self.network(address, |network| Id {
+    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+        let Some(address) = input.client else { return Presented::Nothing };
+        Presented::Address(self.network(address, |network| ExternalId {
             key: self.hasher.key(network),
             former: self.hasher.former(network).collect(),
         }))
@@ -57,12 +57,13 @@ mod tests {
     use http::HeaderMap;
 
     use super::*;
+    use crate::session::source::tests::input;
 
     fn named(prefixes: (u8, u8), address: &str) -> Presented {
         let keys = Keyring::random([1; 32]).unwrap();
-        let asked =
-            Asked { headers: &HeaderMap::new(), path: "/", query: None, client: Some(address.parse().unwrap()) };
-        ClientIpSource::new(prefixes, "shop", &keys).presented(&asked)
+        let headers = HeaderMap::new();
+        let input = SourceInput { client: Some(address.parse().unwrap()), ..input(&headers, "/", None) };
+        ClientIpSource::new(prefixes, "shop", &keys).presented(&input)
     }
 
     #[test]
@@ -80,7 +81,8 @@ mod tests {
     #[test]
     fn a_client_without_an_address_names_nobody() {
         let keys = Keyring::random([1; 32]).unwrap();
-        let asked = Asked { headers: &HeaderMap::new(), path: "/", query: None, client: None };
-        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).presented(&asked), Presented::Nobody);
+        let headers = HeaderMap::new();
+        let input = input(&headers, "/", None);
+        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).presented(&input), Presented::Nothing);
     }
 }

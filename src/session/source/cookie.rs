@@ -1,6 +1,6 @@
 //! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
 
-use super::{Asked, Presented};
+use super::{Presented, SourceInput};
 use crate::config::CookieMode;
 use crate::session::cookie::prefix;
 use crate::session::token::codec::PoolCodec;
@@ -25,8 +25,8 @@ impl CookieSource {
     /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
     /// has forged anything.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {
-        let values = asked.cookies(&self.name);
+    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+        let values = input.cookies(&self.name);
         match self.mode {
             CookieMode::Insert => Presented::first_that_opens(values, codec),
             CookieMode::Prefix => {
@@ -43,6 +43,7 @@ mod tests {
 
     use super::*;
     use crate::session::key::{ServerId, SessionId};
+    use crate::session::source::tests::input;
     use crate::session::token::keyring::Keyring;
     use crate::session::token::{Flaw, Token, UnixMillis};
 
@@ -73,8 +74,8 @@ mod tests {
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
         }
-        let asked = Asked { headers: &headers, path: "/", query: None, client: None };
-        CookieSource::new("SESSIONID", mode).presented(&asked, &codec("shop"))
+        let input = input(&headers, "/", None);
+        CookieSource::new("SESSIONID", mode).presented(&input, &codec("shop"))
     }
 
     fn named(session: u8) -> Presented {
@@ -83,8 +84,8 @@ mod tests {
 
     #[test]
     fn a_request_without_our_cookie_names_nobody() {
-        assert_eq!(presented(&[]), Presented::Nobody);
-        assert_eq!(presented(&["a=1; SESSIONIDS=2".into()]), Presented::Nobody);
+        assert_eq!(presented(&[]), Presented::Nothing);
+        assert_eq!(presented(&["a=1; SESSIONIDS=2".into()]), Presented::Nothing);
     }
 
     #[test]
@@ -119,10 +120,10 @@ mod tests {
         assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~")), named(1));
         assert_eq!(in_mode(CookieMode::Rewrite, &token), named(1));
         for own in ["abc", "", "abc~def", token.as_str()] {
-            assert_eq!(in_mode(CookieMode::Prefix, own), Presented::Nobody, "{own}");
+            assert_eq!(in_mode(CookieMode::Prefix, own), Presented::Nothing, "{own}");
         }
         for own in ["abc", "", &format!("{token}~abc")] {
-            assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nobody, "{own}");
+            assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nothing, "{own}");
         }
         let broken: String = token.chars().take(20).chain(token.chars().rev().take(95)).collect();
         assert!(matches!(in_mode(CookieMode::Rewrite, &broken), Presented::Forged(_)));

@@ -3,12 +3,12 @@
 //! Only keyed hashes of ids leave this file. An id that nobody handed out here is not adopted: who made one up would
 //! otherwise choose the key of a session, and fill the store with it.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, Method, header};
 use smallvec::SmallVec;
 
-use super::crowd::Crowd;
-use super::{Asked, Id, MAX_TRIED, Presented};
+use super::{ExternalId, MAX_TRIED, Presented, SourceInput};
 use crate::config;
+use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::SessionKey;
@@ -23,17 +23,15 @@ pub struct LearnSource {
     query: Option<Box<str>>,
     ends_on: Box<[Method]>,
     hasher: NameHasher,
-    /// Notices an id that many clients bring.
-    pub crowd: Crowd,
 }
 
-/// What an answer says of the application's ids.
+/// What a response says of the application's ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Taught {
-    /// Ids that the server hands out.
-    pub given: SmallVec<[SessionKey; 1]>,
-    /// The client is told to forget its id.
-    pub forgotten: bool,
+pub struct LearnedIds {
+    /// Ids that the server issues.
+    pub issued: SmallVec<[SessionKey; 1]>,
+    /// The response expires the client's id.
+    pub expired: bool,
 }
 
 impl LearnSource {
@@ -46,7 +44,6 @@ impl LearnSource {
             query: learn.query.as_deref().map(Into::into),
             ends_on: learn.ends_on.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
             hasher: NameHasher::new(keys, pool, Kind::Id),
-            crowd: Crowd::default(),
         }
     }
 
@@ -65,40 +62,41 @@ impl LearnSource {
     /// The ids that a request brings, in its query and path, its header and its cookies, in this order: a URL is of one
     /// request, while all tabs of a browser share a cookie. Allocates nothing with one id and one key.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>) -> Presented {
-        let cookies = self.cookie.iter().flat_map(|name| asked.cookies(name));
-        let headers = self.header.iter().flat_map(|name| asked.headers.get_all(name)).map(HeaderValue::as_bytes);
-        let parameters = self.query.iter().flat_map(|name| asked.parameters(name));
-        let mut ids = SmallVec::<[Id; 1]>::new();
+    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
+        let headers = self.header.iter().flat_map(|name| input.request.fields.all(name));
+        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
+        let mut ids = SmallVec::<[ExternalId; 1]>::new();
         let brought = parameters.chain(headers.map(<[u8]>::trim_ascii)).chain(cookies);
         for id in brought.filter(|id| !id.is_empty()).take(MAX_TRIED) {
             let key = self.hasher.key(id);
             if ids.iter().all(|known| known.key != key) {
-                ids.push(Id { key, former: self.hasher.former(id).collect() });
+                ids.push(ExternalId { key, former: self.hasher.former(id).collect() });
             }
         }
-        if ids.is_empty() { Presented::Nobody } else { Presented::Ids(ids) }
+        if ids.is_empty() { Presented::Nothing } else { Presented::Ids(ids) }
     }
 
-    /// What an answer says. Allocates nothing with one id.
+    /// What a response says. Allocates nothing with one id.
     #[must_use]
-    pub fn taught(&self, answer: &HeaderMap, now: UnixMillis) -> Taught {
-        let mut taught = Taught::default();
+    pub fn learned(&self, response: Fields<'_>, now: UnixMillis) -> LearnedIds {
+        let mut learned = LearnedIds::default();
         if let Some(name) = &self.cookie {
-            let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
-            for set in fields.filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes())) {
+            for set in
+                response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes()))
+            {
                 if set.forgets(now) || set.value().is_empty() {
-                    taught.forgotten = true;
+                    learned.expired = true;
                 } else {
-                    taught.given.push(self.hasher.key(set.value()));
+                    learned.issued.push(self.hasher.key(set.value()));
                 }
             }
         }
         if let Some(name) = &self.header {
-            let ids = answer.get_all(name).into_iter().map(|id| id.as_bytes().trim_ascii());
-            taught.given.extend(ids.filter(|id| !id.is_empty()).map(|id| self.hasher.key(id)));
+            let ids = response.all(name).map(<[u8]>::trim_ascii);
+            learned.issued.extend(ids.filter(|id| !id.is_empty()).map(|id| self.hasher.key(id)));
         }
-        taught
+        learned
     }
 
     /// Whether a request of this method asks for the end of its session.
@@ -110,7 +108,10 @@ impl LearnSource {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
+    use crate::session::source::tests::input;
 
     const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
@@ -136,7 +137,7 @@ mod tests {
     }
 
     fn brought(fields: &[(&'static str, &str)], path: &str, query: Option<&str>) -> Vec<SessionKey> {
-        match source().presented(&Asked { headers: &headers(fields), path, query, client: None }) {
+        match source().presented(&input(&headers(fields), path, query)) {
             Presented::Ids(ids) => ids.iter().map(|id| id.key).collect(),
             _ => Vec::new(),
         }
@@ -169,16 +170,16 @@ mod tests {
 
     #[test]
     fn what_a_server_hands_out_is_learned_and_what_it_takes_back_is_forgotten() {
-        let taught = |fields: &[(&'static str, &str)]| source().taught(&headers(fields), NOW);
-        let given = |ids: &[&str]| Taught { given: ids.iter().map(|id| key(id)).collect(), forgotten: false };
-        assert_eq!(taught(&[]), Taught::default());
-        assert_eq!(taught(&[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SIDX=y")]), given(&["x"]));
-        assert_eq!(taught(&[("mcp-session-id", "x")]), given(&["x"]));
-        let forgotten = Taught { given: SmallVec::new(), forgotten: true };
-        assert_eq!(taught(&[("set-cookie", "SID=x; Max-Age=0")]), forgotten);
-        assert_eq!(taught(&[("set-cookie", "SID=; Path=/")]), forgotten);
-        let renewed = taught(&[("set-cookie", "SID=x; Max-Age=0; Path=/old"), ("set-cookie", "SID=y")]);
-        assert_eq!(renewed, Taught { forgotten: true, ..given(&["y"]) });
+        let learned = |fields: &[(&'static str, &str)]| source().learned(Fields::Map(&headers(fields)), NOW);
+        let issued = |ids: &[&str]| LearnedIds { issued: ids.iter().map(|id| key(id)).collect(), expired: false };
+        assert_eq!(learned(&[]), LearnedIds::default());
+        assert_eq!(learned(&[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SIDX=y")]), issued(&["x"]));
+        assert_eq!(learned(&[("mcp-session-id", "x")]), issued(&["x"]));
+        let expired = LearnedIds { issued: SmallVec::new(), expired: true };
+        assert_eq!(learned(&[("set-cookie", "SID=x; Max-Age=0")]), expired);
+        assert_eq!(learned(&[("set-cookie", "SID=; Path=/")]), expired);
+        let renewed = learned(&[("set-cookie", "SID=x; Max-Age=0; Path=/old"), ("set-cookie", "SID=y")]);
+        assert_eq!(renewed, LearnedIds { expired: true, ..issued(&["y"]) });
     }
 
     #[test]

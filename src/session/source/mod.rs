@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
 use super::key::{ServerId, SessionKey};
@@ -13,10 +12,10 @@ use super::token::codec::{Opened, PoolCodec};
 use super::token::keyring::Keyring;
 use super::token::{Flaw, Token};
 use crate::config;
+use crate::message::RequestView;
 
 pub mod client_ip;
 pub mod cookie;
-pub mod crowd;
 pub mod header;
 pub mod learn;
 pub mod query;
@@ -26,29 +25,24 @@ pub mod route;
 /// hundreds.
 pub const MAX_TRIED: usize = 4;
 
-/// What of a request may name its session.
+/// What sources read.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
-    /// Its headers.
-    pub headers: &'a HeaderMap,
-    /// Its path, as it came.
-    pub path: &'a str,
-    /// Its query, as it came.
-    pub query: Option<&'a str>,
-    /// Its client, behind trusted proxies.
+pub struct SourceInput<'a> {
+    /// The request.
+    pub request: RequestView<'a>,
+    /// The client's address, as trusted proxies report it.
     pub client: Option<IpAddr>,
 }
 
-impl<'a> Asked<'a> {
+impl<'a> SourceInput<'a> {
     /// The values of the cookies of this name.
     fn cookies(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let fields = self.headers.get_all(http::header::COOKIE).into_iter().map(HeaderValue::as_bytes);
-        super::cookie::read::values(fields, name.as_bytes())
+        super::cookie::read::values(self.request.fields.all(&http::header::COOKIE), name.as_bytes())
     }
 
     /// The values of the query and path parameters of this name.
     fn parameters(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        super::url_params::values(self.path, self.query, name).map(str::as_bytes)
+        super::url_params::values(self.request.path, self.request.query, name).map(str::as_bytes)
     }
 }
 
@@ -112,14 +106,14 @@ impl Source {
 
     /// Whom the request names here.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {
+    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
         match self {
-            Self::Cookie(source) => source.presented(asked, codec),
-            Self::Query(source) => source.presented(asked, codec),
-            Self::Header(source) => source.presented(asked, codec),
-            Self::Learn(source) => source.presented(asked),
-            Self::Route(source) => source.presented(asked),
-            Self::ClientIp(source) => source.presented(asked),
+            Self::Cookie(source) => source.presented(input, codec),
+            Self::Query(source) => source.presented(input, codec),
+            Self::Header(source) => source.presented(input, codec),
+            Self::Learn(source) => source.presented(input),
+            Self::Route(source) => source.presented(input),
+            Self::ClientIp(source) => source.presented(input),
         }
     }
 }
@@ -127,8 +121,8 @@ impl Source {
 /// Whom a request names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presented {
-    /// Nobody.
-    Nobody,
+    /// No session.
+    Nothing,
     /// The session of a token that opens.
     Token {
         /// What the token says.
@@ -141,23 +135,23 @@ pub enum Presented {
     /// No token opens, and this is what is wrong with the first that claims to be ours.
     Forged(Flaw),
     /// The session that one of these ids names, if the store knows one.
-    Ids(SmallVec<[Id; 1]>),
-    /// The session whose id says its server itself.
-    Mark {
-        /// Of the id.
+    Ids(SmallVec<[ExternalId; 1]>),
+    /// The session of an id that contains a server's route id.
+    Routed {
+        /// The key of the id.
         key: SessionKey,
-        /// Whose mark it bears.
+        /// The server of that route id.
         server: ServerId,
     },
-    /// An id that should bear the mark of a server and bears none.
-    Unmarked(SessionKey),
-    /// Whoever comes from this address.
-    Address(Id),
+    /// An id without the route id of any server.
+    Unrouted(SessionKey),
+    /// The session of the client's network.
+    Address(ExternalId),
 }
 
 /// The keys of one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Id {
+pub struct ExternalId {
     /// Its key.
     pub key: SessionKey,
     /// The keys that it had before the keyring was rotated.
@@ -167,21 +161,43 @@ pub struct Id {
 impl Presented {
     /// Whether it may be a session that lives.
     #[must_use]
-    pub const fn names_somebody(&self) -> bool {
-        matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Mark { .. } | Self::Address(_))
+    pub const fn names_session(&self) -> bool {
+        matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Routed { .. } | Self::Address(_))
     }
 
     /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
-        let mut presented = Self::Nobody;
+        let mut presented = Self::Nothing;
         for text in texts.take(MAX_TRIED) {
             presented = match (codec.reopen(text), presented) {
                 (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
-                (Opened::Forged(flaw), Self::Nobody | Self::OtherPool) => Self::Forged(flaw),
-                (Opened::OtherPool, Self::Nobody) => Self::OtherPool,
+                (Opened::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
+                (Opened::OtherPool, Self::Nothing) => Self::OtherPool,
                 (_, before) => before,
             };
         }
         presented
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, Method, Version};
+
+    use super::*;
+    use crate::message::Fields;
+
+    /// A GET request with these headers, from a client without an address.
+    pub(super) fn input<'a>(headers: &'a HeaderMap, path: &'a str, query: Option<&'a str>) -> SourceInput<'a> {
+        let request = RequestView {
+            method: &Method::GET,
+            target: path.as_bytes(),
+            path,
+            query,
+            authority: None,
+            version: Version::HTTP_11,
+            fields: Fields::Map(headers),
+        };
+        SourceInput { request, client: None }
     }
 }

@@ -1,6 +1,6 @@
 //! The sealed token in the URL: `?sessionId=…` or `;sessionId=…`, for clients that keep no cookies.
 
-use super::{Asked, Presented};
+use super::{Presented, SourceInput};
 use crate::session::token::codec::PoolCodec;
 
 /// Reads tokens from the query and path parameter of one name.
@@ -21,7 +21,7 @@ impl QuerySource {
 
     /// Whom the request's URL names. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>, codec: &PoolCodec) -> Presented {
-        Presented::first_that_opens(asked.parameters(&self.name), codec)
+    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+        Presented::first_that_opens(input.parameters(&self.name), codec)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::header;
 
-use super::{Asked, MAX_TRIED, Presented};
+use super::{MAX_TRIED, Presented, SourceInput};
 use crate::config;
+use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
 use crate::session::external_id::{Kind, NameHasher};
 use crate::session::key::{ServerId, SessionKey};
@@ -46,25 +47,25 @@ impl RouteSource {
 
     /// The first id that bears a server's mark, else the first id. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, asked: &Asked<'_>) -> Presented {
-        let cookies = self.cookie.iter().flat_map(|name| asked.cookies(name));
-        let parameters = self.query.iter().flat_map(|name| asked.parameters(name));
+    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+        let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
+        let parameters = self.query.iter().flat_map(|name| input.parameters(name));
         let mut unmarked = None;
         for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
             if let Some(server) = self.marked(id) {
-                return Presented::Mark { key: self.hasher.key(id), server };
+                return Presented::Routed { key: self.hasher.key(id), server };
             }
             unmarked = unmarked.or(Some(id));
         }
-        unmarked.map_or(Presented::Nobody, |id| Presented::Unmarked(self.hasher.key(id)))
+        unmarked.map_or(Presented::Nothing, |id| Presented::Unrouted(self.hasher.key(id)))
     }
 
-    /// The id with a server's mark that an answer gives in a cookie; of several the last, which browsers keep.
+    /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
     #[must_use]
-    pub fn given(&self, answer: &HeaderMap) -> Option<SessionKey> {
+    pub fn issued(&self, response: Fields<'_>) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
-        let fields = answer.get_all(header::SET_COOKIE).into_iter().map(HeaderValue::as_bytes);
-        let id = fields.rev().find_map(|field| UpstreamSetCookie::named(field, name))?;
+        let set = response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name));
+        let id = set.last()?;
         self.marked(id.value()).map(|_| self.hasher.key(id.value()))
     }
 
@@ -99,6 +100,7 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header};
 
     use super::*;
+    use crate::session::source::tests::input;
 
     fn source(separator: &str) -> RouteSource {
         let keys = Keyring::random([1; 32]).unwrap();
@@ -134,17 +136,17 @@ mod tests {
         let marked = |cookie: &str, path: &str, query: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
-            source(".").presented(&Asked { headers: &headers, path, query, client: None })
+            source(".").presented(&input(&headers, path, query))
         };
         let at = |presented: Presented| match presented {
-            Presented::Mark { server, .. } => Some(server),
+            Presented::Routed { server, .. } => Some(server),
             _ => None,
         };
         assert_eq!(at(marked("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
         assert_eq!(at(marked("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
         assert_eq!(at(marked("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
         assert_eq!(at(marked("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert!(matches!(marked("JSESSIONID=old", "/", None), Presented::Unmarked(_)));
-        assert_eq!(marked("JSESSIONID=", "/", None), Presented::Nobody);
+        assert!(matches!(marked("JSESSIONID=old", "/", None), Presented::Unrouted(_)));
+        assert_eq!(marked("JSESSIONID=", "/", None), Presented::Nothing);
     }
 }

@@ -12,7 +12,7 @@ pub(crate) const KEY_2: &str = "{ id: k2, secret: \"ZmVkY2JhOTg3NjU0MzIxMGZlZGNi
 pub(crate) const QUICK_CHECK: &str =
     "health_check: { type: http, path: /healthz, interval: 250ms, timeout: 250ms, rise: 1, fall: 2 }";
 
-/// One listener and one pool, `web`, whose servers are applications of the world.
+/// One listener and one pool, `web`, with applications of the world as servers.
 #[derive(Debug, Clone)]
 pub(crate) struct Conf {
     listener: Vec<String>,

@@ -90,7 +90,7 @@ impl Link {
             state.cut = true;
             state.cut_below = state.accepted;
             for side in state.open.values().flatten() {
-                // Reset when its last handle goes, which those who read and write now drop.
+                // Reset when its last handle is dropped, which its reader and writer do now.
                 let _ = SockRef::from(side).set_linger(Some(Duration::ZERO));
                 let _ = side.shutdown(Shutdown::Read);
             }

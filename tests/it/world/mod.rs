@@ -92,7 +92,7 @@ pub(crate) struct Builder {
 }
 
 impl Builder {
-    /// The server's port is reserved, but nobody listens there yet.
+    /// The server's port is reserved, but nothing listens on it yet.
     pub(crate) fn down(mut self, app: &str) -> Self {
         self.down.push(app.to_owned());
         self

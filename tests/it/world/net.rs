@@ -123,7 +123,7 @@ impl Stream {
         }
     }
 
-    /// Whether the other side has closed, or has sent something that nobody asked for.
+    /// Whether the other side has closed, or has sent unrequested data.
     pub(crate) fn is_stale(&self) -> bool {
         let Self::Tcp(stream) = self else { return false };
         let _ = stream.set_nonblocking(true);

@@ -1,6 +1,6 @@
-//! Free ports that stay ours: a port is found by binding to port 0 and the socket stays bound, without listening, as
-//! long as the test runs. Whoever the port is meant for binds it too (both allow re-use) and listens; while nobody
-//! listens, connections are refused, and no other test can be given the port.
+//! Reserved free ports: a port is found by binding to port 0, and the socket stays bound, without listening, for the whole
+//! test. The process that uses the port binds it too (both allow re-use) and listens; until then connections are refused,
+//! and no other test can get the port.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -46,8 +46,7 @@ impl Port {
 
     fn try_bind(any: SocketAddr) -> io::Result<Self> {
         let socket = Socket::new(Domain::for_address(any), Type::STREAM, None).expect("a socket");
-        // A port that is asked for by number may be reserved by another test, who allows re-use as we do: the number is
-        // taken without it.
+        // A port requested by number may be reserved by another test, which also allows re-use: so bind without it first.
         socket.set_reuse_address(any.port() == 0).expect("SO_REUSEADDR");
         socket.bind(&SockAddr::from(any))?;
         socket.set_reuse_address(true).expect("SO_REUSEADDR");

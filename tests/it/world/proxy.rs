@@ -117,7 +117,7 @@ impl Proxy {
         }
     }
 
-    /// What `/readyz` says; `None` when nobody answers.
+    /// The status of `/readyz`; `None` without a response.
     pub(crate) fn readiness(&self) -> Option<u16> {
         self.try_admin("/readyz").map(|answer| answer.status)
     }

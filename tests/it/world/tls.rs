@@ -120,7 +120,7 @@ impl<'a> Client<'a> {
         Arc::new(config)
     }
 
-    /// A connection whose handshake is done, which asked for `host`.
+    /// A connection after its handshake with `host` as server name.
     #[track_caller]
     pub(crate) fn connect(&self, address: &Address, host: &str) -> Wire {
         self.try_connect(address, host).unwrap_or_else(|e| panic!("no TLS with {host}: {e}"))

@@ -1,4 +1,4 @@
-//! What is promised of a session by all who know it together: proxies, store and client.
+//! Invariants of a session across all its records: proxies, store and client.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ pub struct Ledger {
     store: BTreeMap<u128, Knows>,
     /// Of what the store has forgotten.
     forgotten: BTreeSet<u128>,
-    /// And nobody was told that it has.
+    /// And no announcement said that it has.
     unnoticed: bool,
 }
 
@@ -70,7 +70,7 @@ impl World {
 
     fn rises_in_table(&self, at: usize, key: SessionKey, now: Option<&Knows>) {
         let mut ledger = self.ledger.borrow_mut();
-        // Who is absent has expired, and begins anew.
+        // An absent session has expired; a new one begins.
         let before = match now {
             Some((_, epoch)) => ledger.tables.insert((at, key.0), *epoch),
             None => ledger.tables.remove(&(at, key.0)),
@@ -118,7 +118,7 @@ impl World {
         (server.map(|server| server.name.clone()).unwrap_or_default(), token.epoch)
     }
 
-    /// When all is well and every client has been everywhere: nobody has two servers, and nobody is lost.
+    /// After recovery, when every client has used every proxy: no session has two servers, and none is lost.
     pub async fn agree(&self, known: &[KnownBy]) {
         for (client, known) in known.iter().enumerate() {
             let mut home = None;

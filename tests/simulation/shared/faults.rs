@@ -26,7 +26,7 @@ fn restless(seed: u64) -> Faults {
         match hash.finish() % 100 {
             0..50 => Answers::AtOnce,
             50..70 => Answers::Late(Duration::from_millis(20)),
-            // Done in time, but told too late; and done when nobody waits any more.
+            // Done in time with a late reply; and done after all callers have given up.
             70..78 => Answers::Late(Duration::from_millis(80)),
             78..84 => Answers::Late(Duration::from_millis(600)),
             84..88 => Answers::Never,

@@ -1,5 +1,5 @@
-//! Proxies that share a store, and everything that can come between them: on a runtime whose clock stands still unless
-//! everybody waits.
+//! Proxies that share a store, and every fault between them, on a runtime with a paused clock that advances only when all
+//! tasks wait.
 
 mod agreement;
 mod faults;

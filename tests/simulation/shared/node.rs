@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homing::config::{Memcached, OnError, Remote, RemoteEngine};
-use homing::persistence::resolve::Homes;
+use homing::persistence::resolve::PoolSessions;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
@@ -97,8 +97,8 @@ impl Node {
     }
 
     /// What a request of this version sees.
-    pub fn homes<'a>(&'a self, version: &'a Version) -> Homes<'a> {
-        Homes { shared: Some(&self.store), ..version.homes(&self.table) }
+    pub fn pool_sessions<'a>(&'a self, version: &'a Version) -> PoolSessions<'a> {
+        PoolSessions { shared: Some(&self.store), ..version.pool_sessions(&self.table) }
     }
 
     pub fn check(&self, name: &str, verdict: Health) {

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use homing::persistence::Outcome;
-use homing::persistence::resolve::{Named, Returning, Unbound, recognise, wanted};
-use homing::persistence::select::{Choice, Failure, History, Spread, choose};
+use homing::persistence::resolve::{IdentifiedBy, ResolvedSession, Unbound, recognize, store_queries};
+use homing::persistence::select::{Choice, FailureKind, History, Placement, choose};
 use homing::pool::ServerIndex;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::{SessionId, SessionKey};
@@ -34,10 +34,10 @@ pub struct Does {
 /// How it went.
 #[derive(Debug, Default)]
 pub struct Served {
-    /// `None`: nobody served it.
+    /// `None`: no server served it.
     pub by: Option<String>,
     pub outcome: Option<Outcome>,
-    pub session: Option<Returning>,
+    pub session: Option<ResolvedSession>,
     /// For the client.
     pub token: Option<Token>,
     pub id: Option<SessionKey>,
@@ -51,7 +51,7 @@ struct Request<'a> {
     now: homing::session::token::UnixMillis,
     unanswered: bool,
     history: History,
-    session: Option<Returning>,
+    session: Option<ResolvedSession>,
     unbound: Option<Unbound>,
     outcome: Option<Outcome>,
 }
@@ -95,8 +95,8 @@ impl Request<'_> {
     /// `request_filter`: `shared::ask`, then `identify`.
     async fn arrive(&mut self, presented: &Presented) {
         let (node, version) = (self.node, Rc::clone(&self.version));
-        let homes = node.homes(&version);
-        let all = wanted(presented, &node.store, &homes, self.now);
+        let pool_sessions = node.pool_sessions(&version);
+        let all = store_queries(presented, &node.store, &pool_sessions, self.now);
         if !all.is_empty() {
             self.waits(1, node.store.query(&all, self.now)).await;
         }
@@ -107,7 +107,7 @@ impl Request<'_> {
         {
             self.world.saw("token and table said two servers in one epoch");
         }
-        let found = recognise(presented, &homes, self.now);
+        let found = recognize(presented, &pool_sessions, self.now);
         if found.lookup == Lookup::Ended {
             self.world.saw("came back after its end");
         }
@@ -119,8 +119,8 @@ impl Request<'_> {
         let version = Rc::clone(&self.version);
         for _ in 0..20 {
             let spread = match self.unbound {
-                Some(Unbound::Id(key)) => Spread::By(key),
-                _ => Spread::Balanced(b"anybody"),
+                Some(Unbound::Id(key)) => Placement::ByKey(key),
+                _ => Placement::Balanced(b"anybody"),
             };
             let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
             let (mut server, outcome) = match choice {
@@ -145,8 +145,8 @@ impl Request<'_> {
             sleep(latency).await;
             match self.world.behaviour(version.name(server)) {
                 Behaviour::Answers => return Some(server),
-                Behaviour::Refuses => self.history.failed.push((server, Failure::Connect)),
-                Behaviour::BreaksOff => self.history.failed.push((server, Failure::BrokeOff)),
+                Behaviour::Refuses => self.history.failed.push((server, FailureKind::Connect)),
+                Behaviour::BreaksOff => self.history.failed.push((server, FailureKind::BrokeOff)),
             }
         }
         None
@@ -155,16 +155,16 @@ impl Request<'_> {
     /// `follow::bind`: the server, or `None` when the request has a session now.
     async fn bind(&mut self, address: SessionKey, chosen: ServerIndex) -> Option<ServerIndex> {
         let (node, version) = (self.node, Rc::clone(&self.version));
-        let homes = node.homes(&version);
+        let pool_sessions = node.pool_sessions(&version);
         let before = node.knows(address);
         if !self.unanswered {
-            // Twice when the address was ended: it begins anew.
+            // Twice when the address was ended: a new session begins.
             self.waits(2, node.store.claim(address, &version.targets[chosen], self.now)).await;
             if before != node.knows(address) && node.knows(address).is_some_and(|(server, _)| !server.is_empty()) {
                 self.world.saw("another proxy was first to bind it");
             }
         }
-        let theirs = homes.claim(address, chosen, self.now);
+        let theirs = pool_sessions.claim(address, chosen, self.now);
         if self.unanswered {
             node.store.write_behind(address, Kind::Binding);
         }
@@ -203,7 +203,7 @@ impl Request<'_> {
             let one = Move { key: session.key, to, epoch, created: session.binding.created, moved_header: None };
             self.waits(1, node.store.rebind(one, self.now)).await;
         }
-        let moved = session.settle(chosen, &node.homes(&version), self.now);
+        let moved = session.settle(chosen, &node.pool_sessions(&version), self.now);
         if moved && self.unanswered {
             node.store.write_behind(session.key, Kind::Binding);
             self.world.saw("a move that the store was not told of");
@@ -231,7 +231,7 @@ impl Request<'_> {
     fn ends(&self, does: Does) -> bool {
         let version = Rc::clone(&self.version);
         let Some(session) = self.session.as_ref().filter(|_| does.ends) else { return false };
-        session.end(&self.node.homes(&version), self.now);
+        session.end(&self.node.pool_sessions(&version), self.now);
         self.world.saw("ended");
         true
     }
@@ -240,12 +240,13 @@ impl Request<'_> {
     /// to keep.
     async fn learns(&mut self, server: ServerIndex, presented: &Presented, does: Does) -> Option<SessionKey> {
         let id = match presented {
-            Presented::Nobody => self.world.new_id(),
+            Presented::Nothing => self.world.new_id(),
             Presented::Ids(ids) if does.calls_its_own => ids[0].key,
             _ => return None,
         };
         let (node, place) = (self.node, &self.version.targets[server]);
-        let brought = self.session.as_ref().filter(|session| session.named == Named::Id && session.key == id);
+        let brought =
+            self.session.as_ref().filter(|session| session.identified_by == IdentifiedBy::Id && session.key == id);
         let guest = self.outcome == Some(Outcome::Borrowed);
         if brought.is_some_and(|session| session.binding.server == place.id() || guest) {
             return Some(id);

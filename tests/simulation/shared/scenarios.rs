@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use homing::persistence::Outcome;
 use homing::session::key::SessionKey;
-use homing::session::source::{Id, Presented};
+use homing::session::source::{ExternalId, Presented};
 
 use super::node::Node;
 use super::request::{Does, serve};
 use super::world::World;
 
 fn ids(keys: &[SessionKey]) -> Presented {
-    let named = |key: &SessionKey| Id { key: *key, former: std::iter::empty().collect() };
+    let named = |key: &SessionKey| ExternalId { key: *key, former: std::iter::empty().collect() };
     Presented::Ids(keys.iter().map(named).collect())
 }
 

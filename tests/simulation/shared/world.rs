@@ -10,7 +10,7 @@ use homing::config::{Balance, OnServerDown, OnServerDrain};
 use homing::persistence::Outcome;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
-use homing::session::source::{Id, Presented};
+use homing::session::source::{ExternalId, Presented};
 use homing::session::token::Token;
 use homing::store::engine::record::BindingRecord;
 use homing::store::engine::{Kind, Name};
@@ -40,13 +40,13 @@ pub enum Client {
 
 impl Client {
     fn presented(&self) -> Presented {
-        let named = |key| Id { key, former: std::iter::empty().collect() };
+        let named = |key| ExternalId { key, former: std::iter::empty().collect() };
         match self {
             Self::Token(Some(token)) => Presented::Token { token: *token, sealed_by_first: true },
             // Here: a client that will take a token, as `Nobody` is one that will take an id.
             Self::Token(None) => Presented::OtherPool,
             Self::Id(Some(key)) => Presented::Ids(std::iter::once(named(*key)).collect()),
-            Self::Id(None) => Presented::Nobody,
+            Self::Id(None) => Presented::Nothing,
             Self::Address(key) => Presented::Address(named(*key)),
         }
     }
@@ -258,7 +258,7 @@ impl World {
 
     /// The faults end: all servers are well, and all proxies reach the store and see the same.
     async fn calms_down(&self) {
-        // The worst moment for it: moves that nobody else knows of yet.
+        // The worst moment: other proxies do not know of these moves yet.
         if self.servers_fail {
             self.views_differ(true).await;
         }
@@ -296,7 +296,7 @@ impl World {
         BindingRecord::read(&self.shared.get(&Name::new(POOL, key, Kind::Binding))?)
     }
 
-    /// Whether the store keeps a session that is as old as it may be: it does so for a few seconds, which bind nobody.
+    /// Whether the store still holds a session past its absolute timeout: it may for a few seconds, without effect.
     pub fn has_lasted(&self, key: SessionKey) -> bool {
         let absolute = Duration::from_secs(self.setup.borrow().absolute_secs);
         self.record(key)

@@ -17,7 +17,7 @@ pub(super) fn title(status: StatusCode) -> &'static str {
 
 /// Why this answer is given.
 pub(super) fn sentence(ctx: &RequestContext, status: StatusCode) -> &'static str {
-    if ctx.outcome == Some(Outcome::Refused) {
+    if ctx.session.outcome == Some(Outcome::Refused) {
         return REFUSED;
     }
     let why = ctx.refusal.map(|refusal| refusal.why);

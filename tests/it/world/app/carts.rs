@@ -1,5 +1,5 @@
-//! A small shop under `/kept-cart`: who is logged in and what is in the cart stands in the memory of this server and nowhere
-//! else. With every change it hands both over, and what another server handed over it takes up.
+//! A small shop under `/kept-cart` that keeps log-ins and carts only in this server's memory. It sends both as session data
+//! with every change, and restores session data from other servers.
 
 use std::io;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,7 @@ use super::{Shared, lock};
 /// The header of `persistence.handoff`, both ways.
 const DATA: &str = "Homing-Session-Data";
 
-/// Of one visitor who is logged in.
+/// The cart of a logged-in user.
 #[derive(Debug, Clone)]
 pub(super) struct Cart {
     name: String,

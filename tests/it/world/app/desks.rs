@@ -1,5 +1,5 @@
-//! A small application of pages under `/desk`, whose links name a desk that only this server has in its memory: every
-//! kind of link, form and redirect that leads on, and some that lead elsewhere and are nobody's to change.
+//! A small application of pages under `/desk` with links to a desk in this server's memory: every kind of link, form and
+//! redirect within the site, and some to other sites, which must not change.
 
 use std::fmt::Write as _;
 use std::io;
@@ -22,7 +22,7 @@ const LOGIN: &str = "<!DOCTYPE html><title>Desks</title>
 ";
 
 impl Shared {
-    /// What stands under `/desk`. Requests with `name=` and `from=` in the body are not looked into: who comes is let in.
+    /// The pages under `/desk`. `name=` and `from=` in a request's body are not checked: every log-in succeeds.
     pub(super) fn desk(&self, reader: &mut Reader, asked: &Asked<'_>, path: &str) -> io::Result<Next> {
         let mut steps = path.trim_start_matches("/desk").split('/').skip(1);
         match (steps.next(), steps.next()) {

@@ -153,7 +153,7 @@ impl App {
         }
     }
 
-    /// Killed and started at once: whoever kept connections to it finds them dead.
+    /// Killed and restarted at once: connections kept open to it are dead.
     pub(crate) fn restart(&self) {
         self.kill();
         self.start();

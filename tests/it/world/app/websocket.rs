@@ -1,4 +1,4 @@
-//! The server's side of `/ws`: echoes what it is told; `who` is answered with the server's name.
+//! The server side of `/ws`: echoes messages, and answers `who` with the server's name.
 
 use std::io::{self, Write as _};
 

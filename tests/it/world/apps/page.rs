@@ -10,7 +10,7 @@ use super::super::{Browser, Response};
 /// What the visitor calls the site; its own connections go to the proxy.
 const SITE: &str = "http://example.test";
 
-/// Somebody who walks through a site.
+/// A browser without cookies that walks through a site.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     browser: Browser,

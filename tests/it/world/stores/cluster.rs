@@ -75,7 +75,7 @@ impl Cluster {
         usize::try_from(slot).expect("a slot")
     }
 
-    /// The number of the node whose the key is, as a running node sees it.
+    /// The index of the node that owns the key, according to a running node.
     #[track_caller]
     pub(crate) fn owner_of(&self, key: &str) -> usize {
         let slot = self.slot_of(key);
@@ -92,7 +92,7 @@ impl Cluster {
         self.nodes.iter().position(is_it).unwrap_or_else(|| panic!("no node of this cluster is at port {port}"))
     }
 
-    /// Asks the node whose the key is.
+    /// Queries the node that owns the key.
     #[track_caller]
     pub(crate) fn command(&self, key: &str, words: &[&str]) -> Reply {
         self.nodes[self.owner_of(key)].command(words)
@@ -135,7 +135,7 @@ impl Cluster {
     pub(crate) fn end_moving_slot_of(&self, key: &str, to: usize) {
         let slot = self.slot_of(key).to_string();
         let target = id(&self.nodes[to]);
-        // The new owner first: so it is in no moment nobody's.
+        // The new owner first, so that the slot always has an owner.
         let others = self.nodes.iter().enumerate().filter(|(number, _)| *number != to).map(|(_, node)| node);
         for node in [&self.nodes[to]].into_iter().chain(others) {
             node.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]).ok();

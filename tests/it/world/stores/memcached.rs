@@ -47,7 +47,7 @@ impl MemcachedServer {
     fn at(address: SocketAddr, port: Port, runner: Vec<String>, arguments: &[&str]) -> Self {
         let (ip, number) = (address.ip().to_string(), address.port().to_string());
         let program = program("memcached").display().to_string();
-        // As root it wants to be told whom to be; other users may not choose, and are not asked.
+        // Run as root, it must be given a user; other users cannot choose one.
         let own = [&program, "-u", "root", "-l", &ip, "-p", &number, "-U", "0", "-m", "16", "-t", "1", "-v"];
         // A list of all keys would miss those that are moved from list to list meanwhile.
         let still = ["-o", "no_lru_maintainer,lru_crawler"];

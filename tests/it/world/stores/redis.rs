@@ -53,7 +53,7 @@ struct Door {
     login: Option<(String, String)>,
 }
 
-/// How a server is to be.
+/// The configuration of a server.
 #[derive(Debug)]
 pub(crate) struct Setup<'a> {
     kind: Kind,
@@ -199,7 +199,7 @@ impl RedisServer {
         self.url_at(self.address)
     }
 
-    /// The same for somebody who comes another way, e.g. over a `Link`.
+    /// The same for a client that connects by another way, e.g. over a `Link`.
     pub(crate) fn url_at(&self, address: SocketAddr) -> String {
         let scheme = if self.tls { "rediss" } else { "redis" };
         let login = self.login.as_ref().map(|(name, password)| format!("{name}:{password}@"));

@@ -8,7 +8,7 @@ use crate::world::eventually;
 /// What the sentinels call their master.
 const NAME: &str = "homing";
 
-/// Two servers, of which one is the master at a time, and those who watch them.
+/// Two servers, one of them the master, and the sentinels that watch them.
 #[derive(Debug)]
 pub(crate) struct Sentinels {
     servers: [RedisServer; 2],
@@ -36,8 +36,8 @@ impl Sentinels {
         let sentinels = (0..3).map(|_| {
             let mut setup = Setup::new(kind, Role::Sentinel)
                 .line(&format!("sentinel monitor {NAME} {} {} 2", address.ip(), address.port()))
-                // On a machine with two cores and many tests, a second may be nobody's fault, and a master that is let down
-                // again has lost what it was told meanwhile.
+                // On a machine with two cores and many tests, a pause of a second is no failure, and a demoted master
+                // loses its latest writes.
                 .line(&format!("sentinel down-after-milliseconds {NAME} 2000"))
                 .line(&format!("sentinel failover-timeout {NAME} 2000"));
             if let Some((user, password)) = master.login() {

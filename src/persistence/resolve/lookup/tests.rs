@@ -63,8 +63,8 @@ impl World {
         }
     }
 
-    pub(in crate::persistence) fn homes(&self) -> Homes<'_> {
-        Homes {
+    pub(in crate::persistence) fn pool_sessions(&self) -> PoolSessions<'_> {
+        PoolSessions {
             table: &self.table,
             pool: &self.pool,
             targets: &self.targets,
@@ -84,8 +84,8 @@ impl World {
         self.pool.server_named(name).unwrap().live.set_health(health);
     }
 
-    fn seen(&self, presented: &Presented) -> Recognised {
-        recognise(presented, &self.homes(), NOW)
+    fn seen(&self, presented: &Presented) -> Recognition {
+        recognize(presented, &self.pool_sessions(), NOW)
     }
 
     /// Where the table says that a key is now.
@@ -136,12 +136,12 @@ impl State {
 const KEY: SessionKey = SessionKey(7 << 64 | 7);
 const FORMER: SessionKey = SessionKey(8 << 64 | 8);
 
-fn id() -> Id {
-    Id { key: KEY, former: SmallVec::new() }
+fn id() -> ExternalId {
+    ExternalId { key: KEY, former: SmallVec::new() }
 }
 
-fn rotated() -> Id {
-    Id { key: KEY, former: smallvec![FORMER] }
+fn rotated() -> ExternalId {
+    ExternalId { key: KEY, former: smallvec![FORMER] }
 }
 
 fn token(server: &str) -> Token {
@@ -161,9 +161,9 @@ const GONE: &str = "gone";
 
 /// Lookup, the session's server, and what is unbound.
 fn told(world: &World, presented: &Presented) -> (Lookup, String, Option<Unbound>) {
-    let Recognised { lookup, session, unbound } = world.seen(presented);
+    let Recognition { lookup, session, unbound } = world.seen(presented);
     let server =
-        |session: Returning| session.home.map_or(GONE.into(), |home| world.pool.servers[home].name.to_string());
+        |session: ResolvedSession| session.home.map_or(GONE.into(), |home| world.pool.servers[home].name.to_string());
     (lookup, session.map_or(NOBODY.into(), server), unbound)
 }
 
@@ -172,13 +172,13 @@ fn who_names_nobody_is_nobody_whatever_the_table_knows() {
     let world = World::new("");
     State::AtB.put(&world, KEY);
     for (presented, lookup) in [
-        (Presented::Nobody, Lookup::None),
+        (Presented::Nothing, Lookup::None),
         (Presented::OtherPool, Lookup::Unknown),
         (Presented::Forged(Flaw::Seal), Lookup::Forged),
     ] {
         assert_eq!(told(&world, &presented), (lookup, NOBODY.into(), None), "{presented:?}");
     }
-    assert_eq!(told(&world, &Presented::Unmarked(KEY)), (Lookup::Unknown, NOBODY.into(), Some(Unbound::Id(KEY))));
+    assert_eq!(told(&world, &Presented::Unrouted(KEY)), (Lookup::Unknown, NOBODY.into(), Some(Unbound::Id(KEY))));
 }
 
 #[test]
@@ -194,9 +194,9 @@ fn an_id_and_an_address_are_what_the_table_knows_of_them() {
         };
         let unbound = |kind: fn(SessionKey) -> Unbound| (expected.1 == NOBODY).then(|| kind(KEY));
         for (presented, kind, named) in [
-            (Presented::Ids(smallvec![id()]), Unbound::Id as fn(SessionKey) -> Unbound, Named::Id),
-            (Presented::Ids(smallvec![rotated()]), Unbound::Id, Named::Id),
-            (Presented::Address(id()), Unbound::Address, Named::Address),
+            (Presented::Ids(smallvec![id()]), Unbound::Id as fn(SessionKey) -> Unbound, IdentifiedBy::Id),
+            (Presented::Ids(smallvec![rotated()]), Unbound::Id, IdentifiedBy::Id),
+            (Presented::Address(id()), Unbound::Address, IdentifiedBy::Address),
         ] {
             let world = World::new("");
             state.put(&world, KEY);
@@ -204,7 +204,7 @@ fn an_id_and_an_address_are_what_the_table_knows_of_them() {
             let (lookup, home, left) = told(&world, &presented);
             assert_eq!(((lookup, home.as_str()), left), (expected, unbound(kind)), "{state:?} {presented:?}");
             let again = world.seen(&presented).session;
-            assert!(again.iter().all(|session| (session.key, session.named) == (KEY, named)));
+            assert!(again.iter().all(|session| (session.key, session.identified_by) == (KEY, named)));
             assert!(world.table.len() <= entries, "asking adopts nothing");
         }
     }
@@ -219,7 +219,7 @@ fn a_mark_is_believed_unless_its_session_was_ended() {
             State::Over => (Lookup::Ended, NOBODY.to_owned(), Some(Unbound::Id(KEY))),
             _ => (Lookup::Hit, "c".to_owned(), None),
         };
-        let mark = Presented::Mark { key: KEY, server: ServerId::of("c") };
+        let mark = Presented::Routed { key: KEY, server: ServerId::of("c") };
         assert_eq!(told(&world, &mark), expected, "{state:?}");
     }
 }
@@ -248,7 +248,7 @@ fn a_token_is_put_together_with_what_the_table_knows() {
 #[test]
 fn of_several_ids_the_first_that_lives_counts_else_the_first() {
     let other = SessionKey(9 << 64 | 9);
-    let ids = || Presented::Ids(smallvec![Id { key: other, former: SmallVec::new() }, id()]);
+    let ids = || Presented::Ids(smallvec![ExternalId { key: other, former: SmallVec::new() }, id()]);
     let world = World::new("");
     assert_eq!(told(&world, &ids()), (Lookup::Unknown, NOBODY.into(), Some(Unbound::Id(other))));
     State::AtB.put(&world, KEY);
@@ -281,7 +281,7 @@ fn parallel_requests_after_a_rotation_all_find_their_session() {
     let world = World::new("");
     let presented = |n: u128| {
         let (key, former) = (SessionKey(n << 64 | n), SessionKey(n << 65 | n << 1 | 1));
-        (former, Presented::Ids(smallvec![Id { key, former: smallvec![former] }]))
+        (former, Presented::Ids(smallvec![ExternalId { key, former: smallvec![former] }]))
     };
     for n in 1..400 {
         let (former, presented) = presented(n);
@@ -300,9 +300,9 @@ fn parallel_requests_after_a_rotation_all_find_their_session() {
 fn the_first_claim_binds_an_address_and_the_others_follow() {
     let world = World::new("");
     let (b, c) = (world.server("b"), world.server("c"));
-    assert!(world.homes().claim(KEY, b, NOW).is_none(), "the first");
-    let theirs = world.homes().claim(KEY, c, NOW).unwrap();
-    assert_eq!((theirs.home, theirs.named, theirs.binding.epoch), (Some(b), Named::Address, 0));
+    assert!(world.pool_sessions().claim(KEY, b, NOW).is_none(), "the first");
+    let theirs = world.pool_sessions().claim(KEY, c, NOW).unwrap();
+    assert_eq!((theirs.home, theirs.identified_by, theirs.binding.epoch), (Some(b), IdentifiedBy::Address, 0));
     assert_eq!((world.sessions("b"), world.sessions("c")), (1, 0));
 }
 
@@ -314,8 +314,8 @@ fn of_several_that_settle_one_moves_the_session_and_the_others_learn_where() {
         let (c, d) = (world.server("c"), world.server("d"));
         let mut first = world.seen(&presented).session.unwrap();
         let mut second = first.clone();
-        assert!(first.settle(c, &world.homes(), NOW));
-        assert!(!second.settle(d, &world.homes(), NOW));
+        assert!(first.settle(c, &world.pool_sessions(), NOW));
+        assert!(!second.settle(d, &world.pool_sessions(), NOW));
         for session in [&first, &second] {
             let binding = &session.binding;
             assert_eq!((binding.server, binding.epoch, session.home), (ServerId::of("c"), 1, Some(c)));
@@ -329,12 +329,12 @@ fn what_a_client_shows_again_stays_ended_and_the_rest_is_forgotten() {
     for (presented, after) in [
         (Presented::Ids(smallvec![id()]), Lookup::Unknown),
         (Presented::Address(id()), Lookup::Unknown),
-        (Presented::Mark { key: KEY, server: ServerId::of("b") }, Lookup::Ended),
+        (Presented::Routed { key: KEY, server: ServerId::of("b") }, Lookup::Ended),
         (presented_token("b"), Lookup::Ended),
     ] {
         let world = World::new("");
         State::AtB.put(&world, KEY);
-        world.seen(&presented).session.unwrap().end(&world.homes(), NOW);
+        world.seen(&presented).session.unwrap().end(&world.pool_sessions(), NOW);
         for _ in 0..2 {
             assert_eq!(world.seen(&presented).lookup, after, "{presented:?}");
         }
@@ -352,16 +352,16 @@ fn only_a_session_with_a_token_is_given_one() {
     for presented in [
         Presented::Ids(smallvec![id()]),
         Presented::Address(id()),
-        Presented::Mark { key: KEY, server: ServerId::of("b") },
+        Presented::Routed { key: KEY, server: ServerId::of("b") },
     ] {
         let mut session = world.seen(&presented).session.unwrap();
-        session.settle(world.server("c"), &world.homes(), NOW);
+        session.settle(world.server("c"), &world.pool_sessions(), NOW);
         assert_eq!(session.token_to_give(&world.limits, NOW), None);
         assert_eq!(session.token_now(NOW), None);
     }
     let mut session = world.seen(&presented_token("b")).session.unwrap();
     assert_eq!(session.token_to_give(&world.limits, NOW), None, "it has its token");
-    session.settle(world.server("c"), &world.homes(), NOW);
+    session.settle(world.server("c"), &world.pool_sessions(), NOW);
     let (given, why) = session.token_to_give(&world.limits, NOW).unwrap();
     assert_eq!((given.server, given.epoch, why), (ServerId::of("c"), 1, Reissue::Moved));
 }

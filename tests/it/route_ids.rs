@@ -1,4 +1,4 @@
-//! The server's mark inside the application's own id, as in `JSESSIONID=0AB3.app1`.
+//! The server's route id inside the application's own id, as in `JSESSIONID=0AB3.app1`.
 
 use std::collections::BTreeSet;
 
@@ -9,8 +9,8 @@ const LOOKUPS: &str = "homing_session_lookups_total";
 const OUTCOMES: &str = "homing_session_outcomes_total";
 const MOVES: &str = "homing_session_moves_total";
 
-/// Server a has the mark app1, server b app2, and server c its own name.
-fn marked() -> Conf {
+/// Server a has the route id app1, server b app2, and server c its own name.
+fn route_conf() -> Conf {
     Conf::servers("a b c")
         .server("a", "route: app1")
         .server("b", "route: app2")
@@ -26,8 +26,8 @@ fn server(world: &World, id: &str) -> String {
 }
 
 #[test]
-fn an_id_goes_to_the_server_whose_mark_it_bears() {
-    let world = World::start(marked());
+fn an_id_goes_to_the_server_of_its_route_id() {
+    let world = World::start(route_conf());
     for _ in 0..3 {
         for (id, home) in [("0AB3.app1", "a"), ("0AB3.app2", "b"), ("FF.c", "c"), ("other.app1", "a")] {
             assert_eq!(server(&world, id), home, "{id}");
@@ -42,8 +42,8 @@ fn an_id_goes_to_the_server_whose_mark_it_bears() {
 }
 
 #[test]
-fn the_mark_is_found_in_path_and_query_too() {
-    let world = World::start(marked());
+fn the_route_id_is_found_in_path_and_query_too() {
+    let world = World::start(route_conf());
     for target in [
         "/say?jsessionid=x.app2",
         "/say;jsessionid=x.app2",
@@ -56,8 +56,8 @@ fn the_mark_is_found_in_path_and_query_too() {
             assert_eq!(answer.json()["target"], target, "the application sees its own id");
         }
     }
-    let answer = get_with(&world.address, "/say?jsessionid=x.app2", &[("Cookie", "JSESSIONID=unmarked")]);
-    assert_eq!(answer.server(), "b", "an id without a mark does not hide one with a mark");
+    let answer = get_with(&world.address, "/say?jsessionid=x.app2", &[("Cookie", "JSESSIONID=no-route-id")]);
+    assert_eq!(answer.server(), "b", "an id without a route id does not hide one with a route id");
 }
 
 #[test]
@@ -69,10 +69,10 @@ fn another_separator_and_a_chain_of_servers_are_understood() {
 }
 
 #[test]
-fn an_unknown_mark_names_nobody_but_goes_to_one_server() {
-    let world = World::start(marked());
+fn an_unknown_route_id_begins_no_session_but_goes_to_one_server() {
+    let world = World::start(route_conf());
     let mut servers = BTreeSet::new();
-    for id in ["x.app9", "y.app9", "nomark", "nomark2", "trailing.", ".", "z.APP1", "w.app10"] {
+    for id in ["x.app9", "y.app9", "plain", "plain2", "trailing.", ".", "z.APP1", "w.app10"] {
         let went = at_once(8, || server(&world, id));
         assert_eq!(went.len(), 1, "{id}: {went:?}");
         servers.extend(went);
@@ -85,8 +85,8 @@ fn an_unknown_mark_names_nobody_but_goes_to_one_server() {
 }
 
 #[test]
-fn a_session_is_guest_elsewhere_while_its_marked_server_is_down() {
-    let world = World::start(marked());
+fn a_session_is_guest_elsewhere_while_its_server_is_down() {
+    let world = World::start(route_conf());
     world.app("b").kill();
     let guests: BTreeSet<_> = (0..6).map(|_| server(&world, "x.app2")).collect();
     assert_eq!(guests.len(), 1, "always the same: {guests:?}");
@@ -98,23 +98,23 @@ fn a_session_is_guest_elsewhere_while_its_marked_server_is_down() {
 }
 
 #[test]
-fn a_mark_counts_on_a_draining_server_unless_the_pool_says_otherwise() {
-    let mut world = World::start(marked().server("b", "state: drain"));
+fn a_route_id_counts_on_a_draining_server_unless_the_pool_says_otherwise() {
+    let mut world = World::start(route_conf().server("b", "state: drain"));
     for _ in 0..3 {
         assert_eq!(server(&world, "x.app2"), "b", "kept");
     }
-    world.reload(marked().server("b", "state: drain").persistence("on_server_drain: reassign"));
+    world.reload(route_conf().server("b", "state: drain").persistence("on_server_drain: reassign"));
     let guests: BTreeSet<_> = (0..3).map(|_| server(&world, "x.app2")).collect();
     assert!(guests.len() == 1 && !guests.contains("b"), "{guests:?}");
-    world.reload(marked());
+    world.reload(route_conf());
     assert_eq!(server(&world, "x.app2"), "b");
 }
 
 #[test]
-fn a_marked_server_in_maintenance_is_left_alone() {
-    let mut world = World::start(marked());
+fn a_server_in_maintenance_gets_no_requests_by_route_id() {
+    let mut world = World::start(route_conf());
     assert_eq!(server(&world, "x.app2"), "b");
-    world.reload(marked().server("b", "state: maint"));
+    world.reload(route_conf().server("b", "state: maint"));
     let before = world.app("b").requests();
     let guests: BTreeSet<_> = (0..4).map(|_| server(&world, "x.app2")).collect();
     assert_eq!((guests.len(), world.app("b").requests()), (1, before));

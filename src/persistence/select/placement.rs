@@ -3,16 +3,15 @@
 use smallvec::SmallVec;
 
 use crate::config::{Issue, Persistence};
+use crate::persistence::failover::{BoundServer, Decision, decide};
+use crate::persistence::outcome::{Outcome, Reason};
+use crate::persistence::resolve::lookup::{IdentifiedBy, ResolvedSession};
 use crate::pool::{Pool, ServerIndex};
 use crate::session::key::SessionKey;
 
-use super::failover::{Bound, Decision, decide};
-use super::resolve::{Named, Returning};
-use super::{Outcome, Reason};
-
 /// How a server failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum FailureKind {
     /// It took no connection.
     Connect,
     /// It broke off before the answer.
@@ -23,14 +22,14 @@ pub enum Failure {
 #[derive(Debug, Default)]
 pub struct History {
     /// Servers that failed it, and how; never tried again.
-    pub failed: SmallVec<[(ServerIndex, Failure); 2]>,
+    pub failed: SmallVec<[(ServerIndex, FailureKind); 2]>,
     /// It has waited for its server.
     pub held: bool,
 }
 
 impl History {
     /// How this server failed it.
-    pub fn failure_of(&self, server: ServerIndex) -> Option<Failure> {
+    pub fn failure_of(&self, server: ServerIndex) -> Option<FailureKind> {
         self.failed.iter().rev().find(|(failed, _)| *failed == server).map(|(_, failure)| *failure)
     }
 
@@ -59,7 +58,7 @@ pub enum Choice {
     /// Nowhere: its server broke off, and the pool wants its sessions nowhere else.
     Fail,
     /// Nowhere: no server may take it now.
-    Nobody {
+    NoServer {
         /// What it would have meant.
         outcome: Outcome,
         /// Why the session does not stay.
@@ -69,27 +68,27 @@ pub enum Choice {
 
 /// How a request without a session is spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Spread<'a> {
+pub enum Placement<'a> {
     /// As the pool balances; what is hashed matters to `balance: hash` only.
     Balanced(&'a [u8]),
     /// To the consistent-hash server of a key that the client brings, so that all of its requests, on every proxy, agree.
-    By(SessionKey),
+    ByKey(SessionKey),
 }
 
 /// Chooses. `policy` = `None`: the pool keeps no sessions. `spread` matters to requests without a session.
 pub fn choose(
     pool: &Pool,
     policy: Option<&Persistence>,
-    session: Option<&Returning>,
+    session: Option<&ResolvedSession>,
     history: &History,
-    spread: Spread<'_>,
+    spread: Placement<'_>,
 ) -> Choice {
     let (Some(policy), Some(session)) = (policy, session) else {
         let gives = policy.is_some_and(|policy| policy.issue != Issue::None);
         let outcome = if gives { Outcome::New } else { Outcome::Balanced };
         let server = match spread {
-            Spread::Balanced(hash_key) => pool.pick_new(hash_key, &history.servers()),
-            Spread::By(key) => pool.pick_moved(&key.to_bytes(), &history.servers()),
+            Placement::Balanced(hash_key) => pool.pick_new(hash_key, &history.servers()),
+            Placement::ByKey(key) => pool.pick_moved(&key.to_bytes(), &history.servers()),
         };
         return to(server, outcome, None);
     };
@@ -99,7 +98,7 @@ pub fn choose(
         (Decision::Hold, Some(home)) => Choice::Hold(home),
         (Decision::Hold, None) => to(None, Outcome::Kept, None),
         // Only the application can put another mark into its id: until then the session is guest elsewhere.
-        (Decision::Move(reason), home) if session.named == Named::Mark => {
+        (Decision::Move(reason), home) if session.identified_by == IdentifiedBy::RouteId => {
             leave(pool, session, home, history, Outcome::Borrowed, Some(reason))
         }
         (Decision::Move(reason), home) => leave(pool, session, home, history, Outcome::Moved, Some(reason)),
@@ -110,19 +109,21 @@ pub fn choose(
 }
 
 /// How the session's server stands, as this request sees it.
-fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> Bound {
-    let Some((home, server)) = home.and_then(|home| Some((home, pool.servers.get(home)?))) else { return Bound::Gone };
+fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> BoundServer {
+    let Some((home, server)) = home.and_then(|home| Some((home, pool.servers.get(home)?))) else {
+        return BoundServer::Gone;
+    };
     match history.failure_of(home) {
-        Some(Failure::Connect) => Bound::ConnectFailed,
-        Some(Failure::BrokeOff) => Bound::BrokeOff,
-        None => Bound::Is(server.condition()),
+        Some(FailureKind::Connect) => BoundServer::ConnectFailed,
+        Some(FailureKind::BrokeOff) => BoundServer::BrokeOff,
+        None => BoundServer::Is(server.condition()),
     }
 }
 
 /// To the server that the consistent hash of the session's key says: on every proxy the same.
 fn leave(
     pool: &Pool,
-    session: &Returning,
+    session: &ResolvedSession,
     home: Option<ServerIndex>,
     history: &History,
     outcome: Outcome,
@@ -140,15 +141,15 @@ fn leave(
 fn to(server: Option<ServerIndex>, outcome: Outcome, reason: Option<Reason>) -> Choice {
     match server {
         Some(server) => Choice::To { server, outcome, reason },
-        None => Choice::Nobody { outcome, reason },
+        None => Choice::NoServer { outcome, reason },
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::resolve::tests::{NOW, World};
+
     use super::*;
-    use crate::persistence::resolve::recognise;
+    use crate::persistence::resolve::{NOW, World, recognize};
     use crate::pool::condition::Health;
     use crate::session::key::ServerId;
     use crate::session::source::Presented;
@@ -158,9 +159,9 @@ mod tests {
         SessionKey(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
 
-    fn marked(world: &World, key: SessionKey, server: &str) -> Returning {
-        let presented = Presented::Mark { key, server: ServerId::of(server) };
-        recognise(&presented, &world.homes(), NOW).session.unwrap()
+    fn marked(world: &World, key: SessionKey, server: &str) -> ResolvedSession {
+        let presented = Presented::Routed { key, server: ServerId::of(server) };
+        recognize(&presented, &world.pool_sessions(), NOW).session.unwrap()
     }
 
     fn chosen(choice: Choice) -> ServerIndex {
@@ -175,8 +176,9 @@ mod tests {
         let (one, other) = (World::new("issue: none"), World::new("issue: none"));
         let mut went = [0; 4];
         for n in 1..=400 {
-            let to =
-                |world: &World| choose(&world.pool, Some(&world.policy), None, &History::default(), Spread::By(key(n)));
+            let to = |world: &World| {
+                choose(&world.pool, Some(&world.policy), None, &History::default(), Placement::ByKey(key(n)))
+            };
             assert_eq!(to(&one), to(&other), "on every proxy alike");
             assert!(matches!(to(&one), Choice::To { outcome: Outcome::Balanced, reason: None, .. }));
             went[chosen(to(&one))] += 1;
@@ -187,11 +189,12 @@ mod tests {
     #[test]
     fn a_key_that_nobody_is_bound_by_passes_over_servers_that_failed_or_are_down() {
         let world = World::new("");
-        let to =
-            |history: &History, key| chosen(choose(&world.pool, Some(&world.policy), None, history, Spread::By(key)));
+        let to = |history: &History, key| {
+            chosen(choose(&world.pool, Some(&world.policy), None, history, Placement::ByKey(key)))
+        };
         for n in 1..=50 {
             let first = to(&History::default(), key(n));
-            let failed = History { failed: [(first, Failure::Connect)].into_iter().collect(), held: false };
+            let failed = History { failed: [(first, FailureKind::Connect)].into_iter().collect(), held: false };
             let second = to(&failed, key(n));
             assert_ne!(second, first);
             let name = world.pool.servers[first].name.to_string();
@@ -212,7 +215,13 @@ mod tests {
             for n in 1..=20 {
                 let session = marked(&world, key(n), "b");
                 let ask = || {
-                    choose(&world.pool, Some(&world.policy), Some(&session), &History::default(), Spread::Balanced(&[]))
+                    choose(
+                        &world.pool,
+                        Some(&world.policy),
+                        Some(&session),
+                        &History::default(),
+                        Placement::Balanced(&[]),
+                    )
                 };
                 let home = world.server("b");
                 assert_eq!(ask(), Choice::To { server: home, outcome: Outcome::Kept, reason: None });
@@ -235,11 +244,11 @@ mod tests {
         let world = World::new("on_server_down: refuse");
         let session = marked(&world, key(1), "b");
         let ask = |history: &History| {
-            choose(&world.pool, Some(&world.policy), Some(&session), history, Spread::Balanced(&[]))
+            choose(&world.pool, Some(&world.policy), Some(&session), history, Placement::Balanced(&[]))
         };
         let failed = |how| History { failed: [(world.server("b"), how)].into_iter().collect(), held: false };
-        assert_eq!(ask(&failed(Failure::Connect)), Choice::Refuse(Reason::ConnectFailure));
-        assert_eq!(ask(&failed(Failure::BrokeOff)), Choice::Fail);
+        assert_eq!(ask(&failed(FailureKind::Connect)), Choice::Refuse(Reason::ConnectFailure));
+        assert_eq!(ask(&failed(FailureKind::BrokeOff)), Choice::Fail);
         world.set("b", Health::Down);
         assert_eq!(ask(&History::default()), Choice::Refuse(Reason::Down));
     }
@@ -249,10 +258,10 @@ mod tests {
         let world = World::new("");
         for n in 1..=50 {
             let home = world.server("b");
-            assert!(world.homes().claim(key(n), home, NOW).is_none());
-            let follower = world.homes().claim(key(n), home, NOW).unwrap();
-            let history = History { failed: [(home, Failure::Connect)].into_iter().collect(), held: false };
-            let ask = |session| choose(&world.pool, Some(&world.policy), session, &history, Spread::By(key(n)));
+            assert!(world.pool_sessions().claim(key(n), home, NOW).is_none());
+            let follower = world.pool_sessions().claim(key(n), home, NOW).unwrap();
+            let history = History { failed: [(home, FailureKind::Connect)].into_iter().collect(), held: false };
+            let ask = |session| choose(&world.pool, Some(&world.policy), session, &history, Placement::ByKey(key(n)));
             assert_eq!(chosen(ask(Some(&follower))), chosen(ask(None)));
         }
     }

@@ -1,0 +1,145 @@
+//! What the verbs are given of a request, and what they keep of it from one to the next.
+
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::message::RequestView;
+use crate::pool::ServerIndex;
+use crate::routing::Split;
+use crate::session::key::SessionKey;
+use crate::session::source::{Source, SourceInput};
+use crate::session::token::UnixMillis;
+
+use super::handoff::state::{DataChanges, InjectedHandoff, ResponseIds};
+use super::outcome::{Outcome, Reason};
+use super::pool::{PoolPersistence, PoolRuntime};
+use super::resolve::lookup::ResolvedSession;
+use super::resolve::session_lookup::{PendingLookup, SessionLookup};
+use super::select::placement::History;
+
+/// A request (`'r`), and the configuration under which it is served (`'c`).
+#[derive(Clone, Copy)]
+pub struct Scope<'c, 'r> {
+    /// All pools.
+    pub pools: &'c [PoolRuntime],
+    /// The split of the request's route, if it has one.
+    pub split: Option<&'c Split>,
+    /// The request's head.
+    pub request: RequestView<'r>,
+    /// The client's address, as trusted proxies report it.
+    pub client: Option<IpAddr>,
+    /// The client came by TLS.
+    pub secure: bool,
+    /// When the request began.
+    pub now: UnixMillis,
+    /// Fills a buffer with random bytes.
+    pub random: fn(&mut [u8]),
+}
+
+impl<'r> Scope<'_, 'r> {
+    /// What sources read.
+    pub fn input(&self) -> SourceInput<'r> {
+        SourceInput { request: self.request, client: self.client }
+    }
+
+    /// A random number.
+    pub(super) fn random_number(&self) -> u64 {
+        let mut bytes = [0; 8];
+        (self.random)(&mut bytes);
+        u64::from_ne_bytes(bytes)
+    }
+}
+
+/// What is known of a request's session.
+#[derive(Default)]
+pub struct RequestSession {
+    /// Index of the pool that serves the request.
+    pub pool: Option<usize>,
+    /// The session that the request names in that pool.
+    pub lookup: SessionLookup,
+    /// What became of earlier attempts.
+    pub history: History,
+    /// What the request means to its session.
+    pub outcome: Option<Outcome>,
+    /// Why the session does not stay on its server.
+    pub reason: Option<Reason>,
+    /// The session that the request began.
+    pub created: Option<SessionKey>,
+    /// Position of the request in a split: random, or from what its client carries.
+    pub(super) point: u64,
+    /// The pool of a split that could not serve the request.
+    pub(super) split: Option<Box<SplitFailover>>,
+    /// What `balance: hash` hashes; empty with another balance.
+    pub(super) hash_key: SmallVec<[u8; 32]>,
+    /// How the response names the session.
+    pub(super) response_ids: ResponseIds,
+    /// What the current attempt's server was given of the session's data.
+    pub(super) injected: Option<Box<InjectedHandoff>>,
+    /// The shared store did not respond to this request, which does not wait for it again.
+    pub(super) store_unavailable: bool,
+    /// The request has waited for the shared store.
+    pub(super) has_asked_store: bool,
+    /// Where the lookup of the session goes on once the shared store has responded.
+    pub(super) pending_lookup: Option<Box<PendingLookup>>,
+    /// A first request's key and the server that is to be bound to it.
+    pub(super) pending_bind: Option<(SessionKey, ServerIndex)>,
+    /// Learned sessions that the shared store has to be told of.
+    pub(super) learned: SmallVec<[SessionKey; 1]>,
+    /// Changes of session data that the shared store has to be told of.
+    pub(super) data_changes: DataChanges,
+}
+
+impl RequestSession {
+    /// The pool that serves the request.
+    pub fn runtime<'a>(&self, scope: &Scope<'a, '_>) -> Option<&'a PoolRuntime> {
+        scope.pools.get(self.pool?)
+    }
+
+    /// How that pool keeps sessions.
+    pub fn persistence<'a>(&self, scope: &Scope<'a, '_>) -> Option<&'a PoolPersistence> {
+        self.runtime(scope)?.persistence.as_ref()
+    }
+
+    /// The source that named the session, else the first that named anything.
+    pub fn source<'a>(&self, persistence: &'a PoolPersistence) -> Option<&'a Source> {
+        persistence.sources.get(self.lookup.source?)
+    }
+
+    /// The session that the request named.
+    pub fn session(&self) -> Option<&ResolvedSession> {
+        self.lookup.session.as_ref()
+    }
+
+    /// The request has waited, for its server or for the shared store, so that the time since its head was read is not
+    /// that of an attempt.
+    pub fn has_waited(&self) -> bool {
+        self.history.held || self.has_asked_store
+    }
+
+    /// The server is back: what it failed before does not count any more.
+    pub fn forget_failure_of(&mut self, server: ServerIndex) {
+        self.history.failed.retain(|(failed, _)| *failed != server);
+    }
+
+    /// The key that places a request without a session, so that all requests with it go to one server: of the session
+    /// that had to leave its pool, or of an application's id that is not bound.
+    pub(super) fn carried_key(&self) -> Option<SessionKey> {
+        let left = self.split.as_ref().and_then(|split| split.session.as_ref());
+        left.map(|session| session.key).or(self.lookup.unknown_id)
+    }
+}
+
+/// A pool of a split that could not serve the request.
+pub(super) struct SplitFailover {
+    /// Index of the pool that was tried first.
+    pub(super) pool: usize,
+    /// The session that the client has there.
+    pub(super) session: Option<ResolvedSession>,
+    /// What the pool's policy made of it.
+    pub(super) outcome: Outcome,
+    /// Why it does not stay.
+    pub(super) reason: Option<Reason>,
+    /// The pools of the split that are left, the next one last.
+    pub(super) others: SmallVec<[usize; 4]>,
+}
