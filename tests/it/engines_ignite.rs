@@ -154,7 +154,7 @@ fn a_cluster_that_comes_back_empty_is_given_its_caches_again() {
     let moved = name(Kind::Binding);
     assert_eq!(running.run(running.engine.rebind(&moved, &value(1, "b"), MINUTE)), Ok(WriteResult::Stored));
     running.await_announcement(&moved, &value(1, "b"));
-    // The same for an operator who destroys a cache.
+    // The same after an operator has destroyed a cache.
     node.python("cache.destroy()");
     assert!(running.run(running.bind_anything()).is_err(), "it is gone");
     running.await_event("a new connection", |event| matches!(event, Event::Reconnected));
@@ -173,7 +173,7 @@ fn a_frozen_node_is_found_out_without_anybody_asking() {
     node.thaw();
     running.await_event("the node's return", |event| matches!(event, Event::Reconnected));
     running.await_writes();
-    // Callers that give up, as after a pause, leave nobody with their responses.
+    // Callers that give up, as after a pause, do not leave others with their responses.
     running.gives_each_caller_its_own_response();
 }
 

@@ -41,7 +41,7 @@ pub(crate) struct IgniteNode {
     _ports: [Port; 3],
 }
 
-/// What a node may have beside what all have.
+/// What a node may have besides what all have.
 #[derive(Debug, Default)]
 pub(crate) struct Extras<'a> {
     /// Users must log in (`ignite` with password `ignite`); then what is kept is kept on disk as well.
