@@ -47,7 +47,7 @@ const BELOW_MAIN: &[&str] = &[
 /// A folder of `src/` (or a file directly in it) and what it may import of ours.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("message", &[]),
-    ("config", &[]),
+    ("config", &["session", "store"]),
     ("telemetry", &[]),
     ("demo", &[]),
     ("routing", &["message", "config"]),
@@ -66,9 +66,31 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lib", BELOW_MAIN),
 ];
 
+/// The lower half of `config`: how a file is read and checked. It imports nothing of ours, so that sources and engines, which
+/// describe their own settings, can use it; the upper half imports the lists of both.
+const LOWER_CONFIG: &[&str] = &[
+    "address",
+    "certificate_files",
+    "check_context",
+    "cookie",
+    "diagnostics",
+    "environment",
+    "key_prefix",
+    "secret",
+    "suggest",
+    "units",
+    "yaml",
+];
+
 /// From this folder, only these parts of that one.
-const ONLY_PARTS: &[(&str, &str, &[&str])] =
-    &[("pool", "session", &["key"]), ("proxy", "app", &["runtime", "state"]), ("admin", "app", &["runtime", "state"])];
+const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
+    ("pool", "session", &["key"]),
+    ("proxy", "app", &["runtime", "state"]),
+    ("admin", "app", &["runtime", "state"]),
+    ("config", "session", &["source"]),
+    ("config", "store", &["engines", "shared"]),
+    ("store", "config", LOWER_CONFIG),
+];
 
 /// A name that stands only below these paths.
 const FENCED: &[(&str, &[&str])] = &[
@@ -213,8 +235,10 @@ impl Source {
             .unwrap();
             return;
         };
+        let allowed = if self.is_lower_config() { &[] } else { *allowed };
         for (at, module, part) in self.imports() {
             if module == folder {
+                self.complain_of_upper_config(at, part.as_deref(), complaints);
                 continue;
             }
             let place = self.place(at);
@@ -243,6 +267,20 @@ impl Source {
             for at in uses(&self.code, name) {
                 writeln!(complaints, "{}: `{name}` stands only in: {}", self.place(at), places.join(", ")).unwrap();
             }
+        }
+    }
+
+    fn is_lower_config(&self) -> bool {
+        let part = self.path.strip_prefix("src/config").ok().and_then(|part| part.components().next());
+        part.is_some_and(|part| {
+            LOWER_CONFIG.iter().any(|lower| Path::new(part.as_os_str()).file_stem() == Some(lower.as_ref()))
+        })
+    }
+
+    fn complain_of_upper_config(&self, at: usize, part: Option<&str>, complaints: &mut String) {
+        if self.is_lower_config() && !part.is_some_and(|part| LOWER_CONFIG.contains(&part)) {
+            let place = self.place(at);
+            writeln!(complaints, "{place}: the lower half of `config` imports {part:?} of the upper").unwrap();
         }
     }
 

@@ -1,7 +1,7 @@
 //! From one version to the next: first a pure comparison, to tell the operator what changes and what only a restart
 //! can change; then the swap.
 
-use crate::config::{Config, Listener, Remote, RemoteEngine, Store};
+use crate::config::{Config, Listener, Remote, Store};
 
 /// One thing that a reload changes, or cannot change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,18 +114,13 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
 
 /// All of the store that is shared is opened at start.
 fn shared_store(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
-    let engine = |one: &RemoteEngine| match one {
-        RemoteEngine::Redis(_) => "store.redis",
-        RemoteEngine::Memcached(_) => "store.memcached",
-        RemoteEngine::Ignite(_) => "store.ignite",
-    };
     let kind = |store: &Store| store.remote.as_ref().map(|remote| remote.engine.word());
     let both = |old: &Remote, new: &Remote| {
         vec![
             (old.on_error != new.on_error, "store.on_error"),
             (old.timeout != new.timeout, "store.timeout"),
             (old.near_ttl != new.near_ttl, "store.near_ttl"),
-            (old.engine != new.engine, engine(&new.engine)),
+            (old.engine != new.engine, new.engine.section()),
         ]
     };
     match (&old.remote, &new.remote) {

@@ -7,11 +7,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::config::{Proxy, Remote, RemoteEngine};
-use crate::store::engine::{Engine, Event, OnEvent, StoreError};
-use crate::store::ignite::IgniteEngine;
-use crate::store::memcached::MemcachedEngine;
-use crate::store::redis::RedisEngine;
+use crate::config::{Proxy, Remote};
+use crate::store::engine::{Engine, Event, OnEvent};
 use crate::store::shared::{SharedStore, StoreContext};
 
 use super::RunError;
@@ -40,20 +37,12 @@ pub(super) fn start(
     let again = tell.clone();
     // Nobody listens any more only while the process stops.
     let on_event: OnEvent = Arc::new(move |event| drop(tell.send(event)));
-    let engine = engine(&settings.engine, runtime, on_event)
-        .map_err(|error| RunError::Internal(format!("store.{}: {error}", settings.engine.word())))?;
+    let engine = settings.engine.start(CONNECT_TIMEOUT, runtime, on_event);
+    let engine = engine.map_err(|error| RunError::Internal(format!("{}: {error}", settings.engine.section())))?;
     if !runtime.block_on(first_contact(&*engine)) {
         start_without(&mut events, &again);
     }
     Ok(Shared { store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), context)), events })
-}
-
-fn engine(engine: &RemoteEngine, runtime: &Handle, on_event: OnEvent) -> Result<Arc<dyn Engine>, StoreError> {
-    Ok(match engine {
-        RemoteEngine::Redis(settings) => RedisEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
-        RemoteEngine::Memcached(settings) => MemcachedEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
-        RemoteEngine::Ignite(settings) => IgniteEngine::start(settings, CONNECT_TIMEOUT, runtime, on_event)?,
-    })
 }
 
 /// Whether it answers.

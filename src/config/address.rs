@@ -1,13 +1,35 @@
 //! Addresses, host names and other small grammars. Each refusal says what to write instead.
 
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use super::pools::ServerAddress;
-use super::process::ListenAddress;
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ListenAddress {
+    /// IPv4 or IPv6 address and port.
+    Tcp(SocketAddr),
+    /// Path of a unix socket.
+    Unix(PathBuf),
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum ServerAddress {
+    /// IP address and port.
+    Ip(SocketAddr),
+    /// A host name, resolved in the background, and a port.
+    Name {
+        /// DNS name, lower case.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// Path of a unix socket.
+    Unix(PathBuf),
+}
 
 /// Longest path of a unix socket: `sun_path` holds 108 bytes with the final NUL.
 const MAX_UNIX_PATH: usize = 107;
@@ -125,6 +147,25 @@ pub(crate) fn is_token(text: &str) -> bool {
 /// Visible ASCII and spaces: may stand in a header.
 pub(crate) fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && text.chars().all(|c| c.is_ascii_graphic() || c == ' ')
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -10,42 +10,44 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-mod address;
+pub(crate) mod address;
+pub(crate) mod certificate_files;
 mod check;
-mod check_context;
-mod cookie;
-mod diagnostics;
-mod environment;
-mod key_prefix;
+pub(crate) mod check_context;
+pub(crate) mod cookie;
+pub(crate) mod diagnostics;
+pub(crate) mod environment;
+pub(crate) mod key_prefix;
 mod pools;
 mod process;
 mod raw;
-mod redis_url;
 mod routes;
 mod schema;
 mod schema_check;
-mod secret;
+pub(crate) mod secret;
 mod show;
 mod sources;
 mod store;
-mod suggest;
+pub(crate) mod suggest;
 mod tls;
-mod units;
+pub(crate) mod units;
 mod watch;
-mod yaml;
+pub(crate) mod yaml;
 
 #[cfg(test)]
 mod manual;
 #[cfg(test)]
 mod tests;
 
+pub use address::{ListenAddress, ServerAddress};
+pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
 pub use environment::{Environment, FileText, ProcessEnvironment};
-pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress};
-pub use process::{AccessLog, Admin, Key, ListenAddress, Listener, Log, MetricsListener, Proxy};
+pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
+pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    Balance, Connection, Handoff, Issue, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnError,
+    Balance, Connection, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported,
     OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
     UpstreamProtocol,
 };
@@ -53,10 +55,13 @@ pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use sources::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
-pub use store::{Ignite, Memcached, Redis, RedisMode, Remote, RemoteEngine, Store, TableSnapshot};
-pub use tls::{Certificate, ClientCa, ClientCertificate, ClientTls, NamedFile, Tls};
+pub use store::{Store, TableSnapshot};
+pub use tls::{Certificate, Tls};
 pub use units::Size;
 pub use watch::{Watch, watch};
+
+pub use crate::store::engines::RemoteEngine;
+pub use crate::store::shared::settings::{OnError, Remote};
 
 use diagnostics::source_text::SourceText;
 use diagnostics::{Diagnostic, Diagnostics};

@@ -1,10 +1,9 @@
 //! The checked configuration of pools: servers, checks, retries.
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
+use super::address::ServerAddress;
 use super::raw::{Balance, Connection, Persistence, ServerState};
 
 /// A group of servers that run the same application.
@@ -60,22 +59,6 @@ pub struct Server {
     pub backup: bool,
 }
 
-/// Where a server listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ServerAddress {
-    /// IP address and port.
-    Ip(SocketAddr),
-    /// A host name, resolved in the background, and a port.
-    Name {
-        /// DNS name, lower case.
-        host: String,
-        /// Port.
-        port: u16,
-    },
-    /// Path of a unix socket.
-    Unix(PathBuf),
-}
-
 /// Active checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
@@ -118,16 +101,6 @@ pub struct Retries {
     pub on_reset_before_response: bool,
     /// Later retries, as a share of requests, 0 to 100.
     pub budget_percent: u32,
-}
-
-impl fmt::Display for ServerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ip(address) => address.fmt(f),
-            Self::Name { host, port } => write!(f, "{host}:{port}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }
 
 impl fmt::Display for HashOn {

@@ -1,14 +1,12 @@
 //! The checked configuration of the process: doors, keys, store, logs.
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::address::ListenAddress;
 use super::raw::{ListenerTimeouts, LogFormat, LogLevel};
-use super::secret::Secret;
 use super::tls::Tls;
 
 /// Process-wide settings.
@@ -24,15 +22,6 @@ pub struct Proxy {
     pub shutdown_grace: Duration,
     /// Idle connections to servers kept open, per worker thread.
     pub upstream_idle_connections: usize,
-}
-
-/// Where a listener or a door listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum ListenAddress {
-    /// IPv4 or IPv6 address and port.
-    Tcp(SocketAddr),
-    /// Path of a unix socket.
-    Unix(PathBuf),
 }
 
 /// One listener.
@@ -56,15 +45,6 @@ pub struct Listener {
     pub max_body_size: Option<u64>,
     /// Timeouts towards clients.
     pub timeouts: ListenerTimeouts,
-}
-
-/// A sealing key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
-    /// Its name, in clear in tokens as a hash.
-    pub id: String,
-    /// The secret, at least 16 bytes as written.
-    pub secret: Secret,
 }
 
 /// The door for probes and metrics.
@@ -105,13 +85,4 @@ pub enum AccessLog {
     Stdout,
     /// A file; USR1 reopens it.
     File(PathBuf),
-}
-
-impl fmt::Display for ListenAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(address) => address.fmt(f),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
 }

@@ -1,22 +1,11 @@
 //! The effective configuration, written as a file again, and its hash: the raw tree with every default in it, and secrets
 //! replaced.
 
-use std::fmt::Write;
-
 use serde_yaml::{Mapping, Value};
 
 use super::Config;
 use super::raw::{ListenerProtocol, Root};
-use super::redis_url;
-
-/// What stands in the place of a secret.
-#[derive(Clone, Copy)]
-enum Secrets {
-    /// A variable of the environment, for people.
-    Placeholders,
-    /// A hash, to compare.
-    Digests,
-}
+use super::secret::{Replacement, digest};
 
 /// Writes into the tree what the check has decided, so that it loads again to the same.
 pub(crate) fn fill_in(root: &mut Root, config: &Config) {
@@ -37,7 +26,7 @@ pub(crate) fn fill_in(root: &mut Root, config: &Config) {
 /// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, a password of Redis as
 /// `${HOMING_REDIS_PASSWORD}` and one of Ignite as `${HOMING_IGNITE_PASSWORD}`, never as itself.
 pub(crate) fn show(root: &Root, config: &Config) -> String {
-    text(root, config, Secrets::Placeholders)
+    text(root, config, Replacement::Placeholder)
 }
 
 /// SHA-256 of the effective configuration, with the secrets by their own hashes, first 16 hexadecimal characters.
@@ -46,13 +35,13 @@ pub(crate) fn show(root: &Root, config: &Config) -> String {
 pub(crate) fn hash(root: &Root, config: &Config) -> String {
     let mut shared = root.clone();
     shared.proxy.node = None;
-    digest(text(&shared, config, Secrets::Digests).as_bytes()).chars().take(16).collect()
+    digest(text(&shared, config, Replacement::Digest).as_bytes()).chars().take(16).collect()
 }
 
-fn text(root: &Root, config: &Config, secrets: Secrets) -> String {
+fn text(root: &Root, config: &Config, by: Replacement) -> String {
     let mut value = serde_yaml::to_value(root).unwrap_or_default();
     escape(&mut value);
-    replace_secrets(&mut value, root, secrets);
+    replace_secrets(&mut value, root, by);
     // In the order of the file.
     let pools = config.pools.iter().filter_map(|pool| {
         let written = value.get("pools")?.get(&pool.name)?.clone();
@@ -65,41 +54,23 @@ fn text(root: &Root, config: &Config, secrets: Secrets) -> String {
     serde_yaml::to_string(&value).unwrap_or_default()
 }
 
-fn replace_secrets(value: &mut Value, root: &Root, secrets: Secrets) {
+fn replace_secrets(value: &mut Value, root: &Root, by: Replacement) {
     let written = value.get_mut("keys").and_then(Value::as_sequence_mut);
     for (written, key) in written.into_iter().flatten().zip(&root.keys) {
-        let secret = match secrets {
-            Secrets::Placeholders => placeholder(&key.id),
-            Secrets::Digests => digest(key.secret.as_bytes()),
+        let secret = match by {
+            Replacement::Placeholder => placeholder(&key.id),
+            Replacement::Digest => digest(key.secret.expose().as_bytes()),
         };
         if let Some(map) = written.as_mapping_mut() {
             map.insert("secret".into(), secret.into());
         }
     }
-    let urls = root.store.redis.urls.iter().map(|url| match secrets {
-        Secrets::Placeholders => redis_url::without_password(url),
-        Secrets::Digests => digest(url.as_bytes()),
-    });
-    let redis = value.get_mut("store").and_then(|store| store.get_mut("redis")).and_then(Value::as_mapping_mut);
-    if let Some(redis) = redis {
-        redis.insert("urls".into(), urls.collect::<Vec<_>>().into());
+    for (engine, key, replacement) in root.store.engines.secrets(by) {
+        let section = value.get_mut("store").and_then(|store| store.get_mut(engine)).and_then(Value::as_mapping_mut);
+        if let Some(section) = section {
+            section.insert(key.into(), serde_yaml::to_value(replacement).unwrap_or_default());
+        }
     }
-    let ignite = value.get_mut("store").and_then(|store| store.get_mut("ignite")).and_then(Value::as_mapping_mut);
-    if let (Some(ignite), Some(password)) = (ignite, &root.store.ignite.password) {
-        let password = match secrets {
-            Secrets::Placeholders => "${HOMING_IGNITE_PASSWORD}".to_owned(),
-            Secrets::Digests => digest(password.as_bytes()),
-        };
-        ignite.insert("password".into(), password.into());
-    }
-}
-
-fn digest(bytes: &[u8]) -> String {
-    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().fold(String::new(), |mut out, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }
 
 fn placeholder(id: &str) -> String {

@@ -19,6 +19,7 @@
 
 pub mod disk;
 pub mod engine;
+pub mod engines;
 pub mod expiry;
 pub mod ignite;
 pub mod local;

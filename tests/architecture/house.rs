@@ -20,7 +20,6 @@ const KNOWN_CIRCLES: &[(&str, usize)] = &[
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
-    ("src/store/redis", 5),
     ("src/store/shared", 4),
     ("src/telemetry/metrics", 3),
 ];
@@ -93,7 +92,6 @@ const NO_NAMES: &[&str] = &[
 ];
 /// Names of that kind that are left. It only gets shorter.
 const KNOWN_NAMES: &[&str] = &[
-    "By",
     "Idlest",
     "Left",
     "Near",
@@ -101,7 +99,6 @@ const KNOWN_NAMES: &[&str] = &[
     "Opened",
     "Presented",
     "Said",
-    "Standing",
     "Taken",
     "Told",
     "Unbound",

@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use homing::config::{Memcached, Redis, RedisMode, Secret};
+use homing::config::Secret;
 use homing::store::engine::{Engine, Event, Kind as ValueKind, OnEvent, StoreError, WriteResult};
 use homing::store::memcached::MemcachedEngine;
+use homing::store::memcached::settings::MemcachedSettings;
 use homing::store::redis::RedisEngine;
+use homing::store::redis::settings::{RedisMode, RedisSettings};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
@@ -39,13 +41,14 @@ impl Running {
 
     fn redis(addresses: &[SocketAddr], mode: RedisMode) -> Self {
         let urls = addresses.iter().map(|address| Secret::new(format!("redis://{address}"))).collect();
-        let settings = Redis { urls, mode, key_prefix: "t".to_owned() };
+        let master_name = Some("homing".to_owned());
+        let settings = RedisSettings { urls, mode, master_name, key_prefix: "t".to_owned() };
         Self::start(|runtime, told| RedisEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap())
     }
 
     fn memcached(servers: &[&MemcachedServer]) -> Self {
         let servers = servers.iter().map(|server| server.address().to_string()).collect();
-        let settings = Memcached { servers, key_prefix: "t".to_owned() };
+        let settings = MemcachedSettings { servers, key_prefix: "t".to_owned() };
         Self::start(|runtime, told| MemcachedEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap())
     }
 
@@ -136,7 +139,7 @@ fn a_redis_that_allows_no_scripts_says_why_it_cannot_move_and_a_valkey_can() {
     for (kind, moves) in [(Kind::Redis, false), (Kind::Valkey, true)] {
         let server = RedisServer::setup(kind).user("edge", "secret-enough", "~* &* +@all -@scripting").start();
         let urls = vec![Secret::new(format!("redis://edge:secret-enough@{}", server.address()))];
-        let settings = Redis { urls, mode: RedisMode::Standalone, key_prefix: "t".to_owned() };
+        let settings = RedisSettings { urls, key_prefix: "t".to_owned(), ..RedisSettings::default() };
         let running =
             Running::start(|runtime, told| RedisEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap());
         let moved = running.run(async {
@@ -163,7 +166,7 @@ fn a_cluster_keeps_its_promises() {
 fn a_primary_that_sentinels_watch_keeps_its_promises_and_its_successor_too() {
     let sentinels = Sentinels::start(Kind::Redis);
     let addresses: Vec<_> = (0..3).map(|number| sentinels.sentinel(number).address()).collect();
-    let running = Running::redis(&addresses, RedisMode::Sentinel { master_name: "homing".to_owned() });
+    let running = Running::redis(&addresses, RedisMode::Sentinel);
     sentinels.fail_over();
     running.await_writes();
     running.keeps_its_promises();

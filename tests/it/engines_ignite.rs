@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use homing::config::{ClientCa, ClientCertificate, ClientTls, Ignite, NamedFile, Secret};
+use homing::config::{ClientCa, ClientCertificate, ClientTls, NamedFile, Secret};
 use homing::store::engine::{Event, Kind, Name, StoreError, Value, WriteResult};
 use homing::store::ignite::IgniteEngine;
+use homing::store::ignite::settings::IgniteSettings;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::time::{Instant, sleep};
@@ -19,16 +20,16 @@ use crate::world::tls::Authority;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn settings(nodes: &[&IgniteNode]) -> Ignite {
+fn settings(nodes: &[&IgniteNode]) -> IgniteSettings {
     let addresses = nodes.iter().map(|node| node.address().to_string()).collect();
-    Ignite { addresses, cache: "homing".to_owned(), login: None, tls: None }
+    IgniteSettings { addresses, ..IgniteSettings::default() }
 }
 
 fn running(nodes: &[&IgniteNode]) -> Running {
     with(&settings(nodes))
 }
 
-fn with(settings: &Ignite) -> Running {
+fn with(settings: &IgniteSettings) -> Running {
     Running::start(|runtime, told| IgniteEngine::start(settings, CONNECT, runtime.handle(), told).unwrap())
 }
 
@@ -226,16 +227,20 @@ fn users_log_in() {
         return;
     }
     let node = IgniteNode::with(&Extras { authentication: true, ..Extras::default() });
-    let login = |password: &str| Some(("ignite".to_owned(), Secret::new(password)));
-    with(&Ignite { login: login("ignite"), ..settings(&[&node]) }).keeps_its_promises();
-    for (login, said) in [(login("guess"), "does not take this user"), (None, "ignite at ")] {
-        let why = refusal(&Ignite { login, ..settings(&[&node]) });
+    let as_user = |password: Option<&str>| IgniteSettings {
+        username: password.map(|_| "ignite".to_owned()),
+        password: password.map(Secret::new),
+        ..settings(&[&node])
+    };
+    with(&as_user(Some("ignite"))).keeps_its_promises();
+    for (password, said) in [(Some("guess"), "does not take this user"), (None, "ignite at ")] {
+        let why = refusal(&as_user(password));
         assert!(why.contains(said) && !why.contains("guess"), "{why}");
     }
 }
 
 /// Why it never connects.
-fn refusal(settings: &Ignite) -> String {
+fn refusal(settings: &IgniteSettings) -> String {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (tell, mut events) = tokio::sync::mpsc::unbounded_channel();
     let told = Arc::new(move |event| drop(tell.send(event)));
@@ -265,7 +270,7 @@ fn clients_and_nodes_show_each_other_their_certificates() {
     };
     let ca = |name: &str| Some(ClientCa { file: file(name), authorities: chain(name) });
     let tls = ClientTls { authorities: ca("server.pem"), server_name: None, certificate: Some(certificate) };
-    let over = |tls: ClientTls| Ignite { tls: Some(tls), ..settings(&[&node]) };
+    let over = |tls: ClientTls| IgniteSettings { tls_files: Some(tls), ..settings(&[&node]) };
     with(&over(tls.clone())).keeps_its_promises();
     let named = ClientTls { server_name: Some("localhost".to_owned()), ..tls.clone() };
     with(&over(named)).run(async {});

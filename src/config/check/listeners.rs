@@ -6,10 +6,10 @@ use std::net::Ipv4Addr;
 use ipnet::IpNet;
 
 use super::certificates;
-use crate::config::address;
+use crate::config::address::{self, ListenAddress};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::{Diagnostics, Location};
-use crate::config::process::{Admin, ListenAddress, Listener, MetricsListener};
+use crate::config::process::{Admin, Listener, MetricsListener};
 use crate::config::raw;
 use crate::config::suggest;
 

@@ -3,9 +3,8 @@
 use super::Config;
 use super::diagnostics::Diagnostics;
 use super::environment::Environment;
-use super::process::{AccessLog, Key, Log, Proxy};
-use super::raw;
-use super::secret::Secret;
+use super::process::{AccessLog, Log, Proxy};
+use super::raw::{self, Key};
 use super::suggest;
 use super::yaml::{Node, Origin};
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
@@ -106,14 +105,14 @@ fn keys(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec
         check_name(&key.id, "key", at.key("id").location, diagnostics);
         ids.see(&key.id, "key", at.key("id").location, diagnostics);
         secret(key, at.key("secret"), diagnostics);
-        keys.push(Key { id: key.id.clone(), secret: Secret::new(&*key.secret) });
+        keys.push(key.clone());
     }
     keys
 }
 
-fn secret(key: &raw::Key, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+fn secret(key: &Key, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let id = suggest::quoted(&key.id);
-    if key.secret.trim().chars().count() < MIN_SECRET {
+    if key.secret.expose().trim().chars().count() < MIN_SECRET {
         let message = format!("the secret of key {id} is shorter than {MIN_SECRET} characters");
         diagnostics.problem(at.location, message, "\"homing keys generate\" prints a good one");
         return;

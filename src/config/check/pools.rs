@@ -1,11 +1,10 @@
 //! Pools: servers, checks, retries.
 
 use crate::config::Config;
-use crate::config::address;
+use crate::config::address::{self, ListenAddress, ServerAddress};
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server, ServerAddress};
-use crate::config::process::ListenAddress;
+use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 use crate::config::raw;
 use crate::config::sources::Source;
 use crate::config::suggest;

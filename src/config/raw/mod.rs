@@ -31,9 +31,9 @@ pub use pool::{Balance, Connection, ServerState, UpstreamProtocol};
 pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
 pub use route::{Redirect, Scheme, Share};
 pub(crate) use route::{RequestHeaders, Route};
-pub use store::OnError;
-pub(crate) use store::{Ignite, Memcached, Redis, RedisMode, Snapshot, Store, StoreTls, StoreType};
+pub(crate) use store::{Snapshot, Store};
 
+use super::secret::Secret;
 use super::units::DurationText;
 
 /// The configuration of homing. Durations have a unit: 250ms, 30s, 5m, 8h, 1h30m. Sizes too: 512B, 64KiB, 8MiB. In any
@@ -144,15 +144,15 @@ pub(crate) enum Auto {
 }
 
 /// A sealing key. `homing keys generate` prints one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Key {
+pub struct Key {
     /// Its name: letters, digits, `_`, `.`, `-`, at most 64. Unique.
     #[schemars(extend("examples" = ["k1"]))]
-    pub(crate) id: String,
+    pub id: String,
     /// The secret, at least 16 characters. Better not written here: `"${file:/run/secrets/k1}"` or `"${HOMING_K1}"`.
     #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/homing-k1}"]))]
-    pub(crate) secret: String,
+    pub secret: Secret,
 }
 
 /// Log and access log.

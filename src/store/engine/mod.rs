@@ -11,6 +11,7 @@
 //! deadline); what was sent may be done all the same.
 
 pub mod record;
+pub(crate) mod settings;
 pub mod value;
 
 use std::sync::Arc;
@@ -139,6 +140,16 @@ pub enum StoreError {
     /// This kind of store cannot.
     #[error("this store cannot do that")]
     Unsupported,
+}
+
+impl StoreError {
+    /// The reason without the prefix, for a sentence that already says that the store is lost.
+    pub(super) fn reason(self) -> String {
+        match self {
+            Self::Unreachable(reason) | Self::Refused(reason) | Self::Unreadable(reason) => reason,
+            other => other.to_string(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,8 @@ use tokio_rustls::TlsConnector;
 
 use super::protocol::frame;
 use super::protocol::handshake::{self, Handshake};
-use crate::config::{ClientTls, Secret};
+use crate::config::certificate_files::ClientTls;
+use crate::config::secret::Secret;
 use crate::store::engine::StoreError;
 
 /// Plain or TLS.

@@ -17,6 +17,7 @@ mod connect;
 mod connection;
 mod list;
 mod protocol;
+pub mod settings;
 mod stored;
 mod supervisor;
 mod touch;
@@ -36,12 +37,16 @@ use self::connect::Connector;
 use self::protocol::handshake::VERSION;
 use self::protocol::request::Request;
 use self::protocol::response;
+use self::settings::IgniteSettings;
 use self::stored::{Life, Stored};
 use self::supervisor::{Caches, Shared};
 use self::touch::Touches;
 use self::writes::Write;
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Kind, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::{CheckContext, NodeRef};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::secret::Replacement;
 
 /// An Ignite cluster. Its task ends with it.
 pub struct IgniteEngine {
@@ -56,7 +61,7 @@ impl IgniteEngine {
     /// # Errors
     /// Only what no waiting would help: no addresses, or TLS that cannot be set up.
     pub fn start(
-        settings: &config::Ignite,
+        settings: &IgniteSettings,
         connect_timeout: Duration,
         runtime: &Handle,
         on_event: OnEvent,
@@ -64,7 +69,7 @@ impl IgniteEngine {
         if settings.addresses.is_empty() {
             return Err(StoreError::Refused("addresses is empty: write at least one".to_owned()));
         }
-        let connector = Connector::new(settings.tls.as_ref(), settings.login.clone(), connect_timeout)?;
+        let connector = Connector::new(settings.tls_files.as_ref(), settings.login(), connect_timeout)?;
         let caches = Caches::new(&settings.cache);
         let shared = Arc::new(Shared::new(settings.addresses.clone(), connector, caches, on_event));
         let supervisor = runtime.spawn(supervisor::supervise(Arc::clone(&shared))).abort_handle();
@@ -86,6 +91,27 @@ impl IgniteEngine {
             }
         }
         Ok(found)
+    }
+}
+
+impl EngineSettings for IgniteSettings {
+    const ABOUT: &'static str = "Apache Ignite, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, context, diagnostics)
+    }
+
+    fn secrets(&self, by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
+        self.replaced_password(by).map(|password| ("password", password.into())).into_iter().collect()
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(IgniteEngine::start(self, connect_timeout, runtime, on_event)?)
     }
 }
 

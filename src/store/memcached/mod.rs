@@ -18,6 +18,7 @@ mod answer;
 mod batch;
 mod connection;
 mod server;
+pub mod settings;
 mod spread;
 mod writes;
 
@@ -32,10 +33,13 @@ use tokio::task::AbortHandle;
 use self::answer::{Answer, Left};
 use self::batch::{Batch, Prefix, seconds};
 use self::server::Server;
+use self::settings::MemcachedSettings;
 use self::spread::Spread;
 use self::writes::{Write, found, refusal};
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::{CheckContext, NodeRef};
+use crate::config::diagnostics::Diagnostics;
 
 /// Some memcached servers. Its tasks end with it.
 pub struct MemcachedEngine {
@@ -52,7 +56,7 @@ impl MemcachedEngine {
     /// # Errors
     /// Without servers, and with a prefix that names cannot begin with.
     pub fn start(
-        settings: &config::Memcached,
+        settings: &MemcachedSettings,
         connect_timeout: Duration,
         runtime: &Handle,
         on_event: OnEvent,
@@ -145,6 +149,23 @@ fn done(first_error: Option<StoreError>, answers: Vec<Answer>) -> Result<(), Sto
 impl Drop for MemcachedEngine {
     fn drop(&mut self) {
         self.tasks.iter().for_each(AbortHandle::abort);
+    }
+}
+
+impl EngineSettings for MemcachedSettings {
+    const ABOUT: &'static str = "memcached, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, diagnostics)
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(MemcachedEngine::start(self, connect_timeout, runtime, on_event)?)
     }
 }
 

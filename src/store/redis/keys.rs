@@ -1,5 +1,4 @@
-//! Names as the server has them: with the installation's prefix before ours, and the channel of announcements beside
-//! them.
+//! Names on the server: the configured prefix before each, and the channel for announcements.
 
 use std::fmt;
 
@@ -7,10 +6,10 @@ use redis::{RedisWrite, ToRedisArgs};
 
 use crate::store::engine::{Name, Value};
 
-/// The prefix, and what is made of it once.
+/// The key prefix, and the channel derived from it.
 #[derive(Debug)]
 pub(super) struct Keys {
-    /// With its colon.
+    /// Including the colon.
     prefix: String,
     channel: String,
 }
@@ -20,17 +19,17 @@ impl Keys {
         Self { prefix: format!("{key_prefix}:"), channel: format!("{key_prefix}:moves") }
     }
 
-    /// A name on the server; written into a command without being put together first.
+    /// The key of a name; written into a command without an intermediate string.
     pub(super) fn key<'a>(&'a self, name: &'a Name) -> Key<'a> {
         Key { prefix: &self.prefix, name: name.as_str() }
     }
 
-    /// Where moves are announced.
+    /// The channel that moves are announced on.
     pub(super) fn channel(&self) -> &str {
         &self.channel
     }
 
-    /// The pattern of `SCAN` for names that begin like this.
+    /// The pattern of `SCAN` for names with this prefix.
     pub(super) fn pattern(&self, prefix: &Name) -> String {
         let mut pattern = String::with_capacity(self.prefix.len() + prefix.as_str().len() + 1);
         for character in self.prefix.chars().chain(prefix.as_str().chars()) {
@@ -43,20 +42,20 @@ impl Keys {
         pattern
     }
 
-    /// The name of a key that was found; `None` when it is none of ours.
+    /// The name of a key on the server; `None` for a foreign key.
     pub(super) fn name(&self, key: &[u8]) -> Option<Name> {
         let name = Name::from_stored(std::str::from_utf8(key).ok()?.strip_prefix(self.prefix.as_str())?);
         name.parts().is_some().then_some(name)
     }
 }
 
-/// What is told of a binding that is kept.
+/// The message that announces a stored binding.
 pub(super) fn announcement(name: &Name, value: &Value) -> Vec<u8> {
     [name.as_str().as_bytes(), b" ", value.text()].concat()
 }
 
-/// What an announcement says; `None` when it is none of ours.
-pub(super) fn read_announcement(payload: &[u8]) -> Option<(Name, Value)> {
+/// The inverse; `None` for a foreign message.
+pub(super) fn parse_announcement(payload: &[u8]) -> Option<(Name, Value)> {
     let space = payload.iter().position(|byte| *byte == b' ')?;
     let (name, text) = payload.split_at_checked(space)?;
     let name = Name::from_stored(std::str::from_utf8(name).ok()?);
@@ -104,12 +103,12 @@ mod tests {
     }
 
     #[test]
-    fn an_announcement_comes_back_as_it_went() {
+    fn an_announcement_is_parsed_as_it_was_written() {
         let name = Name::new("shop", SessionKey(7), Kind::Binding);
         let value = Value::new(3, b"b 17 edge-1");
-        assert_eq!(read_announcement(&announcement(&name, &value)), Some((name, value)));
+        assert_eq!(parse_announcement(&announcement(&name, &value)), Some((name, value)));
         for foreign in ["", " ", "shop:x 1 2 b", "shop:AAAAAAAAAAAAAAAAAAAABw", "shop:AAAAAAAAAAAAAAAAAAAABw 2 3 b"] {
-            assert!(read_announcement(foreign.as_bytes()).is_none(), "{foreign:?}");
+            assert!(parse_announcement(foreign.as_bytes()).is_none(), "{foreign:?}");
         }
     }
 }

@@ -1,139 +1,121 @@
-//! Name by name through everything with `SCAN`, in a cluster node by node.
+//! Listing by `SCAN`, in a cluster node by node.
 //!
-//! A cursor is the server's own number; in a cluster it has the node before it: `10.0.0.1:6379 42`. Nodes are walked in
-//! the order of their addresses, so that a page finds the next one even when nodes came or went.
+//! A cursor is the server's own number, in a cluster with the node before it: `10.0.0.1:6379 42`. Nodes are visited in the
+//! order of their addresses, so that listing continues correctly when nodes join or leave.
 
-use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{RoutingInfo, SingleNodeRoutingInfo};
-use redis::{Cmd, Value as Answer};
+use redis::{Cmd, Value as Response, cmd};
 
-use super::cluster::{self, Node};
-use super::failure::{Failure, Remedy};
+use super::cluster;
+use super::commands;
+use super::connect::Node;
+use super::connection::{Connection, Handle};
+use super::errors::{Failure, Remedy};
 use super::keys::Keys;
-use super::link::{Connection, Link};
-use super::reads;
 use crate::store::engine::{Name, Page, StoreError};
 
-/// Most rounds of `SCAN` for one page: where few names are ours, a page may have fewer values than were asked for.
-const ROUNDS: usize = 16;
-/// How many names a server looks at in one round.
-const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1000;
+/// Rounds of `SCAN` for one page: where most keys are foreign, a page may have fewer values than asked for.
+const MAX_ROUNDS: usize = 16;
+/// How many keys a server looks at in one round.
+const MIN_COUNT: usize = 100;
+const MAX_COUNT: usize = 1000;
 
 /// About `limit` values whose names begin with `prefix`.
 pub(super) async fn list(
-    link: &Link,
+    connection: &Connection,
     keys: &Keys,
     prefix: &Name,
     cursor: Option<&str>,
     limit: usize,
 ) -> Result<Page, Failure> {
     let pattern = keys.pattern(prefix);
-    let count = limit.clamp(*LOOKED_AT.start(), *LOOKED_AT.end());
-    let mut place = Some(start(link, cursor).await?);
+    let count = limit.clamp(MIN_COUNT, MAX_COUNT);
+    let mut next = Some(start(connection, cursor).await?);
     let mut names = Vec::new();
-    for _ in 0..ROUNDS {
-        let Some(at) = place.take() else { break };
-        let mut command = Cmd::new();
-        command.arg("SCAN").arg(at.cursor.as_str()).arg("MATCH").arg(&pattern).arg("COUNT").arg(count);
-        let (next, found) = page(scan(link, &at, command).await?)?;
+    for _ in 0..MAX_ROUNDS {
+        let Some(cursor) = next.take() else { break };
+        let mut command = cmd("SCAN");
+        command.arg(cursor.number).arg("MATCH").arg(&pattern).arg("COUNT").arg(count);
+        let (number, found) = parse_scan(scan(connection, &cursor, command).await?)?;
         names.extend(found.iter().filter_map(|key| keys.name(key)));
-        place = after(link, at, next).await?;
+        next = advance(connection, cursor, number).await?;
         if names.len() >= limit {
             break;
         }
     }
-    let values = reads::lookup_found(link, keys, &names).await?;
+    let values = commands::lookup_listed(connection, keys, &names).await?;
     let values = names.into_iter().zip(values).filter_map(|(name, value)| Some((name, value?))).collect();
-    Ok(Page { values, next: place.map(|place| place.text()) })
+    Ok(Page { values, next: next.map(|cursor| cursor.text()) })
 }
 
-/// How far a walk has come.
 #[derive(Debug, PartialEq, Eq)]
-struct Target {
-    /// `None` = there is one server only.
+struct Cursor {
+    /// `None` = there is only one server.
     node: Option<Node>,
-    /// The server's own.
-    cursor: String,
+    /// The server's own; 0 begins and ends a walk.
+    number: u64,
 }
 
-impl Target {
+impl Cursor {
     fn text(&self) -> String {
-        self.node.as_ref().map_or_else(|| self.cursor.clone(), |node| format!("{node} {}", self.cursor))
+        self.node.as_ref().map_or_else(|| self.number.to_string(), |node| format!("{node} {}", self.number))
     }
 
-    /// What [`Target::text`] wrote.
-    fn read(text: &str) -> Option<Self> {
-        let (node, cursor) = match text.split_once(' ') {
-            Some((node, cursor)) => (Some(Node::read(node)?), cursor),
+    /// The inverse of [`Cursor::text`].
+    fn parse(text: &str) -> Option<Self> {
+        let (node, number) = match text.split_once(' ') {
+            Some((node, number)) => (Some(Node::parse(node)?), number),
             None => (None, text),
         };
-        cursor.parse::<u64>().ok()?;
-        Some(Self { node, cursor: cursor.to_owned() })
+        Some(Self { node, number: number.parse().ok()? })
     }
 }
 
-async fn start(link: &Link, cursor: Option<&str>) -> Result<Target, Failure> {
-    let connection = link.connection();
-    let given = match cursor {
-        Some(text) => Some(Target::read(text).ok_or_else(unknown_cursor)?),
+async fn start(connection: &Connection, cursor: Option<&str>) -> Result<Cursor, Failure> {
+    let cursor = match cursor {
+        Some(text) => Some(Cursor::parse(text).ok_or_else(invalid_cursor)?),
         None => None,
     };
-    match (connection, given) {
-        (Connection::Single(_), None) => Ok(Target { node: None, cursor: "0".to_owned() }),
-        (Connection::Single(_), Some(place)) if place.node.is_none() => Ok(place),
-        (Connection::Cluster(connection), None) => {
-            let first = cluster::primaries(&connection).await?.into_iter().next().ok_or_else(no_nodes)?;
-            Ok(Target { node: Some(first), cursor: "0".to_owned() })
+    match (connection.handle(), cursor) {
+        (Handle::Single(_), None) => Ok(Cursor { node: None, number: 0 }),
+        (Handle::Single(_), Some(cursor)) if cursor.node.is_none() => Ok(cursor),
+        (Handle::Cluster(cluster), None) => {
+            let none = || Failure::unreachable("the cluster has no primary", Remedy::None);
+            let first = cluster::primaries(cluster).await?.into_iter().next().ok_or_else(none)?;
+            Ok(Cursor { node: Some(first), number: 0 })
         }
-        (Connection::Cluster(_), Some(place)) if place.node.is_some() => Ok(place),
-        _ => Err(unknown_cursor()),
+        (Handle::Cluster(_), Some(cursor)) if cursor.node.is_some() => Ok(cursor),
+        _ => Err(invalid_cursor()),
     }
 }
 
-async fn scan(link: &Link, place: &Target, command: Cmd) -> Result<Answer, Failure> {
-    match (link.connection(), &place.node) {
-        (Connection::Cluster(connection), Some(node)) => on_node(connection, node, command).await,
-        _ => link.ask(&command).await,
+async fn scan(connection: &Connection, cursor: &Cursor, command: Cmd) -> Result<Response, Failure> {
+    match (connection.handle(), &cursor.node) {
+        (Handle::Cluster(cluster), Some(node)) => {
+            let route = SingleNodeRoutingInfo::ByAddress { host: node.host.clone(), port: node.port };
+            Ok(cluster.clone().route_command(command, RoutingInfo::SingleNode(route)).await?)
+        }
+        _ => connection.send(&command).await,
     }
 }
 
-async fn on_node(mut connection: ClusterConnection, node: &Node, command: Cmd) -> Result<Answer, Failure> {
-    let route = SingleNodeRoutingInfo::ByAddress { host: node.host.clone(), port: node.port };
-    Ok(connection.route_command(command, RoutingInfo::SingleNode(route)).await?)
-}
-
-/// Where to go on: the same server, or the next node; `None` = everything has been seen.
-async fn after(link: &Link, place: Target, cursor: String) -> Result<Option<Target>, Failure> {
-    if cursor != "0" {
-        return Ok(Some(Target { cursor, ..place }));
+/// The next cursor, on the same server or at the next node; `None` at the end.
+async fn advance(connection: &Connection, cursor: Cursor, number: u64) -> Result<Option<Cursor>, Failure> {
+    if number != 0 {
+        return Ok(Some(Cursor { number, ..cursor }));
     }
-    let (Connection::Cluster(connection), Some(node)) = (link.connection(), place.node) else { return Ok(None) };
-    let next = cluster::primaries(&connection).await?.into_iter().find(|other| *other > node);
-    Ok(next.map(|node| Target { node: Some(node), cursor }))
+    let (Handle::Cluster(cluster), Some(node)) = (connection.handle(), cursor.node) else { return Ok(None) };
+    let next = cluster::primaries(cluster).await?.into_iter().find(|other| *other > node);
+    Ok(next.map(|node| Cursor { node: Some(node), number: 0 }))
 }
 
-/// The next cursor and the names of one answer.
-fn page(answer: Answer) -> Result<(String, Vec<Vec<u8>>), Failure> {
-    let odd = || Failure::odd_answer("SCAN");
-    let Answer::Array(parts) = answer else { return Err(odd()) };
-    let mut parts = parts.into_iter();
-    let (Some(Answer::BulkString(cursor)), Some(Answer::Array(found))) = (parts.next(), parts.next()) else {
-        return Err(odd());
-    };
-    let cursor = String::from_utf8(cursor).ok().filter(|cursor| cursor.parse::<u64>().is_ok()).ok_or_else(odd)?;
-    let names = found.into_iter().filter_map(|name| match name {
-        Answer::BulkString(name) => Some(name),
-        _ => None,
-    });
-    Ok((cursor, names.collect()))
+/// The next cursor and the keys of one response.
+fn parse_scan(response: Response) -> Result<(u64, Vec<Vec<u8>>), Failure> {
+    redis::from_redis_value(response).map_err(|_parsing| Failure::unexpected_response("SCAN"))
 }
 
-fn unknown_cursor() -> Failure {
-    Failure::new(StoreError::Refused("no page begins at this cursor: begin again without one".to_owned()), Remedy::None)
-}
-
-fn no_nodes() -> Failure {
-    Failure::new(StoreError::Unreachable("no node of the cluster is known".to_owned()), Remedy::None)
+fn invalid_cursor() -> Failure {
+    Failure::new(StoreError::Refused("invalid cursor: list again without one".to_owned()), Remedy::None)
 }
 
 #[cfg(test)]
@@ -141,22 +123,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cursor_comes_back_as_it_went() {
+    fn a_cursor_is_parsed_as_it_was_written() {
         for text in ["0", "18446744073709551615", "10.0.0.1:6379 42", "::1:6379 0"] {
-            assert_eq!(Target::read(text).map(|place| place.text()).as_deref(), Some(text));
+            assert_eq!(Cursor::parse(text).map(|cursor| cursor.text()).as_deref(), Some(text));
         }
         for text in ["", "x", "-1", "10.0.0.1 42", "10.0.0.1:6379 ", "10.0.0.1:6379 x", "a:1 2 3"] {
-            assert_eq!(Target::read(text), None, "{text:?}");
+            assert_eq!(Cursor::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
-    fn a_page_has_its_names_and_where_to_go_on() {
-        let bulk = |text: &str| Answer::BulkString(text.as_bytes().to_vec());
-        let answer = Answer::Array(vec![bulk("17"), Answer::Array(vec![bulk("a"), bulk("b")])]);
-        assert_eq!(page(answer), Ok(("17".to_owned(), vec![b"a".to_vec(), b"b".to_vec()])));
-        for odd in [Answer::Nil, Answer::Array(vec![]), Answer::Array(vec![bulk("x"), Answer::Array(vec![])])] {
-            assert!(page(odd.clone()).is_err(), "{odd:?}");
+    fn a_page_has_its_keys_and_the_next_cursor() {
+        let bulk = |text: &str| Response::BulkString(text.as_bytes().to_vec());
+        let response = Response::Array(vec![bulk("17"), Response::Array(vec![bulk("a"), bulk("b")])]);
+        assert_eq!(parse_scan(response), Ok((17, vec![b"a".to_vec(), b"b".to_vec()])));
+        for odd in [Response::Nil, Response::Array(vec![]), Response::Array(vec![bulk("x"), Response::Array(vec![])])] {
+            assert!(parse_scan(odd.clone()).is_err(), "{odd:?}");
         }
     }
 }

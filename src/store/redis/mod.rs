@@ -8,32 +8,26 @@
 //! | `sentinel` | the sentinels | of the first URL: for the servers; a sentinel's own scheme for itself, and its user and password if it asks for one |
 //! | `cluster` | some of the nodes | of the first URL: for every node |
 //!
-//! - [`target`]: the URLs, read once. [`keys`]: names on the server. [`failure`]: what an error means.
-//! - [`supervisor`]: keeps a connection; [`topology`] says where, [`dial`] how, [`pulse`] whether it still lives;
-//!   [`sentinel`] and [`clustered`], with [`nodes`], are for those two.
-//! - [`link`]: one connection, with what its [`server`] can do; [`reads`], [`writes`], [`rebind`] and [`list`] ask by it;
-//!   [`scripts`] is for what a server has no command for.
+//! - [`connect`]: URLs, connecting, the server's version. [`errors`]: redis-rs errors as store errors, and what to do next.
+//! - [`connection`]: an established connection and the commands that its server supports. [`keys`]: names on the server.
+//! - [`commands`] and [`list`]: the operations. [`state`]: the current connection, which they share with the supervisor.
+//! - [`supervisor`]: connects again whenever needed, by [`heartbeat`], [`sentinel`] and [`cluster`].
 //!
 //! Sources: the command references of Redis 8.4 and Valkey 9.1; "Sentinel client spec" and "Cluster spec" of Redis.
 
 mod cluster;
-mod clustered;
-mod dial;
-mod failure;
+mod commands;
+mod connect;
+mod connection;
+mod errors;
+mod heartbeat;
 mod keys;
-mod link;
 mod list;
-mod nodes;
-mod pulse;
-mod reads;
-mod rebind;
-mod scripts;
 mod sentinel;
-mod server;
+pub mod settings;
+mod state;
 mod supervisor;
-mod target;
-mod topology;
-mod writes;
+mod url;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,44 +36,68 @@ use async_trait::async_trait;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use self::dial::Dial;
+use self::commands::Write;
+use self::connect::{Connector, Endpoints};
+use self::connection::Handle as RedisHandle;
 use self::keys::Keys;
-use self::link::Connection;
-use self::rebind::Move;
-use self::supervisor::Shared;
-use self::target::Target;
+use self::settings::RedisSettings;
+use self::state::EngineState;
+use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config;
+use crate::config::check_context::{CheckContext, NodeRef};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::secret::Replacement;
 
 /// Redis or Valkey.
 pub struct RedisEngine {
-    shared: Arc<Shared>,
+    state: Arc<EngineState>,
     supervisor: AbortHandle,
 }
 
 impl RedisEngine {
-    /// Returns at once; connects on that runtime, and connects again whenever it has to. `connect_timeout` is for each step
-    /// of it.
+    /// Returns at once; connects on `runtime`, and again whenever needed. `connect_timeout` bounds each step.
     ///
     /// # Errors
-    /// Only what no waiting would help: a URL of no use.
+    /// For an invalid URL.
     pub fn start(
-        settings: &config::Redis,
+        settings: &RedisSettings,
         connect_timeout: Duration,
         runtime: &Handle,
         on_event: OnEvent,
     ) -> Result<Arc<Self>, StoreError> {
-        let target = Target::read(settings)?;
-        let dial = Dial { timeout: connect_timeout };
-        let shared = Arc::new(Shared::new(target, Keys::new(&settings.key_prefix), dial, on_event));
-        let supervisor = runtime.spawn(supervisor::supervise(Arc::clone(&shared))).abort_handle();
-        Ok(Arc::new(Self { shared, supervisor }))
+        let endpoints = Endpoints::read(settings)?;
+        let connector = Connector { timeout: connect_timeout };
+        let state = Arc::new(EngineState::new(endpoints, Keys::new(&settings.key_prefix), connector, on_event));
+        let supervisor = runtime.spawn(supervisor::supervise(Arc::clone(&state))).abort_handle();
+        Ok(Arc::new(Self { state, supervisor }))
     }
 
-    /// Ends its connections and what keeps them; no event comes after it. Operations fail from now on.
+    /// Closes its connections; operations fail and no event is emitted from now on.
     pub fn stop(&self) {
         self.supervisor.abort();
-        self.shared.stop();
+        self.state.stop();
+    }
+}
+
+impl EngineSettings for RedisSettings {
+    const ABOUT: &'static str = "Redis or Valkey, shared by several proxies.";
+
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
+        self.check(at, diagnostics);
+        self.clone()
+    }
+
+    fn secrets(&self, by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
+        vec![("urls", self.replaced_urls(by).into())]
+    }
+
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError> {
+        Ok(RedisEngine::start(self, connect_timeout, runtime, on_event)?)
     }
 }
 
@@ -92,46 +110,41 @@ impl Drop for RedisEngine {
 #[async_trait]
 impl Engine for RedisEngine {
     fn capabilities(&self) -> Capabilities {
-        self.shared.capabilities()
+        self.state.capabilities()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let link = self.shared.link()?;
-        match link.connection() {
-            Connection::Single(_) => pulse::ping(&link).await,
-            Connection::Cluster(connection) => cluster::ping(&connection).await,
+        let connection = self.state.connection()?;
+        match connection.handle() {
+            RedisHandle::Single(_) => heartbeat::ping(&connection).await?,
+            RedisHandle::Cluster(cluster) => cluster::ping(cluster).await?,
         }
-        .map_err(|failure| failure.error)
+        Ok(())
     }
 
     async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError> {
-        let link = self.shared.link()?;
-        reads::lookup(&link, &self.shared.keys, names).await.map_err(|failure| failure.error)
+        Ok(commands::lookup(&*self.state.connection()?, &self.state.keys, names).await?)
     }
 
     async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
-        let link = self.shared.link()?;
-        writes::bind(&link, &self.shared.keys, name, value, ttl).await.map_err(|failure| failure.error)
+        let write = Write { keys: &self.state.keys, name, value, ttl };
+        Ok(commands::bind(&*self.state.connection()?, &write).await?)
     }
 
     async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
-        let link = self.shared.link()?;
-        let write = Move { keys: &self.shared.keys, name, value, ttl };
-        rebind::rebind(&link, &write).await.map_err(|failure| failure.error)
+        let write = Write { keys: &self.state.keys, name, value, ttl };
+        Ok(commands::rebind(&*self.state.connection()?, &write).await?)
     }
 
     async fn touch(&self, touches: &[(Name, Duration)]) -> Result<(), StoreError> {
-        let link = self.shared.link()?;
-        writes::touch(&link, &self.shared.keys, touches).await.map_err(|failure| failure.error)
+        Ok(commands::touch(&*self.state.connection()?, &self.state.keys, touches).await?)
     }
 
     async fn forget(&self, names: &[Name]) -> Result<(), StoreError> {
-        let link = self.shared.link()?;
-        writes::forget(&link, &self.shared.keys, names).await.map_err(|failure| failure.error)
+        Ok(commands::forget(&*self.state.connection()?, &self.state.keys, names).await?)
     }
 
     async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError> {
-        let link = self.shared.link()?;
-        list::list(&link, &self.shared.keys, prefix, cursor, limit).await.map_err(|failure| failure.error)
+        Ok(list::list(&*self.state.connection()?, &self.state.keys, prefix, cursor, limit).await?)
     }
 }

@@ -1,45 +1,51 @@
-//! The sentinels: whom they take for the primary, and hearing it when they change their mind. redis-rs asks them only when
-//! it connects, so this is ours.
+//! The sentinels: the address of the primary, and its changes. redis-rs asks them only when it connects.
 //!
-//! A sentinel is asked without user and password first, as most have none, and with those of its URL when it wants them.
+//! A sentinel is asked without user and password first, since most have none, and with those of its URL when it requires
+//! them.
 
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, ConnectionInfo, RedisConnectionInfo, Value as Answer};
+use redis::{ConnectionInfo, RedisConnectionInfo, RedisError, Value as Response, cmd};
 use tokio::time::sleep;
 
-use super::cluster::Node;
-use super::dial::{Dial, Subscription};
-use super::failure::{Failure, Remedy};
+use super::connect::{Connector, Node, Subscription};
+use super::errors::{Failure, Remedy};
 use crate::store::engine::StoreError;
 
-/// How often one of them is asked whether it still holds the same server for the primary: it may have told so while
-/// nobody listened.
-const EVERY: Duration = Duration::from_secs(1);
-/// Where they tell that another server is the primary.
-const SWITCHED: &str = "+switch-master";
+/// How often a sentinel is asked again: its announcement of a switch may have been missed.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// The channel on which sentinels announce a new primary.
+const SWITCH: &str = "+switch-master";
 
 /// The sentinels of one primary.
 #[derive(Debug)]
 pub(super) struct Sentinels<'a> {
     pub(super) urls: &'a [ConnectionInfo],
-    /// What they call it.
+    /// The primary's name in their configuration.
     pub(super) master: &'a str,
-    pub(super) dial: &'a Dial,
+    pub(super) connector: &'a Connector,
+}
+
+/// A sentinel that answers.
+struct Sentinel {
+    /// The address and credentials that it accepted.
+    info: ConnectionInfo,
+    connection: MultiplexedConnection,
+    primary: Node,
 }
 
 impl Sentinels<'_> {
-    /// Whom they take for the primary, the one with the most votes first. Does not wait for the last vote once more than
-    /// half agree.
+    /// The primary according to each sentinel, the one with the most votes first. Does not wait for further votes once
+    /// more than half agree.
     pub(super) async fn primaries(&self) -> Result<Vec<Node>, Failure> {
         let mut votes: Vec<(Node, usize)> = Vec::new();
         let mut first_failure = None;
-        let mut asked: FuturesUnordered<_> = self.urls.iter().map(|url| self.knock(url)).collect();
-        while let Some(answer) = asked.next().await {
-            match answer {
-                Ok(door) => count(&mut votes, door.primary),
+        let mut sentinels: FuturesUnordered<_> = self.urls.iter().map(|url| self.connect(url)).collect();
+        while let Some(sentinel) = sentinels.next().await {
+            match sentinel {
+                Ok(sentinel) => count(&mut votes, sentinel.primary),
                 Err(failure) => first_failure = first_failure.or(Some(failure)),
             }
             if votes.iter().any(|(_, count)| count * 2 > self.urls.len()) {
@@ -52,25 +58,25 @@ impl Sentinels<'_> {
         }
     }
 
-    /// Waits until they take another server for the primary; then says so.
-    pub(super) async fn change(&self, current: &Node) -> String {
+    /// Waits until another server is the primary. Returns the reason.
+    pub(super) async fn watch(&self, current: &Node) -> String {
         loop {
             for url in self.urls {
-                if let Ok(changed) = self.listen(url, current).await {
-                    return format!("the sentinels now take {changed} for the primary");
+                if let Ok(primary) = self.watch_one(url, current).await {
+                    return format!("the sentinels report {primary} as the primary");
                 }
             }
-            sleep(EVERY).await;
+            sleep(INTERVAL).await;
         }
     }
 
-    /// The same of one sentinel, for as long as it answers.
-    async fn listen(&self, url: &ConnectionInfo, current: &Node) -> Result<Node, Failure> {
-        let mut door = self.knock(url).await?;
-        let Subscription { sink: _sink, mut stream } = self.dial.subscription(&door.info, SWITCHED).await?;
+    /// The same by one sentinel, for as long as it answers.
+    async fn watch_one(&self, url: &ConnectionInfo, current: &Node) -> Result<Node, Failure> {
+        let mut sentinel = self.connect(url).await?;
+        let Subscription { sink: _sink, mut stream } = self.connector.subscribe(&sentinel.info, SWITCH).await?;
         loop {
-            // One alone may be wrong, or late, so all of them are asked.
-            if door.primary != *current
+            // One alone may be wrong or late, so all of them are asked.
+            if sentinel.primary != *current
                 && let Some(other) = self.primaries().await?.into_iter().next()
                 && other != *current
             {
@@ -78,86 +84,70 @@ impl Sentinels<'_> {
             }
             tokio::select! {
                 message = stream.next() => {
-                    let message = message.ok_or_else(|| Failure::odd_answer("SUBSCRIBE"))?;
-                    match switched(message.get_payload_bytes(), self.master) {
+                    let message = message.ok_or_else(|| Failure::unexpected_response("SUBSCRIBE"))?;
+                    match parse_switch(message.get_payload_bytes(), self.master) {
                         Some(other) if other != *current => return Ok(other),
                         _ => {}
                     }
                 }
-                () = sleep(EVERY) => {
-                    let asking = address(&mut door.connection, self.master);
-                    door.primary = self.dial.within("asking a sentinel", EVERY, asking).await.and_then(|answer| self.named(&answer))?;
+                () = sleep(INTERVAL) => {
+                    let query = query_primary(&mut sentinel.connection, self.master);
+                    let response = self.connector.within("asking a sentinel", INTERVAL, query).await?;
+                    sentinel.primary = self.parse_primary(response)?;
                 }
             }
         }
     }
 
-    /// Connects to a sentinel and asks it.
-    async fn knock(&self, url: &ConnectionInfo) -> Result<Door, Failure> {
+    async fn connect(&self, url: &ConnectionInfo) -> Result<Sentinel, Failure> {
         let settings = url.redis_settings();
-        let open = url.clone().set_redis_settings(RedisConnectionInfo::default());
-        match self.enter(open).await {
+        let anonymous = url.clone().set_redis_settings(RedisConnectionInfo::default());
+        match self.connect_as(anonymous).await {
             Err((code, _)) if code == "NOAUTH" && settings.password().is_some() => {
                 let settings = settings.clone().set_db(0);
-                self.enter(url.clone().set_redis_settings(settings)).await.map_err(|(_, failure)| failure)
+                self.connect_as(url.clone().set_redis_settings(settings)).await.map_err(|(_, failure)| failure)
             }
-            done => done.map_err(|(_, failure)| failure),
+            result => result.map_err(|(_, failure)| failure),
         }
     }
 
-    /// The same; an error with the first word of the sentinel's answer.
-    async fn enter(&self, info: ConnectionInfo) -> Result<Door, (String, Failure)> {
-        let unnamed = |failure| (String::new(), failure);
-        let mut connection = self.dial.bare(&info).await.map_err(unnamed)?;
-        let asking = async { Ok(address(&mut connection, self.master).await) };
-        let answer = self.dial.within("asking a sentinel", self.dial.timeout, asking).await.map_err(unnamed)?;
-        match answer {
-            Ok(answer) => {
-                let primary = self.named(&answer).map_err(unnamed)?;
-                Ok(Door { info, connection, primary })
+    /// The error comes with the first word of the sentinel's response.
+    async fn connect_as(&self, info: ConnectionInfo) -> Result<Sentinel, (String, Failure)> {
+        let without_code = |failure| (String::new(), failure);
+        let mut connection = self.connector.open(&info).await.map_err(without_code)?;
+        let query = async { Ok(query_primary(&mut connection, self.master).await) };
+        let response = self.connector.within("asking a sentinel", self.connector.timeout, query).await;
+        match response.map_err(without_code)? {
+            Ok(response) => {
+                let primary = self.parse_primary(response).map_err(without_code)?;
+                Ok(Sentinel { info, connection, primary })
             }
             Err(error) => Err((error.code().unwrap_or_default().to_owned(), error.into())),
         }
     }
 
-    fn named(&self, answer: &Answer) -> Result<Node, Failure> {
-        if matches!(answer, Answer::Nil) {
-            let words = format!("a sentinel knows no `master_name: {}`", self.master);
-            return Err(Failure::new(StoreError::Refused(words), Remedy::None));
+    fn parse_primary(&self, response: Response) -> Result<Node, Failure> {
+        if matches!(response, Response::Nil) {
+            let message = format!("a sentinel knows no `master_name: {}`", self.master);
+            return Err(Failure::new(StoreError::Refused(message), Remedy::None));
         }
-        read_address(answer).ok_or_else(|| Failure::odd_answer("SENTINEL get-master-addr-by-name"))
+        parse_address(response).ok_or_else(|| Failure::unexpected_response("SENTINEL get-master-addr-by-name"))
     }
 }
 
-/// A sentinel that answers.
-struct Door {
-    /// How it was entered.
-    info: ConnectionInfo,
-    connection: MultiplexedConnection,
-    /// Whom it takes for the primary.
-    primary: Node,
-}
-
-async fn address(connection: &mut MultiplexedConnection, master: &str) -> Result<Answer, redis::RedisError> {
-    let mut command = Cmd::new();
-    command.arg("SENTINEL").arg("get-master-addr-by-name").arg(master);
+async fn query_primary(connection: &mut MultiplexedConnection, master: &str) -> Result<Response, RedisError> {
+    let mut command = cmd("SENTINEL");
+    command.arg("get-master-addr-by-name").arg(master);
     command.query_async(connection).await
 }
 
-/// Host and port.
-fn read_address(answer: &Answer) -> Option<Node> {
-    let Answer::Array(parts) = answer else { return None };
-    match parts.as_slice() {
-        [Answer::BulkString(host), Answer::BulkString(port)] => Some(Node {
-            host: String::from_utf8(host.clone()).ok()?,
-            port: std::str::from_utf8(port).ok()?.parse().ok()?,
-        }),
-        _ => None,
-    }
+fn parse_address(response: Response) -> Option<Node> {
+    let (host, port) = redis::from_redis_value(response).ok()?;
+    Some(Node { host, port })
 }
 
-/// Of "name old-host old-port new-host new-port", the new address if it is of this name.
-fn switched(payload: &[u8], master: &str) -> Option<Node> {
+/// Of "name old-host old-port new-host new-port", the new address if the name is `master`.
+fn parse_switch(payload: &[u8], master: &str) -> Option<Node> {
     let mut words = std::str::from_utf8(payload).ok()?.split(' ');
     (words.next()? == master).then_some(())?;
     let host = words.nth(2)?.to_owned();
@@ -181,7 +171,7 @@ mod tests {
     use super::*;
 
     fn node(text: &str) -> Node {
-        Node::read(text).unwrap()
+        Node::parse(text).unwrap()
     }
 
     #[test]
@@ -194,21 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_of_our_name_says_where_to_go() {
-        let told = |text: &str| switched(text.as_bytes(), "main").map(|node| node.to_string());
-        assert_eq!(told("main 10.0.0.1 6379 10.0.0.2 6380").as_deref(), Some("10.0.0.2:6380"));
+    fn a_switch_of_our_primary_gives_its_new_address() {
+        let switch = |text: &str| parse_switch(text.as_bytes(), "main").map(|node| node.to_string());
+        assert_eq!(switch("main 10.0.0.1 6379 10.0.0.2 6380").as_deref(), Some("10.0.0.2:6380"));
         for other in ["", "main", "main 10.0.0.1 6379 10.0.0.2", "main 1 2 3 x", "other 10.0.0.1 6379 10.0.0.2 6380"] {
-            assert_eq!(told(other), None, "{other:?}");
+            assert_eq!(switch(other), None, "{other:?}");
         }
     }
 
     #[test]
     fn an_address_is_a_host_and_a_port() {
-        let bulk = |text: &str| Answer::BulkString(text.as_bytes().to_vec());
-        let read = |parts| read_address(&Answer::Array(parts)).map(|node| node.to_string());
-        assert_eq!(read(vec![bulk("redis-1.internal"), bulk("6379")]).as_deref(), Some("redis-1.internal:6379"));
-        for odd in [vec![], vec![bulk("a")], vec![bulk("a"), bulk("x")], vec![bulk("a"), Answer::Nil]] {
-            assert_eq!(read(odd.clone()), None, "{odd:?}");
+        let bulk = |text: &str| Response::BulkString(text.as_bytes().to_vec());
+        let parse = |parts| parse_address(Response::Array(parts)).map(|node| node.to_string());
+        assert_eq!(parse(vec![bulk("redis-1.internal"), bulk("6379")]).as_deref(), Some("redis-1.internal:6379"));
+        for odd in [vec![], vec![bulk("a")], vec![bulk("a"), bulk("x")], vec![bulk("a"), Response::Nil]] {
+            assert_eq!(parse(odd.clone()), None, "{odd:?}");
         }
     }
 }

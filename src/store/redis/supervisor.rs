@@ -1,170 +1,151 @@
-//! What keeps a connection: connects, watches, and connects again, for as long as it is let live.
+//! Keeps a connection for as long as the engine runs: connects, watches, and connects again.
 //!
-//! A server that is frozen or cut off gives no error by itself, so both connections are asked every second. One that breaks
-//! soon after it came is waited for longer and longer, up to two seconds, so that a server in trouble is not stormed.
+//! A connection that fails soon after it was made is followed by growing pauses, up to two seconds, so that a server in
+//! trouble is not flooded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use redis::ConnectionInfo;
 use tokio::time::sleep;
 use tracing::debug;
 
-use super::cluster::Node;
-use super::dial::Dial;
-use super::keys::Keys;
-use super::link::Link;
-use super::rebind;
-use super::target::Target;
-use super::topology;
-use crate::store::engine::{Capabilities, Event, OnEvent, StoreError};
+use super::cluster;
+use super::connect::{self, Endpoints, Node, Subscription};
+use super::connection::{Connection, Handle};
+use super::errors::{Failure, Remedy};
+use super::heartbeat::{self, Proven};
+use super::sentinel::Sentinels;
+use super::settings::RedisMode;
+use super::state::EngineState;
+use crate::store::engine::{Event, StoreError};
 
-/// The first wait, which doubles.
-const FIRST_WAIT: Duration = Duration::from_millis(50);
-/// The longest wait.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// The first pause, which doubles.
+const MIN_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
-/// What the operations and the supervisor share.
-pub(super) struct Shared {
-    pub(super) target: Target,
-    pub(super) keys: Keys,
-    pub(super) dial: Dial,
-    /// The supervisor writes it.
-    state: ArcSwap<State>,
-    /// Of the last server that answered; the supervisor writes it.
-    known: ArcSwap<Capabilities>,
-    /// Of a cluster, those that were found; the supervisor writes it.
-    pub(super) nodes: ArcSwap<Vec<Node>>,
-    on_event: OnEvent,
-    /// Set once, by whoever ends the engine: the supervisor may be in the middle of a step.
-    stopped: AtomicBool,
-}
-
-/// Whether there is a connection.
-enum State {
-    Up(Arc<Link>),
-    /// And why not.
-    Down(StoreError),
-}
-
-impl Shared {
-    pub(super) fn new(target: Target, keys: Keys, dial: Dial, on_event: OnEvent) -> Self {
-        let unknown =
-            Capabilities { server: "unknown".to_owned(), compare_and_set: "script", announces: true, list: true };
-        let down = State::Down(StoreError::Unreachable("there is no connection yet".to_owned()));
-        Self {
-            target,
-            keys,
-            dial,
-            state: ArcSwap::from_pointee(down),
-            known: ArcSwap::from_pointee(unknown),
-            nodes: ArcSwap::default(),
-            on_event,
-            stopped: AtomicBool::new(false),
-        }
-    }
-
-    /// No operation goes anywhere from now on, and nothing is told.
-    pub(super) fn stop(&self) {
-        self.stopped.store(true, Ordering::Release);
-        self.withdraw(stopping());
-    }
-
-    /// The connection that stands now; waits for none.
-    pub(super) fn link(&self) -> Result<Arc<Link>, StoreError> {
-        match &**self.state.load() {
-            _ if self.stopped.load(Ordering::Acquire) => Err(stopping()),
-            State::Up(link) => Ok(Arc::clone(link)),
-            State::Down(why) => Err(why.clone()),
-        }
-    }
-
-    pub(super) fn capabilities(&self) -> Capabilities {
-        let known = Capabilities::clone(&self.known.load());
-        match self.link() {
-            Ok(link) => Capabilities { compare_and_set: rebind::way(&link), ..known },
-            Err(_) => known,
-        }
-    }
-
-    pub(super) fn tell(&self, event: Event) {
-        if !self.stopped.load(Ordering::Acquire) {
-            (self.on_event)(event);
-        }
-    }
-
-    /// From now on operations go this way.
-    pub(super) fn publish(&self, link: Arc<Link>) {
-        self.known.store(Arc::new(Capabilities {
-            server: link.server.label.clone(),
-            compare_and_set: rebind::way(&link),
-            announces: link.announces,
-            list: true,
-        }));
-        self.state.store(Arc::new(State::Up(link)));
-    }
-
-    /// From now on operations fail at once.
-    pub(super) fn withdraw(&self, why: StoreError) {
-        self.state.store(Arc::new(State::Down(why)));
-    }
-}
-
-/// Whoever is told knows that it is lost.
-fn reason(lost: StoreError) -> String {
-    match lost {
-        StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,
-        other => other.to_string(),
-    }
-}
-
-fn stopping() -> StoreError {
-    StoreError::Unreachable("the proxy is stopping".to_owned())
-}
-
-/// Keeps a connection until the task is ended.
-pub(super) async fn supervise(shared: Arc<Shared>) {
-    let mut told_lost = false;
+/// Runs until the task is aborted.
+pub(super) async fn supervise(state: Arc<EngineState>) {
+    let mut reported = false;
     let mut attempt = 0;
     loop {
-        let why = match topology::connect(&shared).await {
-            Ok(standing) => {
-                debug!(server = %standing.link.server.label, at = %standing.address, "connected to the store");
-                told_lost = false;
-                let steady = AtomicBool::new(false);
-                shared.publish(Arc::clone(&standing.link));
-                shared.tell(Event::Reconnected);
-                let why = topology::watch(&shared, standing, &steady).await;
-                if steady.into_inner() {
+        let lost = match connect(&state).await {
+            Ok(established) => {
+                let Established { connection, address, .. } = &established;
+                debug!(server = %connection.server.label, %address, "connected to the store");
+                reported = false;
+                state.connect(Arc::clone(connection));
+                state.emit(Event::Reconnected);
+                let proven = Proven::default();
+                let reason = watch(&state, established, &proven).await;
+                if proven.into_inner() {
                     attempt = 0;
                 }
-                StoreError::Unreachable(why)
+                StoreError::Unreachable(reason)
             }
             Err(failure) => failure.error,
         };
-        shared.withdraw(why.clone());
-        if !told_lost {
-            shared.tell(Event::Lost(reason(why)));
-            told_lost = true;
+        state.disconnect(lost.clone());
+        if !std::mem::replace(&mut reported, true) {
+            state.emit(Event::Lost(lost.reason()));
         }
         if attempt > 0 {
-            sleep(wait(attempt, rand::random())).await;
+            sleep(pause(attempt, rand::random())).await;
         }
         attempt = attempt.saturating_add(1);
     }
 }
 
-/// How long to wait before the attempt after this many in vain: between half and all of a wait that doubles.
-/// `random` is from 0 to 1.
-fn wait(attempt: u32, random: f64) -> Duration {
+/// The pause after this many failed attempts: between half and all of a time that doubles. `random` is from 0 to 1.
+fn pause(attempt: u32, random: f64) -> Duration {
     let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-    FIRST_WAIT.saturating_mul(factor).min(LONGEST_WAIT).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
+    MIN_PAUSE.saturating_mul(factor).min(MAX_PAUSE).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
-/// The connection has been of use for a while.
-pub(super) fn is_steady(steady: &AtomicBool) {
-    steady.store(true, Ordering::Relaxed);
+/// A connection with its announcements.
+struct Established {
+    connection: Arc<Connection>,
+    /// `None` where the user has no permission to subscribe.
+    subscription: Option<Subscription>,
+    /// For logs.
+    address: String,
+    /// The primary that the sentinels reported.
+    primary: Option<Node>,
+}
+
+/// Connects for commands and announcements, both or neither.
+async fn connect(state: &EngineState) -> Result<Established, Failure> {
+    let seeds = &state.endpoints.seeds;
+    match state.endpoints.mode {
+        RedisMode::Standalone => first_primary(state, seeds.iter().map(|info| (info.clone(), None)).collect()).await,
+        RedisMode::Sentinel => {
+            let mut servers = Vec::new();
+            for node in sentinels(state).primaries().await? {
+                servers.extend(seeds.first().map(|info| (node.info(info), Some(node))));
+            }
+            first_primary(state, servers).await
+        }
+        RedisMode::Cluster => {
+            let subscription = cluster::subscribe(state).await?;
+            let connection = Arc::new(cluster::connect(state, subscription.is_some()).await?);
+            Ok(Established { connection, subscription, address: "a cluster".to_owned(), primary: None })
+        }
+    }
+}
+
+/// The first of these servers that accepts writes.
+async fn first_primary(
+    state: &EngineState,
+    servers: Vec<(ConnectionInfo, Option<Node>)>,
+) -> Result<Established, Failure> {
+    let mut first_failure = None;
+    for (info, node) in servers {
+        let address = connect::address(&info);
+        match connect_to(state, &info, node).await {
+            Ok(established) => return Ok(established),
+            Err(failure) => first_failure = first_failure.or(Some(failure.at(&address))),
+        }
+    }
+    Err(first_failure.unwrap_or_else(|| Failure::unreachable("no server is known", Remedy::None)))
+}
+
+async fn connect_to(state: &EngineState, info: &ConnectionInfo, primary: Option<Node>) -> Result<Established, Failure> {
+    let (connection, server) = state.connector.identified(info).await?;
+    if server.primary == Some(false) {
+        return Err(Failure::unreachable("it is a replica, which accepts no writes", Remedy::Reconnect));
+    }
+    let subscription = state.connector.subscribe_if_permitted(info, state.keys.channel()).await?;
+    let connection = Arc::new(Connection::new(Handle::Single(connection), server, subscription.is_some()));
+    Ok(Established { connection, subscription, address: connect::address(info), primary })
+}
+
+/// Waits until the connection has to be replaced. Returns the reason.
+async fn watch(state: &EngineState, established: Established, proven: &Proven) -> String {
+    let Established { connection, subscription, address, primary } = established;
+    if state.endpoints.mode == RedisMode::Cluster {
+        return cluster::watch(state, connection, subscription, proven).await;
+    }
+    let (sink, stream) = subscription.map(|Subscription { sink, stream }| (sink, stream)).unzip();
+    let reason = tokio::select! {
+        reason = connection.failed() => reason,
+        reason = heartbeat::watch(&connection, sink, proven) => reason,
+        reason = heartbeat::forward_announcements(state, stream) => reason,
+        reason = watch_sentinels(state, primary.as_ref()) => reason,
+    };
+    format!("{address}: {reason}")
+}
+
+/// Without sentinels, never returns.
+async fn watch_sentinels(state: &EngineState, primary: Option<&Node>) -> String {
+    match (state.endpoints.mode, primary) {
+        (RedisMode::Sentinel, Some(primary)) => sentinels(state).watch(primary).await,
+        _ => std::future::pending().await,
+    }
+}
+
+fn sentinels(state: &EngineState) -> Sentinels<'_> {
+    let Endpoints { seeds, master_name, .. } = &state.endpoints;
+    Sentinels { urls: seeds, master: master_name, connector: &state.connector }
 }
 
 #[cfg(test)]
@@ -174,16 +155,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_two_seconds() {
-        let waits: Vec<_> = (1..=8).map(|attempt| wait(attempt, 1.0).as_millis()).collect();
-        assert_eq!(waits, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
+    fn pauses_double_up_to_two_seconds() {
+        let pauses: Vec<_> = (1..=8).map(|attempt| pause(attempt, 1.0).as_millis()).collect();
+        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
     }
 
     proptest! {
         #[test]
-        fn no_wait_is_longer_than_two_seconds_or_shorter_than_half_the_first(attempt: u32, random in 0.0..=1.0_f64) {
-            let wait = wait(attempt, random);
-            prop_assert!(wait <= LONGEST_WAIT && wait >= FIRST_WAIT / 2, "{wait:?}");
+        fn no_pause_is_longer_than_two_seconds_or_shorter_than_half_the_first(attempt: u32, random in 0.0..=1.0_f64) {
+            let pause = pause(attempt, random);
+            prop_assert!(pause <= MAX_PAUSE && pause >= MIN_PAUSE / 2, "{pause:?}");
         }
     }
 }

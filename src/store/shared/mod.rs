@@ -13,6 +13,7 @@ mod freshness;
 mod pending;
 mod read_through;
 mod resync;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -29,7 +30,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::config::{OnError, Remote};
+use self::settings::{OnError, Remote};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;

@@ -1,12 +1,14 @@
 //! Metrics of the store that several proxies share (`homing_store_*`).
 
 use prometheus::{Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntGauge};
+use strum::VariantNames;
 
 use super::Maker;
 use super::handles::Counters;
 
-/// What the store was asked for, in the order of [`STORE_OPERATIONS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What the store was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum StoreOperation {
     /// Where is this session bound?
     Lookup,
@@ -27,10 +29,11 @@ pub enum StoreOperation {
 }
 
 /// `op` of `homing_store_operations_total`.
-pub const STORE_OPERATIONS: &[&str] = &["lookup", "bind", "move", "touch", "data_get", "data_put", "forget", "ping"];
+pub const STORE_OPERATIONS: &[&str] = StoreOperation::VARIANTS;
 
-/// What came of it, in the order of [`STORE_RESULTS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What came of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum StoreResult {
     /// Done.
     Ok,
@@ -51,8 +54,7 @@ pub enum StoreResult {
 }
 
 /// `result` of `homing_store_operations_total`.
-pub const STORE_RESULTS: &[&str] =
-    &["ok", "lost", "timeout", "unreachable", "refused", "unreadable", "suspended", "dropped"];
+pub const STORE_RESULTS: &[&str] = StoreResult::VARIANTS;
 
 /// From a tenth of a millisecond (the same machine) to a second (far more than `store.timeout` allows by default).
 const BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];

@@ -1,5 +1,7 @@
-//! The words that labels may take: a list per label, so that no label is ever unbounded, and an enum where nobody else has
-//! one. A counter is found by the index of its word.
+//! The words that labels may take, so that no label is ever unbounded: those of an enum, or a list for an enum of another
+//! part. A counter is found by the index of its word.
+
+use strum::{IntoStaticStr, VariantNames};
 
 /// Label `pool` of requests that no route took.
 pub const NO_POOL: &str = "-";
@@ -21,11 +23,12 @@ pub const LOOKUPS: &[&str] = &[
 pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
 /// Words of `homing_session_moves_total{reason}`, in the order of `failover::Reason`.
 pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "connect_failure"];
-/// Words of `homing_tokens_issued_total{reason}`, in the order of [`TokenReason`].
-pub const TOKENS: &[&str] = &["new", "moved", "refreshed", "key_rotated"];
+/// Words of `homing_tokens_issued_total{reason}`.
+pub const TOKENS: &[&str] = TokenReason::VARIANTS;
 
 /// Why a client was given a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum TokenReason {
     /// Its session is new.
     New,
@@ -37,12 +40,12 @@ pub enum TokenReason {
     KeyRotated,
 }
 
-/// Words of `homing_handoff_total{result}`, in the order of [`Handoff`].
-pub const HANDOFFS: &[&str] =
-    &["taken", "forgotten", "given", "refused_size", "refused_lines", "refused_nobody", "late", "evicted"];
+/// Words of `homing_handoff_total{result}`.
+pub const HANDOFFS: &[&str] = Handoff::VARIANTS;
 
 /// What became of data that a server handed over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Handoff {
     /// It is kept.
     Taken,
@@ -64,11 +67,12 @@ pub enum Handoff {
 
 /// Words of `homing_sessions_ended_total{reason}`.
 pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
-/// Words of `homing_retries_total{result}`, in the order of [`Retry`].
-pub const RETRIES: &[&str] = &["sent", "budget_exhausted", "attempts_exhausted"];
+/// Words of `homing_retries_total{result}`.
+pub const RETRIES: &[&str] = Retry::VARIANTS;
 
 /// What became of a retry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Retry {
     /// It was sent.
     Sent,
@@ -78,18 +82,11 @@ pub enum Retry {
     AttemptsExhausted,
 }
 
-/// Words of `homing_upstream_errors_total{kind}`, in the order of [`UpstreamError`].
-pub const UPSTREAM_ERRORS: &[&str] = &[
-    "connect_refused",
-    "connect_timeout",
-    "connect_error",
-    "reset_before_response",
-    "timeout",
-    "reset_mid_response",
-    "invalid_response",
-];
+/// Words of `homing_upstream_errors_total{kind}`.
+pub const UPSTREAM_ERRORS: &[&str] = UpstreamError::VARIANTS;
 /// How a server failed a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum UpstreamError {
     /// It refused the connection.
     ConnectRefused,
@@ -110,29 +107,18 @@ pub enum UpstreamError {
 impl UpstreamError {
     /// For logs.
     pub fn label(self) -> &'static str {
-        UPSTREAM_ERRORS.get(self as usize).copied().unwrap_or("unknown")
+        self.into()
     }
 }
 
 /// Words of `homing_health_checks_total{result}`, in the order of `pool::health::Finding`.
 pub const CHECKS: &[&str] = &["success", "drain", "failure"];
-/// Words of `homing_requests_rejected_total{reason}`, in the order of [`Rejection`].
-pub const REJECTIONS: &[&str] = &[
-    "malformed",
-    "header_too_large",
-    "body_too_large",
-    "header_timeout",
-    "no_route",
-    "method",
-    "protocol",
-    "forged_token",
-    "proxy_header",
-    "tls_handshake",
-    "store_unavailable",
-];
+/// Words of `homing_requests_rejected_total{reason}`.
+pub const REJECTIONS: &[&str] = Rejection::VARIANTS;
 
 /// Why the proxy itself refused a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Rejection {
     /// It is not HTTP as the RFCs have it: 400.
     Malformed,
@@ -161,6 +147,6 @@ pub enum Rejection {
 impl Rejection {
     /// For the access log.
     pub fn label(self) -> &'static str {
-        REJECTIONS.get(self as usize).copied().unwrap_or("unknown")
+        self.into()
     }
 }

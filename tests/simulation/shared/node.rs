@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use homing::config::{Memcached, OnError, Remote, RemoteEngine};
+use homing::config::{OnError, Remote, RemoteEngine};
 use homing::persistence::resolve::PoolSessions;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
@@ -13,6 +13,7 @@ use homing::session::token::UnixMillis;
 use homing::store::TableLookup;
 use homing::store::engine::Engine;
 use homing::store::local::table::Table;
+use homing::store::memcached::settings::MemcachedSettings;
 use homing::store::shared::{Clock, SharedStore, StoreContext};
 use homing::telemetry::metrics::Metrics;
 use tokio::task::JoinHandle;
@@ -64,7 +65,7 @@ impl Node {
         let version = Rc::new(Version::build(setup, number, None, &table, &metrics));
         let (link, events) = shared.link(announces);
         let settings = Remote {
-            engine: RemoteEngine::Memcached(Memcached { servers: Vec::new(), key_prefix: "homing".into() }),
+            engine: RemoteEngine::Memcached(MemcachedSettings::default()),
             on_error: OnError::Fallback,
             timeout: TIMEOUT,
             near_ttl: NEAR_TTL,

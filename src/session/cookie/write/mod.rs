@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::HeaderValue;
 use httpdate::HttpDate;
 
-use crate::config::{Cookie, Lifetime, SameSite, Secure};
+use crate::config::cookie::{Cookie, Lifetime, SameSite, Secure};
 use crate::session::token::{TokenText, UnixMillis};
 
 /// 31 December 9999, 23:59:59 UTC.

@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate as homing;
-use crate::config::{Memcached, RemoteEngine};
 use crate::store::engine::record::BindingRecord;
 use crate::store::engine::{Kind, Name};
+use crate::store::engines::RemoteEngine;
+use crate::store::memcached::settings::MemcachedSettings;
 
 #[allow(unreachable_pub, dead_code, reason = "it is a file of the simulation, which needs all of it")]
 #[path = "../../../../tests/simulation/engine.rs"]
@@ -70,7 +71,7 @@ impl Proxy {
             metrics: Arc::new(Metrics::new().unwrap()),
         };
         let settings = Remote {
-            engine: RemoteEngine::Memcached(Memcached { servers: Vec::new(), key_prefix: "homing".into() }),
+            engine: RemoteEngine::Memcached(MemcachedSettings::default()),
             on_error: OnError::Fallback,
             timeout: TIMEOUT,
             near_ttl: NEAR_TTL,

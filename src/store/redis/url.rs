@@ -8,8 +8,7 @@ use std::ops::Range;
 use percent_encoding::percent_decode_str;
 use url::{ParseError, Url};
 
-use super::address;
-use super::pools::ServerAddress;
+use crate::config::address::{self, ServerAddress};
 
 const DEFAULT_PORT: u16 = 6379;
 const FORMS: &str = "write redis://HOST:PORT, rediss://HOST:PORT for TLS, or unix:/path";

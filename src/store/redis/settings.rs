@@ -1,40 +1,95 @@
-//! Redis and Valkey: URLs that lead somewhere, and that fit the mode.
+//! The settings of Redis and Valkey: URLs that lead somewhere, and that fit the mode.
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
+
+use super::url::{self, RedisUrl};
+use crate::config::address::ServerAddress;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::key_prefix::check_key_prefix;
-use crate::config::pools::ServerAddress;
-use crate::config::raw;
-use crate::config::redis_url::{self, RedisUrl};
-use crate::config::secret::Secret;
-use crate::config::store::{Redis, RedisMode};
+use crate::config::secret::{Replacement, Secret, digest};
 use crate::config::suggest;
 use crate::config::yaml::Origin;
 
-pub(super) fn redis(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Redis {
-    let mut read = Vec::new();
-    for (index, text) in one.urls.iter().enumerate() {
-        let at = at.key("urls").item(index);
-        match redis_url::read(text) {
-            Ok(url) => read.push((url, at)),
-            Err((message, help)) => diagnostics.problem(at.location, format!("the URL of Redis {message}"), help),
-        }
-        if !redis_url::password(text).is_empty() {
-            password(at, diagnostics);
+/// Redis 6.2 or later, or Valkey 7.2 or later; with `type: redis`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Redis")]
+pub struct RedisSettings {
+    /// With `standalone` the server, with `sentinel` the sentinels, with `cluster` some of its nodes:
+    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://` for TLS, whose certificate is checked. All but the host may
+    /// be absent: port 6379 (sentinels have none by default), database 0. With `standalone` also a unix socket:
+    /// `unix:/run/redis.sock?user=USER&pass=PASSWORD&db=0`. In users and passwords `/`, `?`, `#`, `%` and blanks are written
+    /// `%2F`, `%3F`, `%23`, `%25` and `%20`. Several URLs have the same user, password and database, and all or none of them TLS;
+    /// with `sentinel` these are of the servers, and of the sentinels if they ask for a password. Better not written here:
+    /// `"redis://homing:${file:/run/secrets/redis}@10.0.0.5"` or `"${REDIS_URL}"`.
+    #[schemars(length(min = 1), extend("x-secret" = true, "examples" = [["rediss://homing:${REDIS_PASSWORD}@redis.example.org:6380/0"]]))]
+    pub urls: Vec<Secret>,
+    /// How it is set up.
+    pub mode: RedisMode,
+    /// What the sentinels call the server, with `mode: sentinel`.
+    #[schemars(extend("examples" = ["mymaster"]))]
+    pub master_name: Option<String>,
+    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
+    /// Proxies that share sessions have the same; others that use the same server another.
+    pub key_prefix: String,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            urls: vec![Secret::new("redis://127.0.0.1:6379")],
+            mode: RedisMode::Standalone,
+            master_name: None,
+            key_prefix: "homing".to_owned(),
         }
     }
-    twice(&read, diagnostics);
-    alike(&read, diagnostics);
-    fits_mode(one.mode, one.urls.len(), &read, at, diagnostics);
-    let master_name = master_name(one, at, diagnostics);
-    Redis {
-        urls: one.urls.iter().map(|url| Secret::new(&**url)).collect(),
-        mode: match one.mode {
-            raw::RedisMode::Standalone => RedisMode::Standalone,
-            raw::RedisMode::Sentinel => RedisMode::Sentinel { master_name },
-            raw::RedisMode::Cluster => RedisMode::Cluster,
-        },
-        key_prefix: check_key_prefix(&one.key_prefix, at.key("key_prefix"), diagnostics),
+}
+
+/// How Redis or Valkey is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+#[schemars(inline)]
+pub enum RedisMode {
+    /// One server.
+    Standalone,
+    /// One server of several, which the sentinels know; a failover is followed.
+    Sentinel,
+    /// Names spread over several servers.
+    Cluster,
+}
+
+impl RedisSettings {
+    /// Reports URLs that lead nowhere or do not fit the mode.
+    pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+        let mut read = Vec::new();
+        for (index, text) in self.urls.iter().map(Secret::expose).enumerate() {
+            let at = at.key("urls").item(index);
+            match url::read(text) {
+                Ok(url) => read.push((url, at)),
+                Err((message, help)) => diagnostics.problem(at.location, format!("the URL of Redis {message}"), help),
+            }
+            if !url::password(text).is_empty() {
+                password(at, diagnostics);
+            }
+        }
+        twice(&read, diagnostics);
+        alike(&read, diagnostics);
+        fits_mode(self.mode, self.urls.len(), &read, at, diagnostics);
+        master_name(self, at, diagnostics);
+        check_key_prefix(&self.key_prefix, at.key("key_prefix"), diagnostics);
+    }
+
+    /// The URLs as they are written elsewhere.
+    pub(super) fn replaced_urls(&self, by: Replacement) -> Vec<String> {
+        let urls = self.urls.iter().map(Secret::expose);
+        match by {
+            Replacement::Placeholder => urls.map(url::without_password).collect(),
+            Replacement::Digest => urls.map(|url| digest(url.as_bytes())).collect(),
+        }
     }
 }
 
@@ -79,13 +134,13 @@ fn alike(read: &[(RedisUrl<'_>, NodeRef<'_>)], diagnostics: &mut Diagnostics) {
 }
 
 fn fits_mode(
-    mode: raw::RedisMode,
+    mode: RedisMode,
     count: usize,
     read: &[(RedisUrl<'_>, NodeRef<'_>)],
     at: NodeRef<'_>,
     diagnostics: &mut Diagnostics,
 ) {
-    if mode == raw::RedisMode::Standalone {
+    if mode == RedisMode::Standalone {
         if count > 1 {
             let message = format!("one server has one URL, not {count}");
             let help = "keep one, or write mode: sentinel or mode: cluster, which have several";
@@ -93,7 +148,7 @@ fn fits_mode(
         }
         return;
     }
-    let (word, is_cluster) = if mode == raw::RedisMode::Cluster { ("cluster", true) } else { ("sentinel", false) };
+    let (word, is_cluster) = if mode == RedisMode::Cluster { ("cluster", true) } else { ("sentinel", false) };
     for (url, at) in read {
         let refusal = if matches!(url.address, ServerAddress::Unix(_)) {
             (format!("mode: {word} needs hosts, not a unix socket"), "write redis://HOST:PORT, or mode: standalone")
@@ -108,11 +163,10 @@ fn fits_mode(
     }
 }
 
-/// Empty where there is none.
-fn master_name(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> String {
+fn master_name(one: &RedisSettings, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let location = at.key("master_name").location;
     match (&one.master_name, one.mode) {
-        (None, raw::RedisMode::Sentinel) => {
+        (None, RedisMode::Sentinel) => {
             let message = "mode: sentinel needs the name of the server";
             let help = "write master_name, as in the sentinels' \"sentinel monitor NAME …\", like mymaster";
             diagnostics.problem(at.key("mode").location, message, help);
@@ -122,13 +176,12 @@ fn master_name(one: &raw::Redis, at: NodeRef<'_>, diagnostics: &mut Diagnostics)
             let help = "use letters, digits, \"_\", \".\" and \"-\", as in the sentinels' \"sentinel monitor NAME …\"";
             diagnostics.problem(location, message, help);
         }
-        (Some(_), raw::RedisMode::Standalone | raw::RedisMode::Cluster) => {
+        (Some(_), RedisMode::Standalone | RedisMode::Cluster) => {
             let message = "\"master_name\" means nothing without sentinels";
             diagnostics.warn(location, message, "remove it, or write mode: sentinel");
         }
         _ => {}
     }
-    one.master_name.clone().unwrap_or_default()
 }
 
 /// What sentinels take ("The valid charset is A-z 0-9 and the three characters .-_", sentinel.conf).

@@ -7,12 +7,10 @@ use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::Environment;
 use crate::config::raw;
-use crate::config::store::{Remote, RemoteEngine, Store, TableSnapshot};
+use crate::config::store::{Store, TableSnapshot};
 use crate::config::suggest;
-
-mod ignite;
-mod memcached;
-mod redis;
+use crate::store::engines::StoreType;
+use crate::store::shared::settings::Remote;
 
 /// More than this, and a store that hangs is felt by everybody.
 const LONG_TIMEOUT: Duration = Duration::from_secs(1);
@@ -69,7 +67,6 @@ fn file(path: &str, at: NodeRef<'_>, environment: &dyn Environment, diagnostics:
     Some(file.to_owned())
 }
 
-/// All engines are checked, also those that are not in use: their turn may come.
 fn remote(
     root: &raw::Root,
     at: NodeRef<'_>,
@@ -78,15 +75,7 @@ fn remote(
 ) -> Option<Remote> {
     let store = &root.store;
     let location = at.key("store");
-    let redis = redis::redis(&store.redis, location.key("redis"), diagnostics);
-    let memcached = memcached::memcached(&store.memcached, location.key("memcached"), diagnostics);
-    let ignite = ignite::ignite(&store.ignite, location.key("ignite"), context, diagnostics);
-    let engine = match store.r#type {
-        raw::StoreType::Memory => return None,
-        raw::StoreType::Redis => RemoteEngine::Redis(redis),
-        raw::StoreType::Memcached => RemoteEngine::Memcached(memcached),
-        raw::StoreType::Ignite => RemoteEngine::Ignite(ignite),
-    };
+    let engine = store.engines.check(store.r#type, location, context, diagnostics)?;
     // Keys that are there, but broken, were reported.
     let broken = at.key("keys").is_written() && !diagnostics.problems.is_empty();
     if root.keys.is_empty() && !broken {
@@ -105,24 +94,28 @@ fn remote(
 /// Warns of what is written, is not its default, and is of another type of store.
 fn unused(store: &raw::Store, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let default = raw::Store::default();
-    let (word, shared) = match store.r#type {
-        raw::StoreType::Memory => ("memory", false),
-        raw::StoreType::Redis => ("redis", true),
-        raw::StoreType::Memcached => ("memcached", true),
-        raw::StoreType::Ignite => ("ignite", true),
-    };
-    let any = "type: redis, memcached or ignite";
-    for (key, is_used, differs, needed) in [
-        ("on_error", shared, store.on_error != default.on_error, any),
-        ("timeout", shared, store.timeout != default.timeout, any),
-        ("near_ttl", shared, store.near_ttl != default.near_ttl, any),
-        ("redis", word == "redis", store.redis != default.redis, "type: redis"),
-        ("memcached", word == "memcached", store.memcached != default.memcached, "type: memcached"),
-        ("ignite", word == "ignite", store.ignite != default.ignite, "type: ignite"),
-    ] {
-        if !is_used && differs && at.key(key).is_written() {
-            let message = format!("\"{key}\" means nothing with type: {word}");
+    let used: &str = store.r#type.into();
+    let mut warn = |key: &str, needed: &str| {
+        if at.key(key).is_written() {
+            let message = format!("\"{key}\" means nothing with type: {used}");
             diagnostics.warn(at.key_location(key), message, format!("remove it, or write {needed}"));
         }
+    };
+    if store.r#type == StoreType::Memory {
+        let shared = StoreType::SHARED.iter().map(|one| format!("type: {}", <&str>::from(one)));
+        let shared = shared.collect::<Vec<_>>().join(" or ");
+        for (key, differs) in [
+            ("on_error", store.on_error != default.on_error),
+            ("timeout", store.timeout != default.timeout),
+            ("near_ttl", store.near_ttl != default.near_ttl),
+        ] {
+            if differs {
+                warn(key, &shared);
+            }
+        }
+    }
+    for engine in store.engines.changed().into_iter().filter(|engine| *engine != store.r#type) {
+        let word: &str = engine.into();
+        warn(word, &format!("type: {word}"));
     }
 }

@@ -1,0 +1,41 @@
+//! What an engine's settings can do: each engine implements this for its own section of the file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::runtime::Handle;
+
+use super::{Engine, OnEvent, StoreError};
+use crate::config::check_context::{CheckContext, NodeRef};
+use crate::config::diagnostics::Diagnostics;
+use crate::config::secret::Replacement;
+
+/// The section of an engine below `store`. Its fields are the keys, its doc comments the manual.
+pub(crate) trait EngineSettings:
+    Clone + std::fmt::Debug + Default + PartialEq + Serialize + DeserializeOwned + JsonSchema
+{
+    /// What the manual says of the engine at `store.type`.
+    const ABOUT: &'static str;
+
+    /// Checks what the schema cannot say, and reads the files that are named. Returns the settings as they are used.
+    fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self;
+
+    /// Keys whose values are secret, with what stands in their place when the configuration is written.
+    fn secrets(&self, _by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
+        Vec::new()
+    }
+
+    /// Starts the engine on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect.
+    ///
+    /// # Errors
+    /// For settings that the check should have refused.
+    fn start(
+        &self,
+        connect_timeout: Duration,
+        runtime: &Handle,
+        on_event: OnEvent,
+    ) -> Result<Arc<dyn Engine>, StoreError>;
+}

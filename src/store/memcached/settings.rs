@@ -1,0 +1,91 @@
+//! The settings of memcached: servers that can be told apart.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::config::address::{self, ServerAddress};
+use crate::config::check_context::NodeRef;
+use crate::config::diagnostics::Diagnostics;
+use crate::config::key_prefix::check_key_prefix;
+use crate::config::suggest;
+
+/// memcached 1.6 or later; with `type: memcached`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Memcached")]
+pub struct MemcachedSettings {
+    /// `IP:port`, `[IPv6]:port`, `name:port` or `unix:/path` (the path alone too), one for each server. Every proxy must
+    /// write them alike, for what is written decides which server keeps what; their order does not matter.
+    #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:11211", "10.0.0.6:11211"]]))]
+    pub servers: Vec<String>,
+    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
+    /// Proxies that share sessions have the same; others that use the same servers another.
+    pub key_prefix: String,
+}
+
+impl Default for MemcachedSettings {
+    fn default() -> Self {
+        Self { servers: vec!["127.0.0.1:11211".to_owned()], key_prefix: "homing".to_owned() }
+    }
+}
+
+impl MemcachedSettings {
+    /// Reports what names no server, or one twice. Returns servers in one form, as every proxy must name them.
+    pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+        let mut servers: Vec<String> = Vec::new();
+        for (index, text) in self.servers.iter().enumerate() {
+            let at = at.key("servers").item(index);
+            match server(text) {
+                Ok(server) if servers.contains(&server) => {
+                    let message = format!("\"store.memcached.servers\" holds {} twice", suggest::quoted(&server));
+                    diagnostics.problem(at.location, message, "remove one of them");
+                }
+                Ok(server) => servers.push(server),
+                Err(help) => {
+                    let message = format!("{} is not the address of a memcached", suggest::quoted(text));
+                    diagnostics.problem(at.location, message, help);
+                }
+            }
+        }
+        check_key_prefix(&self.key_prefix, at.key("key_prefix"), diagnostics);
+        Self { servers, key_prefix: self.key_prefix.clone() }
+    }
+}
+
+/// `host:port`, in one form for the same server, or the path of a socket.
+fn server(text: &str) -> Result<String, String> {
+    const FORMS: &str = "write IP:port, [IPv6]:port, name:port or unix:/path";
+    if text.contains("://") {
+        return Err(FORMS.to_owned());
+    }
+    let socket = if text.starts_with('/') { format!("unix:{text}") } else { text.to_owned() };
+    match address::server_address(&socket)? {
+        ServerAddress::Unix(path) => Ok(path.display().to_string()),
+        ServerAddress::Ip(address) if address.ip().is_unspecified() => {
+            Err(format!("{} is no server; write the server's address", address.ip()))
+        }
+        address => Ok(address.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_one_form() {
+        for (text, form) in [
+            ("10.0.0.5:11211", "10.0.0.5:11211"),
+            ("Cache.Example.org:1", "cache.example.org:1"),
+            ("[FD00:0::1]:1", "[fd00::1]:1"),
+            ("/run/memcached.sock", "/run/memcached.sock"),
+            ("unix:/run/memcached.sock", "/run/memcached.sock"),
+        ] {
+            assert_eq!(server(text).as_deref(), Ok(form));
+        }
+        for text in ["", "cache", "cache:0", "fd00::1", "memcached://cache:1", "0.0.0.0:1", "run/x.sock", "/", "a,b:1"]
+        {
+            assert!(server(text).is_err(), "{text}");
+        }
+    }
+}
