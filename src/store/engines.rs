@@ -100,6 +100,7 @@ macro_rules! engines {
 
         /// The engine in use, with its settings.
         #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "one value in a process")]
         pub enum RemoteEngine {$(
             $(#[$meta])*
             #[doc = concat!("`type: ", stringify!($key), "`.")]

@@ -94,7 +94,8 @@ fn three_nodes_keep_their_promises_and_what_one_of_them_takes_along_was_kept_by_
     let [first, second, third] = IgniteNode::cluster([true, true, false]);
     let steady = running(&[&first]);
     let mut moving = running(&[&second, &third]);
-    let early = steady.bind_many(100, MINUTE);
+    // Longer than the test takes.
+    let early = steady.bind_many(100, 10 * MINUTE);
     third.start_again();
     steady.run(holds(&steady.engine));
     assert!(steady.kept(&early).iter().all(Option::is_some), "after a node was added");
