@@ -1,4 +1,4 @@
-# The commands of the house. `make` alone lists them.
+# `make` alone lists the commands.
 
 CARGO ?= cargo
 # For `make run`.
@@ -10,12 +10,12 @@ CASES ?=
 ROUNDS ?= 3
 SECONDS ?= 2
 ONLY ?=
-# Set: the programs of `make release-pgo` take part as well.
+# Set: with the programs of `make release-pgo`.
 PGO ?=
 # For `make bench-shared` and `make bench-table`: which parts (all); for the former: which stores (all).
 PARTS ?=
 STORES ?=
-# For `make release-pgo`: the profile of an earlier run, instead of training.
+# For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
 
 .DEFAULT_GOAL := help
@@ -31,7 +31,7 @@ demo: setup ## three sample shops, the proxy in front of them, and commands to t
 run: setup ## the proxy with CONFIG=conf/minimal.yaml
 	$(CARGO) run --profile demo -- run --config $(CONFIG)
 
-check: fmt-check lint doc deny shell-check counts-check ## all that needs no running program, and counts of a request's instructions and allocations
+check: fmt-check lint doc deny shell-check counts-check ## format, lints, docs, dependency rules, and the counts of a request's instructions and allocations
 
 fmt-check:
 	$(CARGO) fmt --check
@@ -56,7 +56,7 @@ shell-check:
 test: setup test-apps test-stores ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
 
-test-apps: setup ## bring the packages of the applications that the tests start
+test-apps: setup ## install the packages of the applications that the tests start
 	@scripts/test-apps
 
 test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memcached, Hazelcast, Ignite
@@ -65,38 +65,38 @@ test-stores: setup ## bring the stores that the tests start: Redis, Valkey, memc
 bench: setup ## the benches; docs/performance.md has results
 	$(CARGO) bench
 
-# Huge pages off, as `homing run` does for itself.
+# Without huge pages, as `homing run`.
 bench-table: setup ## the table from a thousand to ten million sessions, with a chart: PARTS=visits,start ROUNDS=3
 	MIMALLOC_ALLOW_THP=0 $(CARGO) bench --bench table -- --scale "$(ROUNDS)" "$(PARTS)"
 	python3 benches/table/report.py "$${CARGO_TARGET_DIR:-target}/bench-table/table.json"
 
-bench-load: setup ## the proxy beside a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie PGO=1
+bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie PGO=1
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
 bench-shared: setup test-stores ## the same proxy with Redis, Valkey, memcached and Ignite beside its own memory: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
-counts: setup ## instructions, allocations and system calls a request, and in which functions
+counts: setup ## instructions, allocations and system calls per request, and in which functions
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --functions
 
-counts-check: setup ## fails when a request takes over 2 % more instructions, or an allocation more, above a bare Pingora than benches/load/counts.txt
+counts-check: setup ## fail when a request takes over 2 % more instructions, or one more allocation, than benches/load/counts.txt allows
 	@scripts/check-counts
 
-counts-write: setup ## the same, written to benches/load/counts.txt
+counts-write: setup ## count, and write the result to benches/load/counts.txt
 	@scripts/bench-tools valgrind strace
 	python3 benches/load/counts.py --write
 
-release-pgo: setup ## a release build guided by a profile, in target/release-pgo, and what it won; three builds and training: PROFILE=file
+release-pgo: setup ## a PGO build in target/release-pgo, and its gain; three builds and training: PROFILE=file
 	@scripts/bench-tools valgrind
 	@scripts/release-pgo $(PROFILE)
 
 fmt: ## format the sources
 	$(CARGO) fmt
 
-setup: ## bring what building needs, or say what is missing
+setup: ## install what building needs, or say what is missing
 	@scripts/setup
 
-clean: ## remove everything that was built
+clean: ## remove all build output
 	$(CARGO) clean

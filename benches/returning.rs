@@ -10,17 +10,17 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use homing::app::build::{Materials, build};
+use homing::app::build::{BuildContext, build};
 use homing::app::runtime::Runtime;
 use homing::config::{Config, ProcessEnvironment};
 use homing::message::{Fields, RequestView};
 use homing::persistence::PoolRuntime;
 use homing::persistence::resolve::{PoolSessions, recognize};
 use homing::persistence::select::{History, Placement, choose};
-use homing::routing::{Router, Target};
+use homing::routing::{RouteInput, RouteTarget, Router};
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
-use homing::session::source::{Presented, Source, SourceInput};
+use homing::session::source::{SessionClaim, Source, SourceInput};
 use homing::session::token::UnixMillis;
 use homing::session::token::keyring::Keyring;
 use homing::store::local::data::SessionData;
@@ -59,8 +59,8 @@ fn built(table: &Table) -> Runtime {
         SOURCES.iter().map(pool).collect::<String>()
     );
     let config = Config::parse("bench", &yaml, &ProcessEnvironment).unwrap().config;
-    let (metrics, made_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
-    build(config, &Materials { table, metrics: &metrics, made_keys: &made_keys, former: None }).unwrap()
+    let (metrics, generated_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
+    build(config, &BuildContext { table, metrics: &metrics, generated_keys: &generated_keys, previous: None }).unwrap()
 }
 
 /// What a client of each source sends, among what browsers send anyway.
@@ -106,10 +106,10 @@ fn pool_sessions<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionD
 }
 
 /// Binds what only a server or a first request can bind.
-fn bind(presented: &Presented, pool_sessions: &PoolSessions<'_>) {
-    match presented {
-        Presented::Ids(ids) => drop(pool_sessions.table.assign(ids[0].key, &pool_sessions.targets[0], NOW)),
-        Presented::Address(id) => drop(pool_sessions.table.claim(id.key, &pool_sessions.targets[0], NOW)),
+fn bind(claim: &SessionClaim, pool_sessions: &PoolSessions<'_>) {
+    match claim {
+        SessionClaim::Ids(ids) => drop(pool_sessions.table.assign(ids[0].key, &pool_sessions.targets[0], NOW)),
+        SessionClaim::Address(id) => drop(pool_sessions.table.claim(id.key, &pool_sessions.targets[0], NOW)),
         _ => {}
     }
 }
@@ -122,10 +122,10 @@ fn returning(bench: &mut Criterion) {
         let persistence = plan.persistence.as_ref().unwrap();
         let (one, pool_sessions) = (client(plan, 0), pool_sessions(plan, &table, &data));
         let source: &Source = &persistence.sources[0];
-        bind(&source.presented(&asked(&one), &persistence.codec), &pool_sessions);
+        bind(&source.claim(&asked(&one), &persistence.codec), &pool_sessions);
         let answer = |client: &Client| {
-            let presented = source.presented(black_box(&asked(client)), &persistence.codec);
-            let found = recognize(&presented, &pool_sessions, NOW);
+            let claim = source.claim(black_box(&asked(client)), &persistence.codec);
+            let found = recognize(&claim, &pool_sessions, NOW);
             let choice = choose(
                 &plan.pool,
                 Some(&persistence.policy),
@@ -171,8 +171,8 @@ fn new(bench: &mut Criterion) {
         let empty = HeaderMap::new();
         let asked = input(&empty, "/", None, None);
         bench.iter(|| {
-            let presented = persistence.sources[0].presented(black_box(&asked), &persistence.codec);
-            black_box(presented);
+            let claim = persistence.sources[0].claim(black_box(&asked), &persistence.codec);
+            black_box(claim);
             choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Placement::Balanced(&[]))
         });
     });
@@ -191,11 +191,15 @@ pools:
   v2: { servers: [{ name: a, address: 127.0.0.1:9002 }] }
 ";
 
+fn route_input<'r>(host: &'r str, headers: &'r HeaderMap) -> RouteInput<'r> {
+    RouteInput { host, path: black_box("/cart/4711"), fields: Fields::Map(headers), secure: false }
+}
+
 fn routes(bench: &mut Criterion) {
     let headers = HeaderMap::new();
     let one = Router::build(&[], &["web"]);
     bench.bench_function("route, one pool", |bench| {
-        bench.iter(|| one.find(black_box("shop.example.org"), black_box("/cart/4711"), &headers, false));
+        bench.iter(|| one.find(route_input(black_box("shop.example.org"), &headers)));
     });
     let config = Config::parse("bench", ROUTES, &ProcessEnvironment).unwrap().config;
     let several = Router::build(&config.routes, &["v1", "v2"]);
@@ -203,9 +207,9 @@ fn routes(bench: &mut Criterion) {
         let mut point = 0_u64;
         bench.iter(|| {
             point = point.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let found = several.find(black_box("de.shop.example.org"), black_box("/cart/4711"), &headers, false);
+            let found = several.find(route_input(black_box("de.shop.example.org"), &headers));
             match found.map(|plan| &plan.target) {
-                Some(Target::Split(split)) => split.pick(point),
+                Some(RouteTarget::Split(split)) => split.pick(point),
                 _ => unreachable!("a split"),
             }
         });

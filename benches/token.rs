@@ -70,7 +70,7 @@ fn cookies(c: &mut Criterion) {
     c.bench_function("source/cookie: from headers to a token seen before", |b| {
         let request = RequestView::http1(&Method::GET, b"/", Version::HTTP_11, Fields::Map(&headers));
         let asked = SourceInput { request, client: None };
-        b.iter(|| source.presented(black_box(&asked), &codec));
+        b.iter(|| source.claim(black_box(&asked), &codec));
     });
 
     let cookie = Cookie {

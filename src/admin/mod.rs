@@ -1,14 +1,14 @@
-//! The operator's door. In this version:
+//! Probes and metrics for the operator:
 //!
-//! | path | answer |
+//! | path | response |
 //! |---|---|
 //! | `GET /healthz` | 200 as long as the process answers |
 //! | `GET /readyz` | 200 when it serves clients; 503 while it starts and from the moment it stops |
 //! | `GET /metrics` | Prometheus text |
 //!
-//! Only requests for a host of `admin.allowed_hosts` are answered, so that a web page cannot reach the door through a
-//! name that it controls (DNS rebinding); others get 421. The door of its own for Prometheus (`metrics`) answers its one
-//! path to everybody.
+//! `admin` answers only requests for a host of `admin.allowed_hosts`, so that a web page cannot reach it through a name that
+//! the page's owner controls (DNS rebinding); others get 421. `metrics`, a separate listener for Prometheus, answers its one
+//! path for any host.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,16 +21,16 @@ use pingora::protocols::http::ServerSession;
 use crate::app::state::AppState;
 use crate::routing::host_name;
 
-/// What the process is ready for.
+/// Whether the process is ready for requests.
 pub struct Readiness {
-    /// Listeners are open and every server has had a first verdict.
+    /// The listeners accept connections and every server has been checked once.
     pub started: AtomicBool,
-    /// What outlives every request; knows when the process stops.
+    /// Knows when the process stops.
     pub app: Arc<AppState>,
 }
 
 impl Readiness {
-    fn word(&self) -> Result<&'static str, &'static str> {
+    fn status(&self) -> Result<&'static str, &'static str> {
         if self.app.is_draining() {
             Err("draining\n")
         } else if self.started.load(Ordering::Acquire) {
@@ -41,15 +41,15 @@ impl Readiness {
     }
 }
 
-/// One door: which paths it has and whom it answers.
-pub struct Door {
-    /// Probes.
+/// One admin listener: its paths, and the hosts that it answers for.
+pub struct AdminEndpoint {
+    /// For `/readyz`.
     pub readiness: Arc<Readiness>,
-    /// Host names answered; `None` = all.
+    /// `None` = any host.
     pub allowed_hosts: Option<Vec<String>>,
-    /// `/healthz` and `/readyz` are here.
+    /// Has `/healthz` and `/readyz`.
     pub probes: bool,
-    /// Where the metrics are.
+    /// The path of the metrics.
     pub metrics_path: String,
 }
 
@@ -57,47 +57,47 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[async_trait]
-impl ServeHttp for Door {
+impl ServeHttp for AdminEndpoint {
     async fn response(&self, exchange: &mut ServerSession) -> Response<Vec<u8>> {
         let request = exchange.req_header();
         let host = match request.uri.authority() {
             Some(authority) => authority.as_str(),
             None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
         };
-        let mut answer = self.answer(&request.method, host, request.uri.path());
+        let mut response = self.respond(&request.method, host, request.uri.path());
         if request.method == Method::HEAD {
-            answer.body_mut().clear();
+            response.body_mut().clear();
         }
-        answer
+        response
     }
 }
 
-impl Door {
-    fn answer(&self, method: &Method, host: &str, path: &str) -> Response<Vec<u8>> {
-        if !self.answers(host) {
-            return text(StatusCode::MISDIRECTED_REQUEST, "421 this host is not in admin.allowed_hosts\n");
+impl AdminEndpoint {
+    fn respond(&self, method: &Method, host: &str, path: &str) -> Response<Vec<u8>> {
+        if !self.allows(host) {
+            return text(StatusCode::MISDIRECTED_REQUEST, "421 host not in admin.allowed_hosts\n");
         }
         if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "405 GET or HEAD\n");
+            return text(StatusCode::METHOD_NOT_ALLOWED, "405 only GET and HEAD\n");
         }
         match path {
             "/healthz" if self.probes => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.probes => match self.readiness.word() {
-                Ok(word) => text(StatusCode::OK, word),
-                Err(word) => text(StatusCode::SERVICE_UNAVAILABLE, word),
+            "/readyz" if self.probes => match self.readiness.status() {
+                Ok(status) => text(StatusCode::OK, status),
+                Err(status) => text(StatusCode::SERVICE_UNAVAILABLE, status),
             },
             path if path == self.metrics_path => match self.readiness.app.render_metrics() {
                 Ok(metrics) => response(StatusCode::OK, PROMETHEUS, metrics),
                 Err(error) => {
-                    tracing::error!(%error, "metrics could not be written");
-                    text(StatusCode::INTERNAL_SERVER_ERROR, "500 metrics could not be written\n")
+                    tracing::error!(%error, "metrics cannot be encoded");
+                    text(StatusCode::INTERNAL_SERVER_ERROR, "500 metrics cannot be encoded\n")
                 }
             },
-            _ => text(StatusCode::NOT_FOUND, "404 there is nothing here\n"),
+            _ => text(StatusCode::NOT_FOUND, "404 not found\n"),
         }
     }
 
-    fn answers(&self, host: &str) -> bool {
+    fn allows(&self, host: &str) -> bool {
         let Some(allowed) = &self.allowed_hosts else { return true };
         let name = host_name(host);
         allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))

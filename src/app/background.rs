@@ -1,102 +1,100 @@
-//! Everything that runs beside requests: health checks, names, expiry, the table on disk, signals, reloads. One small runtime of its own, so
-//! that a busy proxy does not delay its checks and a slow check does not delay a request.
+//! All tasks outside of requests: health checks, name resolution, expiry, the snapshot on disk, signals, reloads. They run on
+//! a separate executor of one thread, so that a busy proxy does not delay its checks and a slow check does not delay a request.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use crate::app::state::AppState;
 use crate::proxy::context::wall_clock;
 use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 
+use super::error::RunError;
 use super::reload::Reloader;
-use super::server_tasks::{Tasks, first_verdicts};
+use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::{self, StopSwitch};
-use super::snapshot_task::Keeper;
-use super::watched_files::Watching;
-use super::{Origin, RunError};
+use super::snapshot_task::SnapshotTask;
+use super::state::AppState;
+use super::watched_files::FileWatcher;
 
-/// Keeps the background going; dropped, it stops.
+/// The background tasks; they stop when it is dropped.
 pub(super) struct Background {
-    runtime: Option<Runtime>,
+    /// `None` only while it is dropped.
+    executor: Option<Runtime>,
 }
 
 impl Drop for Background {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        if let Some(executor) = self.executor.take() {
             // Tasks sleep or wait for sockets; there is nothing to wait for.
-            runtime.shutdown_background();
+            executor.shutdown_background();
         }
     }
 }
 
-/// What the background runs on: one thread.
-pub(super) fn runtime() -> Result<Runtime, RunError> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    let runtime = runtime.worker_threads(1).thread_name("background").enable_all().build();
-    runtime.map_err(RunError::system("the background's runtime"))
+/// The executor of the background, with one thread.
+pub(super) fn executor() -> Result<Runtime, RunError> {
+    let mut executor = tokio::runtime::Builder::new_multi_thread();
+    let executor = executor.worker_threads(1).thread_name("background").enable_all().build();
+    executor.map_err(RunError::system("the executor of the background"))
 }
 
-/// How long a store may take for what it was not told before the stop. Longer than the longest pause before an engine
-/// looks for a store that was away.
-const LAST_WRITES: Duration = Duration::from_secs(3);
+/// How long the last writes to a store may take. Longer than the longest pause before an engine reconnects to a store.
+const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl Background {
-    /// Starts the background and waits for the first verdicts. `events` are the shared store's.
+    /// Starts the background and waits until every server has been checked once. `events` are the shared store's; `file` is
+    /// the configuration's, if there is one.
     pub(super) fn start(
-        runtime: Runtime,
+        executor: Runtime,
         app: Arc<AppState>,
         events: Option<UnboundedReceiver<Event>>,
-        origin: &Origin,
+        file: Option<PathBuf>,
         stop: &StopSwitch,
-        keeper: &Arc<Keeper>,
+        snapshots: &Arc<SnapshotTask>,
     ) -> Self {
         let (reloads, triggers) = tokio::sync::mpsc::channel(4);
         // Signals first: a start that waits for a slow name must be stoppable.
-        let listening = signals::listen(stop.clone(), Arc::clone(&app), reloads.clone());
-        runtime.spawn(async move {
-            if let Err(error) = listening.await {
-                tracing::error!(%error, "signals cannot be listened to");
+        let signals = signals::listen(stop.clone(), Arc::clone(&app), reloads.clone());
+        executor.spawn(async move {
+            if let Err(error) = signals.await {
+                tracing::error!(%error, "cannot listen to signals");
             }
         });
-        let snapshot = app.current.load_full();
-        let tasks = runtime.block_on(async {
-            first_verdicts(&snapshot).await;
-            let mut tasks = Tasks::default();
-            tasks.follow(&snapshot);
+        let runtime = app.current.load_full();
+        let tasks = executor.block_on(async {
+            check_new_servers(&runtime).await;
+            let mut tasks = ServerTasks::default();
+            tasks.update(&runtime);
             tasks
         });
         if let Some((shared, events)) = app.sessions.shared.clone().zip(events) {
-            runtime.spawn(shared.run_background(events, wall_clock));
+            executor.spawn(shared.run_background(events, wall_clock));
         }
-        runtime.spawn(sweep(Arc::clone(&app.sessions.table)));
-        runtime.spawn(Arc::clone(keeper).run());
-        runtime.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
-        let file = match origin {
-            Origin::File(path) => Some(path.clone()),
-            Origin::CommandLine => None,
-        };
-        let watching = file.clone().map(|file| Watching::new(file, &snapshot.config, reloads));
-        runtime.spawn(Reloader::new(app, file, tasks, watching).run(triggers));
-        Self { runtime: Some(runtime) }
+        executor.spawn(sweep(Arc::clone(&app.sessions.table)));
+        executor.spawn(Arc::clone(snapshots).run());
+        executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
+        let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
+        executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
+        Self { executor: Some(executor) }
     }
 
-    /// No request is under way any more: what the store was not told it is told now.
+    /// Writes to the shared store what is still pending. No request is in flight any more.
     pub(super) fn finish(self, app: &AppState) {
-        if let Some((runtime, shared)) = self.runtime.as_ref().zip(app.sessions.shared.as_ref()) {
-            let written = async { tokio::time::timeout(LAST_WRITES, shared.flush(wall_clock)).await };
-            if runtime.block_on(written).is_err() {
-                tracing::warn!("the shared store was not told the last decisions: it did not answer in time");
+        if let Some((executor, shared)) = self.executor.as_ref().zip(app.sessions.shared.as_ref()) {
+            let flush = async { tokio::time::timeout(LAST_WRITES_TIMEOUT, shared.flush(wall_clock)).await };
+            if executor.block_on(flush).is_err() {
+                tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");
             }
         }
     }
 }
 
-/// Lets expired sessions go, a little at a time.
+/// Removes expired sessions, a few at a time.
 async fn sweep(table: Arc<Table>) {
     loop {
         let pace = table.pace();
@@ -107,7 +105,7 @@ async fn sweep(table: Arc<Table>) {
     }
 }
 
-/// The same for what servers handed over for them.
+/// The same for the sessions' handoff data.
 async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
     loop {
         let pace = data.pace(&table);

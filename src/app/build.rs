@@ -1,5 +1,5 @@
-//! From a checked configuration to a snapshot. What `homing check` runs too, so that a configuration that cannot be
-//! built is found before it is needed.
+//! From a checked configuration to a runtime. `homing check` runs it too, so that a configuration that cannot be built is
+//! found before it is needed.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -27,7 +27,7 @@ use super::tls;
 /// One client: an IPv4 address, or the IPv6 network that a provider gives to one customer.
 const HINT_PREFIXES: (u8, u8) = (32, 64);
 
-/// What cannot be built although the check let it through.
+/// A part that cannot be built although the check accepted it.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// The keys.
@@ -47,22 +47,22 @@ pub enum BuildError {
     Tls(#[from] rustls::Error),
 }
 
-/// What building draws on.
-pub struct Materials<'a> {
-    /// The table, for the targets of servers.
+/// What a runtime is built on.
+pub struct BuildContext<'a> {
+    /// Has the targets of servers.
     pub table: &'a Table,
-    /// For the counters.
+    /// Has the counters.
     pub metrics: &'a Metrics,
     /// Used when the configuration names no keys.
-    pub made_keys: &'a Keyring,
-    /// The version before, whose live state is taken over.
-    pub former: Option<&'a Runtime>,
+    pub generated_keys: &'a Keyring,
+    /// The runtime of the configuration before, whose live state is carried over.
+    pub previous: Option<&'a Runtime>,
 }
 
 /// The keys of a configuration; `None` when it has none.
 ///
 /// # Errors
-/// When they make no keyring; the check rules that out.
+/// When they make no keyring; the check excludes that.
 pub fn keyring(config: &Config) -> Result<Option<Keyring>, KeyringError> {
     if config.keys.is_empty() {
         return Ok(None);
@@ -70,19 +70,19 @@ pub fn keyring(config: &Config) -> Result<Option<Keyring>, KeyringError> {
     Keyring::new(config.keys.iter().map(|key| (key.id.as_str(), key.secret.expose().as_bytes()))).map(Some)
 }
 
-/// Builds the snapshot of a configuration; nothing that runs is touched but for counters, which appear at zero.
+/// Builds the runtime of a configuration. Changes nothing that runs; new counters appear at zero.
 ///
 /// # Errors
-/// When something that the check let through cannot be built, which is a fault of the check.
-pub fn build(config: Config, materials: &Materials<'_>) -> Result<Runtime, BuildError> {
-    let own = keyring(&config)?;
-    let keys = own.as_ref().unwrap_or(materials.made_keys);
+/// When something that the check accepted cannot be built, which is a bug of the check.
+pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, BuildError> {
+    let configured = keyring(&config)?;
+    let keys = configured.as_ref().unwrap_or(context.generated_keys);
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
     let pools: Vec<PoolRuntime> =
-        config.pools.iter().map(|pool| pool_plan(pool, keys, materials)).collect::<Result<_, _>>()?;
-    let routes = config.routes.iter().map(|route| materials.metrics.route(&route.name)).collect();
-    let tls = tls::build(&config.listeners, materials.former)?;
+        config.pools.iter().map(|pool| build_pool(pool, keys, context)).collect::<Result<_, _>>()?;
+    let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
+    let tls = tls::build(&config.listeners, context.previous)?;
     Ok(Runtime {
         log_key: keys.log_key().clone(),
         secret_parameters: secret_parameters(&pools),
@@ -95,25 +95,24 @@ pub fn build(config: Config, materials: &Materials<'_>) -> Result<Runtime, Build
 }
 
 fn secret_parameters(pools: &[PoolRuntime]) -> Vec<Box<str>> {
-    let sources = pools.iter().filter_map(|plan| plan.persistence.as_ref()).flat_map(|plan| &plan.sources);
+    let sources =
+        pools.iter().filter_map(|pool| pool.persistence.as_ref()).flat_map(|persistence| &persistence.sources);
     let mut names: Vec<Box<str>> = sources.filter_map(Source::parameter).map(Into::into).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-fn pool_plan(config: &config::Pool, keys: &Keyring, materials: &Materials<'_>) -> Result<PoolRuntime, BuildError> {
-    let former = materials.former.and_then(|former| former.pools.iter().find(|plan| *plan.pool.name == config.name));
-    let pool = Pool::build(config, former.map(|plan| &plan.pool), materials.metrics);
-    let persistence = config
-        .persistence
-        .as_ref()
-        .map(|policy| persistence_plan(policy, config, keys, materials.table))
-        .transpose()?;
-    let sources: Vec<_> = persistence.iter().flat_map(|plan| &plan.sources).map(Source::label).collect();
+fn build_pool(config: &config::Pool, keys: &Keyring, context: &BuildContext<'_>) -> Result<PoolRuntime, BuildError> {
+    let previous =
+        context.previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
+    let pool = Pool::build(config, previous.map(|previous| &previous.pool), context.metrics);
+    let persistence =
+        config.persistence.as_ref().map(|policy| persistence_plan(policy, config, keys, context.table)).transpose()?;
+    let sources: Vec<_> = persistence.iter().flat_map(|persistence| &persistence.sources).map(Source::label).collect();
     Ok(PoolRuntime {
         hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
-        metrics: materials.metrics.pool(&config.name, &sources),
+        metrics: context.metrics.pool(&config.name, &sources),
         preserve_header_case: config.connection.preserve_header_case,
         persistence,
         pool,

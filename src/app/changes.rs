@@ -1,22 +1,21 @@
-//! From one version to the next: first a pure comparison, to tell the operator what changes and what only a restart
-//! can change; then the swap.
+//! Compares two configurations, so that the log says what a reload changes and what only a restart changes.
 
 use crate::config::{Config, Listener, Remote, Store};
 
 /// One thing that a reload changes, or cannot change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A pool came.
+    /// A new pool.
     PoolAdded(String),
-    /// A pool went; its sessions are forgotten as they expire.
+    /// A pool was removed; its sessions expire.
     PoolRemoved(String),
-    /// A server came, of (pool, server).
+    /// A new server, as (pool, server).
     ServerAdded(String, String),
-    /// A server went; its sessions move when they come back.
+    /// A server was removed; its sessions move with their next request.
     ServerRemoved(String, String),
-    /// Something of a server changed: its address, weight, state or backup.
+    /// A server's address, weight, state or backup changed.
     ServerChanged(String, String),
-    /// Something else of a pool changed.
+    /// A pool's other settings changed.
     PoolChanged(String),
     /// Routes changed.
     Routes,
@@ -56,9 +55,9 @@ impl std::fmt::Display for Change {
 
 /// What changes from `old` to `new`.
 pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
-    let mut found = Vec::new();
-    found.extend(needs_restart(old, new).into_iter().map(Change::NeedsRestart));
-    pools(old, new, &mut found);
+    let mut changes = Vec::new();
+    changes.extend(needs_restart(old, new).into_iter().map(Change::NeedsRestart));
+    pool_changes(old, new, &mut changes);
     let sections = [
         (old.routes != new.routes, Change::Routes),
         (old.keys != new.keys, Change::Keys),
@@ -67,11 +66,12 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         (old.store.max_sessions != new.store.max_sessions, Change::Table),
         (old.store.snapshot != new.store.snapshot, Change::TableSnapshot),
     ];
-    found.extend(sections.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change));
-    found
+    changes.extend(sections.into_iter().filter(|(differs, _)| *differs).map(|(_, change)| change));
+    changes
 }
 
-/// `new` with everything that only a restart changes put back to what runs, so that what is shown is what is true.
+/// `new`, with the running values of all keys that only a restart changes, so that the effective configuration is what is
+/// shown.
 pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
     new.proxy.clone_from(&old.proxy);
     new.log.format = old.log.format;
@@ -83,7 +83,7 @@ pub fn keep_restart_only(old: &Config, mut new: Config) -> Config {
         .iter()
         .map(|old| {
             let new = new.listeners.iter().find(|new| new.address == old.address);
-            new.map_or_else(|| old.clone(), |new| as_far_as_a_reload_goes(old, new))
+            new.map_or_else(|| old.clone(), |new| reloadable_part(old, new))
         })
         .collect();
     new
@@ -106,14 +106,14 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         (old.metrics != new.metrics, "metrics"),
     ];
     keys.into_iter()
-        .chain(shared_store(&old.store, &new.store))
+        .chain(shared_store_changes(&old.store, &new.store))
         .filter(|(differs, _)| *differs)
         .map(|(_, key)| key)
         .collect()
 }
 
-/// All of the store that is shared is opened at start.
-fn shared_store(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
+/// A shared store is opened at start only.
+fn shared_store_changes(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
     let kind = |store: &Store| store.remote.as_ref().map(|remote| remote.engine.word());
     let both = |old: &Remote, new: &Remote| {
         vec![
@@ -132,30 +132,30 @@ fn shared_store(old: &Store, new: &Store) -> Vec<(bool, &'static str)> {
 
 fn limits_differ(old: &[Listener], new: &[Listener]) -> bool {
     old.iter().any(|old| {
-        new.iter().find(|new| new.address == old.address).is_some_and(|new| as_far_as_a_reload_goes(old, new) != *old)
+        new.iter().find(|new| new.address == old.address).is_some_and(|new| reloadable_part(old, new) != *old)
     })
 }
 
-/// A listener with all of the new one that needs no restart.
-fn as_far_as_a_reload_goes(old: &Listener, new: &Listener) -> Listener {
+/// The old listener with all settings of the new one that need no restart.
+fn reloadable_part(old: &Listener, new: &Listener) -> Listener {
     let tls = if old.tls.is_some() == new.tls.is_some() { &new.tls } else { &old.tls };
     Listener { http1: old.http1, http2: old.http2, tls: tls.clone(), ..new.clone() }
 }
 
-fn pools(old: &Config, new: &Config, found: &mut Vec<Change>) {
+fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
     for pool in &new.pools {
         let Some(before) = old.pools.iter().find(|before| before.name == pool.name) else {
-            found.push(Change::PoolAdded(pool.name.clone()));
+            changes.push(Change::PoolAdded(pool.name.clone()));
             continue;
         };
         let named = |server: &str| (pool.name.clone(), server.to_owned());
         for server in &pool.servers {
             match before.servers.iter().find(|before| before.name == server.name) {
-                None => found.push({
+                None => changes.push({
                     let (pool, server) = named(&server.name);
                     Change::ServerAdded(pool, server)
                 }),
-                Some(before) if before != server => found.push({
+                Some(before) if before != server => changes.push({
                     let (pool, server) = named(&server.name);
                     Change::ServerChanged(pool, server)
                 }),
@@ -165,17 +165,17 @@ fn pools(old: &Config, new: &Config, found: &mut Vec<Change>) {
         for server in &before.servers {
             if pool.servers.iter().all(|now| now.name != server.name) {
                 let (pool, server) = named(&server.name);
-                found.push(Change::ServerRemoved(pool, server));
+                changes.push(Change::ServerRemoved(pool, server));
             }
         }
         let rest = |pool: &crate::config::Pool| crate::config::Pool { servers: Vec::new(), ..pool.clone() };
         if rest(before) != rest(pool) {
-            found.push(Change::PoolChanged(pool.name.clone()));
+            changes.push(Change::PoolChanged(pool.name.clone()));
         }
     }
     for before in &old.pools {
         if new.pools.iter().all(|pool| pool.name != before.name) {
-            found.push(Change::PoolRemoved(before.name.clone()));
+            changes.push(Change::PoolRemoved(before.name.clone()));
         }
     }
 }

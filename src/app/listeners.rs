@@ -1,5 +1,5 @@
-//! Pingora's servers: one for clients, one for the operator's doors, so that probes and metrics answer until the very end
-//! of a graceful stop.
+//! Pingora's servers: one for clients, one for the admin listeners, so that probes and metrics answer until the end of a
+//! graceful stop.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -15,35 +15,35 @@ use pingora::server::{RunArgs, Server, ShutdownSignalWatch};
 use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 
-use crate::admin::{Door, Readiness};
-use crate::app::state::AppState;
+use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{Config, ListenAddress};
 use crate::pool::health::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
-use crate::proxy::connection::{Front, Requests};
+use crate::proxy::connection::{ConnectionApp, RequestApp};
 
-use super::RunError;
-use super::signals::{Never, StopSwitch};
+use super::error::RunError;
+use super::signals::{NeverSignal, StopSwitch};
+use super::state::AppState;
 
-/// Pingora counts tries in a loop of its own; ours end long before.
-const MOST_TRIES: usize = 32;
+/// Pingora limits retries too; `retries.attempts` is reached long before this.
+const MAX_RETRIES: usize = 32;
 /// How long a listener may take to open.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pingora ends a thread when an address cannot be had; asking before gives the operator an error with a name.
+/// Pingora only ends a thread when it cannot listen; checking before gives an error that names the key.
 pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
     let listeners = config.listeners.iter().map(|listener| ("listeners", &listener.address));
     let admin = config.admin.iter().map(|admin| ("admin.address", &admin.address));
-    let metrics = config.metrics.iter().map(|door| ("metrics.address", &door.address));
+    let metrics = config.metrics.iter().map(|metrics| ("metrics.address", &metrics.address));
     for (key, address) in listeners.chain(admin).chain(metrics) {
         let what = format!("{key}: cannot listen on {address}");
         match address {
             ListenAddress::Tcp(address) => TcpListener::bind(address).map(drop).map_err(RunError::system(what))?,
             ListenAddress::Unix(path) => {
-                // A socket that somebody answers on is taken; one that nobody answers on was left behind.
+                // A socket that accepts connections is in use; one that does not was left by an earlier process.
                 if UnixStream::connect(path).is_ok() {
-                    let taken = std::io::Error::from(std::io::ErrorKind::AddrInUse);
-                    return Err(RunError::system(what)(taken));
+                    let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+                    return Err(RunError::system(what)(in_use));
                 }
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
                 if let Some(directory) = directory {
@@ -55,12 +55,12 @@ pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
-/// Waits until every listener takes connections.
+/// Waits until every listener accepts connections.
 pub(super) fn await_listeners(config: &Config) -> Result<(), RunError> {
-    let until = Instant::now() + OPEN_WITHIN;
+    let deadline = Instant::now() + OPEN_TIMEOUT;
     for listener in &config.listeners {
-        while !takes_connections(&listener.address) {
-            if Instant::now() >= until {
+        while !accepts_connections(&listener.address) {
+            if Instant::now() >= deadline {
                 return Err(RunError::Internal(format!("listener {} did not open", listener.address)));
             }
             thread::park_timeout(Duration::from_millis(5));
@@ -69,7 +69,7 @@ pub(super) fn await_listeners(config: &Config) -> Result<(), RunError> {
     Ok(())
 }
 
-fn takes_connections(address: &ListenAddress) -> bool {
+fn accepts_connections(address: &ListenAddress) -> bool {
     match address {
         ListenAddress::Tcp(address) => {
             let mut target = *address;
@@ -87,14 +87,14 @@ fn takes_connections(address: &ListenAddress) -> bool {
     }
 }
 
-/// Unix sockets outlive their process unless somebody removes them.
+/// Unix sockets outlive their process unless they are removed.
 pub(super) fn remove_sockets(config: &Config) {
     let addresses = config
         .listeners
         .iter()
         .map(|listener| &listener.address)
         .chain(config.admin.iter().map(|admin| &admin.address))
-        .chain(config.metrics.iter().map(|door| &door.address));
+        .chain(config.metrics.iter().map(|metrics| &metrics.address));
     for address in addresses {
         if let ListenAddress::Unix(path) = address {
             let _ = std::fs::remove_file(path);
@@ -102,7 +102,7 @@ pub(super) fn remove_sockets(config: &Config) {
     }
 }
 
-/// The listeners for clients.
+/// Starts the listeners for clients.
 pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitch) -> Result<(), RunError> {
     let threads = match config.proxy.threads {
         Some(threads) => threads,
@@ -110,7 +110,7 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     };
     let conf = ServerConf {
         threads,
-        max_retries: MOST_TRIES,
+        max_retries: MAX_RETRIES,
         // Nothing speaks TLS to servers in this version, and a machine without certificates is no reason not to start.
         ca_file: Some(NO_CERTIFICATES.to_owned()),
         upstream_keepalive_pool_size: config.proxy.upstream_idle_connections,
@@ -126,11 +126,11 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     options.h2_idle_timeout = keepalive;
     let edge = EdgeProxy { app: Arc::clone(app) };
     let mut proxy = http_proxy(&server.configuration, edge);
-    // Pingora asks the proxy too, for the protocols it may tunnel.
+    // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(Requests { proxy: Arc::new(proxy), options });
-    let front = Front { requests, app: Arc::clone(app) };
-    let mut service = Service::new("clients".to_owned(), front);
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
+    let connections = ConnectionApp { requests, app: Arc::clone(app) };
+    let mut service = Service::new("clients".to_owned(), connections);
     for listener in &config.listeners {
         listen(&mut service, &listener.address);
     }
@@ -138,35 +138,35 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     run(server, "clients", stop.for_listeners())
 }
 
-/// The operator's doors.
-pub(super) fn start_doors(config: &Config, readiness: &Arc<Readiness>) -> Result<(), RunError> {
+/// Starts the admin listeners: `admin` and `metrics`.
+pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result<(), RunError> {
     let admin = config.admin.iter().map(|admin| {
-        let door = Door {
+        let endpoint = AdminEndpoint {
             readiness: Arc::clone(readiness),
             allowed_hosts: Some(admin.allowed_hosts.clone()),
             probes: true,
             metrics_path: "/metrics".to_owned(),
         };
-        (&admin.address, door)
+        (&admin.address, endpoint)
     });
     let metrics = config.metrics.iter().map(|metrics| {
-        let door = Door {
+        let endpoint = AdminEndpoint {
             readiness: Arc::clone(readiness),
             allowed_hosts: None,
             probes: false,
             metrics_path: metrics.path.clone(),
         };
-        (&metrics.address, door)
+        (&metrics.address, endpoint)
     });
     let mut server = server(ServerConf { threads: 1, ..ServerConf::default() });
     let mut any = false;
-    for (address, door) in admin.chain(metrics) {
-        let mut service = Service::new(format!("door {address}"), HttpServer::new_app(door));
+    for (address, endpoint) in admin.chain(metrics) {
+        let mut service = Service::new(format!("admin {address}"), HttpServer::new_app(endpoint));
         listen(&mut service, address);
         server.add_service(service);
         any = true;
     }
-    if any { run(server, "doors", Never) } else { Ok(()) }
+    if any { run(server, "admin", NeverSignal) } else { Ok(()) }
 }
 
 fn server(conf: ServerConf) -> Server {
@@ -175,15 +175,15 @@ fn server(conf: ServerConf) -> Server {
     server
 }
 
-/// Bytes towards a client that wait for more of the same answer. Pingora's 1,460 are less than many small answers with their
-/// headers, and what does not fit is a system call of its own.
+/// Bytes of a response that are buffered before they are written to the client. Pingora's 1,460 are less than many small
+/// responses with their headers, and each overflow costs a system call.
 const WRITE_BUFFER: usize = 4 << 10;
 
 fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
     let endpoint = match address {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
-            // `[::]` takes IPv4 clients too, whatever the system's default is.
+            // `[::]` accepts IPv4 clients too, whatever the system's default is.
             options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
             ListenerConfig::tcp(address.to_string()).tcp_socket_options(options)
         }

@@ -5,74 +5,68 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::app::build::{Materials, build};
-use crate::app::changes::{Change, changes, keep_restart_only};
-use crate::app::runtime::Runtime;
-use crate::app::state::AppState;
 use crate::config::Config;
 use crate::persistence::PoolRuntime;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::log;
 
-use super::server_tasks::{Tasks, first_verdicts};
-use super::watched_files::Watching;
-use super::{open_access_log, place, set_limits, tell_certificates, tell_warning};
+use super::apply::{open_access_log, report_certificates, set_limits};
+use super::build::{BuildContext, build};
+use super::changes::{Change, changes, keep_restart_only};
+use super::log_lines;
+use super::runtime::Runtime;
+use super::server_tasks::{ServerTasks, check_new_servers};
+use super::signals::ReloadTrigger;
+use super::state::AppState;
+use super::watched_files::FileWatcher;
 
-/// Why a reload was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trigger {
-    /// HUP.
-    Hangup,
-    /// The file is another one.
-    FileChanged,
-}
-
-/// Reloads one after the other.
+/// Runs reloads, one after the other.
 pub(super) struct Reloader {
     app: Arc<AppState>,
+    /// `None` without a configuration file.
     file: Option<PathBuf>,
-    tasks: Tasks,
-    watching: Option<Watching>,
+    tasks: ServerTasks,
+    watcher: Option<FileWatcher>,
 }
 
 impl Reloader {
-    /// `watching` is what tells of changes on disk; `None` when there is no file.
-    pub(super) fn new(app: Arc<AppState>, file: Option<PathBuf>, tasks: Tasks, watching: Option<Watching>) -> Self {
-        Self { app, file, tasks, watching }
+    pub(super) fn new(
+        app: Arc<AppState>,
+        file: Option<PathBuf>,
+        tasks: ServerTasks,
+        watcher: Option<FileWatcher>,
+    ) -> Self {
+        Self { app, file, tasks, watcher }
     }
 
-    pub(super) async fn run(mut self, mut triggers: Receiver<Trigger>) {
+    pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
         while let Some(trigger) = triggers.recv().await {
-            let Some(file) = self.file.clone() else {
+            let Some(file) = &self.file else {
                 tracing::warn!("started without a file, so there is nothing to reload");
                 continue;
             };
-            match Config::load(&file) {
+            match Config::load(file) {
                 Ok(loaded) => {
-                    for warning in &loaded.warnings {
-                        tell_warning(warning);
-                    }
+                    loaded.warnings.iter().for_each(log_lines::warn);
                     self.apply(loaded.config, trigger).await;
                 }
                 Err(problems) => {
-                    for problem in problems.iter() {
-                        tracing::error!(at = %place(problem), help = problem.help.as_deref(), "{}", problem.message);
-                    }
-                    self.refused("the file has problems");
+                    problems.iter().for_each(log_lines::error);
+                    self.reject("the file has problems");
                 }
             }
         }
     }
 
-    fn refused(&self, why: &str) {
+    fn reject(&self, why: &str) {
         self.app.metrics.config_refused();
-        tracing::error!(why, "reload refused: the configuration before stays");
+        tracing::error!(why, "reload rejected; the previous configuration stays in effect");
     }
 
-    async fn apply(&mut self, new: Config, trigger: Trigger) {
-        let before = self.app.current.load_full();
-        let changes = changes(&before.config, &new);
-        if changes.is_empty() && trigger == Trigger::FileChanged && self.app.metrics.last_reload_succeeded() {
+    async fn apply(&mut self, new: Config, trigger: ReloadTrigger) {
+        let previous = self.app.current.load_full();
+        let changes = changes(&previous.config, &new);
+        if changes.is_empty() && trigger == ReloadTrigger::FileChanged && self.app.metrics.last_reload_succeeded() {
             return;
         }
         for change in &changes {
@@ -82,77 +76,76 @@ impl Reloader {
                 tracing::info!("{change}");
             }
         }
-        let new = keep_restart_only(&before.config, new);
-        match self.prepare(new, &before).await {
-            Ok(next) => self.publish(next, &before).await,
-            Err(why) => self.refused(&why),
+        let new = keep_restart_only(&previous.config, new);
+        match self.prepare(new, &previous).await {
+            Ok(update) => self.publish(update, &previous).await,
+            Err(why) => self.reject(&why),
         }
     }
 
     /// Everything that may fail, before anything changes.
-    async fn prepare(&self, config: Config, before: &Runtime) -> Result<Prepared, String> {
-        let access_log = if config.log.access == before.config.log.access {
-            Next::Same
+    async fn prepare(&self, config: Config, previous: &Runtime) -> Result<Update, String> {
+        let access_log = if config.log.access == previous.config.log.access {
+            AccessLogChange::Keep
         } else {
-            Next::Other(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
+            AccessLogChange::Replace(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
         };
-        let materials = Materials {
+        let context = BuildContext {
             table: &self.app.sessions.table,
             metrics: &self.app.metrics,
-            made_keys: &self.app.made_keys,
-            former: Some(before),
+            generated_keys: &self.app.generated_keys,
+            previous: Some(previous),
         };
-        let snapshot = build(config, &materials).map_err(|error| error.to_string())?;
-        // Servers that are new get their first verdict before their first request.
-        first_verdicts(&snapshot).await;
-        Ok(Prepared { snapshot, access_log })
+        let runtime = build(config, &context).map_err(|error| error.to_string())?;
+        // New servers are checked before their first request.
+        check_new_servers(&runtime).await;
+        Ok(Update { runtime, access_log })
     }
 
-    async fn publish(&mut self, next: Prepared, before: &Runtime) {
-        let Prepared { snapshot, access_log } = next;
+    async fn publish(&mut self, update: Update, previous: &Runtime) {
         let app = &self.app;
-        let snapshot = Arc::new(snapshot);
-        set_limits(&app.sessions.table, &snapshot);
-        app.current.store(Arc::clone(&snapshot));
-        forget_handed_over(app, before, &snapshot);
-        self.tasks.follow(&snapshot);
-        if let Some(watching) = &mut self.watching {
-            watching.follow(&snapshot.config);
+        let runtime = Arc::new(update.runtime);
+        set_limits(&app.sessions.table, &runtime);
+        app.current.store(Arc::clone(&runtime));
+        drop_handoff_data(app, previous, &runtime);
+        self.tasks.update(&runtime);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.update(&runtime.config);
         }
-        tell_certificates(&app.metrics, &snapshot.config);
-        if let Next::Other(access_log) = access_log {
-            let former = app.access_log.swap(access_log.map(Arc::new));
-            // Its writer finishes its lines first, perhaps on a slow disk: nothing for the thread that checks servers.
-            tokio::task::spawn_blocking(move || drop(former));
+        report_certificates(&app.metrics, &runtime.config);
+        if let AccessLogChange::Replace(access_log) = update.access_log {
+            let replaced = app.access_log.swap(access_log.map(Arc::new));
+            // Dropping it writes its last lines, perhaps to a slow disk: not on the thread that checks servers.
+            tokio::task::spawn_blocking(move || drop(replaced));
         }
-        log::set_level(snapshot.config.log.level.into());
-        if snapshot.config.store.max_sessions != before.config.store.max_sessions {
-            let (table, capacity) = (Arc::clone(&app.sessions.table), snapshot.config.store.max_sessions);
-            // May evict many sessions, which is nothing for a thread that others wait for.
+        log::set_level(runtime.config.log.level.into());
+        if runtime.config.store.max_sessions != previous.config.store.max_sessions {
+            let (table, capacity) = (Arc::clone(&app.sessions.table), runtime.config.store.max_sessions);
+            // May evict many sessions: not on the thread that checks servers.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
-        app.metrics.config_accepted(&snapshot.config.hash, false);
-        tracing::info!(config = %snapshot.config.hash, "reload done");
+        app.metrics.config_accepted(&runtime.config.hash, false);
+        tracing::info!(config = %runtime.config.hash, "reload done");
     }
 }
 
-/// What servers say while a pool hands nothing over is not heard, so what they said before is not to be given later.
-fn forget_handed_over(app: &AppState, before: &Runtime, now: &Runtime) {
-    let hands_over = |plan: &&PoolRuntime| plan.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
-    for former in before.pools.iter().filter(hands_over) {
-        if now.pools.iter().filter(hands_over).all(|plan| plan.pool.name != former.pool.name) {
-            app.sessions.data.forget_pool(app.sessions.table.target(&former.pool.name, "").index());
+/// Handoff data of a pool whose handoff is now off is dropped: it would be outdated when handoff is enabled again.
+fn drop_handoff_data(app: &AppState, previous: &Runtime, current: &Runtime) {
+    let has_handoff = |pool: &&PoolRuntime| pool.persistence.as_ref().is_some_and(|one| one.handoff.is_some());
+    for before in previous.pools.iter().filter(has_handoff) {
+        if current.pools.iter().filter(has_handoff).all(|pool| pool.pool.name != before.pool.name) {
+            app.sessions.data.forget_pool(app.sessions.table.target(&before.pool.name, "").index());
         }
     }
 }
 
-struct Prepared {
-    snapshot: Runtime,
-    access_log: Next<Option<AccessLog>>,
+/// A runtime that is built and not yet in effect.
+struct Update {
+    runtime: Runtime,
+    access_log: AccessLogChange,
 }
 
-/// What a reload does to a thing that runs.
-enum Next<T> {
-    Same,
-    Other(T),
+enum AccessLogChange {
+    Keep,
+    Replace(Option<AccessLog>),
 }

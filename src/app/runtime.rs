@@ -1,6 +1,6 @@
-//! Everything that a request reads, from one version of the configuration, swapped whole.
+//! Everything that a request reads, built from one configuration and swapped as a whole.
 //!
-//! A request takes the [`Runtime`] once and keeps it, so a reload in the middle of a request cannot mix two versions.
+//! A request takes the [`Runtime`] once and keeps it, so that a reload in the middle of a request cannot mix two configurations.
 
 use std::sync::Arc;
 
@@ -12,19 +12,19 @@ use crate::routing::Router;
 use crate::session::key::LogKey;
 use crate::telemetry::metrics::RouteMetrics;
 
-/// One version.
+/// What runs from one configuration.
 pub struct Runtime {
-    /// The configuration that it was built from.
+    /// The configuration.
     pub config: Arc<Config>,
     /// Which pool serves which request.
     pub router: Router,
-    /// Counters of the routes, in the order of the configuration.
+    /// Counters of the routes, in the configuration's order.
     pub routes: Vec<RouteMetrics>,
-    /// The pools, in the order of the configuration.
+    /// The pools, in the configuration's order.
     pub pools: Vec<PoolRuntime>,
     /// TLS of the listeners, in their order; `None` where there is none.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
-    /// Query and path parameters that name sessions, in any pool: secrets, not for the log.
+    /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,

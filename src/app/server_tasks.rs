@@ -1,5 +1,5 @@
-//! What watches servers in the background: health checks and name resolution, one task each, started and stopped as the
-//! configuration changes. A task whose settings did not change goes on undisturbed, with all that it has counted.
+//! Health checks and name resolution in the background: one task each per server, started and stopped as the configuration
+//! changes. A task whose settings did not change keeps running, with its counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,81 +9,80 @@ use futures_util::future::join_all;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use tokio::task::JoinHandle;
 
-use crate::app::runtime::Runtime;
 use crate::config::{HealthCheck, ServerAddress};
 use crate::pool::condition::Health;
-use crate::pool::health::{self, Verdicts, Watch};
-use crate::pool::resolve::Name;
+use crate::pool::health::{self, HealthTask, HealthTracker};
+use crate::pool::resolve::Resolver;
 use crate::pool::server::Server;
+
+use super::runtime::Runtime;
 
 /// Pool and server.
 type Key = (Arc<str>, Arc<str>);
-/// What a task was started with; another needs another task.
+/// The settings that a task was started with; a change restarts it.
 type Settings = (ServerAddress, Option<HealthCheck>);
 
-/// The tasks that run now.
+/// The running tasks.
 #[derive(Default)]
-pub(super) struct Tasks {
+pub(super) struct ServerTasks {
     running: HashMap<Key, (Settings, Vec<JoinHandle<()>>)>,
 }
 
-/// Resolves names that have no address yet and checks servers that have no verdict yet, all at once. Takes as long as the
-/// slowest answer, at most some seconds.
-pub(super) async fn first_verdicts(snapshot: &Runtime) {
-    let servers = || servers_of(snapshot);
-    join_all(servers().filter_map(|(pool, server)| name_of(pool, server)).map(async |name| {
-        if name.live.resolved().is_none() {
-            name.resolve().await;
+/// Resolves names that have no address yet and checks servers whose health is unknown, all at once. Takes as long as the
+/// slowest of them, at most some seconds.
+pub(super) async fn check_new_servers(runtime: &Runtime) {
+    let servers = || servers_of(runtime);
+    join_all(servers().filter_map(|(pool, server)| resolver_of(pool, server)).map(async |resolver| {
+        if resolver.live.resolved().is_none() {
+            resolver.resolve().await;
         }
     }))
     .await;
     let unknown = servers().filter(|(_, server)| server.is_checked() && server.live.health() == Health::Unknown);
-    join_all(
-        unknown.filter_map(|(pool, server)| Some((watch_of(snapshot, pool, server)?, server.peer_address()))).map(
-            async |(watch, address)| {
-                let mut verdicts = Verdicts::new(&watch.config, Health::Unknown);
-                watch.round(&mut verdicts, address).await;
-            },
-        ),
-    )
+    join_all(unknown.filter_map(|(pool, server)| Some((check_of(runtime, pool, server)?, server.peer_address()))).map(
+        async |(check, address)| {
+            let mut tracker = HealthTracker::new(&check.config, Health::Unknown);
+            check.round(&mut tracker, address).await;
+        },
+    ))
     .await;
 }
 
-impl Tasks {
-    /// Starts and stops tasks so that they match the snapshot.
-    pub(super) fn follow(&mut self, snapshot: &Runtime) {
-        let mut former = std::mem::take(&mut self.running);
-        for (pool, server) in servers_of(snapshot) {
+impl ServerTasks {
+    /// Starts and stops tasks so that they match the runtime.
+    pub(super) fn update(&mut self, runtime: &Runtime) {
+        let mut previous = std::mem::take(&mut self.running);
+        for (pool, server) in servers_of(runtime) {
             let key = (Arc::clone(pool), Arc::clone(&server.name));
-            let watch = watch_of(snapshot, pool, server);
-            let settings = (server.address.clone(), watch.as_ref().map(|watch| watch.config.clone()));
-            let kept = former.remove(&key).and_then(|(before, handles)| {
+            let check = check_of(runtime, pool, server);
+            let settings = (server.address.clone(), check.as_ref().map(|check| check.config.clone()));
+            let unchanged = previous.remove(&key).and_then(|(before, handles)| {
                 if before == settings {
                     return Some(handles);
                 }
                 stop(handles);
                 None
             });
-            let handles = kept.unwrap_or_else(|| start(pool, server, watch));
+            let handles = unchanged.unwrap_or_else(|| start(pool, server, check));
             self.running.insert(key, (settings, handles));
         }
-        for (_, handles) in former.into_values() {
+        for (_, handles) in previous.into_values() {
             stop(handles);
         }
     }
 }
 
-fn start(pool: &Arc<str>, server: &Server, watch: Option<Watch>) -> Vec<JoinHandle<()>> {
+fn start(pool: &Arc<str>, server: &Server, check: Option<HealthTask>) -> Vec<JoinHandle<()>> {
     let mut handles = Vec::new();
-    if let Some(name) = name_of(pool, server) {
-        handles.push(tokio::spawn(name.run()));
+    if let Some(resolver) = resolver_of(pool, server) {
+        handles.push(tokio::spawn(resolver.run()));
     }
-    if let Some(watch) = watch {
+    if let Some(check) = check {
         let fixed = server.peer_address();
         let live = Arc::clone(&server.live);
         let by_name = matches!(server.address, ServerAddress::Name { .. });
         let address = move || if by_name { live.resolved().map(PeerAddr::Inet) } else { fixed.clone() };
-        handles.push(tokio::spawn(watch.run(address)));
+        handles.push(tokio::spawn(check.run(address)));
     }
     handles
 }
@@ -94,18 +93,18 @@ fn stop(handles: Vec<JoinHandle<()>>) {
     }
 }
 
-fn servers_of(snapshot: &Runtime) -> impl Iterator<Item = (&Arc<str>, &Server)> {
-    snapshot.pools.iter().flat_map(|plan| plan.pool.servers.iter().map(|server| (&plan.pool.name, server)))
+fn servers_of(runtime: &Runtime) -> impl Iterator<Item = (&Arc<str>, &Server)> {
+    runtime.pools.iter().flat_map(|pool| pool.pool.servers.iter().map(|server| (&pool.pool.name, server)))
 }
 
-fn watch_of(snapshot: &Runtime, pool: &Arc<str>, server: &Server) -> Option<Watch> {
-    let config = snapshot.config.pools.iter().find(|config| config.name == **pool)?;
-    health::watch(config, pool, server)
+fn check_of(runtime: &Runtime, pool: &Arc<str>, server: &Server) -> Option<HealthTask> {
+    let config = runtime.config.pools.iter().find(|config| config.name == **pool)?;
+    health::task(config, pool, server)
 }
 
-fn name_of(pool: &Arc<str>, server: &Server) -> Option<Name> {
+fn resolver_of(pool: &Arc<str>, server: &Server) -> Option<Resolver> {
     let ServerAddress::Name { host, port } = &server.address else { return None };
-    Some(Name {
+    Some(Resolver {
         pool: Arc::clone(pool),
         server: Arc::clone(&server.name),
         host: host.clone(),

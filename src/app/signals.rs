@@ -1,7 +1,7 @@
 //! Signals, and the switch that stops the process.
 //!
-//! TERM stops gracefully, a second TERM or INT stops now, HUP reloads, USR1 opens the access log anew. QUIT is kept for
-//! handing the sockets to a new process, which this version does not do.
+//! TERM stops gracefully, a second TERM or INT stops at once, HUP reloads, USR1 reopens the access log. QUIT is reserved for
+//! passing the sockets to a new process, which this version does not do.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,18 +12,25 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::app::state::AppState;
+use super::state::AppState;
 
-use super::reload::Trigger;
+/// Why a reload starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReloadTrigger {
+    /// HUP.
+    Hangup,
+    /// The file's content is different.
+    FileChanged,
+}
 
-/// What the process was told.
+/// Whether and how the process stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// To run.
+    /// It runs.
     No,
-    /// To finish what is under way.
+    /// It finishes the requests in flight.
     Graceful,
-    /// To stop now.
+    /// It stops at once.
     Now,
 }
 
@@ -31,60 +38,60 @@ pub(super) enum Stop {
 #[derive(Clone)]
 pub(super) struct StopSwitch {
     /// A condition variable, since the main thread runs no async code.
-    told: Arc<(Mutex<Stop>, Condvar)>,
+    state: Arc<(Mutex<Stop>, Condvar)>,
     /// True = close the listeners.
     closing: watch::Sender<bool>,
 }
 
 impl Default for StopSwitch {
     fn default() -> Self {
-        Self { told: Arc::new((Mutex::new(Stop::No), Condvar::new())), closing: watch::Sender::new(false) }
+        Self { state: Arc::new((Mutex::new(Stop::No), Condvar::new())), closing: watch::Sender::new(false) }
     }
 }
 
 impl StopSwitch {
-    /// Tells the process to stop; a second graceful stop is a stop now.
-    pub(super) fn tell(&self, stop: Stop) {
-        let (told, changed) = &*self.told;
-        let mut told = told.lock();
-        *told = if *told == Stop::Graceful { Stop::Now } else { stop };
+    /// Stops the process; a second graceful stop stops it now.
+    pub(super) fn stop(&self, stop: Stop) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock();
+        *state = if *state == Stop::Graceful { Stop::Now } else { stop };
         changed.notify_all();
     }
 
-    pub(super) fn now(&self) -> Stop {
-        *self.told.0.lock()
+    pub(super) fn current(&self) -> Stop {
+        *self.state.0.lock()
     }
 
-    pub(super) fn wait_for(&self, enough: impl Fn(Stop) -> bool) {
-        let (told, changed) = &*self.told;
-        let mut told = told.lock();
-        while !enough(*told) {
-            changed.wait(&mut told);
+    /// Waits until the process stops.
+    pub(super) fn wait(&self) {
+        let (state, changed) = &*self.state;
+        let mut state = state.lock();
+        while *state == Stop::No {
+            changed.wait(&mut state);
         }
     }
 
-    /// Waits a little, or until something changes.
-    pub(super) fn pause(&self, time: Duration) {
-        let (told, changed) = &*self.told;
-        let mut told = told.lock();
-        changed.wait_for(&mut told, time);
+    /// Waits until something changes, for at most this long.
+    pub(super) fn wait_for_change(&self, timeout: Duration) {
+        let (state, changed) = &*self.state;
+        changed.wait_for(&mut state.lock(), timeout);
     }
 
     pub(super) fn close_listeners(&self) {
         self.closing.send_replace(true);
     }
 
-    /// For Pingora's server: tells it when its listeners are to close.
-    pub(super) fn for_listeners(&self) -> ListenersClose {
-        ListenersClose(self.closing.subscribe())
+    /// For Pingora's server: signals when its listeners close.
+    pub(super) fn for_listeners(&self) -> CloseSignal {
+        CloseSignal(self.closing.subscribe())
     }
 }
 
-/// Tells Pingora's server that its listeners are to close.
-pub(super) struct ListenersClose(watch::Receiver<bool>);
+/// Signals to Pingora's server that its listeners close.
+pub(super) struct CloseSignal(watch::Receiver<bool>);
 
 #[async_trait]
-impl ShutdownSignalWatch for ListenersClose {
+impl ShutdownSignalWatch for CloseSignal {
     async fn recv(&self) -> ShutdownSignal {
         let mut closing = self.0.clone();
         // An error means that the switch is gone, and with it the process.
@@ -93,11 +100,11 @@ impl ShutdownSignalWatch for ListenersClose {
     }
 }
 
-/// For the doors, which stay open until the process ends.
-pub(super) struct Never;
+/// For the admin listeners, which stay open until the process ends.
+pub(super) struct NeverSignal;
 
 #[async_trait]
-impl ShutdownSignalWatch for Never {
+impl ShutdownSignalWatch for NeverSignal {
     async fn recv(&self) -> ShutdownSignal {
         std::future::pending().await
     }
@@ -107,7 +114,7 @@ impl ShutdownSignalWatch for Never {
 pub(super) async fn listen(
     stop: StopSwitch,
     app: Arc<AppState>,
-    reloads: tokio::sync::mpsc::Sender<Trigger>,
+    reloads: tokio::sync::mpsc::Sender<ReloadTrigger>,
 ) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -118,24 +125,24 @@ pub(super) async fn listen(
         tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!("TERM: stopping gracefully");
-                stop.tell(Stop::Graceful);
+                stop.stop(Stop::Graceful);
             }
             _ = interrupt.recv() => {
-                tracing::info!("INT: stopping now");
-                stop.tell(Stop::Now);
+                tracing::info!("INT: stopping at once");
+                stop.stop(Stop::Now);
             }
             _ = hangup.recv() => {
-                // A full queue means that a reload is waiting already; it will read the same file.
-                let _ = reloads.try_send(Trigger::Hangup);
+                // A full queue means that a reload is pending already; it will read the same file.
+                let _ = reloads.try_send(ReloadTrigger::Hangup);
             }
             _ = reopen.recv() => {
                 if let Some(log) = &*app.access_log.load() {
                     log.reopen();
-                    tracing::info!("USR1: the access log was opened anew");
+                    tracing::info!("USR1: the access log was reopened");
                 }
             }
             _ = quit.recv() => {
-                tracing::warn!("QUIT: handing sockets to a new process is not in this version; use TERM to stop");
+                tracing::warn!("QUIT: passing sockets to a new process is not in this version; use TERM to stop");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What outlives every version of the configuration: one for the process.
+//! The state of the process, which outlives every reload.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,19 +14,19 @@ use super::runtime::Runtime;
 
 /// The state of the process.
 pub struct AppState {
-    /// The version that requests take now.
+    /// The runtime that new requests take.
     pub current: ArcSwap<Runtime>,
     /// The sessions.
     pub sessions: Sessions,
     /// All metrics.
     pub metrics: Arc<Metrics>,
-    /// Where requests are written down, if anywhere.
+    /// The access log, if there is one.
     pub access_log: ArcSwapOption<AccessLog>,
-    /// Keys of a process that was given none.
-    pub made_keys: Keyring,
-    /// Set when the process stops: readiness is off, connections are not kept.
+    /// Seal tokens when the configuration has no keys.
+    pub generated_keys: Keyring,
+    /// Set when the process stops: `/readyz` answers 503, connections are not kept alive.
     pub draining: AtomicBool,
-    /// Requests under way, of all pools and of none.
+    /// Requests in flight, with and without a pool.
     pub in_flight: AtomicUsize,
 }
 
@@ -36,32 +36,32 @@ impl AppState {
     /// # Errors
     /// When it cannot be encoded.
     pub fn render_metrics(&self) -> Result<Vec<u8>, RenderError> {
-        let snapshot = self.current.load();
+        let runtime = self.current.load();
         let table = TableReading {
             entries: self.sessions.table.len(),
             capacity: self.sessions.table.capacity(),
             bytes: self.sessions.table.bytes(),
             handoff_bytes: self.sessions.data.bytes(),
         };
-        let servers = snapshot.pools.iter().flat_map(|plan| {
-            plan.pool.servers.iter().enumerate().map(|(index, server)| ServerReading {
-                pool: &plan.pool.name,
+        let servers = runtime.pools.iter().flat_map(|pool| {
+            pool.pool.servers.iter().enumerate().map(|(index, server)| ServerReading {
+                pool: &pool.pool.name,
                 server: &server.name,
-                up: server.condition().takes_bound(),
+                up: server.condition().accepts_bound(),
                 state: server.state.into(),
                 in_flight: server.live.in_flight(),
                 weight: server.weight,
-                sessions: plan
+                sessions: pool
                     .persistence
                     .as_ref()
                     .and_then(|persistence| persistence.targets.get(index))
-                    .map_or(0, |place| place.sessions()),
+                    .map_or(0, |target| target.sessions()),
             })
         });
         self.metrics.render(&table, servers)
     }
 
-    /// The process stops.
+    /// Whether the process stops.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }

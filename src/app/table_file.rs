@@ -1,7 +1,7 @@
-//! The table's file on disk: one process writes it, and it is replaced whole or not at all.
+//! The table's file on disk (the snapshot): written by one process, and replaced atomically.
 //!
-//! A new one is written aside, forced to disk, and renamed over the old, which is then forced to disk too: whatever moment
-//! the machine stops at, the file is the old or the new one. What is left aside by a crash is not looked at.
+//! A new file is written under a temporary name, synced, and renamed over the old one; then the directory is synced. Whenever
+//! the machine stops, the file is the old or the new one. A temporary file left by a crash is never read.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,24 +12,24 @@ use std::path::{Path, PathBuf};
 use crate::session::token::UnixMillis;
 use crate::store::disk::{self, LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
-/// The file, held by this process for as long as this lives.
+/// The file, locked by this process until this is dropped.
 pub(super) struct TableFile {
     path: PathBuf,
-    /// Locked. A file of its own, since the table's is another one after every write; it stays, since between taking it
-    /// away and another's lock on it there is no safe moment.
+    /// A separate lock file, since every write replaces the table's file. It is never removed: another process could have
+    /// opened it just before, and then two would hold a lock.
     _lock: File,
 }
 
 /// Why the file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FileError {
-    /// Locked by somebody else.
+    /// Another process holds the lock.
     #[error("another process writes it; give each proxy a file of its own")]
-    Held,
-    /// What is there is no snapshot that this homing reads.
+    Locked,
+    /// It is no snapshot that this version of homing reads.
     #[error(transparent)]
-    Unread(#[from] ReadError),
-    /// The system would not let us.
+    Read(#[from] ReadError),
+    /// An I/O error.
     #[error("{what}: {source}")]
     System {
         /// What was tried.
@@ -43,21 +43,21 @@ fn system(what: &'static str) -> impl FnOnce(io::Error) -> FileError {
     move |source| FileError::System { what, source }
 }
 
-/// Puts what is in a file into a memory that nobody uses yet; `None` = there is no file.
+/// Loads a file into a table and session data that are not in use yet; `None` = there is no file.
 pub(super) fn load(
     path: &Path,
-    memory: LocalStore<'_>,
+    store: LocalStore<'_>,
     now: UnixMillis,
-    wanted: &dyn Fn(&str) -> LoadScope,
+    scope: &dyn Fn(&str) -> LoadScope,
 ) -> Result<Option<LoadResult>, FileError> {
     let Some(file) = open(path)? else { return Ok(None) };
-    Ok(Some(disk::load(memory, file, now, wanted)?))
+    Ok(Some(disk::load(store, file, now, scope)?))
 }
 
 fn open(path: &Path) -> Result<Option<File>, FileError> {
     match fs::metadata(path) {
-        // Opening a pipe would wait for somebody to write.
-        Ok(found) if !found.is_file() => Err(ReadError::NotASnapshot.into()),
+        // Opening a pipe would wait for a writer.
+        Ok(metadata) if !metadata.is_file() => Err(ReadError::NotASnapshot.into()),
         Ok(_) => File::open(path).map(Some).map_err(system("cannot be opened")),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(system("cannot be opened")(error)),
@@ -65,12 +65,12 @@ fn open(path: &Path) -> Result<Option<File>, FileError> {
 }
 
 impl TableFile {
-    /// Takes a file, which need not exist, for this process, and clears away what a crash left beside it.
-    pub(super) fn hold(path: &Path) -> Result<Self, FileError> {
+    /// Locks a file, which need not exist, and removes the temporary file that a crash may have left.
+    pub(super) fn lock(path: &Path) -> Result<Self, FileError> {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(path, ".lock"));
-        let lock = lock.map_err(system("its lock cannot be made"))?;
+        let lock = lock.map_err(system("its lock file cannot be created"))?;
         lock.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => FileError::Held,
+            TryLockError::WouldBlock => FileError::Locked,
             TryLockError::Error(error) => system("it cannot be locked")(error),
         })?;
         remove(&beside(path, ".new"))?;
@@ -81,33 +81,33 @@ impl TableFile {
         &self.path
     }
 
-    /// Replaces the file by all that is remembered now.
-    pub(super) fn write(&self, memory: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
-        self.make_way()?;
-        let aside = beside(&self.path, ".new");
-        remove(&aside)?;
-        let written = self.replace(&aside, memory, now);
+    /// Replaces the file by the table and session data of now.
+    pub(super) fn write(&self, store: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
+        self.check_replaceable()?;
+        let temporary = beside(&self.path, ".new");
+        remove(&temporary)?;
+        let written = self.replace(&temporary, store, now);
         if written.is_err() {
-            // A full disk needs the room. The error before is the one to tell.
-            let _ = fs::remove_file(&aside);
+            // A full disk needs the space. The error to report is the one before.
+            let _ = fs::remove_file(&temporary);
         }
         written
     }
 
-    fn replace(&self, aside: &Path, memory: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
-        // Session data may be a login: from its first byte on the file is nobody else's to read.
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(aside);
-        let file = file.map_err(system("no file can be made beside it"))?;
-        let written = disk::write(memory, now, &file).map_err(system("cannot be written"))?;
-        file.sync_all().map_err(system("cannot be forced to disk"))?;
-        fs::rename(aside, &self.path).map_err(system("cannot be replaced"))?;
+    fn replace(&self, temporary: &Path, store: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
+        // Session data may hold a login: only the owner may read the file, from its first byte on.
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(temporary);
+        let file = file.map_err(system("its temporary file cannot be created"))?;
+        let written = disk::write(store, now, &file).map_err(system("cannot be written"))?;
+        file.sync_all().map_err(system("cannot be synced"))?;
+        fs::rename(temporary, &self.path).map_err(system("cannot be replaced"))?;
         let folder = self.path.parent().map_or_else(|| File::open("/"), File::open);
-        folder.and_then(|folder| folder.sync_all()).map_err(system("its directory cannot be forced to disk"))?;
+        folder.and_then(|folder| folder.sync_all()).map_err(system("its directory cannot be synced"))?;
         Ok(written)
     }
 
-    /// What is there may be replaced if it is ours: no other file, however it came to be named, and no later homing's.
-    fn make_way(&self) -> Result<(), FileError> {
+    /// Only a snapshot of this version or an earlier one is replaced: no other file, whatever its name, and no later version's.
+    fn check_replaceable(&self) -> Result<(), FileError> {
         let Some(file) = open(&self.path)? else { return Ok(()) };
         match disk::look(file) {
             Ok(()) => Ok(()),
@@ -116,7 +116,7 @@ impl TableFile {
         }
     }
 
-    /// Renames what is there, so that it is neither read nor replaced. Returns its new name.
+    /// Renames the file, so that it is neither read nor replaced. Returns its new path.
     pub(super) fn set_aside(&self) -> Result<PathBuf, FileError> {
         let damaged = beside(&self.path, ".damaged");
         fs::rename(&self.path, &damaged).map_err(system("cannot be set aside"))?;
@@ -124,7 +124,7 @@ impl TableFile {
     }
 }
 
-/// The path with more at its end.
+/// The path with a suffix.
 fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut path: OsString = path.into();
     path.push(ending);
@@ -133,7 +133,9 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
 
 fn remove(path: &Path) -> Result<(), FileError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(system("what was left beside it stays")(error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(system("its old temporary file cannot be removed")(error))
+        }
         _ => Ok(()),
     }
 }
@@ -197,7 +199,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
         assert_eq!(found(&path), None);
-        let file = TableFile::hold(&path).unwrap();
+        let file = TableFile::lock(&path).unwrap();
         for sessions in [3, 0, 7] {
             assert_eq!(write(&file, sessions).unwrap(), u64::try_from(sessions).unwrap());
             assert_eq!(found(&path), Some(u64::try_from(sessions).unwrap()));
@@ -212,13 +214,13 @@ mod tests {
     fn a_crash_at_any_moment_leaves_the_old_or_the_new_one() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        write(&TableFile::hold(&path).unwrap(), 3).unwrap();
+        write(&TableFile::lock(&path).unwrap(), 3).unwrap();
         let newer = bytes_of(5);
         for written in 0..=newer.len() {
             fs::write(beside(&path, ".new"), &newer[..written]).unwrap();
             assert_eq!(found(&path), Some(3), "{written} bytes were written aside, and the rename did not happen");
         }
-        drop(TableFile::hold(&path).unwrap());
+        drop(TableFile::lock(&path).unwrap());
         assert_eq!(names(&folder), ["sessions", "sessions.lock"], "the next start clears away what is left");
         assert_eq!(found(&path), Some(3));
     }
@@ -227,7 +229,7 @@ mod tests {
     fn what_lies_aside_is_never_written_through() {
         let folder = tempdir().unwrap();
         let (path, other) = (folder.path().join("sessions"), folder.path().join("other"));
-        let file = TableFile::hold(&path).unwrap();
+        let file = TableFile::lock(&path).unwrap();
         fs::write(&other, "precious").unwrap();
         std::os::unix::fs::symlink(&other, beside(&path, ".new")).unwrap();
         write(&file, 3).unwrap();
@@ -238,17 +240,17 @@ mod tests {
     fn two_processes_do_not_write_one_file() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        let first = TableFile::hold(&path).unwrap();
-        assert!(matches!(TableFile::hold(&path), Err(FileError::Held)));
+        let first = TableFile::lock(&path).unwrap();
+        assert!(matches!(TableFile::lock(&path), Err(FileError::Locked)));
         drop(first);
-        assert!(TableFile::hold(&path).is_ok());
+        assert!(TableFile::lock(&path).is_ok());
     }
 
     #[test]
     fn files_of_others_and_of_later_versions_are_not_replaced() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        let file = TableFile::hold(&path).unwrap();
+        let file = TableFile::lock(&path).unwrap();
         let mut later = bytes_of(1);
         later[8] += 1;
         let crc = crc32fast::hash(&later[..12]);
@@ -271,12 +273,12 @@ mod tests {
     fn a_damaged_file_is_kept_aside() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        let file = TableFile::hold(&path).unwrap();
+        let file = TableFile::lock(&path).unwrap();
         write(&file, 3).unwrap();
         let mut bytes = fs::read(&path).unwrap();
         bytes[12] ^= 1;
         fs::write(&path, &bytes).unwrap();
-        assert!(matches!(read(&path), Err(FileError::Unread(ReadError::Corrupt { .. }))));
+        assert!(matches!(read(&path), Err(FileError::Read(ReadError::Corrupt { .. }))));
         write(&file, 5).unwrap();
         assert_eq!((found(&path), fs::read(beside(&path, ".damaged")).unwrap()), (Some(5), bytes));
     }
@@ -285,7 +287,7 @@ mod tests {
     fn a_write_that_fails_leaves_the_former_file() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("sessions");
-        let file = TableFile::hold(&path).unwrap();
+        let file = TableFile::lock(&path).unwrap();
         write(&file, 3).unwrap();
         // Nothing can be made where a directory with something in it is.
         fs::create_dir(beside(&path, ".new")).unwrap();

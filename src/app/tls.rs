@@ -1,4 +1,5 @@
-//! TLS of a listener, ready for handshakes: which certificate is shown to whom, and what clients must show.
+//! TLS of a listener, ready for handshakes: which certificate is sent for which host, and which client certificates are
+//! accepted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,25 +13,25 @@ use smallvec::SmallVec;
 
 use crate::config::{Certificate, ClientCa, Listener, Tls, TlsVersion};
 
-use super::Runtime;
+use super::runtime::Runtime;
 
-/// The TLS of every listener, in their order; `None` where there is none. What has not changed since the version before
-/// stays the same object, and with it the sessions that clients may resume.
+/// The TLS of every listener, in their order; `None` where there is none. Unchanged settings stay the same object, and with
+/// it the TLS sessions that clients may resume.
 pub(super) fn build(
     listeners: &[Listener],
-    former: Option<&Runtime>,
+    previous: Option<&Runtime>,
 ) -> Result<Vec<Option<Arc<ServerConfig>>>, rustls::Error> {
-    let kept = |listener: &Listener| {
-        let former = former?;
-        let index = former.config.listeners.iter().position(|before| before.address == listener.address)?;
-        let before = former.config.listeners.get(index)?;
+    let unchanged = |listener: &Listener| {
+        let previous = previous?;
+        let index = previous.config.listeners.iter().position(|before| before.address == listener.address)?;
+        let before = previous.config.listeners.get(index)?;
         let same = (&before.tls, before.http1, before.http2) == (&listener.tls, listener.http1, listener.http2);
-        if same { former.tls.get(index)?.clone() } else { None }
+        if same { previous.tls.get(index)?.clone() } else { None }
     };
-    let one = |listener: &Listener| match (&listener.tls, kept(listener)) {
+    let one = |listener: &Listener| match (&listener.tls, unchanged(listener)) {
         (None, _) => Ok(None),
-        (Some(_), Some(kept)) => Ok(Some(kept)),
-        (Some(tls), None) => server_config(tls, listener).map(|made| Some(Arc::new(made))),
+        (Some(_), Some(unchanged)) => Ok(Some(unchanged)),
+        (Some(tls), None) => server_config(tls, listener).map(|config| Some(Arc::new(config))),
     };
     listeners.iter().map(one).collect()
 }
@@ -48,7 +49,7 @@ fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls:
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates)?));
     let protocols = [(listener.http2, b"h2".to_vec()), (listener.http1, b"http/1.1".to_vec())];
-    config.alpn_protocols = protocols.into_iter().filter(|(spoken, _)| *spoken).map(|(_, name)| name).collect();
+    config.alpn_protocols = protocols.into_iter().filter(|(enabled, _)| *enabled).map(|(_, name)| name).collect();
     Ok(config)
 }
 
@@ -66,16 +67,16 @@ fn verifier(
 }
 
 /// Certificates for one host: several when they differ in the kind of key.
-type Choice = SmallVec<[Arc<CertifiedKey>; 1]>;
+type Candidates = SmallVec<[Arc<CertifiedKey>; 1]>;
 
 /// Finds the certificate for a host: the exact name, else the wildcard of its parent, else the first.
 #[derive(Debug)]
 struct Certificates {
-    exact: HashMap<String, Choice>,
+    exact: HashMap<String, Candidates>,
     /// By what stands after `*.`.
-    wildcard: HashMap<String, Choice>,
-    /// What clients that ask for no host of ours are shown.
-    default: Choice,
+    wildcard: HashMap<String, Candidates>,
+    /// For clients that name no configured host.
+    default: Candidates,
 }
 
 impl Certificates {
@@ -88,18 +89,18 @@ impl Certificates {
                 all.default.push(Arc::clone(&key));
             }
             for host in &one.hosts {
-                let choice = match host.strip_prefix("*.") {
+                let candidates = match host.strip_prefix("*.") {
                     Some(parent) => all.wildcard.entry(parent.to_owned()),
                     None => all.exact.entry(host.clone()),
                 };
-                choice.or_default().push(Arc::clone(&key));
+                candidates.or_default().push(Arc::clone(&key));
             }
         }
         Ok(all)
     }
 
     /// `host` is in lower case.
-    fn find(&self, host: Option<&str>) -> &Choice {
+    fn find(&self, host: Option<&str>) -> &Candidates {
         let exact = host.and_then(|host| self.exact.get(host));
         let wildcard = || host.and_then(|host| self.wildcard.get(host.split_once('.')?.1));
         exact.or_else(wildcard).unwrap_or(&self.default)
@@ -108,13 +109,13 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let choice = self.find(hello.server_name());
-        best(choice, hello.signature_schemes())
+        let candidates = self.find(hello.server_name());
+        best(candidates, hello.signature_schemes())
     }
 }
 
-/// The first whose key the client can check; if there is none, the first, and the handshake says what is wrong.
-fn best(choice: &Choice, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-    let fits = choice.iter().find(|one| one.key.choose_scheme(schemes).is_some());
-    fits.or_else(|| choice.first()).cloned()
+/// The first whose key the client can verify; if there is none, the first, and the handshake fails with the reason.
+fn best(candidates: &Candidates, schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+    let fits = candidates.iter().find(|one| one.key.choose_scheme(schemes).is_some());
+    fits.or_else(|| candidates.first()).cloned()
 }

@@ -6,26 +6,26 @@ use tokio::sync::mpsc::Sender;
 
 use crate::config::{Config, Tls, Watch, watch};
 
-use super::reload::Trigger;
+use super::signals::ReloadTrigger;
 
-/// Asks for a reload whenever one of the files has changed, until it is dropped.
-pub(super) struct Watching {
+/// Triggers a reload when one of the files changes, until it is dropped.
+pub(super) struct FileWatcher {
     file: PathBuf,
     /// The file and its certificates.
     files: Vec<PathBuf>,
-    reloads: Sender<Trigger>,
+    reloads: Sender<ReloadTrigger>,
     watch: Option<Watch>,
 }
 
-impl Watching {
-    pub(super) fn new(file: PathBuf, config: &Config, reloads: Sender<Trigger>) -> Self {
-        let mut watching = Self { file, files: Vec::new(), reloads, watch: None };
-        watching.follow(config);
-        watching
+impl FileWatcher {
+    pub(super) fn new(file: PathBuf, config: &Config, reloads: Sender<ReloadTrigger>) -> Self {
+        let mut watcher = Self { file, files: Vec::new(), reloads, watch: None };
+        watcher.update(config);
+        watcher
     }
 
-    /// Watches what this version names.
-    pub(super) fn follow(&mut self, config: &Config) {
+    /// Watches the files that this configuration names.
+    pub(super) fn update(&mut self, config: &Config) {
         let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Tls::files);
         let mut files = vec![self.file.clone()];
         for certificate in certificates {
@@ -38,7 +38,7 @@ impl Watching {
         }
         let reloads = self.reloads.clone();
         let watch = watch(&files, move || {
-            let _ = reloads.try_send(Trigger::FileChanged);
+            let _ = reloads.try_send(ReloadTrigger::FileChanged);
         });
         // A directory that cannot be watched is no reason not to run: HUP still reloads.
         match watch {

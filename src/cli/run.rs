@@ -8,17 +8,19 @@ use crate::app::{self, Origin, RunError};
 use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
 use crate::telemetry::log;
 
-use super::{FAILED, RunArgs, complain, load, report, say, usage};
+use super::args::RunArgs;
+use super::load::{load, report};
+use super::output::{FAILED, failure, print, usage};
 
 /// `run` with a file.
 pub(super) fn run(path: Option<&Path>) -> ExitCode {
     let Some(path) = path else {
         return usage(
-            "what to run? name a file with --config FILE, or servers with --to NAME=ADDRESS; `homing demo` needs neither",
+            "nothing to run: name a file with --config FILE, or servers with --to NAME=ADDRESS; `homing demo` needs neither",
         );
     };
     match load(Some(path)) {
-        Ok(loaded) => start(loaded, &Origin::File(path.to_owned())),
+        Ok(loaded) => start(loaded, Origin::File(path.to_owned())),
         Err(code) => code,
     }
 }
@@ -30,12 +32,12 @@ pub(super) fn quick(args: &RunArgs) -> ExitCode {
         Err(message) => return usage(&message),
     };
     match Config::parse("command line", &yaml, &ProcessEnvironment) {
-        Ok(loaded) => start(loaded, &Origin::CommandLine),
+        Ok(loaded) => start(loaded, Origin::CommandLine),
         Err(problems) => report(&problems),
     }
 }
 
-/// One pool with the defaults, as a file would say it.
+/// A configuration file of one pool with the defaults.
 fn quick_start(args: &RunArgs) -> Result<String, String> {
     use std::fmt::Write;
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
@@ -55,13 +57,13 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
     Ok(yaml)
 }
 
-fn start(loaded: Loaded, origin: &Origin) -> ExitCode {
+fn start(loaded: Loaded, origin: Origin) -> ExitCode {
     let settings = &loaded.config.log;
     log::start(settings.level.into(), settings.format == LogFormat::Json);
-    ended(app::run(loaded, origin))
+    exit_code(app::run(loaded, origin))
 }
 
-fn ended(result: Result<(), RunError>) -> ExitCode {
+fn exit_code(result: Result<(), RunError>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -75,10 +77,7 @@ pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
     log::start(LogLevel::Warn.into(), false);
     match try_demo(listen, admin) {
         Ok(code) => code,
-        Err(error) => {
-            complain(&format!("error: the demo cannot start: {error}"));
-            ExitCode::from(FAILED)
-        }
+        Err(error) => failure(&format!("the demo cannot start: {error}")),
     }
 }
 
@@ -91,7 +90,7 @@ fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
         Ok(loaded) => loaded,
         Err(problems) => return Ok(report(&problems)),
     };
-    say(&demo.banner(&listen, &admin));
-    demo.read_commands(say)?;
-    Ok(ended(app::run(loaded, &Origin::File(file))))
+    print(&demo.banner(&listen, &admin));
+    demo.read_commands(print)?;
+    Ok(exit_code(app::run(loaded, Origin::File(file))))
 }

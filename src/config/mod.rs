@@ -54,7 +54,7 @@ pub use raw::{
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
-pub use sources::{ClientIp, Header, Learn, Query, RouteMark, Source, TokenCookie};
+pub use sources::{ClientIp, Header, JvmRoute, Learn, Query, Source, TokenCookie};
 pub use store::{Store, TableSnapshot};
 pub use tls::{Certificate, Tls};
 pub use units::Size;

@@ -53,7 +53,7 @@ pub struct Server {
     pub weight: u16,
     /// What the operator wants of it.
     pub state: ServerState,
-    /// The mark that its application puts into its own session ids, for the source `route`; its name unless written.
+    /// The route id that its application puts into session ids, for the source `route`; by default its name.
     pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,

@@ -117,7 +117,7 @@ sources! {
     "query" => Query(Query),
     "header" => Header(Header),
     "learn" => Learn(Learn),
-    "route" => Route(RouteMark),
+    "route" => Route(JvmRoute),
     "client_ip" => ClientIp(ClientIp),
 }
 
@@ -240,28 +240,28 @@ impl SourceSettings for Learn {
     }
 }
 
-/// The server's mark inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
+/// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct RouteMark {
+pub struct JvmRoute {
     /// The cookie that carries the id.
     #[schemars(extend("examples" = ["JSESSIONID"]))]
     pub cookie: Option<String>,
     /// The query parameter that carries it, and the path parameter of the same name.
     #[schemars(extend("examples" = ["jsessionid"]))]
     pub query: Option<String>,
-    /// What stands between the id and the mark.
+    /// The text between the id and the route id.
     #[schemars(length(min = 1))]
     pub separator: String,
 }
 
-impl Default for RouteMark {
+impl Default for JvmRoute {
     fn default() -> Self {
         Self { cookie: None, query: None, separator: ".".to_owned() }
     }
 }
 
-impl SourceSettings for RouteMark {
+impl SourceSettings for JvmRoute {
     fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
         if self.cookie.is_none() && self.query.is_none() {
             diagnostics.problem(

@@ -4,7 +4,11 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use super::fleet::Fleet;
-use super::{DEFAULT_ADMIN, DEFAULT_LISTEN};
+
+/// Address of the proxy, where it is free.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
+/// Address of the proxy's probes and metrics, where it is free.
+pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
 
 pub(super) fn banner(fleet: &Fleet, config_file: &Path, notices: &[String], listen: &str, admin: &str) -> String {
     let config = config_file.display();

@@ -23,13 +23,10 @@ use uuid::Uuid;
 
 use fleet::{Fleet, SampleServer};
 
+pub use self::banner::{DEFAULT_ADMIN, DEFAULT_LISTEN};
+
 /// Ports of the sample servers, where they are free.
 pub const DEFAULT_PORTS: [u16; 3] = [9001, 9002, 9003];
-/// Address of the proxy, where it is free.
-pub const DEFAULT_LISTEN: &str = "127.0.0.1:8080";
-/// Address of the proxy's probes and metrics, where it is free.
-pub const DEFAULT_ADMIN: &str = "127.0.0.1:9900";
-
 /// Names of trees, and colours near their wood.
 const NAMES: [(&str, &str); 3] = [("amber", "#d97706"), ("birch", "#0f8a6d"), ("cedar", "#b4304f")];
 

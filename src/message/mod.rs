@@ -6,10 +6,12 @@
 
 mod edits;
 mod fields;
+mod own_response;
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use self::edits::{CookieEdit, RequestEdits, ResponseEdits, WrittenName};
 pub use self::fields::Fields;
+pub use self::own_response::OwnResponse;
 pub use self::view::{RequestView, ResponseView};

@@ -38,7 +38,7 @@ pub enum Decision {
 /// The table. `held` = this request has waited already.
 pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision {
     match bound {
-        BoundServer::Is(Condition::Open) => Decision::Stay,
+        BoundServer::Is(Condition::Accepting) => Decision::Stay,
         BoundServer::Is(Condition::BoundOnly) => match policy.on_server_drain {
             OnServerDrain::Keep => Decision::Stay,
             OnServerDrain::Reassign => Decision::Move(Reason::Drain),
@@ -113,7 +113,7 @@ mod tests {
     }
 
     const EVERY_BOUND: [BoundServer; 7] = [
-        BoundServer::Is(Condition::Open),
+        BoundServer::Is(Condition::Accepting),
         BoundServer::Is(Condition::BoundOnly),
         BoundServer::Is(Condition::Maint),
         BoundServer::Is(Condition::Down),

@@ -67,7 +67,7 @@ pub(super) fn hinted(
     let address = hint(runtime, scope)?;
     let chosen = runtime.persistence.as_ref()?.targets.get(chosen)?;
     let may_take = |server: &ServerIndex| {
-        let takes_new = runtime.pool.servers.get(*server).is_some_and(Server::takes_new);
+        let takes_new = runtime.pool.servers.get(*server).is_some_and(Server::accepts_new);
         takes_new && state.history.failure_of(*server).is_none()
     };
     let server = |target| runtime.pool.find(sessions.table.target_at(target)?.id()).filter(may_take);

@@ -6,16 +6,16 @@
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
-/// One retry, in the bucket's unit.
+/// One retry, in units of the bucket.
 const RETRY: i64 = 1_000;
-/// A pool never saves up more than this many retries.
-const MOST: i64 = 100 * RETRY;
-/// What time alone fills up to, at one retry a second.
+/// The bucket's capacity.
+const CAPACITY: i64 = 100 * RETRY;
+/// Time alone fills the bucket up to this, at one retry a second.
 const RESERVE: i64 = 10 * RETRY;
 
-/// Retries left to a pool. Written by all requests of the pool; relaxed, since a retry more or less does not matter.
+/// The retries of a pool. Written by all its requests; relaxed, since one retry more or less does not matter.
 pub struct RetryBudget {
-    pays_in: i64,
+    share: i64,
     balance: AtomicI64,
     refilled_at_second: AtomicU64,
 }
@@ -23,30 +23,30 @@ pub struct RetryBudget {
 impl RetryBudget {
     /// A budget of `percent` retries in a hundred requests; 0 = no retries at all.
     pub fn new(percent: u32) -> Self {
-        let pays_in = i64::from(percent.min(100)) * RETRY / 100;
+        let share = i64::from(percent.min(100)) * RETRY / 100;
         Self {
-            pays_in,
-            balance: AtomicI64::new(if pays_in == 0 { 0 } else { RESERVE }),
+            share,
+            balance: AtomicI64::new(if share == 0 { 0 } else { RESERVE }),
             refilled_at_second: AtomicU64::new(0),
         }
     }
 
-    /// A request came.
+    /// Pays in for a request.
     pub fn pay_in(&self) {
-        if self.balance.load(Ordering::Relaxed) < MOST {
-            self.balance.fetch_add(self.pays_in, Ordering::Relaxed);
+        if self.balance.load(Ordering::Relaxed) < CAPACITY {
+            self.balance.fetch_add(self.share, Ordering::Relaxed);
         }
     }
 
     /// Takes one retry out; false when there is none. `second` is any clock that counts seconds.
     pub fn take(&self, second: u64) -> bool {
-        if self.pays_in == 0 {
+        if self.share == 0 {
             return false;
         }
         let before = self.refilled_at_second.swap(second, Ordering::Relaxed);
-        let passed = i64::try_from(second.saturating_sub(before)).unwrap_or(i64::MAX);
+        let elapsed = i64::try_from(second.saturating_sub(before)).unwrap_or(i64::MAX);
         let room = (RESERVE - self.balance.load(Ordering::Relaxed)).max(0);
-        self.balance.fetch_add(passed.saturating_mul(RETRY).min(room), Ordering::Relaxed);
+        self.balance.fetch_add(elapsed.saturating_mul(RETRY).min(room), Ordering::Relaxed);
         if self.balance.fetch_sub(RETRY, Ordering::Relaxed) >= RETRY {
             return true;
         }
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_busy_pool_does_not_save_up_without_bound() {
+    fn a_busy_pool_does_not_save_retries_without_bound() {
         let budget = RetryBudget::new(100);
         for _ in 0..1_000_000 {
             budget.pay_in();

@@ -1,77 +1,67 @@
-//! May this server take this request? The one rule, over what the operator wants, what checks say, and what is known
-//! of its address.
+//! Whether a server accepts requests: one rule over the operator's state, the health checks and the resolved address.
 
 use crate::config::ServerState;
 
-/// What checks say of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The result of a server's health checks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::FromRepr, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[repr(u8)]
 pub enum Health {
-    /// No verdict yet.
+    /// Not checked yet.
     Unknown = 0,
-    /// Well, or not checked at all.
+    /// Healthy, or without health checks.
     Up = 1,
-    /// Alive, and asks for no new sessions (`drain_status`).
+    /// Healthy, and declines new sessions (`drain_status`).
     Draining = 2,
-    /// Found down.
+    /// Failed its checks.
     Down = 3,
 }
 
 impl Health {
-    /// From the number that an atomic holds.
+    /// From the number in an atomic.
     pub fn from_u8(number: u8) -> Self {
-        match number {
-            1 => Self::Up,
-            2 => Self::Draining,
-            3 => Self::Down,
-            _ => Self::Unknown,
-        }
+        Self::from_repr(number).unwrap_or(Self::Unknown)
     }
 
     /// For logs and errors.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Unknown => "unknown",
-            Self::Up => "up",
-            Self::Draining => "draining",
-            Self::Down => "down",
-        }
+        self.into()
     }
 }
 
-/// Whom a server takes now.
+/// Which requests a server accepts now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
-    /// New sessions and bound ones.
-    Open,
-    /// Bound sessions only: draining, by the operator's wish or its own.
+    /// New and bound sessions.
+    Accepting,
+    /// Bound sessions only: draining, set by the operator or by the server itself.
     BoundOnly,
-    /// Nobody, since the operator said so.
+    /// None: `maint`, set by the operator.
     Maint,
-    /// Nobody, since checks say so, no check has said anything yet, or its name has no address.
+    /// None: it failed its checks, is not checked yet, or its host name has no address.
     Down,
 }
 
 impl Condition {
-    /// The rule.
+    /// Applies the rule.
     pub fn of(state: ServerState, health: Health, has_address: bool) -> Self {
         match (state, health) {
             (ServerState::Maint, _) => Self::Maint,
             (_, Health::Unknown | Health::Down) => Self::Down,
             _ if !has_address => Self::Down,
             (ServerState::Drain, _) | (_, Health::Draining) => Self::BoundOnly,
-            (ServerState::Ready, Health::Up) => Self::Open,
+            (ServerState::Ready, Health::Up) => Self::Accepting,
         }
     }
 
-    /// It may serve the sessions that are bound to it.
-    pub fn takes_bound(self) -> bool {
-        matches!(self, Self::Open | Self::BoundOnly)
+    /// Accepts requests of sessions that are bound to it.
+    pub fn accepts_bound(self) -> bool {
+        matches!(self, Self::Accepting | Self::BoundOnly)
     }
 
-    /// It may take new sessions, weight permitting.
-    pub fn takes_new(self) -> bool {
-        self == Self::Open
+    /// Accepts new sessions, if it has a weight.
+    pub fn accepts_new(self) -> bool {
+        self == Self::Accepting
     }
 }
 
@@ -87,15 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn a_draining_server_keeps_its_own_and_takes_no_new() {
+    fn a_draining_server_keeps_its_sessions_and_accepts_no_new_ones() {
         for (state, health) in [(ServerState::Drain, Health::Up), (ServerState::Ready, Health::Draining)] {
             let condition = Condition::of(state, health, true);
-            assert!(condition.takes_bound() && !condition.takes_new(), "{state:?} {health:?}");
+            assert!(condition.accepts_bound() && !condition.accepts_new(), "{state:?} {health:?}");
         }
     }
 
     #[test]
-    fn a_server_that_is_down_unchecked_or_without_address_takes_nobody() {
+    fn a_server_that_is_down_unchecked_or_without_address_accepts_no_request() {
         assert_eq!(Condition::of(ServerState::Ready, Health::Down, true), Condition::Down);
         assert_eq!(Condition::of(ServerState::Drain, Health::Down, true), Condition::Down);
         assert_eq!(Condition::of(ServerState::Ready, Health::Unknown, true), Condition::Down);
@@ -103,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn health_survives_its_number() {
+    fn health_survives_the_conversion_to_a_number() {
         for health in [Health::Unknown, Health::Up, Health::Draining, Health::Down] {
             assert_eq!(Health::from_u8(health as u8), health);
         }

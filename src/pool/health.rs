@@ -1,7 +1,7 @@
-//! Active checks: one task a server probes it with Pingora's health checks and turns results into verdicts.
+//! Active health checks: a task per server probes it with Pingora's health checks and derives its health from the results.
 //!
-//! Pingora's own loop has one frequency for all, no jitter, no `drain_status` and starts every server as healthy; its
-//! probes are used as they are, the loop is ours.
+//! Pingora's probes are used as they are. Its loop is not: it has one interval for all servers, no jitter, no `drain_status`,
+//! and starts every server as healthy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,78 +16,69 @@ use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config;
+use crate::telemetry::metrics::ProbeResult;
 
 use super::condition::Health;
-use super::server::{Live, Server};
+use super::server::{LiveState, Server};
 
-/// What one check found. The order is that of `telemetry::metrics::CHECKS`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finding {
-    /// Well.
-    Well,
-    /// Alive, and wants no new sessions.
-    Drain,
-    /// Not well.
-    Failed,
-}
-
-/// From findings to verdicts: `rise` good ones in a row bring a server up, `fall` bad ones take it down. The first
-/// finding is a verdict at once, so that a start need not wait for `rise` rounds.
+/// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
+/// first result counts at once, so that a start need not wait for `rise` rounds.
 #[derive(Debug, Clone)]
-pub struct Verdicts {
+pub struct HealthTracker {
     rise: u32,
     fall: u32,
-    verdict: Health,
+    health: Health,
+    /// Results in a row that differ from `health`.
     against: u32,
 }
 
-impl Verdicts {
-    /// Starts from what is known.
-    pub fn new(check: &config::HealthCheck, known: Health) -> Self {
-        Self { rise: check.rise, fall: check.fall, verdict: known, against: 0 }
+impl HealthTracker {
+    /// Starts from a known health.
+    pub fn new(check: &config::HealthCheck, health: Health) -> Self {
+        Self { rise: check.rise, fall: check.fall, health, against: 0 }
     }
 
-    /// Takes a finding in; a new verdict comes back when it changes.
-    pub fn observe(&mut self, finding: Finding) -> Option<Health> {
-        let says = match finding {
-            Finding::Well => Health::Up,
-            Finding::Drain => Health::Draining,
-            Finding::Failed => Health::Down,
+    /// Adds a result; returns the health if it changes.
+    pub fn observe(&mut self, result: ProbeResult) -> Option<Health> {
+        let observed = match result {
+            ProbeResult::Success => Health::Up,
+            ProbeResult::Drain => Health::Draining,
+            ProbeResult::Failure => Health::Down,
         };
-        if says == self.verdict {
+        if observed == self.health {
             self.against = 0;
             return None;
         }
         self.against += 1;
-        let needed = match (self.verdict, says) {
+        let threshold = match (self.health, observed) {
             (Health::Unknown, _) => 1,
             (_, Health::Down) => self.fall,
             (Health::Down, _) => self.rise,
-            // Between up and draining the server's word counts at once: it asks to be spared.
+            // Between up and draining one result counts: the server itself asks for it.
             _ => 1,
         };
-        if self.against < needed {
+        if self.against < threshold {
             return None;
         }
         self.against = 0;
-        self.verdict = says;
-        Some(says)
+        self.health = observed;
+        Some(observed)
     }
 }
 
-/// A prepared check of one server.
+/// The health check of one server.
 pub struct Checker {
-    /// Pingora's HTTP probe; `None` = a connection is all that is asked for.
+    /// Pingora's HTTP probe; `None` = only a connection is made.
     http: Option<HttpHealthCheck>,
     drain_status: Vec<u16>,
     timeout: Duration,
 }
 
-/// Marks a status in the error that Pingora hands back.
+/// Marks a status in Pingora's error.
 const STATUS: &str = "status";
 
 impl Checker {
-    /// Prepares the check of a pool for one server, in the protocol that is spoken to it.
+    /// Builds the check of a pool for one server, in the server's protocol.
     pub fn new(check: &config::HealthCheck, protocol: config::UpstreamProtocol, host: &str) -> Self {
         let (http, drain_status) = match &check.probe {
             config::Probe::Tcp => (None, Vec::new()),
@@ -95,7 +86,7 @@ impl Checker {
                 let mut probe = http_probe(check, host, path, expect_status);
                 if protocol == config::UpstreamProtocol::H2 {
                     probe.peer_template.options.set_http_version(2, 2);
-                    // HTTP/2 wants scheme and authority in the target; a checked path makes a target.
+                    // HTTP/2 needs scheme and authority in the target; a checked path always parses.
                     if let Ok(target) = format!("http://{host}{path}").parse() {
                         probe.req.set_uri(target);
                         probe.req.remove_header(&http::header::HOST);
@@ -108,20 +99,20 @@ impl Checker {
         Self { http, drain_status, timeout: check.timeout }
     }
 
-    /// Asks once.
-    pub async fn check(&self, address: PeerAddr) -> (Finding, Option<String>) {
-        match tokio::time::timeout(self.timeout, self.ask(address)).await {
-            Ok(Ok(())) => (Finding::Well, None),
+    /// Probes once. With a failure comes its reason.
+    pub async fn check(&self, address: PeerAddr) -> (ProbeResult, Option<String>) {
+        match tokio::time::timeout(self.timeout, self.probe(address)).await {
+            Ok(Ok(())) => (ProbeResult::Success, None),
             Ok(Err(error)) => match error.etype() {
-                ErrorType::CustomCode(STATUS, code) if self.drain_status.contains(code) => (Finding::Drain, None),
-                ErrorType::CustomCode(STATUS, code) => (Finding::Failed, Some(format!("status {code}"))),
-                _ => (Finding::Failed, Some(short(&error))),
+                ErrorType::CustomCode(STATUS, code) if self.drain_status.contains(code) => (ProbeResult::Drain, None),
+                ErrorType::CustomCode(STATUS, code) => (ProbeResult::Failure, Some(format!("status {code}"))),
+                _ => (ProbeResult::Failure, Some(short(&error))),
             },
-            Err(_) => (Finding::Failed, Some(format!("no answer within {:?}", self.timeout))),
+            Err(_) => (ProbeResult::Failure, Some(format!("no answer within {:?}", self.timeout))),
         }
     }
 
-    async fn ask(&self, address: PeerAddr) -> pingora::Result<()> {
+    async fn probe(&self, address: PeerAddr) -> pingora::Result<()> {
         match &self.http {
             Some(probe) => probe.check(&Backend { addr: address, weight: 1, ext: http::Extensions::new() }).await,
             None => connect(&address).await.or_err(ErrorType::ConnectError, "health check"),
@@ -129,9 +120,9 @@ impl Checker {
     }
 }
 
-/// Whether somebody takes connections there.
+/// Connects and closes the connection.
 ///
-/// Not Pingora's TCP probe: it cannot be made without the system's certificates, though it speaks no TLS.
+/// Not Pingora's TCP probe: it needs the system's certificates, although it speaks no TLS.
 pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
     match address {
         PeerAddr::Inet(address) => TcpStream::connect(address).await.map(drop),
@@ -143,7 +134,7 @@ pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
 }
 
 /// Loads no certificates: Pingora loads the system's for every connector, which takes tens of milliseconds, and ends the
-/// process where there are none. Nothing here speaks TLS.
+/// process if there are none. Health checks speak no TLS.
 fn connector_options() -> ConnectorOptions {
     let mut options = ConnectorOptions::new(1);
     options.ca_file = Some(NO_CERTIFICATES.to_owned());
@@ -162,8 +153,8 @@ fn http_probe(check: &config::HealthCheck, host: &str, path: &str, expect_status
     probe.req.insert_header("User-Agent", concat!("homing/", env!("CARGO_PKG_VERSION"))).ok();
     probe.req.insert_header("Connection", "close").ok();
     let expected = expect_status.to_vec();
-    probe.validator = Some(Box::new(move |answer| {
-        let status = answer.status.as_u16();
+    probe.validator = Some(Box::new(move |response| {
+        let status = response.status.as_u16();
         if expected.contains(&status) {
             Ok(())
         } else {
@@ -178,7 +169,7 @@ fn short(error: &Error) -> String {
     error.etype().as_str().to_owned()
 }
 
-/// The host that a check asks for: the server's address, as curl would send it.
+/// The Host of a check: the server's address, as curl would send it.
 pub fn host_of(address: &config::ServerAddress) -> String {
     match address {
         config::ServerAddress::Ip(address) => address.to_string(),
@@ -187,57 +178,57 @@ pub fn host_of(address: &config::ServerAddress) -> String {
     }
 }
 
-/// All that a server's task needs.
-pub struct Watch {
+/// Checks one server periodically.
+pub struct HealthTask {
     /// Pool and server, for the log.
     pub pool: Arc<str>,
     /// Its name.
     pub server: Arc<str>,
-    /// Where verdicts go.
-    pub live: Arc<Live>,
+    /// Holds the server's health.
+    pub live: Arc<LiveState>,
     /// The check.
     pub checker: Checker,
-    /// What the configuration says.
+    /// Its configuration.
     pub config: config::HealthCheck,
 }
 
-impl Watch {
-    /// Checks once and lets the finding count. `address` is where the server is now.
-    pub async fn round(&self, verdicts: &mut Verdicts, address: Option<PeerAddr>) {
-        let (finding, why) = match address {
+impl HealthTask {
+    /// Checks once and updates the server's health. `address` is the server's current address.
+    pub async fn round(&self, tracker: &mut HealthTracker, address: Option<PeerAddr>) {
+        let (result, why) = match address {
             Some(address) => self.checker.check(address).await,
-            None => (Finding::Failed, Some("its name has no address".to_owned())),
+            None => (ProbeResult::Failure, Some("its host name has no address".to_owned())),
         };
-        self.live.metrics.checks.inc(finding as usize);
-        let Some(verdict) = verdicts.observe(finding) else { return };
+        self.live.metrics.checks.inc(result);
+        let Some(health) = tracker.observe(result) else { return };
         let before = self.live.health();
-        self.live.set_health(verdict);
+        self.live.set_health(health);
         let (pool, server) = (&self.pool, &self.server);
-        match verdict {
+        match health {
             Health::Down => tracing::warn!(%pool, %server, reason = why.as_deref(), "server is down"),
-            Health::Draining => tracing::info!(%pool, %server, "server is up and asks for no new sessions"),
+            Health::Draining => tracing::info!(%pool, %server, "server is up and declines new sessions"),
             _ if before == Health::Unknown => tracing::info!(%pool, %server, "server is up"),
             _ => tracing::info!(%pool, %server, "server is up again"),
         }
     }
 
-    /// Checks for as long as it is let live, at the interval with ± 10 % jitter.
+    /// Checks at the interval with ± 10 % jitter, until the task is aborted.
     pub async fn run(self, address: impl Fn() -> Option<PeerAddr>) {
-        let mut verdicts = Verdicts::new(&self.config, self.live.health());
-        // Spread the first checks of many servers over an interval; the first verdict was given before traffic.
+        let mut tracker = HealthTracker::new(&self.config, self.live.health());
+        // Spread the first checks of many servers over an interval; each was checked once before the first request.
         let mut pause = self.config.interval.mul_f64(rand::thread_rng().gen_range(0.0..1.0));
         loop {
             tokio::time::sleep(pause).await;
-            self.round(&mut verdicts, address()).await;
+            self.round(&mut tracker, address()).await;
             pause = self.config.interval.mul_f64(rand::thread_rng().gen_range(0.9..1.1));
         }
     }
 }
 
-/// The task of one server, ready to run; `None` when nothing checks it.
-pub fn watch(pool: &config::Pool, name: &Arc<str>, server: &Server) -> Option<Watch> {
+/// The task of one server; `None` without health checks.
+pub fn task(pool: &config::Pool, name: &Arc<str>, server: &Server) -> Option<HealthTask> {
     let config = pool.health_check.clone()?;
-    Some(Watch {
+    Some(HealthTask {
         pool: Arc::clone(name),
         server: Arc::clone(&server.name),
         live: Arc::clone(&server.live),
@@ -250,7 +241,7 @@ pub fn watch(pool: &config::Pool, name: &Arc<str>, server: &Server) -> Option<Wa
 mod tests {
     use super::*;
 
-    fn verdicts(known: Health) -> Verdicts {
+    fn tracker(health: Health) -> HealthTracker {
         let check = config::HealthCheck {
             probe: config::Probe::Tcp,
             interval: Duration::from_secs(1),
@@ -258,43 +249,43 @@ mod tests {
             rise: 2,
             fall: 3,
         };
-        Verdicts::new(&check, known)
+        HealthTracker::new(&check, health)
     }
 
     #[test]
     fn a_server_falls_after_three_and_rises_after_two() {
-        use Finding::{Failed, Well};
-        let mut verdicts = verdicts(Health::Unknown);
+        use ProbeResult::{Failure, Success};
+        let mut tracker = tracker(Health::Unknown);
         let walk = [
-            (Well, Some(Health::Up)),
-            (Failed, None),
-            (Failed, None),
-            (Well, None),
-            (Failed, None),
-            (Failed, None),
-            (Failed, Some(Health::Down)),
-            (Failed, None),
-            (Well, None),
-            (Failed, None),
-            (Well, None),
-            (Well, Some(Health::Up)),
+            (Success, Some(Health::Up)),
+            (Failure, None),
+            (Failure, None),
+            (Success, None),
+            (Failure, None),
+            (Failure, None),
+            (Failure, Some(Health::Down)),
+            (Failure, None),
+            (Success, None),
+            (Failure, None),
+            (Success, None),
+            (Success, Some(Health::Up)),
         ];
-        for (step, (finding, expected)) in walk.into_iter().enumerate() {
-            assert_eq!(verdicts.observe(finding), expected, "step {step}");
+        for (step, (result, expected)) in walk.into_iter().enumerate() {
+            assert_eq!(tracker.observe(result), expected, "step {step}");
         }
     }
 
     #[test]
-    fn the_first_finding_is_a_verdict() {
-        assert_eq!(verdicts(Health::Unknown).observe(Finding::Failed), Some(Health::Down));
-        assert_eq!(verdicts(Health::Unknown).observe(Finding::Drain), Some(Health::Draining));
+    fn the_first_result_counts_at_once() {
+        assert_eq!(tracker(Health::Unknown).observe(ProbeResult::Failure), Some(Health::Down));
+        assert_eq!(tracker(Health::Unknown).observe(ProbeResult::Drain), Some(Health::Draining));
     }
 
     #[test]
-    fn a_server_that_asks_to_be_spared_is_heard_at_once() {
-        let mut verdicts = verdicts(Health::Up);
-        assert_eq!(verdicts.observe(Finding::Drain), Some(Health::Draining));
-        assert_eq!(verdicts.observe(Finding::Well), Some(Health::Up));
-        assert_eq!(verdicts.observe(Finding::Failed), None, "one failure is not three");
+    fn a_server_that_declines_new_sessions_drains_at_once() {
+        let mut tracker = tracker(Health::Up);
+        assert_eq!(tracker.observe(ProbeResult::Drain), Some(Health::Draining));
+        assert_eq!(tracker.observe(ProbeResult::Success), Some(Health::Up));
+        assert_eq!(tracker.observe(ProbeResult::Failure), None, "one failure is not three");
     }
 }

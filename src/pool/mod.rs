@@ -1,7 +1,7 @@
-//! The servers of a pool, and which of them may take traffic now.
+//! The servers of a pool, and which of them accept requests now.
 //!
-//! A [`Pool`] belongs to one version of the configuration. What a server has lived through ([`server::Live`]: health,
-//! requests in flight, resolved address) belongs to the server's *name* and is carried from one version to the next.
+//! A [`Pool`] belongs to one configuration. The live state of a server ([`server::LiveState`]: health, requests in flight,
+//! resolved address) belongs to the server's *name* and is carried over reloads.
 
 pub mod balancer;
 pub mod budget;
@@ -19,12 +19,11 @@ use crate::telemetry::metrics::Metrics;
 
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
-use self::server::{Live, Server};
+use self::server::{LiveState, Server};
 
-/// Index of a server within one version of its pool. Never leaves the process, never outlives the version.
-pub type ServerIndex = usize;
+pub use self::server::ServerIndex;
 
-/// A pool as one version of the configuration has it.
+/// A pool of one configuration.
 pub struct Pool {
     /// Its name.
     pub name: Arc<str>,
@@ -33,25 +32,25 @@ pub struct Pool {
     /// Sorted, to find a server by the id in a token.
     by_id: Vec<(ServerId, ServerIndex)>,
     balancer: Balancer,
-    /// What may be tried again.
+    /// Which failures are retried.
     pub retries: config::Retries,
-    /// Retries left.
+    /// Limits the retries.
     pub budget: RetryBudget,
-    /// Rises whenever the condition of a server changes; shared with [`Live`], carried over reloads.
+    /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
     pub generation: Arc<AtomicU64>,
 }
 
 impl Pool {
-    /// Builds a pool; `former` is the same pool in the version before, whose live state is taken over by server name.
-    pub fn build(config: &config::Pool, former: Option<&Self>, metrics: &Metrics) -> Self {
-        let generation = former.map_or_else(Arc::default, |former| Arc::clone(&former.generation));
+    /// Builds a pool; `previous` is the same pool before a reload, whose live state is carried over by server name.
+    pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
+        let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
         let servers: Vec<Server> = config
             .servers
             .iter()
             .map(|server| {
-                let live = former.and_then(|former| former.server_named(&server.name)).map_or_else(
-                    || Arc::new(Live::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
-                    |former| Arc::clone(&former.live),
+                let live = previous.and_then(|previous| previous.server_named(&server.name)).map_or_else(
+                    || Arc::new(LiveState::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
+                    |previous| Arc::clone(&previous.live),
                 );
                 Server::build(config, server, live)
             })
@@ -76,19 +75,19 @@ impl Pool {
 
     /// The server that a token names.
     pub fn find(&self, id: ServerId) -> Option<ServerIndex> {
-        let place = self.by_id.binary_search_by_key(&id.0, |(id, _)| id.0).ok()?;
-        self.by_id.get(place).map(|(_, index)| *index)
+        let position = self.by_id.binary_search_by_key(&id.0, |(id, _)| id.0).ok()?;
+        self.by_id.get(position).map(|(_, index)| *index)
     }
 
-    /// A server for a new session: balanced over those that take new sessions, without those in `tried`.
-    /// `key` matters to `balance: hash` only.
+    /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.
+    /// `key` is used by `balance: hash` only.
     pub fn pick_new(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
         let generation = self.generation.load(Ordering::Acquire);
         self.balancer.pick_new(&self.servers, generation, key, tried)
     }
 
-    /// The server that takes over a session: the consistent hash of its key over those that take new sessions, the
-    /// same on every proxy that sees the same health.
+    /// The next server of a session that moves: the consistent hash of its key over those that accept new sessions, the same
+    /// on every proxy that sees the same health.
     pub fn pick_moved(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
         self.balancer.pick_moved(&self.servers, key, tried)
     }

@@ -1,21 +1,21 @@
-//! Host names of servers, resolved in the background and again and again: never on the way of a request.
+//! Host names of servers, resolved periodically in the background, never by a request.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::server::Live;
+use super::server::LiveState;
 
-/// Names are asked for again this often; most zones of application servers live 30 to 60 seconds.
-pub const RESOLVE_EVERY: Duration = Duration::from_secs(15);
-/// … and this often while a name has no address.
-pub const RESOLVE_MISSING_EVERY: Duration = Duration::from_secs(2);
-/// One question may take this long.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How often a name is resolved; the TTL of most zones of application servers is 30 to 60 seconds.
+pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How often while a name has no address.
+pub const RETRY_INTERVAL: Duration = Duration::from_secs(2);
+/// How long one query may take.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The host name of one server.
-pub struct Name {
+/// Resolves the host name of one server.
+pub struct Resolver {
     /// Its pool, for the log.
     pub pool: Arc<str>,
     /// Its name in the configuration, for the log.
@@ -25,52 +25,52 @@ pub struct Name {
     /// The port.
     pub port: u16,
     /// Where the address goes.
-    pub live: Arc<Live>,
-    /// The last question had no answer: told once, not every two seconds.
+    pub live: Arc<LiveState>,
+    /// The last query failed: logged once, not every two seconds.
     pub failing: AtomicBool,
 }
 
-/// Which of the addresses to take: the one in use while it is still among them, so that an answer in another order
-/// moves nothing; else the first, IPv4 before IPv6.
+/// Chooses an address: the current one while it is still among the answers, so that their order changes nothing; else the
+/// first, IPv4 before IPv6.
 pub fn choose(current: Option<SocketAddr>, answers: &[SocketAddr]) -> Option<SocketAddr> {
     current
         .filter(|current| answers.contains(current))
         .or_else(|| answers.iter().min_by_key(|address| (address.is_ipv6(), address.ip())).copied())
 }
 
-impl Name {
-    /// Asks once and publishes what is found. An answer that cannot be had changes nothing: the last address may well
-    /// be right while the name server is out of reach.
+impl Resolver {
+    /// Resolves once and stores the address. A failed query changes nothing: the last address may still be right while the name
+    /// server is unreachable.
     pub async fn resolve(&self) {
         let (pool, server, host) = (&self.pool, &self.server, &self.host);
-        let question = tokio::net::lookup_host((self.host.as_str(), self.port));
-        let answers: Vec<SocketAddr> = match tokio::time::timeout(ANSWER_WITHIN, question).await {
+        let query = tokio::net::lookup_host((self.host.as_str(), self.port));
+        let answers: Vec<SocketAddr> = match tokio::time::timeout(QUERY_TIMEOUT, query).await {
             Ok(Ok(answers)) => answers.collect(),
-            Ok(Err(error)) => return self.not_resolved(&error.to_string()),
-            Err(_) => return self.not_resolved(&format!("no answer within {ANSWER_WITHIN:?}")),
+            Ok(Err(error)) => return self.log_failure(&error.to_string()),
+            Err(_) => return self.log_failure(&format!("no answer within {QUERY_TIMEOUT:?}")),
         };
         self.failing.store(false, Ordering::Relaxed);
-        let before = self.live.resolved();
-        let address = choose(before, &answers);
+        let current = self.live.resolved();
+        let address = choose(current, &answers);
         if let Some(address) = address
-            && before != Some(address)
+            && current != Some(address)
         {
             tracing::info!(%pool, %server, %host, %address, "host name resolved");
             self.live.set_resolved(Some(address));
         }
     }
 
-    fn not_resolved(&self, reason: &str) {
+    fn log_failure(&self, reason: &str) {
         if !self.failing.swap(true, Ordering::Relaxed) {
             let (pool, server, host) = (&self.pool, &self.server, &self.host);
-            tracing::warn!(%pool, %server, %host, reason, "host name not resolved; asking again");
+            tracing::warn!(%pool, %server, %host, reason, "host name not resolved; retrying");
         }
     }
 
-    /// Asks for as long as it is let live.
+    /// Resolves periodically, until the task is aborted.
     pub async fn run(self) {
         loop {
-            let pause = if self.live.resolved().is_some() { RESOLVE_EVERY } else { RESOLVE_MISSING_EVERY };
+            let pause = if self.live.resolved().is_some() { RESOLVE_INTERVAL } else { RETRY_INTERVAL };
             tokio::time::sleep(pause).await;
             self.resolve().await;
         }

@@ -1,4 +1,4 @@
-//! One application server: what the configuration says of it, and what it has lived through.
+//! One application server: its configuration and its live state.
 
 use std::net::SocketAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
@@ -17,44 +17,47 @@ use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::{Condition, Health};
 
-/// A server as one version of the configuration has it.
+/// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
+pub type ServerIndex = usize;
+
+/// A server of one configuration.
 pub struct Server {
-    /// The identity that tokens, metrics and logs speak in.
+    /// Its identity in tokens, metrics and logs.
     pub name: Arc<str>,
-    /// Stable hash of the name, as tokens carry it.
+    /// Stable hash of the name, for tokens.
     pub id: ServerId,
     /// Share of new sessions.
     pub weight: u16,
-    /// Takes new sessions only while no other server can.
+    /// Accepts new sessions only while no other server does.
     pub backup: bool,
-    /// What the operator wants.
+    /// Set by the operator.
     pub state: config::ServerState,
-    /// Where it listens, as written.
+    /// Its address, as configured.
     pub address: config::ServerAddress,
-    /// What it has lived through; outlives this version.
-    pub live: Arc<Live>,
+    /// Its live state, carried over reloads.
+    pub live: Arc<LiveState>,
     template: HttpPeer,
     checked: bool,
 }
 
-/// What a server has lived through. Carried over reloads by pool and server name.
-pub struct Live {
-    /// [`Health`] as a number. Written by the server's health task, read by every request that chooses.
+/// The live state of a server, carried over reloads by pool and server name.
+pub struct LiveState {
+    /// [`Health`] as a number. Written by the server's health check, read by every request that selects a server.
     health: AtomicU8,
-    /// Requests that it works on. Written by [`InFlight`].
+    /// Requests in flight. Written by [`InFlight`].
     in_flight: AtomicUsize,
-    /// Address of a server that is named by host name. Written by the resolver.
+    /// Resolved address of a host name. Written by the resolver.
     resolved: ArcSwapOption<SocketAddr>,
-    /// The pool's generation, raised with every change, so that the balancer knows when to look again.
+    /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
-    /// It takes no connections, as far as requests have seen. Tells the operator once, decides nothing.
+    /// The last request could not connect. For the log only.
     connect_failing: AtomicBool,
     /// Its counters.
     pub metrics: ServerMetrics,
 }
 
-impl Live {
-    /// A server that nothing is known of.
+impl LiveState {
+    /// The state of a new server.
     pub fn new(generation: Arc<AtomicU64>, metrics: ServerMetrics) -> Self {
         Self {
             health: AtomicU8::new(Health::Unknown as u8),
@@ -66,34 +69,34 @@ impl Live {
         }
     }
 
-    /// A request could not connect; true when that is news.
+    /// Notes that a request could not connect; true if the one before could.
     pub fn connect_failed(&self) -> bool {
         !self.connect_failing.swap(true, Ordering::Relaxed)
     }
 
-    /// A request was answered; true when that is news.
+    /// Notes that a request was answered; true if the one before could not connect.
     pub fn connected(&self) -> bool {
         self.connect_failing.load(Ordering::Relaxed) && self.connect_failing.swap(false, Ordering::Relaxed)
     }
 
-    /// The last verdict.
+    /// The result of its health checks.
     pub fn health(&self) -> Health {
         Health::from_u8(self.health.load(Ordering::Acquire))
     }
 
-    /// A new verdict.
+    /// Sets the result of its health checks.
     pub fn set_health(&self, health: Health) {
         if self.health.swap(health as u8, Ordering::AcqRel) != health as u8 {
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
     }
 
-    /// The address that its host name stands for now.
+    /// The resolved address of its host name.
     pub fn resolved(&self) -> Option<SocketAddr> {
         self.resolved.load().as_deref().copied()
     }
 
-    /// A new address, or none.
+    /// Sets the resolved address.
     pub fn set_resolved(&self, address: Option<SocketAddr>) {
         if self.resolved() != address {
             self.resolved.store(address.map(Arc::new));
@@ -101,18 +104,18 @@ impl Live {
         }
     }
 
-    /// Requests that it works on.
+    /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
     }
 }
 
-/// Counts one request in flight for as long as it lives, on every way out.
-pub struct InFlight(Arc<Live>);
+/// Counts one request in flight, until it is dropped.
+pub struct InFlight(Arc<LiveState>);
 
 impl InFlight {
     /// Begins a request.
-    pub fn begin(live: &Arc<Live>) -> Self {
+    pub fn begin(live: &Arc<LiveState>) -> Self {
         live.in_flight.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(live))
     }
@@ -125,8 +128,8 @@ impl Drop for InFlight {
 }
 
 impl Server {
-    /// Builds a server of this version around its live state.
-    pub fn build(pool: &config::Pool, config: &config::Server, live: Arc<Live>) -> Self {
+    /// Builds a server around its live state.
+    pub fn build(pool: &config::Pool, config: &config::Server, live: Arc<LiveState>) -> Self {
         let checked = pool.health_check.is_some();
         Self {
             name: Arc::from(config.name.as_str()),
@@ -141,18 +144,18 @@ impl Server {
         }
     }
 
-    /// Whom it takes now.
+    /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
         Condition::of(self.state, health, self.has_address())
     }
 
-    /// It takes a share of new sessions now.
-    pub fn takes_new(&self) -> bool {
-        self.weight > 0 && self.condition().takes_new()
+    /// Accepts a share of new sessions now.
+    pub fn accepts_new(&self) -> bool {
+        self.weight > 0 && self.condition().accepts_new()
     }
 
-    /// A health check watches it.
+    /// Has a health check.
     pub fn is_checked(&self) -> bool {
         self.checked
     }
@@ -161,7 +164,7 @@ impl Server {
         !matches!(self.address, config::ServerAddress::Name { .. }) || self.live.resolved.load().is_some()
     }
 
-    /// Pingora's description of how to reach it; `None` while its name has no address.
+    /// Pingora's peer for it; `None` while its host name has no address.
     pub fn peer(&self) -> Option<Box<HttpPeer>> {
         let mut peer = Box::new(self.template.clone());
         if let config::ServerAddress::Name { .. } = self.address {
@@ -170,7 +173,7 @@ impl Server {
         Some(peer)
     }
 
-    /// Its address now, for probes.
+    /// Its current address, for health checks.
     pub fn peer_address(&self) -> Option<PeerAddr> {
         match self.address {
             config::ServerAddress::Name { .. } => self.live.resolved().map(PeerAddr::Inet),
@@ -179,7 +182,7 @@ impl Server {
     }
 }
 
-/// Notices a server that vanished without a word (power, network) under a request that waits for hours.
+/// Detects a server that vanished without closing its connections (power, network) during a request that lasts for hours.
 const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(10),
@@ -188,9 +191,9 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::from_secs(0),
 };
 
-/// Everything about reaching a server that does not change from request to request.
+/// The parts of a peer that are the same for all requests.
 fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
-    // A name's address comes with the resolver; until then this place is never connected to.
+    // The resolver sets the address of a host name; until then no connection is made.
     let placeholder = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut peer = match address {
         config::ServerAddress::Ip(address) => HttpPeer::new(*address, false, String::new()),

@@ -1,4 +1,4 @@
-//! Afterwards: metrics, and a line in the access log.
+//! Afterwards: what was done for the request becomes a record, for metrics and the access log.
 
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
@@ -7,106 +7,84 @@ use pingora::{Error, ErrorSource};
 use pingora_proxy::Session as Exchange;
 
 use crate::persistence::{Outcome, Reason};
+use crate::routing::host_name;
 use crate::session::binding::Lookup;
 use crate::session::key::Digest8;
 use crate::session::source::Source;
 use crate::session::url_params;
-use crate::telemetry::access_log::{AccessLog, Line};
+use crate::telemetry::request_record::{FailureSource, RequestRecord, RequestResult};
 
-use crate::proxy::context::{Refusal, RequestContext};
-use crate::proxy::request::host_name_of;
+use crate::proxy::context::RequestContext;
+use crate::proxy::head;
 
 /// The hook.
 pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
-    ctx.tries.in_flight = None;
-    let status = exchange.response_written().map_or(0, |answer| answer.status.as_u16());
-    let took = ctx.started.elapsed();
-    count(ctx, status, took);
+    ctx.attempts.in_flight = None;
+    let result = RequestResult {
+        status: exchange.response_written().map_or(0, |response| response.status.as_u16()),
+        duration: ctx.started.elapsed(),
+        outcome: outcome(ctx).map(|outcome| outcome as usize),
+    };
     let app = ctx.app();
+    let route = ctx.route.and_then(|route| ctx.runtime.routes.get(route));
+    result.count(route, ctx.pool_runtime().map(|pool| &pool.metrics), &app.metrics.no_pool);
+    // The rest is read only where it is logged.
     let log = app.access_log.load();
-    if let Some(log) = &*log
-        && !write_line(log, exchange, error, ctx, status, took)
-    {
+    let Some(log) = &*log else { return };
+    let session = ctx.session.session().map(|session| session.key).or(ctx.session.created);
+    let session = session.map(|key| ctx.runtime.log_key.digest8(key));
+    let record = record(exchange, error, ctx, result, session.as_ref());
+    if !log.write(&record.line()) {
         app.metrics.access_log_dropped.inc();
     }
 }
 
-fn count(ctx: &RequestContext, status: u16, took: Duration) {
-    if let Some(route) = ctx.route.and_then(|route| ctx.runtime.routes.get(route)) {
-        route.request(status);
-    }
-    let Some(plan) = ctx.pool_runtime() else {
-        ctx.app().metrics.no_pool.request(status, took);
-        return;
-    };
-    plan.metrics.request(status, took);
-    if let Some(outcome) = outcome(ctx) {
-        plan.metrics.outcomes.inc(outcome as usize);
-    }
-}
-
-/// Only a request that reached a server, or was refused on purpose, went somewhere.
+/// Only a request that reached a server, or was refused because of its session, has an outcome.
 fn outcome(ctx: &RequestContext) -> Option<Outcome> {
-    ctx.session.outcome.filter(|outcome| ctx.tries.answered.is_some() || *outcome == Outcome::Refused)
+    ctx.session.outcome.filter(|outcome| ctx.attempts.responded.is_some() || *outcome == Outcome::Refused)
 }
 
-fn write_line(
-    log: &AccessLog,
-    exchange: &Exchange,
+fn record<'a>(
+    exchange: &'a Exchange,
     error: Option<&Error>,
-    ctx: &RequestContext,
-    status: u16,
-    took: Duration,
-) -> bool {
-    let request = exchange.req_header();
-    let session = ctx.session.session().map(|session| session.key).or(ctx.session.created);
-    let session = session.map(|key| ctx.runtime.log_key.digest8(key));
-    let route = ctx.route.and_then(|route| ctx.runtime.config.routes.get(route));
-    let path = without_token(request.uri.path(), ctx);
-    let wall = UNIX_EPOCH + Duration::from_millis(ctx.now.0);
-    log.write(&Line {
-        ts: humantime::format_rfc3339_millis(wall).to_string(),
+    ctx: &'a RequestContext,
+    result: RequestResult,
+    session: Option<&'a Digest8>,
+) -> RequestRecord<'a> {
+    let request = head::view(exchange.req_header());
+    let attempt = ctx.attempts.started.zip(ctx.attempts.responded);
+    RequestRecord {
+        result,
+        started: UNIX_EPOCH + Duration::from_millis(ctx.now.0),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-        client_ip: ctx.client.address,
+        client: ctx.client.address,
         method: request.method.as_str(),
-        host: loggable(host_name_of(request)),
-        path: &path,
-        protocol: protocol(request.version),
-        status,
+        host: host_name(request.host()),
+        path: without_session_ids(request.path, ctx),
+        version: request.version,
         bytes_in: exchange.body_bytes_read(),
         bytes_out: exchange.body_bytes_sent(),
-        duration_ms: millis(took),
-        upstream_ms: ctx
-            .tries
-            .began
-            .zip(ctx.tries.answered)
-            .map(|(began, answered)| millis(answered.saturating_duration_since(began))),
-        route: route.map(|route| route.name.as_str()),
-        pool: ctx.pool_runtime().map(|plan| &*plan.pool.name),
+        server_time: attempt.map(|(started, responded)| responded.saturating_duration_since(started)),
+        route: ctx.route.and_then(|route| ctx.runtime.config.routes.get(route)).map(|route| route.name.as_str()),
+        pool: ctx.pool_runtime().map(|pool| &*pool.pool.name),
         server: ctx.server().map(|server| &*server.name),
-        attempts: ctx.tries.count,
-        session: session.as_ref().map(Digest8::as_str),
-        source: source(ctx).map(Source::label),
+        attempts: ctx.attempts.count,
+        session: session.map(Digest8::as_str),
+        source: ctx.persistence().and_then(|persistence| ctx.session.source(persistence)).map(Source::label),
         lookup: ctx.session.lookup.result.map(Lookup::label),
-        outcome: outcome(ctx).map(Outcome::label),
-        reason: reason(ctx, error),
+        session_reason: ctx.session.reason.map(Reason::label),
+        refusal: ctx.refusal.map(|refusal| refusal.why),
+        failure: error.map(|error| match error.esource() {
+            ErrorSource::Downstream => FailureSource::Client,
+            ErrorSource::Upstream => FailureSource::Server,
+            ErrorSource::Internal | ErrorSource::Unset => FailureSource::Proxy,
+        }),
         epoch: ctx.session.session().map(|session| session.binding.epoch).or(ctx.session.created.map(|_| 0)),
-    })
+    }
 }
 
-/// The source that named the session.
-fn source(ctx: &RequestContext) -> Option<&Source> {
-    ctx.session.source(ctx.persistence()?)
-}
-
-/// A host that is one; what a client put in its place, which may be anything, is not for the log.
-fn loggable(host: &str) -> &str {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-    if host.bytes().all(plain) { host } else { "" }
-}
-
-/// The path without the tokens and ids that it may carry as parameters: a log gives nobody away.
-fn without_token<'a>(path: &'a str, ctx: &RequestContext) -> Cow<'a, str> {
+/// The path without the tokens and ids that it may have as parameters: they are secrets.
+fn without_session_ids<'a>(path: &'a str, ctx: &RequestContext) -> Cow<'a, str> {
     let mut clean = Cow::Borrowed(path);
     if path.contains(';') {
         for name in &ctx.runtime.secret_parameters {
@@ -114,30 +92,4 @@ fn without_token<'a>(path: &'a str, ctx: &RequestContext) -> Cow<'a, str> {
         }
     }
     clean
-}
-
-/// Why the session did not stay, else why the request failed.
-fn reason(ctx: &RequestContext, error: Option<&Error>) -> Option<&'static str> {
-    let failed = error.map(|error| match error.esource() {
-        ErrorSource::Downstream => "client_gone",
-        ErrorSource::Upstream => "upstream_failed",
-        _ => "failed",
-    });
-    ctx.session.reason.map(Reason::label).or_else(|| ctx.refusal.map(|Refusal { why, .. }| why)).or(failed)
-}
-
-fn protocol(version: http::Version) -> &'static str {
-    match version {
-        http::Version::HTTP_09 => "HTTP/0.9",
-        http::Version::HTTP_10 => "HTTP/1.0",
-        http::Version::HTTP_2 => "HTTP/2.0",
-        http::Version::HTTP_3 => "HTTP/3.0",
-        _ => "HTTP/1.1",
-    }
-}
-
-/// Milliseconds to the microsecond.
-fn millis(duration: Duration) -> f64 {
-    let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
-    f64::from(micros) / 1000.0
 }

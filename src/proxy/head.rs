@@ -1,4 +1,4 @@
-//! The adapter between Pingora's heads and plain data: views of them, and edits carried out on them.
+//! The adapter between Pingora's heads and plain data: views of heads, and edits applied to them.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ pub(crate) fn response_view(response: &ResponseHeader) -> ResponseView<'_> {
     ResponseView { status: response.status, fields: Fields::Map(&response.headers) }
 }
 
-/// Carries out edits on a request. `lower`: names go on in lower case.
+/// Applies edits to a request. `lower`: names are forwarded in lower case.
 pub(crate) fn apply_to_request(edits: RequestEdits<'_>, request: &mut RequestHeader, lower: bool) -> Result<()> {
     let RequestEdits { target, remove, cookie, set } = edits;
     if let Some(target) = &target {
@@ -55,7 +55,7 @@ pub(crate) fn apply_to_request(edits: RequestEdits<'_>, request: &mut RequestHea
     }
 }
 
-/// Carries out edits on a response.
+/// Applies edits to a response.
 pub(crate) fn apply_to_response(edits: ResponseEdits<'_>, response: &mut ResponseHeader) -> Result<()> {
     let ResponseEdits { remove, set, append } = edits;
     for name in &remove {
@@ -87,4 +87,96 @@ fn set_target(request: &mut RequestHeader, target: &str) -> Result<()> {
         request.set_uri(uri);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::WrittenName;
+
+    const NAMES: [&str; 4] = ["X-One", "X-Two", "Accept", "Cookie"];
+
+    fn name() -> impl Strategy<Value = &'static str> {
+        prop::sample::select(NAMES.to_vec())
+    }
+
+    fn fields() -> impl Strategy<Value = Vec<(&'static str, String)>> {
+        prop::collection::vec((name(), "[a-z]{1,4}"), 0..6)
+    }
+
+    fn edited(
+        sent: &[(&'static str, String)],
+        remove: &[&'static str],
+        set: &[(&'static str, String)],
+        cookie: &CookieEdit,
+        (target, lower): (&str, bool),
+    ) -> RequestHeader {
+        let mut request = RequestHeader::build("GET", target.as_bytes(), None).unwrap();
+        for (name, value) in sent {
+            request.append_header(*name, value.as_str()).unwrap();
+        }
+        let names: Vec<_> = set.iter().map(|(name, _)| WrittenName::of(&name.parse().unwrap())).collect();
+        let mut edits = RequestEdits { cookie: cookie.clone(), ..RequestEdits::default() };
+        for name in remove {
+            edits.remove(name.parse().unwrap());
+        }
+        for (name, (_, value)) in names.iter().zip(set) {
+            edits.set(name, HeaderValue::from_str(value).unwrap());
+        }
+        apply_to_request(edits, &mut request, lower).unwrap();
+        request
+    }
+
+    proptest! {
+        #[test]
+        fn edits_change_what_they_name_and_nothing_else(
+            sent in fields(),
+            remove in prop::collection::vec(name(), 0..3),
+            set in fields(),
+            cookie in prop_oneof![
+                Just(CookieEdit::Keep),
+                Just(CookieEdit::Remove),
+                Just(CookieEdit::Set(HeaderValue::from_static("a=1"))),
+            ],
+            target in prop::sample::select(vec!["/x?y=z", "http://a.example/x"]),
+            lower: bool,
+        ) {
+            let request = edited(&sent, &remove, &set, &cookie, (target, lower));
+            let mut expected: BTreeMap<String, Vec<String>> = BTreeMap::new();
+            for (name, value) in &sent {
+                expected.entry(name.to_lowercase()).or_default().push(value.clone());
+            }
+            for name in &remove {
+                expected.remove(&name.to_lowercase());
+            }
+            match &cookie {
+                CookieEdit::Keep => {}
+                CookieEdit::Remove => drop(expected.remove("cookie")),
+                CookieEdit::Set(_) => drop(expected.insert("cookie".to_owned(), vec!["a=1".to_owned()])),
+            }
+            for (name, value) in &set {
+                expected.insert(name.to_lowercase(), vec![value.clone()]);
+            }
+            for name in NAMES.map(|name| HeaderName::from_bytes(name.as_bytes()).unwrap()) {
+                let values = request.headers.get_all(&name).iter().map(|value| value.to_str().unwrap().to_owned());
+                let expected = expected.remove(name.as_str()).unwrap_or_default();
+                prop_assert_eq!(values.collect::<Vec<_>>(), expected, "{}", name);
+            }
+            prop_assert_eq!(request.raw_path(), target.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_rewritten_target_keeps_the_authority_of_http2() {
+        let mut request = RequestHeader::build("GET", b"/x;sid=1", None).unwrap();
+        request.set_uri(Uri::from_static("https://a.example/x;sid=1"));
+        let edits = RequestEdits { target: Some("/x".to_owned()), ..RequestEdits::default() };
+        apply_to_request(edits, &mut request, true).unwrap();
+        assert_eq!(request.uri, "https://a.example/x");
+    }
 }

@@ -1,27 +1,27 @@
 //! Header names in lower case.
 //!
-//! The case of a header's name means nothing (RFC 9110, section 5.1), and HTTP/2 and HTTP/3 have lower case only. Pingora keeps
-//! how HTTP/1 wrote each name in a second map, so that a header costs twice whenever it is cloned, added, removed or
-//! written. Unless a pool asks for it (`connection.preserve_header_case`), that map is let go before Pingora clones it.
+//! The case of a header name means nothing (RFC 9110, section 5.1), and HTTP/2 and HTTP/3 have lower case only. Pingora
+//! keeps how HTTP/1 peers wrote each name in a second map, so a header costs twice whenever it is cloned, added, removed or
+//! written. Unless a pool asks for it (`connection.preserve_header_case`), that map is dropped before Pingora clones it.
 
 use std::borrow::Cow;
 
 use crate::message::WrittenName;
 use crate::proxy::context::RequestContext;
-use http::{HeaderValue, request, response};
+use http::{HeaderValue, request};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 /// `Cookie`.
 pub(crate) static COOKIE: WrittenName = WrittenName::new("Cookie", "cookie");
 
-/// Whether the request's names, and those of its answer, go on in lower case. Handshakes of other protocols are left as they
-/// are: not every client of WebSocket reads its answer as HTTP.
+/// Whether the names of the request, and of its response, are forwarded in lower case. Upgrades are left as they are: not
+/// every WebSocket client reads the names of the response regardless of case.
 pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
     !ctx.upgrade && ctx.pool_runtime().is_some_and(|plan| !plan.preserve_header_case)
 }
 
-/// Lets go of how a request's names were written, and sets fields of it.
+/// Drops how the names of a request were written, and sets fields of it.
 pub(crate) fn lower_request<'a>(
     request: &mut RequestHeader,
     fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>,
@@ -33,19 +33,19 @@ pub(crate) fn lower_request<'a>(
     Ok(())
 }
 
-/// Lets go of how an answer's names were written.
-pub(crate) fn lower_answer(answer: &mut ResponseHeader) -> Result<()> {
-    if !answer.has_case() {
+/// Drops how the names of a response were written.
+pub(crate) fn lower_response(response: &mut ResponseHeader) -> Result<()> {
+    if !response.has_case() {
         return Ok(());
     }
-    // A phrase of the server's own is kept beside the parts.
-    let usual = answer.status.canonical_reason();
-    let phrase = answer.get_reason_phrase().filter(|phrase| Some(*phrase) != usual).map(str::to_owned);
+    // A reason phrase other than the usual one is not in the parts.
+    let usual = response.status.canonical_reason();
+    let phrase = response.get_reason_phrase().filter(|phrase| Some(*phrase) != usual).map(str::to_owned);
     let (nothing, ()) = http::Response::new(()).into_parts();
-    let parts = response::Parts::from(std::mem::replace(answer, ResponseHeader::from(nothing)));
-    *answer = ResponseHeader::from(parts);
+    let parts = http::response::Parts::from(std::mem::replace(response, ResponseHeader::from(nothing)));
+    *response = ResponseHeader::from(parts);
     match phrase {
-        Some(phrase) => answer.set_reason_phrase(Some(&phrase)),
+        Some(phrase) => response.set_reason_phrase(Some(&phrase)),
         None => Ok(()),
     }
 }
@@ -68,12 +68,12 @@ pub(crate) fn set<'a>(
     Ok(())
 }
 
-/// A target that is not a path is kept beside the parts, and stays only where it is.
+/// Whether the parts have all of the request: Pingora keeps a target that is not a path outside of them.
 fn is_in_parts(request: &RequestHeader) -> bool {
     request.uri.path_and_query().is_some_and(|target| target.as_str().as_bytes() == request.raw_path())
 }
 
-/// Pingora's own way makes each name anew, from text.
+/// Pingora's own methods would parse each name from text.
 fn with_parts<'a>(request: &mut RequestHeader, fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>) {
     let (nothing, ()) = http::Request::new(()).into_parts();
     let mut parts = request::Parts::from(std::mem::replace(request, RequestHeader::from(nothing)));

@@ -1,17 +1,17 @@
-//! What happens to a request: by host, then by path prefix, then by headers.
+//! Matching requests to routes: by host, then by path prefix, then by headers.
 //!
-//! Of all routes that take a request the best has it: an exact host goes before a wildcard, a longer wildcard before a
-//! shorter, and that before any host; of one host the longest path prefix; of one prefix the most headers. Then come
-//! redirects, which leave to others the requests that are where they would send them, and at last the order of the
-//! alphabet, for requests that repeat a header with the values of two routes. The order of the file means nothing.
+//! Of all routes that match a request the most specific wins: an exact host before a wildcard, a longer wildcard before a
+//! shorter one, and that before any host; within a host the longest path prefix; within a prefix the most headers. Then
+//! redirects, which do not match requests that already are where they lead; last, the alphabetical order of the header
+//! conditions, for requests that repeat a header with the values of two routes. The order of the file has no meaning.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 
-use crate::config::{self, HostPattern, RouteTarget};
-use crate::message::WrittenName;
+use crate::config::{self, HostPattern};
+use crate::message::{Fields, WrittenName};
 
 mod host;
 mod redirect;
@@ -24,13 +24,13 @@ pub use host::host_name;
 pub use redirect::Redirect;
 pub use split::Split;
 
-/// All that a request needs to know of its route.
+/// A route, prepared: all that a request needs to know of it.
 #[derive(Debug)]
-pub struct RoutePlan {
-    /// Index of the route in the configuration; `None` when a single pool takes everything.
+pub struct RouteRuntime {
+    /// Index of the route in the configuration; `None` when a single pool serves every request.
     pub index: Option<usize>,
     /// What happens to its requests.
-    pub target: Target,
+    pub target: RouteTarget,
     /// Changes to the headers that servers get.
     pub request_headers: RequestHeaders,
 }
@@ -53,139 +53,144 @@ impl RequestHeaders {
 
 /// What happens to requests. Pools are indexes in the configuration.
 #[derive(Debug)]
-pub enum Target {
+pub enum RouteTarget {
     /// A pool serves them.
     Pool(usize),
     /// Pools serve them, by weight.
     Split(Split),
-    /// The proxy answers.
+    /// The proxy responds with a redirect.
     Redirect(Redirect),
 }
 
-/// All routes, laid out for looking up.
+/// All routes, indexed for matching.
 #[derive(Debug, Default)]
 pub struct Router {
-    plans: Vec<RoutePlan>,
-    exact: HashMap<Box<str>, Vec<Candidate>>,
-    /// By the domain that names are below.
-    below: HashMap<Box<str>, Vec<Candidate>>,
-    any: Vec<Candidate>,
+    routes: Vec<RouteRuntime>,
+    by_host: HashMap<Box<str>, Vec<Candidate>>,
+    /// By the domain that the hosts are below.
+    by_domain: HashMap<Box<str>, Vec<Candidate>>,
+    any_host: Vec<Candidate>,
 }
 
-/// A route under one of its hosts. Those of a host are in the order in which they are tried.
+/// A route under one of its hosts. The candidates of a host are in the order in which they are tried.
 #[derive(Debug)]
 struct Candidate {
     /// Without a trailing slash; empty = every path.
     prefix: Box<str>,
     headers: Box<[(HeaderName, HeaderValue)]>,
-    plan: usize,
+    /// Index in [`Router::routes`].
+    route: usize,
 }
 
-/// What routes look at.
-#[derive(Clone, Copy)]
-struct Asked<'r> {
-    host: &'r str,
-    path: &'r str,
-    headers: &'r HeaderMap,
-    secure: bool,
+/// What routes read of a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteInput<'r> {
+    /// The host as the client sent it: with or without port, in any case.
+    pub host: &'r str,
+    /// The path, without query.
+    pub path: &'r str,
+    /// Header fields.
+    pub fields: Fields<'r>,
+    /// The client came by TLS.
+    pub secure: bool,
 }
 
 impl Router {
-    /// Lays out the routes of a checked configuration; `pools` are the names of all pools, by index.
+    /// Indexes the routes of a checked configuration; `pools` are the names of all pools, by index.
     pub fn build(routes: &[config::Route], pools: &[&str]) -> Self {
         let mut router = Self::default();
         if routes.is_empty() {
-            let target = Target::Pool(0);
-            router.plans.push(RoutePlan { index: None, target, request_headers: RequestHeaders::default() });
-            router.any.push(Candidate { prefix: "".into(), headers: [].into(), plan: 0 });
+            let target = RouteTarget::Pool(0);
+            router.routes.push(RouteRuntime { index: None, target, request_headers: RequestHeaders::default() });
+            router.any_host.push(Candidate { prefix: "".into(), headers: [].into(), route: 0 });
         }
         for (index, route) in routes.iter().enumerate() {
             let target = match &route.target {
-                RouteTarget::Pool(name) => {
+                config::RouteTarget::Pool(name) => {
                     // A checked configuration names existing pools only.
                     let Some(pool) = pools.iter().position(|pool| pool == name) else { continue };
-                    Target::Pool(pool)
+                    RouteTarget::Pool(pool)
                 }
-                RouteTarget::Split(shares) => Target::Split(Split::new(shares, pools)),
-                RouteTarget::Redirect(to) => Target::Redirect(Redirect::new(to)),
+                config::RouteTarget::Split(shares) => RouteTarget::Split(Split::new(shares, pools)),
+                config::RouteTarget::Redirect(to) => RouteTarget::Redirect(Redirect::new(to)),
             };
-            router.enter(route);
-            router.plans.push(RoutePlan {
+            router.add_candidates(route);
+            router.routes.push(RouteRuntime {
                 index: Some(index),
                 target,
                 request_headers: RequestHeaders::new(&route.request_headers),
             });
         }
-        let Self { plans, exact, below, any } = &mut router;
-        for candidates in exact.values_mut().chain(below.values_mut()).chain([any]) {
-            candidates.sort_by(|one, other| one.before(other, plans));
+        let Self { routes, by_host, by_domain, any_host } = &mut router;
+        for candidates in by_host.values_mut().chain(by_domain.values_mut()).chain([any_host]) {
+            candidates.sort_by(|one, other| one.before(other, routes));
         }
         router
     }
 
-    /// Enters the route whose plan comes next.
-    fn enter(&mut self, route: &config::Route) {
-        let plan = self.plans.len();
+    /// Adds the route that is pushed next under each of its hosts.
+    fn add_candidates(&mut self, config: &config::Route) {
+        let route = self.routes.len();
         let candidate = || Candidate {
-            prefix: route.path_prefix.trim_end_matches('/').into(),
-            headers: route.headers.clone().into(),
-            plan,
+            prefix: config.path_prefix.trim_end_matches('/').into(),
+            headers: config.headers.clone().into(),
+            route,
         };
-        if route.hosts.is_empty() {
-            self.any.push(candidate());
+        if config.hosts.is_empty() {
+            self.any_host.push(candidate());
         }
-        for host in &route.hosts {
+        for host in &config.hosts {
             let candidates = match host {
-                HostPattern::Exact(name) => self.exact.entry(name.as_str().into()),
-                HostPattern::Below(domain) => self.below.entry(domain.as_str().into()),
+                HostPattern::Exact(name) => self.by_host.entry(name.as_str().into()),
+                HostPattern::Below(domain) => self.by_domain.entry(domain.as_str().into()),
             };
             candidates.or_default().push(candidate());
         }
     }
 
-    /// The route of a request. `host` as it came, with or without port, in any case; `secure`: it came by TLS.
-    pub fn find(&self, host: &str, path: &str, headers: &HeaderMap, secure: bool) -> Option<&RoutePlan> {
-        let asked = Asked { host, path, headers, secure };
-        let named = if self.exact.is_empty() && self.below.is_empty() { None } else { self.by_name(asked) };
-        named.or_else(|| self.first(&self.any, asked))
+    /// The route of a request.
+    pub fn find(&self, input: RouteInput<'_>) -> Option<&RouteRuntime> {
+        let has_hosts = !(self.by_host.is_empty() && self.by_domain.is_empty());
+        let of_host = if has_hosts { self.find_by_host(input) } else { None };
+        of_host.or_else(|| self.first(&self.any_host, input))
     }
 
-    /// The plan of a route, by its index in the configuration.
-    pub fn plan(&self, route: Option<usize>) -> Option<&RoutePlan> {
-        // All routes of a checked configuration have a plan.
-        self.plans.get(route?)
+    /// A route by its index in the configuration.
+    pub fn route(&self, index: Option<usize>) -> Option<&RouteRuntime> {
+        // Every route of a checked configuration was added.
+        self.routes.get(index?)
     }
 
-    fn by_name(&self, asked: Asked<'_>) -> Option<&RoutePlan> {
-        let name = host::Lower::new(host_name(asked.host))?;
-        let exact = self.exact.get(name.as_str()).and_then(|candidates| self.first(candidates, asked));
-        if exact.is_some() || self.below.is_empty() {
+    fn find_by_host(&self, input: RouteInput<'_>) -> Option<&RouteRuntime> {
+        let name = host::LowerCase::new(host_name(input.host))?;
+        let exact = self.by_host.get(name.as_str()).and_then(|candidates| self.first(candidates, input));
+        if exact.is_some() || self.by_domain.is_empty() {
             return exact;
         }
-        host::domains(name.as_str()).find_map(|domain| self.first(self.below.get(domain)?, asked))
+        host::domains(name.as_str()).find_map(|domain| self.first(self.by_domain.get(domain)?, input))
     }
 
-    fn first(&self, candidates: &[Candidate], asked: Asked<'_>) -> Option<&RoutePlan> {
+    fn first(&self, candidates: &[Candidate], input: RouteInput<'_>) -> Option<&RouteRuntime> {
         candidates
             .iter()
-            .filter(|candidate| candidate.takes(asked))
-            .filter_map(|candidate| self.plans.get(candidate.plan))
-            .find(|plan| plan.target.takes(asked))
+            .filter(|candidate| candidate.matches(input))
+            .filter_map(|candidate| self.routes.get(candidate.route))
+            .find(|route| route.target.matches(input))
     }
 }
 
 impl Candidate {
-    fn takes(&self, asked: Asked<'_>) -> bool {
-        let below = asked.path.strip_prefix(&*self.prefix);
+    fn matches(&self, input: RouteInput<'_>) -> bool {
+        let rest = input.path.strip_prefix(&*self.prefix);
         // A path parameter (`/shop;sid=1`) belongs to its segment.
-        below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ';']) || self.prefix.is_empty())
-            && self.headers.iter().all(|(name, value)| asked.headers.get_all(name).iter().any(|field| field == value))
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ';']) || self.prefix.is_empty())
+            && self.headers.iter().all(|(name, value)| input.fields.all(name).any(|field| field == value.as_bytes()))
     }
 
-    /// The order in which two routes of one host are tried: total, but for routes that no request has in common.
-    fn before(&self, other: &Self, plans: &[RoutePlan]) -> Ordering {
+    /// The order in which two routes of one host are tried: total, except for routes that no request has in common.
+    fn before(&self, other: &Self, routes: &[RouteRuntime]) -> Ordering {
         let rank = |one: &Self| {
-            let redirects = plans.get(one.plan).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)));
+            let redirects = routes.get(one.route).is_some_and(|route| matches!(route.target, RouteTarget::Redirect(_)));
             (Reverse(one.prefix.len()), Reverse(one.headers.len()), !redirects)
         };
         let fields = |one: &'_ Self| -> Vec<(String, Vec<u8>)> {
@@ -195,11 +200,11 @@ impl Candidate {
     }
 }
 
-impl Target {
-    /// A redirect that would send a request to where it is leaves it to the next best route.
-    fn takes(&self, asked: Asked<'_>) -> bool {
+impl RouteTarget {
+    /// A redirect does not match requests that already are where it leads; they get the next best route.
+    fn matches(&self, input: RouteInput<'_>) -> bool {
         match self {
-            Self::Redirect(to) => to.leads_away(asked.host, asked.path, asked.secure),
+            Self::Redirect(to) => to.leads_elsewhere(input.host, input.path, input.secure),
             Self::Pool(_) | Self::Split(_) => true,
         }
     }

@@ -1,4 +1,4 @@
-//! Where a redirect leads, from what a request asked for.
+//! The target of a redirect, from the URL that was asked for.
 
 use std::fmt::Write;
 
@@ -7,12 +7,12 @@ use http::{HeaderValue, StatusCode};
 
 use crate::config::{self, Scheme};
 
-use super::host::{host_name, is_sound, split};
+use super::host::{host_name, is_url_host, split};
 
 /// A redirect, prepared.
 #[derive(Debug)]
 pub struct Redirect {
-    /// Status of the answer.
+    /// Status of the response.
     pub status: StatusCode,
     scheme: Option<Scheme>,
     host: Option<Box<str>>,
@@ -23,7 +23,7 @@ pub struct Redirect {
 impl Redirect {
     pub(super) fn new(config: &config::Redirect) -> Self {
         Self {
-            // The check lets through five that exist.
+            // The check allows five statuses, all of which exist.
             status: StatusCode::from_u16(config.status).unwrap_or(StatusCode::PERMANENT_REDIRECT),
             scheme: config.scheme,
             host: config.host.as_deref().map(Into::into),
@@ -32,32 +32,31 @@ impl Redirect {
         }
     }
 
-    /// It leads elsewhere than to the URL that was asked for.
-    pub(super) fn leads_away(&self, host: &str, path: &str, secure: bool) -> bool {
-        let came = scheme_of(secure);
-        self.scheme.is_some_and(|scheme| scheme != came)
+    /// It leads to another URL than the one that was asked for.
+    pub(super) fn leads_elsewhere(&self, host: &str, path: &str, secure: bool) -> bool {
+        let current = scheme_of(secure);
+        self.scheme.is_some_and(|scheme| scheme != current)
             || self.host.as_deref().is_some_and(|to| !to.eq_ignore_ascii_case(host_name(host)))
-            || self.port.is_some_and(|to| to != port_of(host, came))
+            || self.port.is_some_and(|to| to != port_of(host, current))
             || self.path.as_deref().is_some_and(|to| to != path)
     }
 
-    /// The value of `Location`, absolute: scheme and host are always there, so that no path (`//other.example`) is taken
-    /// for a host. `None` when the host that was asked for is not one that may be echoed.
-    pub fn location(&self, host: &str, path_and_query: &str, secure: bool) -> Option<HeaderValue> {
-        let came = scheme_of(secure);
-        let scheme = self.scheme.unwrap_or(came);
-        let (path, query) = path_and_query.split_once('?').map_or((path_and_query, None), |(p, q)| (p, Some(q)));
-        if self.host.is_none() && !is_sound(host) {
+    /// The value of `Location`, always with scheme and host, so that no path (`//other.example`) is taken for a host.
+    /// `None` when the host that was asked for must not be echoed.
+    pub fn location(&self, host: &str, path: &str, query: Option<&str>, secure: bool) -> Option<HeaderValue> {
+        let current = scheme_of(secure);
+        let scheme = self.scheme.unwrap_or(current);
+        if self.host.is_none() && !is_url_host(host) {
             return None;
         }
-        let (name, asked_port) = split(host);
+        let (name, current_port) = split(host);
         let name = self.host.as_deref().unwrap_or(name);
-        let port = self.port.or_else(|| asked_port.filter(|_| scheme == came).and_then(|port| port.parse().ok()));
-        // `OPTIONS *` asks for the server as a whole.
+        let port = self.port.or_else(|| current_port.filter(|_| scheme == current).and_then(|port| port.parse().ok()));
+        // `OPTIONS *` is for the server as a whole.
         let path = self.path.as_deref().unwrap_or(if path.starts_with('/') { path } else { "/" });
 
-        let most = "https://:65535?".len() + name.len() + path.len() + query.map_or(0, str::len);
-        let mut url = BytesMut::with_capacity(most);
+        let capacity = "https://:65535?".len() + name.len() + path.len() + query.map_or(0, str::len);
+        let mut url = BytesMut::with_capacity(capacity);
         write!(url, "{}://{name}", scheme.as_str()).ok()?;
         if let Some(port) = port.filter(|port| *port != scheme.port()) {
             write!(url, ":{port}").ok()?;
@@ -94,8 +93,13 @@ mod tests {
         })
     }
 
+    fn location_of(redirect: &Redirect, host: &str, target: &str, secure: bool) -> Option<HeaderValue> {
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        redirect.location(host, path, query, secure)
+    }
+
     #[test]
-    fn what_is_not_written_stays_as_it_was_asked_for() {
+    fn what_the_configuration_leaves_out_stays_as_asked_for() {
         let https = Some(Scheme::Https);
         for (redirect, host, target, secure, location) in [
             (redirect(https, None, None, None), "a.example:8080", "/x?y=z", false, "https://a.example/x?y=z"),
@@ -116,15 +120,15 @@ mod tests {
             (redirect(None, None, None, Some("/new")), "a.example", "/old?q=1?2", false, "http://a.example/new?q=1?2"),
             (redirect(None, None, Some(81), None), "a.example:82", "/", false, "http://a.example:81/"),
         ] {
-            assert_eq!(redirect.location(host, target, secure).unwrap(), location, "{redirect:?}");
+            assert_eq!(location_of(&redirect, host, target, secure).unwrap(), location, "{redirect:?}");
         }
     }
 
     #[test]
-    fn a_host_that_is_none_is_not_echoed() {
+    fn an_invalid_host_is_not_echoed() {
         let redirect = redirect(Some(Scheme::Https), None, None, None);
         for host in ["", "a/b", "a@b.example", "a%2fb", "a:b", "[::1", "a,b"] {
-            assert_eq!(redirect.location(host, "/", false), None, "{host}");
+            assert_eq!(location_of(&redirect, host, "/", false), None, "{host}");
         }
     }
 
@@ -136,7 +140,7 @@ mod tests {
             secure: bool,
         ) {
             let redirect = redirect(Some(Scheme::Https), None, None, None);
-            let Some(location) = redirect.location(&host, &target, secure) else { return Ok(()) };
+            let Some(location) = location_of(&redirect, &host, &target, secure) else { return Ok(()) };
             let rest = location.to_str().unwrap().strip_prefix("https://").unwrap();
             let (authority, path) = rest.split_at(rest.find('/').unwrap());
             prop_assert_eq!(authority.split(':').next(), host.split(':').next());
@@ -144,7 +148,7 @@ mod tests {
         }
 
         #[test]
-        fn who_follows_it_is_not_sent_there_again(
+        fn a_client_that_follows_a_redirect_is_not_redirected_again(
             scheme in prop::option::of(prop::sample::select(vec![Scheme::Http, Scheme::Https])),
             to_host in prop::option::of("[a-c]"),
             port in prop::option::of(80u16..83),
@@ -154,11 +158,11 @@ mod tests {
             secure: bool,
         ) {
             let redirect = redirect(scheme, to_host.as_deref(), port, path.as_deref());
-            prop_assume!(redirect.leads_away(&host, &asked, secure));
-            let location = redirect.location(&host, &asked, secure).unwrap();
+            prop_assume!(redirect.leads_elsewhere(&host, &asked, secure));
+            let location = location_of(&redirect, &host, &asked, secure).unwrap();
             let uri: http::Uri = location.to_str().unwrap().parse().unwrap();
-            let came_secure = uri.scheme_str() == Some("https");
-            prop_assert!(!redirect.leads_away(uri.authority().unwrap().as_str(), uri.path(), came_secure), "{location:?}");
+            let secure = uri.scheme_str() == Some("https");
+            prop_assert!(!redirect.leads_elsewhere(uri.authority().unwrap().as_str(), uri.path(), secure), "{location:?}");
         }
     }
 }

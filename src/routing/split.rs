@@ -1,9 +1,9 @@
-//! Which of several pools takes a session: by weight, always the same for the same point.
+//! Selecting one of several pools for a session: by weight, and always the same for the same point.
 //!
 //! Weighted rendezvous hashing (Thaler and Ravishankar 1998; weights as in Schindelhauer and Schomaker 2005, `-w / ln u`):
-//! each pool draws a number from the point and its own *name*, and the highest takes it. So every proxy agrees, and a
-//! weight that changes moves only the points that the pool gains or loses. With several draws this is a race of
-//! exponential clocks: without the first, the order of the others has their weights again.
+//! each pool computes a number from the point and its own *name*, and the lowest wins. So all proxies agree, and a changed
+//! weight moves only the points that the pool gains or loses. The numbers are exponentially distributed: without the
+//! first pool, the order of the others again follows their weights.
 
 use smallvec::SmallVec;
 
@@ -19,7 +19,7 @@ pub struct Split {
 struct Share {
     pool: usize,
     weight: u16,
-    /// Made of the pool's name.
+    /// Hash of the pool's name.
     seed: u64,
 }
 
@@ -34,15 +34,15 @@ impl Split {
         Self { shares: shares.collect() }
     }
 
-    /// The pool of a new session. `point` is any number for a client that carries nothing, and the hash of what it
-    /// carries for one that does, so that parallel requests agree.
+    /// The pool of a new session. `point` is random for a client without any id, and the hash of its id for one that has
+    /// one, so that parallel requests agree.
     pub fn pick(&self, point: u64) -> usize {
         let times = self.shares.iter().filter_map(|share| Some((share.time(point)?, share)));
         // Not all weights are 0.
         times.min_by(|one, other| one.0.total_cmp(&other.0)).map_or(0, |(_, share)| share.pool)
     }
 
-    /// The pools that take the session when `not` cannot, the best first; never one of weight 0.
+    /// The pools that serve the session when `not` cannot, the best first; never one of weight 0.
     pub fn others(&self, not: usize, point: u64) -> impl Iterator<Item = usize> + use<> {
         let mut times: SmallVec<[(f64, usize); 8]> = self
             .shares
@@ -54,14 +54,14 @@ impl Split {
         times.into_iter().map(|(_, pool)| pool)
     }
 
-    /// All its pools, those of weight 0 too, whose sessions stay: in the order of the file.
+    /// All its pools in the order of the file. Those of weight 0 too: they keep their sessions.
     pub fn pools(&self) -> impl Iterator<Item = usize> + '_ {
         self.shares.iter().map(|share| share.pool)
     }
 }
 
 impl Share {
-    /// When its clock rings: the first to ring takes the point. `None` with weight 0.
+    /// Its number for a point; the lowest wins. `None` with weight 0.
     fn time(&self, point: u64) -> Option<f64> {
         (self.weight > 0).then(|| -unit(mix(point ^ self.seed)).ln() / f64::from(self.weight))
     }
@@ -73,16 +73,16 @@ fn seed(name: &str) -> u64 {
     digest.as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
-/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014; Stafford's mix 13): every bit of the point counts.
+/// The finalizer of `SplitMix64` (Steele, Lea and Flood 2014; Stafford's mix 13): every bit of the input changes every bit of the output.
 fn mix(mut bits: u64) -> u64 {
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)
 }
 
-/// Uniform between 0 and 1, neither of them.
+/// Uniform between 0 and 1, both excluded.
 fn unit(bits: u64) -> f64 {
-    // 52 bits and a half fit a double exactly.
+    // 52 bits and a half are exact in a double.
     #[expect(clippy::cast_precision_loss, reason = "below 2^53")]
     let whole = (bits >> 12) as f64;
     (whole + 0.5) / 4_503_599_627_370_496.0

@@ -1,11 +1,12 @@
-//! The router against a slow one that is obviously right, in any order of the file.
+//! The router against a slow model of it, in any order of the file.
 
+use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Config, ProcessEnvironment, RequestHeaders, Route, Scheme, Share};
 
-/// A route in a few words, to a pool of its own: hosts, prefix, headers as `name=value`.
+/// A route in short notation, to its own pool: hosts, prefix, headers as `name=value`.
 fn route(name: &str, hosts: &[&str], path_prefix: &str, headers: &[&str]) -> Route {
     let hosts = hosts.iter().map(|host| match host.strip_prefix("*.") {
         Some(domain) => HostPattern::Below(domain.to_owned()),
@@ -17,14 +18,14 @@ fn route(name: &str, hosts: &[&str], path_prefix: &str, headers: &[&str]) -> Rou
         hosts: hosts.collect(),
         path_prefix: path_prefix.to_owned(),
         headers: headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
-        target: RouteTarget::Pool(name.to_owned()),
+        target: config::RouteTarget::Pool(name.to_owned()),
         request_headers: RequestHeaders::default(),
     }
 }
 
 fn to_https(route: Route) -> Route {
     let to = config::Redirect { scheme: Some(Scheme::Https), host: None, port: None, path: None, status: 308 };
-    Route { target: RouteTarget::Redirect(to), ..route }
+    Route { target: config::RouteTarget::Redirect(to), ..route }
 }
 
 fn router(routes: &[Route]) -> Router {
@@ -39,11 +40,11 @@ fn fields(headers: &[(&str, &str)]) -> HeaderMap {
     map
 }
 
-/// The name of the route that takes a request.
+/// The name of the route that matches a request.
 fn found<'r>(routes: &'r [Route], host: &str, path: &str, headers: &[(&str, &str)], secure: bool) -> Option<&'r str> {
     let router = router(routes);
-    let index = router.find(host, path, &fields(headers), secure)?.index;
-    assert_eq!(router.plan(index).unwrap().index, index);
+    let index = router.find(RouteInput { host, path, fields: Fields::Map(&fields(headers)), secure })?.index;
+    assert_eq!(router.route(index).unwrap().index, index);
     routes.get(index?).map(|route| route.name.as_str())
 }
 
@@ -115,7 +116,7 @@ fn the_most_headers_win_and_every_one_must_match() {
 }
 
 #[test]
-fn a_redirect_leaves_to_others_who_is_there_already() {
+fn a_redirect_does_not_match_where_it_leads() {
     let routes = [route("shop", &[], "/", &[]), to_https(route("https", &[], "/", &[]))];
     assert_eq!(found(&routes, "x", "/", &[], false), Some("https"));
     assert_eq!(found(&routes, "x", "/", &[], true), Some("shop"));
@@ -125,22 +126,24 @@ fn a_redirect_leaves_to_others_who_is_there_already() {
 #[test]
 fn a_single_pool_needs_no_routes() {
     let router = Router::build(&[], &["web"]);
-    let plan = router.find("any", "/thing", &HeaderMap::new(), false).unwrap();
-    assert_eq!(plan.index, None);
-    assert!(matches!(plan.target, Target::Pool(0)));
-    assert!(router.plan(None).is_none(), "what has no index is no route");
+    let headers = HeaderMap::new();
+    let input = RouteInput { host: "any", path: "/thing", fields: Fields::Map(&headers), secure: false };
+    let route = router.find(input).unwrap();
+    assert_eq!(route.index, None);
+    assert!(matches!(route.target, RouteTarget::Pool(0)));
+    assert!(router.route(None).is_none(), "a route has an index");
 }
 
 #[test]
 fn a_split_knows_its_pools_by_index() {
     let mut split = route("split", &[], "/", &[]);
-    split.target = RouteTarget::Split(["b", "a"].map(|pool| Share { pool: pool.into(), weight: 1 }).into());
+    split.target = config::RouteTarget::Split(["b", "a"].map(|pool| Share { pool: pool.into(), weight: 1 }).into());
     let router = Router::build(&[split], &["a", "b"]);
-    let Target::Split(split) = &router.plan(Some(0)).unwrap().target else { panic!("a split") };
+    let RouteTarget::Split(split) = &router.route(Some(0)).unwrap().target else { panic!("a split") };
     assert_eq!(split.pools().collect::<Vec<_>>(), [1, 0]);
 }
 
-/// How well a route fits a request: a greater rank is better. Written from the manual, not from the router.
+/// How specific a route is for a request: a greater rank wins. Written from the manual, not from the router.
 fn rank(route: &Route, host: &str, path: &str, headers: &HeaderMap, secure: bool) -> Option<impl Ord + use<>> {
     let host = host.to_lowercase();
     let host_rank = if route.hosts.is_empty() {
@@ -159,7 +162,7 @@ fn rank(route: &Route, host: &str, path: &str, headers: &HeaderMap, secure: bool
     let path_fits = prefix.is_empty() || path == prefix || path.starts_with(&format!("{prefix}/"));
     let headers_fit =
         route.headers.iter().all(|(name, value)| headers.get_all(name).iter().any(|field| field == value));
-    let redirects = matches!(route.target, RouteTarget::Redirect(_));
+    let redirects = matches!(route.target, config::RouteTarget::Redirect(_));
     (path_fits && headers_fit && !(redirects && secure)).then_some((
         host_rank,
         prefix.len(),
@@ -189,7 +192,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
             let conflict = kept.iter().any(|other| {
                 let hosts = route.hosts.is_empty() && other.hosts.is_empty()
                     || route.hosts.iter().any(|host| other.hosts.contains(host));
-                let redirects = |route: &Route| matches!(route.target, RouteTarget::Redirect(_));
+                let redirects = |route: &Route| matches!(route.target, config::RouteTarget::Redirect(_));
                 let differ = |(n, v): &(HeaderName, HeaderValue)| other.headers.iter().any(|(m, w)| n == m && v != w);
                 let common = route.headers.len() == other.headers.len() && !route.headers.iter().any(differ);
                 hosts && route.path_prefix == other.path_prefix && common && redirects(&route) == redirects(other)
@@ -200,7 +203,7 @@ fn routes() -> impl Strategy<Value = Vec<Route>> {
         }
         for (index, route) in kept.iter_mut().enumerate() {
             route.name = index.to_string();
-            if let RouteTarget::Pool(pool) = &mut route.target {
+            if let config::RouteTarget::Pool(pool) = &mut route.target {
                 pool.clone_from(&route.name);
             }
         }
@@ -212,7 +215,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_router_agrees_with_one_that_asks_every_route_in_any_order(
+    fn the_router_agrees_with_a_model_that_asks_every_route_in_any_order(
         routes in routes(),
         host in prop::sample::select(vec!["a.x", "A.X", "b.a.x", "c.b.a.x", "x", "y.x", ""]),
         path in prop::sample::select(vec!["/", "/p", "/p/", "/p/q/r", "/pq", "/z"]),
@@ -232,7 +235,7 @@ proptest! {
     }
 }
 
-/// A line of `routes:`, with a name of its own to come.
+/// A line of `routes:`, without its name.
 fn line() -> impl Strategy<Value = String> {
     let pick = |words: &[&'static str]| prop::sample::select(words.to_vec());
     let host = pick(&["", "a.x", "'*.x'", "'*.a.x'", "b.a.x, '*.x'"]);
@@ -250,7 +253,7 @@ fn line() -> impl Strategy<Value = String> {
     })
 }
 
-/// The routes of a file, when the check takes it.
+/// The routes of a file, when the check accepts it.
 fn checked<'l>(lines: impl Iterator<Item = &'l String>) -> Option<Vec<Route>> {
     let routes: Vec<String> = lines.map(|line| format!("  - {line}\n")).collect();
     let text = format!(
@@ -271,7 +274,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn what_the_check_takes_it_takes_in_any_order_and_every_request_keeps_its_route(
+    fn what_the_check_accepts_it_accepts_in_any_order_and_every_request_keeps_its_route(
         lines in prop::collection::vec(line(), 1..5), turn in 0usize..5,
     ) {
         let lines: Vec<String> =

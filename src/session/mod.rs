@@ -3,7 +3,7 @@
 //!
 //! In the order in which a request meets them:
 //!
-//! 1. [`source`] reads the session's name from the request: a [`source::Presented`].
+//! 1. [`source`] reads the session's name from the request: a [`source::SessionClaim`].
 //! 2. [`token`] is the sealed record that a client carries, valid on every proxy with the keys.
 //! 3. [`binding`] merges a token with the table's record: the session's server, or that the session has expired.
 //! 4. [`cookie`], [`url_params`] and [`html_rewrite`] read and write the places that carry a token.

@@ -1,5 +1,5 @@
-//! One JSON object a request, through a writer of its own: a request hands its line to a bounded queue and never waits
-//! for a disk. What the queue cannot take is dropped and counted.
+//! The access log: one JSON object a request. A request puts its line into a bounded queue and never waits for a disk; a
+//! separate thread writes. Lines that do not fit into the queue are dropped and counted.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-/// Lines waiting for the disk; at a kilobyte a line this is at most some tens of MiB.
+/// Lines in the queue; at a kilobyte a line this is at most some tens of MiB.
 const QUEUE_LINES: usize = 16 * 1024;
 /// A line is on disk at most this long after its request.
-const FLUSH_AFTER: Duration = Duration::from_millis(200);
+const FLUSH_INTERVAL: Duration = Duration::from_millis(200);
 
 /// How long a stop waits for the last lines.
-const FLUSH_WITHIN: Duration = Duration::from_secs(2);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One line. Field order is the order in the file.
 #[derive(Debug, Serialize)]
@@ -29,39 +29,39 @@ pub struct Line<'a> {
     pub client_ip: Option<std::net::IpAddr>,
     /// Method.
     pub method: &'a str,
-    /// Host as asked, without port.
+    /// Host, without port.
     pub host: &'a str,
     /// Path without query: queries carry session ids and other secrets.
     pub path: &'a str,
     /// `HTTP/1.1`, `HTTP/2.0`, …
     pub protocol: &'a str,
-    /// Status sent; 0 = the client was gone.
+    /// Status sent; 0 = the client disconnected before.
     pub status: u16,
     /// Bytes of the request's body.
     pub bytes_in: usize,
-    /// Bytes of the answer's body.
+    /// Bytes of the response's body.
     pub bytes_out: usize,
-    /// Milliseconds from the request's headers to the end of the answer.
+    /// Milliseconds from the request's headers to the end of the response.
     pub duration_ms: f64,
-    /// Milliseconds from the last try's start to the server's headers.
+    /// Milliseconds from the start of the last attempt to the server's headers.
     pub upstream_ms: Option<f64>,
     /// Route; null when there are no routes, or none matched.
     pub route: Option<&'a str>,
     /// Pool.
     pub pool: Option<&'a str>,
-    /// Server that answered, or was tried last.
+    /// Server that responded, or of the last attempt.
     pub server: Option<&'a str>,
-    /// Tries at servers.
+    /// Attempts at servers.
     pub attempts: u32,
     /// First 8 characters of the keyed hash of the session's id.
     pub session: Option<&'a str>,
-    /// Source that named the session.
+    /// Source that identified the session.
     pub source: Option<&'a str>,
-    /// What was found of the session.
+    /// Result of the session's lookup.
     pub lookup: Option<&'a str>,
-    /// Where the request went, seen from its session.
+    /// What happened to the session.
     pub outcome: Option<&'a str>,
-    /// Why it did not stay, or why the request failed.
+    /// Why the session moved, or why the request failed.
     pub reason: Option<&'a str>,
     /// Epoch of the session's binding.
     pub epoch: Option<u32>,
@@ -74,7 +74,7 @@ enum Message {
     Stop,
 }
 
-/// Where lines go.
+/// Where lines are written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Standard output.
@@ -83,7 +83,7 @@ pub enum Target {
     File(PathBuf),
 }
 
-/// The door to the writer's thread.
+/// The queue of the writer's thread.
 pub struct AccessLog {
     queue: SyncSender<Message>,
     writer: Option<JoinHandle<()>>,
@@ -101,7 +101,7 @@ impl AccessLog {
         Ok(Self { queue, writer: Some(writer) })
     }
 
-    /// Hands a line over; false when the queue is full or the writer is gone, and the line is lost.
+    /// Queues a line; false when it is dropped: the queue is full or the writer is gone.
     pub fn write(&self, line: &Line<'_>) -> bool {
         let mut text = Vec::with_capacity(512);
         if serde_json::to_writer(&mut text, line).is_err() {
@@ -111,20 +111,20 @@ impl AccessLog {
         self.queue.try_send(Message::Line(text)).is_ok()
     }
 
-    /// Waits until all lines handed over so far are written, two seconds at most: a process that stops waits for its
-    /// last lines, and not for a disk that is stuck.
+    /// Waits until all queued lines are written, at most two seconds: a stop waits for the last lines, but not for a disk that
+    /// hangs.
     pub fn flush(&self) {
         let (done, waiting) = sync_channel(1);
         if self.queue.send(Message::Flush(done)).is_ok() {
-            let _ = waiting.recv_timeout(FLUSH_WITHIN);
+            let _ = waiting.recv_timeout(FLUSH_TIMEOUT);
         }
     }
 
-    /// Opens the file anew, after logrotate moved it.
+    /// Reopens the file, after logrotate moved it.
     pub fn reopen(&self) {
-        // A full queue means that the writer is behind; it reopens when the operator asks again.
+        // The queue is full. The operator can repeat the signal.
         if self.queue.try_send(Message::Reopen).is_err() {
-            tracing::warn!("the access log is too busy to be reopened; send USR1 again");
+            tracing::warn!("the access log is too busy to reopen; send USR1 again");
         }
     }
 }
@@ -159,28 +159,28 @@ impl Sink {
         match append(path) {
             Ok(file) => self.out = BufWriter::with_capacity(64 * 1024, Box::new(file)),
             Err(error) => {
-                tracing::error!(path = %path.display(), %error, "the access log could not be reopened; writing to the old file");
+                tracing::error!(path = %path.display(), %error, "the access log cannot be reopened; writing to the old file");
             }
         }
     }
 
     fn line(&mut self, line: &[u8]) {
         let result = self.out.write_all(line);
-        self.note(result);
+        self.log_failure(result);
     }
 
     fn flush(&mut self) {
         let result = self.out.flush();
-        self.note(result);
+        self.log_failure(result);
     }
 
-    /// Says once that the disk is full or the pipe closed, and once that it works again.
-    fn note(&mut self, result: io::Result<()>) {
+    /// Logs an error once, until a write succeeds.
+    fn log_failure(&mut self, result: io::Result<()>) {
         match result {
             Ok(()) => self.failing = false,
             Err(error) if !self.failing => {
                 self.failing = true;
-                tracing::error!(%error, "the access log cannot be written; lines are lost until it can");
+                tracing::error!(%error, "the access log cannot be written; lines are lost");
             }
             Err(_) => {}
         }
@@ -194,18 +194,18 @@ fn append(path: &Path) -> io::Result<File> {
 fn write_lines(lines: &Receiver<Message>, mut sink: Sink) {
     let mut flushed = Instant::now();
     loop {
-        match lines.recv_timeout(FLUSH_AFTER) {
+        match lines.recv_timeout(FLUSH_INTERVAL) {
             Ok(Message::Line(line)) => sink.line(&line),
             Ok(Message::Reopen) => sink.reopen(),
             Ok(Message::Flush(done)) => {
                 sink.flush();
-                // Whoever asked may have stopped waiting.
+                // The caller may have stopped waiting.
                 let _ = done.send(());
             }
             Err(RecvTimeoutError::Timeout) => {}
             Ok(Message::Stop) | Err(RecvTimeoutError::Disconnected) => break,
         }
-        if flushed.elapsed() >= FLUSH_AFTER {
+        if flushed.elapsed() >= FLUSH_INTERVAL {
             sink.flush();
             flushed = Instant::now();
         }

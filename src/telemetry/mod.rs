@@ -1,5 +1,6 @@
-//! What the outside sees of a running proxy. Imports nothing of ours: whoever has something to report brings its labels.
+//! Metrics, access log and log. Imports none of the other folders: callers bring the values of labels.
 
 pub mod access_log;
 pub mod log;
 pub mod metrics;
+pub mod request_record;

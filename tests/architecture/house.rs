@@ -10,106 +10,24 @@ use crate::{Source, sources, sources_without_tests};
 
 /// Circles that are left: the folder that they are in, and of how many files at most. It only gets shorter.
 const KNOWN_CIRCLES: &[(&str, usize)] = &[
-    ("src/app", 7),
-    ("src/cli", 3),
-    ("src/config", 17),
+    ("src/config", 9),
     ("src/config/yaml", 2),
-    ("src/demo", 2),
-    ("src/pool", 2),
-    ("src/proxy", 34),
     ("src/session/source", 7),
     ("src/store/disk", 6),
     ("src/store", 3),
     ("src/store/shared", 4),
-    ("src/telemetry/metrics", 3),
 ];
 
 /// Bare participles, pronouns and verbs: a name says what a thing is, not what happened to it.
-const NO_NAMES: &[&str] = &[
-    "Ahead",
-    "Asked",
-    "At",
-    "Behind",
-    "Bound",
-    "By",
-    "Done",
-    "Due",
-    "Ended",
-    "Followed",
-    "Found",
-    "Given",
-    "Gone",
-    "Handed",
-    "Held",
-    "Hers",
-    "His",
-    "Idlest",
-    "Kept",
-    "Known",
-    "Later",
-    "Learned",
-    "Left",
-    "Looked",
-    "Lost",
-    "Mine",
-    "Moved",
-    "Named",
-    "Near",
-    "Nobody",
-    "Noticed",
-    "Opened",
-    "Ours",
-    "Outside",
-    "Patient",
-    "Presented",
-    "Recognised",
-    "Refused",
-    "Renamed",
-    "Returning",
-    "Said",
-    "Seen",
-    "Sent",
-    "Somebody",
-    "Standing",
-    "Taken",
-    "Taught",
-    "Theirs",
-    "Told",
-    "Unanswered",
-    "Unbound",
-    "Unread",
-    "Unwritten",
-    "Wanted",
-    "Watching",
-    "What",
-    "When",
-    "Who",
-    "Whom",
-    "Whose",
-    "Won",
-    "Written",
-    "Yours",
-];
+const NO_NAMES: &str = "\
+    Ahead Asked At Behind Bound By Done Due Ended Followed Found Given Gone Handed Held Hers His Idlest Kept \
+    Known Later Learned Left Looked Lost Mine Moved Named Near Nobody Noticed Opened Ours Outside Patient \
+    Presented Recognised Refused Renamed Returning Said Seen Sent Somebody Standing Taken Taught Theirs Told \
+    Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
-const KNOWN_NAMES: &[&str] = &[
-    "Idlest",
-    "Left",
-    "Near",
-    "Noticed",
-    "Opened",
-    "Presented",
-    "Said",
-    "Taken",
-    "Told",
-    "Unbound",
-    "Unwritten",
-    "Watching",
-    "When",
-    "ahead",
-];
-
-/// Lines of `src/proxy` that ask whether a store is shared. It only gets fewer.
-const KNOWN_SHARED: usize = 13;
+const KNOWN_NAMES: &str = "\
+    Idlest Left Near Said Taken Unwritten When \
+    ahead";
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
     Modules::new(sources.iter().map(|source| Module::new(&source.path, &source.code))).circles()
@@ -131,6 +49,7 @@ fn files_use_each_other_one_way_only() {
         common_folder(circle) == Path::new(folder) && circle.len() <= *most
     };
     for circle in &circles {
+        println!("{} files in {}", circle.len(), common_folder(circle).display());
         if !KNOWN_CIRCLES.iter().any(|known| is_known(circle, known)) {
             writeln!(complaints, "a circle of {} files: {circle:#?}", circle.len()).unwrap();
         }
@@ -167,11 +86,11 @@ fn misnamed(source: &Source) -> Vec<(String, String)> {
     // A `mod.rs` is named by its folder.
     let named = if file.ends_with("mod") { file.parent().expect("in a folder") } else { &file };
     let stem = named.file_name().expect("a name").to_string_lossy();
-    if NO_NAMES.iter().any(|name| name.eq_ignore_ascii_case(&stem)) {
+    if NO_NAMES.split(' ').any(|name| name.eq_ignore_ascii_case(&stem)) {
         found.push((format!("{}:1", source.path.display()), stem.into_owned()));
     }
     for (at, name) in public_types(&source.code) {
-        if NO_NAMES.contains(&name) {
+        if NO_NAMES.split(' ').any(|no| no == name) {
             found.push((source.place(at), name.to_owned()));
         }
     }
@@ -183,10 +102,11 @@ fn files_and_public_types_are_named_by_nouns() {
     let sources = sources_without_tests();
     let misnamed: Vec<_> = sources.iter().flat_map(misnamed).collect();
     let mut complaints = String::new();
-    for (place, name) in misnamed.iter().filter(|(_, name)| !KNOWN_NAMES.contains(&name.as_str())) {
+    for (place, name) in misnamed.iter().filter(|(_, name)| !KNOWN_NAMES.split_whitespace().any(|known| known == name))
+    {
         writeln!(complaints, "{place}: `{name}` does not say what it is: name it by a noun of the trade").unwrap();
     }
-    for known in KNOWN_NAMES.iter().filter(|known| misnamed.iter().all(|(_, name)| name != *known)) {
+    for known in KNOWN_NAMES.split_whitespace().filter(|known| misnamed.iter().all(|(_, name)| name != known)) {
         writeln!(complaints, "`{known}` is gone: take it off the list").unwrap();
     }
     assert!(complaints.is_empty(), "\n{complaints}");
@@ -195,8 +115,9 @@ fn files_and_public_types_are_named_by_nouns() {
 #[test]
 fn the_proxy_does_not_ask_whether_a_store_is_shared() {
     let proxy = sources("src/proxy");
-    let asks: usize = proxy.iter().map(|source| shared_fields(&source.code)).sum();
-    assert!(asks <= KNOWN_SHARED, "{asks} lines of src/proxy read `.shared`; that belongs into src/persistence");
+    assert!(proxy.len() > 5, "only {} files read: the test looks in the wrong place", proxy.len());
+    let reads: usize = proxy.iter().map(|source| shared_fields(&source.code)).sum();
+    assert_eq!(reads, 0, "src/proxy reads `.shared`; that belongs into src/persistence");
 }
 
 fn shared_fields(code: &str) -> usize {

@@ -114,13 +114,9 @@ impl Module {
                 break;
             }
             path.push((*name).to_owned());
-            match after {
-                ["::", after @ ..] => rest = after,
-                _ => {
-                    rest = after;
-                    break;
-                }
-            }
+            rest = after;
+            let Some(after) = rest.strip_prefix(&["::"]) else { break };
+            rest = after;
         }
         if path.is_empty() {
             // A token that is no name; of `.name` and `'name` the name is none of ours.

@@ -165,13 +165,13 @@ fn data_from_before_another_proxy_moved_the_session_is_not_given() {
 }
 
 #[test]
-fn an_id_that_bears_its_servers_mark() {
+fn an_id_with_its_servers_route_id() {
     let conf = handing_over("a b c").persistence("sources: [{ route: { cookie: SID } }]");
     let world = World::start(conf);
     let alice = world.browser();
     let home = alice.server();
     let id = format!("Set-Cookie: SID=0AB3.{home}; Path=/");
-    // Whoever it is that answers: it says that the session is at home where the mark says.
+    // Any server that responds confirms that the session is bound to the server of its route id.
     alice.get(&saying(200, &[&id, DATA])).expect(200);
     kill(&world, &home, &alice);
     for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! The server of a learned session, of an unknown id, or of a mark is gone.
+//! The server of a learned session, of an unknown id, or of a route id is down.
 
 use std::collections::BTreeSet;
 

@@ -164,7 +164,7 @@ fn a_proxy_stops_in_time_although_its_store_is_away() {
         let mut log = String::new();
         let took = timed(|| log = fleet.end(0, Signal::SIGTERM));
         assert!(took < Duration::from_secs(8), "a few seconds, and what a busy machine takes: {took:?}");
-        assert_eq!(log.matches("was not told the last decisions").count(), 1, "{log}");
+        assert_eq!(log.matches("the last decisions were not written").count(), 1, "{log}");
     });
 }
 

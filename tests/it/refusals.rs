@@ -1,4 +1,4 @@
-//! What the proxy says in its own words: in the form that the client asks for.
+//! Error pages: what the proxy responds itself, in the format that the client asks for.
 
 use serde_json::Value;
 
@@ -68,7 +68,7 @@ fn a_browser_gets_a_page_a_program_a_problem_and_a_terminal_text() {
         );
     }
 
-    for accept in ["*/*", "text/plain", "image/png", "text/html;q=7", "nonsense"] {
+    for accept in ["*/*", "text/plain", "image/png", "text/htm", "nonsense"] {
         let plain = ask(&alice, accept).expect(503);
         assert_eq!(kind(&plain), "text/plain; charset=utf-8", "{accept}");
         assert!(plain.text().starts_with(&format!("503 Service Unavailable\n{GONE}\n")), "{}", plain.text());
@@ -90,7 +90,7 @@ fn any_status_that_refuses_has_a_title() {
 }
 
 #[test]
-fn to_head_only_the_headers_are_said() {
+fn a_head_request_gets_only_the_headers() {
     let (_world, alice) = refused("refuse_status: 503");
     for accept in [HTML, "application/json", "*/*"] {
         let got = ask(&alice, accept).expect(503);
@@ -103,7 +103,7 @@ fn to_head_only_the_headers_are_said() {
 }
 
 #[test]
-fn every_answer_of_its_own_says_what_happened() {
+fn every_error_page_says_what_happened() {
     let yaml = "
 version: 1
 listeners: [{ address: \"{{proxy}}\", max_body_size: 1KiB, max_header_size: 2KiB }]
@@ -121,11 +121,11 @@ pools:
     };
     let long = "y".repeat(3000);
     for (answer, status, says) in [
-        (send("GET", "/nowhere", 0, ""), 404, "There is nothing at this address."),
-        (send("TRACE", "/shop", 0, ""), 405, "This method is not allowed here."),
-        (send("POST", "/shop", 2000, ""), 413, "The body of the request is too large."),
-        (send("GET", "/shop", 0, &long), 431, "The headers of the request are too large."),
-        (send("GET", "/dead", 0, ""), 503, "No server can take the request now. Try again in a moment."),
+        (send("GET", "/nowhere", 0, ""), 404, "No route matches this request."),
+        (send("TRACE", "/shop", 0, ""), 405, "This method is not allowed."),
+        (send("POST", "/shop", 2000, ""), 413, "The request body is too large."),
+        (send("GET", "/shop", 0, &long), 431, "The request headers are too large."),
+        (send("GET", "/dead", 0, ""), 503, "No server is available. Try again in a moment."),
     ] {
         let json = answer.expect(status).json();
         assert_eq!((&json["status"], &json["detail"]), (&Value::from(status), &Value::from(says)), "{json}");
@@ -135,7 +135,7 @@ pools:
 }
 
 #[test]
-fn the_request_id_is_shown_to_whom_it_may_help_and_is_only_text() {
+fn an_error_page_shows_the_request_id_as_text_only() {
     let conf = Conf::servers("a").listener("trusted_proxies: [127.0.0.1/32]").pool("retries: { attempts: 0 }");
     let world = World::start(conf);
     let ask = |accept: &str| {
@@ -165,7 +165,7 @@ fn a_request_that_no_server_answered_has_an_id_and_moved_nobody() {
 }
 
 #[test]
-fn what_an_application_answers_is_left_alone() {
+fn error_responses_of_applications_are_left_alone() {
     let world = World::start(Conf::servers("a"));
     for code in [404, 500, 503] {
         let answer = world.browser().request("GET", &format!("/status?code={code}")).header("Accept", HTML).send();
@@ -179,7 +179,7 @@ fn over_http2_it_is_the_same() {
     let conf = Conf::servers("a").persistence("on_server_down: refuse").listener("max_body_size: 10B");
     let world = World::start(conf);
     let answer = h2(&world.address, H2Request::post("/x", vec![b'x'; 100]).header("accept", HTML)).expect(413);
-    assert!(answer.text().contains("The body of the request is too large."), "{}", answer.text());
+    assert!(answer.text().contains("The request body is too large."), "{}", answer.text());
     assert_eq!(length(&answer), answer.body.len());
     let answer = h2(&world.address, H2Request::post("/x", vec![b'x'; 100]).header("accept", "application/json"));
     assert_eq!(answer.expect(413).json()["title"], "Payload Too Large");

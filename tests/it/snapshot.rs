@@ -71,7 +71,7 @@ pub(crate) fn told(world: &World, what: &str) -> usize {
 #[test]
 fn a_learned_session_survives_a_restart() {
     let mut world = World::start(kept(learning("a b c"), "sessions", "1h"));
-    assert_eq!(told(&world, "there is no snapshot of the sessions yet"), 1);
+    assert_eq!(told(&world, "no snapshot of the sessions yet"), 1);
     let homes = hand_out(&world, 12);
     world.restart_proxy();
     assert_eq!(told(&world, "the sessions were read from disk"), 1, "{}", world.log());

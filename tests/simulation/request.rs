@@ -12,7 +12,7 @@ use homing::pool::ServerIndex;
 use homing::pool::server::InFlight;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
-use homing::session::source::Presented;
+use homing::session::source::SessionClaim;
 use homing::session::token::{Token, UnixMillis};
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore};
@@ -127,13 +127,13 @@ impl Request {
     fn arrive(&mut self, around: &mut Around<'_>) {
         self.stage = Stage::Chooses;
         let Some(cookie) = &self.cookie else { return };
-        let presented = Presented::first_that_opens([cookie.as_bytes()].into_iter(), &self.version.codec);
+        let claim = SessionClaim::first_that_opens([cookie.as_bytes()].into_iter(), &self.version.codec);
         let table = &around.proxies[self.proxy].table;
-        let before = match &presented {
-            Presented::Token { token, .. } => Some((*token, table.find(&token.session.into(), self.now))),
+        let before = match &claim {
+            SessionClaim::Token { token, .. } => Some((*token, table.find(&token.session.into(), self.now))),
             _ => None,
         };
-        let found = recognize(&presented, &self.version.pool_sessions(table), self.now);
+        let found = recognize(&claim, &self.version.pool_sessions(table), self.now);
         (self.lookup, self.session) = (found.lookup, found.session);
         if let Some((token, before)) = before {
             rules::recognised(self, &token, before, around);
@@ -186,7 +186,7 @@ impl Request {
             around.proxies[self.proxy].check(&name, homing::pool::condition::Health::Up);
             around.journal.note(format!("{name} comes back while a request waits"));
         }
-        if server.condition().takes_bound() && around.behaviour(&name) != Behaviour::Refuses {
+        if server.condition().accepts_bound() && around.behaviour(&name) != Behaviour::Refuses {
             self.history.failed.retain(|(failed, _)| *failed != home);
             self.sent_to.retain(|sent| *sent != home);
         }

@@ -24,9 +24,10 @@ pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnos
 
 fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Pool {
     let persistence = pool.persistence.as_ref();
-    let marked = persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, Source::Route(_))));
-    if marked {
-        super::sources::marks(&pool.servers, at.key("servers"), diagnostics);
+    let has_route_ids =
+        persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, Source::Route(_))));
+    if has_route_ids {
+        super::sources::route_ids(&pool.servers, at.key("servers"), diagnostics);
     } else {
         for (index, _) in pool.servers.iter().enumerate().filter(|(_, server)| server.route.is_some()) {
             let location = at.key("servers").item(index).key_location("route");

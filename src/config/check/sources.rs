@@ -29,7 +29,7 @@ pub(super) fn sources(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diag
 }
 
 /// One cookie, header or parameter is not both the token's and the application's: the token is taken off before the
-/// application sees it. A mark stands in the cookie of mode prefix all the same, since the application's value does.
+/// application sees it. A route id may be in the cookie of mode prefix, since the application's value is.
 fn own_id_beside_token(one: &Persistence, source: &Source, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if source.reads_token() {
         return;
@@ -37,8 +37,8 @@ fn own_id_beside_token(one: &Persistence, source: &Source, at: NodeRef<'_>, diag
     let own = source.carriers(&one.cookie);
     let tokens = || one.sources.iter().filter(|one| one.reads_token()).map(|source| source.carriers(&one.cookie));
     let is_route = matches!(source, Source::Route(_));
-    let marked = is_route && one.cookie.mode == CookieMode::Prefix;
-    if let Some(name) = own.cookie.filter(|name| !marked && tokens().any(|token| token.cookie == Some(*name))) {
+    let may_share = is_route && one.cookie.mode == CookieMode::Prefix;
+    if let Some(name) = own.cookie.filter(|name| !may_share && tokens().any(|token| token.cookie == Some(*name))) {
         let message = format!("cookie {} cannot carry the token and the application's own id", suggest::quoted(name));
         let help = if is_route {
             "give the token another cookie.name, or write cookie.mode: prefix"
@@ -95,22 +95,22 @@ pub(super) fn issue(one: &Persistence, sources: &[Source], at: NodeRef<'_>, diag
     issue
 }
 
-/// With the source `route`: marks tell servers apart.
-pub(super) fn marks(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    let mut marks = UniqueNames::default();
+/// With the source `route`: route ids are valid and unique.
+pub(super) fn route_ids(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let mut route_ids = UniqueNames::default();
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
         match &server.route {
-            None => marks.see(&server.name, "route", at.key("name").location, diagnostics),
-            Some(mark) if mark.is_empty() || !address::is_header_text(mark) || mark.contains([';', ',', ' ']) => {
-                let message = format!("{} is no route", suggest::quoted(mark));
+            None => route_ids.see(&server.name, "route", at.key("name").location, diagnostics),
+            Some(id) if id.is_empty() || !address::is_header_text(id) || id.contains([';', ',', ' ']) => {
+                let message = format!("{} is no route", suggest::quoted(id));
                 diagnostics.problem(
                     at.key("route").location,
                     message,
-                    "write the mark in the application's ids, like app1",
+                    "write the route id in the application's ids, like app1",
                 );
             }
-            Some(mark) => marks.see(mark, "route", at.key("route").location, diagnostics),
+            Some(id) => route_ids.see(id, "route", at.key("route").location, diagnostics),
         }
     }
 }

@@ -104,8 +104,8 @@ pub(crate) struct Server {
     /// What the operator wants of it.
     #[serde(default = "Server::state")]
     pub(crate) state: ServerState,
-    /// The mark that the server's application puts into its own session ids, for the source `route` (Tomcat's
-    /// `jvmRoute`). null = the server's name.
+    /// The route id that the server's application puts into its session ids, for the source `route` (Tomcat's `jvmRoute`).
+    /// null = the server's name.
     #[serde(default)]
     #[schemars(extend("examples" = ["app1"]))]
     pub(crate) route: Option<String>,

@@ -101,7 +101,7 @@ fn rewrite_lines(
     let mut given = false;
     edits.remove.push(header::SET_COOKIE);
     for field in response.fields.all_values(&header::SET_COOKIE) {
-        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.forgets(scope.now));
+        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.deletes_cookie(scope.now));
         let with_token = set.map(|set| {
             if prefixed {
                 set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR])

@@ -12,7 +12,7 @@ use crate::config::{OnError, OnForged};
 use crate::routing::Split;
 use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
-use crate::session::source::{Presented, Source};
+use crate::session::source::{SessionClaim, Source};
 use crate::telemetry::metrics::Rejection;
 
 use super::hash_key::hash_key;
@@ -24,7 +24,7 @@ use self::session_lookup::Resolver;
 
 #[cfg(test)]
 pub(super) use self::lookup::tests::{NOW, World};
-pub use self::lookup::{IdentifiedBy, PoolSessions, Recognition, ResolvedSession, Unbound, recognize};
+pub use self::lookup::{IdentifiedBy, PoolSessions, Recognition, ResolvedSession, UnboundKey, recognize};
 pub use self::session_lookup::{PendingLookup, SessionLookup};
 pub use self::store_query::{StoreQueries, store_queries};
 
@@ -144,8 +144,8 @@ impl Resolver {
         let runtime = scope.pools.get(pool);
         if let Some((persistence, view)) = runtime.and_then(|one| one.persistence.as_ref().zip(sessions.of(one))) {
             while let Some(source) = persistence.sources.get(self.source) {
-                let presented = self.present(source, persistence, &view, scope, state)?;
-                self.note(recognize(&presented, &view, scope.now), state);
+                let claim = self.present(source, persistence, &view, scope, state)?;
+                self.note(recognize(&claim, &view, scope.now), state);
                 self.source += 1;
                 if self.lookup.session.is_some() {
                     break;
@@ -164,22 +164,22 @@ impl Resolver {
         sessions: &PoolSessions<'_>,
         scope: &Scope<'_, '_>,
         state: &RequestSession,
-    ) -> Result<Presented, Stop> {
-        if let Some(presented) = self.presented.take() {
-            return Ok(presented);
+    ) -> Result<SessionClaim, Stop> {
+        if let Some(claim) = self.claim.take() {
+            return Ok(claim);
         }
-        let presented = source.presented(&scope.input(), &persistence.codec);
+        let claim = source.claim(&scope.input(), &persistence.codec);
         let Some(store) = sessions.shared.filter(|_| self.chosen.is_none() && !state.store_unavailable) else {
-            return Ok(presented);
+            return Ok(claim);
         };
-        if store.on_error == OnError::Refuse && store.is_unavailable() && presented.names_session() {
+        if store.on_error == OnError::Refuse && store.is_unavailable() && claim.names_session() {
             return Err(Stop::Refuse(self.refuse_for_store(scope, state)));
         }
-        let queries = store_queries(&presented, store, sessions, scope.now);
+        let queries = store_queries(&claim, store, sessions, scope.now);
         if queries.is_empty() {
-            return Ok(presented);
+            return Ok(claim);
         }
-        self.presented = Some(presented);
+        self.claim = Some(claim);
         Err(Stop::Ask(queries))
     }
 
@@ -194,8 +194,8 @@ impl Resolver {
             (found.result, found.source) = (Some(lookup), Some(self.source));
         }
         match unbound {
-            Some(Unbound::Id(key)) => found.unknown_id = found.unknown_id.or(Some(key)),
-            Some(Unbound::Address(key)) => found.unknown_address = found.unknown_address.or(Some(key)),
+            Some(UnboundKey::Id(key)) => found.unknown_id = found.unknown_id.or(Some(key)),
+            Some(UnboundKey::Address(key)) => found.unknown_address = found.unknown_address.or(Some(key)),
             None => {}
         }
         found.session = session;

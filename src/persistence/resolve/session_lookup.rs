@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use crate::persistence::pool::{PoolPersistence, PoolRuntime};
 use crate::session::binding::Lookup;
 use crate::session::key::SessionKey;
-use crate::session::source::{Presented, Source};
+use crate::session::source::{SessionClaim, Source};
 
 use super::lookup::ResolvedSession;
 use super::store_query::StoreQueries;
@@ -43,7 +43,7 @@ pub(super) struct Resolver {
     /// Index of the source that is read next.
     pub(super) source: usize,
     /// What that source presents, once the store was asked for it.
-    pub(super) presented: Option<Presented>,
+    pub(super) claim: Option<SessionClaim>,
     /// A key that the client carries, though no session of it lives.
     pub(super) carried: Option<SessionKey>,
     pub(super) lookup: SessionLookup,

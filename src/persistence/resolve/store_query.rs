@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::PoolSessions;
 use crate::session::key::SessionKey;
-use crate::session::source::{ExternalId, Presented};
+use crate::session::source::{ExternalId, SessionClaim};
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;
 use crate::store::shared::{SharedStore, StoreQuery};
@@ -14,7 +14,7 @@ pub type StoreQueries = SmallVec<[StoreQuery; 2]>;
 
 /// The sessions that a source presents and that the table does not know well enough.
 pub fn store_queries(
-    presented: &Presented,
+    claim: &SessionClaim,
     store: &SharedStore,
     sessions: &PoolSessions<'_>,
     now: UnixMillis,
@@ -26,15 +26,15 @@ pub fn store_queries(
         all.extend(wanted);
         must
     };
-    match presented {
-        Presented::Token { token, .. } => {
+    match claim {
+        SessionClaim::Token { token, .. } => {
             want(token.session.into(), false);
         }
-        // What a mark says stands, unless the session was ended.
-        Presented::Routed { key, .. } => {
+        // A route id is valid unless the session was ended.
+        SessionClaim::Routed { key, .. } => {
             want(*key, false);
         }
-        Presented::Ids(ids) => {
+        SessionClaim::Ids(ids) => {
             for id in ids {
                 if want(id.key, true) {
                     all_former(id, &mut want);
@@ -43,12 +43,12 @@ pub fn store_queries(
                 }
             }
         }
-        Presented::Address(id) => {
+        SessionClaim::Address(id) => {
             if want(id.key, true) {
                 all_former(id, &mut want);
             }
         }
-        Presented::Nothing | Presented::OtherPool | Presented::Forged(_) | Presented::Unrouted(_) => {}
+        SessionClaim::Nothing | SessionClaim::OtherPool | SessionClaim::Forged(_) | SessionClaim::Unrouted(_) => {}
     }
     all
 }

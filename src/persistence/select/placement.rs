@@ -97,7 +97,7 @@ pub fn choose(
         (Decision::Stay, home) => to(home, Outcome::Kept, None),
         (Decision::Hold, Some(home)) => Choice::Hold(home),
         (Decision::Hold, None) => to(None, Outcome::Kept, None),
-        // Only the application can put another mark into its id: until then the session is guest elsewhere.
+        // Only the application can change the route id; until then the session is a guest on another server.
         (Decision::Move(reason), home) if session.identified_by == IdentifiedBy::RouteId => {
             leave(pool, session, home, history, Outcome::Borrowed, Some(reason))
         }
@@ -152,16 +152,16 @@ mod tests {
     use crate::persistence::resolve::{NOW, World, recognize};
     use crate::pool::condition::Health;
     use crate::session::key::ServerId;
-    use crate::session::source::Presented;
+    use crate::session::source::SessionClaim;
 
     /// A key as good as random for each number.
     fn key(number: u128) -> SessionKey {
         SessionKey(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835))
     }
 
-    fn marked(world: &World, key: SessionKey, server: &str) -> ResolvedSession {
-        let presented = Presented::Routed { key, server: ServerId::of(server) };
-        recognize(&presented, &world.pool_sessions(), NOW).session.unwrap()
+    fn routed(world: &World, key: SessionKey, server: &str) -> ResolvedSession {
+        let claim = SessionClaim::Routed { key, server: ServerId::of(server) };
+        recognize(&claim, &world.pool_sessions(), NOW).session.unwrap()
     }
 
     fn chosen(choice: Choice) -> ServerIndex {
@@ -213,7 +213,7 @@ mod tests {
         ] {
             let world = World::new(policy);
             for n in 1..=20 {
-                let session = marked(&world, key(n), "b");
+                let session = routed(&world, key(n), "b");
                 let ask = || {
                     choose(
                         &world.pool,
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_marked_session_is_refused_where_the_pool_wants_sessions_nowhere_else() {
         let world = World::new("on_server_down: refuse");
-        let session = marked(&world, key(1), "b");
+        let session = routed(&world, key(1), "b");
         let ask = |history: &History| {
             choose(&world.pool, Some(&world.policy), Some(&session), history, Placement::Balanced(&[]))
         };

@@ -1,9 +1,9 @@
-//! Which server takes a session: Pingora's load balancing behind our rule.
+//! Selects servers for sessions: Pingora's load balancing over the servers that accept sessions.
 //!
-//! Pingora's balancers know servers by address and weight. Ours are known by *name*, so what Pingora balances are
-//! stand-ins: addresses that exist nowhere and carry the server's index in their IPv6 scope id. That way sockets and
-//! host names balance like addresses, a re-resolved name moves nothing, weight 0 (which panics in Pingora) never gets
-//! there, and the ring for moved sessions hashes names: two proxies agree even when they reach a server differently.
+//! Pingora's balancers identify servers by address, Homing by *name*. So Pingora balances placeholders: reserved addresses
+//! with the server's index in their IPv6 scope id. Sockets and host names balance like addresses, a re-resolved name moves
+//! nothing, weight 0 (which panics in Pingora) is left out, and the ring for moved sessions hashes names: two proxies agree
+//! even when they reach a server by different addresses.
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
@@ -20,25 +20,25 @@ use pingora_load_balancing::{Backend, Backends, LoadBalancer};
 use crate::config::Balance;
 use crate::session::key::{KeyHasher, ServerId};
 
-use super::ServerIndex;
-use super::server::Server;
+use super::server::{Server, ServerIndex};
 
-/// Chooses servers for new and for moved sessions.
+/// Selects servers for new and for moved sessions.
 pub struct Balancer {
     balance: Balance,
-    /// For new sessions, over those that take some at one generation of the pool. Built anew by the first request that
-    /// sees a later generation, so that weights hold over the servers that are left.
+    /// For new sessions, over the servers that accept them at one generation of the pool. The first request that sees a later
+    /// generation rebuilds it, so that the weights hold over the remaining servers.
     current: ArcSwapOption<Selection>,
-    /// Held by the one request that builds; the others go on with the selection before.
+    /// Locked by the request that rebuilds; the others use the previous selection.
     building: Mutex<()>,
-    /// For moved sessions and for `balance: hash`, over all servers with a weight: who is down is stepped over, which
-    /// keeps everybody else's place.
+    /// For moved sessions and for `balance: hash`, over all servers with a weight: servers that are down are skipped, so that
+    /// the other sessions stay on their servers.
     ring: LoadBalancer<Consistent>,
 }
 
 struct Selection {
     generation: u64,
-    takers: usize,
+    /// How many servers it is over.
+    accepting: usize,
     kind: Kind,
 }
 
@@ -49,15 +49,15 @@ enum Kind {
     Hash,
 }
 
-/// Ketama places 160 points a unit of weight. With about two thousand points a server its share is within a few per
-/// cent of its weight (the deviation is one by the root of the number of points).
+/// Ketama places 160 points per unit of weight. With about two thousand points a server's share is within a few per cent of
+/// its weight (the deviation is 1/√points).
 const RING_UNITS_PER_SERVER: usize = 12;
-/// A server of little weight needs some points too, for its share to be right within a tenth.
-const RING_UNITS_LEAST: usize = 5;
+/// A server of little weight needs this many units for a share within 10 % of its weight.
+const RING_UNITS_MIN: usize = 5;
 /// 160 points of 8 bytes each: a ring of at most 10 MiB.
-const RING_UNITS_MOST: usize = 8_000;
-/// Round robin and random lay out one entry a unit of weight.
-const UNITS_MOST: usize = 16_384;
+const RING_UNITS_MAX: usize = 8_000;
+/// Round robin and random have one entry per unit of weight.
+const UNITS_MAX: usize = 16_384;
 
 impl Balancer {
     /// A balancer over the servers of a pool.
@@ -74,35 +74,35 @@ impl Balancer {
         tried: &[ServerIndex],
     ) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        let may = |index: ServerIndex| may_take(servers, index, backups, tried);
+        let accepts = |index: ServerIndex| is_candidate(servers, index, backups, tried);
         let selection = self.selection(servers, generation);
-        // Enough steps to meet every server many times over; the order is random, so one may be missed, hence the rest.
-        let steps = selection.takers.saturating_mul(32) + 64;
+        // Enough steps to reach every server many times; the order is random, so that one may still be missed (see below).
+        let steps = selection.accepting.saturating_mul(32) + 64;
         match &selection.kind {
-            Kind::RoundRobin(balancer) => select(balancer, key, steps, may),
-            Kind::Random(balancer) => select(balancer, key, steps, may),
-            Kind::LeastRequests => least_requests(servers, may),
-            Kind::Hash => return self.on_ring(servers, key, may),
+            Kind::RoundRobin(balancer) => select(balancer, key, steps, accepts),
+            Kind::Random(balancer) => select(balancer, key, steps, accepts),
+            Kind::LeastRequests => least_requests(servers, accepts),
+            Kind::Hash => return self.on_ring(servers, key, accepts),
         }
-        // When weights are very uneven, or only backups are left after a failure.
-        .or_else(|| by_chance_of(servers, &rand::random::<[u8; 16]>(), may))
+        // With very uneven weights, or when only backups remain after a failure.
+        .or_else(|| rendezvous(servers, &rand::random::<[u8; 16]>(), accepts))
     }
 
     /// A server for a session that moves.
     pub fn pick_moved(&self, servers: &[Server], key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        self.on_ring(servers, key, |index| may_take(servers, index, backups, tried))
+        self.on_ring(servers, key, |index| is_candidate(servers, index, backups, tried))
     }
 
-    /// The next on the ring after the key that may.
-    fn on_ring(&self, servers: &[Server], key: &[u8], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
-        // Walking the ring while nobody may take the session would be long; asking first is short.
-        if !(0..servers.len()).any(&may) {
+    /// The next accepted server on the ring after the key.
+    fn on_ring(&self, servers: &[Server], key: &[u8], accepts: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
+        // Without any such server the walk along the ring would be long.
+        if !(0..servers.len()).any(&accepts) {
             return None;
         }
         let steps = servers.len().saturating_mul(128) + 256;
-        // A server of nearly all the weight that is down leaves long stretches of the ring to nobody.
-        select(&self.ring, key, steps, &may).or_else(|| by_chance_of(servers, key, may))
+        // A server with nearly all the weight that is down leaves long gaps in the ring.
+        select(&self.ring, key, steps, &accepts).or_else(|| rendezvous(servers, key, accepts))
     }
 
     fn selection(&self, servers: &[Server], generation: u64) -> Arc<Selection> {
@@ -112,7 +112,7 @@ impl Balancer {
         {
             return Arc::clone(current);
         }
-        // Whoever comes while another builds goes on with what there was before.
+        // While another request rebuilds, this one uses the previous selection.
         let building = self.building.try_lock();
         if building.is_none()
             && let Some(current) = current
@@ -128,49 +128,49 @@ impl Balancer {
 impl Selection {
     fn build(balance: Balance, servers: &[Server], generation: u64) -> Self {
         let backups = only_backups_left(servers, &[]);
-        let takes = |server: &Server| server.takes_new() && server.backup == backups;
+        let accepts = |server: &Server| server.accepts_new() && server.backup == backups;
         let kind = match balance {
-            Balance::RoundRobin => Kind::RoundRobin(balancer(&by_weight(servers, takes))),
-            Balance::Random => Kind::Random(balancer(&by_weight(servers, takes))),
+            Balance::RoundRobin => Kind::RoundRobin(balancer(&by_weight(servers, accepts))),
+            Balance::Random => Kind::Random(balancer(&by_weight(servers, accepts))),
             Balance::LeastRequests => Kind::LeastRequests,
             Balance::Hash => Kind::Hash,
         };
-        Self { generation, takers: servers.iter().filter(|server| takes(server)).count(), kind }
+        Self { generation, accepting: servers.iter().filter(|server| accepts(server)).count(), kind }
     }
 }
 
 fn only_backups_left(servers: &[Server], tried: &[ServerIndex]) -> bool {
-    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.takes_new() && !tried.contains(&index))
+    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.accepts_new() && !tried.contains(&index))
 }
 
-fn may_take(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
-    !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.takes_new())
+fn is_candidate(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
+    !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.accepts_new())
 }
 
-/// Rendezvous: each server draws a lot from its name and the key, and the longest for its weight wins. So servers share
-/// by weight what Pingora's selection could not reach, and every proxy draws the same.
-fn by_chance_of(servers: &[Server], key: &[u8], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
-    let waits = |server: &Server| {
-        let mut lot = KeyHasher::default();
-        lot.write(&server.id.0.to_be_bytes());
-        lot.write(key);
-        // In (0, 1]: the exponential distribution's least of many is spread by their rates.
-        let lot = ((lot.finish() >> 12) + 1) as f64 / (1_u64 << 52) as f64;
-        -lot.ln() / f64::from(server.weight.max(1))
+/// Weighted rendezvous hashing: each server has a score from its name and the key, and the best for its weight wins. Servers
+/// share by weight what Pingora's selection did not reach, and every proxy chooses the same.
+fn rendezvous(servers: &[Server], key: &[u8], accepts: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
+    let score = |server: &Server| {
+        let mut hasher = KeyHasher::default();
+        hasher.write(&server.id.0.to_be_bytes());
+        hasher.write(key);
+        // In (0, 1]. The least of exponential variables is distributed by their rates, which are the weights.
+        let uniform = ((hasher.finish() >> 12) + 1) as f64 / (1_u64 << 52) as f64;
+        -uniform.ln() / f64::from(server.weight.max(1))
     };
     servers
         .iter()
         .enumerate()
-        .filter(|(index, _)| may(*index))
-        .min_by(|(_, one), (_, other)| waits(one).total_cmp(&waits(other)).then(one.id.cmp(&other.id)))
+        .filter(|(index, _)| accepts(*index))
+        .min_by(|(_, one), (_, other)| score(one).total_cmp(&score(other)).then(one.id.cmp(&other.id)))
         .map(|(index, _)| index)
 }
 
-/// Fewest requests in flight for its weight; among equals, one at random, so that idle servers share the first ones.
-fn least_requests(servers: &[Server], may: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
+/// The fewest requests in flight per weight; among equals one at random, so that idle servers share the first requests.
+fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
     let mut best: Option<(u64, ServerIndex)> = None;
     let mut equals = 0_u32;
-    for (index, server) in servers.iter().enumerate().filter(|(index, _)| may(*index)) {
+    for (index, server) in servers.iter().enumerate().filter(|(index, _)| accepts(*index)) {
         // In flight after this one, as a fixed-point quotient by weight.
         let in_flight = u64::try_from(server.live.in_flight()).unwrap_or(u64::MAX >> 33);
         let load = (in_flight + 1).saturating_mul(1 << 32) / u64::from(server.weight.max(1));
@@ -191,18 +191,18 @@ fn least_requests(servers: &[Server], may: impl Fn(ServerIndex) -> bool) -> Opti
     best.map(|(_, index)| index)
 }
 
-/// Asks one of Pingora's balancers.
+/// Selects by one of Pingora's balancers.
 fn select<S>(
     balancer: &LoadBalancer<S>,
     key: &[u8],
     steps: usize,
-    may: impl Fn(ServerIndex) -> bool,
+    accepts: impl Fn(ServerIndex) -> bool,
 ) -> Option<ServerIndex>
 where
     S: BackendSelection + 'static,
     S::Iter: BackendIter,
 {
-    let chosen = balancer.select_with(key, steps, |backend, _| index_of(backend).is_some_and(&may))?;
+    let chosen = balancer.select_with(key, steps, |backend, _| index_of(backend).is_some_and(&accepts))?;
     index_of(&chosen)
 }
 
@@ -212,13 +212,13 @@ where
     S::Iter: BackendIter,
 {
     let balancer = LoadBalancer::from_backends(Backends::new(Static::new(backends.clone())));
-    // A static list is there at once; the future never waits.
-    let _ = futures_now(balancer.update());
+    // A static list is ready at once; the future never waits.
+    let _ = poll_once(balancer.update());
     balancer
 }
 
 /// Polls a future that does not wait.
-fn futures_now<F: Future>(future: F) -> Option<F::Output> {
+fn poll_once<F: Future>(future: F) -> Option<F::Output> {
     let mut future = std::pin::pin!(future);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match future.as_mut().poll(&mut context) {
@@ -227,33 +227,35 @@ fn futures_now<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-/// Stand-ins in the order of the file, with weights in lowest terms.
-fn by_weight(servers: &[Server], takes: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
+/// Placeholders in the order of the file, with weights in lowest terms.
+fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
     let weights: Vec<usize> =
-        servers.iter().map(|server| if takes(server) { usize::from(server.weight) } else { 0 }).collect();
+        servers.iter().map(|server| if accepts(server) { usize::from(server.weight) } else { 0 }).collect();
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let total = weights.iter().sum::<usize>() / divisor;
-    let shrink = total.div_ceil(UNITS_MOST).max(1);
+    let shrink = total.div_ceil(UNITS_MAX).max(1);
     weights
         .iter()
         .enumerate()
         .filter(|(_, weight)| **weight > 0)
-        .map(|(index, weight)| stand_in(Ipv6Addr::from_bits(index as u128), index, (weight / divisor / shrink).max(1)))
+        .map(|(index, weight)| {
+            placeholder(Ipv6Addr::from_bits(index as u128), index, (weight / divisor / shrink).max(1))
+        })
         .collect()
 }
 
 /// A ketama ring over the names of the servers that have a weight.
 fn ring(servers: &[Server]) -> LoadBalancer<Consistent> {
-    let takers: Vec<(usize, &Server)> = servers.iter().enumerate().filter(|(_, server)| server.weight > 0).collect();
-    let total: usize = takers.iter().map(|(_, server)| usize::from(server.weight)).sum();
-    let least = takers.iter().map(|(_, server)| usize::from(server.weight)).min().unwrap_or(1).max(1);
-    let wanted = (takers.len() * RING_UNITS_PER_SERVER).max(total * RING_UNITS_LEAST / least);
-    let units = wanted.min(RING_UNITS_MOST.max(takers.len() * RING_UNITS_PER_SERVER));
-    let backends = takers
+    let weighted: Vec<(usize, &Server)> = servers.iter().enumerate().filter(|(_, server)| server.weight > 0).collect();
+    let total: usize = weighted.iter().map(|(_, server)| usize::from(server.weight)).sum();
+    let least = weighted.iter().map(|(_, server)| usize::from(server.weight)).min().unwrap_or(1).max(1);
+    let units = (weighted.len() * RING_UNITS_PER_SERVER).max(total * RING_UNITS_MIN / least);
+    let units = units.min(RING_UNITS_MAX.max(weighted.len() * RING_UNITS_PER_SERVER));
+    let backends = weighted
         .iter()
         .map(|(index, server)| {
             let share = (usize::from(server.weight) * units + total / 2) / total.max(1);
-            stand_in(name_address(server.id), *index, share.max(1))
+            placeholder(name_address(server.id), *index, share.max(1))
         })
         .collect();
     balancer(&backends)
@@ -263,12 +265,12 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// An address made of the name's hash, from the prefix for documentation, which nobody routes.
+/// An address from the name's hash, in the prefix for documentation, which is never routed.
 fn name_address(id: ServerId) -> Ipv6Addr {
     Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | u128::from(id.0))
 }
 
-fn stand_in(address: Ipv6Addr, index: ServerIndex, weight: usize) -> Backend {
+fn placeholder(address: Ipv6Addr, index: ServerIndex, weight: usize) -> Backend {
     let scope = u32::try_from(index).unwrap_or(u32::MAX);
     Backend {
         addr: PeerAddr::Inet(SocketAddr::V6(SocketAddrV6::new(address, 1, 0, scope))),

@@ -1,7 +1,7 @@
-//! What comes before HTTP: the PROXY header of a balancer, and TLS.
+//! What comes before HTTP on a connection: the PROXY header of a load balancer, and the TLS handshake.
 //!
-//! Pingora would do the handshake itself, but with settings that no reload changes, a fixed deadline of a minute, and a
-//! hook for the PROXY protocol on TLS listeners only. So its listeners are plain, and its TLS stream is put on here.
+//! Pingora could do the handshake, but with settings that no reload changes, a fixed timeout of a minute, and a hook for the
+//! PROXY protocol on TLS listeners only. So its listeners are plain, and its TLS stream is made here.
 
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -21,45 +21,45 @@ use crate::config::Listener;
 use crate::proxy::request::client_addr::is_trusted_peer;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
-use super::proxy_header::{self, Beginning};
+use super::proxy_protocol::{self, ProxyHeader};
 
-/// A connection and what its listener makes of it.
-pub(super) struct Arrival<'a> {
+/// The handshakes of a new connection, by the settings of its listener.
+pub(super) struct Handshake<'a> {
     pub(super) listener: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
     pub(super) metrics: &'a Metrics,
 }
 
-/// Why a connection ends here.
-enum Ended {
-    /// The client went, or never said a word.
-    Gone,
-    /// It is refused, for a reason that is counted, with what the log says at debug.
+/// Why a connection ends before HTTP.
+enum HandshakeError {
+    /// The client closed it, or sent nothing.
+    ClientGone,
+    /// It is refused: the reason that is counted, and the message for the log.
     Refused(Rejection, &'static str),
 }
 
-impl From<std::io::Error> for Ended {
+impl From<std::io::Error> for HandshakeError {
     fn from(_: std::io::Error) -> Self {
-        Self::Gone
+        Self::ClientGone
     }
 }
 
-impl Arrival<'_> {
-    /// The connection as HTTP may read it; `None` when it ended before.
-    pub(super) async fn welcome(&self, stream: Stream) -> Option<Stream> {
-        // All our listeners make these.
+impl Handshake<'_> {
+    /// The connection from where HTTP begins; `None` when it ended before.
+    pub(super) async fn accept(&self, stream: Stream) -> Option<Stream> {
+        // The type that Pingora's plain listeners make.
         let mut socket = *stream.into_any().downcast::<Socket>().ok()?;
-        match self.receive(&mut socket).await {
+        match self.before_tls(&mut socket).await {
             Ok(()) => {}
-            Err(Ended::Gone) => return None,
-            Err(Ended::Refused(rejection, why)) => {
+            Err(HandshakeError::ClientGone) => return None,
+            Err(HandshakeError::Refused(rejection, why)) => {
                 self.refuse(rejection, why);
                 return None;
             }
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
-        match timeout(self.patience(), acceptor.tls_handshake(socket)).await {
+        match timeout(self.timeout(), acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
@@ -67,14 +67,14 @@ impl Arrival<'_> {
                 None
             }
             Err(_) => {
-                self.refuse(Rejection::TlsHandshake, "the TLS handshake was not done in time");
+                self.refuse(Rejection::TlsHandshake, "TLS handshake timed out");
                 None
             }
         }
     }
 
-    /// For a PROXY header, and then for a handshake.
-    fn patience(&self) -> Duration {
+    /// For the PROXY header, and again for the TLS handshake.
+    fn timeout(&self) -> Duration {
         self.listener.timeouts.request_header
     }
 
@@ -83,48 +83,50 @@ impl Arrival<'_> {
         self.metrics.rejected.inc(rejection as usize);
     }
 
-    async fn receive(&self, socket: &mut Socket) -> Result<(), Ended> {
+    async fn before_tls(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         if self.listener.proxy_protocol {
-            self.take_proxy_header(socket).await?;
+            self.read_proxy_header(socket).await?;
         }
         if self.tls.is_none() {
             return Ok(());
         }
-        timeout(self.patience(), expect_tls(socket)).await.unwrap_or(Err(Ended::Gone))
+        timeout(self.timeout(), expect_tls(socket)).await.unwrap_or(Err(HandshakeError::ClientGone))
     }
 
-    /// Takes a PROXY header off, if there is one; then its source is the connection's peer.
-    async fn take_proxy_header(&self, socket: &mut Socket) -> Result<(), Ended> {
+    /// Reads a PROXY header, if there is one: its source becomes the connection's peer.
+    async fn read_proxy_header(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         let trusted = is_trusted_peer(peer(socket), &self.listener.trusted_proxies);
-        let deadline = Instant::now() + self.patience();
+        let deadline = Instant::now() + self.timeout();
         let mut bytes: SmallVec<[u8; 256]> = SmallVec::new();
         let mut piece = [0; 256];
         loop {
-            let beginning = proxy_header::read(&bytes);
-            if !trusted && !matches!(beginning, Beginning::Other | Beginning::Unclear) {
-                return Err(Ended::Refused(Rejection::ProxyHeader, "a PROXY header of a peer that is not trusted"));
+            let header = proxy_protocol::parse(&bytes);
+            if !trusted && !matches!(header, ProxyHeader::Absent | ProxyHeader::Undecided) {
+                return Err(HandshakeError::Refused(Rejection::ProxyHeader, "PROXY header from an untrusted peer"));
             }
-            match beginning {
-                Beginning::Other => {
+            match header {
+                ProxyHeader::Absent => {
                     socket.rewind(&bytes);
                     return Ok(());
                 }
-                Beginning::Header { length, source } => {
+                ProxyHeader::Complete { length, source } => {
                     socket.rewind(bytes.get(length..).unwrap_or_default());
                     if let Some(source) = source {
                         set_peer(socket, source);
                     }
                     return Ok(());
                 }
-                Beginning::Broken => return Err(Ended::Refused(Rejection::ProxyHeader, "a broken PROXY header")),
-                Beginning::Unclear | Beginning::Partial => {}
+                ProxyHeader::Invalid => {
+                    return Err(HandshakeError::Refused(Rejection::ProxyHeader, "invalid PROXY header"));
+                }
+                ProxyHeader::Undecided | ProxyHeader::Partial => {}
             }
             let read = timeout_at(deadline, socket.read(&mut piece)).await.unwrap_or(Ok(0))?;
-            if read == 0 && matches!(beginning, Beginning::Partial) {
-                return Err(Ended::Refused(Rejection::ProxyHeader, "half a PROXY header"));
+            if read == 0 && matches!(header, ProxyHeader::Partial) {
+                return Err(HandshakeError::Refused(Rejection::ProxyHeader, "incomplete PROXY header"));
             }
             if read == 0 {
-                return Err(Ended::Gone);
+                return Err(HandshakeError::ClientGone);
             }
             bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
         }
@@ -136,7 +138,7 @@ fn peer(socket: &Socket) -> Option<IpAddr> {
     digest.peer_addr().and_then(PeerAddr::as_inet).map(std::net::SocketAddr::ip)
 }
 
-/// From here on everybody who asks for the peer hears of the client. Our own address stays the socket's.
+/// Makes the client the peer of the connection. The local address stays that of the socket.
 fn set_peer(socket: &mut Socket, source: std::net::SocketAddr) {
     let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
     // Newly made, so it is empty.
@@ -146,15 +148,15 @@ fn set_peer(socket: &mut Socket, source: std::net::SocketAddr) {
 
 /// First byte of a handshake (RFC 8446, section 5.1).
 const HANDSHAKE: u8 = 22;
-/// For people who forgot an `s`.
-const SPEAK_HTTPS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 30\r\n\
-      Connection: close\r\n\r\nThis port speaks HTTPS only.\r\n";
+/// The response to a plain HTTP request.
+const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 30\r\n\
+      Connection: close\r\n\r\nThis port is for HTTPS only.\r\n";
 
-/// Looks whether a handshake begins. A client that only tried the port, as health checks do, is no failed handshake.
-async fn expect_tls(socket: &mut Socket) -> Result<(), Ended> {
+/// Checks that a handshake begins. A client that only opens the port, as health checks do, is no failed handshake.
+async fn expect_tls(socket: &mut Socket) -> Result<(), HandshakeError> {
     let mut first = [0];
     if socket.read(&mut first).await? == 0 {
-        return Err(Ended::Gone);
+        return Err(HandshakeError::ClientGone);
     }
     let [byte] = first;
     if byte == HANDSHAKE {
@@ -162,8 +164,8 @@ async fn expect_tls(socket: &mut Socket) -> Result<(), Ended> {
         return Ok(());
     }
     if byte.is_ascii_uppercase() {
-        socket.write_all(SPEAK_HTTPS).await?;
+        socket.write_all(HTTPS_ONLY).await?;
         socket.flush().await?;
     }
-    Err(Ended::Refused(Rejection::TlsHandshake, "no TLS"))
+    Err(HandshakeError::Refused(Rejection::TlsHandshake, "not a TLS handshake"))
 }

@@ -1,4 +1,4 @@
-//! A connection whose requests have deadlines.
+//! Deadlines for the request heads of a connection.
 
 use std::future::poll_fn;
 use std::io;
@@ -25,96 +25,97 @@ use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::request_line::RequestLine;
 
-/// No byte of a request has come yet.
-const WAITING: u8 = 0;
-/// Its headers are coming.
-const HEADER: u8 = 1;
-/// Its headers were read; the guard looks away.
-const FREE: u8 = 2;
+/// No byte of the next request has arrived.
+const IDLE: u8 = 0;
+/// The request head is arriving.
+const HEAD: u8 = 1;
+/// The request head was read; no deadline applies.
+const BODY: u8 = 2;
 
-/// A connection with deadlines for what comes before a request's body.
-pub struct Guarded {
+/// A connection with one deadline for a whole request head, and one for the pause between requests.
+pub(crate) struct DeadlineStream {
     inner: Stream,
-    /// Set from outside through a shared reference, at the edges of a request; read by the one task that reads.
+    /// Set through a shared reference, when a request begins and when its head was read; read by the task that reads.
     phase: AtomicU8,
     timeouts: ListenerTimeouts,
     first: bool,
-    /// What was read to tell HTTP/2 from HTTP/1, and how much of it was read again.
+    /// What was read to tell HTTP/2 from HTTP/1.
     peeked: Vec<u8>,
-    given: usize,
+    /// How much of it was read again.
+    replayed: usize,
     line: RequestLine,
-    /// Bytes that must still come before HTTP/2 can be left to its own timeouts; 0 for HTTP/1, and once they have come.
+    /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
     deadline: Option<Instant>,
-    /// One timer a connection, moved on from request to request.
+    /// One timer a connection, reset from request to request.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Whom it wakes.
-    sleeper: Option<Waker>,
+    /// The task that the timer wakes.
+    timer_waker: Option<Waker>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
 }
 
-/// Sent to a client that does not get done with its headers. Nothing else was sent for this request yet.
+/// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-impl Guarded {
+impl DeadlineStream {
     pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
             inner,
-            phase: AtomicU8::new(WAITING),
+            phase: AtomicU8::new(IDLE),
             timeouts,
             first: true,
             peeked: Vec::new(),
-            given: 0,
+            replayed: 0,
             line: RequestLine::default(),
             deadline: None,
             timer: None,
-            sleeper: None,
+            timer_waker: None,
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
         }
     }
 
-    /// The headers were read. True when their first line was sound.
-    pub fn headers_are_read(&self) -> bool {
-        self.phase.store(FREE, Ordering::Relaxed);
-        !self.line.broken
+    /// The request head was read. True when its first line is valid.
+    pub(crate) fn headers_are_read(&self) -> bool {
+        self.phase.store(BODY, Ordering::Relaxed);
+        !self.line.invalid
     }
 
-    /// The address of the peer, which is the same for the whole connection, as a header's value.
-    pub fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
+    /// The address of the peer as a header value: written once, since it is the same for the whole connection.
+    pub(crate) fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
         self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
     }
 
-    /// The next request begins, unless its first bytes were read already, to tell HTTP/2 from HTTP/1.
+    /// The next request begins, unless its first bytes were already read to tell HTTP/2 from HTTP/1.
     pub(super) fn await_next_request(&self) {
-        let _ = self.phase.compare_exchange(FREE, WAITING, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.phase.compare_exchange(BODY, IDLE, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    fn patience(&self, phase: u8) -> Duration {
-        if phase == WAITING && !self.first { self.timeouts.keepalive } else { self.timeouts.request_header }
+    fn timeout(&self, phase: u8) -> Duration {
+        if phase == IDLE && !self.first { self.timeouts.keepalive } else { self.timeouts.request_header }
     }
 
-    /// Waits for the deadline of the phase; ready when it has passed.
+    /// Ready when the deadline of the phase has passed.
     fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
-        let patience = self.patience(phase);
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + patience);
+        let timeout = self.timeout(phase);
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // Deadlines of a busy connection move on with every request. A timer that is set too early is left as it is, and
-        // moved on only when it rings: once a pause, instead of once a request.
+        // Every request has a later deadline. A timer that is set too early is left as it is, and reset only when it fires:
+        // once a pause, instead of once a request.
         if timer.deadline() > deadline {
             timer.as_mut().reset(deadline);
-            self.sleeper = None;
+            self.timer_waker = None;
         }
-        // It need not be told again to wake the same task at the same time, or earlier.
-        let told = self.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(context.waker()));
-        if told && timer.deadline() <= deadline && !timer.is_elapsed() {
+        // It is already set to wake the same task at the same time or earlier.
+        let is_set = self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
+        if is_set && timer.deadline() <= deadline && !timer.is_elapsed() {
             return Poll::Pending;
         }
-        self.sleeper = Some(context.waker().clone());
+        self.timer_waker = Some(context.waker().clone());
         loop {
             ready!(timer.as_mut().poll(context));
             if timer.deadline() >= deadline {
@@ -125,25 +126,25 @@ impl Guarded {
     }
 
     fn time_out(&mut self, phase: u8, context: &mut Context<'_>) -> io::Result<()> {
-        if phase == WAITING {
-            // Nobody asked anything: the connection closes as if the client had closed it.
+        if phase == IDLE {
+            // No request has begun: the connection closes as if the client had closed it.
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
         if self.preface_left > 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        // Best effort: the answer is small and nothing else is in the socket's buffer.
+        // Best effort: the response is small and the socket's buffer is empty.
         let _ = Pin::new(&mut self.inner).poll_write(context, REQUEST_TIMEOUT);
         let _ = Pin::new(&mut self.inner).poll_flush(context);
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// A header or a pause is over: the next one gets a deadline of its own.
+    /// The pause between requests is over: the request head gets its own deadline.
     fn advance(&mut self, phase: u8) {
-        if phase == WAITING {
+        if phase == IDLE {
             self.first = false;
-            self.phase.store(HEADER, Ordering::Relaxed);
+            self.phase.store(HEAD, Ordering::Relaxed);
             self.deadline = None;
             self.line = RequestLine::default();
         }
@@ -152,7 +153,7 @@ impl Guarded {
     /// Reads from the connection, with the deadline of the phase.
     fn poll_fresh(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let phase = self.phase.load(Ordering::Relaxed);
-        if phase == FREE {
+        if phase == BODY {
             self.deadline = None;
             return Pin::new(&mut self.inner).poll_read(context, buffer);
         }
@@ -164,11 +165,11 @@ impl Guarded {
                 if self.preface_left > 0 {
                     self.preface_left = self.preface_left.saturating_sub(fresh.len());
                     if self.preface_left == 0 {
-                        self.phase.store(FREE, Ordering::Relaxed);
+                        self.phase.store(BODY, Ordering::Relaxed);
                     }
                     return Poll::Ready(result);
                 }
-                self.line.read(fresh);
+                self.line.scan(fresh);
                 Poll::Ready(result)
             }
             Poll::Pending => {
@@ -179,21 +180,21 @@ impl Guarded {
     }
 }
 
-impl AsyncRead for Guarded {
+impl AsyncRead for DeadlineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.given < this.peeked.len() {
-            let left = this.peeked.get(this.given..).unwrap_or_default();
+        if this.replayed < this.peeked.len() {
+            let left = this.peeked.get(this.replayed..).unwrap_or_default();
             let now = left.get(..buffer.remaining().min(left.len())).unwrap_or_default();
             buffer.put_slice(now);
-            this.given += now.len();
+            this.replayed += now.len();
             return Poll::Ready(Ok(()));
         }
         this.poll_fresh(context, buffer)
     }
 }
 
-impl AsyncWrite for Guarded {
+impl AsyncWrite for DeadlineStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
     }
@@ -219,28 +220,28 @@ impl AsyncWrite for Guarded {
     }
 }
 
-// The rest is the connection itself.
+// The rest is delegated.
 
-impl std::fmt::Debug for Guarded {
+impl std::fmt::Debug for DeadlineStream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Guarded").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("DeadlineStream").field("inner", &self.inner).finish_non_exhaustive()
     }
 }
 
 #[async_trait]
-impl Shutdown for Guarded {
+impl Shutdown for DeadlineStream {
     async fn shutdown(&mut self) {
         self.inner.shutdown().await;
     }
 }
 
-impl UniqueID for Guarded {
+impl UniqueID for DeadlineStream {
     fn id(&self) -> UniqueIDType {
         self.inner.id()
     }
 }
 
-impl Ssl for Guarded {
+impl Ssl for DeadlineStream {
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         self.inner.get_ssl_digest()
     }
@@ -250,19 +251,19 @@ impl Ssl for Guarded {
     }
 }
 
-impl GetTimingDigest for Guarded {
+impl GetTimingDigest for DeadlineStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
         self.inner.get_timing_digest()
     }
 }
 
-impl GetProxyDigest for Guarded {
+impl GetProxyDigest for DeadlineStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         self.inner.get_proxy_digest()
     }
 }
 
-impl GetSocketDigest for Guarded {
+impl GetSocketDigest for DeadlineStream {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
         self.inner.get_socket_digest()
     }
@@ -272,9 +273,9 @@ impl GetSocketDigest for Guarded {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 #[async_trait]
-impl Peek for Guarded {
-    /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, however short a
-    /// request is. Here it is enough that the first ones are not the preface's.
+impl Peek for DeadlineStream {
+    /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, even when a request is
+    /// shorter. Here it is enough that the first ones differ from the preface.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         while self.peeked.len() < buffer.len() && PREFACE.starts_with(&self.peeked) {
             let mut room = [0; PREFACE.len()];
@@ -290,7 +291,7 @@ impl Peek for Guarded {
             *to = *from;
         }
         if self.peeked == PREFACE {
-            // HTTP/2 has frames and timeouts of its own.
+            // HTTP/2 has its own timeouts.
             self.headers_are_read();
         }
         Ok(true)

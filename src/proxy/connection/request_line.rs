@@ -1,34 +1,34 @@
-//! Whether the first line of a request is sound.
+//! Validation of the first line of a request.
 
-/// Looks at the first line of a request as it comes by: Pingora makes `%20` of a blank in the target and `%00` of a NUL,
-/// so afterwards nobody can tell that the line was broken.
+/// Scans the first line of a request while it arrives: Pingora makes `%20` of a blank in the target and `%00` of a NUL, so
+/// the parsed request no longer shows that the line was invalid.
 #[derive(Default)]
 pub(super) struct RequestLine {
     blanks: u8,
     begun: bool,
     ended: bool,
-    /// It is not as RFC 9112, section 3, has it.
-    pub(super) broken: bool,
+    /// The line breaks RFC 9112, section 3.
+    pub(super) invalid: bool,
 }
 
 impl RequestLine {
-    /// The next bytes of the connection.
-    pub(super) fn read(&mut self, bytes: &[u8]) {
+    /// Scans the next bytes of the connection.
+    pub(super) fn scan(&mut self, bytes: &[u8]) {
         if self.ended {
             return;
         }
         for byte in bytes {
             match byte {
-                // Empty lines before a request are to be overlooked (RFC 9112, section 2.2).
+                // Empty lines before a request are ignored (RFC 9112, section 2.2).
                 b'\r' | b'\n' if !self.begun => {}
                 b'\n' => {
                     self.ended = true;
-                    self.broken |= self.blanks != 2;
+                    self.invalid |= self.blanks != 2;
                     return;
                 }
                 b'\r' => {}
                 b' ' => self.blanks = self.blanks.saturating_add(1),
-                0..=0x1f | 0x7f => self.broken = true,
+                0..=0x1f | 0x7f => self.invalid = true,
                 _ => self.begun = true,
             }
         }
@@ -39,25 +39,25 @@ impl RequestLine {
 mod tests {
     use super::*;
 
-    fn broken(pieces: &[&[u8]]) -> bool {
+    fn invalid(pieces: &[&[u8]]) -> bool {
         let mut line = RequestLine::default();
         for piece in pieces {
-            line.read(piece);
+            line.scan(piece);
         }
-        line.broken
+        line.invalid
     }
 
     #[test]
-    fn a_sound_line_is_sound_however_it_is_cut() {
+    fn a_valid_line_is_valid_however_it_is_cut() {
         let line = b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: a b c\0\r\n";
         for at in 0..line.len() {
             let (head, tail) = line.split_at(at);
-            assert!(!broken(&[head, tail]), "cut at {at}");
+            assert!(!invalid(&[head, tail]), "cut at {at}");
         }
     }
 
     #[test]
-    fn blanks_and_control_characters_in_the_target_are_seen() {
+    fn blanks_and_control_characters_in_the_target_are_found() {
         for line in [
             b"GET /a b HTTP/1.1\r\n" as &[u8],
             b"GET /a\0b HTTP/1.1\r\n",
@@ -66,7 +66,7 @@ mod tests {
             b"GET  /a HTTP/1.1\r\n",
             b"GET /a\r\n",
         ] {
-            assert!(broken(&[line]), "{}", line.escape_ascii());
+            assert!(invalid(&[line]), "{}", line.escape_ascii());
         }
     }
 }

@@ -1,120 +1,204 @@
-//! What every server is told of the client and of the request, whichever it comes to: who asks, how they came, and the
-//! request's id. Works on the request itself, once, before Pingora copies it for each try: it was read with room for more,
-//! a copy has none.
+//! What every server is told of the client and of the request: X-Forwarded headers and the request's id.
+//!
+//! Applied once, to the request itself, before Pingora copies it for each attempt: it was read with room for more fields, a
+//! copy has none.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora::Result;
-use pingora::http::RequestHeader;
-use smallvec::SmallVec;
-use uuid::Uuid;
+use http::{HeaderName, HeaderValue, header};
 
-use crate::session::token::UnixMillis;
-
-use crate::message::WrittenName;
-use crate::proxy::context::RequestContext;
-use crate::proxy::header_case;
+use crate::message::{RequestEdits, RequestView, WrittenName};
+use crate::proxy::context::{Client, ReservedNames};
 use crate::proxy::request::client_addr::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP,
 };
-use crate::proxy::request::host_of;
+use crate::proxy::request::request_id::REQUEST_ID;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static SENT_FORWARDED_FOR: WrittenName = WrittenName::new("X-Forwarded-For", "x-forwarded-for");
 static SENT_FORWARDED_PROTO: WrittenName = WrittenName::new("X-Forwarded-Proto", "x-forwarded-proto");
 static SENT_FORWARDED_HOST: WrittenName = WrittenName::new("X-Forwarded-Host", "x-forwarded-host");
 static SENT_REQUEST_ID: WrittenName = WrittenName::new("X-Request-Id", "x-request-id");
-/// What a client must never send in, since servers believe it from us. What Forwarded says is in the X-Forwarded headers,
-/// in the form of which servers have one truth, not two.
+/// Names that no client may send, since servers accept them from the proxy only. What Forwarded says is in the X-Forwarded
+/// headers, so that servers get one form of it and not two that may disagree.
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
 
-/// Headers that servers are told, each in place of what is there under its name.
-type Additions = SmallVec<[(&'static WrittenName, HeaderValue); 4]>;
-
-/// Takes off what servers would believe of the wrong people, and says what is true.
-pub(crate) fn run(request: &mut RequestHeader, ctx: &RequestContext) -> Result<()> {
-    let trusted = ctx.client.peer_trusted;
-    if ctx.suspects.anybodys || (ctx.suspects.strangers && !trusted) {
-        take_off(request, trusted);
+/// Removes what servers accept from trusted proxies only, and sets the proxy's own.
+pub(crate) fn forwarded_headers(
+    request: &RequestView<'_>,
+    client: &Client,
+    reserved: ReservedNames,
+    request_id: Option<&HeaderValue>,
+) -> RequestEdits<'static> {
+    let mut edits = RequestEdits::default();
+    if reserved.always || (reserved.unless_trusted && !client.peer_trusted) {
+        let names = request.fields.iter().filter(|(name, _)| is_reserved(name, client.peer_trusted));
+        edits.remove.extend(names.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
     }
-    let mut additions = Additions::new();
-    forward_client(request, ctx, &mut additions);
-    // It has its name since it was received: answers of our own carry it too.
-    additions.extend(ctx.request_id.clone().map(|id| (&SENT_REQUEST_ID, id)));
-    if header_case::is_lowered(ctx) {
-        header_case::lower_request(request, additions)
-    } else {
-        header_case::set(request, additions)
+    forward_client(request, client, &mut edits);
+    if let Some(id) = request_id {
+        edits.set.push((&SENT_REQUEST_ID, id.clone()));
     }
+    edits
 }
 
-fn take_off(request: &mut RequestHeader, trusted: bool) {
-    let names = request.headers.keys().filter(|name| must_go(name.as_str(), trusted));
-    let names: SmallVec<[HeaderName; 4]> = names.cloned().collect();
-    for name in &names {
-        request.remove_header(name);
-    }
-}
-
-/// `trusted`: a proxy of ours sent it. But no proxy writes `X_Forwarded_For`, which would go beside the right one.
-fn must_go(name: &str, trusted: bool) -> bool {
+/// `trusted`: sent by a trusted proxy. But no proxy writes `X_Forwarded_For`, which an application could read in place of
+/// the right one.
+fn is_reserved(name: &str, trusted: bool) -> bool {
     let is = |other: &str| name.len() == other.len() && reads_as(name, other);
-    let odd = name.contains('_');
+    let underscore = name.contains('_');
     NEVER_FROM_CLIENTS.into_iter().any(is)
-        || ((reads_as(name, X_FORWARDED) || is(X_REAL_IP)) && (odd || !trusted))
-        || (is(REQUEST_ID.as_str()) && odd)
+        || ((reads_as(name, X_FORWARDED) || is(X_REAL_IP)) && (underscore || !trusted))
+        || (is(REQUEST_ID.as_str()) && underscore)
 }
 
-/// Whether a name (in lower case, as names of headers are) begins so for CGI, WSGI and Rack, to which `-` and `_` are one.
-pub(crate) fn reads_as(name: &str, beginning: &str) -> bool {
-    let same = |(one, other): (u8, u8)| one == other || (one == b'_' && other == b'-');
-    name.len() >= beginning.len() && name.bytes().zip(beginning.bytes()).all(same)
+/// Whether a name begins with `prefix` (in lower case) for CGI, WSGI and Rack, which cannot tell `-` from `_`.
+fn reads_as(name: &str, prefix: &str) -> bool {
+    let same = |(one, other): (u8, u8)| one.to_ascii_lowercase() == other || (one == b'_' && other == b'-');
+    name.len() >= prefix.len() && name.bytes().zip(prefix.bytes()).all(same)
 }
 
-/// Who the client is, and how it came.
-fn forward_client(request: &mut RequestHeader, ctx: &RequestContext, additions: &mut Additions) {
-    match client_addr::forwarded_for(&ctx.client, &request.headers) {
-        Some(value) => additions.push((&SENT_FORWARDED_FOR, value)),
-        None => {
-            request.remove_header(&FORWARDED_FOR);
+/// The client's address, scheme and host.
+fn forward_client(request: &RequestView<'_>, client: &Client, edits: &mut RequestEdits<'static>) {
+    let fields = request.fields;
+    match client_addr::forwarded_for(client, fields) {
+        Some(value) => edits.set.push((&SENT_FORWARDED_FOR, value)),
+        None => edits.remove.push(FORWARDED_FOR),
+    }
+    if !(client.peer_trusted && fields.contains(&FORWARDED_PROTO)) {
+        let proto = if client.secure { "https" } else { "http" };
+        edits.set.push((&SENT_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+    }
+    if !(client.peer_trusted && fields.contains(&FORWARDED_HOST)) {
+        match host(request, client) {
+            Some(host) => edits.set.push((&SENT_FORWARDED_HOST, host)),
+            None => edits.remove.push(FORWARDED_HOST),
         }
     }
-    if !(ctx.client.peer_trusted && request.headers.contains_key(FORWARDED_PROTO)) {
-        let proto = if ctx.client.secure { "https" } else { "http" };
-        additions.push((&SENT_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+}
+
+/// The host that the client asked for.
+fn host(request: &RequestView<'_>, client: &Client) -> Option<HeaderValue> {
+    if let Some(host) = client.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_ref()) {
+        return Some(host.clone());
     }
-    if !(ctx.client.peer_trusted && request.headers.contains_key(FORWARDED_HOST)) {
-        let told = ctx.client.told.as_ref().and_then(|told| told.host.as_ref());
-        let host = match told.or_else(|| request.headers.get(header::HOST)) {
-            Some(host) => Some(host.clone()),
-            None => HeaderValue::from_str(host_of(request)).ok().filter(|host| !host.is_empty()),
+    let authority = || HeaderValue::from_str(request.authority?).ok().filter(|authority| !authority.is_empty());
+    request.fields.value(&header::HOST).or_else(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use http::{Method, Version};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::message::Fields;
+    use crate::proxy::request::header_scan::HeaderScan;
+
+    const NAMES: [&str; 14] = [
+        "X-Forwarded-For",
+        "X_Forwarded_For",
+        "x-forwarded-proto",
+        "X-Forwarded-Host",
+        "X-Forwarded-Port",
+        "X-Real-IP",
+        "x_real_ip",
+        "Forwarded",
+        "Homing-Session-Moved",
+        "homing-session-data",
+        "X-Request-Id",
+        "X_Request_Id",
+        "Host",
+        "Accept",
+    ];
+
+    fn client(peer_trusted: bool, secure: bool) -> Client {
+        let peer: Option<IpAddr> = Some("192.0.2.7".parse().unwrap());
+        Client { peer, address: peer, peer_trusted, secure, ..Client::default() }
+    }
+
+    /// The fields that a server gets, in lower case and sorted.
+    fn sent(client: &Client, fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        let parsed: Vec<_> =
+            fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+        let view = RequestView::http1(&Method::GET, b"/", Version::HTTP_11, Fields::Parsed(&parsed));
+        let id = HeaderValue::from_static("id-1");
+        let reserved = HeaderScan::of(view.fields).reserved;
+        let edits = forwarded_headers(&view, client, reserved, Some(&id));
+        let stays = |name: &str| {
+            let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
+            !edits.remove.iter().any(is) && !edits.set.iter().any(|(set, _)| is(&set.name))
         };
-        match host {
-            Some(host) => additions.push((&SENT_FORWARDED_HOST, host)),
-            None => {
-                request.remove_header(&FORWARDED_HOST);
+        let kept = fields.iter().filter(|(name, _)| stays(name));
+        let kept = kept.map(|(name, value)| (name.to_lowercase(), (*value).to_owned()));
+        let set = edits.set.iter().map(|(name, value)| (name.name.to_string(), value.to_str().unwrap().to_owned()));
+        let mut all: Vec<_> = kept.chain(set).collect();
+        all.sort();
+        all
+    }
+
+    fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
+        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn of_an_untrusted_peer_servers_get_what_the_proxy_saw() {
+        let fields = [
+            ("Host", "a.example"),
+            ("X-Forwarded-For", "6.6.6.6"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Port", "1"),
+            ("X-Real-IP", "6.6.6.6"),
+            ("X-Request-Id", "mine"),
+            ("X-Other", "1"),
+        ];
+        let expected = [
+            ("host", "a.example"),
+            ("x-forwarded-for", "192.0.2.7"),
+            ("x-forwarded-host", "a.example"),
+            ("x-forwarded-proto", "http"),
+            ("x-other", "1"),
+            ("x-request-id", "id-1"),
+        ];
+        assert_eq!(sent(&client(false, false), &fields), pairs(&expected));
+    }
+
+    #[test]
+    fn of_a_trusted_peer_servers_get_what_it_reports() {
+        let fields = [
+            ("Host", "a.example"),
+            ("X-Forwarded-For", "1.1.1.1"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Host", "shop.example"),
+            ("X-Real-IP", "1.1.1.1"),
+            ("X_Real_Ip", "6.6.6.6"),
+        ];
+        let expected = [
+            ("host", "a.example"),
+            ("x-forwarded-for", "1.1.1.1, 192.0.2.7"),
+            ("x-forwarded-host", "shop.example"),
+            ("x-forwarded-proto", "https"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x-request-id", "id-1"),
+        ];
+        assert_eq!(sent(&client(true, true), &fields), pairs(&expected));
+    }
+
+    proptest! {
+        #[test]
+        fn no_client_speaks_for_the_proxy(
+            names in prop::collection::vec(prop::sample::select(NAMES.to_vec()), 0..8),
+            peer_trusted: bool,
+            secure: bool,
+        ) {
+            let fields: Vec<(&str, &str)> = names.iter().map(|name| (*name, "forged")).collect();
+            for (name, value) in sent(&client(peer_trusted, secure), &fields) {
+                let forged = value == "forged";
+                prop_assert!(!(forged && name.contains('_')), "{name}");
+                prop_assert!(!(forged && NEVER_FROM_CLIENTS.contains(&name.as_str())), "{name}");
+                let from_trusted_only = name.starts_with("x-forwarded-") && name != "x-forwarded-host" || name == "x-real-ip";
+                prop_assert!(peer_trusted || !(forged && from_trusted_only), "{name}");
+                prop_assert!(!(forged && name == "x-request-id"), "the id was decided before");
             }
         }
     }
-}
-
-/// Keeps the id that a trusted proxy gave, else gives one: UUID v7, which sorts by time.
-pub(crate) fn name(headers: &HeaderMap, ctx: &mut RequestContext) {
-    if ctx.request_id.is_some() {
-        return;
-    }
-    let given = if ctx.client.peer_trusted { headers.get(REQUEST_ID) } else { None };
-    let id = match given {
-        Some(given) if (1..=128).contains(&given.len()) => given.clone(),
-        _ => new_request_id(ctx.now),
-    };
-    ctx.request_id = Some(id);
-}
-
-/// From the thread's random numbers: `Uuid::now_v7` would ask the kernel for every request.
-fn new_request_id(now: UnixMillis) -> HeaderValue {
-    let id = uuid::Builder::from_unix_timestamp_millis(now.0, &rand::random()).into_uuid();
-    let mut text = Uuid::encode_buffer();
-    let text = id.as_hyphenated().encode_lower(&mut text);
-    // Hexadecimal digits and hyphens are a header value.
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
 }

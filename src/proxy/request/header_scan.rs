@@ -1,128 +1,169 @@
-//! One look at the headers of a request.
+//! One pass over the header fields of a request.
 //!
-//! A search in a header map hashes the name it looks for, and a dozen searches were a good part of what a request cost. So
-//! its headers are walked through once, and what the first hook asks of them is noted.
+//! A lookup in a header map hashes the name, and a dozen lookups were a good part of what a request cost. So the fields are
+//! read once, and the scan keeps what validation and routing ask for.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderName, header};
 
+use crate::message::Fields;
+use crate::proxy::context::ReservedNames;
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 
-/// What is noted.
+/// What one pass over the fields found.
 #[derive(Debug, Default)]
-pub(crate) struct Noticed<'a> {
+pub(crate) struct HeaderScan<'a> {
     /// `Host`.
-    pub(crate) host: Field<'a>,
+    pub(crate) host: SingleField<'a>,
     /// `Content-Length`.
-    pub(crate) length: Field<'a>,
+    pub(crate) length: SingleField<'a>,
     /// `Transfer-Encoding`.
-    pub(crate) encoding: Field<'a>,
-    /// Names that servers may not get to see.
-    pub(crate) suspects: Suspects,
+    pub(crate) encoding: SingleField<'a>,
+    /// Whether reserved fields may be present.
+    pub(crate) reserved: ReservedNames,
 }
 
-/// A header that a request has at most once, if it is sound.
+/// A field that a valid request has at most once.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Field<'a> {
-    /// Its value, the first of several.
-    pub(crate) value: Option<&'a HeaderValue>,
-    /// It is there again.
+pub(crate) struct SingleField<'a> {
+    /// The value of the first one.
+    pub(crate) value: Option<&'a [u8]>,
+    /// The field is present more than once.
     pub(crate) repeated: bool,
 }
 
-impl<'a> Field<'a> {
-    fn see(&mut self, value: &'a HeaderValue) {
+impl<'a> SingleField<'a> {
+    /// The value as text.
+    pub(crate) fn text(self) -> Option<&'a str> {
+        std::str::from_utf8(self.value?).ok()
+    }
+
+    fn add(&mut self, value: &'a [u8]) {
         self.repeated = self.value.is_some();
         self.value = self.value.or(Some(value));
     }
 }
 
-/// Whether names may be there that are taken off before a server sees them.
-#[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Suspects {
-    /// Of anybody.
-    pub(crate) anybodys: bool,
-    /// Of those who are not trusted.
-    pub(crate) strangers: bool,
-}
-
-impl<'a> Noticed<'a> {
-    /// Looks at all headers, once.
-    pub(crate) fn of(headers: &'a HeaderMap) -> Self {
-        let mut noticed = Self::default();
-        for (name, value) in headers {
-            match *name {
-                header::HOST => noticed.host.see(value),
-                header::CONTENT_LENGTH => noticed.length.see(value),
-                header::TRANSFER_ENCODING => noticed.encoding.see(value),
-                // What nearly every request has, and nobody suspects.
-                header::ACCEPT
-                | header::ACCEPT_ENCODING
-                | header::ACCEPT_LANGUAGE
-                | header::CACHE_CONTROL
-                | header::CONNECTION
-                | header::CONTENT_TYPE
-                | header::COOKIE
-                | header::IF_MODIFIED_SINCE
-                | header::IF_NONE_MATCH
-                | header::ORIGIN
-                | header::REFERER
-                | header::USER_AGENT => {}
-                _ => noticed.suspects.see(name),
-            }
+impl<'a> HeaderScan<'a> {
+    /// Reads all fields, once.
+    pub(crate) fn of(fields: Fields<'a>) -> Self {
+        let mut scan = Self::default();
+        match fields {
+            Fields::Map(map) => map.iter().for_each(|(name, value)| scan.add(name, value.as_bytes())),
+            Fields::Parsed(fields) => fields.iter().for_each(|field| scan.add_text(field.name, field.value)),
         }
-        noticed
+        scan
+    }
+
+    fn add(&mut self, name: &HeaderName, value: &'a [u8]) {
+        match *name {
+            header::HOST => self.host.add(value),
+            header::CONTENT_LENGTH => self.length.add(value),
+            header::TRANSFER_ENCODING => self.encoding.add(value),
+            // What nearly every request has, and is never reserved.
+            header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::CACHE_CONTROL
+            | header::CONNECTION
+            | header::CONTENT_TYPE
+            | header::COOKIE
+            | header::IF_MODIFIED_SINCE
+            | header::IF_NONE_MATCH
+            | header::ORIGIN
+            | header::REFERER
+            | header::USER_AGENT => {}
+            _ => note_reserved(&mut self.reserved, name.as_str()),
+        }
+    }
+
+    /// The same for a name as the sender wrote it.
+    fn add_text(&mut self, name: &str, value: &'a [u8]) {
+        let is = |known: HeaderName| name.eq_ignore_ascii_case(known.as_str());
+        match name.len() {
+            4 if is(header::HOST) => self.host.add(value),
+            14 if is(header::CONTENT_LENGTH) => self.length.add(value),
+            17 if is(header::TRANSFER_ENCODING) => self.encoding.add(value),
+            _ => note_reserved(&mut self.reserved, name),
+        }
     }
 }
 
-impl Suspects {
-    /// More names than those that must go: what exactly goes is worked out only when there is a suspect.
-    fn see(&mut self, name: &HeaderName) {
-        let name = name.as_str();
-        match name.as_bytes() {
-            [b'h', ..] => self.anybodys |= name.starts_with("homing-"),
-            [b'f', ..] => self.anybodys |= name == header::FORWARDED.as_str(),
-            [b'x', ..] => self.strangers |= name.starts_with(X_FORWARDED) || name == X_REAL_IP,
-            _ => {}
-        }
-        // Applications that read headers as CGI does take `_` and `-` for the same.
-        self.anybodys |= name.as_bytes().contains(&b'_');
+/// Takes more names for reserved than are: which ones exactly is decided only when one may be present.
+fn note_reserved(reserved: &mut ReservedNames, name: &str) {
+    let begins = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    match name.as_bytes() {
+        [b'h' | b'H', ..] => reserved.always |= begins("homing-"),
+        [b'f' | b'F', ..] => reserved.always |= name.eq_ignore_ascii_case(header::FORWARDED.as_str()),
+        [b'x' | b'X', ..] => reserved.unless_trusted |= begins(X_FORWARDED) || name.eq_ignore_ascii_case(X_REAL_IP),
+        _ => {}
     }
+    // Applications that read headers as CGI does cannot tell `_` from `-`.
+    reserved.always |= name.as_bytes().contains(&b'_');
 }
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn seen(names: &[&'static str]) -> (bool, bool) {
+    fn reserved(names: &[&'static str]) -> (bool, bool) {
         let headers: HeaderMap =
             names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
-        let Suspects { anybodys, strangers } = Noticed::of(&headers).suspects;
-        (anybodys, strangers)
+        let ReservedNames { always, unless_trusted } = HeaderScan::of(Fields::Map(&headers)).reserved;
+        (always, unless_trusted)
     }
 
     #[test]
-    fn ordinary_names_are_no_suspects() {
-        assert_eq!(seen(&["host", "accept", "x-requested-with", "from", "cookie", "if-match"]), (false, false));
+    fn ordinary_names_are_not_reserved() {
+        assert_eq!(reserved(&["host", "accept", "x-requested-with", "from", "cookie", "if-match"]), (false, false));
     }
 
     #[test]
-    fn names_that_servers_believe_from_us_are_suspects() {
+    fn names_that_servers_accept_from_the_proxy_only_are_reserved() {
         for name in ["homing-session-moved", "homing-session-data", "forwarded", "x_forwarded_for", "x_real_ip"] {
-            assert_eq!(seen(&["accept", name]), (true, false), "{name}");
+            assert_eq!(reserved(&["accept", name]), (true, false), "{name}");
         }
         for name in ["x-forwarded-for", "x-forwarded-anything", "x-real-ip"] {
-            assert_eq!(seen(&[name, "accept"]), (false, true), "{name}");
+            assert_eq!(reserved(&[name, "accept"]), (false, true), "{name}");
         }
     }
 
     #[test]
-    fn a_header_that_comes_twice_is_seen_to() {
+    fn a_repeated_field_is_noticed() {
         let mut headers = HeaderMap::new();
         headers.append(header::HOST, HeaderValue::from_static("a"));
-        assert!(!Noticed::of(&headers).host.repeated);
+        assert!(!HeaderScan::of(Fields::Map(&headers)).host.repeated);
         headers.append(header::HOST, HeaderValue::from_static("b"));
-        let noticed = Noticed::of(&headers);
-        assert!(noticed.host.repeated);
-        assert_eq!(noticed.host.value.map(HeaderValue::as_bytes), Some(b"a".as_slice()));
+        let scan = HeaderScan::of(Fields::Map(&headers));
+        assert!(scan.host.repeated);
+        assert_eq!(scan.host.text(), Some("a"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_header_map_and_a_parsed_head_scan_alike(
+            names in prop::collection::vec(
+                prop::sample::select(vec![
+                    "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
+                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                ]),
+                0..8,
+            ),
+        ) {
+            let values: Vec<String> = (0..names.len()).map(|number| number.to_string()).collect();
+            let mut map = HeaderMap::new();
+            let mut parsed = Vec::new();
+            for (name, value) in names.iter().zip(&values) {
+                map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), HeaderValue::from_str(value).unwrap());
+                parsed.push(httparse::Header { name, value: value.as_bytes() });
+            }
+            let (map, parsed) = (HeaderScan::of(Fields::Map(&map)), HeaderScan::of(Fields::Parsed(&parsed)));
+            prop_assert_eq!(map.reserved, parsed.reserved);
+            for (one, other) in [(map.host, parsed.host), (map.length, parsed.length), (map.encoding, parsed.encoding)] {
+                prop_assert_eq!((one.value, one.repeated), (other.value, other.repeated));
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use crate::persistence::PoolPersistence;
 use crate::session::cookie::prefix;
 use crate::session::cookie::read::{CookieRewrite, joined, without, without_matching};
 use crate::session::source::Source;
-use crate::session::token::looks_like_one;
+use crate::session::token::has_token_shape;
 use crate::session::url_params;
 
 static REFERER: WrittenName = WrittenName::new("Referer", "referer");
@@ -65,7 +65,7 @@ fn cookies(request: &RequestView<'_>, persistence: Option<&PoolPersistence>) -> 
         Some(cookie) if cookie.mode == CookieMode::Prefix => prefix::strip_token(fields, cookie.name.as_bytes()),
         // A value that is no token is the application's own, from a time before the proxy's.
         Some(cookie) if cookie.hide_from_server && cookie.mode == CookieMode::Rewrite => {
-            without_matching(fields, cookie.name.as_bytes(), looks_like_one)
+            without_matching(fields, cookie.name.as_bytes(), has_token_shape)
         }
         Some(cookie) if cookie.hide_from_server => without(fields, cookie.name.as_bytes()),
         _ => joined(fields),

@@ -1,9 +1,10 @@
 //! What the client gets: the server's response, and a token when it must.
 
 pub(crate) mod error_response;
-pub(crate) mod failure_status;
 pub(crate) mod link_rewrite;
+pub(crate) mod own_response;
 pub(crate) mod redirect;
+pub(crate) mod status;
 
 use http::{Version, header};
 use parking_lot::Mutex;
@@ -14,14 +15,14 @@ use pingora_proxy::Session as Exchange;
 use crate::persistence::issue::Issued;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 
 /// The hook. Runs for every 1xx too.
 pub(crate) fn run<'hook>(
     exchange: &'hook mut Exchange,
     response: &mut ResponseHeader,
     ctx: &'hook mut RequestContext,
-) -> Hook<'hook, Result<()>> {
+) -> HookFuture<'hook, Result<()>> {
     if let Err(error) = change(exchange, response, ctx) {
         return hook::now(Err(error));
     }
@@ -49,7 +50,7 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
         exchange.set_keepalive(None);
     }
     // Without a server it is a response of the proxy itself.
-    let Some(server) = ctx.tries.server else { return Ok(()) };
+    let Some(server) = ctx.attempts.server else { return Ok(()) };
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     let Issued { edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
     head::apply_to_response(edits, response)?;

@@ -1,34 +1,57 @@
-//! A route may send clients elsewhere: answered here, no session is looked for and no server is asked.
+//! The response of a route that redirects.
 
-use http::header;
-use pingora::Result;
-use pingora::http::ResponseHeader;
-use pingora_proxy::Session as Exchange;
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use smallvec::SmallVec;
 
-use crate::routing::Target;
-use crate::telemetry::metrics::Rejection;
+use crate::message::{OwnResponse, RequestView};
+use crate::routing::Redirect;
 
-use crate::proxy::context::RequestContext;
-use crate::proxy::request::host_of;
-
-/// Whether its route redirects.
-pub(crate) fn concerns(ctx: &RequestContext) -> bool {
-    ctx.runtime.router.plan(ctx.route).is_some_and(|plan| matches!(plan.target, Target::Redirect(_)))
+/// The redirect of a request; `None` when its host must not be echoed. `secure`: the client came by TLS.
+pub(crate) fn redirect_response(to: &Redirect, request: &RequestView<'_>, secure: bool) -> Option<OwnResponse> {
+    let location = to.location(request.host(), request.path, request.query, secure)?;
+    let mut fields = SmallVec::new();
+    fields.push((header::LOCATION, location));
+    fields.push((header::CONTENT_LENGTH, HeaderValue::from_static("0")));
+    Some(OwnResponse { status: to.status, fields, body: Bytes::new() })
 }
 
-/// Answers a request of a route that redirects. A host that must not be echoed is refused.
-pub(crate) async fn run(exchange: &mut Exchange, ctx: &RequestContext) -> Result<std::result::Result<(), Rejection>> {
-    let Some(Target::Redirect(to)) = ctx.runtime.router.plan(ctx.route).map(|plan| &plan.target) else {
-        return Ok(Err(Rejection::NoRoute));
-    };
-    let request = exchange.req_header();
-    let target = request.uri.path_and_query().map_or("/", |target| target.as_str());
-    let Some(location) = to.location(host_of(request), target, ctx.client.secure) else {
-        return Ok(Err(Rejection::Malformed));
-    };
-    let mut head = ResponseHeader::build(to.status, Some(2))?;
-    head.insert_header(header::LOCATION, location)?;
-    head.insert_header(header::CONTENT_LENGTH, "0")?;
-    exchange.write_response_header(Box::new(head), true).await?;
-    Ok(Ok(()))
+#[cfg(test)]
+mod tests {
+    use http::{Method, StatusCode, Version};
+
+    use super::*;
+    use crate::config::{Config, ProcessEnvironment};
+    use crate::message::Fields;
+    use crate::routing::{RouteInput, RouteTarget, Router};
+
+    const CONFIG: &str = "
+version: 1
+listeners: [{ address: 127.0.0.1:8080 }]
+routes: [{ name: https, redirect: { scheme: https, status: 301 } }]
+pools: { web: { servers: [{ name: a, address: 127.0.0.1:9001 }] } }
+";
+
+    fn respond(target: &str, host: &str) -> Option<OwnResponse> {
+        let config = Config::parse("test", CONFIG, &ProcessEnvironment).unwrap().config;
+        let router = Router::build(&config.routes, &["web"]);
+        let field = [httparse::Header { name: "Host", value: host.as_bytes() }];
+        let request = RequestView::http1(&Method::GET, target.as_bytes(), Version::HTTP_11, Fields::Parsed(&field));
+        let input = RouteInput { host, path: request.path, fields: request.fields, secure: false };
+        let RouteTarget::Redirect(to) = &router.find(input).unwrap().target else { panic!("a redirect") };
+        redirect_response(to, &request, false)
+    }
+
+    #[test]
+    fn a_redirect_has_status_location_and_no_body() {
+        let response = respond("/cart?id=1", "a.example:8080").unwrap();
+        assert_eq!((response.status, response.body.len()), (StatusCode::MOVED_PERMANENTLY, 0));
+        let fields: Vec<_> = response.fields.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+        assert_eq!(fields, [("location", &b"https://a.example/cart?id=1"[..]), ("content-length", b"0")]);
+    }
+
+    #[test]
+    fn a_host_that_is_none_gets_no_redirect() {
+        assert!(respond("/", "a@b.example").is_none());
+    }
 }

@@ -1,8 +1,9 @@
 //! The way to a server: which one ([`peer`]), what it is sent ([`request_headers`]), what its response head means
-//! ([`response_head`]), and what follows a failure ([`retry`]).
+//! ([`response_head`]), and what follows a failed attempt ([`failure`], [`retry`]).
 
+pub(crate) mod failure;
 pub(crate) mod peer;
 pub(crate) mod request_headers;
 pub(crate) mod response_head;
-pub(crate) mod retry;
-pub(crate) mod upgrade;
+mod retry;
+mod upgrade;

@@ -1,4 +1,4 @@
-//! Choose a server: once for each try of a request.
+//! Selecting a server, once for each attempt of a request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,27 +14,27 @@ use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
 use super::upgrade;
 
-/// No server takes the request now: try again in a moment.
+/// No server can serve the request now.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
-/// The bound server broke off and the pool wants its sessions nowhere else.
+/// The server of the session closed the connection, and the pool refuses to send its sessions to others.
 const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
-/// Its tries are used up.
+/// `retries.attempts` are used up.
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
 /// The hook.
 pub(crate) fn run<'hook>(
     request: &'hook RequestHeader,
     ctx: &'hook mut RequestContext,
-) -> Hook<'hook, Result<Box<HttpPeer>>> {
-    // The former attempt is over for its server.
-    ctx.tries.in_flight = None;
-    if let Some(same) = ctx.tries.next.take() {
-        let fresh = begin_try(ctx, same).map(|mut peer| {
+) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
+    // The previous attempt is over for its server.
+    ctx.attempts.in_flight = None;
+    if let Some(same) = ctx.attempts.next.take() {
+        let fresh = begin_attempt(ctx, same).map(|mut peer| {
             only_fresh_connections(&mut peer);
             peer
         });
@@ -44,7 +44,7 @@ pub(crate) fn run<'hook>(
     match sessions.try_select(&scope, state) {
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
-            let peer = server_of(selection).and_then(|server| begin_try(ctx, server));
+            let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
             hook::now(refuse(ctx, peer))
         }
         None => Box::pin(wait(request, ctx, None)),
@@ -63,7 +63,7 @@ async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<Se
             selection => break selection,
         }
     };
-    let peer = server_of(selection).and_then(|server| begin_try(ctx, server));
+    let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
     refuse(ctx, peer)
 }
 
@@ -84,33 +84,33 @@ fn refuse(ctx: &mut RequestContext, peer: std::result::Result<Box<HttpPeer>, Ref
     })
 }
 
-/// Pingora pools by group; this try gets a group of its own, which keeps nothing. After a kept connection to the server
-/// broke, the others that are kept may be broken too.
+/// Pingora pools connections by group; this attempt gets its own group, which keeps none. When one pooled connection to the
+/// server was broken, others may be too.
 fn only_fresh_connections(peer: &mut HttpPeer) {
     peer.group_key = rand::random();
     peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
-fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
-    let Some(plan) = ctx.pool_runtime() else { return Err(NO_SERVER) };
-    // Tries after the first, not counting the one more at the same server and a server that was waited for.
-    let elsewhere = ctx.session.history.failed.len();
-    if elsewhere > plan.pool.retries.attempts as usize {
-        plan.metrics.retries.inc(Retry::AttemptsExhausted as usize);
+fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
+    let Some(pool) = ctx.pool_runtime() else { return Err(NO_SERVER) };
+    // Neither an attempt that was repeated at the same server counts, nor one at a server that came back.
+    let failed = ctx.session.history.failed.len();
+    if failed > pool.pool.retries.attempts as usize {
+        pool.metrics.retries.inc(Retry::AttemptsExhausted as usize);
         return Err(EXHAUSTED);
     }
-    let Some(target) = plan.pool.servers.get(server) else { return Err(NO_SERVER) };
+    let Some(target) = pool.pool.servers.get(server) else { return Err(NO_SERVER) };
     let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
-    if ctx.tries.count > 0 {
-        plan.metrics.retries.inc(Retry::Sent as usize);
+    if ctx.attempts.count > 0 {
+        pool.metrics.retries.inc(Retry::Sent as usize);
     }
     let in_flight = InFlight::begin(&target.live);
-    ctx.tries.in_flight = Some(in_flight);
-    ctx.tries.server = Some(server);
-    ctx.tries.count += 1;
-    // What was read of the body is sent anew from its first byte.
+    ctx.attempts.in_flight = Some(in_flight);
+    ctx.attempts.server = Some(server);
+    ctx.attempts.count += 1;
+    // The body is sent again from its first byte.
     ctx.body_bytes = 0;
-    ctx.tries.began = Some(begins(ctx));
+    ctx.attempts.started = Some(start_of_attempt(ctx));
     if ctx.upgrade {
         only_fresh_connections(&mut peer);
         upgrade::prepare(&mut peer);
@@ -118,49 +118,49 @@ fn begin_try(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Resu
     Ok(peer)
 }
 
-/// When this attempt begins. The first begins as soon as the request is read, unless the request has waited.
-fn begins(ctx: &RequestContext) -> std::time::Instant {
-    let waited = ctx.tries.count > 1 || ctx.session.has_waited();
+/// The first attempt starts when the request head is read, unless the request has waited.
+fn start_of_attempt(ctx: &RequestContext) -> std::time::Instant {
+    let waited = ctx.attempts.count > 1 || ctx.session.has_waited();
     if waited { std::time::Instant::now() } else { ctx.started }
 }
 
-/// Waits for the session's server. When it is back, what it failed before is forgotten; either way nobody waits twice.
+/// Waits for the session's server. When it is back, its earlier failure does not count; either way no request waits twice.
 async fn hold(ctx: &mut RequestContext, home: ServerIndex) {
     ctx.session.history.held = true;
-    let snapshot = Arc::clone(&ctx.runtime);
-    let plan = ctx.session.pool.and_then(|pool| snapshot.pools.get(pool));
-    let Some((plan, persistence)) = plan.and_then(|plan| Some((plan, plan.persistence.as_ref()?))) else { return };
-    let Some(server) = plan.pool.servers.get(home) else { return };
+    let runtime = Arc::clone(&ctx.runtime);
+    let pool = ctx.session.pool.and_then(|pool| runtime.pools.get(pool));
+    let Some((pool, persistence)) = pool.and_then(|pool| Some((pool, pool.persistence.as_ref()?))) else { return };
+    let Some(server) = pool.pool.servers.get(home) else { return };
     let refused = ctx.session.history.failure_of(home).is_some();
     if came_back(server, refused, persistence.policy.hold).await {
         ctx.session.forget_failure_of(home);
     }
 }
 
-/// A server without a verdict of its own is asked this often while its sessions are held.
-const ASK_EVERY: Duration = Duration::from_millis(100);
-/// … and gets this long to take the connection.
-const ANSWER_WITHIN: Duration = Duration::from_secs(1);
+/// How often a server is tested while a request waits for it.
+const TEST_INTERVAL: Duration = Duration::from_millis(100);
+/// How long it has to accept the connection of a test.
+const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Waits for a server, at most `hold`: until its checks say that it is back, and a connection to it succeeds when that is
-/// what failed, or when nothing checks it.
+/// Waits for a server, at most `hold`: until its health checks succeed, and a connection to it too when a connection had
+/// failed or when the server has no health checks.
 async fn came_back(server: &Server, refused: bool, hold: Duration) -> bool {
     let until = Instant::now() + hold;
     loop {
-        let usable = server.condition().takes_bound();
-        if usable && ((server.is_checked() && !refused) || takes_connections(server).await) {
+        let usable = server.condition().accepts_bound();
+        if usable && ((server.is_checked() && !refused) || accepts_connections(server).await) {
             return true;
         }
-        if Instant::now() + ASK_EVERY >= until {
+        if Instant::now() + TEST_INTERVAL >= until {
             return false;
         }
-        sleep(ASK_EVERY).await;
+        sleep(TEST_INTERVAL).await;
     }
 }
 
-async fn takes_connections(server: &Server) -> bool {
+async fn accepts_connections(server: &Server) -> bool {
     match server.peer_address() {
-        Some(address) => matches!(timeout(ANSWER_WITHIN, connect(&address)).await, Ok(Ok(()))),
+        Some(address) => matches!(timeout(TEST_TIMEOUT, connect(&address)).await, Ok(Ok(()))),
         None => false,
     }
 }

@@ -1,4 +1,4 @@
-//! What this server gets to see: on the copy that Pingora makes for each attempt.
+//! The request head that a server gets: edits to the copy that Pingora makes for each attempt.
 
 use std::sync::Arc;
 
@@ -9,12 +9,15 @@ use crate::message::RequestEdits;
 use crate::persistence::issue::ask_readable;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::request::strip_token::strip_token;
 use crate::routing::RequestHeaders;
 
 /// The hook.
-pub(crate) fn run<'hook>(request: &'hook mut RequestHeader, ctx: &'hook mut RequestContext) -> Hook<'hook, Result<()>> {
+pub(crate) fn run<'hook>(
+    request: &'hook mut RequestHeader,
+    ctx: &'hook mut RequestContext,
+) -> HookFuture<'hook, Result<()>> {
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     if sessions.has_handoff(&scope, state) {
         return hook::done(change(request, ctx));
@@ -22,7 +25,7 @@ pub(crate) fn run<'hook>(request: &'hook mut RequestHeader, ctx: &'hook mut Requ
     Box::pin(fetch_and_change(request, ctx))
 }
 
-/// Another proxy has what is to be injected.
+/// Session data that another proxy keeps has to be fetched before it is injected.
 async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     Box::pin(sessions.fetch_handoff(&scope, state)).await;
@@ -30,7 +33,7 @@ async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext)
 }
 
 fn change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
-    // Held for the edits, which name headers of the configuration.
+    // Keeps the names of configured headers alive, which the edits borrow.
     let (runtime, route) = (Arc::clone(&ctx.runtime), ctx.route);
     let view = head::view(request);
     let (sessions, scope, state) = ctx.sessions(view);
@@ -38,14 +41,14 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     strip_token(&view, state.persistence(&scope), &mut edits);
     ask_readable(&scope, state, &mut edits);
     sessions.inject_handoff(&view, &scope, state, &mut edits);
-    // Last of all, so that an operator can overrule what the proxy says.
-    if let Some(route) = runtime.router.plan(route) {
-        change_as_route_says(&route.request_headers, &mut edits);
+    // Last, so that operators can override what the proxy sets.
+    if let Some(route) = runtime.router.route(route) {
+        apply_route_changes(&route.request_headers, &mut edits);
     }
     head::apply_to_request(edits, request, false)
 }
 
-fn change_as_route_says<'a>(changes: &'a RequestHeaders, edits: &mut RequestEdits<'a>) {
+fn apply_route_changes<'a>(changes: &'a RequestHeaders, edits: &mut RequestEdits<'a>) {
     for name in &changes.remove {
         edits.remove(name.clone());
     }

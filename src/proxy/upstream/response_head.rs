@@ -7,7 +7,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::pool::ServerIndex;
 use crate::proxy::context::RequestContext;
-use crate::proxy::hook::{self, Hook};
+use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
 
 /// The hook. Runs for every 1xx too; the first final head (or a switch of protocols) counts.
@@ -15,23 +15,23 @@ pub(crate) fn run<'hook>(
     request: &'hook RequestHeader,
     response: &'hook mut ResponseHeader,
     ctx: &'hook mut RequestContext,
-) -> Hook<'hook, Result<()>> {
+) -> HookFuture<'hook, Result<()>> {
     if header_case::is_lowered(ctx)
-        && let Err(error) = header_case::lower_answer(response)
+        && let Err(error) = header_case::lower_response(response)
     {
         return hook::now(Err(error));
     }
-    if ctx.tries.answered.is_some() || !head::response_view(response).is_final() {
+    if ctx.attempts.responded.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    ctx.tries.answered = Some(Instant::now());
+    ctx.attempts.responded = Some(Instant::now());
     if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connected()
     {
         let (pool, server) = (&runtime.pool.name, &server.name);
-        tracing::info!(%pool, %server, "server takes connections again");
+        tracing::info!(%pool, %server, "server accepts connections again");
     }
-    let Some(server) = ctx.tries.server else { return hook::done(Ok(())) };
+    let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     if sessions.try_commit(&head::response_view(response), server, &scope, state) {
         return hook::done(Ok(()));

@@ -1,138 +1,207 @@
-//! If it fails: count it, and may the request go on elsewhere?
+//! Whether a request that failed at a server is sent again, and where.
 //!
-//! - No connection came about: nothing was sent, so any method may go to another server.
-//! - It broke off before the answer began: only idempotent methods, whose body is still at hand, within the budget.
-//! - On a *reused* connection a reset is no failure of the server, which may close an idle connection at any time: once
-//!   more to the same server first.
-//! - Anything later fails the request. Nothing is ever sent twice that may have been acted on.
+//! - No connection was established: nothing was sent, so any method may go to another server.
+//! - The connection broke before the response began: only idempotent methods whose body can be sent again, within the budget.
+//! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
+//!   first goes to the same server again, on a fresh connection.
+//! - Anything later fails the request. A request that may have been acted on is never sent twice.
 
-use pingora::ErrorType::{
-    self, ConnectRefused, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
-};
-use pingora::{Error, ErrorSource};
-use pingora_proxy::Session as Exchange;
+use crate::config::Retries;
+use crate::telemetry::metrics::UpstreamError;
 
-use crate::config::OnServerDown;
-use crate::persistence::Outcome;
-use crate::persistence::select::FailureKind;
-use crate::telemetry::metrics::{Retry, UpstreamError};
+/// An attempt that failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FailedAttempt {
+    /// What broke.
+    pub(crate) error: UpstreamError,
+    /// The response head had arrived.
+    pub(crate) responded: bool,
+    /// The connection had carried other requests.
+    pub(crate) reused: bool,
+    /// The method is idempotent.
+    pub(crate) idempotent: bool,
+    /// All that was read of the body is still buffered.
+    pub(crate) replayable: bool,
+}
 
-use crate::proxy::context::{Refusal, RequestContext};
+/// What the pool and earlier attempts allow.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RetryRules<'a> {
+    /// The pool's settings.
+    pub(crate) retries: &'a Retries,
+    /// Servers that failed this request so far.
+    pub(crate) failed: usize,
+    /// The request was already sent to the same server again.
+    pub(crate) same_server_again: bool,
+    /// The request is at the server of its session, and the pool refuses to send it to another.
+    pub(crate) refuses_others: bool,
+    /// The request is at the server of its session, and may still wait for it.
+    pub(crate) may_hold: bool,
+}
 
-/// The hook for a connection that did not come about.
-#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
-pub(crate) fn to_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
-    let kind = match error.etype() {
-        ConnectRefused => UpstreamError::ConnectRefused,
-        ConnectTimedout => UpstreamError::ConnectTimeout,
-        _ => UpstreamError::ConnectError,
+/// What happens to a request after a failed attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RetryVerdict {
+    /// It goes to the same server again, on a fresh connection. The server has not failed.
+    SameServerFresh,
+    /// A server is selected for it again.
+    AnotherServer,
+    /// It fails.
+    GiveUp(GiveUpReason),
+}
+
+/// Why a request is not sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum GiveUpReason {
+    /// The server may have acted on it, or its body is gone.
+    NotRepeatable,
+    /// The pool does not want it.
+    Disabled,
+    /// `retries.attempts` are used up.
+    AttemptsExhausted,
+    /// `retries.budget_percent` is used up.
+    BudgetExhausted,
+}
+
+/// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
+/// all that is left to ask for.
+pub(crate) fn judge(
+    attempt: FailedAttempt,
+    rules: &RetryRules<'_>,
+    take_budget: impl FnOnce() -> bool,
+) -> RetryVerdict {
+    let retries = rules.retries;
+    if is_connect_failure(attempt.error) {
+        // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
+        let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
+        return if selects { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::Disabled) };
+    }
+    let before_response = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
+    if !before_response || !attempt.idempotent || !attempt.replayable {
+        return RetryVerdict::GiveUp(GiveUpReason::NotRepeatable);
+    }
+    // Without budget, since a restarting server breaks all its idle connections at once; but not when retries are off.
+    let enabled = retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0;
+    if enabled && attempt.reused && !rules.same_server_again {
+        return RetryVerdict::SameServerFresh;
+    }
+    if !retries.on_reset_before_response || rules.refuses_others {
+        return RetryVerdict::GiveUp(GiveUpReason::Disabled);
+    }
+    if rules.failed >= retries.attempts as usize {
+        return RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted);
+    }
+    if take_budget() { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted) }
+}
+
+fn is_connect_failure(error: UpstreamError) -> bool {
+    matches!(error, UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectError)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const RETRIES: Retries =
+        Retries { attempts: 2, on_connect_failure: true, on_reset_before_response: true, budget_percent: 20 };
+    const RULES: RetryRules<'static> =
+        RetryRules { retries: &RETRIES, failed: 0, same_server_again: false, refuses_others: false, may_hold: false };
+    const RESET: FailedAttempt = FailedAttempt {
+        error: UpstreamError::ResetBeforeResponse,
+        responded: false,
+        reused: false,
+        idempotent: true,
+        replayable: true,
     };
-    count(ctx, kind);
-    if let (Some(server), Some(plan)) = (ctx.server(), ctx.pool_runtime())
-        && server.live.connect_failed()
-    {
-        let (pool, server) = (&plan.pool.name, &server.name);
-        tracing::warn!(%pool, %server, kind = kind.label(), "server takes no connections");
-    }
-    if let Some(server) = ctx.tries.server {
-        ctx.session.history.failed.push((server, FailureKind::Connect));
-    }
-    ctx.tries.in_flight = None;
-    // Whether and where it goes on is for `upstream_peer` to say, which knows the session's policy.
-    let may = ctx.pool_runtime().is_some_and(|plan| plan.pool.retries.on_connect_failure);
-    let retry = may || wants_its_own_say(ctx);
-    if !retry {
-        ctx.refusal = Some(Refusal::new(503, "connect_failure"));
-    }
-    error.set_retry(retry);
-    error
-}
+    const ERRORS: [UpstreamError; 7] = [
+        UpstreamError::ConnectRefused,
+        UpstreamError::ConnectTimeout,
+        UpstreamError::ConnectError,
+        UpstreamError::ResetBeforeResponse,
+        UpstreamError::Timeout,
+        UpstreamError::ResetMidResponse,
+        UpstreamError::InvalidResponse,
+    ];
 
-/// The pool holds or refuses sessions whose server cannot be reached, also when nothing may be retried.
-fn wants_its_own_say(ctx: &RequestContext) -> bool {
-    ctx.session.outcome == Some(Outcome::Kept)
-        && ctx.persistence().is_some_and(|persistence| {
-            let policy = &persistence.policy;
-            policy.on_server_down == OnServerDown::Refuse || (!policy.hold.is_zero() && !ctx.session.history.held)
-        })
-}
+    fn give_up(reason: GiveUpReason) -> RetryVerdict {
+        RetryVerdict::GiveUp(reason)
+    }
 
-/// The hook for what broke after the connection stood.
-#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
-pub(crate) fn while_proxying(
-    exchange: &mut Exchange,
-    ctx: &mut RequestContext,
-    mut error: Box<Error>,
-    reused: bool,
-) -> Box<Error> {
-    ctx.tries.in_flight = None;
-    // Also decides what Pingora leaves undecided, which would be a panic.
-    error.set_retry(false);
-    // The client went away, or one of our own filters objected: no server is to blame.
-    if *error.esource() != ErrorSource::Upstream || matches!(error.etype(), ErrorType::HTTPStatus(_)) {
-        return error;
-    }
-    let answering = exchange.response_written().is_some_and(|answer| !answer.status.is_informational());
-    let kind = kind_of(error.etype(), answering);
-    let before_answer = kind == UpstreamError::ResetBeforeResponse && ctx.tries.answered.is_none();
-    let repeatable =
-        exchange.req_header().method.is_idempotent() && !exchange.as_ref().retry_buffer_truncated() && before_answer;
-    if repeatable && reused && !ctx.tries.same_server_again && retries_are_on(ctx) {
-        ctx.tries.same_server_again = true;
-        ctx.tries.next = ctx.tries.server;
-        error.set_retry(true);
-        return error;
-    }
-    count(ctx, kind);
-    if repeatable && may_go_elsewhere(ctx) {
-        if let Some(server) = ctx.tries.server {
-            ctx.session.history.failed.push((server, FailureKind::BrokeOff));
+    #[test]
+    fn any_method_goes_elsewhere_when_no_connection_was_established() {
+        for error in [UpstreamError::ConnectRefused, UpstreamError::ConnectTimeout, UpstreamError::ConnectError] {
+            let post = FailedAttempt { error, idempotent: false, replayable: false, ..RESET };
+            assert_eq!(judge(post, &RULES, || false), RetryVerdict::AnotherServer, "{error:?}");
+            let off = Retries { on_connect_failure: false, ..RETRIES };
+            let rules = RetryRules { retries: &off, ..RULES };
+            assert_eq!(judge(post, &rules, || true), give_up(GiveUpReason::Disabled), "{error:?}");
+            for rules in [RetryRules { refuses_others: true, ..rules }, RetryRules { may_hold: true, ..rules }] {
+                assert_eq!(judge(post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
+            }
         }
-        error.set_retry(true);
     }
-    error
-}
 
-fn kind_of(etype: &ErrorType, answering: bool) -> UpstreamError {
-    match etype {
-        ReadTimedout | WriteTimedout => UpstreamError::Timeout,
-        _ if answering => UpstreamError::ResetMidResponse,
-        ConnectionClosed | ReadError | WriteError => UpstreamError::ResetBeforeResponse,
-        _ => UpstreamError::InvalidResponse,
+    #[test]
+    fn a_reset_on_a_reused_connection_is_tried_at_the_same_server_once() {
+        let reused = FailedAttempt { reused: true, ..RESET };
+        assert_eq!(judge(reused, &RULES, || false), RetryVerdict::SameServerFresh, "whatever the budget");
+        let again = RetryRules { same_server_again: true, ..RULES };
+        assert_eq!(judge(reused, &again, || true), RetryVerdict::AnotherServer);
+        for off in [Retries { attempts: 0, ..RETRIES }, Retries { budget_percent: 0, ..RETRIES }] {
+            let rules = RetryRules { retries: &off, ..RULES };
+            assert_ne!(judge(reused, &rules, || true), RetryVerdict::SameServerFresh, "{off:?}");
+        }
     }
-}
 
-/// Stale connections are no reason to spend the budget: when a server restarts, all of them break at once. But a pool
-/// that wants nothing sent again gets nothing sent again.
-fn retries_are_on(ctx: &RequestContext) -> bool {
-    ctx.pool_runtime().is_some_and(|plan| {
-        let retries = &plan.pool.retries;
-        retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0
-    })
-}
+    #[test]
+    fn a_reset_goes_elsewhere_until_attempts_or_budget_are_used_up() {
+        assert_eq!(judge(RESET, &RULES, || true), RetryVerdict::AnotherServer);
+        assert_eq!(judge(RESET, &RULES, || false), give_up(GiveUpReason::BudgetExhausted));
+        let spent = RetryRules { failed: 2, ..RULES };
+        assert_eq!(judge(RESET, &spent, || true), give_up(GiveUpReason::AttemptsExhausted));
+        let strict = RetryRules { refuses_others: true, ..RULES };
+        assert_eq!(judge(RESET, &strict, || true), give_up(GiveUpReason::Disabled));
+    }
 
-fn may_go_elsewhere(ctx: &RequestContext) -> bool {
-    let Some(plan) = ctx.pool_runtime() else { return false };
-    let retries = &plan.pool.retries;
-    let bound_and_strict = ctx.session.outcome == Some(Outcome::Kept)
-        && ctx.persistence().is_some_and(|persistence| persistence.policy.on_server_down == OnServerDown::Refuse);
-    if !retries.on_reset_before_response || bound_and_strict {
-        return false;
+    prop_compose! {
+        fn retries()(attempts in 0u32..4, on_connect_failure: bool, on_reset_before_response: bool, percent in 0u32..3)
+            -> Retries {
+            Retries { attempts, on_connect_failure, on_reset_before_response, budget_percent: percent }
+        }
     }
-    if ctx.session.history.failed.len() >= retries.attempts as usize {
-        plan.metrics.retries.inc(Retry::AttemptsExhausted as usize);
-        return false;
-    }
-    let second = ctx.now.0 / 1000;
-    if !plan.pool.budget.take(second) {
-        plan.metrics.retries.inc(Retry::BudgetExhausted as usize);
-        return false;
-    }
-    true
-}
 
-fn count(ctx: &RequestContext, kind: UpstreamError) {
-    if let Some(server) = ctx.server() {
-        server.live.metrics.errors.inc(kind as usize);
+    prop_compose! {
+        fn attempt()(
+            error in prop::sample::select(ERRORS.to_vec()),
+            (responded, reused, idempotent, replayable) in any::<(bool, bool, bool, bool)>(),
+        ) -> FailedAttempt {
+            FailedAttempt { error, responded, reused, idempotent, replayable }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_may_have_been_acted_on_is_sent_again(
+            attempt in attempt(),
+            retries in retries(),
+            failed in 0usize..4,
+            (same_server_again, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool)>(),
+        ) {
+            let rules = RetryRules { retries: &retries, failed, same_server_again, refuses_others, may_hold };
+            let mut asked = 0;
+            let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
+            if !is_connect_failure(attempt.error) {
+                let broke_early = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
+                let repeatable = broke_early && attempt.idempotent && attempt.replayable;
+                prop_assert!(repeatable || verdict == give_up(GiveUpReason::NotRepeatable), "{verdict:?}");
+                prop_assert!(verdict != RetryVerdict::AnotherServer || failed < retries.attempts as usize);
+                prop_assert!(verdict != RetryVerdict::AnotherServer || asked == 1);
+            }
+            prop_assert!(asked == 0 || verdict != RetryVerdict::SameServerFresh, "a stale connection costs no budget");
+            prop_assert_eq!(verdict == give_up(GiveUpReason::BudgetExhausted), asked == 1 && !has_budget);
+            prop_assert!(verdict != RetryVerdict::SameServerFresh || (attempt.reused && !same_server_again));
+        }
     }
 }

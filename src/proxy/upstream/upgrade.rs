@@ -1,13 +1,12 @@
 //! Connections for requests that ask for another protocol, as a WebSocket does.
 //!
-//! Pingora 0.9.1 runs the two halves of a proxied request side by side: one hands over the end of the (empty) request body,
-//! the other waits for that end and for the answer, whichever it sees first. When the answer is a 101 and is seen first,
-//! the end that follows is taken for the end of the new protocol, and the connection is closed right after its handshake.
-//! It takes a server that answers within microseconds, so about one in a hundred on a busy machine.
+//! Pingora 0.9.1 runs the two halves of a proxied request concurrently: one sends the end of the (empty) request body, the
+//! other waits for that end and for the response, and handles what it sees first. When the response is a 101 and is seen
+//! first, the end that follows is taken for the end of the new protocol, and the connection is closed right after its
+//! handshake. That takes a server that responds within microseconds, so about one in a hundred requests on a busy machine.
 //!
-//! From outside, the order can be made sure of: a connection whose first read says "not yet", once. Both halves run before
-//! it is asked again, and by then the end of the request has arrived. Such connections are never taken from the pool nor
-//! put there; an upgraded connection has no use for one.
+//! A connection whose first read is pending once avoids it: both halves run before the next read, and by then the end of
+//! the request body has been handled. Such connections are never pooled; an upgraded connection cannot be reused anyway.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -26,35 +25,37 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-static CONNECT: LazyLock<Arc<PatientConnect>> = LazyLock::new(Arc::default);
+static CONNECT: LazyLock<Arc<DelayedReadConnect>> = LazyLock::new(Arc::default);
 
-/// Makes a peer one for an upgrade: HTTP/1.1, which alone can hand its connection over, on a patient connection.
+/// Prepares a peer for an upgrade: HTTP/1.1, the only version that can, on a connection with a delayed first read.
 pub(crate) fn prepare(peer: &mut HttpPeer) {
     peer.options.set_http_version(1, 1);
     peer.options.custom_l4 = Some(Arc::clone(&*CONNECT) as Arc<dyn Connect + Send + Sync>);
 }
 
-/// Opens patient connections. Pingora keeps the time around it.
+/// Opens connections with a delayed first read. Pingora applies the connect timeout.
 #[derive(Debug, Default)]
-struct PatientConnect;
+struct DelayedReadConnect;
 
 #[async_trait]
-impl Connect for PatientConnect {
+impl Connect for DelayedReadConnect {
     async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
         let socket: Box<dyn VirtualSocket> = match address {
-            PeerAddr::Inet(address) => Box::new(Patient::new(TcpStream::connect(address).await.map_err(told)?)),
+            PeerAddr::Inet(address) => {
+                Box::new(DelayedFirstRead::new(TcpStream::connect(address).await.map_err(connect_error)?))
+            }
             PeerAddr::Unix(address) => {
-                let path = address.as_pathname().ok_or_else(|| told(ErrorKind::AddrNotAvailable.into()))?;
-                Box::new(Patient::new(UnixStream::connect(path).await.map_err(told)?))
+                let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::AddrNotAvailable.into()))?;
+                Box::new(DelayedFirstRead::new(UnixStream::connect(path).await.map_err(connect_error)?))
             }
         };
         Ok(Stream::from(VirtualSocketStream::new(socket)))
     }
 }
 
-/// The words that Pingora has for a connection that did not come about.
+/// Translates to Pingora's error types.
 #[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
-fn told(error: io::Error) -> Box<Error> {
+fn connect_error(error: io::Error) -> Box<Error> {
     let kind = match error.kind() {
         ErrorKind::ConnectionRefused => ConnectRefused,
         ErrorKind::TimedOut => ConnectTimedout,
@@ -64,24 +65,24 @@ fn told(error: io::Error) -> Box<Error> {
     Error::because(kind, "connecting for an upgrade", error)
 }
 
-/// A socket whose first read says "not yet".
+/// A socket whose first read is pending once.
 #[derive(Debug)]
-struct Patient<S> {
+struct DelayedFirstRead<S> {
     socket: S,
-    asked: bool,
+    delayed: bool,
 }
 
-impl<S> Patient<S> {
+impl<S> DelayedFirstRead<S> {
     fn new(socket: S) -> Self {
-        Self { socket, asked: false }
+        Self { socket, delayed: false }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for DelayedFirstRead<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.asked {
-            this.asked = true;
+        if !this.delayed {
+            this.delayed = true;
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
@@ -89,7 +90,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Patient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DelayedFirstRead<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
     }
@@ -103,7 +104,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     }
 }
 
-impl VirtualSocket for Patient<TcpStream> {
+impl VirtualSocket for DelayedFirstRead<TcpStream> {
     fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
         match option {
             VirtualSockOpt::NoDelay => self.socket.set_nodelay(true),
@@ -119,7 +120,7 @@ impl VirtualSocket for Patient<TcpStream> {
     }
 }
 
-impl VirtualSocket for Patient<UnixStream> {
+impl VirtualSocket for DelayedFirstRead<UnixStream> {
     fn set_socket_option(&self, _: VirtualSockOpt) -> io::Result<()> {
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The token before the application's value, in the application's cookie: `JSESSIONID=TOKEN~0AB3`.
 
 use super::read::{CookieRewrite, unquoted, without_prefix};
-use crate::session::token::{TokenText, looks_like_one};
+use crate::session::token::{TokenText, has_token_shape};
 
 /// Separates the token from the value. A cookie's value may contain it, a token cannot.
 pub const SEPARATOR: &[u8] = b"~";
@@ -11,7 +11,7 @@ pub const SEPARATOR: &[u8] = b"~";
 #[must_use]
 pub fn split(value: &[u8]) -> Option<(&[u8], &[u8])> {
     let (token, rest) = value.split_at_checked(TokenText::LEN)?;
-    Some((token, rest.strip_prefix(SEPARATOR)?)).filter(|(token, _)| looks_like_one(token))
+    Some((token, rest.strip_prefix(SEPARATOR)?)).filter(|(token, _)| has_token_shape(token))
 }
 
 /// A request's cookie value with its token replaced; quotes and the application's part are unchanged. `None` when it has no

@@ -40,7 +40,7 @@ impl<'a> UpstreamSetCookie<'a> {
 
     /// Whether the field deletes the cookie: `Max-Age` decides, otherwise `Expires`.
     #[must_use]
-    pub fn forgets(&self, now: UnixMillis) -> bool {
+    pub fn deletes_cookie(&self, now: UnixMillis) -> bool {
         let (mut max_age, mut expires) = (None, None);
         for attribute in self.field.get(self.value.1..).unwrap_or_default().split(|byte| *byte == b';') {
             let mut parts = attribute.splitn(2, |byte| *byte == b'=');
@@ -133,7 +133,7 @@ mod tests {
             "SID=deleted; Max-Age=0; Expires=Fri, 31 Dec 9999 23:59:59 GMT",
             "SID=x; Expires=Sunday, 06-Nov-94 08:49:37 GMT",
         ] {
-            assert!(set(field).unwrap().forgets(NOW), "{field}");
+            assert!(set(field).unwrap().deletes_cookie(NOW), "{field}");
         }
         for field in [
             "SID=x",
@@ -144,7 +144,7 @@ mod tests {
             "SID=x; Expires=Fri, 31-Dec-2099 23:59:59 GMT",
             "SID=x; Expires=never",
         ] {
-            assert!(!set(field).unwrap().forgets(NOW), "{field}");
+            assert!(!set(field).unwrap().deletes_cookie(NOW), "{field}");
         }
     }
 
@@ -174,7 +174,7 @@ mod tests {
         fn any_bytes_are_parsed_without_a_panic(field in prop::collection::vec(any::<u8>(), 0..80)) {
             let field = [b"SID=".as_slice(), &field].concat();
             let set = UpstreamSetCookie::named(&field, b"SID").unwrap();
-            let _ = set.forgets(NOW);
+            let _ = set.deletes_cookie(NOW);
             let replaced = set.with_value(b"new");
             prop_assert_eq!(UpstreamSetCookie::named(&replaced, b"SID").unwrap().value(), b"new");
         }

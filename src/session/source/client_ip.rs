@@ -1,9 +1,9 @@
-//! The client's address: whoever comes from one network is one session.
+//! The client's address: all clients in one network are one session.
 
 use std::net::IpAddr;
 
-use super::{ExternalId, Presented, SourceInput};
-use crate::session::external_id::{Kind, NameHasher};
+use super::{ExternalId, SessionClaim, SourceInput};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::keyring::Keyring;
 
@@ -12,7 +12,7 @@ use crate::session::token::keyring::Keyring;
 pub struct ClientIpSource {
     ipv4_mask: u32,
     ipv6_mask: u128,
-    hasher: NameHasher,
+    hasher: ExternalIdHasher,
 }
 
 impl ClientIpSource {
@@ -22,22 +22,22 @@ impl ClientIpSource {
         Self {
             ipv4_mask: u32::MAX.checked_shl(32_u32.saturating_sub(u32::from(prefixes.0))).unwrap_or(0),
             ipv6_mask: u128::MAX.checked_shl(128_u32.saturating_sub(u32::from(prefixes.1))).unwrap_or(0),
-            hasher: NameHasher::new(keys, pool, Kind::Address),
+            hasher: ExternalIdHasher::new(keys, pool, ExternalIdKind::Address),
         }
     }
 
-    /// Whoever comes from the client's network; over a unix socket without forwarded headers, nobody. Allocates nothing
-    /// but for a keyring of several keys.
+    /// The session of the client's network; nothing over a unix socket without forwarded headers. Allocates only with a
+    /// keyring of several keys.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
-        let Some(address) = input.client else { return Presented::Nothing };
-        Presented::Address(self.network(address, |network| ExternalId {
+    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
+        let Some(address) = input.client else { return SessionClaim::Nothing };
+        SessionClaim::Address(self.network(address, |network| ExternalId {
             key: self.hasher.key(network),
             former: self.hasher.former(network).collect(),
         }))
     }
 
-    /// The key of this address's network as of today.
+    /// The current key of this address's network.
     #[must_use]
     pub fn key_of(&self, address: IpAddr) -> SessionKey {
         self.network(address, |network| self.hasher.key(network))
@@ -59,11 +59,11 @@ mod tests {
     use super::*;
     use crate::session::source::tests::input;
 
-    fn named(prefixes: (u8, u8), address: &str) -> Presented {
+    fn named(prefixes: (u8, u8), address: &str) -> SessionClaim {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = SourceInput { client: Some(address.parse().unwrap()), ..input(&headers, "/", None) };
-        ClientIpSource::new(prefixes, "shop", &keys).presented(&input)
+        ClientIpSource::new(prefixes, "shop", &keys).claim(&input)
     }
 
     #[test]
@@ -83,6 +83,6 @@ mod tests {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = input(&headers, "/", None);
-        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).presented(&input), Presented::Nothing);
+        assert_eq!(ClientIpSource::new((32, 64), "shop", &keys).claim(&input), SessionClaim::Nothing);
     }
 }

@@ -1,10 +1,10 @@
-//! The sealed token in a cookie: the pool's own, or the application's, before or in place of its value.
+//! The sealed token in a cookie: a separate one, or the application's, before or in place of its value.
 
-use super::{Presented, SourceInput};
+use super::{SessionClaim, SourceInput};
 use crate::config::CookieMode;
 use crate::session::cookie::prefix;
 use crate::session::token::codec::PoolCodec;
-use crate::session::token::looks_like_one;
+use crate::session::token::has_token_shape;
 
 /// Reads tokens from the cookie of one name.
 #[derive(Debug, Clone)]
@@ -20,19 +20,18 @@ impl CookieSource {
         Self { name: name.into(), mode }
     }
 
-    /// Whom the request's cookies name. Allocates nothing.
+    /// The token in the request's cookies. Allocates nothing.
     ///
-    /// In an application's cookie a value without a token is the application's own, from a time before ours, and nobody
-    /// has forged anything.
+    /// In an application's cookie, a value without a token is the application's own, from before the proxy, and not forged.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let values = input.cookies(&self.name);
         match self.mode {
-            CookieMode::Insert => Presented::first_that_opens(values, codec),
+            CookieMode::Insert => SessionClaim::first_that_opens(values, codec),
             CookieMode::Prefix => {
-                Presented::first_that_opens(values.filter_map(|value| Some(prefix::split(value)?.0)), codec)
+                SessionClaim::first_that_opens(values.filter_map(|value| Some(prefix::split(value)?.0)), codec)
             }
-            CookieMode::Rewrite => Presented::first_that_opens(values.filter(|value| looks_like_one(value)), codec),
+            CookieMode::Rewrite => SessionClaim::first_that_opens(values.filter(|value| has_token_shape(value)), codec),
         }
     }
 }
@@ -65,68 +64,68 @@ mod tests {
         codec(pool).seal(&token(session), [session; 24]).as_str().to_owned()
     }
 
-    fn presented(fields: &[String]) -> Presented {
-        presented_in(CookieMode::Insert, fields)
+    fn claim(fields: &[String]) -> SessionClaim {
+        claim_in(CookieMode::Insert, fields)
     }
 
-    fn presented_in(mode: CookieMode, fields: &[String]) -> Presented {
+    fn claim_in(mode: CookieMode, fields: &[String]) -> SessionClaim {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(header::COOKIE, HeaderValue::try_from(field).unwrap());
         }
         let input = input(&headers, "/", None);
-        CookieSource::new("SESSIONID", mode).presented(&input, &codec("shop"))
+        CookieSource::new("SESSIONID", mode).claim(&input, &codec("shop"))
     }
 
-    fn named(session: u8) -> Presented {
-        Presented::Token { token: token(session), sealed_by_first: true }
+    fn named(session: u8) -> SessionClaim {
+        SessionClaim::Token { token: token(session), sealed_by_first: true }
     }
 
     #[test]
     fn a_request_without_our_cookie_names_nobody() {
-        assert_eq!(presented(&[]), Presented::Nothing);
-        assert_eq!(presented(&["a=1; SESSIONIDS=2".into()]), Presented::Nothing);
+        assert_eq!(claim(&[]), SessionClaim::Nothing);
+        assert_eq!(claim(&["a=1; SESSIONIDS=2".into()]), SessionClaim::Nothing);
     }
 
     #[test]
     fn the_first_token_that_opens_counts() {
         let (one, two) = (sealed("shop", 1), sealed("shop", 2));
-        assert_eq!(presented(&[format!("a=1; SESSIONID={one}; SESSIONID={two}")]), named(1));
-        assert_eq!(presented(&[format!("SESSIONID=stale; SESSIONID={two}; SESSIONID={one}")]), named(2));
-        assert_eq!(presented(&["SESSIONID=stale".into(), format!("SESSIONID=\"{one}\"")]), named(1));
+        assert_eq!(claim(&[format!("a=1; SESSIONID={one}; SESSIONID={two}")]), named(1));
+        assert_eq!(claim(&[format!("SESSIONID=stale; SESSIONID={two}; SESSIONID={one}")]), named(2));
+        assert_eq!(claim(&["SESSIONID=stale".into(), format!("SESSIONID=\"{one}\"")]), named(1));
     }
 
     #[test]
     fn four_tokens_are_tried_and_no_fifth() {
         let cookies = |garbage: usize| format!("{}SESSIONID={}", "SESSIONID=x; ".repeat(garbage), sealed("shop", 1));
-        assert_eq!(presented(&[cookies(3)]), named(1));
-        assert_eq!(presented(&[cookies(4)]), Presented::Forged(Flaw::Length));
+        assert_eq!(claim(&[cookies(3)]), named(1));
+        assert_eq!(claim(&[cookies(4)]), SessionClaim::Forged(Flaw::Length));
     }
 
     #[test]
     fn a_token_of_another_pool_is_not_forged() {
         let (other, ours) = (sealed("api", 1), sealed("shop", 2));
-        assert_eq!(presented(&[format!("SESSIONID={other}")]), Presented::OtherPool);
-        assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
-        assert_eq!(presented(&[format!("SESSIONID={other}; SESSIONID=x")]), Presented::Forged(Flaw::Length));
-        assert_eq!(presented(&[format!("SESSIONID=x; SESSIONID={other}")]), Presented::Forged(Flaw::Length));
+        assert_eq!(claim(&[format!("SESSIONID={other}")]), SessionClaim::OtherPool);
+        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
+        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID=x")]), SessionClaim::Forged(Flaw::Length));
+        assert_eq!(claim(&[format!("SESSIONID=x; SESSIONID={other}")]), SessionClaim::Forged(Flaw::Length));
     }
 
     #[test]
     fn an_applications_cookie_carries_the_token_before_or_in_place_of_its_value() {
         let token = sealed("shop", 1);
-        let in_mode = |mode, value: &str| presented_in(mode, &[format!("SESSIONID={value}")]);
+        let in_mode = |mode, value: &str| claim_in(mode, &[format!("SESSIONID={value}")]);
         assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~abc")), named(1));
         assert_eq!(in_mode(CookieMode::Prefix, &format!("{token}~")), named(1));
         assert_eq!(in_mode(CookieMode::Rewrite, &token), named(1));
         for own in ["abc", "", "abc~def", token.as_str()] {
-            assert_eq!(in_mode(CookieMode::Prefix, own), Presented::Nothing, "{own}");
+            assert_eq!(in_mode(CookieMode::Prefix, own), SessionClaim::Nothing, "{own}");
         }
         for own in ["abc", "", &format!("{token}~abc")] {
-            assert_eq!(in_mode(CookieMode::Rewrite, own), Presented::Nothing, "{own}");
+            assert_eq!(in_mode(CookieMode::Rewrite, own), SessionClaim::Nothing, "{own}");
         }
         let broken: String = token.chars().take(20).chain(token.chars().rev().take(95)).collect();
-        assert!(matches!(in_mode(CookieMode::Rewrite, &broken), Presented::Forged(_)));
-        assert!(matches!(in_mode(CookieMode::Prefix, &format!("{broken}~abc")), Presented::Forged(_)));
+        assert!(matches!(in_mode(CookieMode::Rewrite, &broken), SessionClaim::Forged(_)));
+        assert!(matches!(in_mode(CookieMode::Prefix, &format!("{broken}~abc")), SessionClaim::Forged(_)));
     }
 }

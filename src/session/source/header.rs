@@ -2,14 +2,14 @@
 
 use http::HeaderName;
 
-use super::{Presented, SourceInput};
+use super::{SessionClaim, SourceInput};
 use crate::message::WrittenName;
 use crate::session::token::codec::PoolCodec;
 
 /// Reads tokens from the header of one name.
 #[derive(Debug, Clone)]
 pub struct HeaderSource {
-    /// The header's name; `None` for a name that no header can have, which the check rules out.
+    /// The header's name; `None` if it is not valid, which the check excludes.
     pub name: Option<WrittenName>,
 }
 
@@ -21,10 +21,10 @@ impl HeaderSource {
         Self { name: written.map(|written| WrittenName { name: written, written: name.to_owned().into() }) }
     }
 
-    /// Whom the request's header names. Allocates nothing.
+    /// The token in the request's header. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        let Some(name) = &self.name else { return Presented::Nothing };
-        Presented::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        let Some(name) = &self.name else { return SessionClaim::Nothing };
+        SessionClaim::first_that_opens(input.request.fields.all(&name.name).map(<[u8]>::trim_ascii), codec)
     }
 }

@@ -1,16 +1,16 @@
-//! The application's own session id: learned when a server hands it out, looked up when a client brings it.
+//! The application's own session id: learned when a server sets it, looked up when a client sends it.
 //!
-//! Only keyed hashes of ids leave this file. An id that nobody handed out here is not adopted: who made one up would
-//! otherwise choose the key of a session, and fill the store with it.
+//! Only keyed hashes of ids leave this file. An id that no server has set is not adopted: an invented id would otherwise
+//! create a session and fill the store.
 
 use http::{HeaderName, Method, header};
 use smallvec::SmallVec;
 
-use super::{ExternalId, MAX_TRIED, Presented, SourceInput};
+use super::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
 use crate::config;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
@@ -22,7 +22,7 @@ pub struct LearnSource {
     header: Option<HeaderName>,
     query: Option<Box<str>>,
     ends_on: Box<[Method]>,
-    hasher: NameHasher,
+    hasher: ExternalIdHasher,
 }
 
 /// What a response says of the application's ids.
@@ -43,7 +43,7 @@ impl LearnSource {
             header: learn.header.as_deref().and_then(|name| HeaderName::from_bytes(name.as_bytes()).ok()),
             query: learn.query.as_deref().map(Into::into),
             ends_on: learn.ends_on.iter().filter_map(|method| Method::from_bytes(method.as_bytes()).ok()).collect(),
-            hasher: NameHasher::new(keys, pool, Kind::Id),
+            hasher: ExternalIdHasher::new(keys, pool, ExternalIdKind::Id),
         }
     }
 
@@ -53,16 +53,16 @@ impl LearnSource {
         self.cookie.as_deref().or(self.header.as_ref().map(HeaderName::as_str)).unwrap_or_default()
     }
 
-    /// The parameter that it looks up, if any.
+    /// The query and path parameter that it reads, if any.
     #[must_use]
     pub fn parameter(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// The ids that a request brings, in its query and path, its header and its cookies, in this order: a URL is of one
-    /// request, while all tabs of a browser share a cookie. Allocates nothing with one id and one key.
+    /// The ids in a request's query and path, header and cookies, in this order: a URL belongs to one request, while all tabs
+    /// of a browser share a cookie. Allocates nothing with one id and one key.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
         let headers = self.header.iter().flat_map(|name| input.request.fields.all(name));
         let parameters = self.query.iter().flat_map(|name| input.parameters(name));
@@ -74,7 +74,7 @@ impl LearnSource {
                 ids.push(ExternalId { key, former: self.hasher.former(id).collect() });
             }
         }
-        if ids.is_empty() { Presented::Nothing } else { Presented::Ids(ids) }
+        if ids.is_empty() { SessionClaim::Nothing } else { SessionClaim::Ids(ids) }
     }
 
     /// What a response says. Allocates nothing with one id.
@@ -85,7 +85,7 @@ impl LearnSource {
             for set in
                 response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes()))
             {
-                if set.forgets(now) || set.value().is_empty() {
+                if set.deletes_cookie(now) || set.value().is_empty() {
                     learned.expired = true;
                 } else {
                     learned.issued.push(self.hasher.key(set.value()));
@@ -99,7 +99,7 @@ impl LearnSource {
         learned
     }
 
-    /// Whether a request of this method asks for the end of its session.
+    /// Whether a request with this method ends its session.
     #[must_use]
     pub fn ends_on(&self, method: &Method) -> bool {
         self.ends_on.contains(method)
@@ -137,8 +137,8 @@ mod tests {
     }
 
     fn brought(fields: &[(&'static str, &str)], path: &str, query: Option<&str>) -> Vec<SessionKey> {
-        match source().presented(&input(&headers(fields), path, query)) {
-            Presented::Ids(ids) => ids.iter().map(|id| id.key).collect(),
+        match source().claim(&input(&headers(fields), path, query)) {
+            SessionClaim::Ids(ids) => ids.iter().map(|id| id.key).collect(),
             _ => Vec::new(),
         }
     }

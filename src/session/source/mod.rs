@@ -1,14 +1,14 @@
-//! Where a request may name its session: one file for each kind of source.
+//! Sources: the parts of a request that can name a session, one file for each kind.
 //!
-//! A source is asked what a request presents, and answers with a [`Presented`]: a sealed token, a name that others gave,
-//! or nobody. Whether that names a session that lives is for the store and [`binding`](super::binding) to say.
+//! A source reads a [`SessionClaim`] from the request: a sealed token, an external id, or nothing. Whether the claim names a
+//! live session is decided by the store and [`binding`](super::binding).
 
 use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
 use super::key::{ServerId, SessionKey};
-use super::token::codec::{Opened, PoolCodec};
+use super::token::codec::{OpenOutcome, PoolCodec};
 use super::token::keyring::Keyring;
 use super::token::{Flaw, Token};
 use crate::config;
@@ -19,9 +19,9 @@ pub mod cookie;
 pub mod header;
 pub mod learn;
 pub mod query;
-pub mod route;
+pub mod jvm_route;
 
-/// At most this many tokens or ids of one request are tried: each costs a decryption or a hash, and a client may send
+/// Upper limit of tokens or ids that are tried for one request: each costs a decryption or a hash, and a client may send
 /// hundreds.
 pub const MAX_TRIED: usize = 4;
 
@@ -46,7 +46,7 @@ impl<'a> SourceInput<'a> {
     }
 }
 
-/// A place where a request may name its session.
+/// A part of a request that can name its session.
 #[derive(Debug)]
 pub enum Source {
     /// The sealed token in the pool's cookie.
@@ -57,8 +57,8 @@ pub enum Source {
     Header(header::HeaderSource),
     /// The application's own id.
     Learn(Box<learn::LearnSource>),
-    /// The server's mark in the application's own id.
-    Route(route::RouteSource),
+    /// The server's route id in the application's own id.
+    Route(jvm_route::JvmRouteSource),
     /// The client's address.
     ClientIp(client_ip::ClientIpSource),
 }
@@ -72,7 +72,7 @@ impl Source {
             config::Source::Query(query) => Self::Query(query::QuerySource::new(&query.name, query.rewrite_links)),
             config::Source::Header(header) => Self::Header(header::HeaderSource::new(&header.name)),
             config::Source::Learn(learn) => Self::Learn(Box::new(learn::LearnSource::new(learn, &pool.name, keys))),
-            config::Source::Route(mark) => Self::Route(route::RouteSource::new(mark, pool, keys)),
+            config::Source::Route(route) => Self::Route(jvm_route::JvmRouteSource::new(route, pool, keys)),
             config::Source::ClientIp(networks) => {
                 let prefixes = (networks.ipv4_prefix, networks.ipv6_prefix);
                 Self::ClientIp(client_ip::ClientIpSource::new(prefixes, &pool.name, keys))
@@ -104,37 +104,37 @@ impl Source {
         }
     }
 
-    /// Whom the request names here.
+    /// What the request names here.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         match self {
-            Self::Cookie(source) => source.presented(input, codec),
-            Self::Query(source) => source.presented(input, codec),
-            Self::Header(source) => source.presented(input, codec),
-            Self::Learn(source) => source.presented(input),
-            Self::Route(source) => source.presented(input),
-            Self::ClientIp(source) => source.presented(input),
+            Self::Cookie(source) => source.claim(input, codec),
+            Self::Query(source) => source.claim(input, codec),
+            Self::Header(source) => source.claim(input, codec),
+            Self::Learn(source) => source.claim(input),
+            Self::Route(source) => source.claim(input),
+            Self::ClientIp(source) => source.claim(input),
         }
     }
 }
 
-/// Whom a request names.
+/// A request's claim to a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Presented {
+pub enum SessionClaim {
     /// No session.
     Nothing,
     /// The session of a token that opens.
     Token {
-        /// What the token says.
+        /// The content of the token.
         token: Token,
-        /// Whether the key that would seal it today has sealed it.
+        /// Whether the first key of the keyring sealed it.
         sealed_by_first: bool,
     },
-    /// A session of another pool: for this one the client is new.
+    /// A token of another pool: in this pool the client is new.
     OtherPool,
-    /// No token opens, and this is what is wrong with the first that claims to be ours.
+    /// No token opens; the flaw of the first one for this pool.
     Forged(Flaw),
-    /// The session that one of these ids names, if the store knows one.
+    /// The session of one of these ids, if the store knows one.
     Ids(SmallVec<[ExternalId; 1]>),
     /// The session of an id that contains a server's route id.
     Routed {
@@ -149,7 +149,7 @@ pub enum Presented {
     Address(ExternalId),
 }
 
-/// The keys of one name.
+/// The keys of one external id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExternalId {
     /// Its key.
@@ -158,25 +158,27 @@ pub struct ExternalId {
     pub former: SmallVec<[SessionKey; 1]>,
 }
 
-impl Presented {
-    /// Whether it may be a session that lives.
+impl SessionClaim {
+    /// Whether it may name a live session.
     #[must_use]
     pub const fn names_session(&self) -> bool {
         matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Routed { .. } | Self::Address(_))
     }
 
-    /// Of several tokens the first that opens; at most [`MAX_TRIED`] are tried.
+    /// The first of several tokens that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
-        let mut presented = Self::Nothing;
+        let mut claim = Self::Nothing;
         for text in texts.take(MAX_TRIED) {
-            presented = match (codec.reopen(text), presented) {
-                (Opened::Valid { token, sealed_by_first, .. }, _) => return Self::Token { token, sealed_by_first },
-                (Opened::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
-                (Opened::OtherPool, Self::Nothing) => Self::OtherPool,
+            claim = match (codec.reopen(text), claim) {
+                (OpenOutcome::Valid { token, sealed_by_first, .. }, _) => {
+                    return Self::Token { token, sealed_by_first };
+                }
+                (OpenOutcome::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
+                (OpenOutcome::OtherPool, Self::Nothing) => Self::OtherPool,
                 (_, before) => before,
             };
         }
-        presented
+        claim
     }
 }
 

@@ -1,6 +1,6 @@
 //! The sealed token in the URL: `?sessionId=…` or `;sessionId=…`, for clients that keep no cookies.
 
-use super::{Presented, SourceInput};
+use super::{SessionClaim, SourceInput};
 use crate::session::token::codec::PoolCodec;
 
 /// Reads tokens from the query and path parameter of one name.
@@ -8,7 +8,7 @@ use crate::session::token::codec::PoolCodec;
 pub struct QuerySource {
     /// The parameter's name.
     pub name: Box<str>,
-    /// The token is put into `Location` and into links of HTML answers.
+    /// The token is put into `Location` and into links of HTML responses.
     pub rewrite_links: bool,
 }
 
@@ -19,9 +19,9 @@ impl QuerySource {
         Self { name: name.into(), rewrite_links }
     }
 
-    /// Whom the request's URL names. Allocates nothing.
+    /// The token in the request's URL. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> Presented {
-        Presented::first_that_opens(input.parameters(&self.name), codec)
+    pub fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
+        SessionClaim::first_that_opens(input.parameters(&self.name), codec)
     }
 }

@@ -1,6 +1,6 @@
 //! Describes a token of any pool, for `homing explain`.
 
-use super::codec::{Opened, PoolCodec};
+use super::codec::{OpenOutcome, PoolCodec};
 use super::keyring::Keyring;
 use super::{Flaw, Token};
 
@@ -29,13 +29,13 @@ pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a st
     let mut explained = Explanation::UnknownPool;
     for pool in pools {
         match PoolCodec::new(keyring, pool).open(text) {
-            Opened::Valid { token, sealed_by_first, key } => {
+            OpenOutcome::Valid { token, sealed_by_first, key } => {
                 let key = keyring.id(key).unwrap_or_default();
                 return Explanation::Valid { token, pool, key, sealed_by_first };
             }
             // Two pools may share a tag: one refuses the token and the other opens it.
-            Opened::Forged(flaw) => explained = Explanation::Forged(flaw),
-            Opened::OtherPool => {}
+            OpenOutcome::Forged(flaw) => explained = Explanation::Forged(flaw),
+            OpenOutcome::OtherPool => {}
         }
     }
     explained

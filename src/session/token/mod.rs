@@ -110,7 +110,7 @@ impl TokenText {
 
 /// Whether a text has the shape of a token, valid or not.
 #[must_use]
-pub fn looks_like_one(text: &[u8]) -> bool {
+pub fn has_token_shape(text: &[u8]) -> bool {
     // The first byte is the version, so the first character is always this.
     text.len() == TokenText::LEN
         && text.first() == Some(&b'A')

@@ -1,78 +1,79 @@
-//! Counters as requests hold them: found by name once, when a snapshot is built, and by index ever after.
+//! Handles of counters: looked up by name once, when a runtime is built, and then incremented by index.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
 
-/// Counters that differ in the last label only, incremented by the index of its word.
+use super::labels::LabelIndex;
+
+/// Counters that differ in the last label only.
 pub struct Counters(Box<[IntCounter]>);
 
 impl Counters {
-    pub(super) fn new(vec: &IntCounterVec, labels: &[&str], words: &[&str]) -> Self {
+    pub(super) fn new(vec: &IntCounterVec, labels: &[&str], last: &[&str]) -> Self {
         Self(
-            words
-                .iter()
-                .map(|word| {
+            last.iter()
+                .map(|value| {
                     let mut values = labels.to_vec();
-                    values.push(word);
+                    values.push(value);
                     vec.with_label_values(&values)
                 })
                 .collect(),
         )
     }
 
-    /// Counts one of the word at `index`; an index without a word counts nothing.
-    pub fn inc(&self, index: usize) {
-        if let Some(counter) = self.0.get(index) {
+    /// Increments the counter of a label's value.
+    pub fn inc(&self, label: impl LabelIndex) {
+        if let Some(counter) = self.0.get(label.index()) {
             counter.inc();
         }
     }
 
-    /// What was counted of the word at `index`.
-    pub fn get(&self, index: usize) -> u64 {
-        self.0.get(index).map_or(0, IntCounter::get)
+    /// The count of a label's value.
+    pub fn get(&self, label: impl LabelIndex) -> u64 {
+        self.0.get(label.index()).map_or(0, IntCounter::get)
     }
 }
 
-/// Answers by status, of one pool or one route. A status is looked up by name when it comes for the first time.
+/// Responses by status, of one pool or one route. The counter of a status is looked up by name at its first use.
 struct ByCode {
     counters: IntCounterVec,
     label: Arc<str>,
     codes: Box<[OnceLock<IntCounter>]>,
 }
 
-/// Answers of one pool, by status, and how long they took.
+/// Responses of one pool, by status, and their duration.
 pub struct PoolRequests {
-    answers: ByCode,
+    responses: ByCode,
     duration: Histogram,
 }
 
-/// Answers of one route, by status.
+/// Responses of one route, by status.
 pub struct RouteMetrics(ByCode);
 
 /// The counters of one pool.
 pub struct PoolMetrics {
     pub(super) requests: PoolRequests,
-    /// Retries by [`RETRIES`](super::RETRIES).
+    /// By [`Retry`](super::Retry).
     pub retries: Counters,
-    /// Lookups by [`LOOKUPS`](super::LOOKUPS), for each source in its order.
+    /// By [`LOOKUPS`](super::LOOKUPS), for each source in its order.
     pub lookups: Box<[Counters]>,
-    /// Outcomes by [`OUTCOMES`](super::OUTCOMES).
+    /// By [`OUTCOMES`](super::OUTCOMES).
     pub outcomes: Counters,
-    /// Moves by [`MOVES`](super::MOVES).
+    /// By [`MOVES`](super::MOVES).
     pub moves: Counters,
-    /// Tokens by [`TOKENS`](super::TOKENS).
+    /// By [`TokenReason`](super::TokenReason).
     pub tokens: Counters,
-    /// Session data by [`HANDOFFS`](super::HANDOFFS).
+    /// By [`Handoff`](super::Handoff).
     pub handoffs: Counters,
 }
 
-/// Statuses 100 to 599 have a counter of their own.
+/// Statuses that are counted.
 const CODES: std::ops::Range<u16> = 100..600;
 
 impl PoolMetrics {
-    /// Counts an answer and how long it took.
+    /// Counts a response and its duration.
     pub fn request(&self, code: u16, took: Duration) {
         self.requests.request(code, took);
     }
@@ -84,7 +85,7 @@ impl ByCode {
         Self { counters: counters.clone(), label: Arc::from(label), codes }
     }
 
-    /// Status 0 = the client was gone before an answer.
+    /// Status 0 = the client disconnected before a response.
     fn inc(&self, code: u16) {
         let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
         if let Some(slot) = slot {
@@ -95,12 +96,12 @@ impl ByCode {
 
 impl PoolRequests {
     pub(super) fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
-        Self { answers: ByCode::new(requests, pool), duration: durations.with_label_values(&[pool]) }
+        Self { responses: ByCode::new(requests, pool), duration: durations.with_label_values(&[pool]) }
     }
 
-    /// Counts an answer and how long it took; status 0 = the client was gone before one.
+    /// Counts a response and its duration; status 0 = the client disconnected before one.
     pub fn request(&self, code: u16, took: Duration) {
-        self.answers.inc(code);
+        self.responses.inc(code);
         self.duration.observe(took.as_secs_f64());
     }
 }
@@ -110,7 +111,7 @@ impl RouteMetrics {
         Self(ByCode::new(requests, route))
     }
 
-    /// Counts an answer; status 0 = the client was gone before one.
+    /// Counts a response; status 0 = the client disconnected before one.
     pub fn request(&self, code: u16) {
         self.0.inc(code);
     }
@@ -118,8 +119,8 @@ impl RouteMetrics {
 
 /// The counters of one server.
 pub struct ServerMetrics {
-    /// Failures by [`UPSTREAM_ERRORS`](super::UPSTREAM_ERRORS).
+    /// By [`UpstreamError`](super::UpstreamError).
     pub errors: Counters,
-    /// Health checks by [`CHECKS`](super::CHECKS).
+    /// By [`ProbeResult`](super::ProbeResult).
     pub checks: Counters,
 }

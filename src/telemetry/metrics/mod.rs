@@ -1,30 +1,33 @@
-//! Every metric, declared once: name, help, labels and the words that a label may take.
+//! Every metric, declared once: name, help, labels and their values.
 //!
-//! A request must not look anything up by name, so each pool and each server gets its counters as handles when the
-//! snapshot is built ([`PoolMetrics`], [`ServerMetrics`]) and a request only increments them by index. What can be read
-//! from live state (sessions, health, requests in flight) is set when Prometheus asks, see [`Metrics::render`].
+//! A request must not look up a metric by name, so each pool and each server gets its counters as handles when the runtime is
+//! built ([`PoolMetrics`], [`ServerMetrics`]), and a request increments them by index. Gauges of live state (sessions, health,
+//! requests in flight) are set at each scrape, see [`Metrics::render`].
 
 use parking_lot::Mutex;
-use prometheus::core::Collector;
 use prometheus::{
     Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use strum::VariantNames;
+
+use self::registrar::Registrar;
 
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
-pub use store::{STORE_OPERATIONS, STORE_RESULTS, StoreMetrics, StoreOperation, StoreResult};
-pub use table_snapshot::TableSnapshotMetrics;
-pub use words::{
-    CHECKS, ENDS, HANDOFFS, Handoff, LOOKUPS, MOVES, NO_POOL, OUTCOMES, REJECTIONS, RETRIES, Rejection, Retry, TOKENS,
-    TokenReason, UPSTREAM_ERRORS, UpstreamError,
+pub use labels::{
+    ENDS, Handoff, LOOKUPS, LabelIndex, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection, Retry,
+    TokenReason, UpstreamError,
 };
+pub use store::{StoreMetrics, StoreOperation, StoreResult};
+pub use table_snapshot::TableSnapshotMetrics;
 
 mod handles;
+mod labels;
+mod registrar;
 mod store;
 mod table_snapshot;
-mod words;
 
-/// Why metrics could not be made or shown.
+/// Why metrics cannot be registered or encoded.
 pub type RenderError = prometheus::Error;
 
 /// All metrics of the process.
@@ -42,13 +45,13 @@ pub struct Metrics {
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
     health_checks: IntCounterVec,
-    /// Answers to requests that no pool took.
+    /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
-    /// Requests refused before any pool saw them.
+    /// Requests rejected before they reached a pool.
     pub rejected: Counters,
-    /// Panics caught on the way of a request.
+    /// Panics caught in requests.
     pub panics: IntCounter,
-    /// Lines that the access log could not take.
+    /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
     sessions: IntGaugeVec,
     table_entries: IntGauge,
@@ -63,79 +66,52 @@ pub struct Metrics {
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
-    /// The table on disk.
+    /// The table's snapshot on disk.
     pub table_snapshot: TableSnapshotMetrics,
     /// The shared store.
     pub store: StoreMetrics,
-    /// Hash of the configuration that is shown. Locked by a reload, which is alone.
+    /// Hash of the current configuration. Locked by reloads, which run one at a time.
     config_hash: Mutex<String>,
-    /// Held while live gauges are set and read: two scrapes at once must not see each other half done.
+    /// Locked while gauges of live state are set and read, so that concurrent scrapes do not mix.
     rendering: Mutex<()>,
 }
 
-/// What `/metrics` shows of one server, read when Prometheus asks.
+/// The gauges of one server, read at a scrape.
 pub struct ServerReading<'a> {
     /// Name of its pool.
     pub pool: &'a str,
     /// Its name.
     pub server: &'a str,
-    /// It may serve bound sessions now.
+    /// It accepts bound sessions now.
     pub up: bool,
     /// `ready`, `drain` or `maint`.
     pub state: &'static str,
-    /// Requests that it works on.
+    /// Requests in flight.
     pub in_flight: usize,
     /// Its weight.
     pub weight: u16,
-    /// Sessions bound to it that the table knows.
+    /// Sessions in the table that are bound to it.
     pub sessions: u64,
 }
 
-/// What `/metrics` shows of the session table.
+/// The gauges of the session table.
 pub struct TableReading {
-    /// Sessions kept.
+    /// Sessions in it.
     pub entries: usize,
-    /// Most sessions kept.
+    /// Its maximum of sessions.
     pub capacity: usize,
     /// Estimated memory.
     pub bytes: usize,
-    /// Estimated memory of the data that servers handed over for their sessions.
+    /// Estimated memory of the sessions' handoff data.
     pub handoff_bytes: usize,
 }
 
-/// HAProxy's states, for `homing_server_state`.
+/// HAProxy's server states, for `homing_server_state`.
 const STATES: &[&str] = &["ready", "drain", "maint"];
 
 /// Buckets of request durations: half a millisecond (a proxy on a local network) to a minute (the default timeouts).
 const DURATION_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
-
-/// Registers what it makes; the first error ends it.
-struct Maker(Registry);
-
-impl Maker {
-    fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
-        let metric = made?;
-        self.0.register(Box::new(metric.clone()))?;
-        Ok(metric)
-    }
-
-    fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
-        self.add(IntCounter::new(name, help))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-        self.add(IntGauge::new(name, help))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
-    }
-}
 
 impl Metrics {
     /// Declares all metrics.
@@ -144,25 +120,27 @@ impl Metrics {
     /// Only when two metrics have one name, which a test rules out.
     #[expect(clippy::too_many_lines, reason = "the list of all metrics, to be read in one piece")]
     pub fn new() -> prometheus::Result<Self> {
-        let make = Maker(Registry::new());
+        let make = Registrar(Registry::new());
         let rejected = make.counters(
             "homing_requests_rejected_total",
-            "Requests that the proxy refused before any pool saw them.",
+            "Requests that the proxy rejected before they reached a pool.",
             &["reason"],
         )?;
-        let build =
-            make.gauges("homing_build_info", "Always 1; the labels say what runs.", &["version", "revision"])?;
+        let build = make.gauges(
+            "homing_build_info",
+            "Always 1; the labels are the version that runs.",
+            &["version", "revision"],
+        )?;
         build
             .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("HOMING_REVISION").unwrap_or("unknown")])
             .set(1);
         #[cfg(target_os = "linux")]
         make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let requests =
-            make.counters("homing_requests_total", "Answers given, by pool and status.", &["pool", "code"])?;
+        let requests = make.counters("homing_requests_total", "Responses, by pool and status.", &["pool", "code"])?;
         let duration = make.add(HistogramVec::new(
             HistogramOpts::new(
                 "homing_request_duration_seconds",
-                "From the end of a request's headers to the end of its answer.",
+                "From the end of the request's headers to the end of the response.",
             )
             .buckets(DURATION_BUCKETS.to_vec()),
             &["pool"],
@@ -173,7 +151,7 @@ impl Metrics {
             duration,
             route_requests: make.counters(
                 "homing_route_requests_total",
-                "Answers given, by route and status; requests of no route are not in it.",
+                "Responses, by route and status; without requests that matched no route.",
                 &["route", "code"],
             )?,
             upstream_errors: make.counters(
@@ -183,22 +161,22 @@ impl Metrics {
             )?,
             retries: make.counters(
                 "homing_retries_total",
-                "Retries, and retries that were not allowed.",
+                "Retries, by result: sent, or not allowed.",
                 &["pool", "result"],
             )?,
             lookups: make.counters(
                 "homing_session_lookups_total",
-                "What was found when a request was asked for its session.",
+                "Session lookups, by source and result.",
                 &["pool", "source", "result"],
             )?,
             outcomes: make.counters(
                 "homing_session_outcomes_total",
-                "Where requests went, seen from their sessions.",
+                "Requests, by what happened to their session.",
                 &["pool", "outcome"],
             )?,
             moves: make.counters(
                 "homing_session_moves_total",
-                "Sessions bound to another server, by reason.",
+                "Sessions that moved to another server, by reason.",
                 &["pool", "reason"],
             )?,
             ended: make.counters(
@@ -208,12 +186,12 @@ impl Metrics {
             )?,
             tokens: make.counters(
                 "homing_tokens_issued_total",
-                "Tokens given to clients, by reason.",
+                "Tokens issued to clients, by reason.",
                 &["pool", "reason"],
             )?,
             handoffs: make.counters(
                 "homing_handoff_total",
-                "Session data handed over by servers and given to others, by result.",
+                "Handoff data received from servers and sent to others, by result.",
                 &["pool", "result"],
             )?,
             health_checks: make.counters(
@@ -221,32 +199,28 @@ impl Metrics {
                 "Health checks, by result.",
                 &["pool", "server", "result"],
             )?,
-            rejected: Counters::new(&rejected, &[], REJECTIONS),
+            rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
-                .counter("homing_access_log_dropped_total", "Lines that the access log could not take.")?,
-            sessions: make.gauges(
-                "homing_sessions",
-                "Sessions that the table knows, by server.",
-                &["pool", "server"],
-            )?,
+                .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
+            sessions: make.gauges("homing_sessions", "Sessions in the table, by server.", &["pool", "server"])?,
             table_entries: make.gauge("homing_table_entries", "Sessions in the table.")?,
-            table_capacity: make.gauge("homing_table_capacity", "Most sessions that the table keeps.")?,
+            table_capacity: make.gauge("homing_table_capacity", "Maximum of sessions in the table.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
-            handoff_bytes: make.gauge("homing_handoff_bytes", "Estimated memory of session data.")?,
+            handoff_bytes: make.gauge("homing_handoff_bytes", "Estimated memory of handoff data.")?,
             server_up: make.gauges(
                 "homing_server_up",
-                "1 when the server may serve its sessions.",
+                "1 when the server accepts the sessions that are bound to it.",
                 &["pool", "server"],
             )?,
             server_state: make.gauges(
                 "homing_server_state",
-                "1 at the state that the operator set.",
+                "1 for the state that the operator set.",
                 &["pool", "server", "state"],
             )?,
             server_in_flight: make.gauges(
                 "homing_server_requests_in_flight",
-                "Requests that a server works on.",
+                "Requests in flight, by server.",
                 &["pool", "server"],
             )?,
             server_weight: make
@@ -256,7 +230,7 @@ impl Metrics {
                 .gauge("homing_config_last_reload_success", "1 when the last reload (or start) was accepted.")?,
             config_info: make.gauges(
                 "homing_config_info",
-                "Always 1; the hash tells the configuration that runs.",
+                "Always 1; the label is the hash of the configuration in effect.",
                 &["hash"],
             )?,
             certificate_expiry: make.gauges(
@@ -272,56 +246,54 @@ impl Metrics {
         })
     }
 
-    /// The handles of a pool that asks these sources; asked twice, the same counters.
+    /// The handles of a pool with these sources; called twice, the same counters.
     pub fn pool(&self, pool: &str, sources: &[&str]) -> PoolMetrics {
-        for word in ENDS {
-            self.ended.with_label_values(&[pool, word]);
+        for reason in ENDS {
+            self.ended.with_label_values(&[pool, reason]);
         }
         PoolMetrics {
             requests: PoolRequests::new(&self.requests, &self.duration, pool),
-            retries: Counters::new(&self.retries, &[pool], RETRIES),
+            retries: Counters::new(&self.retries, &[pool], Retry::VARIANTS),
             lookups: sources.iter().map(|source| Counters::new(&self.lookups, &[pool, source], LOOKUPS)).collect(),
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
-            tokens: Counters::new(&self.tokens, &[pool], TOKENS),
-            handoffs: Counters::new(&self.handoffs, &[pool], HANDOFFS),
+            tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
+            handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
         }
     }
 
-    /// The handles of a route; asked twice, the same counters.
+    /// The handles of a route; called twice, the same counters.
     pub fn route(&self, route: &str) -> RouteMetrics {
         RouteMetrics::new(&self.route_requests, route)
     }
 
-    /// The handles of a server; asked twice, the same counters.
+    /// The handles of a server; called twice, the same counters.
     pub fn server(&self, pool: &str, server: &str) -> ServerMetrics {
         ServerMetrics {
-            errors: Counters::new(&self.upstream_errors, &[pool, server], UPSTREAM_ERRORS),
-            checks: Counters::new(&self.health_checks, &[pool, server], CHECKS),
+            errors: Counters::new(&self.upstream_errors, &[pool, server], UpstreamError::VARIANTS),
+            checks: Counters::new(&self.health_checks, &[pool, server], ProbeResult::VARIANTS),
         }
     }
 
-    /// Counts a session that left the table; `end` is the index of its word in [`ENDS`].
+    /// Counts a session that left the table; `end` is the index of the reason in [`ENDS`].
     pub fn session_ended(&self, pool: &str, end: usize) {
-        if let Some(word) = ENDS.get(end) {
-            self.ended.with_label_values(&[pool, word]).inc();
+        if let Some(reason) = ENDS.get(end) {
+            self.ended.with_label_values(&[pool, reason]).inc();
         }
     }
 
-    /// Counts a session whose data had to make room.
+    /// Counts handoff data that was evicted.
     pub fn handoff_evicted(&self, pool: &str) {
-        if let Some(word) = HANDOFFS.get(Handoff::Evicted as usize) {
-            self.handoffs.with_label_values(&[pool, word]).inc();
-        }
+        self.handoffs.with_label_values(&[pool, Handoff::Evicted.into()]).inc();
     }
 
-    /// Notes that a configuration was accepted: at start (`first`) or by a reload.
+    /// Records that a configuration was accepted: at start (`first`) or by a reload.
     pub fn config_accepted(&self, hash: &str, first: bool) {
         self.config_info.with_label_values(&[hash]).set(1);
-        let former = std::mem::replace(&mut *self.config_hash.lock(), hash.to_owned());
-        if former != hash {
-            // There is none before the first.
-            let _ = self.config_info.remove_label_values(&[&former]);
+        let previous = std::mem::replace(&mut *self.config_hash.lock(), hash.to_owned());
+        if previous != hash {
+            // An error means that this is the first.
+            let _ = self.config_info.remove_label_values(&[&previous]);
         }
         self.last_reload_success.set(1);
         // Both results exist from the start, so that a rate over them never lacks its first step.
@@ -332,10 +304,9 @@ impl Metrics {
         }
     }
 
-    /// Notes when certificates expire, by name; those not named are no longer shown. Of two with one name the first to
-    /// expire is shown.
+    /// Sets when certificates expire, by name, and drops all other names. Of two with one name the first to expire counts.
     pub fn certificates<'a>(&self, expiries: impl Iterator<Item = (&'a str, i64)>) {
-        let _alone = self.rendering.lock();
+        let _guard = self.rendering.lock();
         self.certificate_expiry.reset();
         let mut all: Vec<_> = expiries.collect();
         all.sort_by_key(|(_, expiry)| std::cmp::Reverse(*expiry));
@@ -344,18 +315,18 @@ impl Metrics {
         }
     }
 
-    /// The last reload (or start) was accepted.
+    /// Whether the last reload (or start) was accepted.
     pub fn last_reload_succeeded(&self) -> bool {
         self.last_reload_success.get() == 1
     }
 
-    /// Notes that a configuration was refused.
+    /// Records that a configuration was refused.
     pub fn config_refused(&self) {
         self.last_reload_success.set(0);
         self.reloads.with_label_values(&["failure"]).inc();
     }
 
-    /// The Prometheus text, with gauges read from live state now. Servers that are not in `servers` are not shown.
+    /// The Prometheus text, with the gauges of live state set now. Servers that are not in `servers` are dropped.
     ///
     /// # Errors
     /// When the text cannot be encoded.
@@ -364,7 +335,7 @@ impl Metrics {
         table: &TableReading,
         servers: impl Iterator<Item = ServerReading<'a>>,
     ) -> prometheus::Result<Vec<u8>> {
-        let _alone = self.rendering.lock();
+        let _guard = self.rendering.lock();
         self.table_entries.set(gauge_value(table.entries));
         self.table_capacity.set(gauge_value(table.capacity));
         self.table_bytes.set(gauge_value(table.bytes));
@@ -375,14 +346,14 @@ impl Metrics {
         self.server_in_flight.reset();
         self.server_weight.reset();
         for reading in servers {
-            self.read_server(&reading);
+            self.set_server(&reading);
         }
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
 
-    fn read_server(&self, reading: &ServerReading<'_>) {
+    fn set_server(&self, reading: &ServerReading<'_>) {
         let labels = [reading.pool, reading.server];
         self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
         self.server_up.with_label_values(&labels).set(i64::from(reading.up));
@@ -421,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_left_is_no_longer_shown() {
+    fn a_removed_server_is_no_longer_shown() {
         let metrics = Metrics::new().unwrap();
         let reading =
             ServerReading { pool: "web", server: "a", up: true, state: "drain", in_flight: 2, weight: 7, sessions: 5 };
@@ -434,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_counted_by_status() {
+    fn responses_are_counted_by_status() {
         let metrics = Metrics::new().unwrap();
         let pool = metrics.pool("web", &[]);
         pool.request(200, Duration::from_millis(3));

@@ -1,122 +1,137 @@
 //! Metrics of the store that several proxies share (`homing_store_*`).
 
 use prometheus::{Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntGauge};
-use strum::VariantNames;
+use strum::{IntoStaticStr, VariantNames};
 
-use super::Maker;
 use super::handles::Counters;
+use super::registrar::Registrar;
 
-/// What the store was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames)]
+/// `op` of `homing_store_operations_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum StoreOperation {
-    /// Where is this session bound?
+    /// Reads a session's binding.
     Lookup,
-    /// It is bound here, if nobody was first.
+    /// Binds a session, unless it is bound already.
     Bind,
-    /// It moves, or is over.
+    /// Moves or ends a session.
     Move,
-    /// It was here.
+    /// Records that a session was used.
     Touch,
-    /// What did its last server hand over?
+    /// Reads a session's handoff data.
     DataGet,
-    /// Its server hands this over.
+    /// Writes a session's handoff data.
     DataPut,
-    /// Its data is worth nothing any more.
+    /// Removes a session's handoff data.
     Forget,
-    /// Does the store answer?
+    /// Checks the connection.
     Ping,
 }
 
-/// `op` of `homing_store_operations_total`.
-pub const STORE_OPERATIONS: &[&str] = StoreOperation::VARIANTS;
-
-/// What came of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, VariantNames)]
+/// `result` of `homing_store_operations_total`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
 pub enum StoreResult {
     /// Done.
     Ok,
-    /// Another proxy was first; its record stands.
+    /// Another proxy was first, and its record stands.
     Lost,
-    /// No answer in time.
+    /// No response in time.
     Timeout,
     /// No connection.
     Unreachable,
-    /// The store will not.
+    /// The store refused.
     Refused,
-    /// Nobody can read what it says.
+    /// The response or the record is not readable.
     Unreadable,
-    /// Not asked, since it did not answer before.
+    /// Not sent: the breaker is open.
     Suspended,
-    /// Not kept for later, since too much is kept already.
+    /// Not queued for later: the queue is full.
     Dropped,
 }
 
-/// `result` of `homing_store_operations_total`.
-pub const STORE_RESULTS: &[&str] = StoreResult::VARIANTS;
-
-/// From a tenth of a millisecond (the same machine) to a second (far more than `store.timeout` allows by default).
+/// From 0.1 ms (the same machine) to 1 s (far above the default of `store.timeout`).
 const BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 
-/// What the store was asked, and what came of it. Without a shared store nothing is ever counted.
+/// Operations of the shared store. Without one nothing is counted.
 pub struct StoreMetrics {
     up: IntGauge,
     pending: IntGauge,
     operations: Box<[Counters]>,
     durations: Box<[Histogram]>,
-    /// Moves and ends that other proxies have announced.
+    /// Moves and ends that proxies have announced.
     pub announcements: IntCounter,
 }
 
 impl StoreMetrics {
-    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
+    pub(super) fn new(make: &Registrar) -> prometheus::Result<Self> {
         let operations = make.counters(
             "homing_store_operations_total",
-            "Times that the shared store was asked, by operation and result.",
+            "Operations of the shared store, by operation and result.",
             &["op", "result"],
         )?;
         let durations = make.add(HistogramVec::new(
-            HistogramOpts::new("homing_store_operation_duration_seconds", "How long the shared store took to answer.")
-                .buckets(BUCKETS.to_vec()),
+            HistogramOpts::new(
+                "homing_store_operation_duration_seconds",
+                "Duration of operations of the shared store.",
+            )
+            .buckets(BUCKETS.to_vec()),
             &["op"],
         ))?;
-        let up = make.gauge("homing_store_up", "1 while the shared store answers, and where there is none.")?;
+        let up = make.gauge("homing_store_up", "1 while the shared store answers, and without a shared store.")?;
         up.set(1);
         Ok(Self {
             up,
-            pending: make.gauge(
-                "homing_store_pending_writes",
-                "Decisions that the shared store does not know yet, since it did not answer.",
-            )?,
-            operations: STORE_OPERATIONS.iter().map(|op| Counters::new(&operations, &[op], STORE_RESULTS)).collect(),
-            durations: STORE_OPERATIONS.iter().map(|op| durations.with_label_values(&[op])).collect(),
+            pending: make
+                .gauge("homing_store_pending_writes", "Decisions that are not yet written to the shared store.")?,
+            operations: StoreOperation::VARIANTS
+                .iter()
+                .map(|op| Counters::new(&operations, &[op], StoreResult::VARIANTS))
+                .collect(),
+            durations: StoreOperation::VARIANTS.iter().map(|op| durations.with_label_values(&[op])).collect(),
             announcements: make.counter(
                 "homing_store_announcements_total",
-                "Moves and ends of sessions that proxies have announced through the shared store, this one's too.",
+                "Moves and ends of sessions announced through the shared store, including this proxy's.",
             )?,
         })
     }
 
-    /// The store answers, or does not.
+    /// Whether the store answers.
     pub fn set_up(&self, up: bool) {
         self.up.set(i64::from(up));
     }
 
-    /// So many decisions wait to be written.
+    /// How many decisions are not yet written.
     pub fn set_pending(&self, pending: usize) {
         self.pending.set(i64::try_from(pending).unwrap_or(i64::MAX));
     }
 
-    /// The store was asked.
+    /// Counts an operation.
     pub fn count(&self, operation: StoreOperation, result: StoreResult) {
         if let Some(results) = self.operations.get(operation as usize) {
             results.inc(result as usize);
         }
     }
 
-    /// Measures until it is dropped.
+    /// Measures an operation until it is dropped.
     pub fn timer(&self, operation: StoreOperation) -> Option<HistogramTimer> {
         self.durations.get(operation as usize).map(Histogram::start_timer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_keep_their_names() {
+        assert_eq!(
+            StoreOperation::VARIANTS,
+            ["lookup", "bind", "move", "touch", "data_get", "data_put", "forget", "ping"]
+        );
+        assert_eq!(
+            StoreResult::VARIANTS,
+            ["ok", "lost", "timeout", "unreachable", "refused", "unreadable", "suspended", "dropped"]
+        );
     }
 }

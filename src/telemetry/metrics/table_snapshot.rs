@@ -1,12 +1,12 @@
-//! Metrics of the table on disk (`store.snapshot`).
+//! Metrics of the table's snapshot on disk (`store.snapshot`).
 
 use std::time::Duration;
 
 use prometheus::{Gauge, IntCounter, IntGauge};
 
-use super::Maker;
+use super::registrar::Registrar;
 
-/// What became of writing the table to disk.
+/// Writes of the snapshot.
 pub struct TableSnapshotMetrics {
     successes: IntCounter,
     failures: IntCounter,
@@ -16,28 +16,23 @@ pub struct TableSnapshotMetrics {
 }
 
 impl TableSnapshotMetrics {
-    pub(super) fn new(make: &Maker) -> prometheus::Result<Self> {
-        let writes = make.counters(
-            "homing_snapshot_writes_total",
-            "Times that the table was to be written to disk, by result.",
-            &["result"],
-        )?;
+    pub(super) fn new(make: &Registrar) -> prometheus::Result<Self> {
+        let writes =
+            make.counters("homing_snapshot_writes_total", "Writes of the table to disk, by result.", &["result"])?;
         Ok(Self {
             successes: writes.with_label_values(&["success"]),
             failures: writes.with_label_values(&["failure"]),
             last_success: make.add(Gauge::new(
                 "homing_snapshot_last_success_timestamp_seconds",
-                "When the table was last written to disk, in seconds since 1970; 0 = not yet.",
+                "Time of the last successful write, in seconds since 1970; 0 = none yet.",
             ))?,
-            sessions: make.gauge("homing_snapshot_sessions", "Sessions in the table on disk.")?,
-            duration: make.add(Gauge::new(
-                "homing_snapshot_duration_seconds",
-                "How long it took to write the table to disk the last time.",
-            ))?,
+            sessions: make.gauge("homing_snapshot_sessions", "Sessions in the snapshot on disk.")?,
+            duration: make
+                .add(Gauge::new("homing_snapshot_duration_seconds", "Duration of the last successful write."))?,
         })
     }
 
-    /// The table was written at `at`, since 1970.
+    /// Records a write at `at`, since 1970.
     pub fn succeeded(&self, sessions: u64, took: Duration, at: Duration) {
         self.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
         self.duration.set(took.as_secs_f64());
@@ -45,7 +40,7 @@ impl TableSnapshotMetrics {
         self.successes.inc();
     }
 
-    /// It could not be written.
+    /// Records a failed write.
     pub fn failed(&self) {
         self.failures.inc();
     }

@@ -5,12 +5,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use homing::persistence::Outcome;
-use homing::persistence::resolve::{IdentifiedBy, ResolvedSession, Unbound, recognize, store_queries};
+use homing::persistence::resolve::{IdentifiedBy, ResolvedSession, UnboundKey, recognize, store_queries};
 use homing::persistence::select::{Choice, FailureKind, History, Placement, choose};
 use homing::pool::ServerIndex;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::{SessionId, SessionKey};
-use homing::session::source::Presented;
+use homing::session::source::SessionClaim;
 use homing::session::token::Token;
 use homing::store::TableLookup;
 use homing::store::engine::Kind;
@@ -52,12 +52,12 @@ struct Request<'a> {
     unanswered: bool,
     history: History,
     session: Option<ResolvedSession>,
-    unbound: Option<Unbound>,
+    unbound: Option<UnboundKey>,
     outcome: Option<Outcome>,
 }
 
 /// From its arrival to its answer.
-pub async fn serve(world: &World, node: &Node, presented: &Presented, does: Does) -> Served {
+pub async fn serve(world: &World, node: &Node, claim: &SessionClaim, does: Does) -> Served {
     let (version, now) = (node.version(), node.now());
     let mut request = Request {
         world,
@@ -70,11 +70,11 @@ pub async fn serve(world: &World, node: &Node, presented: &Presented, does: Does
         unbound: None,
         outcome: None,
     };
-    request.arrive(presented).await;
+    request.arrive(claim).await;
     let Some(server) = request.find_server().await else {
         return Served { outcome: request.outcome, session: request.session, ..Served::default() };
     };
-    request.answered(server, presented, does).await
+    request.answered(server, claim, does).await
 }
 
 impl Request<'_> {
@@ -93,21 +93,21 @@ impl Request<'_> {
     }
 
     /// `request_filter`: `shared::ask`, then `identify`.
-    async fn arrive(&mut self, presented: &Presented) {
+    async fn arrive(&mut self, claim: &SessionClaim) {
         let (node, version) = (self.node, Rc::clone(&self.version));
         let pool_sessions = node.pool_sessions(&version);
-        let all = store_queries(presented, &node.store, &pool_sessions, self.now);
+        let all = store_queries(claim, &node.store, &pool_sessions, self.now);
         if !all.is_empty() {
             self.waits(1, node.store.query(&all, self.now)).await;
         }
-        if let Presented::Token { token, .. } = presented
+        if let SessionClaim::Token { token, .. } = claim
             && let TableLookup::Live(known) = node.table.find(&token.session.into(), self.now)
             && known.epoch == token.epoch
             && node.table.target_at(known.target).is_some_and(|place| place.id() != token.server)
         {
             self.world.saw("token and table said two servers in one epoch");
         }
-        let found = recognize(presented, &pool_sessions, self.now);
+        let found = recognize(claim, &pool_sessions, self.now);
         if found.lookup == Lookup::Ended {
             self.world.saw("came back after its end");
         }
@@ -119,7 +119,7 @@ impl Request<'_> {
         let version = Rc::clone(&self.version);
         for _ in 0..20 {
             let spread = match self.unbound {
-                Some(Unbound::Id(key)) => Placement::ByKey(key),
+                Some(UnboundKey::Id(key)) => Placement::ByKey(key),
                 _ => Placement::Balanced(b"anybody"),
             };
             let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
@@ -132,7 +132,7 @@ impl Request<'_> {
                 _ => return None,
             };
             self.outcome = Some(outcome);
-            if let (None, Some(Unbound::Address(key))) = (&self.session, self.unbound) {
+            if let (None, Some(UnboundKey::Address(key))) = (&self.session, self.unbound) {
                 match self.bind(key, server).await {
                     Some(to) => server = to,
                     None => continue,
@@ -216,14 +216,14 @@ impl Request<'_> {
     }
 
     /// `upstream_response_filter` and `response_filter`.
-    async fn answered(mut self, server: ServerIndex, presented: &Presented, does: Does) -> Served {
+    async fn answered(mut self, server: ServerIndex, claim: &SessionClaim, does: Does) -> Served {
         let by = self.version.name(server).to_owned();
         if self.outcome == Some(Outcome::Moved) {
             self.settle(server).await;
         }
         let ended = self.ends(does);
-        let id = if ended { None } else { self.learns(server, presented, does).await };
-        let token = if ended { None } else { self.token(server, presented) };
+        let id = if ended { None } else { self.learns(server, claim, does).await };
+        let token = if ended { None } else { self.token(server, claim) };
         self.world.saw(self.outcome.map_or("went tombstone", Outcome::label));
         Served { by: Some(by), outcome: self.outcome, session: self.session, token, id, ended }
     }
@@ -238,10 +238,10 @@ impl Request<'_> {
 
     /// A client without an id is handed one; and some ids are called a server's own once more. Returns what the client is
     /// to keep.
-    async fn learns(&mut self, server: ServerIndex, presented: &Presented, does: Does) -> Option<SessionKey> {
-        let id = match presented {
-            Presented::Nothing => self.world.new_id(),
-            Presented::Ids(ids) if does.calls_its_own => ids[0].key,
+    async fn learns(&mut self, server: ServerIndex, claim: &SessionClaim, does: Does) -> Option<SessionKey> {
+        let id = match claim {
+            SessionClaim::Nothing => self.world.new_id(),
+            SessionClaim::Ids(ids) if does.calls_its_own => ids[0].key,
             _ => return None,
         };
         let (node, place) = (self.node, &self.version.targets[server]);
@@ -265,10 +265,10 @@ impl Request<'_> {
         Some(id)
     }
 
-    fn token(&self, server: ServerIndex, presented: &Presented) -> Option<Token> {
-        match (&self.session, presented) {
+    fn token(&self, server: ServerIndex, claim: &SessionClaim) -> Option<Token> {
+        match (&self.session, claim) {
             (Some(session), _) => session.token_to_give(&self.version.limits, self.now).map(|(token, _)| token),
-            (None, Presented::OtherPool | Presented::Token { .. }) => {
+            (None, SessionClaim::OtherPool | SessionClaim::Token { .. }) => {
                 let session = SessionId::from_random(self.world.new_id().to_bytes());
                 Some(Binding::new(self.version.pool.servers[server].id, self.now).token(session, self.now))
             }

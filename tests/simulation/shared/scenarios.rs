@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use homing::persistence::Outcome;
 use homing::session::key::SessionKey;
-use homing::session::source::{ExternalId, Presented};
+use homing::session::source::{ExternalId, SessionClaim};
 
 use super::node::Node;
 use super::request::{Does, serve};
 use super::world::World;
 
-fn ids(keys: &[SessionKey]) -> Presented {
+fn ids(keys: &[SessionKey]) -> SessionClaim {
     let named = |key: &SessionKey| ExternalId { key: *key, former: std::iter::empty().collect() };
-    Presented::Ids(keys.iter().map(named).collect())
+    SessionClaim::Ids(keys.iter().map(named).collect())
 }
 
 async fn binds(node: &Node, key: SessionKey, server: usize) {

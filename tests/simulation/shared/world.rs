@@ -10,7 +10,7 @@ use homing::config::{Balance, OnServerDown, OnServerDrain};
 use homing::persistence::Outcome;
 use homing::pool::condition::Health;
 use homing::session::key::SessionKey;
-use homing::session::source::{ExternalId, Presented};
+use homing::session::source::{ExternalId, SessionClaim};
 use homing::session::token::Token;
 use homing::store::engine::record::BindingRecord;
 use homing::store::engine::{Kind, Name};
@@ -39,15 +39,15 @@ pub enum Client {
 }
 
 impl Client {
-    fn presented(&self) -> Presented {
+    fn claim(&self) -> SessionClaim {
         let named = |key| ExternalId { key, former: std::iter::empty().collect() };
         match self {
-            Self::Token(Some(token)) => Presented::Token { token: *token, sealed_by_first: true },
+            Self::Token(Some(token)) => SessionClaim::Token { token: *token, sealed_by_first: true },
             // Here: a client that will take a token, as `Nobody` is one that will take an id.
-            Self::Token(None) => Presented::OtherPool,
-            Self::Id(Some(key)) => Presented::Ids(std::iter::once(named(*key)).collect()),
-            Self::Id(None) => Presented::Nothing,
-            Self::Address(key) => Presented::Address(named(*key)),
+            Self::Token(None) => SessionClaim::OtherPool,
+            Self::Id(Some(key)) => SessionClaim::Ids(std::iter::once(named(*key)).collect()),
+            Self::Id(None) => SessionClaim::Nothing,
+            Self::Address(key) => SessionClaim::Address(named(*key)),
         }
     }
 
@@ -227,7 +227,7 @@ impl World {
     pub async fn visit(&self, client: usize, at: usize, does: Does) -> Served {
         let mut jar = self.clients.borrow()[client];
         let node = self.node(at);
-        let served = serve(self, &node, &jar.presented(), does).await;
+        let served = serve(self, &node, &jar.claim(), does).await;
         self.note(format!(
             "client {client} at {at}: {:?} by {:?}, now {:?}{}",
             served.outcome,

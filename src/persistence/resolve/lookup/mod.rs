@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::pool::{Pool, ServerIndex};
 use crate::session::binding::{Binding, Limits, Lookup, Reissue, Resolution, must_reissue, resolve};
 use crate::session::key::SessionKey;
-use crate::session::source::{ExternalId, Presented};
+use crate::session::source::{ExternalId, SessionClaim};
 use crate::session::token::{Token, UnixMillis};
 use crate::store::engine::Kind;
 use crate::store::local::data::SessionData;
@@ -71,7 +71,7 @@ pub enum IdentifiedBy {
 
 /// A key that a request carries and that is not bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unbound {
+pub enum UnboundKey {
     /// Of an application's id: it goes to its consistent-hash server, the same on every proxy, until a server hands it
     /// out.
     Id(SessionKey),
@@ -87,35 +87,35 @@ pub struct Recognition {
     /// The session, when it lives.
     pub session: Option<ResolvedSession>,
     /// The key, when it is not bound.
-    pub unbound: Option<Unbound>,
+    pub unbound: Option<UnboundKey>,
 }
 
 impl Recognition {
-    const fn none(lookup: Lookup, unbound: Option<Unbound>) -> Self {
+    const fn none(lookup: Lookup, unbound: Option<UnboundKey>) -> Self {
         Self { lookup, session: None, unbound }
     }
 }
 
 /// Puts together what a request presents and what the table knows, and notes the visit in the table. Without a session
 /// the client is new.
-pub fn recognize(presented: &Presented, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
-    match presented {
-        Presented::Nothing => Recognition::none(Lookup::None, None),
+pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
+    match claim {
+        SessionClaim::Nothing => Recognition::none(Lookup::None, None),
         // Sealed for another pool: our own seal, so nobody forged it, but it names nobody here.
-        Presented::OtherPool => Recognition::none(Lookup::Unknown, None),
-        Presented::Forged(_) => Recognition::none(Lookup::Forged, None),
-        Presented::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
-        Presented::Ids(ids) => by_ids(ids, sessions, now),
-        Presented::Routed { key, server } => match sessions.table.visit(key, now) {
+        SessionClaim::OtherPool => Recognition::none(Lookup::Unknown, None),
+        SessionClaim::Forged(_) => Recognition::none(Lookup::Forged, None),
+        SessionClaim::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
+        SessionClaim::Ids(ids) => by_ids(ids, sessions, now),
+        SessionClaim::Routed { key, server } => match sessions.table.visit(key, now) {
             TableLookup::Live(known) if sessions.is_over(&known) => {
-                Recognition::none(Lookup::Ended, Some(Unbound::Id(*key)))
+                Recognition::none(Lookup::Ended, Some(UnboundKey::Id(*key)))
             }
-            // Nothing is known of a marked id: the mark is the truth, and the application's to change.
+            // No record of an id with a route id: the route id decides, and only the application changes it.
             _ => sessions.live(*key, IdentifiedBy::RouteId, Binding::new(*server, now), Lookup::Hit),
         },
-        Presented::Unrouted(key) => Recognition::none(Lookup::Unknown, Some(Unbound::Id(*key))),
-        Presented::Address(id) => match by_id(id, IdentifiedBy::Address, sessions, now) {
-            Recognition { session: None, lookup, .. } => Recognition::none(lookup, Some(Unbound::Address(id.key))),
+        SessionClaim::Unrouted(key) => Recognition::none(Lookup::Unknown, Some(UnboundKey::Id(*key))),
+        SessionClaim::Address(id) => match by_id(id, IdentifiedBy::Address, sessions, now) {
+            Recognition { session: None, lookup, .. } => Recognition::none(lookup, Some(UnboundKey::Address(id.key))),
             live => live,
         },
     }
@@ -167,7 +167,7 @@ fn by_ids(ids: &[ExternalId], sessions: &PoolSessions<'_>, now: UnixMillis) -> R
 }
 
 fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
-    let none = |lookup| Recognition::none(lookup, Some(Unbound::Id(id.key)));
+    let none = |lookup| Recognition::none(lookup, Some(UnboundKey::Id(id.key)));
     let known = match sessions.table.visit(&id.key, now) {
         TableLookup::Live(known) => known,
         TableLookup::ExpiredIdle => return none(Lookup::ExpiredIdle),

@@ -84,8 +84,8 @@ impl World {
         self.pool.server_named(name).unwrap().live.set_health(health);
     }
 
-    fn seen(&self, presented: &Presented) -> Recognition {
-        recognize(presented, &self.pool_sessions(), NOW)
+    fn seen(&self, claim: &SessionClaim) -> Recognition {
+        recognize(claim, &self.pool_sessions(), NOW)
     }
 
     /// Where the table says that a key is now.
@@ -150,8 +150,8 @@ fn token(server: &str) -> Token {
     Token { session, server: ServerId::of(server), epoch: 0, created: seen, issued: seen }
 }
 
-fn presented_token(server: &str) -> Presented {
-    Presented::Token { token: token(server), sealed_by_first: true }
+fn presented_token(server: &str) -> SessionClaim {
+    SessionClaim::Token { token: token(server), sealed_by_first: true }
 }
 
 /// Who has no session is at home here.
@@ -160,8 +160,8 @@ const NOBODY: &str = "nobody";
 const GONE: &str = "gone";
 
 /// Lookup, the session's server, and what is unbound.
-fn told(world: &World, presented: &Presented) -> (Lookup, String, Option<Unbound>) {
-    let Recognition { lookup, session, unbound } = world.seen(presented);
+fn told(world: &World, claim: &SessionClaim) -> (Lookup, String, Option<UnboundKey>) {
+    let Recognition { lookup, session, unbound } = world.seen(claim);
     let server =
         |session: ResolvedSession| session.home.map_or(GONE.into(), |home| world.pool.servers[home].name.to_string());
     (lookup, session.map_or(NOBODY.into(), server), unbound)
@@ -171,14 +171,14 @@ fn told(world: &World, presented: &Presented) -> (Lookup, String, Option<Unbound
 fn who_names_nobody_is_nobody_whatever_the_table_knows() {
     let world = World::new("");
     State::AtB.put(&world, KEY);
-    for (presented, lookup) in [
-        (Presented::Nothing, Lookup::None),
-        (Presented::OtherPool, Lookup::Unknown),
-        (Presented::Forged(Flaw::Seal), Lookup::Forged),
+    for (claim, lookup) in [
+        (SessionClaim::Nothing, Lookup::None),
+        (SessionClaim::OtherPool, Lookup::Unknown),
+        (SessionClaim::Forged(Flaw::Seal), Lookup::Forged),
     ] {
-        assert_eq!(told(&world, &presented), (lookup, NOBODY.into(), None), "{presented:?}");
+        assert_eq!(told(&world, &claim), (lookup, NOBODY.into(), None), "{claim:?}");
     }
-    assert_eq!(told(&world, &Presented::Unrouted(KEY)), (Lookup::Unknown, NOBODY.into(), Some(Unbound::Id(KEY))));
+    assert_eq!(told(&world, &SessionClaim::Unrouted(KEY)), (Lookup::Unknown, NOBODY.into(), Some(UnboundKey::Id(KEY))));
 }
 
 #[test]
@@ -192,18 +192,18 @@ fn an_id_and_an_address_are_what_the_table_knows_of_them() {
             State::AtGone => (Lookup::UnknownServer, GONE),
             State::Over => (Lookup::Ended, NOBODY),
         };
-        let unbound = |kind: fn(SessionKey) -> Unbound| (expected.1 == NOBODY).then(|| kind(KEY));
-        for (presented, kind, named) in [
-            (Presented::Ids(smallvec![id()]), Unbound::Id as fn(SessionKey) -> Unbound, IdentifiedBy::Id),
-            (Presented::Ids(smallvec![rotated()]), Unbound::Id, IdentifiedBy::Id),
-            (Presented::Address(id()), Unbound::Address, IdentifiedBy::Address),
+        let unbound = |kind: fn(SessionKey) -> UnboundKey| (expected.1 == NOBODY).then(|| kind(KEY));
+        for (claim, kind, named) in [
+            (SessionClaim::Ids(smallvec![id()]), UnboundKey::Id as fn(SessionKey) -> UnboundKey, IdentifiedBy::Id),
+            (SessionClaim::Ids(smallvec![rotated()]), UnboundKey::Id, IdentifiedBy::Id),
+            (SessionClaim::Address(id()), UnboundKey::Address, IdentifiedBy::Address),
         ] {
             let world = World::new("");
             state.put(&world, KEY);
             let entries = world.table.len();
-            let (lookup, home, left) = told(&world, &presented);
-            assert_eq!(((lookup, home.as_str()), left), (expected, unbound(kind)), "{state:?} {presented:?}");
-            let again = world.seen(&presented).session;
+            let (lookup, home, left) = told(&world, &claim);
+            assert_eq!(((lookup, home.as_str()), left), (expected, unbound(kind)), "{state:?} {claim:?}");
+            let again = world.seen(&claim).session;
             assert!(again.iter().all(|session| (session.key, session.identified_by) == (KEY, named)));
             assert!(world.table.len() <= entries, "asking adopts nothing");
         }
@@ -216,10 +216,10 @@ fn a_mark_is_believed_unless_its_session_was_ended() {
         let world = World::new("");
         state.put(&world, KEY);
         let expected = match state {
-            State::Over => (Lookup::Ended, NOBODY.to_owned(), Some(Unbound::Id(KEY))),
+            State::Over => (Lookup::Ended, NOBODY.to_owned(), Some(UnboundKey::Id(KEY))),
             _ => (Lookup::Hit, "c".to_owned(), None),
         };
-        let mark = Presented::Routed { key: KEY, server: ServerId::of("c") };
+        let mark = SessionClaim::Routed { key: KEY, server: ServerId::of("c") };
         assert_eq!(told(&world, &mark), expected, "{state:?}");
     }
 }
@@ -248,20 +248,20 @@ fn a_token_is_put_together_with_what_the_table_knows() {
 #[test]
 fn of_several_ids_the_first_that_lives_counts_else_the_first() {
     let other = SessionKey(9 << 64 | 9);
-    let ids = || Presented::Ids(smallvec![ExternalId { key: other, former: SmallVec::new() }, id()]);
+    let ids = || SessionClaim::Ids(smallvec![ExternalId { key: other, former: SmallVec::new() }, id()]);
     let world = World::new("");
-    assert_eq!(told(&world, &ids()), (Lookup::Unknown, NOBODY.into(), Some(Unbound::Id(other))));
+    assert_eq!(told(&world, &ids()), (Lookup::Unknown, NOBODY.into(), Some(UnboundKey::Id(other))));
     State::AtB.put(&world, KEY);
     assert_eq!(told(&world, &ids()), (Lookup::Hit, "b".to_owned(), None));
 }
 
 #[test]
 fn a_session_bound_under_a_former_key_goes_on_under_the_key_of_today() {
-    for presented in [Presented::Ids(smallvec![rotated()]), Presented::Address(rotated())] {
+    for claim in [SessionClaim::Ids(smallvec![rotated()]), SessionClaim::Address(rotated())] {
         let world = World::new("");
         State::AtB.put(&world, FORMER);
         for _ in 0..2 {
-            assert_eq!(told(&world, &presented), (Lookup::Hit, "b".to_owned(), None));
+            assert_eq!(told(&world, &claim), (Lookup::Hit, "b".to_owned(), None));
         }
         assert_eq!((world.place_of(KEY).as_deref(), world.place_of(FORMER)), (Some("b"), None));
         assert_eq!((world.table.len(), world.sessions("b")), (1, 1), "it is one session all the time");
@@ -273,21 +273,21 @@ fn a_record_of_today_beats_one_under_a_former_key() {
     let world = World::new("");
     State::AtB.put(&world, FORMER);
     world.table.rebind(KEY, 0, &world.table.target("shop", "c"), NOW, NOW);
-    assert_eq!(told(&world, &Presented::Ids(smallvec![rotated()])), (Lookup::Hit, "c".to_owned(), None));
+    assert_eq!(told(&world, &SessionClaim::Ids(smallvec![rotated()])), (Lookup::Hit, "c".to_owned(), None));
 }
 
 #[test]
 fn parallel_requests_after_a_rotation_all_find_their_session() {
     let world = World::new("");
-    let presented = |n: u128| {
+    let claim = |n: u128| {
         let (key, former) = (SessionKey(n << 64 | n), SessionKey(n << 65 | n << 1 | 1));
-        (former, Presented::Ids(smallvec![ExternalId { key, former: smallvec![former] }]))
+        (former, SessionClaim::Ids(smallvec![ExternalId { key, former: smallvec![former] }]))
     };
     for n in 1..400 {
-        let (former, presented) = presented(n);
+        let (former, claim) = claim(n);
         State::AtB.put(&world, former);
         thread::scope(|scope| {
-            let asked: Vec<_> = (0..4).map(|_| scope.spawn(|| world.seen(&presented).lookup)).collect();
+            let asked: Vec<_> = (0..4).map(|_| scope.spawn(|| world.seen(&claim).lookup)).collect();
             for asked in asked {
                 assert_eq!(asked.join().unwrap(), Lookup::Hit, "session {n}");
             }
@@ -308,11 +308,11 @@ fn the_first_claim_binds_an_address_and_the_others_follow() {
 
 #[test]
 fn of_several_that_settle_one_moves_the_session_and_the_others_learn_where() {
-    for presented in [Presented::Ids(smallvec![id()]), Presented::Address(id()), presented_token("b")] {
+    for claim in [SessionClaim::Ids(smallvec![id()]), SessionClaim::Address(id()), presented_token("b")] {
         let world = World::new("");
         State::AtB.put(&world, KEY);
         let (c, d) = (world.server("c"), world.server("d"));
-        let mut first = world.seen(&presented).session.unwrap();
+        let mut first = world.seen(&claim).session.unwrap();
         let mut second = first.clone();
         assert!(first.settle(c, &world.pool_sessions(), NOW));
         assert!(!second.settle(d, &world.pool_sessions(), NOW));
@@ -326,21 +326,21 @@ fn of_several_that_settle_one_moves_the_session_and_the_others_learn_where() {
 
 #[test]
 fn what_a_client_shows_again_stays_ended_and_the_rest_is_forgotten() {
-    for (presented, after) in [
-        (Presented::Ids(smallvec![id()]), Lookup::Unknown),
-        (Presented::Address(id()), Lookup::Unknown),
-        (Presented::Routed { key: KEY, server: ServerId::of("b") }, Lookup::Ended),
+    for (claim, after) in [
+        (SessionClaim::Ids(smallvec![id()]), Lookup::Unknown),
+        (SessionClaim::Address(id()), Lookup::Unknown),
+        (SessionClaim::Routed { key: KEY, server: ServerId::of("b") }, Lookup::Ended),
         (presented_token("b"), Lookup::Ended),
     ] {
         let world = World::new("");
         State::AtB.put(&world, KEY);
-        world.seen(&presented).session.unwrap().end(&world.pool_sessions(), NOW);
+        world.seen(&claim).session.unwrap().end(&world.pool_sessions(), NOW);
         for _ in 0..2 {
-            assert_eq!(world.seen(&presented).lookup, after, "{presented:?}");
+            assert_eq!(world.seen(&claim).lookup, after, "{claim:?}");
         }
         let kept = usize::from(after == Lookup::Ended);
-        let others = usize::from(matches!(presented, Presented::Token { .. }));
-        assert_eq!(world.table.len(), kept + others, "{presented:?}");
+        let others = usize::from(matches!(claim, SessionClaim::Token { .. }));
+        assert_eq!(world.table.len(), kept + others, "{claim:?}");
         assert_eq!(world.sessions("b"), others as u64, "it is nobody's session any more");
     }
 }
@@ -349,12 +349,12 @@ fn what_a_client_shows_again_stays_ended_and_the_rest_is_forgotten() {
 fn only_a_session_with_a_token_is_given_one() {
     let world = World::new("");
     State::AtB.put(&world, KEY);
-    for presented in [
-        Presented::Ids(smallvec![id()]),
-        Presented::Address(id()),
-        Presented::Routed { key: KEY, server: ServerId::of("b") },
+    for claim in [
+        SessionClaim::Ids(smallvec![id()]),
+        SessionClaim::Address(id()),
+        SessionClaim::Routed { key: KEY, server: ServerId::of("b") },
     ] {
-        let mut session = world.seen(&presented).session.unwrap();
+        let mut session = world.seen(&claim).session.unwrap();
         session.settle(world.server("c"), &world.pool_sessions(), NOW);
         assert_eq!(session.token_to_give(&world.limits, NOW), None);
         assert_eq!(session.token_now(NOW), None);

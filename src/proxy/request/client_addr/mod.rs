@@ -1,15 +1,17 @@
-//! Who the client is, when it came through proxies that we trust, and what servers are told of it.
+//! The client's address and scheme, as trusted proxies report them.
 
 mod rfc7239;
 
 use std::io::Write;
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::proxy::context::{Client, Told};
+use crate::message::Fields;
+use crate::proxy::context::{Client, ForwardedChain};
+
 pub(crate) use rfc7239::FORWARDED;
 
 /// `X-Forwarded-For`.
@@ -19,38 +21,38 @@ pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 /// `X-Forwarded-Host`.
 pub(crate) const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// What the names of a family begin with, of which strangers must send none.
+/// The prefix of a family of names that only trusted peers may send.
 pub(crate) const X_FORWARDED: &str = "x-forwarded-";
-/// One name more that strangers must not send.
+/// Another name that only trusted peers may send.
 pub(crate) const X_REAL_IP: &str = "x-real-ip";
 
-/// Most hops that are looked at. Nobody has so many proxies of their own; the rest is somebody's invention.
-const MOST_HOPS: usize = 64;
+/// Most hops that are read. No deployment has that many proxies; hops before these are taken for invented.
+const MAX_HOPS: usize = 64;
 
-/// Reads the client from the connection's peer and, when that is trusted, from the forwarded headers.
+/// The client, from the connection's peer and, when that is trusted, from the forwarded headers.
 ///
-/// The client is the rightmost hop that is not itself trusted: everything to the left of it was written by somebody that
-/// nobody vouches for. Hops are those of X-Forwarded-For, and of Forwarded only when there is none. `encrypted` is how the
-/// peer came; a trusted one may say how the client came to it.
-pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
+/// The client is the rightmost hop that is not trusted: the hops to the left of it were written by a party that no trusted
+/// proxy vouches for. Hops are those of X-Forwarded-For, and of Forwarded only when there is none. `encrypted`: the peer
+/// came by TLS; a trusted peer may report how the client came.
+pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, fields: Fields<'_>, trusted: &[IpNet]) -> Client {
     let peer = peer.map(canonical);
     let peer_trusted = is_trusted_peer(peer, trusted);
-    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, told: None };
+    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, forwarded: None };
     if !peer_trusted {
         return client;
     }
-    if headers.contains_key(FORWARDED_FOR) {
-        client.address = rightmost_untrusted(headers, trusted).or(peer);
-    } else if headers.contains_key(FORWARDED) {
-        believe_forwarded(&mut client, headers, trusted);
+    if fields.contains(&FORWARDED_FOR) {
+        client.address = rightmost_untrusted(fields, trusted).or(peer);
+    } else if fields.contains(&FORWARDED) {
+        apply_forwarded(&mut client, fields, trusted);
     }
-    if let Some(proto) = headers.get(FORWARDED_PROTO) {
-        client.secure = is_https(proto.as_bytes());
+    if let Some(proto) = fields.get(&FORWARDED_PROTO) {
+        client.secure = is_https(proto);
     }
     client
 }
 
-/// Whether a peer is one of ours. Over a unix socket it has no address; it is trusted when the listener trusts anybody.
+/// Whether a peer is a trusted proxy. Over a unix socket it has no address, and is trusted when the listener trusts any.
 pub(crate) fn is_trusted_peer(peer: Option<IpAddr>, trusted: &[IpNet]) -> bool {
     !trusted.is_empty() && peer.is_none_or(|peer| is_trusted(canonical(peer), trusted))
 }
@@ -59,13 +61,13 @@ fn is_https(proto: &[u8]) -> bool {
     proto.eq_ignore_ascii_case(b"https")
 }
 
-fn rightmost_untrusted(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+fn rightmost_untrusted(fields: Fields<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
     let mut leftmost = None;
-    let fields: SmallVec<[&HeaderValue; 4]> = headers.get_all(FORWARDED_FOR).iter().collect();
-    let hops = fields.iter().rev().flat_map(|field| field.as_bytes().rsplit(|byte| *byte == b','));
+    let fields: SmallVec<[&[u8]; 4]> = fields.all(&FORWARDED_FOR).collect();
+    let hops = fields.iter().rev().flat_map(|field| field.rsplit(|byte| *byte == b','));
     // Empty elements of a list mean nothing (RFC 9110, section 5.6.1).
-    for hop in hops.take(MOST_HOPS).filter(|hop| !hop.trim_ascii().is_empty()) {
-        // What is no address ends the chain: nothing to the left of it can be vouched for.
+    for hop in hops.take(MAX_HOPS).filter(|hop| !hop.trim_ascii().is_empty()) {
+        // A hop that is no address ends the chain: no trusted proxy vouches for what is to the left of it.
         let Some(hop) = parse_hop(hop) else { return leftmost };
         if !is_trusted(hop, trusted) {
             return Some(hop);
@@ -75,33 +77,33 @@ fn rightmost_untrusted(headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr>
     leftmost
 }
 
-/// The same for Forwarded, which also has how the client came and what it asked for, side by side with who it is.
-fn believe_forwarded(client: &mut Client, headers: &HeaderMap, trusted: &[IpNet]) {
-    let mut chain: SmallVec<[IpAddr; 4]> = SmallVec::new();
+/// The same for Forwarded, which has the client's scheme and host in the same hop as its address.
+fn apply_forwarded(client: &mut Client, fields: Fields<'_>, trusted: &[IpNet]) {
+    let mut addresses: SmallVec<[IpAddr; 4]> = SmallVec::new();
     let mut last = None;
-    for hop in rfc7239::hops(headers).take(MOST_HOPS) {
+    for hop in rfc7239::hops(fields).take(MAX_HOPS) {
         let Some(hop) = hop else { break };
         let Some(address) = parse_hop(hop.client) else { break };
-        chain.push(address);
+        addresses.push(address);
         last = Some(hop);
         if !is_trusted(address, trusted) {
             break;
         }
     }
-    let (Some(address), Some(hop)) = (chain.last(), last) else { return };
+    let (Some(address), Some(hop)) = (addresses.last(), last) else { return };
     client.address = Some(*address);
     if let Some(proto) = hop.proto {
         client.secure = is_https(proto);
     }
     let host = hop.host.and_then(|host| HeaderValue::from_bytes(host).ok());
-    chain.reverse();
-    client.told = Some(Box::new(Told { chain, host }));
+    addresses.reverse();
+    client.forwarded = Some(Box::new(ForwardedChain { addresses, host }));
 }
 
 /// `1.2.3.4`, `1.2.3.4:5`, `::1`, `[::1]`, `[::1]:5`.
 fn parse_hop(hop: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(hop).ok()?.trim();
-    // A zone means something on the machine that wrote it only.
+    // A zone has a meaning only on the machine that wrote it.
     if text.contains('%') {
         return None;
     }
@@ -124,27 +126,27 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|network| network.contains(&address))
 }
 
-/// The X-Forwarded-For that a server gets: what trusted proxies said, then our peer; of a stranger only the peer.
-pub(crate) fn forwarded_for(client: &Client, headers: &HeaderMap) -> Option<HeaderValue> {
+/// The X-Forwarded-For that a server gets: the hops of trusted proxies, then the peer; of an untrusted peer only the peer.
+pub(crate) fn forwarded_for(client: &Client, fields: Fields<'_>) -> Option<HeaderValue> {
     if !client.peer_trusted && client.peer_text.is_some() {
         return client.peer_text.clone();
     }
     let mut value: SmallVec<[u8; 64]> = SmallVec::new();
     if client.peer_trusted {
-        for field in headers.get_all(FORWARDED_FOR) {
-            part(&mut value);
-            value.extend_from_slice(field.as_bytes());
+        for field in fields.all(&FORWARDED_FOR) {
+            separate(&mut value);
+            value.extend_from_slice(field);
         }
     }
-    let told = client.told.iter().flat_map(|told| &told.chain);
-    for address in told.chain(&client.peer) {
-        part(&mut value);
+    let hops = client.forwarded.iter().flat_map(|forwarded| &forwarded.addresses);
+    for address in hops.chain(&client.peer) {
+        separate(&mut value);
         write!(value, "{address}").ok()?;
     }
     if value.is_empty() { None } else { HeaderValue::from_bytes(&value).ok() }
 }
 
-fn part(value: &mut SmallVec<[u8; 64]>) {
+fn separate(value: &mut SmallVec<[u8; 64]>) {
     if !value.is_empty() {
         value.extend_from_slice(b", ");
     }

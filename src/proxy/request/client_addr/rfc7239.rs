@@ -1,39 +1,41 @@
-//! The header `Forwarded` (RFC 7239): what each proxy on the way was asked, by whom, and how.
+//! The header `Forwarded` (RFC 7239): the client, scheme and host of the request, as each proxy on the way got it.
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 use smallvec::SmallVec;
+
+use crate::message::Fields;
 
 /// `Forwarded`.
 pub(crate) const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 
-/// What one proxy says of the request that it got: the values as written, without quotes.
+/// What one proxy reports of the request that it got: the values as written, without quotes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Hop<'a> {
-    /// Who asked it: an address, perhaps with a port; `unknown`; or a name that begins with `_`.
+    /// Its client: an address, perhaps with a port; `unknown`; or a name that begins with `_`.
     pub(crate) client: &'a [u8],
     /// `http` or `https`.
     pub(crate) proto: Option<&'a [u8]>,
-    /// The `Host` that it was asked for.
+    /// The `Host` of the request.
     pub(crate) host: Option<&'a [u8]>,
 }
 
-/// All hops from the last to the first, however many fields they came in. `None` stands for one that cannot be read:
-/// what lies beyond it nobody vouches for.
-pub(crate) fn hops(headers: &HeaderMap) -> impl Iterator<Item = Option<Hop<'_>>> {
-    let fields: SmallVec<[&HeaderValue; 4]> = headers.get_all(FORWARDED).iter().collect();
+/// All hops from the last to the first, of all fields. `None` is a hop that cannot be read: no trusted proxy vouches for
+/// the hops beyond it.
+pub(crate) fn hops(fields: Fields<'_>) -> impl Iterator<Item = Option<Hop<'_>>> {
+    let fields: SmallVec<[&[u8]; 4]> = fields.all(&FORWARDED).collect();
     fields.into_iter().rev().flat_map(|field| {
-        // A field whose quotes do not pair cannot be cut: the commas that part its hops cannot be told from others.
-        let elements = cut(field.as_bytes(), b',');
-        let broken = elements.is_none();
+        // With an unpaired quote the commas between hops cannot be told from quoted ones.
+        let elements = split_unquoted(field, b',');
+        let invalid = elements.is_none();
         let hops = elements.unwrap_or_default().into_iter().rev().filter(|element| !element.trim_ascii().is_empty());
-        broken.then_some(None).into_iter().chain(hops.map(hop))
+        invalid.then_some(None).into_iter().chain(hops.map(hop))
     })
 }
 
 /// `for=192.0.2.60;proto=http;host=example.org`
 fn hop(element: &[u8]) -> Option<Hop<'_>> {
     let (mut client, mut proto, mut host) = (None, None, None);
-    for pair in cut(element, b';')? {
+    for pair in split_unquoted(element, b';')? {
         let pair = pair.trim_ascii();
         if pair.is_empty() {
             continue;
@@ -57,7 +59,7 @@ fn hop(element: &[u8]) -> Option<Hop<'_>> {
     Some(Hop { client: client?, proto, host })
 }
 
-/// A token or a quoted string. Addresses, protocols and hosts have nothing in them that needs a backslash.
+/// A token or a quoted string. No address, scheme or host needs a backslash.
 fn unquoted(value: &[u8]) -> Option<&[u8]> {
     let inner = match value.strip_prefix(b"\"") {
         Some(rest) => rest.strip_suffix(b"\"")?,
@@ -67,8 +69,8 @@ fn unquoted(value: &[u8]) -> Option<&[u8]> {
     plain.then_some(inner)
 }
 
-/// Cuts at a mark outside of quotes; `None` when a quote is left open.
-fn cut(text: &[u8], mark: u8) -> Option<SmallVec<[&[u8]; 8]>> {
+/// Splits at a separator outside of quotes; `None` when a quote is left open.
+fn split_unquoted(text: &[u8], separator: u8) -> Option<SmallVec<[&[u8]; 8]>> {
     let mut pieces = SmallVec::new();
     let (mut quoted, mut escaped, mut start) = (false, false, 0);
     for (at, byte) in text.iter().enumerate() {
@@ -76,7 +78,7 @@ fn cut(text: &[u8], mark: u8) -> Option<SmallVec<[&[u8]; 8]>> {
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,
-            byte if *byte == mark && !quoted => {
+            byte if *byte == separator && !quoted => {
                 pieces.push(text.get(start..at).unwrap_or_default());
                 start = at + 1;
             }
@@ -89,6 +91,7 @@ fn cut(text: &[u8], mark: u8) -> Option<SmallVec<[&[u8]; 8]>> {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
     use proptest::prelude::*;
 
     use super::*;
@@ -100,10 +103,10 @@ mod tests {
             headers.append(FORWARDED, HeaderValue::from_bytes(field).unwrap());
         }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let told = |hop: Hop<'_>| {
+        let words = |hop: Hop<'_>| {
             [Some(hop.client), hop.proto, hop.host].into_iter().flatten().map(text).collect::<Vec<_>>().join(" ")
         };
-        hops(&headers).map(|hop| hop.map_or_else(|| "-".to_owned(), told)).collect()
+        hops(Fields::Map(&headers)).map(|hop| hop.map_or_else(|| "-".to_owned(), words)).collect()
     }
 
     #[test]
@@ -122,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_a_gap() {
+    fn a_hop_that_cannot_be_read_is_a_gap() {
         for field in [
             &br#"for="1.1.1.1"#[..],
             br#"for=1.1.1.1";"#,
@@ -148,7 +151,7 @@ mod tests {
             for field in &fields {
                 headers.append(FORWARDED, HeaderValue::from_str(field).unwrap());
             }
-            prop_assert!(hops(&headers).count() <= fields.iter().map(|field| field.len() + 1).sum());
+            prop_assert!(hops(Fields::Map(&headers)).count() <= fields.iter().map(|field| field.len() + 1).sum());
         }
     }
 }

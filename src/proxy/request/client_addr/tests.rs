@@ -1,4 +1,6 @@
-//! Who the client is, against everything that a stranger may write.
+//! The client of a request, whatever untrusted peers write.
+
+use http::HeaderMap;
 
 use super::*;
 
@@ -10,16 +12,16 @@ fn headers(fields: &[&str]) -> HeaderMap {
     headers
 }
 
-fn seen(peer: &str, fields: &[&str], trusted: &[&str]) -> String {
+fn client_of(peer: &str, fields: &[&str], trusted: &[&str]) -> String {
     let trusted: Vec<IpNet> = trusted.iter().map(|network| network.parse().unwrap()).collect();
-    let client = client(Some(peer.parse().unwrap()), false, &headers(fields), &trusted);
+    let client = client(Some(peer.parse().unwrap()), false, Fields::Map(&headers(fields)), &trusted);
     client.address.unwrap().to_string()
 }
 
 #[test]
-fn a_stranger_cannot_say_who_it_is() {
-    assert_eq!(seen("6.6.6.6", &["1.1.1.1"], &[]), "6.6.6.6");
-    assert_eq!(seen("6.6.6.6", &["1.1.1.1"], &["10.0.0.0/8"]), "6.6.6.6");
+fn an_untrusted_peer_cannot_name_a_client() {
+    assert_eq!(client_of("6.6.6.6", &["1.1.1.1"], &[]), "6.6.6.6");
+    assert_eq!(client_of("6.6.6.6", &["1.1.1.1"], &["10.0.0.0/8"]), "6.6.6.6");
 }
 
 #[test]
@@ -42,39 +44,39 @@ fn the_client_is_the_rightmost_hop_that_is_not_trusted() {
         (&[""], "10.1.1.1"),
         (&[], "10.1.1.1"),
     ] {
-        assert_eq!(seen("10.1.1.1", fields, trusted), client, "{fields:?}");
+        assert_eq!(client_of("10.1.1.1", fields, trusted), client, "{fields:?}");
     }
-    assert_eq!(seen("::ffff:10.1.1.1", &["1.1.1.1"], trusted), "1.1.1.1");
+    assert_eq!(client_of("::ffff:10.1.1.1", &["1.1.1.1"], trusted), "1.1.1.1");
 }
 
 #[test]
-fn servers_are_told_the_chain_of_trusted_proxies_and_nothing_else() {
+fn servers_get_the_chain_of_trusted_proxies_only() {
     let told = |peer_trusted| {
         let peer = Some("10.1.1.1".parse().unwrap());
         let client = Client { peer, address: peer, peer_trusted, ..Client::default() };
-        forwarded_for(&client, &headers(&["9.9.9.9, 1.1.1.1", "10.2.2.2"])).unwrap()
+        forwarded_for(&client, Fields::Map(&headers(&["9.9.9.9, 1.1.1.1", "10.2.2.2"]))).unwrap()
     };
     assert_eq!(told(true), "9.9.9.9, 1.1.1.1, 10.2.2.2, 10.1.1.1");
     assert_eq!(told(false), "10.1.1.1");
 }
 
 #[test]
-fn a_peer_over_a_unix_socket_is_trusted_when_somebody_is() {
+fn a_peer_over_a_unix_socket_is_trusted_when_any_is() {
     let trusted = ["127.0.0.1/32".parse().unwrap()];
-    let with = client(None, false, &headers(&["1.1.1.1"]), &trusted);
+    let with = client(None, false, Fields::Map(&headers(&["1.1.1.1"])), &trusted);
     assert_eq!(with.address, Some("1.1.1.1".parse().unwrap()));
-    let without = client(None, false, &headers(&["1.1.1.1"]), &[]);
+    let without = client(None, false, Fields::Map(&headers(&["1.1.1.1"])), &[]);
     assert_eq!(without.address, None);
 }
 
-/// As `seen`, with the fields of both headers.
-fn told(x_forwarded_for: &[&str], forwarded: &[&str]) -> String {
+/// As `client_of`, with the fields of both headers.
+fn client_by(x_forwarded_for: &[&str], forwarded: &[&str]) -> String {
     let mut headers = headers(x_forwarded_for);
     for field in forwarded {
         headers.append(FORWARDED, HeaderValue::from_str(field).unwrap());
     }
     let trusted: Vec<IpNet> = ["10.0.0.0/8", "fd00::/8"].map(|network| network.parse().unwrap()).to_vec();
-    let client = client(Some("10.1.1.1".parse().unwrap()), false, &headers, &trusted);
+    let client = client(Some("10.1.1.1".parse().unwrap()), false, Fields::Map(&headers), &trusted);
     client.address.unwrap().to_string()
 }
 
@@ -104,55 +106,55 @@ fn a_chain_in_forwarded_is_read_like_one_in_x_forwarded_for() {
         (&[""], "10.1.1.1"),
         (&[", ,"], "10.1.1.1"),
     ] {
-        assert_eq!(told(&[], fields), client, "{fields:?}");
+        assert_eq!(client_by(&[], fields), client, "{fields:?}");
     }
 }
 
 #[test]
 fn x_forwarded_for_goes_before_forwarded() {
-    assert_eq!(told(&["1.1.1.1"], &["for=6.6.6.6"]), "1.1.1.1");
-    assert_eq!(told(&[""], &["for=6.6.6.6"]), "10.1.1.1", "even when it says nothing");
-    assert_eq!(told(&["for=6.6.6.6"], &[]), "10.1.1.1", "and each in its own words");
+    assert_eq!(client_by(&["1.1.1.1"], &["for=6.6.6.6"]), "1.1.1.1");
+    assert_eq!(client_by(&[""], &["for=6.6.6.6"]), "10.1.1.1", "even when it is empty");
+    assert_eq!(client_by(&["for=6.6.6.6"], &[]), "10.1.1.1", "each in its own syntax");
 }
 
 #[test]
 fn a_zone_ends_the_chain() {
     for zone in ["fe80::1%eth0", "[fe80::1%eth0]:80", "[fe80::1%3]:80", "[fe80::1%3]"] {
-        assert_eq!(told(&[&format!("{zone}, 10.2.2.2")], &[]), "10.2.2.2", "{zone}");
+        assert_eq!(client_by(&[&format!("{zone}, 10.2.2.2")], &[]), "10.2.2.2", "{zone}");
     }
 }
 
 #[test]
-fn no_more_hops_are_read_than_anybody_has() {
+fn the_number_of_hops_is_limited() {
     let ours = vec!["10.2.2.2"; 1000].join(", ");
-    assert_eq!(told(&[&format!("6.6.6.6, {ours}")], &[]), "10.2.2.2");
+    assert_eq!(client_by(&[&format!("6.6.6.6, {ours}")], &[]), "10.2.2.2");
     let ours = vec!["for=10.2.2.2"; 1000].join(", ");
-    assert_eq!(told(&[], &[&format!("for=6.6.6.6, {ours}")]), "10.2.2.2");
+    assert_eq!(client_by(&[], &[&format!("for=6.6.6.6, {ours}")]), "10.2.2.2");
     let strangers = vec!["for=6.6.6.6"; 1000].join(", ");
-    assert_eq!(told(&[], &[&format!("{strangers}, for=1.1.1.1")]), "1.1.1.1");
+    assert_eq!(client_by(&[], &[&format!("{strangers}, for=1.1.1.1")]), "1.1.1.1");
 }
 
 #[test]
-fn servers_are_told_in_x_forwarded_words_what_forwarded_said() {
+fn servers_get_in_x_forwarded_what_forwarded_said() {
     let mut headers = HeaderMap::new();
     let field = "for=6.6.6.6;proto=http;host=bad, for=1.1.1.1;proto=HTTPS;host=shop.example, for=10.2.2.2;proto=http";
     headers.append(FORWARDED, HeaderValue::from_static(field));
     let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
-    let client = client(Some("10.1.1.1".parse().unwrap()), false, &headers, &trusted);
+    let client = client(Some("10.1.1.1".parse().unwrap()), false, Fields::Map(&headers), &trusted);
     assert!(client.secure, "as the client came to the first of our proxies");
-    assert_eq!(client.told.as_ref().unwrap().host.as_ref().unwrap(), "shop.example");
-    assert_eq!(forwarded_for(&client, &headers).unwrap(), "1.1.1.1, 10.2.2.2, 10.1.1.1");
+    assert_eq!(client.forwarded.as_ref().unwrap().host.as_ref().unwrap(), "shop.example");
+    assert_eq!(forwarded_for(&client, Fields::Map(&headers)).unwrap(), "1.1.1.1, 10.2.2.2, 10.1.1.1");
 }
 
 #[test]
-fn how_the_peer_came_counts_unless_a_trusted_one_says_otherwise() {
+fn the_scheme_of_the_peer_counts_unless_a_trusted_one_reports_another() {
     let trusted: [IpNet; 1] = ["10.0.0.0/8".parse().unwrap()];
     let secure = |peer: &str, encrypted, proto: Option<&'static str>| {
         let mut headers = HeaderMap::new();
         if let Some(proto) = proto {
             headers.append(FORWARDED_PROTO, HeaderValue::from_static(proto));
         }
-        client(Some(peer.parse().unwrap()), encrypted, &headers, &trusted).secure
+        client(Some(peer.parse().unwrap()), encrypted, Fields::Map(&headers), &trusted).secure
     };
     assert!(secure("6.6.6.6", true, None) && !secure("6.6.6.6", false, None));
     assert!(secure("6.6.6.6", true, Some("http")) && !secure("6.6.6.6", false, Some("https")));

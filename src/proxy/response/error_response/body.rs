@@ -1,26 +1,26 @@
-//! The body of an answer in each form. One allocation an answer: refusals can be a flood.
+//! The body of an error page in each format. One allocation a page: refusals can be a flood.
 
 use std::fmt::{self, Write};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, StatusCode};
 
-use super::accept::Form;
-use super::words::title;
+use super::format::Format;
+use super::sentence::title;
 
-/// What an answer says.
-pub(super) struct Words<'a> {
+/// What an error page says.
+pub(super) struct Contents<'a> {
     pub(super) status: StatusCode,
-    /// Our own words, with nothing in it that HTML or JSON would take for its own.
+    /// A sentence of ours, without characters that HTML or JSON would have to escape.
     pub(super) sentence: &'static str,
-    /// As a trusted proxy wrote it, or we.
+    /// From a trusted proxy, or new.
     pub(super) request_id: Option<&'a str>,
 }
 
-/// More than everything but the request id takes.
-const ROOM: usize = 512;
+/// More than all takes without the request id.
+const CAPACITY: usize = 512;
 
-impl Form {
+impl Format {
     /// `Content-Type`.
     pub(super) fn content_type(self) -> HeaderValue {
         HeaderValue::from_static(match self {
@@ -30,33 +30,33 @@ impl Form {
         })
     }
 
-    pub(super) fn write(self, words: &Words<'_>) -> Bytes {
-        let mut body = BytesMut::with_capacity(ROOM + words.request_id.map_or(0, |id| id.len() * LONGEST_ESCAPE));
+    pub(super) fn write(self, contents: &Contents<'_>) -> Bytes {
+        let mut body = BytesMut::with_capacity(CAPACITY + contents.request_id.map_or(0, |id| id.len() * MAX_ESCAPE));
         // Writing to memory does not fail.
         let _ = match self {
-            Self::Plain => plain(&mut body, words),
-            Self::Html => html(&mut body, words),
-            Self::Problem => problem(&mut body, words),
+            Self::Plain => plain(&mut body, contents),
+            Self::Html => html(&mut body, contents),
+            Self::Problem => problem(&mut body, contents),
         };
         body.freeze()
     }
 }
 
-fn plain(out: &mut BytesMut, words: &Words<'_>) -> fmt::Result {
-    writeln!(out, "{} {}", words.status.as_u16(), title(words.status))?;
-    writeln!(out, "{}", words.sentence)?;
-    words.request_id.map_or(Ok(()), |id| writeln!(out, "Request id: {id}"))
+fn plain(out: &mut BytesMut, contents: &Contents<'_>) -> fmt::Result {
+    writeln!(out, "{} {}", contents.status.as_u16(), title(contents.status))?;
+    writeln!(out, "{}", contents.sentence)?;
+    contents.request_id.map_or(Ok(()), |id| writeln!(out, "Request id: {id}"))
 }
 
-/// Needs nothing from anywhere else: a page about a failure must not fail.
-fn html(out: &mut BytesMut, words: &Words<'_>) -> fmt::Result {
-    let (status, title) = (words.status.as_u16(), title(words.status));
+/// Loads nothing: a page about a failure must not fail itself.
+fn html(out: &mut BytesMut, contents: &Contents<'_>) -> fmt::Result {
+    let (status, title) = (contents.status.as_u16(), title(contents.status));
     out.write_str("<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n")?;
     out.write_str("<meta name=\"viewport\" content=\"width=device-width\">\n")?;
     out.write_str("<meta name=\"color-scheme\" content=\"light dark\">\n")?;
     write!(out, "<title>{status} {title}</title>\n</head>\n<body>\n<h1>{title}</h1>\n")?;
-    writeln!(out, "<p>{}</p>", words.sentence)?;
-    if let Some(id) = words.request_id {
+    writeln!(out, "<p>{}</p>", contents.sentence)?;
+    if let Some(id) = contents.request_id {
         out.write_str("<p><small>Request id: ")?;
         escaped_for_html(out, id)?;
         out.write_str("</small></p>\n")?;
@@ -64,11 +64,11 @@ fn html(out: &mut BytesMut, words: &Words<'_>) -> fmt::Result {
     out.write_str("</body>\n</html>\n")
 }
 
-/// RFC 9457; `about:blank` says that the status tells the kind of problem.
-fn problem(out: &mut BytesMut, words: &Words<'_>) -> fmt::Result {
-    let (status, title, sentence) = (words.status.as_u16(), title(words.status), words.sentence);
+/// RFC 9457; `about:blank` means that the status is the type of the problem.
+fn problem(out: &mut BytesMut, contents: &Contents<'_>) -> fmt::Result {
+    let (status, title, sentence) = (contents.status.as_u16(), title(contents.status), contents.sentence);
     write!(out, "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{sentence}\"")?;
-    if let Some(id) = words.request_id {
+    if let Some(id) = contents.request_id {
         out.write_str(",\"request_id\":\"")?;
         escaped_for_json(out, id)?;
         out.write_char('"')?;
@@ -77,7 +77,7 @@ fn problem(out: &mut BytesMut, words: &Words<'_>) -> fmt::Result {
 }
 
 /// `&quot;`.
-const LONGEST_ESCAPE: usize = 6;
+const MAX_ESCAPE: usize = 6;
 
 fn escaped_for_html(out: &mut BytesMut, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| match c {
@@ -90,7 +90,7 @@ fn escaped_for_html(out: &mut BytesMut, text: &str) -> fmt::Result {
     })
 }
 
-/// A header's value has no control characters but tabs.
+/// A header value has no control characters except tabs.
 fn escaped_for_json(out: &mut BytesMut, text: &str) -> fmt::Result {
     text.chars().try_for_each(|c| match c {
         '"' => out.write_str("\\\""),
@@ -108,29 +108,29 @@ mod tests {
 
     const SENTENCE: &str = "The server of your session is not available.";
 
-    fn body(form: Form, status: u16, request_id: Option<&str>) -> String {
-        let words = Words { status: StatusCode::from_u16(status).unwrap(), sentence: SENTENCE, request_id };
-        String::from_utf8(form.write(&words).to_vec()).unwrap()
+    fn body(format: Format, status: u16, request_id: Option<&str>) -> String {
+        let contents = Contents { status: StatusCode::from_u16(status).unwrap(), sentence: SENTENCE, request_id };
+        String::from_utf8(format.write(&contents).to_vec()).unwrap()
     }
 
     #[test]
-    fn each_form_says_status_reason_and_request_id() {
+    fn each_format_has_status_sentence_and_request_id() {
         assert_eq!(
-            body(Form::Plain, 503, Some("id-1")),
+            body(Format::Plain, 503, Some("id-1")),
             format!("503 Service Unavailable\n{SENTENCE}\nRequest id: id-1\n")
         );
-        assert_eq!(body(Form::Plain, 499, None), format!("499 Client Error\n{SENTENCE}\n"));
-        let html = body(Form::Html, 404, Some("<b>&\"'"));
+        assert_eq!(body(Format::Plain, 499, None), format!("499 Client Error\n{SENTENCE}\n"));
+        let html = body(Format::Html, 404, Some("<b>&\"'"));
         assert!(html.contains("<title>404 Not Found</title>") && html.contains(SENTENCE), "{html}");
         assert!(html.contains("Request id: &lt;b&gt;&amp;&quot;&#39;</small>"), "{html}");
-        assert!(!body(Form::Html, 404, None).contains("Request id"));
-        assert!(!html.contains("://"), "nothing is loaded from elsewhere: {html}");
+        assert!(!body(Format::Html, 404, None).contains("Request id"));
+        assert!(!html.contains("://"), "the page loads nothing: {html}");
     }
 
     proptest! {
         #[test]
         fn a_problem_is_json_whatever_the_request_id(status in 400u16..600, id in prop::option::of("[ -~\t]{1,128}")) {
-            let text = body(Form::Problem, status, id.as_deref());
+            let text = body(Format::Problem, status, id.as_deref());
             let value: serde_json::Value = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(&value["type"], "about:blank");
             prop_assert_eq!(&value["status"], status);
@@ -141,8 +141,8 @@ mod tests {
 
         #[test]
         fn no_request_id_makes_a_tag(id in "[ -~]{1,128}") {
-            let with = body(Form::Html, 503, Some(&id));
-            let without = body(Form::Html, 503, Some("x"));
+            let with = body(Format::Html, 503, Some(&id));
+            let without = body(Format::Html, 503, Some("x"));
             prop_assert_eq!(with.matches('<').count(), without.matches('<').count());
         }
     }

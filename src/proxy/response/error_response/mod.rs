@@ -1,52 +1,106 @@
-//! An answer in the proxy's own words, in the form that the client asks for. What applications answer is never touched.
+//! Error pages: what the proxy responds when no server does, in the format that the client asks for.
 
 use http::{HeaderValue, StatusCode, header};
-use pingora::Result;
-use pingora::http::ResponseHeader;
-use pingora_proxy::Session as Exchange;
+use smallvec::SmallVec;
 
-use self::accept::form;
-use self::body::Words;
-use crate::proxy::context::RequestContext;
-use crate::proxy::request::is_head;
+use crate::message::{Fields, OwnResponse};
+use crate::persistence::Outcome;
 
-mod accept;
+use self::body::Contents;
+use self::format::Format;
+
 mod body;
-mod words;
+mod format;
+mod sentence;
 
-/// Answers, unless an answer has begun. Never with a token.
-pub(crate) async fn give(exchange: &mut Exchange, ctx: &RequestContext, status: u16) -> Result<()> {
-    if exchange.response_written().is_some_and(|written| !written.status.is_informational()) {
-        return Ok(());
-    }
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let form = form(&exchange.req_header().headers);
-    let body = form.write(&Words {
-        status,
-        sentence: words::sentence(ctx, status),
-        request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
-    });
-    let mut head = ResponseHeader::build(status, Some(7))?;
-    head.insert_header(header::CONTENT_TYPE, form.content_type())?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    head.insert_header(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))?;
-    // Text stays text, whatever a trusted proxy's request id looks like.
-    head.insert_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))?;
+/// What an error page is about.
+#[derive(Debug)]
+pub(crate) struct ErrorPage<'a> {
+    pub(crate) status: StatusCode,
+    /// What the request means to its session.
+    pub(crate) outcome: Option<Outcome>,
+    /// Why the request is refused: the label of a `Refusal`.
+    pub(crate) reason: Option<&'static str>,
+    pub(crate) request_id: Option<&'a str>,
+    /// The Set-Cookie that deletes the client's token.
+    pub(crate) clear_cookie: Option<HeaderValue>,
+}
+
+/// The error page for a request with these fields.
+pub(crate) fn error_response(request: Fields<'_>, page: ErrorPage<'_>) -> OwnResponse {
+    let ErrorPage { status, outcome, reason, request_id, clear_cookie } = page;
+    let format = Format::accepted(request);
+    let body = format.write(&Contents { status, sentence: sentence::sentence(status, outcome, reason), request_id });
+    let mut fields = SmallVec::new();
+    fields.push((header::CONTENT_TYPE, format.content_type()));
+    fields.push((header::CONTENT_LENGTH, HeaderValue::from(body.len())));
+    fields.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
+    // Text stays text, whatever request id a trusted proxy sends.
+    fields.push((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        head.insert_header(header::RETRY_AFTER, HeaderValue::from_static("1"))?;
+        fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
-        head.insert_header(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"))?;
+        fields.push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
     }
-    if let (Some(refusal), Some(persistence)) = (ctx.refusal, ctx.persistence())
-        && refusal.clear_token
-    {
-        head.append_header(header::SET_COOKIE, persistence.set_cookie.clear(ctx.client.secure))?;
+    fields.extend(clear_cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    OwnResponse { status, fields, body }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn respond(status: u16, reason: Option<&'static str>, clear_cookie: Option<&'static str>) -> OwnResponse {
+        let page = ErrorPage {
+            status: StatusCode::from_u16(status).unwrap(),
+            outcome: None,
+            reason,
+            request_id: Some("id-1"),
+            clear_cookie: clear_cookie.map(HeaderValue::from_static),
+        };
+        error_response(Fields::Parsed(&[]), page)
     }
-    let bodyless = is_head(exchange);
-    exchange.write_response_header(Box::new(head), bodyless).await?;
-    if !bodyless {
-        exchange.write_response_body(Some(body), true).await?;
+
+    fn field(response: &OwnResponse, name: &str) -> Option<String> {
+        let found = response.fields.iter().find(|(field, _)| field.as_str() == name);
+        found.map(|(_, value)| value.to_str().unwrap().to_owned())
     }
-    Ok(())
+
+    #[test]
+    fn an_error_page_says_what_happened_and_is_not_cached() {
+        let response = respond(404, Some("no_route"), None);
+        assert_eq!(response.status, StatusCode::NOT_FOUND);
+        assert_eq!(response.body, "404 Not Found\nNo route matches this request.\nRequest id: id-1\n");
+        assert_eq!(field(&response, "content-type").unwrap(), "text/plain; charset=utf-8");
+        assert_eq!(field(&response, "cache-control").unwrap(), "no-store");
+        assert_eq!(field(&response, "set-cookie"), None);
+    }
+
+    #[test]
+    fn some_statuses_come_with_a_field_of_their_own() {
+        assert!(field(&respond(405, Some("method"), None), "allow").is_some());
+        assert!(field(&respond(503, None, None), "retry-after").is_some());
+        let cleared = respond(400, Some("forged_token"), Some("SESSIONID=; Max-Age=0"));
+        assert_eq!(field(&cleared, "set-cookie").unwrap(), "SESSIONID=; Max-Age=0");
+    }
+
+    proptest! {
+        #[test]
+        fn the_length_is_that_of_the_body(status in 400u16..600, accept in "[a-z/+*, ;=.]{0,30}") {
+            let fields = [httparse::Header { name: "Accept", value: accept.as_bytes() }];
+            let page = ErrorPage {
+                status: StatusCode::from_u16(status).unwrap(),
+                outcome: None,
+                reason: None,
+                request_id: None,
+                clear_cookie: None,
+            };
+            let response = error_response(Fields::Parsed(&fields), page);
+            prop_assert_eq!(field(&response, "content-length").unwrap(), response.body.len().to_string());
+            prop_assert!(!response.body.is_empty());
+        }
+    }
 }

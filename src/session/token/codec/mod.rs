@@ -25,7 +25,7 @@ pub struct PoolCodec {
 
 /// The outcome of opening a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Opened {
+pub enum OpenOutcome {
     /// It opens.
     Valid {
         /// Its content.
@@ -68,13 +68,13 @@ impl PoolCodec {
 
     /// Opens a client's text, whatever it contains.
     #[must_use]
-    pub fn open(&self, text: &[u8]) -> Opened {
+    pub fn open(&self, text: &[u8]) -> OpenOutcome {
         let envelope = match Envelope::from_text(text) {
             Ok(envelope) => envelope,
-            Err(flaw) => return Opened::Forged(flaw),
+            Err(flaw) => return OpenOutcome::Forged(flaw),
         };
         if envelope.pool_tag != self.pool_tag {
-            return Opened::OtherPool;
+            return OpenOutcome::OtherPool;
         }
         let mut flaw = Flaw::UnknownKey;
         for (index, (key, associated)) in self.keys().enumerate() {
@@ -82,24 +82,24 @@ impl PoolCodec {
                 continue;
             }
             match unseal(key, associated, &envelope) {
-                Ok(token) => return Opened::Valid { token, sealed_by_first: index == 0, key: index },
+                Ok(token) => return OpenOutcome::Valid { token, sealed_by_first: index == 0, key: index },
                 // Another key may have the same tag.
                 Err(error) => flaw = error,
             }
         }
-        Opened::Forged(flaw)
+        OpenOutcome::Forged(flaw)
     }
 
     /// The same result as [`open`](Self::open), from this thread's [`cache`](super::cache) where possible: a client sends the
     /// same token with every request.
     #[must_use]
-    pub fn reopen(&self, text: &[u8]) -> Opened {
-        let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return Opened::Forged(Flaw::Length) };
+    pub fn reopen(&self, text: &[u8]) -> OpenOutcome {
+        let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return OpenOutcome::Forged(Flaw::Length) };
         if let Some((token, key)) = cache::find(self.id, text) {
-            return Opened::Valid { token, sealed_by_first: key == 0, key: key.into() };
+            return OpenOutcome::Valid { token, sealed_by_first: key == 0, key: key.into() };
         }
         let opened = self.open(text);
-        if let Opened::Valid { token, key, .. } = opened
+        if let OpenOutcome::Valid { token, key, .. } = opened
             && let Ok(key) = key.try_into()
         {
             cache::insert(self.id, text, token, key);

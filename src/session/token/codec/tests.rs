@@ -36,7 +36,7 @@ const GOLDEN: &str = "AdFMAR-GrwkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCWGHP7udNU-6aEJKVr
 
 #[test]
 fn a_token_of_version_1_opens_for_ever() {
-    let valid = Opened::Valid { token: token(), sealed_by_first: true, key: 0 };
+    let valid = OpenOutcome::Valid { token: token(), sealed_by_first: true, key: 0 };
     assert_eq!(shop().open(GOLDEN.as_bytes()), valid);
     assert_eq!(shop().seal(&token(), [9; 24]).as_str(), GOLDEN);
 }
@@ -57,10 +57,10 @@ fn any_flipped_bit_is_refused() {
         let mut changed = raw.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         let expected = match bit / 8 {
-            0 => Opened::Forged(Flaw::Version),
-            1..3 => Opened::Forged(Flaw::UnknownKey),
-            3..7 => Opened::OtherPool,
-            _ => Opened::Forged(Flaw::Seal),
+            0 => OpenOutcome::Forged(Flaw::Version),
+            1..3 => OpenOutcome::Forged(Flaw::UnknownKey),
+            3..7 => OpenOutcome::OtherPool,
+            _ => OpenOutcome::Forged(Flaw::Seal),
         };
         assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(changed).as_bytes()), expected, "bit {bit}");
         tried += 1;
@@ -75,7 +75,7 @@ fn any_changed_character_is_refused() {
         for byte in (0..=255).filter(|byte| *byte != text[place]) {
             let mut changed = text;
             changed[place] = byte;
-            assert!(!matches!(shop().open(&changed), Opened::Valid { .. }), "byte {byte} at {place}");
+            assert!(!matches!(shop().open(&changed), OpenOutcome::Valid { .. }), "byte {byte} at {place}");
         }
     }
 }
@@ -89,8 +89,8 @@ fn a_token_has_one_text_only() {
     for other in b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
         let opened = shop().open(&[head, &[*other]].concat());
         if other == last {
-            assert!(matches!(opened, Opened::Valid { .. }));
-        } else if opened == Opened::Forged(Flaw::Encoding) {
+            assert!(matches!(opened, OpenOutcome::Valid { .. }));
+        } else if opened == OpenOutcome::Forged(Flaw::Encoding) {
             twins += 1;
         }
     }
@@ -101,30 +101,30 @@ fn a_token_has_one_text_only() {
 fn shorter_and_longer_texts_are_refused() {
     let text = *shop().seal(&token(), [9; 24]).as_bytes();
     for len in 0..text.len() {
-        assert_eq!(shop().open(&text[..len]), Opened::Forged(Flaw::Length));
+        assert_eq!(shop().open(&text[..len]), OpenOutcome::Forged(Flaw::Length));
     }
     for tail in [&b"A"[..], b"=", b"==", b" ", b"\0", &text] {
-        assert_eq!(shop().open(&[&text[..], tail].concat()), Opened::Forged(Flaw::Length));
+        assert_eq!(shop().open(&[&text[..], tail].concat()), OpenOutcome::Forged(Flaw::Length));
     }
 }
 
 #[test]
 fn a_token_of_another_pool_is_recognised_and_worth_nothing() {
     let text = codec(&[K1], "api").seal(&token(), [9; 24]);
-    assert_eq!(shop().open(text.as_bytes()), Opened::OtherPool);
+    assert_eq!(shop().open(text.as_bytes()), OpenOutcome::OtherPool);
 
     // Claiming to be ours does not help it: the pool's name is sealed too.
     let mut raw = URL_SAFE_NO_PAD.decode(text.as_bytes()).unwrap();
     raw[3..7].copy_from_slice(&name_digest::<4>("pool", "shop"));
-    assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), Opened::Forged(Flaw::Seal));
+    assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), OpenOutcome::Forged(Flaw::Seal));
 }
 
 #[test]
 fn a_token_of_an_unknown_key_is_refused() {
     let text = codec(&[K2], "shop").seal(&token(), [9; 24]);
-    assert_eq!(shop().open(text.as_bytes()), Opened::Forged(Flaw::UnknownKey));
+    assert_eq!(shop().open(text.as_bytes()), OpenOutcome::Forged(Flaw::UnknownKey));
     let other_secret = codec(&[("k1", K2.1)], "shop").seal(&token(), [9; 24]);
-    assert_eq!(shop().open(other_secret.as_bytes()), Opened::Forged(Flaw::Seal));
+    assert_eq!(shop().open(other_secret.as_bytes()), OpenOutcome::Forged(Flaw::Seal));
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn keys_rotate_without_losing_a_token() {
             let text = codec(ours, "shop").seal(&token(), [9; 24]);
             let first = ours[0].0 == theirs[0].0;
             let key = theirs.iter().position(|(id, _)| *id == ours[0].0).unwrap();
-            let valid = Opened::Valid { token: token(), sealed_by_first: first, key };
+            let valid = OpenOutcome::Valid { token: token(), sealed_by_first: first, key };
             assert_eq!(opened_by(theirs, &text), valid, "{ours:?} {theirs:?}");
         }
     }
@@ -152,12 +152,12 @@ fn a_key_that_is_gone_opens_nothing_though_this_thread_has_just_opened_it() {
         assert_eq!(once, again, "{keys:?}");
         once
     };
-    let by = |key: usize| Opened::Valid { token: token(), sealed_by_first: key == 0, key };
+    let by = |key: usize| OpenOutcome::Valid { token: token(), sealed_by_first: key == 0, key };
     // As reloads follow each other on one thread.
     assert_eq!(opens(&[K1]), by(0));
     assert_eq!(opens(&[K2, K1]), by(1), "it must be sealed anew, though it need not be opened anew");
-    assert_eq!(opens(&[K2]), Opened::Forged(Flaw::UnknownKey));
-    assert_eq!(opens(&[("k1", K2.1)]), Opened::Forged(Flaw::Seal), "another secret of the same id");
+    assert_eq!(opens(&[K2]), OpenOutcome::Forged(Flaw::UnknownKey));
+    assert_eq!(opens(&[("k1", K2.1)]), OpenOutcome::Forged(Flaw::Seal), "another secret of the same id");
     assert_eq!(opens(&[K1]), by(0));
 }
 
@@ -166,8 +166,8 @@ fn a_token_opened_for_one_pool_is_worth_nothing_in_another_on_the_same_thread() 
     let (shop, api) = (shop(), codec(&[K1], "api"));
     let text = shop.seal(&token(), [9; 24]);
     for _ in 0..2 {
-        assert!(matches!(shop.reopen(text.as_bytes()), Opened::Valid { .. }));
-        assert_eq!(api.reopen(text.as_bytes()), Opened::OtherPool);
+        assert!(matches!(shop.reopen(text.as_bytes()), OpenOutcome::Valid { .. }));
+        assert_eq!(api.reopen(text.as_bytes()), OpenOutcome::OtherPool);
     }
 }
 
@@ -182,9 +182,9 @@ fn keys_that_share_a_tag_are_all_tried() {
         .expect("two of 2000 ids share one of 65536 tags");
     let text = codec(&[(b, K2.1)], "shop").seal(&token(), [9; 24]);
     let both = codec(&[(a, K1.1), (b, K2.1)], "shop");
-    assert_eq!(both.open(text.as_bytes()), Opened::Valid { token: token(), sealed_by_first: false, key: 1 });
+    assert_eq!(both.open(text.as_bytes()), OpenOutcome::Valid { token: token(), sealed_by_first: false, key: 1 });
     let neither = codec(&[(a, K1.1), (b, b"a third secret, unused")], "shop");
-    assert_eq!(neither.open(text.as_bytes()), Opened::Forged(Flaw::Seal));
+    assert_eq!(neither.open(text.as_bytes()), OpenOutcome::Forged(Flaw::Seal));
 }
 
 #[test]
@@ -208,7 +208,7 @@ proptest! {
             issued: UnixMillis(created + age),
         };
         let codec = codec(&[K2, K1], &pool);
-        let valid = Opened::Valid { token, sealed_by_first: true, key: 0 };
+        let valid = OpenOutcome::Valid { token, sealed_by_first: true, key: 0 };
         prop_assert_eq!(codec.open(codec.seal(&token, nonce).as_bytes()), valid);
     }
 
@@ -232,7 +232,7 @@ proptest! {
     #[test]
     fn times_that_do_not_fit_are_cut(created: u64, issued: u64) {
         let token = Token { created: UnixMillis(created), issued: UnixMillis(issued), ..token() };
-        let Opened::Valid { token: opened, .. } = shop().open(shop().seal(&token, [9; 24]).as_bytes()) else {
+        let OpenOutcome::Valid { token: opened, .. } = shop().open(shop().seal(&token, [9; 24]).as_bytes()) else {
             return Err(TestCaseError::fail("a sealed token opens"));
         };
         prop_assert_eq!(opened.created.0, created.min((1 << 48) - 1));
@@ -243,7 +243,7 @@ proptest! {
     #[test]
     fn no_bytes_open_and_none_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let opened = shop().open(&bytes);
-        prop_assert!(matches!(opened, Opened::Forged(_)));
+        prop_assert!(matches!(opened, OpenOutcome::Forged(_)));
         prop_assert_eq!(shop().reopen(&bytes), opened);
     }
 
@@ -257,7 +257,7 @@ proptest! {
         if claims {
             raw[3..7].copy_from_slice(&name_digest::<4>("pool", "shop"));
         }
-        let valid = matches!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), Opened::Valid { .. });
+        let valid = matches!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), OpenOutcome::Valid { .. });
         prop_assert!(!valid);
     }
 }

@@ -1,68 +1,68 @@
-//! The PROXY protocol, version 1 (a line of text) and 2 (binary): who the client is, told by a balancer before the
-//! connection's first byte. Written after HAProxy's "The PROXY protocol", sections 2.1 and 2.2.
+//! The PROXY protocol, version 1 (a line of text) and 2 (binary): a load balancer sends the client's address before the
+//! first byte of the connection. See HAProxy's "The PROXY protocol", sections 2.1 and 2.2.
 //!
-//! Our own, although crates for it exist: none of them bounds what it waits for or tells a stranger's header by its
-//! signature alone, and what remains is these few fields. The tests hold it to the crate `ppp`.
+//! Written by hand although crates for it exist: none of them limits how much it waits for, or recognizes a header by its
+//! signature alone, so that one from an untrusted peer is refused at once. The tests compare it with the crate `ppp`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What version 1 begins with.
+/// The start of version 1.
 const SIGNATURE_1: &[u8] = b"PROXY ";
-/// What version 2 begins with: no HTTP and no TLS does.
+/// The start of version 2; neither HTTP nor TLS starts so.
 const SIGNATURE_2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
-/// Longest line of version 1, with its end.
-const LONGEST_1: usize = 107;
+/// Longest line of version 1, with CRLF.
+const MAX_1: usize = 107;
 /// Bytes of version 2 before its addresses: signature, version and command, family, length.
 const FIXED_2: usize = 16;
-/// Most bytes of addresses and TLVs in version 2. Balancers send some tens; the protocol's own limit is 64 KiB.
-const MOST_2: usize = 4096;
+/// Most bytes of addresses and TLVs in version 2. Load balancers send some tens; the limit of the protocol is 64 KiB.
+const MAX_2: usize = 4096;
 
-/// What the first bytes of a connection are.
+/// What the first bytes of a connection say of a PROXY header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Beginning {
-    /// No PROXY header.
-    Other,
-    /// Perhaps one: more bytes are needed to tell.
-    Unclear,
-    /// One, of which more bytes are needed.
+pub(super) enum ProxyHeader {
+    /// There is none.
+    Absent,
+    /// More bytes are needed to tell.
+    Undecided,
+    /// There is one, and more bytes of it are needed.
     Partial,
-    /// One, and whole.
-    Header {
-        /// Its bytes.
+    /// There is one, and it is complete.
+    Complete {
+        /// Its length in bytes.
         length: usize,
-        /// Who the client is; `None` = the peer itself, as of the balancer's own health checks (LOCAL, UNKNOWN), or
-        /// somebody who has no IP address.
+        /// The client's address; `None` = the peer itself, as for health checks of the load balancer (LOCAL, UNKNOWN), or
+        /// a client without an IP address.
         source: Option<SocketAddr>,
     },
-    /// One that is not as the protocol has it.
-    Broken,
+    /// There is one, and it breaks the protocol.
+    Invalid,
 }
 
-/// Reads what is there so far.
-pub(super) fn read(bytes: &[u8]) -> Beginning {
+/// Parses what has arrived so far.
+pub(super) fn parse(bytes: &[u8]) -> ProxyHeader {
     if bytes.starts_with(SIGNATURE_1) {
         return version_1(bytes);
     }
     if bytes.starts_with(SIGNATURE_2) {
         return version_2(bytes);
     }
-    let unclear = SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes);
-    if unclear { Beginning::Unclear } else { Beginning::Other }
+    let may_begin = SIGNATURE_1.starts_with(bytes) || SIGNATURE_2.starts_with(bytes);
+    if may_begin { ProxyHeader::Undecided } else { ProxyHeader::Absent }
 }
 
-fn version_1(bytes: &[u8]) -> Beginning {
-    let head = bytes.get(..LONGEST_1).unwrap_or(bytes);
+fn version_1(bytes: &[u8]) -> ProxyHeader {
+    let head = bytes.get(..MAX_1).unwrap_or(bytes);
     let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") else {
-        return if head.len() == LONGEST_1 { Beginning::Broken } else { Beginning::Partial };
+        return if head.len() == MAX_1 { ProxyHeader::Invalid } else { ProxyHeader::Partial };
     };
     let line = head.get(SIGNATURE_1.len()..end).unwrap_or_default();
     let source = match std::str::from_utf8(line) {
-        // What stands behind UNKNOWN is to be ignored.
+        // Anything after UNKNOWN is ignored.
         Ok(line) if line == "UNKNOWN" || line.starts_with("UNKNOWN ") => Ok(None),
         Ok(line) => source_1(line).map(Some).ok_or(()),
         Err(_) => Err(()),
     };
-    source.map_or(Beginning::Broken, |source| Beginning::Header { length: end + 2, source })
+    source.map_or(ProxyHeader::Invalid, |source| ProxyHeader::Complete { length: end + 2, source })
 }
 
 /// `TCP4 192.0.2.1 198.51.100.1 4711 443`; one blank between the fields.
@@ -88,22 +88,22 @@ fn port(text: &str) -> Option<u16> {
     if plain { text.parse().ok() } else { None }
 }
 
-fn version_2(bytes: &[u8]) -> Beginning {
-    let Some([command, family, high, low]) = bytes.get(SIGNATURE_2.len()..FIXED_2) else { return Beginning::Partial };
+fn version_2(bytes: &[u8]) -> ProxyHeader {
+    let Some([command, family, high, low]) = bytes.get(SIGNATURE_2.len()..FIXED_2) else { return ProxyHeader::Partial };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
-    if length > MOST_2 {
-        return Beginning::Broken;
+    if length > MAX_2 {
+        return ProxyHeader::Invalid;
     }
-    let known = |source| Beginning::Header { length: FIXED_2 + length, source };
-    let Some(rest) = bytes.get(FIXED_2..FIXED_2 + length) else { return Beginning::Partial };
+    let known = |source| ProxyHeader::Complete { length: FIXED_2 + length, source };
+    let Some(rest) = bytes.get(FIXED_2..FIXED_2 + length) else { return ProxyHeader::Partial };
     match (command, family) {
-        // LOCAL: the balancer speaks for itself; whatever family it names is to be ignored.
+        // LOCAL: the connection is the load balancer's own, and its family is ignored.
         (0x20, _) => known(None),
-        // Unspecified family or transport, or unix sockets: there is no IP address to be had.
+        // Unspecified family or transport, or unix sockets: there is no IP address.
         (0x21, 0x00..=0x02 | 0x10 | 0x20 | 0x30..=0x32) => known(None),
-        (0x21, 0x11 | 0x12) => source_2::<4>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
-        (0x21, 0x21 | 0x22) => source_2::<16>(rest).map_or(Beginning::Broken, |source| known(Some(source))),
-        _ => Beginning::Broken,
+        (0x21, 0x11 | 0x12) => source_2::<4>(rest).map_or(ProxyHeader::Invalid, |source| known(Some(source))),
+        (0x21, 0x21 | 0x22) => source_2::<16>(rest).map_or(ProxyHeader::Invalid, |source| known(Some(source))),
+        _ => ProxyHeader::Invalid,
     }
 }
 
@@ -124,11 +124,11 @@ mod tests {
 
     use super::*;
 
-    fn line(text: &str) -> Beginning {
-        read(text.as_bytes())
+    fn line(text: &str) -> ProxyHeader {
+        parse(text.as_bytes())
     }
 
-    /// A header of version 2 of our own making.
+    /// A header of version 2.
     fn binary(command: u8, family: u8, rest: &[u8]) -> Vec<u8> {
         let mut bytes = SIGNATURE_2.to_vec();
         bytes.extend_from_slice(&[command, family]);
@@ -163,33 +163,33 @@ mod tests {
             rest in prop::collection::vec(any::<u8>(), 0..300),
         ) {
             let bytes = [signature, &rest].concat();
-            if let Beginning::Header { length, .. } = read(&bytes) {
+            if let ProxyHeader::Complete { length, .. } = parse(&bytes) {
                 prop_assert!(length <= bytes.len());
             }
         }
 
         #[test]
-        fn what_another_hand_writes_is_read_and_what_is_cut_asks_for_more(
+        fn headers_of_another_implementation_are_read_and_partial_ones_need_more_bytes(
             version in 1_u8..=2,
             (source, destination) in addresses(),
             tlv in prop::collection::vec(any::<u8>(), 0..40),
         ) {
             let header = written(version, source, destination, &tlv);
-            let whole = Beginning::Header { length: header.len(), source: Some(source) };
-            prop_assert_eq!(read(&header), whole);
-            prop_assert_eq!(read(&[&header[..], b"GET / HTTP/1.1\r\n"].concat()), whole, "what follows is not ours");
+            let whole = ProxyHeader::Complete { length: header.len(), source: Some(source) };
+            prop_assert_eq!(parse(&header), whole);
+            prop_assert_eq!(parse(&[&header[..], b"GET / HTTP/1.1\r\n"].concat()), whole, "what follows is not part of it");
             for cut in 0..header.len() {
-                let more = read(&header[..cut]);
-                prop_assert!(matches!(more, Beginning::Unclear | Beginning::Partial), "cut at {cut}: {more:?}");
+                let more = parse(&header[..cut]);
+                prop_assert!(matches!(more, ProxyHeader::Undecided | ProxyHeader::Partial), "cut at {cut}: {more:?}");
             }
         }
 
         #[test]
-        fn another_hand_takes_no_source_from_what_is_refused_here(
+        fn another_implementation_reads_the_same_source(
             rest in "(TCP4|TCP6|UNKNOWN|tcp4)[ 0-9a-f:.]{0,60}\r\n",
         ) {
             let bytes = [SIGNATURE_1, rest.as_bytes()].concat();
-            if let Beginning::Header { source: Some(source), .. } = read(&bytes) {
+            if let ProxyHeader::Complete { source: Some(source), .. } = parse(&bytes) {
                 let theirs = ppp::v1::Header::try_from(&bytes[..]).map(|header| header.addresses);
                 let same = match theirs {
                     Ok(ppp::v1::Addresses::Tcp4(found)) => source == (found.source_address, found.source_port).into(),
@@ -202,19 +202,19 @@ mod tests {
     }
 
     #[test]
-    fn requests_and_handshakes_are_told_from_headers_at_once() {
+    fn requests_and_handshakes_are_recognized_at_once() {
         for other in [&b"GET / HTTP/1.1"[..], b"POST", b"PRI * HTTP/2.0", b"PROPFIND", b"\x16\x03\x01", b"\r\nGET"] {
-            assert_eq!(read(other), Beginning::Other, "{}", other.escape_ascii());
+            assert_eq!(parse(other), ProxyHeader::Absent, "{}", other.escape_ascii());
         }
         for unclear in [&b""[..], b"P", b"PRO", b"PROXY", b"\r", b"\r\n\r\n\0\r\nQUIT"] {
-            assert_eq!(read(unclear), Beginning::Unclear, "{}", unclear.escape_ascii());
+            assert_eq!(parse(unclear), ProxyHeader::Undecided, "{}", unclear.escape_ascii());
         }
     }
 
     #[test]
-    fn who_has_no_address_is_the_peer() {
+    fn a_header_without_an_address_means_the_peer() {
         let is_peer =
-            |bytes: &[u8]| assert!(matches!(read(bytes), Beginning::Header { source: None, .. }), "{bytes:?}");
+            |bytes: &[u8]| assert!(matches!(parse(bytes), ProxyHeader::Complete { source: None, .. }), "{bytes:?}");
         is_peer(b"PROXY UNKNOWN\r\n");
         is_peer(b"PROXY UNKNOWN ff:ff 1 2 3 whatever\r\n");
         is_peer(&binary(0x20, 0x00, b""));
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_the_rules_is_broken() {
+    fn a_header_that_breaks_the_protocol_is_invalid() {
         for text in [
             "PROXY \r\n",
             "PROXY TCP4\r\n",
@@ -240,19 +240,23 @@ mod tests {
             "PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
             "PROXY UNKNOWNS\r\n",
         ] {
-            assert_eq!(line(text), Beginning::Broken, "{text:?}");
+            assert_eq!(line(text), ProxyHeader::Invalid, "{text:?}");
         }
-        assert_eq!(line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92))), Beginning::Broken, "108 bytes");
+        assert_eq!(line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(92))), ProxyHeader::Invalid, "108 bytes");
         assert!(matches!(
             line(&format!("PROXY UNKNOWN {}\r\n", "x".repeat(91))),
-            Beginning::Header { length: 107, .. }
+            ProxyHeader::Complete { length: 107, .. }
         ));
-        assert_eq!(read(&binary(0x11, 0x11, &[0; 12])), Beginning::Broken, "version 1 in binary");
-        assert_eq!(read(&binary(0x22, 0x11, &[0; 12])), Beginning::Broken, "no such command");
-        assert_eq!(read(&binary(0x21, 0x41, &[0; 12])), Beginning::Broken, "no such family");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; 11])), Beginning::Broken, "too short for its addresses");
-        assert_eq!(read(&binary(0x21, 0x21, &[0; 35])), Beginning::Broken, "too short for its addresses");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])), Beginning::Broken, "longer than anybody needs");
-        assert_eq!(read(&binary(0x21, 0x11, &[0; MOST_2 + 1])[..FIXED_2]), Beginning::Broken, "told by its length");
+        assert_eq!(parse(&binary(0x11, 0x11, &[0; 12])), ProxyHeader::Invalid, "version 1 in binary");
+        assert_eq!(parse(&binary(0x22, 0x11, &[0; 12])), ProxyHeader::Invalid, "no such command");
+        assert_eq!(parse(&binary(0x21, 0x41, &[0; 12])), ProxyHeader::Invalid, "no such family");
+        assert_eq!(parse(&binary(0x21, 0x11, &[0; 11])), ProxyHeader::Invalid, "too short for its addresses");
+        assert_eq!(parse(&binary(0x21, 0x21, &[0; 35])), ProxyHeader::Invalid, "too short for its addresses");
+        assert_eq!(parse(&binary(0x21, 0x11, &[0; MAX_2 + 1])), ProxyHeader::Invalid, "longer than the limit");
+        assert_eq!(
+            parse(&binary(0x21, 0x11, &[0; MAX_2 + 1])[..FIXED_2]),
+            ProxyHeader::Invalid,
+            "by its length field alone"
+        );
     }
 }

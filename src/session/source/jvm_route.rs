@@ -1,63 +1,63 @@
-//! The server's mark inside the application's own session id, as Tomcat's `jvmRoute` (`JSESSIONID=0AB3.app1`).
+//! The server's route id inside the application's session id, as Tomcat's `jvmRoute` (`JSESSIONID=0AB3.app1`).
 
 use std::collections::HashMap;
 
 use http::header;
 
-use super::{MAX_TRIED, Presented, SourceInput};
+use super::{MAX_TRIED, SessionClaim, SourceInput};
 use crate::config;
 use crate::message::Fields;
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::external_id::{Kind, NameHasher};
+use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::keyring::Keyring;
 
-/// Reads servers' marks out of ids.
+/// Reads servers' route ids from session ids.
 #[derive(Debug, Clone)]
-pub struct RouteSource {
+pub struct JvmRouteSource {
     cookie: Option<Box<str>>,
     query: Option<Box<str>>,
     separator: Box<[u8]>,
-    marks: HashMap<Box<[u8]>, ServerId>,
-    hasher: NameHasher,
+    route_ids: HashMap<Box<[u8]>, ServerId>,
+    hasher: ExternalIdHasher,
 }
 
-impl RouteSource {
+impl JvmRouteSource {
     /// For the servers of a pool.
     #[must_use]
-    pub fn new(mark: &config::RouteMark, pool: &config::Pool, keys: &Keyring) -> Self {
+    pub fn new(settings: &config::JvmRoute, pool: &config::Pool, keys: &Keyring) -> Self {
         Self {
-            cookie: mark.cookie.as_deref().map(Into::into),
-            query: mark.query.as_deref().map(Into::into),
-            separator: mark.separator.as_bytes().into(),
-            marks: pool
+            cookie: settings.cookie.as_deref().map(Into::into),
+            query: settings.query.as_deref().map(Into::into),
+            separator: settings.separator.as_bytes().into(),
+            route_ids: pool
                 .servers
                 .iter()
                 .map(|server| (server.route.as_bytes().into(), ServerId::of(&server.name)))
                 .collect(),
-            hasher: NameHasher::new(keys, &pool.name, Kind::Id),
+            hasher: ExternalIdHasher::new(keys, &pool.name, ExternalIdKind::Id),
         }
     }
 
-    /// The parameter that it looks up, if any.
+    /// The query and path parameter that it reads, if any.
     #[must_use]
     pub fn parameter(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// The first id that bears a server's mark, else the first id. Allocates nothing.
+    /// The first id with a server's route id, otherwise the first id. Allocates nothing.
     #[must_use]
-    pub fn presented(&self, input: &SourceInput<'_>) -> Presented {
+    pub fn claim(&self, input: &SourceInput<'_>) -> SessionClaim {
         let cookies = self.cookie.iter().flat_map(|name| input.cookies(name));
         let parameters = self.query.iter().flat_map(|name| input.parameters(name));
-        let mut unmarked = None;
+        let mut unrouted = None;
         for id in cookies.chain(parameters).filter(|id| !id.is_empty()).take(MAX_TRIED) {
-            if let Some(server) = self.marked(id) {
-                return Presented::Routed { key: self.hasher.key(id), server };
+            if let Some(server) = self.server_in(id) {
+                return SessionClaim::Routed { key: self.hasher.key(id), server };
             }
-            unmarked = unmarked.or(Some(id));
+            unrouted = unrouted.or(Some(id));
         }
-        unmarked.map_or(Presented::Nothing, |id| Presented::Unrouted(self.hasher.key(id)))
+        unrouted.map_or(SessionClaim::Nothing, |id| SessionClaim::Unrouted(self.hasher.key(id)))
     }
 
     /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
@@ -66,20 +66,20 @@ impl RouteSource {
         let name = self.cookie.as_deref()?.as_bytes();
         let set = response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name));
         let id = set.last()?;
-        self.marked(id.value()).map(|_| self.hasher.key(id.value()))
+        self.server_in(id.value()).map(|_| self.hasher.key(id.value()))
     }
 
-    /// The mark is what follows the first separator, as `mod_jk` has it; or else the first part after it that is a mark:
-    /// `WebLogic` names a second server behind the first.
-    fn marked(&self, id: &[u8]) -> Option<ServerId> {
+    /// The route id is the text after the first separator, as in `mod_jk`; otherwise the first part of it that is a route id:
+    /// `WebLogic` appends a second server.
+    fn server_in(&self, id: &[u8]) -> Option<ServerId> {
         let (_, rest) = split_once(id, &self.separator)?;
-        if let Some(server) = self.marks.get(rest) {
+        if let Some(server) = self.route_ids.get(rest) {
             return Some(*server);
         }
         let mut rest = rest;
         loop {
             let (part, after) = split_once(rest, &self.separator).unwrap_or((rest, &[]));
-            if let Some(server) = self.marks.get(part) {
+            if let Some(server) = self.route_ids.get(part) {
                 return Some(*server);
             }
             if after.is_empty() {
@@ -102,25 +102,25 @@ mod tests {
     use super::*;
     use crate::session::source::tests::input;
 
-    fn source(separator: &str) -> RouteSource {
+    fn source(separator: &str) -> JvmRouteSource {
         let keys = Keyring::random([1; 32]).unwrap();
-        let marks = ["app1", "app2", "eu.app3"];
-        RouteSource {
+        let names = ["app1", "app2", "eu.app3"];
+        JvmRouteSource {
             cookie: Some("JSESSIONID".into()),
             query: Some("jsessionid".into()),
             separator: separator.as_bytes().into(),
-            marks: marks.iter().map(|mark| (mark.as_bytes().into(), ServerId::of(mark))).collect(),
-            hasher: NameHasher::new(&keys, "shop", Kind::Id),
+            route_ids: names.iter().map(|name| (name.as_bytes().into(), ServerId::of(name))).collect(),
+            hasher: ExternalIdHasher::new(&keys, "shop", ExternalIdKind::Id),
         }
     }
 
     fn server(separator: &str, id: &str) -> Option<&'static str> {
-        let found = source(separator).marked(id.as_bytes())?;
-        ["app1", "app2", "eu.app3"].into_iter().find(|mark| ServerId::of(mark) == found)
+        let found = source(separator).server_in(id.as_bytes())?;
+        ["app1", "app2", "eu.app3"].into_iter().find(|name| ServerId::of(name) == found)
     }
 
     #[test]
-    fn the_mark_follows_the_separator() {
+    fn the_route_id_follows_the_separator() {
         assert_eq!(server(".", "0AB3.app1"), Some("app1"));
         assert_eq!(server(".", "0AB3.eu.app3"), Some("eu.app3"));
         assert_eq!(server("!", "0AB3!app2!app1"), Some("app2"));
@@ -132,21 +132,21 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_found_in_cookie_query_and_path() {
-        let marked = |cookie: &str, path: &str, query: Option<&str>| {
+    fn a_route_id_is_found_in_cookie_query_and_path() {
+        let claim = |cookie: &str, path: &str, query: Option<&str>| {
             let mut headers = HeaderMap::new();
             headers.insert(header::COOKIE, HeaderValue::from_str(cookie).unwrap());
-            source(".").presented(&input(&headers, path, query))
+            source(".").claim(&input(&headers, path, query))
         };
-        let at = |presented: Presented| match presented {
-            Presented::Routed { server, .. } => Some(server),
+        let at = |of: SessionClaim| match of {
+            SessionClaim::Routed { server, .. } => Some(server),
             _ => None,
         };
-        assert_eq!(at(marked("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
-        assert_eq!(at(marked("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
-        assert_eq!(at(marked("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert_eq!(at(marked("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
-        assert!(matches!(marked("JSESSIONID=old", "/", None), Presented::Unrouted(_)));
-        assert_eq!(marked("JSESSIONID=", "/", None), Presented::Nothing);
+        assert_eq!(at(claim("JSESSIONID=x.app1", "/", None)), Some(ServerId::of("app1")));
+        assert_eq!(at(claim("a=1", "/cart;jsessionid=x.app2", None)), Some(ServerId::of("app2")));
+        assert_eq!(at(claim("a=1", "/cart", Some("b=2&jsessionid=x.app2"))), Some(ServerId::of("app2")));
+        assert_eq!(at(claim("JSESSIONID=old", "/cart", Some("jsessionid=x.app2"))), Some(ServerId::of("app2")));
+        assert!(matches!(claim("JSESSIONID=old", "/", None), SessionClaim::Unrouted(_)));
+        assert_eq!(claim("JSESSIONID=", "/", None), SessionClaim::Nothing);
     }
 }

@@ -1,0 +1,69 @@
+//! The state of a new process, from its first configuration.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use rand::RngCore;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::config::Config;
+use crate::persistence::Sessions;
+use crate::proxy::context::wall_clock;
+use crate::session::token::keyring::Keyring;
+use crate::store::EndReason;
+use crate::store::engine::Event;
+use crate::store::local::data::{self, SessionData};
+use crate::store::local::first_requests::FirstRequests;
+use crate::store::local::table::Table;
+use crate::store::shared::StoreContext;
+use crate::store::targets::Target;
+use crate::telemetry::metrics::Metrics;
+
+use super::apply::{open_access_log, report_certificates, set_limits};
+use super::build::{BuildContext, build};
+use super::error::RunError;
+use super::shared_store;
+use super::state::AppState;
+
+/// Builds the state. The events are the shared store's, for the background. `executor` runs the store's engine.
+pub(super) fn build_state(
+    config: Config,
+    executor: &Handle,
+) -> Result<(Arc<AppState>, Option<UnboundedReceiver<Event>>), RunError> {
+    let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
+    let on_end = {
+        let metrics = Arc::clone(&metrics);
+        Box::new(move |target: &Target, reason: EndReason| metrics.session_ended(target.pool(), reason as usize))
+    };
+    let table = Arc::new(Table::new(config.store.max_sessions, wall_clock(), on_end));
+    let on_evicted = {
+        let metrics = Arc::clone(&metrics);
+        Box::new(move |target: &Target| metrics.handoff_evicted(target.pool()))
+    };
+    let data = Arc::new(SessionData::new(data::MAX_BYTES, wall_clock(), on_evicted));
+    let context = StoreContext { table: Arc::clone(&table), data: Arc::clone(&data), metrics: Arc::clone(&metrics) };
+    let remote = config.store.remote.as_ref();
+    let shared = remote.map(|remote| shared_store::start(remote, &config.proxy, context, executor)).transpose()?;
+    let (shared, events) = shared.map(|started| (started.store, started.events)).unzip();
+    let mut secret = [0; 32];
+    rand::thread_rng().fill_bytes(&mut secret);
+    let generated_keys = Keyring::random(secret).map_err(RunError::internal)?;
+    let access_log = open_access_log(&config.log.access)?;
+    let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
+    let runtime = build(config, &context).map_err(RunError::internal)?;
+    set_limits(&table, &runtime);
+    metrics.config_accepted(&runtime.config.hash, true);
+    report_certificates(&metrics, &runtime.config);
+    let app = Arc::new(AppState {
+        current: ArcSwap::from_pointee(runtime),
+        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new() },
+        metrics,
+        access_log: ArcSwapOption::from_pointee(access_log),
+        generated_keys,
+        draining: AtomicBool::new(false),
+        in_flight: AtomicUsize::new(0),
+    });
+    Ok((app, events))
+}

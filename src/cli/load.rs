@@ -1,0 +1,46 @@
+//! Loads and builds a configuration, and prints its problems.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::app::build::{BuildContext, BuildError, build};
+use crate::config::{Config, Loaded, Problems};
+use crate::proxy::context::wall_clock;
+use crate::session::token::keyring::Keyring;
+use crate::store::local::table::Table;
+use crate::telemetry::metrics::Metrics;
+
+use super::output::{INVALID_CONFIG, print_message, usage};
+
+/// Loads a file and builds it as a start would, without listening.
+pub(super) fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
+    let Some(path) = path else {
+        return Err(usage("no configuration: name the file with --config FILE or in HOMING_CONFIG"));
+    };
+    let loaded = Config::load(path).map_err(|problems| report(&problems))?;
+    try_build(&loaded.config).map_err(|error| {
+        print_message(&format!("error: {error}\n --> {}", path.display()));
+        ExitCode::from(INVALID_CONFIG)
+    })?;
+    Ok(loaded)
+}
+
+fn try_build(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
+    let metrics = Metrics::new()?;
+    let table = Table::new(1, wall_clock(), Box::new(|_, _| {}));
+    let generated_keys = Keyring::random([0; 32]).map_err(BuildError::from)?;
+    let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
+    build(config.clone(), &context)?;
+    Ok(())
+}
+
+/// Prints all problems.
+pub(super) fn report(problems: &Problems) -> ExitCode {
+    print_message(&problems.render(uses_colour()));
+    ExitCode::from(INVALID_CONFIG)
+}
+
+fn uses_colour() -> bool {
+    use std::io::IsTerminal;
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}

@@ -1,0 +1,69 @@
+//! The id of a request: in the header that servers get, on error pages, and in the access log.
+
+use http::{HeaderName, HeaderValue};
+use uuid::Uuid;
+
+use crate::message::Fields;
+use crate::session::token::UnixMillis;
+
+/// `X-Request-Id`.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest id that is accepted from a trusted proxy, in bytes.
+const MAX_LENGTH: usize = 128;
+
+/// The id that a trusted proxy sent, else a new one: UUID v7, which sorts by time.
+pub(crate) fn request_id(
+    fields: Fields<'_>,
+    peer_trusted: bool,
+    now: UnixMillis,
+    random: impl FnOnce() -> [u8; 10],
+) -> HeaderValue {
+    let sent = if peer_trusted { fields.value(&REQUEST_ID) } else { None };
+    match sent {
+        Some(sent) if (1..=MAX_LENGTH).contains(&sent.len()) => sent,
+        _ => new_request_id(now, &random()),
+    }
+}
+
+/// `Uuid::now_v7` would read the clock and the kernel's random numbers for every request.
+fn new_request_id(now: UnixMillis, random: &[u8; 10]) -> HeaderValue {
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, random).into_uuid();
+    let mut text = Uuid::encode_buffer();
+    let text = id.as_hyphenated().encode_lower(&mut text);
+    // Hexadecimal digits and hyphens are a header value.
+    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static("-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+    const NEW: &str = "018bcfe5-6800-7707-8707-070707070707";
+
+    fn id(sent: Option<&str>, peer_trusted: bool) -> String {
+        let field = sent.map(|sent| httparse::Header { name: "X-Request-ID", value: sent.as_bytes() });
+        let fields: Vec<_> = field.into_iter().collect();
+        let id = request_id(Fields::Parsed(&fields), peer_trusted, NOW, || [7; 10]);
+        id.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_sets_the_id() {
+        assert_eq!(id(Some("abc"), true), "abc");
+        assert_eq!(id(Some("abc"), false), NEW);
+        assert_eq!(id(None, true), NEW);
+        assert_eq!(id(Some(""), true), NEW, "an empty id is none");
+        assert_eq!(id(Some(&"x".repeat(129)), true), NEW, "an id that is too long is none");
+    }
+
+    proptest! {
+        #[test]
+        fn new_ids_sort_by_time(earlier in 0u64..1 << 47, by in 1u64..1 << 40, one: [u8; 10], other: [u8; 10]) {
+            let new = |now: u64, random: &[u8; 10]| new_request_id(UnixMillis(now), random);
+            prop_assert!(new(earlier, &one).as_bytes() < new(earlier + by, &other).as_bytes());
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The values that each label may have, so that no label is unbounded. A counter is found by the index of its value.
+
+use strum::{IntoStaticStr, VariantNames};
+
+/// A value of a label, as an index into the counters of that label.
+pub trait LabelIndex {
+    /// The index.
+    fn index(self) -> usize;
+}
+
+/// For enums of other folders; their order is the list's.
+impl LabelIndex for usize {
+    fn index(self) -> usize {
+        self
+    }
+}
+
+macro_rules! label {
+    ($($name:ty),*) => {
+        $(impl LabelIndex for $name {
+            fn index(self) -> usize {
+                self as usize
+            }
+        })*
+    };
+}
+
+label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection);
+
+/// Label `pool` of requests that no route matched.
+pub const NO_POOL: &str = "-";
+
+/// `result` of `homing_session_lookups_total`, in the order of `session::binding::Lookup`.
+pub const LOOKUPS: &[&str] = &[
+    "none",
+    "hit",
+    "restored",
+    "unknown",
+    "expired_idle",
+    "expired_absolute",
+    "forged",
+    "ended",
+    "unknown_server",
+    "store_error",
+];
+/// `outcome` of `homing_session_outcomes_total`, in the order of `persistence::Outcome`.
+pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
+/// `reason` of `homing_session_moves_total`, in the order of `persistence::Reason`.
+pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "connect_failure"];
+/// `reason` of `homing_sessions_ended_total`, in the order of `store::EndReason`.
+pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
+/// `reason` of `homing_requests_rejected_total`.
+pub const REJECTIONS: &[&str] = Rejection::VARIANTS;
+
+/// `reason` of `homing_tokens_issued_total`: why a token was issued.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum TokenReason {
+    /// The session is new.
+    New,
+    /// The session moved.
+    Moved,
+    /// A quarter of the idle timeout has passed.
+    Refreshed,
+    /// Another key seals now.
+    KeyRotated,
+}
+
+/// `result` of `homing_handoff_total`: what became of a server's handoff data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Handoff {
+    /// Stored.
+    Taken,
+    /// Removed by the server.
+    Forgotten,
+    /// Sent to another server, with one request.
+    Given,
+    /// Larger than `handoff.max_size`.
+    RefusedSize,
+    /// In several header fields.
+    RefusedLines,
+    /// The request has no session, or only a client address.
+    RefusedNobody,
+    /// The session had moved before the response came.
+    Late,
+    /// Evicted to make room.
+    Evicted,
+}
+
+/// `result` of `homing_retries_total`: what became of a retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Retry {
+    /// Sent.
+    Sent,
+    /// Not sent: `retries.budget_percent` is exhausted.
+    BudgetExhausted,
+    /// Not sent: `retries.attempts` are exhausted.
+    AttemptsExhausted,
+}
+
+/// `kind` of `homing_upstream_errors_total`: how a request failed at a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum UpstreamError {
+    /// The server refused the connection.
+    ConnectRefused,
+    /// The server did not accept the connection in time.
+    ConnectTimeout,
+    /// The connection failed for another reason.
+    ConnectError,
+    /// The server closed the connection before its response.
+    ResetBeforeResponse,
+    /// No bytes from it for `connection.read_timeout`, or none accepted for `connection.write_timeout`.
+    Timeout,
+    /// The server closed the connection during its response.
+    ResetMidResponse,
+    /// The response is not valid HTTP.
+    InvalidResponse,
+}
+
+impl UpstreamError {
+    /// For logs.
+    pub fn label(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// `result` of `homing_health_checks_total`: the result of one probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum ProbeResult {
+    /// Healthy.
+    Success,
+    /// Healthy, and declines new sessions.
+    Drain,
+    /// Unhealthy.
+    Failure,
+}
+
+/// `reason` of `homing_requests_rejected_total`: why the proxy itself rejected a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Rejection {
+    /// Not valid HTTP: 400.
+    Malformed,
+    /// More than `max_header_size`: 431.
+    HeaderTooLarge,
+    /// More than `max_body_size`: 413.
+    BodyTooLarge,
+    /// Its headers took longer than `request_header`: 408.
+    HeaderTimeout,
+    /// No route matches: 404.
+    NoRoute,
+    /// A method that is not proxied: 405.
+    Method,
+    /// An HTTP version that its listener does not support: 505.
+    Protocol,
+    /// An invalid token, in a pool that refuses those: 400.
+    ForgedToken,
+    /// A malformed PROXY header, or one from an untrusted peer: the connection is closed.
+    ProxyHeader,
+    /// The TLS handshake failed: the connection is closed.
+    TlsHandshake,
+    /// Only the shared store knows its session, and the store does not answer: 503.
+    StoreUnavailable,
+}
+
+impl Rejection {
+    /// For the access log.
+    pub fn label(self) -> &'static str {
+        self.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_keep_their_names() {
+        assert_eq!(TokenReason::VARIANTS, ["new", "moved", "refreshed", "key_rotated"]);
+        assert_eq!(
+            Handoff::VARIANTS,
+            ["taken", "forgotten", "given", "refused_size", "refused_lines", "refused_nobody", "late", "evicted"]
+        );
+        assert_eq!(Retry::VARIANTS, ["sent", "budget_exhausted", "attempts_exhausted"]);
+        assert_eq!(
+            UpstreamError::VARIANTS,
+            [
+                "connect_refused",
+                "connect_timeout",
+                "connect_error",
+                "reset_before_response",
+                "timeout",
+                "reset_mid_response",
+                "invalid_response"
+            ]
+        );
+        assert_eq!(ProbeResult::VARIANTS, ["success", "drain", "failure"]);
+        assert_eq!(
+            Rejection::VARIANTS,
+            [
+                "malformed",
+                "header_too_large",
+                "body_too_large",
+                "header_timeout",
+                "no_route",
+                "method",
+                "protocol",
+                "forged_token",
+                "proxy_header",
+                "tls_handshake",
+                "store_unavailable"
+            ]
+        );
+        assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (9, "tls_handshake"));
+    }
+}
