@@ -21,6 +21,7 @@ pub mod engine;
 pub mod engines;
 pub mod expiry;
 pub mod hazelcast;
+pub mod ignite;
 pub mod local;
 pub mod memcached;
 pub mod redis;
