@@ -27,6 +27,7 @@ mod balancing;
 mod cli;
 mod conf_files;
 mod cookie_modes;
+mod cookie_scope;
 mod cookies;
 mod demo;
 mod engine_contract;
