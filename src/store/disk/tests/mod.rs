@@ -227,7 +227,7 @@ fn every_truncation_is_found_and_nothing_of_it_gets_in() {
     }
     let mut longer = bytes;
     longer.push(0);
-    assert!(load_all(&table(100), &longer).unwrap_err().to_string().contains("goes on behind its end"));
+    assert!(load_all(&table(100), &longer).unwrap_err().to_string().contains("continues after its end"));
 }
 
 #[test]
