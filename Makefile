@@ -74,7 +74,7 @@ bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CA
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
-bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
+bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast, Ignite) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
 counts: setup ## instructions, allocations and system calls per request, and in which functions

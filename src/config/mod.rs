@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) mod address;
+pub(crate) mod certificate_files;
 mod check;
 pub(crate) mod check_context;
 pub(crate) mod cookie;
@@ -38,6 +39,7 @@ mod manual;
 mod tests;
 
 pub use address::{ListenAddress, ServerAddress};
+pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
 pub use environment::{Environment, FileText, ProcessEnvironment};
@@ -52,7 +54,7 @@ pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use store::{Store, TableSnapshot};
-pub use tls::{Certificate, ClientCa, NamedFile, Tls};
+pub use tls::{Certificate, Tls};
 pub use units::Size;
 pub use watch::{Watch, watch};
 

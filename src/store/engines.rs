@@ -12,9 +12,10 @@ use tokio::runtime::Handle;
 use super::engine::settings::EngineSettings;
 use super::engine::{Engine, OnEvent, StoreError};
 use super::hazelcast::settings::HazelcastSettings;
+use super::ignite::settings::IgniteSettings;
 use super::memcached::settings::MemcachedSettings;
 use super::redis::settings::RedisSettings;
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
@@ -67,11 +68,12 @@ macro_rules! engines {
                 &self,
                 used: StoreType,
                 store: NodeRef<'_>,
+                context: &CheckContext<'_>,
                 diagnostics: &mut Diagnostics,
             ) -> Option<RemoteEngine> {
                 let mut engine = None;
                 $($(#[$meta])* {
-                    let settings = EngineSettings::check(&self.$key, store.key(stringify!($key)), diagnostics);
+                    let settings = EngineSettings::check(&self.$key, store.key(stringify!($key)), context, diagnostics);
                     if used == StoreType::$variant {
                         engine = Some(RemoteEngine::$variant(settings));
                     }
@@ -100,6 +102,7 @@ macro_rules! engines {
 
         /// The engine in use, with its settings.
         #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "one value in a process")]
         pub enum RemoteEngine {$(
             $(#[$meta])*
             #[doc = concat!("`type: ", stringify!($key), "`.")]
@@ -141,4 +144,5 @@ engines! {
     redis => Redis(RedisSettings),
     memcached => Memcached(MemcachedSettings),
     hazelcast => Hazelcast(HazelcastSettings),
+    ignite => Ignite(IgniteSettings),
 }

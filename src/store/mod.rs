@@ -22,6 +22,7 @@ pub mod engines;
 mod entry;
 pub mod expiry;
 pub mod hazelcast;
+pub mod ignite;
 pub mod local;
 pub mod memcached;
 pub mod redis;

@@ -25,7 +25,7 @@ pub(crate) const CONNECT: Duration = Duration::from_millis(500);
 /// An engine, what it tells, and what it runs on.
 pub(crate) struct Running {
     pub(crate) engine: Arc<dyn Engine>,
-    events: UnboundedReceiver<Event>,
+    pub(crate) events: UnboundedReceiver<Event>,
     runtime: Runtime,
 }
 
@@ -90,6 +90,21 @@ impl Running {
     pub(crate) async fn bind_new_name(&self) -> Result<WriteResult, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
+    }
+
+    /// Also where others have given up.
+    pub(crate) fn gives_each_caller_its_own_response(&self) {
+        self.run(async {
+            for _ in 0..300 {
+                let hurried = timeout(Duration::from_micros(50), self.bind_new_name());
+                let name = name(ValueKind::Binding);
+                let mine = value(7, "z");
+                let patient = self.engine.bind(&name, &mine, Duration::from_secs(60));
+                let (_, bound) = tokio::join!(hurried, patient);
+                assert_eq!(bound, Ok(WriteResult::Stored));
+                assert_eq!(self.engine.lookup(&[name]).await, Ok(vec![Some(mine)]));
+            }
+        });
     }
 
     pub(crate) fn satisfies_the_contract(mut self) {
@@ -212,16 +227,6 @@ fn a_frozen_store_is_found_out_without_anybody_asking() {
 fn a_caller_that_gives_up_leaves_nobody_with_its_answer() {
     let (redis, memcached) = (RedisServer::start(Kind::Redis), MemcachedServer::start());
     for running in [Running::redis(&[redis.address()], RedisMode::Standalone), Running::memcached(&[&memcached])] {
-        running.run(async {
-            for _ in 0..300 {
-                let hurried = timeout(Duration::from_micros(50), running.bind_new_name());
-                let name = name(ValueKind::Binding);
-                let mine = value(7, "z");
-                let patient = running.engine.bind(&name, &mine, Duration::from_secs(60));
-                let (_, bound) = tokio::join!(hurried, patient);
-                assert_eq!(bound, Ok(WriteResult::Stored));
-                assert_eq!(running.engine.lookup(&[name]).await, Ok(vec![Some(mine)]));
-            }
-        });
+        running.gives_each_caller_its_own_response();
     }
 }

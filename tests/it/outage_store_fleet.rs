@@ -10,7 +10,7 @@ use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
 use crate::world::namespace::Namespace;
 use crate::world::proxy::Launch;
-use crate::world::stores::{HazelcastMember, JavaStore, Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{HazelcastMember, IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Signal, Town, World, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -26,14 +26,19 @@ pub(crate) enum Of {
     Valkey,
     Memcached,
     Hazelcast,
+    Ignite,
 }
 
 impl Of {
-    const ALL: [Self; 4] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast];
+    const ALL: [Self; 5] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast, Self::Ignite];
 
     /// Those whose programs are here.
     fn all() -> Vec<Self> {
-        let is_here = |of: &Self| *of != Self::Hazelcast || JavaStore::Hazelcast.is_here();
+        let is_here = |of: &Self| match of {
+            Self::Hazelcast => JavaStore::Hazelcast.is_here(),
+            Self::Ignite => JavaStore::Ignite.is_here(),
+            Self::Redis | Self::Valkey | Self::Memcached => true,
+        };
         Self::ALL.into_iter().filter(is_here).collect()
     }
 
@@ -57,6 +62,7 @@ pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
     Hazelcast(HazelcastMember),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -67,6 +73,7 @@ impl Store {
             Of::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Of::Memcached => Self::Memcached(MemcachedServer::start()),
             Of::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
+            Of::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -78,6 +85,7 @@ impl Store {
             Of::Valkey => Self::Redis(RedisServer::setup(Kind::Valkey).within(namespace).start()),
             Of::Memcached => Self::Memcached(MemcachedServer::within(namespace)),
             Of::Hazelcast => Self::Hazelcast(HazelcastMember::within(namespace)),
+            Of::Ignite => Self::Ignite(IgniteNode::within(namespace)),
         }
     }
 
@@ -86,6 +94,7 @@ impl Store {
             Self::Redis(server) => server.address(),
             Self::Memcached(server) => server.address(),
             Self::Hazelcast(member) => member.address(),
+            Self::Ignite(node) => node.address(),
         }
     }
 
@@ -98,6 +107,7 @@ impl Store {
             Self::Redis(server) => server.entry_at(address),
             Self::Memcached(_) => MemcachedServer::entry_at(&[address]),
             Self::Hazelcast(_) => HazelcastMember::entry_at(&[address]),
+            Self::Ignite(_) => IgniteNode::entry_at(&[address]),
         }
     }
 
@@ -106,6 +116,7 @@ impl Store {
             Self::Redis(server) => server.kill(),
             Self::Memcached(server) => server.kill(),
             Self::Hazelcast(member) => member.kill(),
+            Self::Ignite(node) => node.kill(),
         }
     }
 
@@ -114,6 +125,7 @@ impl Store {
             Self::Redis(server) => server.start_again(),
             Self::Memcached(server) => server.start_again(),
             Self::Hazelcast(member) => member.start_again(),
+            Self::Ignite(node) => node.start_again(),
         }
     }
 
@@ -122,6 +134,7 @@ impl Store {
             Self::Redis(server) => server.freeze(),
             Self::Memcached(server) => server.freeze(),
             Self::Hazelcast(member) => member.freeze(),
+            Self::Ignite(node) => node.freeze(),
         }
     }
 
@@ -130,6 +143,7 @@ impl Store {
             Self::Redis(server) => server.thaw(),
             Self::Memcached(server) => server.thaw(),
             Self::Hazelcast(member) => member.thaw(),
+            Self::Ignite(node) => node.thaw(),
         }
     }
 
@@ -146,6 +160,7 @@ impl Store {
                 keys.filter_map(|key| Some((key.clone(), server.get(&key)?))).collect()
             }
             Self::Hazelcast(member) => member.all(),
+            Self::Ignite(node) => node.all(),
         };
         let bindings = all.into_iter().filter(|(key, _)| !key.ends_with(":d"));
         bindings.map(|(key, text)| (key, read(&text))).collect()

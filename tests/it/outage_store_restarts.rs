@@ -12,6 +12,11 @@ fn conf() -> Conf {
     learning("a b c").store("timeout: 300ms")
 }
 
+/// For tests in which no store hangs. A Java node that has just started may take longer than that on a busy machine.
+fn patient_conf() -> Conf {
+    learning("a b c").store("timeout: 2s")
+}
+
 fn three(store: &Store) -> Fleet {
     Fleet::start(&conf(), &[store.entry(), store.entry(), store.entry()])
 }
@@ -135,7 +140,7 @@ fn a_proxy_that_stops_writes_first_what_the_store_does_not_know() {
     Of::each(|of| {
         let store = Store::start(of);
         let link = Link::to(store.address());
-        let mut fleet = Fleet::start(&conf(), &[store.entry_at(link.address()), store.entry()]);
+        let mut fleet = Fleet::start(&patient_conf(), &[store.entry_at(link.address()), store.entry()]);
         link.cut();
         store_is(fleet.proxy(0), false);
         let homes: Vec<_> = (0..50).map(|n| begin(fleet.proxy(0), &format!("id-{n}"))).collect();
@@ -192,7 +197,7 @@ fn a_snapshot_brings_sessions_home_when_proxies_and_store_are_all_started_anew()
         let confs: Vec<_> = (0..2)
             .map(|n| {
                 let snapshot = format!("snapshot: {{ path: \"{{{{dir}}}}/sessions-{n}\", interval: 1h }}");
-                conf().store(&snapshot).store(&store.entry())
+                patient_conf().store(&snapshot).store(&store.entry())
             })
             .collect();
         let mut fleet = Fleet::of(&confs);

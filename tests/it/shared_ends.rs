@@ -116,7 +116,7 @@ fn a_session_that_is_visited_nowhere_is_over_everywhere() {
 
 fn with_all_stores(run: fn(Engine)) {
     thread::scope(|scope| {
-        for engine in [Engine::Redis, Engine::Valkey, Engine::Memcached] {
+        for engine in Engine::ALL.into_iter().filter(|engine| engine.is_here()) {
             scope.spawn(move || run(engine));
         }
         if JavaStore::Hazelcast.is_here() {

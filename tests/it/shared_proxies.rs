@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::stores::{HazelcastMember, Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{HazelcastMember, IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Response, World, at_once, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -18,6 +18,20 @@ pub(crate) enum Engine {
     Valkey,
     Memcached,
     Hazelcast,
+    Ignite,
+}
+
+impl Engine {
+    pub(crate) const ALL: [Self; 5] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast, Self::Ignite];
+
+    /// Whether its programs are here; of those of Java they may be out of reach, which is said then.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::Hazelcast => JavaStore::Hazelcast.is_here(),
+            Self::Ignite => JavaStore::Ignite.is_here(),
+            Self::Redis | Self::Valkey | Self::Memcached => true,
+        }
+    }
 }
 
 /// Runs functions that take an [`Engine`] as tests, once with each.
@@ -43,8 +57,15 @@ macro_rules! with_every_store {
 
             #[test]
             fn hazelcast() {
-                if crate::world::stores::JavaStore::Hazelcast.is_here() {
+                if Engine::Hazelcast.is_here() {
                     super::$name(Engine::Hazelcast);
+                }
+            }
+
+            #[test]
+            fn ignite() {
+                if Engine::Ignite.is_here() {
+                    super::$name(Engine::Ignite);
                 }
             }
         }
@@ -58,6 +79,7 @@ pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
     Hazelcast(HazelcastMember),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -67,6 +89,7 @@ impl Store {
             Engine::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Engine::Memcached => Self::Memcached(MemcachedServer::start()),
             Engine::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
+            Engine::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -75,6 +98,7 @@ impl Store {
             Self::Redis(server) => server.entry(),
             Self::Memcached(server) => MemcachedServer::entry(&[server]),
             Self::Hazelcast(member) => HazelcastMember::entry(&[member]),
+            Self::Ignite(node) => IgniteNode::entry(&[node]),
         }
     }
 
@@ -89,6 +113,7 @@ impl Store {
             Self::Redis(server) => server.keys(),
             Self::Memcached(server) => server.keys(),
             Self::Hazelcast(member) => return member.all(),
+            Self::Ignite(node) => return node.all(),
         };
         keys.into_iter().filter_map(|key| Some((key.clone(), self.value(&key)?))).collect()
     }
@@ -98,6 +123,7 @@ impl Store {
             Self::Redis(server) => server.value(key),
             Self::Memcached(server) => server.get(key),
             Self::Hazelcast(member) => member.all().remove(key),
+            Self::Ignite(node) => node.all().remove(key),
         }
     }
 

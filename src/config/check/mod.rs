@@ -41,7 +41,7 @@ pub(crate) fn check(
         routes: routes::routes(root, at, pools, diagnostics),
         pools: pools::pools(root, at.key("pools"), diagnostics),
         keys: keys(root, at, diagnostics),
-        store: store::store(root, at, context.environment, diagnostics),
+        store: store::store(root, at, context, diagnostics),
         log: log(&root.log, at.key("log"), diagnostics),
         listeners,
         admin,

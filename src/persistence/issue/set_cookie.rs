@@ -53,7 +53,7 @@ fn put_into_application_cookie(
     let (Some(token), Some(overflow)) = (current_token(due, scope, state), &persistence.overflow) else { return false };
     let name = persistence.policy.cookie.name.as_bytes();
     if sets_cookie(response, name) && !(is_guest(scope, state) && sends_cookie(name, scope)) {
-        return put_where_set(response, &token, persistence, overflow, scope, state, edits);
+        return put_where_set(response, &token, persistence, scope, state, edits);
     }
     if due.is_none_or(|due| due.reason == TokenReason::New) {
         return false;
@@ -82,11 +82,11 @@ fn put_where_set(
     response: &ResponseView<'_>,
     token: &Token,
     persistence: &PoolPersistence,
-    overflow: &OverflowCookie,
     scope: &Scope<'_, '_>,
     state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
 ) -> bool {
+    let Some(overflow) = &persistence.overflow else { return false };
     let cookie = &persistence.policy.cookie;
     let uri = scope.uri();
     let changes = jar::changes(response.fields.all(&header::SET_COOKIE), cookie.name.as_bytes(), &uri, scope.now);

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use super::{Engine, OnEvent, StoreError};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
@@ -21,8 +21,8 @@ pub(crate) trait EngineSettings:
     /// What the manual says of the engine at `store.type`.
     const ABOUT: &'static str;
 
-    /// Checks what the schema cannot say. Returns the settings as they are used.
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self;
+    /// Checks what the schema cannot say, and reads the files that are named. Returns the settings as they are used.
+    fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self;
 
     /// Keys whose values are secret, with what stands in their place when the configuration is written.
     fn secrets(&self, _by: Replacement) -> Vec<(&'static str, serde_json::Value)> {

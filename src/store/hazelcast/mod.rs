@@ -45,7 +45,7 @@ use self::request::{Credentials, DELETE, GET, GET_ALL};
 use self::settings::HazelcastSettings;
 use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::session::token::UnixMillis;
 
@@ -88,7 +88,7 @@ impl HazelcastEngine {
 impl EngineSettings for HazelcastSettings {
     const ABOUT: &'static str = "Hazelcast, shared by several proxies.";
 
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+    fn check(&self, at: NodeRef<'_>, _: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         self.check(at, diagnostics)
     }
 

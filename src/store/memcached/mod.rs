@@ -37,7 +37,7 @@ use self::settings::MemcachedSettings;
 use self::writes::{Write, refusal, value_of};
 use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::session::token::UnixMillis;
 
@@ -154,7 +154,7 @@ impl Drop for MemcachedEngine {
 impl EngineSettings for MemcachedSettings {
     const ABOUT: &'static str = "memcached, shared by several proxies.";
 
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         self.check(at, diagnostics)
     }
 

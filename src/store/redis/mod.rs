@@ -44,7 +44,7 @@ use self::settings::RedisSettings;
 use self::state::EngineState;
 use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
@@ -83,7 +83,7 @@ impl RedisEngine {
 impl EngineSettings for RedisSettings {
     const ABOUT: &'static str = "Redis or Valkey, shared by several proxies.";
 
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         self.check(at, diagnostics);
         self.clone()
     }

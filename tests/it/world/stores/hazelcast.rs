@@ -226,7 +226,7 @@ impl HazelcastMember {
             "-Dhazelcast.logging.type=jdk",
         ];
         let command =
-            JavaStore::Hazelcast.command(&self.runner, &flags, "com.hazelcast.core.server.HazelcastMemberStarter");
+            JavaStore::Hazelcast.command(&flags, "com.hazelcast.core.server.HazelcastMemberStarter", &self.runner);
         let starts = || self.process.log().matches("is STARTED").count();
         let before = starts();
         self.process.spawn_within(START, command, || starts() > before);

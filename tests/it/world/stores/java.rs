@@ -44,19 +44,14 @@ impl JavaStore {
         false
     }
 
-    /// `java` with these flags, this store's jars as its class path, and this main class. `runner` stands before it.
-    pub(super) fn command(self, runner: &[String], flags: &[&str], main: &str) -> Command {
+    /// `java` with these flags, this store's jars as its class path, and this main class; `runner` is a command that runs
+    /// another, or nothing.
+    pub(super) fn command(self, flags: &[&str], main: &str, runner: &[String]) -> Command {
         let jars: Vec<_> = self.jars().map(|(_, path)| path.display().to_string()).collect();
-        let java = fs::canonicalize(program("java")).expect("a link to java");
-        let mut command = match runner.split_first() {
-            Some((first, rest)) => {
-                let mut command = Command::new(first);
-                command.args(rest).arg(java);
-                command
-            }
-            None => Command::new(java),
-        };
-        command.args(SMALL).args(flags).arg("-cp").arg(jars.join(":")).arg(main);
+        let java = fs::canonicalize(program("java")).expect("a link to java").display().to_string();
+        let mut line = runner.iter().chain([&java]);
+        let mut command = Command::new(line.next().expect("a program"));
+        command.args(line).args(SMALL).args(flags).arg("-cp").arg(jars.join(":")).arg(main);
         command
     }
 
