@@ -38,7 +38,7 @@ impl Ticks {
         UnixMillis(self.base.saturating_add(u64::from(tick) * Self::MILLIS))
     }
 
-    /// So many ticks.
+    /// Ticks as a duration.
     fn span(ticks: u32) -> Duration {
         Duration::from_millis(u64::from(ticks) * Self::MILLIS)
     }
@@ -61,7 +61,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// A limit that is never reached: what a pool has before somebody sets one.
+    /// No limit: what a pool has before one is set.
     const NONE: u32 = u32::MAX;
 
     pub(super) fn none() -> Self {
@@ -116,7 +116,7 @@ impl Pace {
     /// A whole round takes a quarter of the shortest limit, so that the dead take at most that much longer to leave,
     /// and never more than half a minute.
     const LONGEST_ROUND: Duration = Duration::from_secs(30);
-    /// Tests and demonstrations use limits of a second; sweeping faster than this helps nobody.
+    /// Tests and demonstrations use limits of a second; sweeping faster than this has no use.
     const SHORTEST_ROUND: Duration = Duration::from_millis(250);
     /// Waking up more often costs more than the steps do.
     const SHORTEST_PAUSE: Duration = Duration::from_millis(10);

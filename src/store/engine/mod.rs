@@ -1,10 +1,10 @@
-//! What a store that several proxies share must be able to do: keep small texts under names, let the first writer win,
-//! and let the higher epoch win ever after.
+//! What a store shared by several proxies must be able to do: keep small values under names, let the first writer win, and
+//! from then on the higher epoch.
 //!
 //! An engine knows nothing of sessions. It keeps [`Value`]s, whose epoch it can read, under [`Name`]s, and every write is
-//! a merge: done twice, or late, or by two proxies at once, it comes to the same. So what could not be written while the
-//! store was away is simply written when it is back. What the texts mean is in [`record`]; when a request waits for an
-//! engine and when it does not is for the folder `guarded`.
+//! a merge: done twice, or late, or by two proxies at once, the result is the same. So a write that failed
+//! during an outage is simply repeated after it. The meaning of values is in [`record`]; when a request waits for an engine is
+//! decided in `shared`.
 //!
 //! Every operation is one round trip where the engine allows it, and none waits for a connection: an engine that has none
 //! says [`StoreError::Unreachable`] at once and looks for one by itself. A caller may drop any of these futures (it has a
@@ -21,7 +21,7 @@ use async_trait::async_trait;
 
 pub use self::value::{Kind, Name, Value};
 
-/// A store of another process.
+/// A store in another process.
 #[async_trait]
 pub trait Engine: Send + Sync {
     /// What it can do, as far as is known now.
@@ -33,16 +33,16 @@ pub trait Engine: Send + Sync {
     /// When it does not.
     async fn ping(&self) -> Result<(), StoreError>;
 
-    /// What is kept under these names, in their order. Never renews anything.
+    /// The values of these names, in order. Extends no time to live.
     ///
     /// # Errors
-    /// When one of them could not be asked for; then none is told.
+    /// When one of them could not be read; then none is returned.
     async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError>;
 
     /// Keeps the value for `ttl` if nothing is kept under that name: the first writer wins.
     ///
     /// # Errors
-    /// When the store could not be asked. Then it may have been kept.
+    /// When the store did not answer. Then the value may have been stored.
     async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
     /// Keeps the value for `ttl` unless what is kept under that name has a higher epoch, or, of [`Kind::Binding`], an epoch
@@ -50,7 +50,7 @@ pub trait Engine: Send + Sync {
     /// where the engine can, in the same step.
     ///
     /// # Errors
-    /// When the store could not be asked. Then it may have been kept.
+    /// When the store did not answer. Then the value may have been stored.
     async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
     /// Each of these names is kept for at least so long from now, where it is kept at all. Never shortens a life.
@@ -69,7 +69,7 @@ pub trait Engine: Send + Sync {
     /// is written meanwhile may be missed or told twice.
     ///
     /// # Errors
-    /// [`StoreError::Unsupported`] where [`Capabilities::list`] is false, or when the store could not be asked.
+    /// [`StoreError::Unsupported`] where [`Capabilities::list`] is false, or when the store did not answer.
     async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 }
 
@@ -82,12 +82,12 @@ pub struct Page {
     pub next: Option<String>,
 }
 
-/// What a write came to.
+/// The result of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WriteResult {
-    /// It is kept.
+    /// The value is stored.
     Stored,
-    /// Another value stands and is kept as it was.
+    /// Another value stands, unchanged.
     Conflict(Value),
 }
 
@@ -104,22 +104,22 @@ pub struct Capabilities {
     pub list: bool,
 }
 
-/// What an engine tells without being asked.
+/// What an engine reports by itself.
 #[derive(Debug)]
 pub enum Event {
-    /// Another proxy, or this one, has kept a binding.
+    /// Another proxy, or this one, has stored a binding.
     Announced(Name, Value),
-    /// The store answers again after it did not, or for the first time, or another server of it answers now. Announcements
-    /// may have been missed, and what was kept may be gone.
+    /// The store answers for the first time or again, or another server of it. Announcements may have been missed, and values
+    /// may be lost.
     Reconnected,
-    /// It cannot be reached; told once, with the reason.
+    /// It cannot be reached; reported once, with the reason.
     Lost(String),
 }
 
-/// Told of events, on the engine's own task: must not block.
+/// Called with events, on the engine's task: must not block.
 pub type OnEvent = Arc<dyn Fn(Event) + Send + Sync>;
 
-/// Why a store was of no help.
+/// Why an operation of the store failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// There is no connection, or it broke.
@@ -128,17 +128,17 @@ pub enum StoreError {
     /// It did not answer in time.
     #[error("the store did not answer in time")]
     Timeout,
-    /// It answered that it will not: read-only, out of memory, not allowed.
+    /// It refused: read-only, out of memory, no permission.
     #[error("the store refused: {0}")]
     Refused(String),
-    /// What it answered, or keeps under one of our names, is none of what we write.
-    #[error("the store answered what nobody can read: {0}")]
+    /// Its response, or a value under one of our names, is not in our format.
+    #[error("the store returned an unreadable response: {0}")]
     Unreadable(String),
-    /// It was not asked: it did not answer before, and has not shown since that it does.
+    /// The breaker is open: it did not answer before, and has not answered a ping since.
     #[error("the store does not answer")]
     Suspended,
-    /// This kind of store cannot.
-    #[error("this store cannot do that")]
+    /// This kind of store does not support it.
+    #[error("this store does not support that")]
     Unsupported,
 }
 

@@ -1,8 +1,8 @@
-//! What the texts mean: where a session is bound, and what its server handed over for it.
+//! The binding of a session as a value.
 //!
 //! A binding is `1 <epoch> <server> <created> <node>`: the server's name, or `-` for a session that has ended; when the
 //! session began, in milliseconds of the Unix epoch; and which proxy wrote it: its name, for people, and a random word for its
-//! process. A last word that begins with `!` is what the server has still to be told of the session's move:
+//! process. A last word that begins with `!` is the moved header, until the server has answered below 500:
 //! `!from=a;reason=down;epoch=1`. A reader ignores further words.
 
 use std::sync::Arc;
@@ -19,14 +19,13 @@ pub struct BindingRecord {
     pub epoch: u32,
     /// When it began.
     pub created: UnixMillis,
-    /// What its server has still to be told of its move, as the header `Homing-Session-Moved` says it; `None` when the
-    /// server has answered below 500.
+    /// The value of the header `Homing-Session-Moved`; `None` when the server has answered below 500.
     pub moved_header: Option<Arc<str>>,
 }
 
 /// For `<server>` of a session that has ended. No server's name begins with it.
 const ENDED: &str = "-";
-/// Before what is moved_header.
+/// Before the moved header.
 const MOVED_HEADER: &str = " !";
 
 impl BindingRecord {
@@ -41,7 +40,7 @@ impl BindingRecord {
         Value::new(self.epoch, rest.as_bytes())
     }
 
-    /// What a text says; `None` when it is none of a binding.
+    /// The inverse; `None` when the value is not a binding.
     pub fn read(value: &Value) -> Option<Self> {
         let mut words = std::str::from_utf8(value.rest()).ok()?.split(' ');
         let server = words.next().filter(|server| !server.is_empty())?;
@@ -54,7 +53,7 @@ impl BindingRecord {
     }
 }
 
-/// The name of a proxy as a word of a record: what no name may have becomes `_`.
+/// The name of a proxy as a word of a record: other characters become `_`.
 pub fn node_word(node: &str) -> String {
     let word: String =
         node.chars().map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' }).take(64).collect();
@@ -79,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_has_still_to_be_told_is_one_word() {
+    fn a_moved_header_is_one_word() {
         let moved_header: Arc<str> = "from=a; reason=connect_failure; epoch=1".into();
         let record = BindingRecord {
             server: Some("b".into()),

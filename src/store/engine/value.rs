@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::session::key::SessionKey;
 
-/// Whether a value is where a session is bound, or what its server handed over for it.
+/// Whether a value is a session's binding or its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// A binding: of two of one epoch the first stays.
@@ -48,7 +48,7 @@ impl Name {
         Self(format!("{pool}:").into())
     }
 
-    /// A name that an engine found, without its prefix.
+    /// A name in the store, without its prefix.
     pub fn from_stored(name: &str) -> Self {
         Self(name.into())
     }
@@ -63,7 +63,7 @@ impl Name {
         self.0.strip_suffix(DATA).unwrap_or(&self.0)
     }
 
-    /// Pool, session and kind; `None` when it is none of ours.
+    /// Pool, session and kind; `None` for a foreign name.
     pub fn parts(&self) -> Option<(&str, SessionKey, Kind)> {
         let (pool, rest) = self.0.split_once(':')?;
         let (key, kind) = rest.strip_suffix(DATA).map_or((rest, Kind::Binding), |key| (key, Kind::Data));
@@ -82,7 +82,7 @@ impl Name {
     }
 }
 
-/// Names of sessions are not for logs.
+/// Names of sessions must not be logged.
 impl fmt::Debug for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Name(hidden)")
@@ -97,7 +97,7 @@ pub struct Value {
     text: Box<[u8]>,
 }
 
-/// The form of texts that this version writes and reads. Another one is nobody's.
+/// The format of values that this version writes and reads.
 const FORM: &[u8] = b"1 ";
 
 impl Value {
@@ -111,7 +111,7 @@ impl Value {
         Self { epoch, text: text.into() }
     }
 
-    /// What an engine found; `None` when nobody of this form wrote it.
+    /// A stored value; `None` for one in another format.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let rest = text.strip_prefix(FORM)?;
         let end = rest.iter().position(|byte| *byte == b' ')?;
@@ -121,7 +121,7 @@ impl Value {
         Some(Self { epoch, text: text.into() })
     }
 
-    /// Of two values of a binding the one with the higher epoch is right.
+    /// Of two bindings the one with the higher epoch wins.
     pub const fn epoch(&self) -> u32 {
         self.epoch
     }
@@ -137,7 +137,7 @@ impl Value {
         words.nth(2).unwrap_or_default()
     }
 
-    /// Whether this value is to take the place of one that is kept.
+    /// Whether this value replaces an existing one.
     pub fn supersedes(&self, kept: &Self, kind: Kind) -> bool {
         match kind {
             Kind::Binding => self.epoch > kept.epoch,
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_of_ours_wrote_is_not_read() {
+    fn foreign_names_and_values_are_not_parsed() {
         for text in ["", "1", "1 ", "1 2", "2 2 b", "1 -1 b", "1 +1 b", "1 007 b", "1 4294967296 b", "1  b", "x 1 b"] {
             assert_eq!(Value::parse(text.as_bytes()), None, "{text:?}");
         }

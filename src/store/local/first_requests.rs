@@ -1,8 +1,8 @@
-//! Where the last new client of an address went, for a few seconds.
+//! Concurrent first requests of one client are pinned to one server.
 //!
-//! A browser opens several connections at once, and none of its first requests carries anything. Each would begin a
-//! session on a server of its own, and the last answer's cookie would win; with a hint they all land on one server.
-//! A hint is no binding: it may be lost to another address, and nobody misses it after [`LIFETIME`].
+//! A browser opens several connections at once, and its first requests carry no session. Each would begin a session on a
+//! different server, and the cookie of the last response would win. So the server of an address's last new client is
+//! remembered for [`LIFETIME`]. It is no binding: another address may overwrite it.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -12,18 +12,18 @@ use crate::session::token::UnixMillis;
 
 use crate::store::targets::{Target, TargetIndex};
 
-/// How long new clients of an address follow the first.
+/// How long new clients of an address are sent to the server of the first.
 pub const LIFETIME: Duration = Duration::from_secs(10);
 
-/// So many addresses are remembered at a time, each by its hash: 64 KiB.
+/// Remembered addresses, each by its hash: 64 KiB.
 const SLOTS: usize = 8192;
 
-/// One hint in 64 bits, so that it is read and written whole: 22 bits of the address's hash, 24 of the place, 18 of the
-/// moment in tenths of a second, which come round every seven hours.
+/// An entry in 64 bits, so that it is read and written atomically: 22 bits of the address's hash, 24 of the target, 18 of the
+/// time in tenths of a second, which wrap every seven hours.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Hint(u64);
+struct FirstRequest(u64);
 
-impl Hint {
+impl FirstRequest {
     const TICK_BITS: u32 = 18;
     const TARGET_BITS: u32 = 24;
 
@@ -40,38 +40,39 @@ impl Hint {
         high >> (Self::TICK_BITS + Self::TARGET_BITS) << (Self::TICK_BITS + Self::TARGET_BITS)
     }
 
-    /// The target, when the hint is of this address and young enough.
+    /// The target, if the entry is of this address and recent enough.
     fn target(self, address: SessionKey, tick: u64) -> Option<TargetIndex> {
         let bits = Self::TICK_BITS + Self::TARGET_BITS;
         let age = tick.wrapping_sub(self.0) & Self::TICKS;
-        // Requests look at the clock when they begin, so one may find a hint of another that began after it.
-        let apart = age.min(Self::TICKS + 1 - age);
-        let fresh = u128::from(apart) * 100 < LIFETIME.as_millis();
+        // A request reads the clock when it begins, so it may find an entry of one that began later.
+        let distance = age.min(Self::TICKS + 1 - age);
+        let fresh = u128::from(distance) * 100 < LIFETIME.as_millis();
         let target = self.0 >> Self::TICK_BITS & ((1 << Self::TARGET_BITS) - 1);
         (self.0 >> bits == Self::tag(address) >> bits && fresh).then(|| u32::try_from(target).map(TargetIndex).ok())?
     }
 }
 
-/// All hints. A slot is read and written with relaxed order: nothing else is published by it.
+/// All entries. Relaxed: nothing else is published by a slot.
 pub struct FirstRequests(Box<[AtomicU64]>);
 
 impl FirstRequests {
-    /// No hints yet.
+    /// Empty.
     pub fn new() -> Self {
         Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
     }
 
-    /// Where new clients of this address go now, if one went anywhere in the last seconds.
+    /// The target of the address's last new client, if it is recent.
     pub fn find(&self, address: SessionKey, now: UnixMillis) -> Option<TargetIndex> {
-        Hint(self.slot(address)?.load(Relaxed)).target(address, now.0 / 100)
+        FirstRequest(self.slot(address)?.load(Relaxed)).target(address, now.0 / 100)
     }
 
-    /// A new client of this address is about to go to `target`, unless another is first; then theirs is returned.
+    /// Records that a new client of this address is about to be sent to `target`, unless another was first: then that one's
+    /// target is returned.
     pub fn claim(&self, address: SessionKey, target: &Target, now: UnixMillis) -> Option<TargetIndex> {
         self.decide(address, None, target, now)
     }
 
-    /// The same when the place of the hint is `gone`: of those who find that, the first decides anew and the others follow.
+    /// The same when the recorded target is `gone`: the first request to find that decides again, and the others follow.
     pub fn replace(
         &self,
         address: SessionKey,
@@ -90,14 +91,14 @@ impl FirstRequests {
         now: UnixMillis,
     ) -> Option<TargetIndex> {
         let (slot, tick) = (self.slot(address)?, now.0 / 100);
-        let mine = Hint::new(address, target.index(), tick)?;
+        let entry = FirstRequest::new(address, target.index(), tick)?;
         let mut seen = slot.load(Relaxed);
         loop {
-            let theirs = Hint(seen).target(address, tick);
-            if theirs.is_some() && theirs != gone {
-                return theirs;
+            let existing = FirstRequest(seen).target(address, tick);
+            if existing.is_some() && existing != gone {
+                return existing;
             }
-            match slot.compare_exchange_weak(seen, mine.0, Relaxed, Relaxed) {
+            match slot.compare_exchange_weak(seen, entry.0, Relaxed, Relaxed) {
                 Ok(_) => return None,
                 Err(now) => seen = now,
             }
@@ -136,48 +137,48 @@ mod tests {
 
     #[test]
     fn new_clients_of_one_address_follow_the_first_for_ten_seconds() {
-        let (hints, targets) = (FirstRequests::new(), targets());
-        assert_eq!(hints.find(address(7), NOW), None);
-        assert_eq!(hints.claim(address(7), &targets[2], NOW), None);
-        assert_eq!(hints.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
-        assert_eq!(hints.find(address(7), NOW.plus(Duration::from_millis(9_900))), Some(targets[2].index()));
-        assert_eq!(hints.find(address(7), NOW.plus(LIFETIME)), None);
-        assert_eq!(hints.claim(address(7), &targets[1], NOW.plus(LIFETIME)), None);
-        assert_eq!(hints.find(address(8), NOW), None);
+        let (requests, targets) = (FirstRequests::new(), targets());
+        assert_eq!(requests.find(address(7), NOW), None);
+        assert_eq!(requests.claim(address(7), &targets[2], NOW), None);
+        assert_eq!(requests.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
+        assert_eq!(requests.find(address(7), NOW.plus(Duration::from_millis(9_900))), Some(targets[2].index()));
+        assert_eq!(requests.find(address(7), NOW.plus(LIFETIME)), None);
+        assert_eq!(requests.claim(address(7), &targets[1], NOW.plus(LIFETIME)), None);
+        assert_eq!(requests.find(address(8), NOW), None);
     }
 
     #[test]
     fn a_request_follows_one_that_began_after_it() {
-        let (hints, targets) = (FirstRequests::new(), targets());
-        assert_eq!(hints.claim(address(7), &targets[2], NOW.plus(Duration::from_millis(150))), None);
-        assert_eq!(hints.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
-        assert_eq!(hints.find(address(7), NOW.minus(LIFETIME)), None);
+        let (requests, targets) = (FirstRequests::new(), targets());
+        assert_eq!(requests.claim(address(7), &targets[2], NOW.plus(Duration::from_millis(150))), None);
+        assert_eq!(requests.claim(address(7), &targets[1], NOW), Some(targets[2].index()));
+        assert_eq!(requests.find(address(7), NOW.minus(LIFETIME)), None);
     }
 
     #[test]
-    fn the_first_place_has_hints_too() {
-        let (hints, targets) = (FirstRequests::new(), targets());
-        assert_eq!(hints.claim(address(7), &targets[0], NOW), None);
-        assert_eq!(hints.find(address(7), NOW), Some(targets[0].index()));
+    fn the_first_target_is_remembered_too() {
+        let (requests, targets) = (FirstRequests::new(), targets());
+        assert_eq!(requests.claim(address(7), &targets[0], NOW), None);
+        assert_eq!(requests.find(address(7), NOW), Some(targets[0].index()));
     }
 
     #[test]
-    fn of_several_who_find_a_place_gone_the_first_decides_for_all() {
-        let (hints, targets) = (FirstRequests::new(), targets());
+    fn of_several_requests_that_find_a_target_gone_the_first_decides_for_all() {
+        let (requests, targets) = (FirstRequests::new(), targets());
         let (gone, next) = (targets[0].index(), targets[1].index());
-        assert_eq!(hints.claim(address(7), &targets[0], NOW), None);
-        assert_eq!(hints.replace(address(7), gone, &targets[1], NOW), None, "the first decides");
-        assert_eq!(hints.replace(address(7), gone, &targets[2], NOW), Some(next), "the second follows");
-        assert_eq!(hints.claim(address(7), &targets[0], NOW), Some(next), "and whoever comes new");
+        assert_eq!(requests.claim(address(7), &targets[0], NOW), None);
+        assert_eq!(requests.replace(address(7), gone, &targets[1], NOW), None, "the first decides");
+        assert_eq!(requests.replace(address(7), gone, &targets[2], NOW), Some(next), "the second follows");
+        assert_eq!(requests.claim(address(7), &targets[0], NOW), Some(next), "and every later client");
     }
 
     #[test]
     fn of_many_at_once_one_decides() {
-        let (hints, targets) = (FirstRequests::new(), targets());
+        let (requests, targets) = (FirstRequests::new(), targets());
         let went: Vec<TargetIndex> = thread::scope(|scope| {
             let client = |n: usize| {
-                let (hints, target) = (&hints, &targets[n % 4]);
-                move || hints.claim(address(9), target, NOW).unwrap_or(target.index())
+                let (requests, target) = (&requests, &targets[n % 4]);
+                move || requests.claim(address(9), target, NOW).unwrap_or(target.index())
             };
             let clients: Vec<_> = (0..32).map(|n| scope.spawn(client(n))).collect();
             clients.into_iter().map(|client| client.join().unwrap()).collect()

@@ -1,16 +1,14 @@
-//! What servers hand over for their sessions: a little opaque state each, given to the next server after a move.
+//! Session data: a little opaque state that servers hand over for their sessions, for the next server after a move.
 //!
-//! Beside the table and not in it: few sessions have data, data is large, and a token that restores a session does not
-//! restore its data. Every entry remembers the epoch for which it is right: data of an epoch that another proxy has
-//! moved the session away from is not given to anybody, since what was said there since (a log-out, say) is not known
-//! here.
+//! Separate from the table: few sessions have data, data is large, and a token that restores a session does not restore its
+//! data. Every entry has the epoch it is valid for. When another proxy has moved the session on, the data here is outdated
+//! (after a log-out, say) and not sent to any server.
 //!
-//! What it promises: never more memory than it was given, whatever servers say; nothing of a session that has ended. When
-//! it is full, the data of the longest idle of some sessions goes. Visits do not touch it, so who was idle is asked of
-//! the table when it matters. How a shard holds its entries is in [`shard`], how all of them are copied and put back in
-//! [`bulk`].
+//! It guarantees: never more memory than configured, whatever servers send; no data of a session that has ended. When it is
+//! full, the data of the longest idle session of a sample is evicted. Visits do not touch it, so last visits are read from the
+//! table when needed. [`shard`] holds the entries of a shard, [`bulk`] copies and imports all of them.
 //!
-//! Data may be a login: it is never printed, and marked so that HTTP/2 does not index it.
+//! Data may be a login: it is never printed, and marked as sensitive, so that HTTP/2 does not index it.
 
 mod bulk;
 mod shard;
@@ -40,20 +38,20 @@ use self::shard::{Entry, Idle, Shard};
 /// Most memory that data of all sessions may take: 256 MiB, a quarter million sessions with some 800 bytes each.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// A shard is locked for one look-up, or for a look at each of its entries: at most some three hundred, which takes
-/// microseconds. Empty ones cost 56 bytes each.
+/// A shard is locked for a lookup, or for a scan of at most some three hundred entries: microseconds. Empty shards cost 56
+/// bytes each.
 const SHARDS: usize = 4_096;
-/// When somebody must go, it is one of so many at least, if there are so many.
-const LOOKED_AT: usize = 256;
-/// So many of them, who were idle the longest as far as is known, the table is asked for.
-const ASKED_FOR: usize = 8;
-/// So often, as long as all of them have been here since.
-const MOST_TRIES: usize = 8;
+/// The least number of sessions that an eviction considers, if there are as many.
+const SAMPLE: usize = 256;
+/// The number of candidates, by the last visits known here, that are looked up in the table.
+const CANDIDATES: usize = 8;
+/// Attempts, as long as all candidates turn out to have been visited.
+const MAX_ATTEMPTS: usize = 8;
 
-/// Told of every session whose data had to make room. Called after the lock is released.
+/// Called for every session whose data was evicted, after the lock is released.
 pub type OnEviction = Box<dyn Fn(&Target) + Send + Sync>;
 
-/// Whose data it is.
+/// The session that data belongs to.
 #[derive(Debug, Clone, Copy)]
 pub struct Owner {
     /// The session.
@@ -66,10 +64,10 @@ pub struct Owner {
     pub pool: TargetIndex,
 }
 
-/// What a server is given with a request of a session that was elsewhere.
+/// What a server gets with a request of a session that was on another server.
 #[derive(Debug, Clone, Default)]
 pub struct HandoffPayload {
-    /// Where the session came from; `None` = it is guest there.
+    /// The value of `Homing-Session-Moved`; `None` = the session is borrowed.
     pub moved_header: Option<HeaderValue>,
     /// Its data, if it has any.
     pub data: Option<HeaderValue>,
@@ -90,7 +88,7 @@ pub struct SessionData {
 }
 
 impl SessionData {
-    /// Nothing yet, and never more than about `most` bytes, but for the one value that others are just making room for.
+    /// Empty. At most about `most` bytes, plus the one value that is just being inserted.
     pub fn new(most: usize, now: UnixMillis, on_eviction: OnEviction) -> Self {
         Self::with_shards(most, SHARDS, now, on_eviction)
     }
@@ -107,8 +105,8 @@ impl SessionData {
         }
     }
 
-    /// A server hands this over, in place of what was there. False when the session has moved on since that server was
-    /// asked: then what its new server has stays.
+    /// Replaces a session's data by what its server handed over. False when the session has moved since the request: then the
+    /// data stays.
     pub fn keep(&self, owner: &Owner, data: &HeaderValue, table: &Table, now: UnixMillis) -> bool {
         let data = Some(private_copy(data));
         self.put(owner, table, now, |former| match former {
@@ -118,8 +116,8 @@ impl SessionData {
         })
     }
 
-    /// The session moved from the epoch `from` to the owner's. With `told`, its new server has not answered below 500
-    /// yet, and this is what it is to be told until then.
+    /// The session moved from the epoch `from` to the owner's. With `moved_header`, its new server has not answered below 500
+    /// yet, and gets this header until then.
     pub fn record_move(
         &self,
         owner: &Owner,
@@ -130,7 +128,7 @@ impl SessionData {
     ) {
         let moved_header = moved_header.map(Box::new);
         self.put(owner, table, now, |former| match former {
-            // The move of another request of this session stands, and so does what waits for an answer to it.
+            // The move by another request of this session stands, with its header.
             Some(entry) if entry.epoch > owner.epoch || (entry.epoch == owner.epoch && moved_header.is_some()) => {
                 Err(entry)
             }
@@ -139,7 +137,7 @@ impl SessionData {
         });
     }
 
-    /// The session goes on as another one, the owner. What is known of that one stands.
+    /// The session continues as another one, the owner. An existing entry of that one stays.
     pub fn transfer(&self, owner: &Owner, payload: HandoffPayload, table: &Table, now: UnixMillis) {
         self.put(owner, table, now, |former| match former {
             Some(entry) => Err(entry),
@@ -147,15 +145,14 @@ impl SessionData {
         });
     }
 
-    /// The session's data, for a server that it is not bound to; `epoch` is what the request knows of its binding. Data of
-    /// an earlier epoch is not what the session's last server knew; a later one comes of a parallel request, which was
-    /// faster to move the session.
+    /// The session's data, for a server that it is not bound to; `epoch` is that of the request's binding. Data of an earlier
+    /// epoch is outdated; a later one comes from a parallel request that moved the session first.
     pub fn find(&self, key: &SessionKey, epoch: u32) -> Option<HeaderValue> {
         let shard = self.shard(key)?.lock();
         shard.find(key).filter(|entry| entry.epoch >= epoch)?.data.clone()
     }
 
-    /// The session's data and whose it is, as it is kept now.
+    /// The session's data with its owner.
     pub fn find_with_owner(&self, key: &SessionKey) -> Option<(Owner, HeaderValue)> {
         let shard = self.shard(key)?.lock();
         let entry = shard.find(key)?;
@@ -164,8 +161,8 @@ impl SessionData {
         Some((owner, entry.data.clone()?))
     }
 
-    /// What the session's new server must still be given, if it has not answered below 500 since the move. Costs nothing
-    /// while no session waits for that.
+    /// What the session's new server still gets, if it has not answered below 500 since the move. Free while there is no such
+    /// session.
     pub fn pending_handoff(&self, key: &SessionKey, epoch: u32) -> Option<HandoffPayload> {
         if self.pending.load(Relaxed) == 0 {
             return None;
@@ -175,7 +172,7 @@ impl SessionData {
         Some(HandoffPayload { moved_header: Some(entry.moved_header.as_deref()?.clone()), data: entry.data.clone() })
     }
 
-    /// The session's new server has answered below 500: it is told no more.
+    /// The session's new server has answered below 500: it gets the header no more.
     pub fn mark_delivered(&self, key: &SessionKey, epoch: u32) {
         self.change(key, |shard| {
             if shard.find(key).is_some_and(|entry| entry.epoch == epoch) {
@@ -184,12 +181,12 @@ impl SessionData {
         });
     }
 
-    /// The session has nothing to hand over any more.
+    /// Removes the session's data.
     pub fn forget(&self, key: &SessionKey) {
         self.change(key, |shard| drop(shard.remove(key)));
     }
 
-    /// The session goes on under another key.
+    /// The session continues under another key.
     pub fn rename(&self, former: &SessionKey, key: SessionKey) {
         let mut entry = None;
         self.change(former, |shard| entry = shard.remove(former));
@@ -202,19 +199,19 @@ impl SessionData {
         }
     }
 
-    /// A pool hands nothing over any more. Looks at everything.
+    /// Removes the data of a pool without handoff. Scans everything.
     pub fn forget_pool(&self, pool: TargetIndex) {
         for shard in &self.shards {
             self.account(shard, |shard| shard.retain(|entry| entry.pool != pool));
         }
     }
 
-    /// Looks at the next shard and lets go the data of sessions that have ended. Returns how many.
+    /// Removes the data of expired sessions from the next shard. Returns how many.
     pub fn sweep_step(&self, table: &Table, now: UnixMillis) -> usize {
         let index = self.sweep_next.fetch_add(1, Relaxed) % self.shards.len().max(1);
         let Some(shard) = self.shards.get(index) else { return 0 };
         let tick = self.ticks.at(now);
-        // Collected first: the table is asked without the lock.
+        // Collected first: the table is read without the lock.
         let mut over = Vec::with_capacity(shard.lock().len());
         over.extend(
             shard
@@ -235,12 +232,12 @@ impl SessionData {
         left
     }
 
-    /// How fast to sweep under the limits of now.
+    /// How fast to sweep under the current limits.
     pub fn pace(&self, table: &Table) -> Pace {
         table.pace_for(self.shards.len())
     }
 
-    /// Memory that it takes, about.
+    /// The memory in use, about.
     pub fn bytes(&self) -> usize {
         self.bytes.load(Relaxed)
     }
@@ -253,7 +250,7 @@ impl fmt::Debug for SessionData {
 }
 
 impl SessionData {
-    /// Puts what `decide` makes of the entry that is there, when it makes another of it. True when it does.
+    /// Replaces the existing entry by what `decide` returns, unless that is an error with the entry to keep. True when replaced.
     fn put(
         &self,
         owner: &Owner,
@@ -288,8 +285,7 @@ impl SessionData {
         changed
     }
 
-    /// Sends sessions away until the others fit into the memory that there may be. `newcomer` is the reason; when it is
-    /// `spared`, it goes last.
+    /// Evicts sessions until the memory limit holds. `newcomer` was inserted before; when `spared`, it is evicted last.
     fn make_room(&self, newcomer: &SessionKey, spared: bool, table: &Table, now: UnixMillis) {
         let mut evicted = Vec::new();
         while self.bytes() > self.most {
@@ -299,25 +295,25 @@ impl SessionData {
         self.report(&evicted, table);
     }
 
-    /// Who was idle the longest of the newcomer's shard and of as many after it as it takes.
+    /// The longest idle session of the newcomer's shard and of as many after it as the sample takes.
     fn longest_idle(&self, newcomer: &SessionKey, spared: bool, table: &Table, now: UnixMillis) -> Option<SessionKey> {
         let home = self.index_of(newcomer)?;
         let (before, behind) = self.shards.split_at_checked(home)?;
         let mut found = None;
-        for _ in 0..MOST_TRIES {
-            let (mut longest, mut looked_at) = (BinaryHeap::with_capacity(ASKED_FOR), 0);
+        for _ in 0..MAX_ATTEMPTS {
+            let (mut longest, mut looked_at) = (BinaryHeap::with_capacity(CANDIDATES), 0);
             for shard in behind.iter().chain(before) {
                 let shard = shard.lock();
                 shard.longest_idle(&mut longest);
                 looked_at += shard.len();
-                if looked_at >= LOOKED_AT {
+                if looked_at >= SAMPLE {
                     break;
                 }
             }
             let asked = longest.into_iter().map(|idle| (self.last_seen(&idle, table, now), idle));
             let asked: Vec<(Tick, Idle)> = asked.collect();
             found = asked.iter().map(|(seen, (_, key))| (spared && key == newcomer, *seen, *key)).min();
-            // Who came back is no longer among the longest idle, and others are.
+            // Visited candidates are no longer the longest idle.
             let back: Vec<&(Tick, Idle)> = asked.iter().filter(|(seen, idle)| *seen > idle.0).collect();
             for (seen, (_, key)) in &back {
                 self.change(key, |shard| {
@@ -331,14 +327,14 @@ impl SessionData {
         found.map(|(.., key)| key)
     }
 
-    /// To be called without a lock: what it calls is not ours.
+    /// Must be called without a lock, since it calls foreign code.
     fn report(&self, evicted: &[TargetIndex], table: &Table) {
         for pool in evicted.iter().filter_map(|pool| table.target_at(*pool)) {
             (self.on_eviction)(pool);
         }
     }
 
-    /// When the session was here last: visits leave their trace in the table.
+    /// The last visit, which the table knows.
     fn last_seen(&self, (seen, key): &Idle, table: &Table, now: UnixMillis) -> Tick {
         match table.find(key, now) {
             TableLookup::Live(known) => self.ticks.at(known.last_seen).max(*seen),
@@ -351,7 +347,7 @@ impl SessionData {
     }
 
     fn index_of(&self, key: &SessionKey) -> Option<usize> {
-        // Keys are as good as random; the map within a shard goes by their lower half.
+        // Keys are uniformly distributed; the map within a shard uses their lower half.
         let high = usize::try_from(key.0 >> 96).unwrap_or(0);
         high.checked_rem(self.shards.len())
     }
@@ -362,19 +358,19 @@ impl SessionData {
         }
     }
 
-    /// Changes a shard, and the sums with it.
+    /// Changes a shard, and the totals with it.
     fn account(&self, shard: &Mutex<Shard>, change: impl FnOnce(&mut Shard)) {
         let mut shard = shard.lock();
         let before = shard.totals();
         change(&mut shard);
         let after = shard.totals();
-        // Wraps on the way and comes out right: each change is added once.
+        // May wrap in between; each change is added once, so the totals are right.
         self.bytes.fetch_add(after.bytes.wrapping_sub(before.bytes), Relaxed);
         self.pending.fetch_add(after.pending.wrapping_sub(before.pending), Relaxed);
     }
 }
 
-/// Its own bytes only: what came from a server's connection would keep the whole header block alive.
+/// A copy: the value from a server's connection would keep the whole header block alive.
 fn private_copy(value: &HeaderValue) -> HeaderValue {
     let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or(HeaderValue::from_static(""));
     copy.set_sensitive(true);

@@ -1,4 +1,4 @@
-//! Some of the sessions that have data.
+//! The entries of one shard.
 
 use std::collections::{BinaryHeap, HashMap};
 
@@ -9,34 +9,34 @@ use crate::store::expiry::Tick;
 use crate::store::local::table::Table;
 use crate::store::targets::TargetIndex;
 
-/// What is kept of one session.
+/// The data of one session.
 pub(super) struct Entry {
     /// What its last server handed over.
     pub(super) data: Option<HeaderValue>,
-    /// What its server is told of the move until it has answered below 500. Boxed, since it is rare.
+    /// Sent to its server until that has answered below 500. Boxed, since it is rare.
     pub(super) moved_header: Option<Box<HeaderValue>>,
-    /// The binding that both are right for.
+    /// The epoch of the binding that both are valid for.
     pub(super) epoch: u32,
     /// When the session began.
     pub(super) created: Tick,
-    /// When it was here last, as far as was asked.
+    /// The last visit, as of the last lookup in the table.
     pub(super) seen: Tick,
     /// Any target of its pool.
     pub(super) pool: TargetIndex,
 }
 
-/// An entry without its texts: its slot in the map, of which up to half are empty, the count of who holds its value once
-/// that was copied, and what the allocator rounds up.
+/// An entry without its texts: its slot in the map, of which up to half are empty, the reference count of a copied value, and
+/// what the allocator rounds up.
 const ENTRY_BYTES: usize = size_of::<Entry>() + 128;
 
 impl Entry {
-    /// Memory that it takes, about.
+    /// The memory in use, about.
     pub(super) fn bytes(&self) -> usize {
         let moved_header = self.moved_header.as_ref().map_or(0, |header| size_of::<HeaderValue>() + header.len());
         ENTRY_BYTES + moved_header + self.data.as_ref().map_or(0, HeaderValue::len)
     }
 
-    /// Its session has ended, if it was `seen` last then.
+    /// Whether its session has expired, with this last visit.
     pub(super) fn is_over(&self, seen: Tick, table: &Table, now: Tick) -> bool {
         let limits = table.target_at(self.pool).map(|target| &target.limits);
         limits.is_none_or(|limits| limits.verdict(self.created, seen, now).is_some())
@@ -47,7 +47,7 @@ impl Entry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Totals {
     pub(super) bytes: usize,
-    /// Entries with something to tell.
+    /// Entries with a moved header.
     pub(super) pending: usize,
 }
 
@@ -103,7 +103,7 @@ impl Shard {
         Some(entry)
     }
 
-    /// Nothing is to be told any more; an entry with nothing else goes.
+    /// Removes the moved header; an entry without data is removed.
     pub(super) fn mark_delivered(&mut self, key: &SessionKey) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.totals.take(entry);
@@ -114,14 +114,14 @@ impl Shard {
         }
     }
 
-    /// The session was here then.
+    /// Updates the last visit.
     pub(super) fn saw(&mut self, key: &SessionKey, then: Tick) -> Option<&Entry> {
         let entry = self.entries.get_mut(key)?;
         entry.seen = entry.seen.max(then);
         Some(entry)
     }
 
-    /// Keeps those of whom `keep` says so.
+    /// Removes the entries that `keep` rejects.
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&Entry) -> bool) {
         let totals = &mut self.totals;
         self.entries.retain(|_, entry| {
@@ -134,8 +134,7 @@ impl Shard {
         self.shrink();
     }
 
-    /// The longest idle of these and of those that are in `longest` already, as far as is known, and as many as there is
-    /// room for in it.
+    /// Merges the longest idle of this shard into `longest`, up to its capacity.
     pub(super) fn longest_idle(&self, longest: &mut BinaryHeap<Idle>) {
         for (key, entry) in &self.entries {
             let idle = (entry.seen, *key);
@@ -156,5 +155,5 @@ impl Shard {
     }
 }
 
-/// A session and when it was here last, as far as is known.
+/// A session with its last visit, as far as is known here.
 pub(super) type Idle = (Tick, SessionKey);

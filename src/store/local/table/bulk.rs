@@ -63,7 +63,7 @@ impl Table {
             if let Some(existing) = shard.get_mut(&key) {
                 self.eviction.lower(home, record.last_seen());
                 self.replace_older(existing.get_mut(), record);
-            } else if self.take_room() {
+            } else if self.reserve_one() {
                 self.eviction.lower(home, record.last_seen());
                 shard.insert(key, SharedValue::new(record));
                 self.count_in(entry.target);

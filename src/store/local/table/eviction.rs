@@ -1,9 +1,8 @@
-//! Which shard has the longest idle session, without a look into any: what a full table asks before it sends somebody away.
+//! Which shard has the longest idle session, without locking any: for the eviction from a full table.
 //!
-//! A newcomer's shard and the shard that gives up a session for it are two random ones. If the latter did so regardless of
-//! how idle its own are, shards would exchange sessions at random, their sizes would wander, and one that has lost all its idle
-//! sessions would send away those who keep coming back. As it is, the one goes that is idle for longest in the table, or, in
-//! a table of many shards, in a sample of them: the least of a few random choices is close to the least of all
+//! Evicting from a random shard would let the sizes of shards drift, and a shard without idle sessions would lose sessions in
+//! use. So the longest idle session of the table is evicted, or, in a table of many shards, of a sample: the least of a few
+//! random choices is close to the least of all
 //! (M. Mitzenmacher, *The power of two choices in randomized load balancing*, 2001), and here the choices are 64.
 
 use std::sync::atomic::AtomicU32;
@@ -11,14 +10,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use crate::store::expiry::Tick;
 
-/// For each shard a moment at or before which none of its sessions was last seen; visits make it too early, and whoever
-/// looks into the shard puts it right. Written under the shard's lock, read without. Relaxed, because it is a hint: at
-/// worst the wrong shard is looked into.
+/// For each shard a lower bound of the last visits of its sessions. Visits make it too early, and the next scan of the shard
+/// corrects it. Written under the shard's lock, read without. Relaxed, because it is a hint: at worst the wrong shard is
+/// scanned.
 pub(super) struct IdleIndex(Box<[AtomicU32]>);
 
-/// So many shards are asked, all of a table for up to 98,304 sessions: a tenth of a microsecond.
-pub(super) const ASKED: usize = 64;
-/// Of a shard that is empty.
+/// Shards in a sample, all of a table for up to 98,304 sessions: a tenth of a microsecond.
+pub(super) const SAMPLE: usize = 64;
+/// Of an empty shard.
 const EMPTY: Tick = Tick::MAX;
 
 impl IdleIndex {
@@ -27,7 +26,7 @@ impl IdleIndex {
         Self((0..shards).map(|_| AtomicU32::new(EMPTY)).collect())
     }
 
-    /// A session of the shard was last seen then. Under its write lock, if the session is new there.
+    /// A session of the shard was last seen then. Under the write lock, if the session is new there.
     pub(super) fn lower(&self, shard: usize, last_seen: Tick) {
         let last_seen = last_seen.min(EMPTY - 1);
         if let Some(since) = self.0.get(shard)
@@ -37,21 +36,21 @@ impl IdleIndex {
         }
     }
 
-    /// The first of the shard was last seen then; `None` when nobody is there. Under its lock, and that of readers will do.
+    /// The longest idle of the shard was last seen then; `None` for an empty shard. Under its read or write lock.
     pub(super) fn set(&self, shard: usize, first: Option<Tick>) {
         if let Some(since) = self.0.get(shard) {
             since.store(first.map_or(EMPTY, |tick| tick.min(EMPTY - 1)), Relaxed);
         }
     }
 
-    /// Of `home` and others, in odd steps from there, the shard with the longest idle session, and since when that may be
-    /// idle. `None` when all are empty.
+    /// Of `home` and others, in odd steps from there, the shard with the longest idle session, and the bound of its last visit.
+    /// `None` when all are empty.
     pub(super) fn longest_idle(&self, home: usize, step: usize) -> Option<(usize, Tick)> {
-        // An odd step meets every one of a power of two before it meets one again.
+        // An odd step visits every shard of a power of two before it repeats one.
         let (shards, step) = (self.0.len(), step | 1);
         let mut eviction = None;
         for turn in 0..shards {
-            if turn >= ASKED && eviction.is_some() {
+            if turn >= SAMPLE && eviction.is_some() {
                 break;
             }
             let shard = home.wrapping_add(turn.wrapping_mul(step)) & (shards - 1);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_look_puts_a_shard_right() {
+    fn a_scan_corrects_a_shard() {
         let eviction = IdleIndex::new(2);
         eviction.lower(0, 5);
         eviction.lower(0, 7);

@@ -1,4 +1,4 @@
-//! How sessions leave the table: by a visit that finds them over, by the sweep, by a smaller capacity.
+//! How sessions leave the table: by a visit that finds them expired, by the sweep, by a smaller capacity.
 
 use std::collections::BinaryHeap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -18,22 +18,22 @@ use crate::store::local::table::shard::is_roomy;
 use crate::store::local::table::shard::move_into;
 
 impl Table {
-    /// Changes how many sessions there may be. If there are more, the longest idle leave now: a tenth of a microsecond and,
-    /// while it lasts, four bytes each, so not for a thread that serves requests. Shards stay as many as they were made.
+    /// Changes the capacity. If there are more sessions, the longest idle are evicted now: a tenth of a microsecond and
+    /// temporarily four bytes each, so not on a thread that serves requests. The number of shards stays.
     pub fn set_capacity(&self, capacity: usize) {
         self.capacity.store(capacity, Relaxed);
-        // Whoever comes or is visited meanwhile may keep somebody here; so look again until nobody is over.
-        for _ in 0..MOST_PASSES {
+        // Concurrent inserts and visits may leave a surplus, so repeat until there is none.
+        for _ in 0..MAX_PASSES {
             let surplus = self.len().saturating_sub(self.capacity());
             let Some(until) = self.idle_since(surplus) else { break };
-            // First whoever was seen before that, then as many as need be of those who were seen just then.
+            // First the sessions seen before that, then as many as necessary of those seen at that tick.
             for until in [until.saturating_sub(1), until] {
                 (0..self.shards()).for_each(|shard| self.evict_surplus(shard, until));
             }
         }
     }
 
-    /// Since when the least idle is, of so many who have been idle the longest. `None` for none.
+    /// The last visit of the `count`th longest idle session. `None` for none.
     fn idle_since(&self, count: usize) -> Option<Tick> {
         let last = count.checked_sub(1)?;
         let mut seen = Vec::with_capacity(self.len());
@@ -46,15 +46,15 @@ impl Table {
         Some(*seen.select_nth_unstable(last).1)
     }
 
-    /// Looks at the next shard, and lets go who is beyond their limits and the memory they no longer need. Returns how
-    /// many left. To be called at the [`Table::pace`] of the day.
+    /// Removes the expired sessions of the next shard, and frees the memory it no longer needs. Returns how many. To be called
+    /// at the [`Table::pace`].
     pub fn sweep_step(&self, now: UnixMillis) -> usize {
         let now = self.ticks.at(now);
         let shards = self.map.shards();
         let index = self.sweep_next.fetch_add(1, Relaxed) % shards.len();
         let Some(shard) = shards.get(index) else { return 0 };
-        // Looks under the lock that lets visits in, and then removes one by one: nobody waits for a whole shard. Counts
-        // first, so that no memory is asked for under the lock.
+        // Scans under the read lock, which lets visits in, and then removes one by one, so no request waits for a whole shard.
+        // Counts first, so that no memory is allocated under the lock.
         let over = |record: &Record| self.verdict(record, now).is_some();
         let count = {
             let shard = shard.read();
@@ -75,12 +75,12 @@ impl Table {
             due.extend(shard.iter().filter(|(_, record)| over(record.get())).map(|(key, _)| *key).take(count));
         }
         let alive = |record: &Record| self.eviction.lower(index, record.last_seen());
-        let left = due.iter().filter(|key| self.remove_if_over(key, now, alive).is_some()).count();
+        let left = due.iter().filter(|key| self.remove_if_expired(key, now, alive).is_some()).count();
         self.shrink(index);
         left
     }
 
-    /// Gives back the memory that a shard no longer needs. The new is taken before and the old given back after the lock.
+    /// Frees the memory that a shard no longer needs: allocates before the lock and frees after it.
     fn shrink(&self, shard: usize) {
         let Some(shard) = self.map.shards().get(shard) else { return };
         let (len, mut smaller) = {
@@ -93,7 +93,7 @@ impl Table {
         smaller.reserve(len + len / 2);
         let old = {
             let mut shard = shard.write();
-            // Unless so many came meanwhile that it would have to grow.
+            // Unless it would have to grow, after inserts meanwhile.
             if shard.len() > smaller.capacity() {
                 smaller
             } else {
@@ -103,19 +103,19 @@ impl Table {
         drop(old);
     }
 
-    /// A visit found this session to be over: what is to be said of it. It may have come back to life since.
+    /// The lookup of a session that a visit found expired. It may have been inserted again since.
     #[cold]
     pub(super) fn expire(&self, key: &SessionKey, now: Tick) -> TableLookup {
         let mut found = TableLookup::Absent;
-        let over = self.remove_if_over(key, now, |record| {
+        let over = self.remove_if_expired(key, now, |record| {
             found = TableLookup::Live(self.entry(record));
             record.touch(now);
         });
         over.map_or(found, expired)
     }
 
-    /// Removes a session that is beyond its limits, and says by which; one that is not is shown to `alive`.
-    fn remove_if_over(&self, key: &SessionKey, now: Tick, alive: impl FnOnce(&Record)) -> Option<EndReason> {
+    /// Removes an expired session and returns the reason; otherwise calls `alive`.
+    fn remove_if_expired(&self, key: &SessionKey, now: Tick, alive: impl FnOnce(&Record)) -> Option<EndReason> {
         let mut over = None;
         let (_, record) = self.map.remove_if(key, |_, record| {
             over = self.verdict(record, now);
@@ -131,7 +131,7 @@ impl Table {
         Some(reason)
     }
 
-    /// Evicts those of a shard who were last seen `until` then, as long as there are too many.
+    /// Evicts sessions of a shard that were last seen at `until` or before, as long as there are too many.
     fn evict_surplus(&self, shard: usize, until: Tick) {
         for idle in self.longest_idle(shard, |here| here, until) {
             if self.len() <= self.capacity() {
@@ -142,14 +142,14 @@ impl Table {
         }
     }
 
-    /// Those of a shard who have been idle the longest: as many as `few` makes of how many there are, and of them who was
-    /// last seen `until` then. For the others' sake they count as gone, so [`evict`](Self::evict) them.
+    /// The longest idle sessions of a shard, last seen at `until` or before: at most as many as `few` computes from its size.
+    /// The index counts them as removed, so [`evict`](Self::evict) them.
     ///
-    /// Read under the lock that lets visits in, so by the time it is used some may have come back.
+    /// Scanned under the read lock, so some may have been visited by the time they are evicted.
     pub(super) fn longest_idle(&self, index: usize, few: impl FnOnce(usize) -> usize, until: Tick) -> Vec<Idle> {
         let Some(shard) = self.map.shards().get(index) else { return Vec::new() };
         let few = few(shard.read().len());
-        // The latest of them on top, to give way to one who is idle for longer. And one more: the first of those who stay.
+        // The latest is on top, to be replaced by a longer idle one. One more than needed: the first that stays.
         let mut longest = BinaryHeap::with_capacity(few + 1);
         let shard = shard.read();
         for (key, record) in shard.iter() {
@@ -170,7 +170,7 @@ impl Table {
         longest
     }
 
-    /// Sends a session away, unless it came back meanwhile. Its room is the caller's, to give to another or to free.
+    /// Evicts a session, unless it was visited meanwhile. The caller uses or frees its capacity.
     pub(super) fn evict(&self, (last_seen, key): &Idle) -> bool {
         let removed = self.map.remove_if(key, |_, record| {
             let still_idle = record.last_seen() == *last_seen;
@@ -188,8 +188,8 @@ impl Table {
     }
 }
 
-/// A session and when it was last here.
+/// A session with its last visit.
 pub(super) type Idle = (Tick, SessionKey);
 
-/// After so many passes over all shards whoever still is over the capacity is left to those who come.
-const MOST_PASSES: usize = 64;
+/// Passes over all shards, after which a remaining surplus is left to evictions by inserts.
+const MAX_PASSES: usize = 64;

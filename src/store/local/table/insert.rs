@@ -1,4 +1,4 @@
-//! How sessions come into the table, and who goes for them when it is full.
+//! Insertion, and eviction when the table is full.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread::yield_now;
@@ -10,7 +10,7 @@ use crate::store::TableEntry;
 use crate::store::expiry::Tick;
 use crate::store::local::table::EndedSessions;
 use crate::store::local::table::Table;
-use crate::store::local::table::eviction::ASKED;
+use crate::store::local::table::eviction::SAMPLE;
 use crate::store::local::table::record::Binding;
 use crate::store::local::table::record::Record;
 use crate::store::local::table::shard::empty_like;
@@ -18,8 +18,8 @@ use crate::store::local::table::shard::move_into;
 use crate::store::local::table::shard::room_for_one_more;
 
 impl Table {
-    /// Puts a session in, or, if it is there, lets `merge` change it and returns what then stands. In both cases it was
-    /// here `now`. A session beyond its limits is as good as absent, whether the sweep has come by or not.
+    /// Inserts a session, or lets `merge` change the existing one and returns the result. In both cases its last visit is
+    /// `now`. A session beyond its limits counts as absent, whether it has been swept or not.
     pub(super) fn upsert(
         &self,
         key: SessionKey,
@@ -28,12 +28,12 @@ impl Table {
         mut merge: impl FnMut(&mut Record),
     ) -> Option<TableEntry> {
         let mut ended_sessions = EndedSessions::new();
-        let mut met = |record: &mut Record| {
+        let mut merge_existing = |record: &mut Record| {
             let was_seen = self.ticks.millis(record.last_seen());
             if let Some(reason) = self.verdict(record, now) {
                 ended_sessions.push((record.target, reason));
                 self.bind_to(record, binding);
-                record.seen_first(now);
+                record.reset_last_seen(now);
                 self.eviction.lower(self.map.determine_map(&key), now);
                 None
             } else {
@@ -42,37 +42,36 @@ impl Table {
                 Some(TableEntry { last_seen: was_seen, ..self.entry(record) })
             }
         };
-        // The guard ends with this line; the next steps lock again.
-        let known_already = self.map.get_mut(&key).map(|mut record| met(&mut record));
-        let stands = known_already.unwrap_or_else(|| self.admit(key, binding, now, met));
+        // The guard is released with this line; the next steps lock again.
+        let existing = self.map.get_mut(&key).map(|mut record| merge_existing(&mut record));
+        let result = existing.unwrap_or_else(|| self.insert(key, binding, now, merge_existing));
         self.report(&ended_sessions);
-        stands
+        result
     }
 
-    /// Puts a session in that was not there when last looked; if it is there now, it is `met`.
+    /// Inserts a session that was absent; if it is present by now, calls `merge_existing`.
     ///
-    /// In a table without room for a single one (a capacity of zero) the newcomer is not kept.
-    fn admit(
+    /// With a capacity of zero, the session is not inserted.
+    fn insert(
         &self,
         key: SessionKey,
         binding: Binding,
         now: Tick,
-        mut met: impl FnMut(&mut Record) -> Option<TableEntry>,
+        mut merge_existing: impl FnMut(&mut Record) -> Option<TableEntry>,
     ) -> Option<TableEntry> {
         let home = self.map.determine_map(&key);
-        // Before the shard is locked: who goes may be in another one, and two newcomers must not wait for each other.
+        // Before the shard is locked: the evicted session may be in another one, and two inserts must not deadlock.
         if !self.make_room(&key, home, now) {
             return None;
         }
         let shard = self.map.shards().get(home)?;
-        // New memory for a full shard. Neither is it taken nor the old given back under the lock: allocators tidy up when
-        // they are asked, and that can take milliseconds.
+        // Memory for a full shard, neither allocated nor freed under the lock: an allocator may take milliseconds.
         let mut spare = None;
         loop {
             let mut shard = shard.write();
             if let Some(record) = shard.get_mut(&key) {
                 self.count.0.fetch_sub(1, Relaxed);
-                return met(record.get_mut());
+                return merge_existing(record.get_mut());
             }
             let len = shard.len();
             let mut emptied = None;
@@ -95,10 +94,10 @@ impl Table {
         }
     }
 
-    /// Takes room for one session out of the capacity; when it is used up, out of the place of the longest idle.
+    /// Reserves capacity for one session, by an eviction when there is none.
     fn make_room(&self, key: &SessionKey, home: usize, now: Tick) -> bool {
-        for _ in 0..MOST_TRIES {
-            if self.take_room() {
+        for _ in 0..MAX_ATTEMPTS {
+            if self.reserve_one() {
                 return true;
             }
             if self.capacity() == 0 {
@@ -107,38 +106,38 @@ impl Table {
             if self.evict_longest_idle(key, home, now) {
                 return true;
             }
-            // Full of sessions that are not in yet: those who bring them are a few instructions from done.
+            // Full of reservations: their inserts are a few instructions from done.
             yield_now();
         }
         false
     }
 
-    /// Takes room for one session out of the capacity, if there is any.
-    pub(super) fn take_room(&self) -> bool {
+    /// Reserves capacity for one session, if there is any.
+    pub(super) fn reserve_one(&self) -> bool {
         let capacity = self.capacity();
         self.count.0.fetch_update(Relaxed, Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok()
     }
 
-    /// Takes the longest idle session out of the shard that seems to have it, and keeps its room for `key`; whether there was
-    /// one. If all there have been visited since, another shard seems to have it.
+    /// Evicts the longest idle session, from the shard that seems to have it, and reserves its room for `key`; false when there
+    /// was none. If all of that shard have been visited meanwhile, tries another one.
     fn evict_longest_idle(&self, key: &SessionKey, home: usize, now: Tick) -> bool {
         let [.., high, low] = key.to_bytes();
         let step = usize::from(u16::from_be_bytes([high, low]));
         let each = self.capacity() / self.shards() + 1;
-        for _ in 0..(MOST_READ / each).clamp(1, ASKED) {
+        for _ in 0..(MAX_READ / each).clamp(1, SAMPLE) {
             let Some((shard, since)) = self.eviction.longest_idle(home, step) else { return false };
             let nearly_as_long = since + now.saturating_sub(since) / NEARLY;
-            if self.evict_from(shard, MOST_AT_ONCE, nearly_as_long) {
+            if self.evict_from(shard, MAX_EVICTED, nearly_as_long) {
                 return true;
             }
         }
         self.eviction.longest_idle(home, step).is_some_and(|(shard, _)| self.evict_from(shard, 1, Tick::MAX))
     }
 
-    /// Takes the longest idle session out of a shard, of those who were last seen `until` then.
+    /// Evicts the longest idle session of a shard, of those last seen at `until` or before.
     ///
-    /// To find it all of the shard is read, so a large shard lets a few more go in the same pass, at `most` so many:
-    /// newcomers find their room free for the next few times, and a flood costs each of them a fraction of a pass.
+    /// Finding it reads the whole shard, so a large shard evicts a few more in the same pass, at most `most`: the next inserts
+    /// find free capacity, and in a flood each costs a fraction of a pass.
     fn evict_from(&self, shard: usize, most: usize, until: Tick) -> bool {
         let mut kept = false;
         for idle in self.longest_idle(shard, |sessions| (sessions / ONE_IN).clamp(1, most), until) {
@@ -152,15 +151,15 @@ impl Table {
     }
 }
 
-/// A newcomer to a full table gives up after so many tries: it can happen only to a table of very few sessions.
-const MOST_TRIES: usize = 64;
-/// Of so many sessions in a shard one goes when room is needed: the longest idle of a small shard and nobody else.
+/// Attempts of an insert into a full table. Only a table of very few sessions can exceed it.
+const MAX_ATTEMPTS: usize = 64;
+/// One session is evicted for this many in the shard: of a small shard only the longest idle.
 const ONE_IN: usize = 64;
-/// More at once save little, and leave the table emptier than it need be.
-const MOST_AT_ONCE: usize = 16;
-/// Who has been idle for seven eighths as long as the longest idle may go with it: enough to fill a pass of a flood, and too
-/// few to meet those who keep coming back.
+/// More at once saves little, and leaves the table emptier than necessary.
+const MAX_EVICTED: usize = 16;
+/// Sessions idle for seven eighths as long as the longest idle may be evicted with it: enough for a flood, and too few to
+/// include sessions in use.
 const NEARLY: u32 = 8;
-/// For one newcomer about so many sessions are looked at, some 100 µs, before somebody goes although others may have been
-/// idle for longer. Rare, since every sweep finds out again since when those of each shard are idle.
-const MOST_READ: usize = 16_384;
+/// Sessions read for one insert, some 100 µs, before one is evicted although others may have been idle for longer. Rare,
+/// since every sweep corrects the index.
+const MAX_READ: usize = 16_384;

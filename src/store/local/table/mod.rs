@@ -1,15 +1,15 @@
-//! The table of sessions in this process: who is bound where, in 32 bytes a session.
+//! The table of sessions in this process: which server each is bound to, in 32 bytes a session.
 //!
-//! A `dashmap` of many small shards, so that whatever locks one (to expire, to evict, to grow) holds up only the few
-//! requests whose sessions are in it, and only for microseconds. A visit takes its shard's *read* lock and touches by
-//! an atomic in the record, so visits do not hold up each other. No guard leaves this folder: answers are copies.
+//! A `dashmap` of many small shards, so that a lock (to expire, evict or grow) delays only requests for sessions of one shard,
+//! and only for microseconds. A visit takes its shard's *read* lock and updates an atomic in the record, so visits do not
+//! delay each other. No guard leaves this folder: results are copies.
 //!
-//! What it promises: never more sessions than its capacity; no answer about a session beyond its limits; an epoch never
-//! falls while a session lives. What it does not: to remember. When it is full, the longest idle goes.
+//! It guarantees: never more sessions than its capacity; no session beyond its limits is returned; an epoch never decreases
+//! while a session lives. It does not guarantee to keep a session: when it is full, the longest idle is evicted.
 //!
-//! The doors are here. How sessions come (insert, room, eviction) is in [`mod@insert`], how they go (expiry, sweep, a
-//! smaller capacity) in [`expire`], how all of them are copied and put back in [`bulk`], what one is in [`record`], how
-//! large a shard is in [`shard`], and which of them has the longest idle in [`eviction`].
+//! The public methods are here. [`mod@insert`]: insertion, and eviction when full. [`expire`]: expiry, sweep, a smaller
+//! capacity. [`bulk`]: copy and import. [`record`]: one session. [`shard`]: the size of a shard. [`eviction`]: which shard has
+//! the longest idle session.
 
 mod bulk;
 mod eviction;
@@ -41,7 +41,7 @@ use crate::store::expiry::Ticks;
 use crate::store::local::table::eviction::IdleIndex;
 use crate::store::local::table::record::Binding;
 use crate::store::local::table::record::Record;
-use crate::store::local::table::shard::MOST_SHARDS;
+use crate::store::local::table::shard::MAX_SHARDS;
 use crate::store::local::table::shard::SLOT_BYTES;
 use crate::store::local::table::shard::shards_for;
 use crate::store::local::table::shard::slots;
@@ -49,49 +49,49 @@ use crate::store::targets::Target;
 use crate::store::targets::TargetIndex;
 use crate::store::targets::Targets;
 
-/// Told of every session that leaves the table. Called after the lock is released.
+/// Called for every session that leaves the table, after the lock is released.
 pub type OnEnd = Box<dyn Fn(&Target, EndReason) + Send + Sync>;
 
-/// The sessions this process knows. Share it in an `Arc`.
+/// The table of sessions. Share it in an `Arc`.
 pub struct Table {
-    /// Read by visits under a shard's read lock; everything else about a session happens under its write lock.
+    /// Visits take a shard's read lock; every other change takes its write lock.
     map: DashMap<SessionKey, Record, BuildKeyHasher>,
-    /// Beside `map`: which shard has the longest idle.
+    /// Which shard of `map` has the longest idle session.
     eviction: IdleIndex,
     targets: Targets,
     ticks: Ticks,
-    /// Sessions in `map`, plus those about to be put there: raised before an insert and lowered after a removal, so it
-    /// is never less than what the map holds. Touched when a session comes or goes, never by a visit. Relaxed: it is a
-    /// number that nothing is published by, and all changes of one number are in one order.
+    /// Sessions in `map`, plus those about to be inserted: incremented before an insert and decremented after a removal, so
+    /// it is never less than what the map holds. Never changed by a visit. Relaxed: nothing is published by it, and all
+    /// changes of one atomic are in one order.
     count: Padded,
-    /// Set by a reload, read when a session comes. Relaxed, as `count`.
+    /// Set by a reload, read by inserts. Relaxed, as `count`.
     capacity: AtomicUsize,
-    /// The shard that the next sweep step looks at. Only sweepers touch it; two of them take turns.
+    /// The shard of the next sweep step. Used by sweeps only; two of them alternate.
     sweep_next: AtomicUsize,
     on_end: OnEnd,
 }
 
-/// On a cache line of its own: the fields beside it are read by every visit.
+/// On a separate cache line: every visit reads the other fields.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Padded(AtomicUsize);
 
-/// Sessions that left while a lock was held, to be reported when it no longer is.
+/// Sessions that ended while a lock was held, reported after it is released.
 type EndedSessions = Vec<(TargetIndex, EndReason)>;
 
 impl Table {
-    /// The epoch that is higher than all others.
+    /// The highest epoch.
     pub const FINAL_EPOCH: u32 = u32::MAX;
 
-    /// An empty table for at most `capacity` sessions, with shards to match. `now` sets its clock; `on_end` is told of
+    /// An empty table for at most `capacity` sessions, with shards to match. `now` sets its clock; `on_end` is called for
     /// every session that leaves.
     pub fn new(capacity: usize, now: UnixMillis, on_end: OnEnd) -> Self {
         Self::with_shards(capacity, shards_for(capacity), now, on_end)
     }
 
-    /// The same with a number of shards of the caller's choice (made a power of two), to measure what it changes.
+    /// The same with a given number of shards (rounded up to a power of two), for measurements.
     pub fn with_shards(capacity: usize, shards: usize, now: UnixMillis, on_end: OnEnd) -> Self {
-        let shards = shards.clamp(2, MOST_SHARDS).next_power_of_two();
+        let shards = shards.clamp(2, MAX_SHARDS).next_power_of_two();
         Self {
             map: DashMap::with_hasher_and_shard_amount(BuildKeyHasher, shards),
             eviction: IdleIndex::new(shards),
@@ -104,30 +104,29 @@ impl Table {
         }
     }
 
-    /// The target of that name, the same for as long as the process lives. For those who build a snapshot: requests find
-    /// targets by number.
+    /// The target of that name, the same for the life of the process. For building the runtime: requests look targets up by
+    /// number.
     pub fn target(&self, pool: &str, server: &str) -> Arc<Target> {
         self.targets.intern(pool, server)
     }
 
-    /// The target with that number: no lock, no reference count. None only for a number of another table.
+    /// The target with that number: no lock, no reference count. `None` only for a number of another table.
     #[inline]
     pub fn target_at(&self, index: TargetIndex) -> Option<&Arc<Target>> {
         self.targets.at(index)
     }
 
-    /// All targets there ever were, with their sessions: what the metrics show.
+    /// All targets ever created, with their number of sessions, for the metrics.
     pub fn targets(&self) -> Vec<Arc<Target>> {
         self.targets.all()
     }
 
-    /// How long sessions of a pool may stay away and how long they may exist. Without it they live for ever. Counts at
-    /// once, for sessions that are there too.
+    /// Sets the limits of a pool; without, its sessions never expire. Takes effect at once, for existing sessions too.
     pub fn set_limits(&self, pool: &str, idle: Duration, absolute: Duration) {
         self.targets.set_limits(pool, idle, absolute);
     }
 
-    /// A request of this session came in: what is known of it, and note that it was here.
+    /// Looks a session up for a request, and updates its last visit.
     #[inline]
     pub fn visit(&self, key: &SessionKey, now: UnixMillis) -> TableLookup {
         let now = self.ticks.at(now);
@@ -144,7 +143,7 @@ impl Table {
         self.expire(key, now)
     }
 
-    /// What is known of a session, without a trace of having asked.
+    /// Looks a session up without a visit.
     pub fn find(&self, key: &SessionKey, now: UnixMillis) -> TableLookup {
         let now = self.ticks.at(now);
         let Some(record) = self.map.get(key) else {
@@ -153,8 +152,8 @@ impl Table {
         self.verdict(&record, now).map_or_else(|| TableLookup::Live(self.entry(&record)), expired)
     }
 
-    /// A token told of a session. If the table knows it too, the higher epoch wins, and the token between equals.
-    /// Returns what stands.
+    /// Restores a session from its token. If the table has an entry, the higher epoch wins, and the token between equals.
+    /// Returns the resulting entry.
     pub fn restore(
         &self,
         key: SessionKey,
@@ -174,9 +173,9 @@ impl Table {
         stands.unwrap_or_else(|| self.entry(&Record::new(binding, now)))
     }
 
-    /// The session moves `to` another target, if it is still what the caller last knew it as (`expected_epoch`): of
-    /// several that move it at once, one does and the others are told where. A session that the table does not know,
-    /// or knows by an older epoch, moves too. `created` is for the former.
+    /// Moves the session `to` another target, if its epoch is still `expected_epoch`: of concurrent moves one succeeds, and
+    /// the others get the resulting entry. A session that is not in the table, or has an older epoch, moves too. `created` is
+    /// for the former.
     pub fn rebind(
         &self,
         key: SessionKey,
@@ -200,9 +199,9 @@ impl Table {
         }
     }
 
-    /// Another proxy has moved the session, or ended it: so it is here, unless more is known here. Of two records of one
-    /// epoch theirs stands. No visit, and nothing that brings a session in: false when the table does not know it. `created`
-    /// is for one that has ended here and begins anew there.
+    /// Applies a move or an end by another proxy, unless the epoch here is higher. Of two records of one epoch the remote one
+    /// wins. No visit, and never an insert: false when the session is not in the table. `created` is for one that has ended
+    /// here and began again there.
     pub fn apply_remote(&self, key: &SessionKey, target: &Target, epoch: u32, created: UnixMillis) -> bool {
         let created = self.ticks.at(created);
         let mut ended = None;
@@ -211,7 +210,7 @@ impl Table {
             let wins = epoch > record.epoch || (epoch == record.epoch && record.target != target.index());
             if wins {
                 ended = Some(record.target).filter(|_| target.is_tombstone());
-                let created = if self.is_over(&record) { created } else { record.created };
+                let created = if self.is_tombstone(&record) { created } else { record.created };
                 self.bind_to(&mut record, Binding { target: target.index(), epoch, created });
             }
         }
@@ -221,40 +220,39 @@ impl Table {
         true
     }
 
-    /// The first request of a session whose key its client carries already: binds it to a target, unless another request
-    /// was first; then theirs stands and is returned. One that has ended begins anew.
+    /// Binds a session at the first request with its key, unless another request was first: then that entry stands and is
+    /// returned. A session that has ended begins again.
     pub fn claim(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Option<TableEntry> {
         let now = self.ticks.at(now);
-        let mut anew = false;
+        let mut restarted = false;
         let known = self.upsert(key, Binding { target: target.index(), epoch: 0, created: now }, now, |record| {
-            anew = self.is_over(record);
-            if anew {
+            restarted = self.is_tombstone(record);
+            if restarted {
                 let epoch = record.epoch.saturating_add(1);
                 self.bind_to(record, Binding { target: target.index(), epoch, created: now });
             }
         });
-        known.filter(|_| !anew)
+        known.filter(|_| !restarted)
     }
 
-    /// A server says itself that the session is its own: so it is, whatever was known. True when that is news.
+    /// Binds a session to the server that has assigned it to itself, whatever the former binding. True when that is a change.
     pub fn assign(&self, key: SessionKey, target: &Target, now: UnixMillis) -> bool {
         let now = self.ticks.at(now);
-        let mut news = false;
+        let mut changed = false;
         let known = self.upsert(key, Binding { target: target.index(), epoch: 0, created: now }, now, |record| {
-            news = record.target != target.index();
-            if news {
+            changed = record.target != target.index();
+            if changed {
                 let epoch = record.epoch.saturating_add(1);
-                // One that has ended begins anew.
-                let created = if self.is_over(record) { now } else { record.created };
+                // A session that has ended begins again.
+                let created = if self.is_tombstone(record) { now } else { record.created };
                 self.bind_to(record, Binding { target: target.index(), epoch, created });
             }
         });
-        news || known.is_none()
+        changed || known.is_none()
     }
 
-    /// The session is over, and stays so while tokens of it may still be about: it is bound to `tombstone`, a target that no
-    /// server has. Kept for the idle time from the last request that named it. With the epoch [`FINAL_EPOCH`](Self::FINAL_EPOCH) for ever:
-    /// no token says more.
+    /// Ends a session while tokens of it may still be in use: it is bound to `tombstone`, a target without a server, until the
+    /// idle time after the last request with its key. With [`FINAL_EPOCH`](Self::FINAL_EPOCH) no token can override it.
     pub fn insert_tombstone(
         &self,
         key: SessionKey,
@@ -267,8 +265,8 @@ impl Table {
         let mut left = None;
         self.upsert(key, Binding { target: tombstone.index(), epoch, created }, now, |record| {
             left = Some(record.target).filter(|target| *target != tombstone.index());
-            // Above a move that the caller did not know of: of two records of one epoch the other proxies keep the first.
-            let above = if self.is_over(record) { record.epoch } else { record.epoch.saturating_add(1) };
+            // Above a concurrent move: of two records of one epoch the other proxies keep the first.
+            let above = if self.is_tombstone(record) { record.epoch } else { record.epoch.saturating_add(1) };
             self.bind_to(
                 record,
                 Binding { target: tombstone.index(), epoch: epoch.max(above), created: record.created },
@@ -279,7 +277,7 @@ impl Table {
         }
     }
 
-    /// The session is over. Returns what was known of it.
+    /// Removes a session. Returns its entry.
     pub fn end(&self, key: &SessionKey) -> Option<TableEntry> {
         let (_, record) = self.map.remove_if(key, |_, record| {
             self.forget(record.target);
@@ -289,7 +287,7 @@ impl Table {
         Some(self.entry(&record))
     }
 
-    /// The session goes on under another key: this one is not its end.
+    /// Removes the former key of a session that continues under another one. Not reported as an end.
     pub fn remove_renamed(&self, key: &SessionKey) {
         self.map.remove_if(key, |_, record| {
             self.forget(record.target);
@@ -307,7 +305,7 @@ impl Table {
         self.len() == 0
     }
 
-    /// How many sessions there may be.
+    /// The maximum number of sessions.
     pub fn capacity(&self) -> usize {
         self.capacity.load(Relaxed)
     }
@@ -317,20 +315,20 @@ impl Table {
         self.map.shards().len()
     }
 
-    /// The table's own memory, about: what the map has allocated and has touched. Looks at every shard.
+    /// The table's memory, about: what the map has allocated. Locks every shard in turn.
     pub fn bytes(&self) -> usize {
         let shards = self.map.shards();
         let slots: usize = shards.iter().map(|shard| slots(shard.read().capacity())).sum();
         slots * SLOT_BYTES + size_of_val(shards) + self.eviction.bytes()
     }
 
-    /// How fast to sweep under the limits of now: whole rounds in a quarter of the shortest limit, half a minute at
-    /// most. Ask again after every burst: a reload may have changed it.
+    /// How fast to sweep under the current limits: a whole round in a quarter of the shortest limit, half a minute at most.
+    /// Call it again after every burst, since a reload may have changed it.
     pub fn pace(&self) -> Pace {
         self.pace_for(self.shards())
     }
 
-    /// The same for something else that is swept in so many steps.
+    /// The same for another structure that is swept in so many steps.
     pub fn pace_for(&self, steps: usize) -> Pace {
         Pace::of(self.targets.shortest_limit(), steps)
     }
@@ -343,7 +341,7 @@ impl fmt::Debug for Table {
 }
 
 impl Table {
-    /// To be called without a lock: what it calls is not ours.
+    /// Must be called without a lock, since it calls foreign code.
     fn report(&self, ended_sessions: &[(TargetIndex, EndReason)]) {
         for (target, reason) in ended_sessions {
             if let Some(target) = self.targets.at(*target).filter(|target| !target.is_tombstone()) {
@@ -353,7 +351,7 @@ impl Table {
     }
 }
 
-/// One record. All of it under the lock of the record's shard, so that the counts fit the records.
+/// Operations on one record, under the lock of its shard, so that the counts match the records.
 impl Table {
     #[inline]
     fn verdict(&self, record: &Record, now: Tick) -> Option<EndReason> {
@@ -370,7 +368,7 @@ impl Table {
         }
     }
 
-    fn is_over(&self, record: &Record) -> bool {
+    fn is_tombstone(&self, record: &Record) -> bool {
         self.targets.at(record.target).is_some_and(|target| target.is_tombstone())
     }
 
@@ -394,7 +392,7 @@ impl Table {
         }
     }
 
-    /// A session of that target is no longer in the map, and its room is free.
+    /// A session of that target was removed from the map.
     fn forget(&self, target: TargetIndex) {
         self.count_out(target);
         self.count.0.fetch_sub(1, Relaxed);

@@ -1,4 +1,4 @@
-//! One session in the table: where it belongs and when it was here, in 16 bytes.
+//! One session in the table: its binding and its last visit, in 16 bytes.
 
 use std::mem::size_of;
 use std::sync::atomic::AtomicU32;
@@ -8,9 +8,9 @@ use crate::session::key::SessionKey;
 use crate::store::expiry::Tick;
 use crate::store::targets::TargetIndex;
 
-/// What a session costs, besides its key: 16 bytes.
+/// A session without its key.
 pub(super) struct Record {
-    /// Raised by visits, many at a time, under the read lock; so an atomic, and relaxed because nothing hangs on it.
+    /// Raised by concurrent visits under the read lock. Relaxed: nothing is published by it.
     last_seen: AtomicU32,
     pub(super) created: Tick,
     pub(super) target: TargetIndex,
@@ -29,12 +29,12 @@ impl Record {
         self.last_seen.load(Relaxed)
     }
 
-    /// The record is another session's from now on.
-    pub(super) fn seen_first(&mut self, now: Tick) {
+    /// For a record that becomes another session's.
+    pub(super) fn reset_last_seen(&mut self, now: Tick) {
         *self.last_seen.get_mut() = now;
     }
 
-    /// Only ever forward. Most visits of a busy session fall into a tick that is already there and write nothing.
+    /// Never decreases. Most visits of a busy session are in the same tick and write nothing.
     #[inline]
     pub(super) fn touch(&self, now: Tick) {
         if self.last_seen() < now {
@@ -43,7 +43,7 @@ impl Record {
     }
 }
 
-/// What a record is made of.
+/// A binding as it is inserted.
 #[derive(Clone, Copy)]
 pub(super) struct Binding {
     pub(super) target: TargetIndex,

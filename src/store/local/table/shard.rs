@@ -1,4 +1,4 @@
-//! How large a shard is: how many of them, how much memory each takes, and when to build one again.
+//! The size of a shard: how many shards, their memory, and when one is rebuilt.
 //!
 //! The map underneath has a power of two of slots in each shard, of which seven in eight may be used, and doubles a
 //! shard that needs more. So at capacity a session costs between 38 and 75 bytes, by where the capacity lies between
@@ -11,21 +11,21 @@ use std::mem::size_of;
 use crate::session::key::SessionKey;
 use crate::store::local::table::record::Record;
 
-/// So many sessions a shard has at most when the table is full, and about two thirds of it usually: few enough that to
-/// look at all of them takes ten microseconds or so and to double their memory a few dozen. Not fewer, because an
-/// untouched end counts in pages of 4 KiB: 3 % of such a shard, 21 % of one with a quarter of its slots.
+/// Sessions of a shard at most when the table is full, and usually two thirds of that: few enough that reading all takes some
+/// ten microseconds and doubling the memory a few dozen. Not fewer, because unused memory counts in pages of 4 KiB: 3 % of
+/// such a shard, 21 % of one with a quarter of its slots.
 const SESSIONS_PER_SHARD: usize = 1_536;
-/// So that in a small table, too, visits seldom meet those who come and go.
-const FEWEST_SHARDS: usize = 64;
-/// More only costs memory.
-pub(super) const MOST_SHARDS: usize = 1 << 20;
+/// So that even in a small table visits seldom wait for inserts.
+const MIN_SHARDS: usize = 64;
+/// More only cost memory.
+pub(super) const MAX_SHARDS: usize = 1 << 20;
 
 /// How many shards a table of that capacity has.
 pub(super) fn shards_for(capacity: usize) -> usize {
-    capacity.div_ceil(SESSIONS_PER_SHARD).next_power_of_two().max(FEWEST_SHARDS)
+    capacity.div_ceil(SESSIONS_PER_SHARD).next_power_of_two().max(MIN_SHARDS)
 }
 
-/// What the map spends on a slot: the pair and a control byte.
+/// The map's memory for a slot: the pair and a control byte.
 pub(super) const SLOT_BYTES: usize = size_of::<(SessionKey, Record)>() + 1;
 
 /// How many slots a shard of that capacity has: a power of two, of which seven in eight may be used.
@@ -38,9 +38,9 @@ pub(super) const fn slots(capacity: usize) -> usize {
     }
 }
 
-/// For how many a full shard makes room when one more comes. For itself it would double. But if its capacity is not that of
-/// a clean shard, part of it went to the marks that removed sessions left behind: then the same size does again, or else a
-/// steady exchange of sessions would in the end take twice the memory.
+/// The capacity that a full shard reserves for one more session. By itself the map would double it. But when its capacity is
+/// not that of a clean shard, part of it is taken by marks of removed sessions: then the same size is enough, or a steady
+/// exchange of sessions would finally take twice the memory.
 pub(super) const fn room_for_one_more(len: usize) -> usize {
     let clean = len < 7 || len.is_multiple_of(7) && (len / 7).is_power_of_two();
     if clean { len + 1 } else { len + len / 16 + 1 }
@@ -56,8 +56,8 @@ pub(super) fn empty_like<M: Default>(_: &M) -> M {
     M::default()
 }
 
-/// Puts `new` in the place of `shard`, with all that was in it, and returns the old one, empty: the caller lets go of its
-/// memory after the lock.
+/// Replaces `shard` by `new` with all its contents, and returns the old one, empty: the caller frees its memory after the
+/// lock.
 pub(super) fn move_into<M>(new: M, shard: &mut M, drain: impl FnOnce(&mut M, &mut M)) -> M {
     let mut old = replace(shard, new);
     drain(&mut old, shard);
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shard_that_was_shrunk_is_not_roomy_and_has_everybody() {
+    fn a_shard_that_was_shrunk_is_not_roomy_and_complete() {
         for len in 0..2_000 {
             let mut map: HashMap<usize, usize> = (0..len).map(|n| (n, n)).collect();
             let mut smaller = empty_like(&map);
