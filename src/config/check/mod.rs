@@ -53,6 +53,7 @@ pub(crate) fn check(
     routes::redirects_without_end(&config, at.key("routes"), diagnostics);
     persistence::shared_cookies(&config, at.key("pools"), diagnostics);
     handoff::changed_by_routes(&config, at, diagnostics);
+    persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config

@@ -129,6 +129,26 @@ impl Node {
         self.entries().iter().find(|entry| entry.key == key)
     }
 
+    /// A value that is written nowhere, at a location that stands for it.
+    pub(crate) fn from_json(value: &serde_json::Value, location: Location) -> Self {
+        use serde_json::Value;
+        let scalar = |text: String, quoted| Content::Scalar(Scalar { text, quoted });
+        let content = match value {
+            Value::String(text) => scalar(text.clone(), true),
+            Value::Array(items) => Content::List(items.iter().map(|item| Self::from_json(item, location)).collect()),
+            Value::Object(map) => {
+                let entry = |(key, value): (&String, &Value)| Entry {
+                    key: key.clone(),
+                    key_location: location,
+                    value: Self::from_json(value, location),
+                };
+                Content::Map(map.iter().map(entry).collect())
+            }
+            plain => scalar(plain.to_string(), false),
+        };
+        Self { content, location, origin: Origin::Literal }
+    }
+
     pub(crate) fn to_json(&self) -> serde_json::Value {
         match &self.content {
             Content::Scalar(scalar) => match scalar.meaning() {

@@ -131,6 +131,7 @@ macro_rules! sources {
                     "additionalProperties": false,
                     "minProperties": 1,
                     "maxProperties": 1,
+                    "examples": [{ "cookie": {} }],
                 })
             }
         }

@@ -25,10 +25,15 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
     let mut routes = Vec::new();
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
-        check_name(&one.name, "route", at.key("name").location, diagnostics);
-        names.see(&one.name, "route", at.key("name").location, diagnostics);
+        let is_named = !at.key("name").is_stand_in();
+        if is_named {
+            check_name(&one.name, "route", at.key("name").location, diagnostics);
+            names.see(&one.name, "route", at.key("name").location, diagnostics);
+        }
         let Some(route) = route(one, at, pools, diagnostics) else { continue };
-        taken.take(&route, at.key("name").location, diagnostics);
+        if is_named {
+            taken.take(&route, at.key("name").location, diagnostics);
+        }
         routes.push(route);
     }
     routes

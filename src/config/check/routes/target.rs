@@ -60,7 +60,8 @@ fn is_inside(inner: Option<Location>, outer: Location) -> bool {
 }
 
 fn exists(pool: &str, location: Option<Location>, pools: &[&str], diagnostics: &mut Diagnostics) {
-    if !pools.contains(&pool) {
+    // Without any pool that could be read, nothing is known of their names.
+    if !pools.is_empty() && !pools.contains(&pool) {
         let message = format!("pool {} does not exist", suggest::quoted(pool));
         diagnostics.problem(location, message, suggest::help(pool, pools, "pools"));
     }
