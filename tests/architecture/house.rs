@@ -9,13 +9,8 @@ use crate::reader::words;
 use crate::{Source, sources, sources_without_tests};
 
 /// Circles that are left: the folder that they are in, and of how many files at most. It only gets shorter.
-const KNOWN_CIRCLES: &[(&str, usize)] = &[
-    ("src/config", 9),
-    ("src/config/yaml", 2),
-    ("src/store/disk", 6),
-    ("src/store", 3),
-    ("src/store/shared", 4),
-];
+const KNOWN_CIRCLES: &[(&str, usize)] =
+    &[("src/config", 9), ("src/config/yaml", 2), ("src/store/disk", 6), ("src/store", 3), ("src/store/shared", 4)];
 
 /// Bare participles, pronouns and verbs: a name says what a thing is, not what happened to it.
 const NO_NAMES: &str = "\
