@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores deny bench-tools check-counts release-pgo)
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java deny bench-tools check-counts release-pgo)
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
 ROUNDS ?= 3
@@ -59,7 +59,7 @@ test: setup test-apps test-stores ## every test: unit, property, model, simulati
 test-apps: setup ## install the packages of the applications that the tests start
 	@scripts/test-apps
 
-test-stores: setup ## fetch the stores that the tests start: Redis, Valkey, memcached
+test-stores: setup ## fetch the stores that the tests start: Redis, Valkey, memcached, Hazelcast, Ignite
 	@scripts/test-stores
 
 bench: setup ## the benches; docs/performance.md has results
@@ -74,7 +74,7 @@ bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CA
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
 
-bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
+bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast, Ignite) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"
 
 counts: setup ## instructions, allocations and system calls per request, and in which functions

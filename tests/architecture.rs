@@ -70,6 +70,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// describe their own settings, can use it; the upper half imports the lists of both.
 const LOWER_CONFIG: &[&str] = &[
     "address",
+    "certificate_files",
     "check_context",
     "cookie",
     "diagnostics",

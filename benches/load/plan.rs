@@ -23,12 +23,12 @@ usage: load ADDRESS [options]
   --core CPU        where that runs, to see what else runs there
   --freeze PID      a process that stands still while it is measured";
 
-/// Who the clients are.
+/// The kinds of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Clients {
     /// So many, each with the cookies that it was given.
     Returning(usize),
-    /// Nobody has cookies.
+    /// Without cookies.
     New,
     /// A connection is a client.
     ByAddress,

@@ -16,7 +16,7 @@ use crate::plan::{Clients, Plan};
 pub(crate) struct Session {
     /// The whole request.
     pub(crate) request: Vec<u8>,
-    /// Who answered first, and should ever after.
+    /// The server of the first response, which must serve all others.
     pub(crate) server: Option<u32>,
     /// Where its connections come from.
     pub(crate) address: Option<IpAddr>,

@@ -52,8 +52,8 @@ pub(crate) fn evicting(sessions: u64, figures: &mut Figures) {
     figures.tails("evict_paced", "visit, 20,000 others a second", &paced);
     figures.compare("evict_paced", &paced, &quiet);
     let there = (0..staying).filter(|n| matches!(bench.table.find(&key(*n), LATER), TableLookup::Live(_))).count();
-    figures.note("evict_staying", "  share of those who come back that is still there", there as f64 / staying as f64);
-    assert!(there as u64 > staying / 2, "visits were to those who are there");
+    figures.note("evict_staying", "  share of returning sessions still in the table", there as f64 / staying as f64);
+    assert!(there as u64 > staying / 2, "most visits found their session");
 }
 
 /// A million sessions expire while another thread looks others up, as fast as it can.
@@ -74,7 +74,7 @@ pub(crate) fn expiring(sessions: u64, figures: &mut Figures) {
             (0..bench.table.shards()).for_each(|_| steps.push(clocked(|| swept += bench.table.sweep_step(LATER))));
         }
     });
-    assert_eq!(swept as u64, 6 * MILLION, "all the dead and nobody else");
+    assert_eq!(swept as u64, 6 * MILLION, "all expired sessions and no others");
     let steps = Tails::of(steps.into_iter());
     figures.tails("sweep_step", "a whole sweep step", &steps);
     figures.note("sweep_one_ns", "sweep, mean for one that expires", steps.sum() as f64 / swept as f64);

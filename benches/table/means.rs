@@ -7,7 +7,7 @@ use criterion::{BenchmarkId, Criterion, Throughput};
 use homing::session::token::UnixMillis;
 
 use crate::clock::{on_two_threads, timed};
-use crate::sessions::{Bench, NOW, any_of, nobody};
+use crate::sessions::{Bench, NOW, any_of, unknown_key};
 
 pub(crate) fn means(criterion: &mut Criterion, sessions: u64) {
     let mut group = criterion.benchmark_group("table");
@@ -34,7 +34,7 @@ pub(crate) fn means(criterion: &mut Criterion, sessions: u64) {
         b.iter_custom(|count| timed(|| turns(count).for_each(|n| ignore(table.find(&any_of(sessions, n), at(n))))));
     });
     group.bench_function(BenchmarkId::new("absent", sessions), |b| {
-        b.iter_custom(|count| timed(|| turns(count).for_each(|n| bench.visit(&nobody(n), at(n)))));
+        b.iter_custom(|count| timed(|| turns(count).for_each(|n| bench.visit(&unknown_key(n), at(n)))));
     });
     for threads in [1, 2] {
         let run = |work: &(dyn Fn() + Sync)| if threads == 1 { timed(work) } else { on_two_threads(work) };

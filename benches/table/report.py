@@ -15,7 +15,7 @@ VISITS = (
     ("visit_p99_ns", "visit, p99, ns", 0),
     ("visit_p9999_ns", "visit, p99.99, ns", 0),
     ("visit_2_threads_ns", "visit, two threads at once, mean, ns", 0),
-    ("miss_ns", "visit of one who is not there, ns", 0),
+    ("miss_ns", "visit of an unknown session, ns", 0),
     ("rebind_ns", "move to another server, ns", 0),
     ("insert_ns", "insert, mean while the table grows, ns", 0),
     ("visit_after_other_work_p50_ns", "visit after 512 KiB of other work, p50, ns", 0),

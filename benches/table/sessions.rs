@@ -33,7 +33,7 @@ pub(crate) fn any_of(sessions: u64, turn: u64) -> SessionKey {
 }
 
 /// The key of an unknown session, different for each `turn`.
-pub(crate) fn nobody(turn: u64) -> SessionKey {
+pub(crate) fn unknown_key(turn: u64) -> SessionKey {
     key(turn | 1 << 60)
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::clock::{clocked, on_the_processor, on_two_threads, per};
 use crate::crowd::machine;
 use crate::figures::{Figures, Tails};
-use crate::sessions::{Bench, MILLION, NOW, any_of, nobody, scrambled};
+use crate::sessions::{Bench, MILLION, NOW, any_of, scrambled, unknown_key};
 
 /// So many operations make a mean.
 const TURNS: u64 = 5 * MILLION;
@@ -32,7 +32,7 @@ pub(crate) fn visits(sessions: u64, figures: &mut Figures) {
         figures.note(name, what, per(took.saturating_sub(keys), TURNS));
     };
     mean("visit_ns", "visit, mean", &|n| bench.visit(&any_of(sessions, n), NOW));
-    mean("miss_ns", "visit of one who is not there", &|n| bench.visit(&nobody(n), NOW));
+    mean("miss_ns", "visit of an unknown session", &|n| bench.visit(&unknown_key(n), NOW));
     mean("rebind_ns", "move to another server", &|n| bench.rebind(sessions, n));
     let two = on_two_threads(|| (0..TURNS).for_each(|n| bench.visit(&any_of(sessions, n), NOW)));
     figures.note("visit_2_threads_ns", "visit, two threads at once", per(two.saturating_sub(keys), TURNS));

@@ -11,6 +11,7 @@ use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::routing::Router;
 use crate::session::binding::Limits;
+use crate::session::cookie::overflow;
 use crate::session::cookie::write::{InvalidCookie, SetCookie};
 use crate::session::source::client_ip::ClientIpSource;
 use crate::session::source::{PoolContext, Source};
@@ -19,7 +20,7 @@ use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 
-use crate::persistence::{HandoffSettings, PoolPersistence, PoolRuntime};
+use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
 
 use super::runtime::Runtime;
 use super::tls;
@@ -133,6 +134,7 @@ fn persistence_plan(
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
+        overflow: overflow_plan(policy)?,
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,
         hint: (policy.new_session_hint == config::NewSessionHint::ClientIp)
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
@@ -141,6 +143,20 @@ fn persistence_plan(
         handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
     })
+}
+
+/// In the modes prefix and rewrite.
+fn overflow_plan(policy: &config::Persistence) -> Result<Option<OverflowCookie>, BuildError> {
+    let reads_cookie = policy.sources.iter().any(|source| matches!(source, config::SourceSettings::Cookie(_)));
+    if policy.cookie.mode == config::CookieMode::Insert || !reads_cookie {
+        return Ok(None);
+    }
+    let cookie = config::Cookie { name: overflow::name_for(&policy.cookie.name), ..policy.cookie.clone() };
+    Ok(Some(OverflowCookie {
+        set_cookie: SetCookie::new(&cookie, policy.absolute_timeout)?,
+        name: cookie.name.into(),
+        warned: AtomicU64::new(0),
+    }))
 }
 
 fn handoff_plan(handoff: &config::Handoff) -> Result<HandoffSettings, BuildError> {

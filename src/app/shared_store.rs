@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{Proxy, Remote};
+use crate::proxy::context::wall_clock;
 use crate::store::engine::{Engine, Event, OnEvent};
 use crate::store::shared::{SharedStore, StoreContext};
 
@@ -38,7 +39,7 @@ pub(super) fn start(
     let resend = sender.clone();
     // The receiver is gone only while the process stops.
     let on_event: OnEvent = Arc::new(move |event| drop(sender.send(event)));
-    let engine = settings.engine.start(CONNECT_TIMEOUT, executor, on_event);
+    let engine = settings.engine.start(CONNECT_TIMEOUT, executor, wall_clock, on_event);
     let engine = engine.map_err(|error| RunError::Internal(format!("{}: {error}", settings.engine.section())))?;
     if !executor.block_on(first_contact(&*engine)) {
         log_unreachable(&mut events, &resend);

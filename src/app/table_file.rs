@@ -109,7 +109,7 @@ impl TableFile {
     /// Only a snapshot of this version or an earlier one is replaced: no other file, whatever its name, and no later version's.
     fn check_replaceable(&self) -> Result<(), FileError> {
         let Some(file) = open(&self.path)? else { return Ok(()) };
-        match disk::look(file) {
+        match disk::check_heading(file) {
             Ok(()) => Ok(()),
             Err(ReadError::Corrupt { .. }) => self.set_aside().map(drop),
             Err(other) => Err(other.into()),

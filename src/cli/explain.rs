@@ -81,6 +81,7 @@ fn state_of(token: &Token, persistence: &config::Persistence) -> &'static str {
     match resolve(token, None, &limits, wall_clock()) {
         Resolution::Live { .. } => "live by the token alone; a proxy's table may have a later state",
         Resolution::Expired(Lookup::ExpiredAbsolute) => "expired: older than absolute_timeout",
+        Resolution::FromTheFuture => "not honoured: its times are more than five minutes ahead of this clock",
         Resolution::Expired(_) => "expired by the token alone: issued more than idle_timeout ago",
     }
 }

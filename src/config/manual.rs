@@ -16,7 +16,8 @@ is written from the doc comments in `src/config/raw/` by a test; edit them, then
   whole files for real uses. `homing check --config FILE` tells all that is wrong with a file, each problem with its
   line and what to write instead; `homing config schema` prints a JSON Schema for editors; `homing config show` prints
   what a file amounts to, with every default. In place of a secret it writes `${HOMING_KEY_<ID>}`, in place of a
-  password of Redis `${HOMING_REDIS_PASSWORD}`, so what it prints loads again where these variables are set.
+  password of Redis `${HOMING_REDIS_PASSWORD}`, of one of Ignite `${HOMING_IGNITE_PASSWORD}`, so what it prints loads again
+  where these variables are set.
 - YAML 1.2: `yes`, `on` and the like are text. Anchors, aliases and merge keys (`<<: *name`) are understood. A file has
   at most 1 MiB, one document and 64 levels.
 - Durations have a unit: `250ms`, `30s`, `5m`, `1h30m`, `7d`. Sizes too: `512B`, `64KiB`, `8MiB`. A bare number is an error.

@@ -3,9 +3,9 @@
 
 use serde_yaml::{Mapping, Value};
 
-use super::Config;
 use super::raw::{ListenerProtocol, Root};
 use super::secret::{Replacement, digest};
+use super::settings::Config;
 
 /// Writes into the tree what the check has decided, so that it loads again to the same.
 pub(crate) fn fill_in(root: &mut Root, config: &Config) {
@@ -24,7 +24,7 @@ pub(crate) fn fill_in(root: &mut Root, config: &Config) {
 
 /// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
 /// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, a password of Redis as
-/// `${HOMING_REDIS_PASSWORD}`, never as itself.
+/// `${HOMING_REDIS_PASSWORD}` and one of Ignite as `${HOMING_IGNITE_PASSWORD}`, never as itself.
 pub(crate) fn show(root: &Root, config: &Config) -> String {
     text(root, config, Replacement::Placeholder)
 }
@@ -120,6 +120,15 @@ mod tests {
         let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef"), ("HOMING_REDIS_PASSWORD", "hunter2")]);
         let again = Config::parse("shown.yaml", &shown, &environment).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(again.config, config);
+        let other = parse(&format!("{FILE}{}", store.replace("hunter2", "hunter3"))).unwrap().config;
+        assert_ne!(config.hash, other.hash, "another password is another configuration");
+    }
+
+    #[test]
+    fn a_password_of_ignite_is_not_shown() {
+        let store = "store: { type: ignite, ignite: { username: edge, password: hunter2 } }\n";
+        let Loaded { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
+        assert!(!shown.contains("hunter2") && shown.contains("password: ${HOMING_IGNITE_PASSWORD}\n"), "{shown}");
         let other = parse(&format!("{FILE}{}", store.replace("hunter2", "hunter3"))).unwrap().config;
         assert_ne!(config.hash, other.hash, "another password is another configuration");
     }

@@ -1,10 +1,11 @@
 //! The checked configuration of TLS on a listener, with what the files held when it was read.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate_files::{ClientCa, NamedFile};
 use super::raw::TlsVersion;
 
 /// TLS on a listener.
@@ -16,15 +17,6 @@ pub struct Tls {
     pub certificates: Vec<Certificate>,
     /// Who signs the certificates of clients; `None` = clients need none.
     pub client_ca: Option<ClientCa>,
-}
-
-/// A file that the configuration names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedFile {
-    /// As written.
-    pub written: String,
-    /// Where it is.
-    pub path: PathBuf,
 }
 
 /// A certificate and its key, which fit each other.
@@ -50,15 +42,6 @@ impl Certificate {
         let stem = || self.cert.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("-");
         self.hosts.first().map_or_else(stem, String::as_str)
     }
-}
-
-/// Authorities that sign the certificates of clients.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCa {
-    /// Where they were read.
-    pub file: NamedFile,
-    /// At least one.
-    pub authorities: Vec<CertificateDer<'static>>,
 }
 
 impl Tls {

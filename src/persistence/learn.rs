@@ -33,23 +33,26 @@ pub(super) fn learn(
             Source::Learn(learn)
                 if guest && learn.cookie_name().is_some_and(|name| sends_cookie(name.as_bytes(), scope)) => {}
             Source::Learn(learn) => {
-                let ids = learn.learned(response.fields, scope.now);
+                let ids = learn.learned(response.fields, &scope.uri(), scope.now);
                 let ends = granted && learn.ends_on(scope.request.method);
-                // Of several the last: browsers keep that.
-                let issued = ids.issued.last().map(|id| (index, *id));
+                // An id for another path is not the name of a session that the request has named.
+                let elsewhere = ids.issued.last().filter(|_| state.session().is_none());
+                let issued = ids.current.or(elsewhere.copied()).map(|id| (index, id));
                 state.response_ids.learned = state.response_ids.learned.or(issued);
                 for id in &ids.issued {
                     if bind(*id, server, sessions, scope, state) && sessions.shared.is_some() {
                         state.learned.push(*id);
                     }
                 }
-                if ends || (ids.expired && ids.issued.is_empty()) {
+                // The same id for another path: the client keeps its session.
+                let stays = state.session().is_some_and(|session| ids.issued.contains(&session.key));
+                if ends || (ids.expired && !stays) {
                     end(index, sessions, scope, state);
                 }
             }
             // The route id names the server; the key says whose session data comes with it.
             Source::Route(route) if persistence.handoff.is_some() => {
-                let issued = route.issued(response.fields).map(|id| (index, id));
+                let issued = route.issued(response.fields, &scope.uri(), scope.now).map(|id| (index, id));
                 state.response_ids.learned = state.response_ids.learned.or(issued);
             }
             _ => {}

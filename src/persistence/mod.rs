@@ -30,6 +30,6 @@ mod sessions;
 mod split;
 
 pub use self::outcome::{Outcome, Reason};
-pub use self::pool::{HandoffSettings, PoolPersistence, PoolRuntime};
+pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
 pub use self::scope::{RequestSession, Scope};
 pub use self::sessions::Sessions;

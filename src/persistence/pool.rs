@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 use crate::config;
 use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::session::binding::Limits;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::cookie::write::SetCookie;
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
@@ -42,6 +44,8 @@ pub struct PoolPersistence {
     pub codec: PoolCodec,
     /// Writes its cookie.
     pub set_cookie: SetCookie,
+    /// Carries the token where the application's cookie has no room for it; `None` when the cookie is the proxy's own.
+    pub overflow: Option<OverflowCookie>,
     /// Added to answers that set the cookie.
     pub cache_control: Option<HeaderValue>,
     /// Names new clients by their address; `None` = no hints.
@@ -52,6 +56,16 @@ pub struct PoolPersistence {
     pub tombstone: Arc<Target>,
     /// Servers may hand over data of their sessions; `None` = they may not.
     pub handoff: Option<HandoffSettings>,
+}
+
+/// The cookie that carries the token where the application's has no room for it, prepared.
+pub struct OverflowCookie {
+    /// Its name.
+    pub name: Box<str>,
+    /// Writes it.
+    pub set_cookie: SetCookie,
+    /// The minute (since 1970) of the last warning. Relaxed: the response that changes it warns.
+    pub warned: AtomicU64,
 }
 
 /// How servers of a pool hand over data of their sessions, prepared.
@@ -68,6 +82,18 @@ impl PoolPersistence {
     /// Tokens are read from a cookie, ours or the application's. Without that every cookie is the application's own.
     pub fn reads_cookie(&self) -> bool {
         self.sources.iter().any(|source| matches!(source, Source::Cookie(_)))
+    }
+
+    /// The Set-Cookie values that delete the client's token, wherever it is.
+    pub fn clear_cookies(&self, secure: bool) -> SmallVec<[HeaderValue; 2]> {
+        let overflow = self.overflow.iter().map(|overflow| &overflow.set_cookie);
+        [&self.set_cookie].into_iter().chain(overflow).map(|set_cookie| set_cookie.clear(secure)).collect()
+    }
+
+    /// Whether a new session's token may be issued in the response to this request. The proxy's own cookie is set only
+    /// where browsers send it back; elsewhere it would begin a session that is never continued.
+    pub fn can_issue(&self, uri: &RequestUri<'_>) -> bool {
+        self.policy.issue != config::Issue::Cookie || !self.owns_cookie() || self.set_cookie.belongs_to(uri)
     }
 
     /// The cookie that carries the token is our own, and not the application's.

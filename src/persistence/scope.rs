@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 
+use http::HeaderName;
 use smallvec::SmallVec;
 
 use crate::message::RequestView;
 use crate::pool::ServerIndex;
 use crate::routing::Split;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::key::SessionKey;
 use crate::session::source::{Source, SourceInput};
 use crate::session::token::UnixMillis;
@@ -31,16 +33,32 @@ pub struct Scope<'c, 'r> {
     pub client: Option<IpAddr>,
     /// The client came by TLS.
     pub secure: bool,
+    /// The peer is a proxy whose forwarded headers are believed.
+    pub peer_trusted: bool,
+    /// The host that the client asked for, as a trusted proxy's `Forwarded` says.
+    pub forwarded_host: Option<&'c str>,
     /// When the request began.
     pub now: UnixMillis,
     /// Fills a buffer with random bytes.
     pub random: fn(&mut [u8]),
 }
 
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
 impl<'r> Scope<'_, 'r> {
     /// What sources read.
     pub fn input(&self) -> SourceInput<'r> {
         SourceInput { request: self.request, client: self.client }
+    }
+
+    /// Host and path as the client knows them, by which it keeps cookies.
+    pub fn uri(&self) -> RequestUri<'_> {
+        let told = || {
+            let hosts = self.request.fields.get_str(&X_FORWARDED_HOST).filter(|_| self.peer_trusted)?;
+            hosts.split(',').next().map(str::trim)
+        };
+        let host = self.forwarded_host.or_else(told).unwrap_or_else(|| self.request.host());
+        RequestUri::new(host, self.request.path)
     }
 
     /// A random number.

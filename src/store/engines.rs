@@ -11,11 +11,14 @@ use tokio::runtime::Handle;
 
 use super::engine::settings::EngineSettings;
 use super::engine::{Engine, OnEvent, StoreError};
+use super::hazelcast::settings::HazelcastSettings;
+use super::ignite::settings::IgniteSettings;
 use super::memcached::settings::MemcachedSettings;
 use super::redis::settings::RedisSettings;
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 macro_rules! engines {
     ($($(#[$meta:meta])* $key:ident => $variant:ident($settings:ty),)*) => {
@@ -65,11 +68,12 @@ macro_rules! engines {
                 &self,
                 used: StoreType,
                 store: NodeRef<'_>,
+                context: &CheckContext<'_>,
                 diagnostics: &mut Diagnostics,
             ) -> Option<RemoteEngine> {
                 let mut engine = None;
                 $($(#[$meta])* {
-                    let settings = EngineSettings::check(&self.$key, store.key(stringify!($key)), diagnostics);
+                    let settings = EngineSettings::check(&self.$key, store.key(stringify!($key)), context, diagnostics);
                     if used == StoreType::$variant {
                         engine = Some(RemoteEngine::$variant(settings));
                     }
@@ -98,6 +102,7 @@ macro_rules! engines {
 
         /// The engine in use, with its settings.
         #[derive(Debug, Clone, PartialEq, Eq)]
+        #[expect(clippy::large_enum_variant, reason = "one value in a process")]
         pub enum RemoteEngine {$(
             $(#[$meta])*
             #[doc = concat!("`type: ", stringify!($key), "`.")]
@@ -115,7 +120,8 @@ macro_rules! engines {
                 match self {$($(#[$meta])* Self::$variant(_) => concat!("store.", stringify!($key)),)*}
             }
 
-            /// Starts it on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect.
+            /// Starts it on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect; `clock` is the
+            /// wall clock.
             ///
             /// # Errors
             /// For settings that the check should have refused.
@@ -123,10 +129,11 @@ macro_rules! engines {
                 &self,
                 connect_timeout: Duration,
                 runtime: &Handle,
+                clock: fn() -> UnixMillis,
                 on_event: OnEvent,
             ) -> Result<Arc<dyn Engine>, StoreError> {
                 match self {$($(#[$meta])*
-                    Self::$variant(settings) => EngineSettings::start(settings, connect_timeout, runtime, on_event),
+                    Self::$variant(settings) => EngineSettings::start(settings, connect_timeout, runtime, clock, on_event),
                 )*}
             }
         }
@@ -136,4 +143,6 @@ macro_rules! engines {
 engines! {
     redis => Redis(RedisSettings),
     memcached => Memcached(MemcachedSettings),
+    hazelcast => Hazelcast(HazelcastSettings),
+    ignite => Ignite(IgniteSettings),
 }

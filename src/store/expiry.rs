@@ -10,7 +10,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::session::token::UnixMillis;
-use crate::store::EndReason;
 
 /// A moment on the table's clock, in ticks.
 pub(super) type Tick = u32;
@@ -130,6 +129,34 @@ impl Pace {
         let pauses = (round.as_nanos() / every.as_nanos()).max(1);
         let steps = u128::from(steps_per_round).div_ceil(pauses);
         Self { every, steps: usize::try_from(steps).ok().and_then(NonZeroUsize::new).unwrap_or(NonZeroUsize::MIN) }
+    }
+}
+
+/// Why a session left the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum EndReason {
+    /// Not seen for longer than its pool's idle limit.
+    Idle,
+    /// Older than its pool's absolute limit.
+    Absolute,
+    /// The table was full, and this session had been idle the longest of a sample.
+    Evicted,
+    /// Ended by its server or by an operator.
+    Ended,
+}
+
+impl EndReason {
+    /// Every reason, so that metrics can be declared in advance.
+    pub const ALL: [Self; 4] = [Self::Idle, Self::Absolute, Self::Evicted, Self::Ended];
+
+    /// The word for metrics and logs.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Absolute => "absolute",
+            Self::Evicted => "evicted",
+            Self::Ended => "ended",
+        }
     }
 }
 

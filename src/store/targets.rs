@@ -1,7 +1,7 @@
 //! The targets that sessions are bound to: (pool, server) by name, numbered for the life of the process.
 //!
-//! A record of the table holds a target's number, not its name. Numbers are never taken back: a server that left the
-//! configuration keeps its place, because sessions may still be bound to it and because it may come back.
+//! A record of the table holds a target's number, not its name. Numbers are never reused: a server that left the configuration
+//! keeps its number, because sessions may still be bound to it and because it may return.
 
 use std::array::from_fn;
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use crate::store::expiry::Limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetIndex(pub(super) u32);
 
-/// A server of a pool, as the table knows it.
+/// A server of a pool, or the pool's tombstone.
 #[derive(Debug)]
 pub struct Target {
     index: TargetIndex,
@@ -31,9 +31,8 @@ pub struct Target {
     sessions: Sessions,
 }
 
-/// How many sessions a target has: changed under a shard's lock whenever one comes, moves or ends, read by the metrics.
-/// Relaxed, because it is a number and nothing is published by it. On a cache line of its own, because every visit
-/// reads the fields beside it.
+/// A target's number of sessions: changed under a shard's lock when one is added, moves or ends, read by the metrics.
+/// Relaxed, because nothing is published by it. On a separate cache line, because every visit reads the other fields.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Sessions(AtomicU64);
@@ -54,53 +53,53 @@ impl Target {
         &self.server
     }
 
-    /// Whether it is where a pool's ended sessions are: no server has an empty name.
+    /// Whether it is the target of a pool's ended sessions: no server has an empty name.
     pub fn is_tombstone(&self) -> bool {
         self.server.is_empty()
     }
 
-    /// The server as tokens name it.
+    /// The server's id in tokens.
     pub const fn id(&self) -> ServerId {
         self.id
     }
 
-    /// How long a session of the pool may stay away.
+    /// The pool's idle limit.
     pub fn idle(&self) -> Duration {
         self.limits.idle()
     }
 
-    /// How long a session of the pool may exist.
+    /// The pool's absolute limit.
     pub fn absolute(&self) -> Duration {
         self.limits.absolute()
     }
 
-    /// How many sessions the table knows for it now.
+    /// How many sessions the table has for it.
     pub fn sessions(&self) -> u64 {
         self.sessions.0.load(Relaxed)
     }
 
-    pub(super) fn arrived(&self) {
+    pub(super) fn add_session(&self) {
         self.sessions.0.fetch_add(1, Relaxed);
     }
 
-    pub(super) fn left(&self) {
+    pub(super) fn remove_session(&self) {
         self.sessions.0.fetch_sub(1, Relaxed);
     }
 }
 
-/// All targets, found by number without a lock and without counting references: every visit does so, on every thread.
+/// All targets. Lookup by number takes no lock and no reference count, since every visit does it on every thread.
 pub(super) struct Targets {
-    /// Numbers to targets, append-only: chunk *n* holds `FIRST_CHUNK << n` of them. Written once each, by whoever holds
-    /// `names`; read by everybody.
+    /// Numbers to targets, append-only: chunk *n* holds `FIRST_CHUNK << n` of them. Each is written once,
+    /// under the lock of `names`.
     chunks: [OnceLock<Chunk>; CHUNKS],
-    /// Names to numbers. Locked when a snapshot is built and when the metrics list the targets, never by a visit.
+    /// Names to numbers. Locked by a reload and by the metrics, never by a visit.
     names: Mutex<Names>,
 }
 
 type Chunk = Box<[OnceLock<Arc<Target>>]>;
 
 const FIRST_CHUNK: u64 = 64;
-/// Enough for every number there is.
+/// Enough for every `u32`.
 const CHUNKS: usize = 27;
 
 #[derive(Default)]
@@ -120,10 +119,10 @@ impl Targets {
         Self { chunks: from_fn(|_| OnceLock::new()), names: Mutex::default() }
     }
 
-    /// The target of that name; a new one if it was never named before.
+    /// The target of that name, created at its first use.
     pub(super) fn intern(&self, pool: &str, server: &str) -> Arc<Target> {
         let mut names = self.names.lock();
-        // Numbers run out after four billion names; the last one is then shared rather than a number reused.
+        // After four billion names the last number is shared.
         let index = u32::try_from(names.all.len()).unwrap_or(u32::MAX);
         let (pool, entry) = names.pool(pool);
         if let Some(target) = entry.servers.get(server) {
@@ -145,7 +144,7 @@ impl Targets {
         target
     }
 
-    /// The target with that number, if it was handed out.
+    /// The target with that number.
     #[inline]
     pub(super) fn at(&self, index: TargetIndex) -> Option<&Arc<Target>> {
         let (chunk, offset) = position(index);
@@ -185,7 +184,7 @@ impl Names {
     }
 }
 
-/// Which chunk a number is in, and where.
+/// The chunk of a number, and the offset in it.
 #[inline]
 fn position(index: TargetIndex) -> (usize, usize) {
     let number = u64::from(index.0) + FIRST_CHUNK;
@@ -202,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_keeps_its_number_and_is_found_by_it() {
+    fn a_target_keeps_its_number_and_is_found_by_it() {
         let targets = Targets::new();
         let first: Vec<_> = (0..1000).map(|n| targets.intern("shop", &format!("s{n}"))).collect();
         for (n, target) in first.iter().enumerate() {
@@ -211,7 +210,7 @@ mod tests {
             assert!(Arc::ptr_eq(target, targets.at(target.index()).unwrap()));
         }
         assert_eq!(targets.all().len(), 1000);
-        assert!(targets.at(TargetIndex(1000)).is_none(), "a number that was never handed out is nobody's");
+        assert!(targets.at(TargetIndex(1000)).is_none(), "a number that was never assigned has no target");
         assert!(targets.at(TargetIndex(u32::MAX)).is_none());
     }
 
@@ -224,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pools_limits_reach_places_named_before_and_after() {
+    fn a_pools_limits_apply_to_targets_created_before_and_after() {
         let targets = Targets::new();
         let before = targets.intern("shop", "s1");
         targets.set_limits("shop", Duration::from_secs(1), Duration::from_secs(9));

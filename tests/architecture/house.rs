@@ -9,8 +9,7 @@ use crate::reader::words;
 use crate::{Source, sources, sources_without_tests};
 
 /// Circles that are left: the folder that they are in, and of how many files at most. It only gets shorter.
-const KNOWN_CIRCLES: &[(&str, usize)] =
-    &[("src/config", 9), ("src/config/yaml", 2), ("src/store/disk", 6), ("src/store", 3), ("src/store/shared", 4)];
+const KNOWN_CIRCLES: &[(&str, usize)] = &[];
 
 /// Bare participles, pronouns and verbs: a name says what a thing is, not what happened to it.
 const NO_NAMES: &str = "\
@@ -19,9 +18,7 @@ const NO_NAMES: &str = "\
     Presented Recognised Refused Renamed Returning Said Seen Sent Somebody Standing Taken Taught Theirs Told \
     Unanswered Unbound Unread Unwritten Wanted Watching What When Who Whom Whose Won Written Yours";
 /// Names of that kind that are left. It only gets shorter.
-const KNOWN_NAMES: &str = "\
-    Idlest Left Near Said Taken Unwritten When \
-    ahead";
+const KNOWN_NAMES: &str = "Taken";
 
 fn circles(sources: &[Source]) -> Vec<BTreeSet<PathBuf>> {
     Modules::new(sources.iter().map(|source| Module::new(&source.path, &source.code))).circles()

@@ -12,7 +12,7 @@ fn log_in(browser: &Browser, name: &str) -> Response {
 
 /// Logs in and says where.
 #[track_caller]
-pub(crate) fn home_of(browser: &Browser, name: &str) -> String {
+pub(crate) fn server_of(browser: &Browser, name: &str) -> String {
     log_in(browser, name).expect(200).server()
 }
 
@@ -33,7 +33,7 @@ fn without_persistence_nobody_stays_logged_in() {
     let nodes = Nodes::start(WSGI, "a b c");
     let world = World::start(nodes.conf().without_persistence());
     let alice = world.browser();
-    let home = home_of(&alice, "alice");
+    let home = server_of(&alice, "alice");
     let answer = alice.get("/cart").expect(401).json();
     assert_ne!(answer["server"], home, "another server was asked, which knows nothing of it");
 }
@@ -48,7 +48,7 @@ fn with_the_sealed_cookie_baskets_fill_up_and_a_killed_server_costs_its_own_user
 /// Two users on two servers fill their baskets; the server of one dies.
 pub(crate) fn assert_baskets_survive_but_the_killed_servers(nodes: &Nodes, world: &World) {
     let (alice, bob) = (world.browser(), world.browser());
-    let (home, other) = (home_of(&alice, "alice"), home_of(&bob, "bob"));
+    let (home, other) = (server_of(&alice, "alice"), server_of(&bob, "bob"));
     assert_ne!(home, other, "two users have two servers");
     fill(&alice, "alice", &home);
     fill(&bob, "bob", &other);
@@ -58,7 +58,7 @@ pub(crate) fn assert_baskets_survive_but_the_killed_servers(nodes: &Nodes, world
     let next = answer["server"].as_str().expect("a server").to_owned();
     assert_ne!(next, home);
     nodes.start_again(&home);
-    assert_eq!(home_of(&alice, "alice"), next, "it moved once, and there it logs in");
+    assert_eq!(server_of(&alice, "alice"), next, "it moved once, and there it logs in");
     fill(&alice, "alice", &next);
     let cart = bob.get("/cart").expect(200).json();
     assert_eq!(cart["items"].as_array().map(Vec::len), Some(10), "nobody else noticed: {cart}");

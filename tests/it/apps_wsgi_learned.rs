@@ -1,7 +1,7 @@
 //! The Python shop with its own session cookie alone: the proxy learns it, follows it when a login changes it, forgets it
 //! when the shop takes it away, and sets no cookie of its own.
 
-use crate::apps_wsgi::{assert_baskets_survive_but_the_killed_servers, fill, home_of};
+use crate::apps_wsgi::{assert_baskets_survive_but_the_killed_servers, fill, server_of};
 use crate::world::apps::{Nodes, WSGI};
 use crate::world::{Conf, PATIENCE, World, eventually};
 
@@ -25,10 +25,10 @@ fn a_login_that_changes_the_id_keeps_the_user_on_the_server() {
     let nodes = Nodes::start(WSGI, "a b c");
     let world = World::start(learning(&nodes));
     let alice = world.browser();
-    let home = home_of(&alice, "alice");
+    let home = server_of(&alice, "alice");
     for _ in 0..5 {
         let before = alice.cookie("SHOPSESSION").expect("the shop's cookie");
-        assert_eq!(home_of(&alice, "alice"), home, "the old id leads home");
+        assert_eq!(server_of(&alice, "alice"), home, "the old id leads home");
         assert_ne!(alice.cookie("SHOPSESSION").expect("the shop's cookie"), before, "a login changes the id");
         fill(&alice, "alice", &home);
     }

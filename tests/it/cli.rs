@@ -141,7 +141,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 28] = [
+const MISTAKES: [(&str, &str); 29] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
@@ -162,7 +162,8 @@ const MISTAKES: [(&str, &str); 28] = [
     ),
     ("routes: [{ name: r, match: { path_prefix: / }, split: [{ pool: web, weight: 0 }] }]\n", "weight 0"),
     ("store: { type: redis }\n", "homing keys generate"),
-    ("store: { type: hazelcast }\n", "not in this version"),
+    ("store: { type: ignite }\n", "not in this version"),
+    ("store: { type: hazelcast }\n", "homing keys generate"),
     ("store: { snapshot: { path: sessions } }\n", "the absolute path of a file"),
     ("store: { snapshot: { path: /tmp/x, interval: 10ms } }\n", "at least 1s"),
     ("store: { max_sessions: 0 }\n", "max_sessions"),

@@ -83,7 +83,7 @@ fn the_proxy_starts_with_every_file_of_conf() {
             .unwrap_or_else(|| panic!("{}: no address of the admin door in:\n{text}", path.display()));
         let launch = town.launch("");
         fs::write(&launch.config, &text).expect("the file");
-        if ["type: redis", "type: memcached"].iter().any(|shared| text.contains(shared)) {
+        if ["type: redis", "type: memcached", "type: ignite"].iter().any(|shared| text.contains(shared)) {
             let check = command().arg("check").arg("--config").arg(&launch.config).envs(environment).output();
             let check = check.expect("the program runs");
             assert!(check.status.success() && check.stderr.is_empty(), "{}: {check:?}", path.display());

@@ -202,7 +202,7 @@ async fn everything_is_listed_page_by_page(engine: &Arc<dyn Engine>) {
 
 /// What one proxy keeps, the other hears: bindings that were kept, and nothing else. `heard` has the events of an engine
 /// on the same store that stands already.
-pub(crate) async fn moves_are_heard(engine: &Arc<dyn Engine>, heard: &mut UnboundedReceiver<Event>) {
+pub(crate) async fn announces_moves(engine: &Arc<dyn Engine>, heard: &mut UnboundedReceiver<Event>) {
     let (binding, data, last) = (name(Kind::Binding), name(Kind::Data), name(Kind::Binding));
     assert_eq!(engine.bind(&binding, &value(0, "a"), LONG).await, Ok(WriteResult::Stored), "a bind is not announced");
     assert_eq!(engine.rebind(&binding, &value(2, "b"), LONG).await, Ok(WriteResult::Stored));

@@ -16,21 +16,21 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{sleep, timeout};
 
-use crate::engine_contract::{holds, moves_are_heard, name, value};
+use crate::engine_contract::{announces_moves, holds, name, value};
 use crate::world::PATIENCE;
 use crate::world::stores::{Cluster, Kind, MemcachedServer, RedisServer, Sentinels};
 
-const CONNECT: Duration = Duration::from_millis(500);
+pub(crate) const CONNECT: Duration = Duration::from_millis(500);
 
 /// An engine, what it tells, and what it runs on.
-struct Running {
-    engine: Arc<dyn Engine>,
-    events: UnboundedReceiver<Event>,
+pub(crate) struct Running {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) events: UnboundedReceiver<Event>,
     runtime: Runtime,
 }
 
 impl Running {
-    fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
+    pub(crate) fn start(make: impl FnOnce(&Runtime, OnEvent) -> Arc<dyn Engine>) -> Self {
         let runtime = Runtime::new().unwrap();
         let (tell, events) = unbounded_channel();
         let engine = make(&runtime, Arc::new(move |event| drop(tell.send(event))));
@@ -52,12 +52,12 @@ impl Running {
         Self::start(|runtime, told| MemcachedEngine::start(&settings, CONNECT, runtime.handle(), told).unwrap())
     }
 
-    fn run<T>(&self, check: impl Future<Output = T>) -> T {
+    pub(crate) fn run<T>(&self, check: impl Future<Output = T>) -> T {
         self.runtime.block_on(check)
     }
 
     #[track_caller]
-    fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
+    pub(crate) fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         let events = &mut self.events;
         let found = self.runtime.block_on(async {
             let found = async {
@@ -75,48 +75,63 @@ impl Running {
 
     /// Until the engine does what it did before.
     #[track_caller]
-    fn await_writes(&self) {
+    pub(crate) fn await_writes(&self) {
         let written = self.run(async {
             let written = async {
-                while !matches!(self.bind_anything().await, Ok(WriteResult::Stored)) {
+                while !matches!(self.bind_new_name().await, Ok(WriteResult::Stored)) {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
             timeout(PATIENCE, written).await
         });
-        assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_anything()));
+        assert!(written.is_ok(), "it takes writes again: {:?}", self.run(self.bind_new_name()));
     }
 
-    async fn bind_anything(&self) -> Result<WriteResult, StoreError> {
+    pub(crate) async fn bind_new_name(&self) -> Result<WriteResult, StoreError> {
         let name = name(ValueKind::Binding);
         self.engine.bind(&name, &value(0, "a"), Duration::from_secs(60)).await
     }
 
-    fn keeps_its_promises(mut self) {
+    /// Also where others have given up.
+    pub(crate) fn gives_each_caller_its_own_response(&self) {
+        self.run(async {
+            for _ in 0..300 {
+                let hurried = timeout(Duration::from_micros(50), self.bind_new_name());
+                let name = name(ValueKind::Binding);
+                let mine = value(7, "z");
+                let patient = self.engine.bind(&name, &mine, Duration::from_secs(60));
+                let (_, bound) = tokio::join!(hurried, patient);
+                assert_eq!(bound, Ok(WriteResult::Stored));
+                assert_eq!(self.engine.lookup(&[name]).await, Ok(vec![Some(mine)]));
+            }
+        });
+    }
+
+    pub(crate) fn satisfies_the_contract(mut self) {
         self.run(holds(&self.engine));
         if self.engine.capabilities().announces {
             let (engine, events) = (Arc::clone(&self.engine), &mut self.events);
-            self.runtime.block_on(moves_are_heard(&engine, events));
+            self.runtime.block_on(announces_moves(&engine, events));
         }
     }
 }
 
 #[test]
-fn redis_keeps_its_promises() {
+fn redis_satisfies_the_contract() {
     let server = RedisServer::start(Kind::Redis);
     let running = Running::redis(&[server.address()], RedisMode::Standalone);
     assert!(running.engine.capabilities().server.starts_with("redis "), "{:?}", running.engine.capabilities());
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
-fn valkey_keeps_its_promises() {
+fn valkey_satisfies_the_contract() {
     let server = RedisServer::start(Kind::Valkey);
     let running = Running::redis(&[server.address()], RedisMode::Standalone);
     let capabilities = running.engine.capabilities();
     assert!(capabilities.server.starts_with("valkey "), "{capabilities:?}");
     assert_eq!(capabilities.compare_and_set, "ifeq", "chosen by what the server says it is");
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
@@ -141,33 +156,33 @@ fn a_redis_that_allows_no_scripts_says_why_it_cannot_move_and_a_valkey_can() {
 }
 
 #[test]
-fn a_cluster_keeps_its_promises() {
+fn a_cluster_satisfies_the_contract() {
     let cluster = Cluster::start(Kind::Redis);
     let addresses: Vec<_> = cluster.nodes().iter().map(RedisServer::address).collect();
-    Running::redis(&addresses, RedisMode::Cluster).keeps_its_promises();
+    Running::redis(&addresses, RedisMode::Cluster).satisfies_the_contract();
 }
 
 #[test]
-fn a_primary_that_sentinels_watch_keeps_its_promises_and_its_successor_too() {
+fn a_primary_that_sentinels_watch_satisfies_the_contract_and_its_successor_too() {
     let sentinels = Sentinels::start(Kind::Redis);
     let addresses: Vec<_> = (0..3).map(|number| sentinels.sentinel(number).address()).collect();
     let running = Running::redis(&addresses, RedisMode::Sentinel);
     sentinels.fail_over();
     running.await_writes();
-    running.keeps_its_promises();
+    running.satisfies_the_contract();
 }
 
 #[test]
-fn memcached_keeps_its_promises() {
+fn memcached_satisfies_the_contract() {
     let server = MemcachedServer::start();
-    Running::memcached(&[&server]).keeps_its_promises();
+    Running::memcached(&[&server]).satisfies_the_contract();
 }
 
 #[test]
 fn three_of_memcached_keep_their_promises() {
     let servers = [MemcachedServer::start(), MemcachedServer::start(), MemcachedServer::start()];
     let [first, second, third] = &servers;
-    Running::memcached(&[first, second, third]).keeps_its_promises();
+    Running::memcached(&[first, second, third]).satisfies_the_contract();
 }
 
 #[test]
@@ -179,7 +194,7 @@ fn a_store_that_dies_is_missed_at_once_and_found_again_when_it_is_back() {
     memcached.kill();
     for running in [&mut to_redis, &mut to_memcached] {
         running.await_event("the loss", |event| matches!(event, Event::Lost(_)));
-        assert!(matches!(running.run(running.bind_anything()), Err(StoreError::Unreachable(_))));
+        assert!(matches!(running.run(running.bind_new_name()), Err(StoreError::Unreachable(_))));
         assert!(running.run(running.engine.ping()).is_err());
     }
     redis.start_again();
@@ -212,16 +227,6 @@ fn a_frozen_store_is_found_out_without_anybody_asking() {
 fn a_caller_that_gives_up_leaves_nobody_with_its_answer() {
     let (redis, memcached) = (RedisServer::start(Kind::Redis), MemcachedServer::start());
     for running in [Running::redis(&[redis.address()], RedisMode::Standalone), Running::memcached(&[&memcached])] {
-        running.run(async {
-            for _ in 0..300 {
-                let hurried = timeout(Duration::from_micros(50), running.bind_anything());
-                let name = name(ValueKind::Binding);
-                let mine = value(7, "z");
-                let patient = running.engine.bind(&name, &mine, Duration::from_secs(60));
-                let (_, bound) = tokio::join!(hurried, patient);
-                assert_eq!(bound, Ok(WriteResult::Stored));
-                assert_eq!(running.engine.lookup(&[name]).await, Ok(vec![Some(mine)]));
-            }
-        });
+        running.gives_each_caller_its_own_response();
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const MOVES: &str = "homing_session_moves_total";
 pub(crate) const OUTCOMES: &str = "homing_session_outcomes_total";
 
 /// A world in which Alice has a home, over connections that are used once (so that no pooled connection is in play).
-pub(crate) fn alice_at_home(conf: Conf) -> (World, Browser, String) {
+pub(crate) fn start_with_session(conf: Conf) -> (World, Browser, String) {
     let world = World::start(conf);
     let alice = world.browser();
     let home = alice.server();
@@ -26,7 +26,7 @@ pub(crate) fn others<'a>(world: &'a World, home: &'a str) -> impl Iterator<Item 
 
 #[test]
 fn a_session_moves_once_when_its_server_refuses_and_stays_where_it_moved() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.app(&home).kill();
     let answer = alice.get("/echo");
     let next = answer.server();
@@ -48,7 +48,7 @@ fn a_session_moves_once_when_its_server_refuses_and_stays_where_it_moved() {
 
 #[test]
 fn a_post_goes_elsewhere_when_nothing_of_it_was_sent() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.app(&home).kill();
     let body = "x".repeat(200_000);
     let answer = alice.post("/order", body.clone());
@@ -60,7 +60,7 @@ fn a_post_goes_elsewhere_when_nothing_of_it_was_sent() {
 #[test]
 fn a_session_moves_when_its_server_takes_no_connection_in_time() {
     let conf = Conf::servers("a b c").pool("connection: { connect_timeout: 300ms }");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).blackhole();
     alice.disconnect();
     let start = Instant::now();
@@ -73,7 +73,7 @@ fn a_session_moves_when_its_server_takes_no_connection_in_time() {
 
 #[test]
 fn a_session_moves_when_its_server_is_found_down() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c").pool(QUICK_CHECK));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c").pool(QUICK_CHECK));
     world.app(&home).set_health(500);
     world.wait_for_health(&home, false);
     let before = world.app(&home).requests();
@@ -88,7 +88,7 @@ fn a_session_moves_when_its_server_is_found_down() {
 
 #[test]
 fn a_flapping_server_moves_a_session_once() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c").pool(QUICK_CHECK));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c").pool(QUICK_CHECK));
     let mut next = None;
     for _ in 0..3 {
         world.app(&home).set_health(503);
@@ -104,7 +104,7 @@ fn a_flapping_server_moves_a_session_once() {
 
 #[test]
 fn a_session_leaves_a_server_in_maintenance() {
-    let (mut world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.reload(Conf::servers("a b c").server(&home, "state: maint"));
     let next = alice.server();
     assert_ne!(next, home);
@@ -115,7 +115,7 @@ fn a_session_leaves_a_server_in_maintenance() {
 
 #[test]
 fn a_session_leaves_a_server_that_was_removed() {
-    let (mut world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     let left: Vec<_> = others(&world, &home).map(|app| app.name().to_owned()).collect();
     world.reload(Conf::servers(&left.join(" ")));
     let next = alice.server();
@@ -128,7 +128,7 @@ fn a_session_leaves_a_server_that_was_removed() {
 
 #[test]
 fn a_restarted_proxy_knows_a_token_of_a_removed_server_for_what_it_is() {
-    let (mut world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     let left: Vec<_> = others(&world, &home).map(|app| app.name().to_owned()).collect();
     world.town.rewrite(Conf::servers(&left.join(" ")));
     world.restart_proxy();
@@ -139,7 +139,7 @@ fn a_restarted_proxy_knows_a_token_of_a_removed_server_for_what_it_is() {
 
 #[test]
 fn a_draining_server_keeps_its_sessions_and_takes_no_new_ones() {
-    let (mut world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.reload(Conf::servers("a b c").server(&home, "state: drain"));
     for _ in 0..10 {
         assert_eq!(alice.server(), home, "bound sessions stay");
@@ -153,7 +153,7 @@ fn a_draining_server_keeps_its_sessions_and_takes_no_new_ones() {
 #[test]
 fn sessions_leave_a_draining_server_where_the_pool_says_so() {
     let conf = || Conf::servers("a b c").persistence("on_server_drain: reassign");
-    let (mut world, alice, home) = alice_at_home(conf());
+    let (mut world, alice, home) = start_with_session(conf());
     world.reload(conf().server(&home, "state: drain"));
     let next = alice.server();
     assert_ne!(next, home);
@@ -163,7 +163,7 @@ fn sessions_leave_a_draining_server_where_the_pool_says_so() {
 
 #[test]
 fn weight_zero_keeps_bound_sessions() {
-    let (mut world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.reload(Conf::servers("a b c").server(&home, "weight: 0"));
     for _ in 0..5 {
         assert_eq!(alice.server(), home);
@@ -173,7 +173,7 @@ fn weight_zero_keeps_bound_sessions() {
 
 #[test]
 fn a_borrowed_session_returns_home() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c").persistence("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c").persistence("on_server_down: borrow"));
     world.app(&home).kill();
     for _ in 0..5 {
         let answer = alice.get("/echo");
@@ -191,7 +191,7 @@ fn a_borrowed_session_returns_home() {
 
 #[test]
 fn a_session_is_borrowed_by_one_server_at_a_time() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c d").persistence("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c d").persistence("on_server_down: borrow"));
     world.app(&home).kill();
     let lenders: BTreeSet<_> = (0..10).map(|_| alice.server()).collect();
     assert_eq!(lenders.len(), 1, "the consistent hash says the same each time: {lenders:?}");
@@ -200,7 +200,7 @@ fn a_session_is_borrowed_by_one_server_at_a_time() {
 #[test]
 fn a_session_is_refused_elsewhere_where_the_pool_says_so() {
     let conf = Conf::servers("a b c").persistence("on_server_down: refuse").persistence("refuse_status: 404");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).kill();
     alice.disconnect();
     let answer = alice.get("/refused").expect(404);
@@ -214,7 +214,7 @@ fn a_session_is_refused_elsewhere_where_the_pool_says_so() {
 
 #[test]
 fn a_refusal_with_503_says_when_to_come_again() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b").persistence("on_server_down: refuse"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").persistence("on_server_down: refuse"));
     world.app(&home).kill();
     alice.disconnect();
     let answer = alice.get("/echo").expect(503);
@@ -222,7 +222,7 @@ fn a_refusal_with_503_says_when_to_come_again() {
 }
 
 /// Asks while the server is down, and starts it meanwhile.
-fn asked_while_down(world: &World, alice: &Browser, home: &str) -> (String, Duration) {
+fn request_while_down(world: &World, alice: &Browser, home: &str) -> (String, Duration) {
     thread::scope(|scope| {
         let asked = scope.spawn(|| {
             let start = Instant::now();
@@ -236,10 +236,10 @@ fn asked_while_down(world: &World, alice: &Browser, home: &str) -> (String, Dura
 
 #[test]
 fn a_request_waits_for_a_server_that_restarts() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b").persistence("hold: 8s"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").persistence("hold: 8s"));
     world.app(&home).kill();
     alice.disconnect();
-    let (server, waited) = asked_while_down(&world, &alice, &home);
+    let (server, waited) = request_while_down(&world, &alice, &home);
     assert_eq!(server, home, "it waited");
     assert!(waited > Duration::from_millis(400), "as long as the server was away: {waited:?}");
     world.expect_metric(MOVES, &[], 0.0);
@@ -247,17 +247,17 @@ fn a_request_waits_for_a_server_that_restarts() {
 
 #[test]
 fn a_request_waits_for_a_server_that_was_found_down() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b").persistence("hold: 8s").pool(QUICK_CHECK));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").persistence("hold: 8s").pool(QUICK_CHECK));
     world.app(&home).kill();
     world.wait_for_health(&home, false);
-    let (server, _) = asked_while_down(&world, &alice, &home);
+    let (server, _) = request_while_down(&world, &alice, &home);
     assert_eq!(server, home, "it waited");
     world.expect_metric(MOVES, &[], 0.0);
 }
 
 #[test]
 fn a_request_does_not_wait_for_ever() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b").persistence("hold: 600ms"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").persistence("hold: 600ms"));
     world.app(&home).kill();
     alice.disconnect();
     let start = Instant::now();
@@ -270,7 +270,7 @@ fn a_request_does_not_wait_for_ever() {
 
 #[test]
 fn parallel_requests_of_one_session_end_up_together() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c d"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c d"));
     world.app(&home).kill();
     let servers: BTreeSet<String> = thread::scope(|scope| {
         let ask = |_| scope.spawn(|| alice.request("GET", "/echo").fresh().send().server());
@@ -334,7 +334,7 @@ fn two_proxies_move_a_session_to_the_same_server() {
 
 #[test]
 fn an_old_token_does_not_bring_a_moved_session_back() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     let tab_with_the_old_token = alice.copy_at(&world.address);
     world.app(&home).kill();
     let next = alice.server();
@@ -345,7 +345,7 @@ fn an_old_token_does_not_bring_a_moved_session_back() {
 
 #[test]
 fn the_new_server_is_told_where_the_session_came_from() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     assert_eq!(alice.get("/echo").received("homing-session-moved"), Vec::<String>::new());
     world.app(&home).kill();
     let answer = alice.get("/echo");
@@ -356,7 +356,7 @@ fn the_new_server_is_told_where_the_session_came_from() {
 
 #[test]
 fn the_new_server_is_told_again_when_it_did_not_answer() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b").pool("retries: { attempts: 1 }"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").pool("retries: { attempts: 1 }"));
     world.app(&home).kill();
     alice.disconnect();
     alice.request("POST", "/reset").body("x").fresh().send().expect(502);
@@ -391,7 +391,7 @@ fn what_a_server_tells_the_proxy_does_not_reach_the_client() {
 #[test]
 fn over_http2_a_session_moves_just_the_same() {
     use crate::world::h2c::{H2Request, h2};
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     let cookie = format!("{SESSION_COOKIE}={}", alice.token().expect("a token"));
     let ask = || h2(&world.address, H2Request::get("/echo").header("cookie", &cookie)).server();
     assert_eq!(ask(), home);

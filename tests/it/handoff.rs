@@ -1,6 +1,6 @@
 //! Session data follows its session: users stay logged in through a failover.
 
-use crate::failover::alice_at_home;
+use crate::failover::start_with_session;
 use crate::world::app::answers::saying;
 use crate::world::h2c::{H2Request, h2};
 use crate::world::{Browser, Conf, PATIENCE, Response, SESSION_COOKIE, World, at_once, eventually};
@@ -94,7 +94,7 @@ fn a_client_whose_very_first_answer_handed_over_loses_nothing() {
 
 #[test]
 fn a_session_that_stays_is_given_nothing() {
-    let (world, alice, _) = alice_at_home(handing_over("a b c"));
+    let (world, alice, _) = start_with_session(handing_over("a b c"));
     hand_over(&alice, "cart=1");
     for _ in 0..3 {
         assert_eq!(given(&alice.get("/echo")), nothing());
@@ -104,7 +104,7 @@ fn a_session_that_stays_is_given_nothing() {
 
 #[test]
 fn the_new_server_is_given_it_until_it_has_answered_below_500() {
-    let (world, alice, home) = alice_at_home(handing_over("a b c"));
+    let (world, alice, home) = start_with_session(handing_over("a b c"));
     hand_over(&alice, "cart=1");
     kill(&world, &home, &alice);
     let mut servers = Vec::new();
@@ -121,7 +121,7 @@ fn the_new_server_is_given_it_until_it_has_answered_below_500() {
 
 #[test]
 fn a_session_without_data_is_announced_until_then_too() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     kill(&world, &home, &alice);
     for status in [500, 503, 200] {
         let (data, told) = given(&alice.get(&saying(status, &[])));
@@ -133,7 +133,7 @@ fn a_session_without_data_is_announced_until_then_too() {
 
 #[test]
 fn all_parallel_requests_are_given_it() {
-    let (world, alice, home) = alice_at_home(handing_over("a b c d"));
+    let (world, alice, home) = start_with_session(handing_over("a b c d"));
     hand_over(&alice, "cart=1");
     world.app(&home).kill();
     let told = at_once(30, || {
@@ -146,7 +146,7 @@ fn all_parallel_requests_are_given_it() {
 
 #[test]
 fn a_session_that_must_move_on_before_any_answer_takes_it_along() {
-    let (world, alice, home) = alice_at_home(handing_over("a b c"));
+    let (world, alice, home) = start_with_session(handing_over("a b c"));
     hand_over(&alice, "cart=1");
     kill(&world, &home, &alice);
     let next = answering(&alice.get(&saying(503, &[])));
@@ -158,7 +158,7 @@ fn a_session_that_must_move_on_before_any_answer_takes_it_along() {
 
 #[test]
 fn too_much_is_refused_and_the_old_stays() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     for _ in 0..3 {
         hand_over(&alice, &"x".repeat(101));
@@ -174,7 +174,7 @@ fn too_much_is_refused_and_the_old_stays() {
 
 #[test]
 fn several_lines_are_refused() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     let two = alice.get(&saying(200, &["Homing-Session-Data: x", "homing-session-data: y"])).expect(200);
     assert_eq!(two.header("homing-session-data"), None);
@@ -185,7 +185,7 @@ fn several_lines_are_refused() {
 
 #[test]
 fn an_empty_header_says_that_there_is_nothing_any_more() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     hand_over(&alice, "");
     world.expect_metric(HANDOFF, &[("result", "forgotten")], 1.0);
@@ -195,7 +195,7 @@ fn an_empty_header_says_that_there_is_nothing_any_more() {
 
 #[test]
 fn a_server_that_fails_is_not_heard() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     for line in ["Homing-Session-Data: broken", "Homing-Session-Data:"] {
         let answer = alice.get(&saying(500, &[line])).expect(500);
@@ -207,7 +207,7 @@ fn a_server_that_fails_is_not_heard() {
 
 #[test]
 fn of_several_tries_only_those_elsewhere_are_given_it() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     let answer = alice.request("GET", &format!("/reset?only={home}")).fresh().send().expect(200);
     assert_eq!(given(&answer), (vec!["cart=1".to_owned()], Vec::new()), "a guest: the session did not move");
@@ -218,7 +218,7 @@ fn of_several_tries_only_those_elsewhere_are_given_it() {
 
 #[test]
 fn a_guest_is_given_it_with_every_request_and_its_word_counts() {
-    let (world, alice, home) = alice_at_home(handing_over("a b c").persistence("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(handing_over("a b c").persistence("on_server_down: borrow"));
     hand_over(&alice, "cart=1");
     kill(&world, &home, &alice);
     for _ in 0..2 {
@@ -260,7 +260,7 @@ fn clients_can_neither_send_nor_see_it_under_any_name() {
 #[test]
 fn another_header_carries_it_as_well() {
     let (world, alice, home) =
-        alice_at_home(Conf::servers("a b").persistence("handoff: { enabled: true, header: X-State }"));
+        start_with_session(Conf::servers("a b").persistence("handoff: { enabled: true, header: X-State }"));
     alice.get(&saying(200, &["x-state: cart=1", "Homing-Session-Data: other"])).expect(200);
     kill(&world, &home, &alice);
     let answer = alice.get("/echo");
@@ -270,7 +270,7 @@ fn another_header_carries_it_as_well() {
 
 #[test]
 fn over_http2_it_follows_as_well() {
-    let (world, alice, home) = alice_at_home(handing_over("a b"));
+    let (world, alice, home) = start_with_session(handing_over("a b"));
     let cookie = format!("{SESSION_COOKIE}={}", alice.token().expect("a token"));
     let ask = |path: &str| h2(&world.address, H2Request::get(path).header("cookie", &cookie));
     assert_eq!(ask(&saying(200, &["Homing-Session-Data: cart=1"])).header("homing-session-data"), None);
@@ -280,7 +280,8 @@ fn over_http2_it_follows_as_well() {
 
 #[test]
 fn it_stands_in_no_log_and_no_metric() {
-    let (world, alice, home) = alice_at_home(handing_over("a b").top("log: { level: trace, access: \"{{access}}\" }"));
+    let (world, alice, home) =
+        start_with_session(handing_over("a b").top("log: { level: trace, access: \"{{access}}\" }"));
     hand_over(&alice, "login-of-alice");
     hand_over(&alice, &"long-login-of-alice".repeat(10));
     kill(&world, &home, &alice);

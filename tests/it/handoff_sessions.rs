@@ -1,15 +1,15 @@
 //! Whose data it is: the session as its client names it next, whatever names it, and no longer than it lives.
 
-use crate::failover::alice_at_home;
+use crate::failover::start_with_session;
 use crate::handoff::{BYTES, HANDOFF, ON, answering, given, hand_over, handing_over, kill};
-use crate::versions::{in_version, two_versions};
+use crate::split_sessions::{in_version, two_versions};
 use crate::world::app::answers::saying;
 use crate::world::{Browser, Conf, PATIENCE, World, eventually};
 
 const DATA: &str = "Homing-Session-Data: cart=1";
 
 /// The data that the next server of a session is given.
-fn after_a_kill(world: &World, browser: &Browser, server: &str) -> Vec<String> {
+fn handoff_data_after_a_kill(world: &World, browser: &Browser, server: &str) -> Vec<String> {
     kill(world, server, browser);
     given(&browser.get("/echo")).0
 }
@@ -23,7 +23,7 @@ fn an_id_that_is_learned_from_the_same_answer() {
     let world = World::start(learning());
     let alice = world.browser();
     let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", DATA])).server();
-    assert_eq!(after_a_kill(&world, &alice, &home), ["cart=1"]);
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), ["cart=1"]);
     assert_eq!(given(&alice.get("/echo")).0, Vec::<String>::new(), "until it has answered");
 }
 
@@ -34,7 +34,7 @@ fn an_application_that_gives_another_id_at_login_takes_the_data_along_and_leaves
     alice.get(&saying(200, &["Set-Cookie: SID=planted; Path=/", "Homing-Session-Data: nobody"])).expect(200);
     let thief = alice.copy_at(&world.address);
     let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", DATA])).server();
-    assert_eq!(after_a_kill(&world, &alice, &home), ["cart=1"]);
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), ["cart=1"]);
     assert_eq!(given(&thief.get("/echo")).0, Vec::<String>::new(), "who knows the old id has no part in it");
 }
 
@@ -60,7 +60,11 @@ fn a_session_that_stays_away_too_long_leaves_nothing() {
         alice.get("/plain").expect(200);
         world.metric(BYTES, &[]) <= both / 2.0
     });
-    assert_eq!(after_a_kill(&world, &alice, &home), ["cart=1"], "hers was last handed over long ago, and she is here");
+    assert_eq!(
+        handoff_data_after_a_kill(&world, &alice, &home),
+        ["cart=1"],
+        "hers was last handed over long ago, and she is here"
+    );
 }
 
 #[test]
@@ -70,7 +74,7 @@ fn the_applications_cookie_that_carries_the_token() {
         let world = World::start(conf);
         let alice = world.browser();
         let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", DATA])).server();
-        assert_eq!(after_a_kill(&world, &alice, &home), ["cart=1"], "{mode}");
+        assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), ["cart=1"], "{mode}");
     }
 }
 
@@ -81,7 +85,7 @@ fn a_token_in_a_header_and_an_id_beside_it() {
     let alice = world.browser();
     // The id is asked first, so it is the session's name from now on.
     let answer = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", DATA]));
-    assert_eq!(after_a_kill(&world, &alice, &answer.server()), ["cart=1"]);
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &answer.server()), ["cart=1"]);
     let bob = world.browser();
     let answer = hand_over(&bob, "cart=2");
     let token = answer.header("x-session").expect("a token").to_owned();
@@ -96,7 +100,7 @@ fn a_client_without_a_session_of_its_own_has_no_data() {
     let answer = hand_over(&world.browser(), "cart=1");
     assert_eq!(answer.header("homing-session-data"), None);
     world.expect_metric(HANDOFF, &[("result", "refused_nobody")], 1.0);
-    assert_eq!(after_a_kill(&world, &world.browser(), &answer.server()), Vec::<String>::new());
+    assert_eq!(handoff_data_after_a_kill(&world, &world.browser(), &answer.server()), Vec::<String>::new());
 }
 
 #[test]
@@ -113,7 +117,7 @@ fn it_follows_a_session_to_another_version() {
     assert!(told[0].starts_with(&format!("from={home}; ")), "{told:?}");
     assert_eq!(given(&alice.get("/echo")), (vec!["cart=1".to_owned()], told), "until it has answered");
     assert_eq!(given(&alice.get("/echo")).0, Vec::<String>::new());
-    assert_eq!(after_a_kill(&world, &alice, &next), ["cart=1"], "and on from there");
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &next), ["cart=1"], "and on from there");
 }
 
 #[test]
@@ -123,12 +127,12 @@ fn a_version_that_hands_nothing_over_is_given_nothing() {
     let (alice, _) = in_version(&world, "v1");
     hand_over(&alice, "cart=1");
     world.app("v1a").kill();
-    assert_eq!(after_a_kill(&world, &alice, "v1b"), Vec::<String>::new());
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, "v1b"), Vec::<String>::new());
 }
 
 #[test]
 fn a_reload_that_switches_it_off_forgets_all() {
-    let (mut world, alice, home) = alice_at_home(handing_over("a b"));
+    let (mut world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     world.reload(handing_over("a b").pool("balance: random"));
     assert!(world.metric(BYTES, &[]) > 0.0, "another reload does not");
@@ -136,22 +140,22 @@ fn a_reload_that_switches_it_off_forgets_all() {
     assert_eq!(world.metric(BYTES, &[]), 0.0);
     hand_over(&alice, "cart=2");
     world.reload(handing_over("a b"));
-    assert_eq!(after_a_kill(&world, &alice, &home), Vec::<String>::new());
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), Vec::<String>::new());
 }
 
 #[test]
 fn a_restart_without_a_snapshot_forgets_the_data_but_not_the_session() {
-    let (mut world, alice, home) = alice_at_home(handing_over("a b"));
+    let (mut world, alice, home) = start_with_session(handing_over("a b"));
     hand_over(&alice, "cart=1");
     world.restart_proxy();
     alice.disconnect();
     assert_eq!(alice.server(), home);
-    assert_eq!(after_a_kill(&world, &alice, &home), Vec::<String>::new());
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), Vec::<String>::new());
 }
 
 #[test]
 fn data_from_before_another_proxy_moved_the_session_is_not_given() {
-    let (mut world, alice, home) = alice_at_home(handing_over("a b c"));
+    let (mut world, alice, home) = start_with_session(handing_over("a b c"));
     let second = world.another_proxy("2");
     hand_over(&alice, "logged in");
     world.app(&home).kill();
@@ -161,7 +165,7 @@ fn data_from_before_another_proxy_moved_the_session_is_not_given() {
     // What the client did meanwhile, the first proxy does not know: perhaps it logged out.
     let here = there.copy_at(&world.address);
     assert_eq!(here.server(), next);
-    assert_eq!(after_a_kill(&world, &here, &next), Vec::<String>::new());
+    assert_eq!(handoff_data_after_a_kill(&world, &here, &next), Vec::<String>::new());
 }
 
 #[test]
@@ -185,7 +189,7 @@ fn a_guest_of_another_version_is_given_it_and_its_word_counts() {
     let (alice, _) = in_version(&world, "v1");
     hand_over(&alice, "cart=1");
     world.app("v1a").kill();
-    assert_eq!(after_a_kill(&world, &alice, "v1b"), ["cart=1"]);
+    assert_eq!(handoff_data_after_a_kill(&world, &alice, "v1b"), ["cart=1"]);
     hand_over(&alice, "cart=2");
     assert_eq!(given(&alice.get("/echo")).0, ["cart=2"]);
     hand_over(&alice, "");

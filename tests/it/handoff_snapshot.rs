@@ -3,15 +3,15 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::failover::alice_at_home;
+use crate::failover::start_with_session;
 use crate::handoff::{BYTES, answering, given, hand_over, handing_over, kill, moved, nothing, shopping};
-use crate::snapshot::{beside, crash, file_of, kept, told};
+use crate::snapshot::{crash, file_of, log_count, sibling, with_snapshot};
 use crate::world::app::answers::saying;
 use crate::world::{Browser, Conf, PATIENCE, World, eventually};
 
 /// Servers that hand over, to a proxy that writes it down at every stop.
-fn keeping() -> Conf {
-    kept(handing_over("a b c"), "sessions", "1h")
+fn handoff_with_snapshot() -> Conf {
+    with_snapshot(handing_over("a b c"), "sessions", "1h")
 }
 
 /// The file has this in it.
@@ -32,7 +32,7 @@ fn alice_is_logged_in_without(home: &str, world: &World, alice: &Browser) {
 
 #[test]
 fn a_logged_in_cart_survives_a_restart_of_the_proxy_and_the_death_of_its_server() {
-    let mut world = World::start(keeping());
+    let mut world = World::start(handoff_with_snapshot());
     let alice = world.browser();
     let home = shopping(&alice);
     for _ in 0..2 {
@@ -46,7 +46,7 @@ fn a_logged_in_cart_survives_a_restart_of_the_proxy_and_the_death_of_its_server(
 
 #[test]
 fn a_logged_in_cart_survives_a_crash_of_the_proxy_after_an_interval_and_the_death_of_its_server() {
-    let mut world = World::start(kept(handing_over("a b c"), "sessions", "1s"));
+    let mut world = World::start(with_snapshot(handing_over("a b c"), "sessions", "1s"));
     let alice = world.browser();
     let home = shopping(&alice);
     await_written(&world, "tea,milk");
@@ -59,7 +59,7 @@ fn a_logged_in_cart_survives_a_crash_of_the_proxy_after_an_interval_and_the_deat
 #[test]
 fn the_data_of_a_learned_session_survives_too() {
     let conf = handing_over("a b c").persistence("sources: [{ learn: { cookie: SID } }]");
-    let mut world = World::start(kept(conf, "sessions", "1h"));
+    let mut world = World::start(with_snapshot(conf, "sessions", "1h"));
     let alice = world.browser();
     let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", "Homing-Session-Data: cart=1"])).server();
     world.restart_proxy();
@@ -69,7 +69,7 @@ fn the_data_of_a_learned_session_survives_too() {
 
 #[test]
 fn a_new_server_that_has_yet_to_answer_is_given_it_after_a_restart_too() {
-    let (mut world, alice, home) = alice_at_home(keeping());
+    let (mut world, alice, home) = start_with_session(handoff_with_snapshot());
     hand_over(&alice, "cart=1");
     kill(&world, &home, &alice);
     let next = answering(&alice.get(&saying(503, &[])).expect(503));
@@ -89,7 +89,7 @@ fn a_new_server_that_has_yet_to_answer_is_given_it_after_a_restart_too() {
 
 #[test]
 fn a_move_without_data_that_was_not_told_yet_is_told_after_a_restart() {
-    let (mut world, alice, home) = alice_at_home(keeping());
+    let (mut world, alice, home) = start_with_session(handoff_with_snapshot());
     kill(&world, &home, &alice);
     alice.get(&saying(503, &[])).expect(503);
     world.restart_proxy();
@@ -100,7 +100,7 @@ fn a_move_without_data_that_was_not_told_yet_is_told_after_a_restart() {
 
 #[test]
 fn who_logged_out_before_a_restart_is_not_logged_in_by_it() {
-    let mut world = World::start(keeping());
+    let mut world = World::start(handoff_with_snapshot());
     let alice = world.browser();
     shopping(&alice);
     world.restart_proxy();
@@ -113,20 +113,20 @@ fn who_logged_out_before_a_restart_is_not_logged_in_by_it() {
 
 #[test]
 fn a_pool_that_hands_nothing_over_any_more_is_given_nothing_back() {
-    let (mut world, alice, home) = alice_at_home(keeping());
+    let (mut world, alice, home) = start_with_session(handoff_with_snapshot());
     hand_over(&alice, "cart=1");
     world.stop_proxy();
-    world.town.rewrite(kept(Conf::servers("a b c"), "sessions", "1h"));
+    world.town.rewrite(with_snapshot(Conf::servers("a b c"), "sessions", "1h"));
     world.start_proxy();
     assert!(world.log().contains(" data=0 data_left_out=1"), "{}", world.log());
-    world.reload(keeping());
+    world.reload(handoff_with_snapshot());
     kill(&world, &home, &alice);
     assert_eq!(given(&alice.get("/echo")).0, Vec::<String>::new());
 }
 
 #[test]
 fn of_a_damaged_file_neither_sessions_nor_data_are_loaded() {
-    let (mut world, alice, home) = alice_at_home(keeping());
+    let (mut world, alice, home) = start_with_session(handoff_with_snapshot());
     hand_over(&alice, "cart=1");
     world.stop_proxy();
     let mut bytes = fs::read(file_of(&world)).unwrap();
@@ -134,20 +134,20 @@ fn of_a_damaged_file_neither_sessions_nor_data_are_loaded() {
     bytes[at] ^= 0x20;
     fs::write(file_of(&world), &bytes).unwrap();
     world.start_proxy();
-    assert_eq!(told(&world, "was skipped, all of it"), 1, "{}", world.log());
+    assert_eq!(log_count(&world, "was skipped, all of it"), 1, "{}", world.log());
     assert_eq!((world.metric("homing_table_entries", &[]), world.metric(BYTES, &[])), (0.0, 0.0));
-    assert_eq!(fs::read(beside(&file_of(&world), ".damaged")).unwrap(), bytes);
+    assert_eq!(fs::read(sibling(&file_of(&world), ".damaged")).unwrap(), bytes);
     kill(&world, &home, &alice);
     assert_eq!(given(&alice.get("/echo")), (Vec::new(), moved("", &home, 1).1), "her token says where she was");
 }
 
 #[test]
 fn nobody_else_may_read_the_file() {
-    let mut world = World::start(keeping());
+    let mut world = World::start(handoff_with_snapshot());
     shopping(&world.browser());
     world.stop_proxy();
     await_written(&world, "alice");
-    for file in [file_of(&world), beside(&file_of(&world), ".lock")] {
+    for file in [file_of(&world), sibling(&file_of(&world), ".lock")] {
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
     }
 }

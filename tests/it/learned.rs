@@ -43,13 +43,13 @@ fn server_of(world: &World, id: &str) -> String {
 }
 
 /// Makes a server hand out an id to a client that has none; its name.
-fn hand_out(world: &World, id: &str) -> String {
+fn create_learned_session(world: &World, id: &str) -> String {
     let set = format!("Set-Cookie: SID={id}; Path=/");
     get_with(&world.address, &saying(200, &[&set]), &[]).server()
 }
 
 /// The same at a server of the test's choice, whatever its turn.
-fn hand_out_at(world: &World, server: &str, id: &str) {
+fn create_learned_session_at(world: &World, server: &str, id: &str) {
     let set = format!("Set-Cookie: SID={id}; Path=/");
     let target = format!("{}&only={server}", saying(200, &[&set]));
     eventually(PATIENCE, "its turn", || get_with(&world.address, &target, &[]).server() == server);
@@ -112,7 +112,7 @@ fn an_id_in_a_header_keeps_its_client_on_its_server() {
 fn an_id_in_query_or_path_keeps_its_client_on_its_server() {
     let world = World::start(learning_sid("a b c"));
     for id in ["one", "two", "three", "four"] {
-        let home = hand_out(&world, id);
+        let home = create_learned_session(&world, id);
         for target in [format!("/plain?x=1&sid={id}"), format!("/say;sid={id}"), format!("/say;a=b;sid={id}/c?d=e")] {
             let answer = get_with(&world.address, &target, &[]).expect(200);
             assert!(answer.text().contains(&home), "{target} goes to {home}: {}", answer.text());
@@ -142,7 +142,7 @@ fn a_streaming_answer_counts_from_its_header_on() {
 #[test]
 fn a_new_id_of_the_same_client_counts_as_its_first_did() {
     let world = World::start(learning_sid("a b c"));
-    let home = hand_out(&world, "before-login");
+    let home = create_learned_session(&world, "before-login");
     let renewed = saying(200, &["Set-Cookie: SID=after-login"]);
     assert_eq!(get_with(&world.address, &renewed, &[("Cookie", "SID=before-login")]).server(), home);
     for _ in 0..4 {
@@ -154,7 +154,7 @@ fn a_new_id_of_the_same_client_counts_as_its_first_did() {
 fn an_id_goes_to_the_server_that_handed_it_out_last() {
     let world = World::start(learning_sid("a b"));
     for server in ["a", "b", "a"] {
-        hand_out_at(&world, server, "shared");
+        create_learned_session_at(&world, server, "shared");
         for _ in 0..3 {
             assert_eq!(server_of(&world, "shared"), server);
         }
@@ -175,7 +175,7 @@ fn a_session_is_dropped_when_the_application_expires_its_cookie() {
     .enumerate()
     {
         let id = format!("id-{n}");
-        let home = hand_out(&world, &id);
+        let home = create_learned_session(&world, &id);
         assert_eq!(server_of(&world, &id), home);
         assert_eq!(sessions(&world), 1.0);
         let cookie = format!("SID={id}");
@@ -186,7 +186,7 @@ fn a_session_is_dropped_when_the_application_expires_its_cookie() {
         server_of(&world, &id);
         world.expect_metric(LOOKUPS, &[("source", "learn"), ("result", "unknown")], (n + 1) as f64);
     }
-    let home = hand_out(&world, "kept");
+    let home = create_learned_session(&world, "kept");
     get_with(&world.address, &saying(200, &["Set-Cookie: other=; Max-Age=0"]), &[("Cookie", "SID=kept")]).expect(200);
     assert_eq!((server_of(&world, "kept"), sessions(&world)), (home, 1.0), "another cookie is another matter");
 }
@@ -275,7 +275,7 @@ fn learned_sessions_survive_a_rotated_key_and_other_reloads() {
 fn no_id_is_written_down_anywhere() {
     let world = World::start(learning_sid("a b c").top("log: { level: trace, access: \"{{access}}\" }"));
     let secret = "f00dcafe4711deadbeef";
-    hand_out(&world, secret);
+    create_learned_session(&world, secret);
     server_of(&world, secret);
     let cookie = format!("SID={secret}");
     for (method, target) in [("GET", "/plain"), ("GET", "/garbage"), ("DELETE", "/say"), ("GET", "/close")] {

@@ -15,7 +15,7 @@ fn learning(policy: &str) -> Conf {
 }
 
 /// A client whose id is learned, and its server.
-fn alice_at_home(conf: Conf) -> (World, Browser, String) {
+fn start_with_session(conf: Conf) -> (World, Browser, String) {
     let world = World::start(conf);
     let alice = world.browser();
     let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/"])).server();
@@ -30,7 +30,7 @@ fn server(browser: &Browser) -> String {
 
 #[test]
 fn a_learned_session_moves_once_when_its_server_dies() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: reassign"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: reassign"));
     world.app(&home).kill();
     let next = server(&alice);
     assert_ne!(next, home);
@@ -44,7 +44,7 @@ fn a_learned_session_moves_once_when_its_server_dies() {
 
 #[test]
 fn all_parallel_requests_of_a_learned_session_move_to_one_place() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: reassign"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: reassign"));
     world.app(&home).kill();
     let servers = at_once(50, || server(&alice));
     assert_eq!(servers.len(), 1, "{servers:?}");
@@ -55,7 +55,7 @@ fn all_parallel_requests_of_a_learned_session_move_to_one_place() {
 
 #[test]
 fn a_new_server_that_hands_the_id_out_again_moves_nothing() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: reassign"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: reassign"));
     world.app(&home).kill();
     let next = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/"])).server();
     assert_eq!(server(&alice), next);
@@ -65,7 +65,7 @@ fn a_new_server_that_hands_the_id_out_again_moves_nothing() {
 
 #[test]
 fn a_borrowed_learned_session_returns_home() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: borrow"));
     world.app(&home).kill();
     let guests: BTreeSet<_> = (0..5).map(|_| server(&alice)).collect();
     assert_eq!(guests.len(), 1, "one host at a time: {guests:?}");
@@ -80,7 +80,7 @@ fn a_borrowed_learned_session_returns_home() {
 
 #[test]
 fn a_guest_servers_log_in_page_cannot_log_the_client_out_at_home() {
-    let (world, alice, home) = alice_at_home(learning("on_server_down: borrow"));
+    let (world, alice, home) = start_with_session(learning("on_server_down: borrow"));
     world.app(&home).kill();
     let page = saying(200, &["Set-Cookie: SID=guest; Path=/", "Set-Cookie: theme=dark; Path=/"]);
     let response = alice.get(&page);
@@ -97,7 +97,7 @@ fn a_guest_servers_log_in_page_cannot_log_the_client_out_at_home() {
 #[test]
 fn guest_cookies_pass_where_the_pool_says_so() {
     let conf = learning("on_server_down: borrow").persistence("guest_cookies: pass");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).kill();
     let response = alice.get(&saying(200, &["Set-Cookie: SID=guest; Path=/"]));
     assert_ne!(response.server(), home);
@@ -108,7 +108,7 @@ fn guest_cookies_pass_where_the_pool_says_so() {
 #[test]
 fn a_refused_learned_session_is_over_and_the_same_id_begins_anew() {
     let conf = learning("on_server_down: refuse").persistence("refuse_status: 404");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).kill();
     alice.request("GET", "/plain").fresh().send().expect(404);
     let next = server(&alice);
@@ -143,7 +143,7 @@ fn a_refused_marked_id_is_over_although_its_server_comes_back() {
 
 #[test]
 fn a_learned_session_waits_for_a_server_that_restarts() {
-    let (world, alice, home) = alice_at_home(learning("hold: 8s").pool(QUICK_CHECK));
+    let (world, alice, home) = start_with_session(learning("hold: 8s").pool(QUICK_CHECK));
     world.app(&home).kill();
     world.wait_for_health(&home, false);
     std::thread::scope(|scope| {
@@ -156,7 +156,7 @@ fn a_learned_session_waits_for_a_server_that_restarts() {
 
 #[test]
 fn a_learned_session_leaves_a_server_that_was_removed_or_drains() {
-    let (mut world, alice, home) = alice_at_home(learning("on_server_drain: reassign"));
+    let (mut world, alice, home) = start_with_session(learning("on_server_drain: reassign"));
     world.reload(learning("on_server_drain: reassign").server(&home, "state: drain"));
     let second = server(&alice);
     assert_ne!(second, home);
@@ -171,7 +171,7 @@ fn a_learned_session_leaves_a_server_that_was_removed_or_drains() {
 
 #[test]
 fn an_unknown_id_finds_one_server_again_when_its_own_is_gone() {
-    let (world, _, _) = alice_at_home(learning("on_server_down: reassign"));
+    let (world, _, _) = start_with_session(learning("on_server_down: reassign"));
     let ask = || get_with(&world.address, "/plain", &[("Cookie", "SID=unknown")]).expect(200).text();
     let home = ask();
     world.app(&home).kill();

@@ -82,13 +82,13 @@ fn a_body_that_turns_out_too_large_is_refused_with_413() {
     world.expect_metric("homing_session_moves_total", &[], 0.0);
 }
 
-fn impatient() -> Conf {
+fn short_timeouts() -> Conf {
     Conf::servers("a").listener("timeouts: { request_header: 1s, request_body: 1s, keepalive: 1s, write: 1s }")
 }
 
 #[test]
 fn a_client_that_sends_nothing_is_cut() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let open = world.wire().time_to_close(Duration::from_secs(6)).expect("the connection ends");
     assert!(open > Duration::from_millis(700), "not at once: {open:?}");
 }
@@ -107,7 +107,7 @@ fn dribble(wire: &mut crate::world::Wire, first: &str) -> Duration {
 
 #[test]
 fn a_client_that_dribbles_its_headers_is_cut() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let took = dribble(&mut world.wire(), "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ");
     assert!(took < Duration::from_secs(5), "one second and a little: {took:?}");
     assert_eq!(world.app("a").requests(), 0);
@@ -115,7 +115,7 @@ fn a_client_that_dribbles_its_headers_is_cut() {
 
 #[test]
 fn a_client_that_dribbles_its_second_request_is_cut_too() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let mut wire = world.wire();
     wire.send("GET /plain HTTP/1.1\r\nHost: x\r\n\r\n");
     wire.receive("GET").expect(200);
@@ -141,7 +141,7 @@ fn slow_clients_do_not_keep_others_waiting() {
 
 #[test]
 fn a_client_that_stops_in_the_middle_of_a_body_is_cut() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let mut wire = world.wire();
     wire.send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf");
     let open = wire.time_to_close(Duration::from_secs(6)).expect("the connection ends");
@@ -153,7 +153,7 @@ fn a_client_that_stops_in_the_middle_of_a_body_is_cut() {
 
 #[test]
 fn a_body_may_take_long_as_long_as_it_moves() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let mut wire = world.wire();
     wire.send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n");
     for _ in 0..10 {
@@ -165,7 +165,7 @@ fn a_body_may_take_long_as_long_as_it_moves() {
 
 #[test]
 fn an_idle_connection_is_closed_also_after_its_first_request() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     for requests in 1..=2 {
         let mut wire = world.wire();
         for _ in 0..requests {
@@ -179,7 +179,7 @@ fn an_idle_connection_is_closed_also_after_its_first_request() {
 
 #[test]
 fn an_idle_connection_of_http2_is_closed() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let mut wire = world.wire();
     wire.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
     assert!(wire.time_to_close(Duration::from_secs(8)).is_some(), "no connection is held for ever");
@@ -187,7 +187,7 @@ fn an_idle_connection_of_http2_is_closed() {
 
 #[test]
 fn a_request_in_progress_is_no_idle_connection() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let start = Instant::now();
     world.browser().get("/slow?ms=2500").expect(200);
     assert!(start.elapsed() > Duration::from_secs(2));
@@ -195,7 +195,7 @@ fn a_request_in_progress_is_no_idle_connection() {
 
 #[test]
 fn a_client_that_does_not_read_is_cut() {
-    let world = World::start(impatient());
+    let world = World::start(short_timeouts());
     let mut wire = world.wire();
     wire.send("GET /download?bytes=200000000 HTTP/1.1\r\nHost: x\r\n\r\n");
     wire.receive_head().expect(200);

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::failover::alice_at_home;
+use crate::failover::start_with_session;
 use crate::world::{App, Conf, PATIENCE, QUICK_CHECK, World, eventually};
 
 /// Every way in which no server can serve.
 fn all_down(conf: Conf, put_down: impl Fn(&mut World), heal: impl Fn(&mut World)) {
-    let (mut world, alice, home) = alice_at_home(conf);
+    let (mut world, alice, home) = start_with_session(conf);
     put_down(&mut world);
     alice.disconnect();
     let stranger = world.browser();
@@ -61,7 +61,7 @@ fn when_all_servers_are_in_maintenance_the_answer_is_503_until_they_are_back() {
 
 #[test]
 fn a_lonely_server_that_refuses_is_asked_again_next_time() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a"));
+    let (world, alice, home) = start_with_session(Conf::servers("a"));
     world.app("a").kill();
     alice.disconnect();
     alice.get("/echo").expect(503);

@@ -54,7 +54,7 @@ fn what_was_decided_without_the_store_is_told_when_it_is_back() {
         }
 
         links.iter().for_each(Link::heal);
-        fleet.wait_until_told();
+        fleet.wait_until_written();
         fleet.wait_for_store(true);
         let records = store.records();
         assert_eq!(records.len(), 9, "{records:?}");
@@ -117,13 +117,13 @@ impl Parted {
         Self { fleet, to_store, to_servers, store }
     }
 
-    fn lose_the_store(&self) {
+    fn disconnect_store(&self) {
         self.to_store.iter().for_each(Link::cut);
         (0..2).for_each(|number| store_is(self.fleet.proxy(number), false));
     }
 
     /// One after the other: what the first has to tell stands.
-    fn find_the_store(&self, order: [usize; 2]) {
+    fn reconnect_store(&self, order: [usize; 2]) {
         for number in order {
             self.to_store[number].heal();
             store_is(self.fleet.proxy(number), true);
@@ -134,7 +134,7 @@ impl Parted {
 
     /// Both proxies move a session of a dead server: first the first proxy, then the second one to another server, since it does
     /// not reach the first one's choice.
-    fn both_move(&self, home: &str, ask: [&dyn Fn() -> String; 2]) -> [String; 2] {
+    fn move_on_both_proxies(&self, home: &str, ask: [&dyn Fn() -> String; 2]) -> [String; 2] {
         let moved = |number: usize| {
             let mut server = String::new();
             // A reset of a reused connection is transient and moves no session.
@@ -166,10 +166,10 @@ fn two_proxies_that_moved_one_learned_session_apart_end_with_one_record() {
         for order in [[0, 1], [1, 0]] {
             let (id, home) = (ids[order[0]], &homes[order[0]]);
             assert_eq!(&server(there, id), home);
-            parted.lose_the_store();
+            parted.disconnect_store();
             parted.fleet.town.app(home).kill();
-            let chosen = parted.both_move(home, [&|| server(here, id), &|| server(there, id)]);
-            parted.find_the_store(order);
+            let chosen = parted.move_on_both_proxies(home, [&|| server(here, id), &|| server(there, id)]);
+            parted.reconnect_store(order);
             let stands = chosen[order[0]].clone();
             assert_eq!(servers(&parted.fleet, id), BTreeSet::from([stands.clone()]), "the first to tell has it");
             let moved: Vec<_> = parted.store.records().into_values().filter(|record| record.0 > 0).collect();
@@ -196,11 +196,11 @@ fn a_client_with_a_token_is_settled_within_one_more_request_after_two_proxies_mo
             let home = client.server();
             assert_eq!(at(&client, here).server(), home);
             assert_eq!(at(&client, there).server(), home);
-            parted.lose_the_store();
+            parted.disconnect_store();
             parted.fleet.town.app(&home).kill();
             let clients = [at(&client, here), at(&client, there)];
-            parted.both_move(&home, [&|| clients[0].server(), &|| clients[1].server()]);
-            parted.find_the_store(order);
+            parted.move_on_both_proxies(&home, [&|| clients[0].server(), &|| clients[1].server()]);
+            parted.reconnect_store(order);
             let mut client = at(&clients[token_of], here);
             client.server();
             let mut settled = BTreeSet::new();

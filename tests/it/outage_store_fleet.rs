@@ -10,7 +10,7 @@ use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
 use crate::world::namespace::Namespace;
 use crate::world::proxy::Launch;
-use crate::world::stores::{Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{HazelcastMember, IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Signal, Town, World, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -25,18 +25,34 @@ pub(crate) enum Of {
     Redis,
     Valkey,
     Memcached,
+    Hazelcast,
+    Ignite,
 }
 
 impl Of {
-    const ALL: [Self; 3] = [Self::Redis, Self::Valkey, Self::Memcached];
+    const ALL: [Self; 5] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast, Self::Ignite];
+
+    /// Those whose programs are here.
+    fn all() -> Vec<Self> {
+        let is_here = |of: &Self| match of {
+            Self::Hazelcast => JavaStore::Hazelcast.is_here(),
+            Self::Ignite => JavaStore::Ignite.is_here(),
+            Self::Redis | Self::Valkey | Self::Memcached => true,
+        };
+        Self::ALL.into_iter().filter(is_here).collect()
+    }
 
     /// The same with each of them, at the same time: most of an outage is waiting.
     pub(crate) fn each(test: impl Fn(Self) + Sync) {
         let test = &test;
-        thread::scope(|scope| Self::ALL.map(|of| scope.spawn(move || test(of))).map(ScopedJoinHandle::join))
-            .into_iter()
-            .zip(Self::ALL)
-            .for_each(|(result, of)| assert!(result.is_ok(), "it failed with {of:?}; see above"));
+        let all = Self::all();
+        let results: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = all.iter().map(|of| scope.spawn(move || test(*of))).collect();
+            running.into_iter().map(ScopedJoinHandle::join).collect()
+        });
+        for (result, of) in results.into_iter().zip(all) {
+            assert!(result.is_ok(), "it failed with {of:?}; see above");
+        }
     }
 }
 
@@ -45,6 +61,8 @@ impl Of {
 pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
+    Hazelcast(HazelcastMember),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -54,6 +72,8 @@ impl Store {
             Of::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
             Of::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Of::Memcached => Self::Memcached(MemcachedServer::start()),
+            Of::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
+            Of::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -64,6 +84,8 @@ impl Store {
             Of::Redis => Self::Redis(RedisServer::setup(Kind::Redis).within(namespace).start()),
             Of::Valkey => Self::Redis(RedisServer::setup(Kind::Valkey).within(namespace).start()),
             Of::Memcached => Self::Memcached(MemcachedServer::within(namespace)),
+            Of::Hazelcast => Self::Hazelcast(HazelcastMember::within(namespace)),
+            Of::Ignite => Self::Ignite(IgniteNode::within(namespace)),
         }
     }
 
@@ -71,6 +93,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.address(),
             Self::Memcached(server) => server.address(),
+            Self::Hazelcast(member) => member.address(),
+            Self::Ignite(node) => node.address(),
         }
     }
 
@@ -82,6 +106,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.entry_at(address),
             Self::Memcached(_) => MemcachedServer::entry_at(&[address]),
+            Self::Hazelcast(_) => HazelcastMember::entry_at(&[address]),
+            Self::Ignite(_) => IgniteNode::entry_at(&[address]),
         }
     }
 
@@ -89,6 +115,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.kill(),
             Self::Memcached(server) => server.kill(),
+            Self::Hazelcast(member) => member.kill(),
+            Self::Ignite(node) => node.kill(),
         }
     }
 
@@ -96,6 +124,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.start_again(),
             Self::Memcached(server) => server.start_again(),
+            Self::Hazelcast(member) => member.start_again(),
+            Self::Ignite(node) => node.start_again(),
         }
     }
 
@@ -103,6 +133,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.freeze(),
             Self::Memcached(server) => server.freeze(),
+            Self::Hazelcast(member) => member.freeze(),
+            Self::Ignite(node) => node.freeze(),
         }
     }
 
@@ -110,23 +142,28 @@ impl Store {
         match self {
             Self::Redis(server) => server.thaw(),
             Self::Memcached(server) => server.thaw(),
+            Self::Hazelcast(member) => member.thaw(),
+            Self::Ignite(node) => node.thaw(),
         }
     }
 
     /// Where sessions are bound, by key: epoch and server (`-` of one that has ended).
     #[track_caller]
     pub(crate) fn records(&self) -> BTreeMap<String, (u32, String)> {
-        let keys = match self {
-            Self::Redis(server) => server.keys(),
-            // A list writes a colon otherwise.
-            Self::Memcached(server) => server.keys().iter().map(|key| key.replace("%3A", ":")).collect(),
+        // A list of memcached's writes a colon otherwise.
+        let all: BTreeMap<_, _> = match self {
+            Self::Redis(server) => {
+                server.keys().into_iter().filter_map(|key| Some((key.clone(), server.value(&key)?))).collect()
+            }
+            Self::Memcached(server) => {
+                let keys = server.keys().into_iter().map(|key| key.replace("%3A", ":"));
+                keys.filter_map(|key| Some((key.clone(), server.get(&key)?))).collect()
+            }
+            Self::Hazelcast(member) => member.all(),
+            Self::Ignite(node) => node.all(),
         };
-        let text = |key: &str| match self {
-            Self::Redis(server) => server.value(key),
-            Self::Memcached(server) => server.get(key),
-        };
-        let bindings = keys.into_iter().filter(|key| !key.ends_with(":d"));
-        bindings.filter_map(|key| Some((read(&text(&key)?), key))).map(|(record, key)| (key, record)).collect()
+        let bindings = all.into_iter().filter(|(key, _)| !key.ends_with(":d"));
+        bindings.map(|(key, text)| (key, read(&text))).collect()
     }
 }
 
@@ -201,7 +238,7 @@ impl Fleet {
 
     /// Waits until no proxy has anything to tell the store.
     #[track_caller]
-    pub(crate) fn wait_until_told(&self) {
+    pub(crate) fn wait_until_written(&self) {
         eventually(PATIENCE, "the store is told all", || self.all().all(|proxy| proxy.metric(PENDING, &[]) < 0.5));
     }
 

@@ -22,7 +22,7 @@ fn kept_by(servers: &[MemcachedServer; 3], proxy: &Proxy) -> [BTreeMap<String, S
     parts
 }
 
-fn one_lost(lose: impl Fn(&MemcachedServer), find: impl Fn(&MemcachedServer)) {
+fn lose_one_server(lose: impl Fn(&MemcachedServer), find: impl Fn(&MemcachedServer)) {
     let servers = [(); 3].map(|()| MemcachedServer::start());
     let entry = MemcachedServer::entry(&servers.each_ref());
     let fleet = Fleet::start(&learning("a b c").store("timeout: 300ms"), &[entry.clone(), entry]);
@@ -62,16 +62,16 @@ fn one_lost(lose: impl Fn(&MemcachedServer), find: impl Fn(&MemcachedServer)) {
             server(here, id) == *home && server(there, id) == *home
         });
     }
-    fleet.wait_until_told();
+    fleet.wait_until_written();
     fleet.expect_no_moves();
 }
 
 #[test]
 fn a_dead_server_of_memcached_loses_its_part_alone() {
-    one_lost(MemcachedServer::kill, MemcachedServer::start_again);
+    lose_one_server(MemcachedServer::kill, MemcachedServer::start_again);
 }
 
 #[test]
 fn a_frozen_server_of_memcached_loses_its_part_alone() {
-    one_lost(MemcachedServer::freeze, MemcachedServer::thaw);
+    lose_one_server(MemcachedServer::freeze, MemcachedServer::thaw);
 }

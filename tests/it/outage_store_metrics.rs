@@ -51,6 +51,6 @@ fn what_a_store_is_asked_is_counted_and_timed() {
                 (metrics.sum(OPERATIONS, &[("op", op)]) - timed).abs() < 0.5
             })
         });
-        fleet.wait_until_told();
+        fleet.wait_until_written();
     });
 }

@@ -16,7 +16,7 @@ fn refused(proxy: &Proxy) -> f64 {
 }
 
 /// A store that reads but does not write, for a reason that comes and goes.
-fn reluctant(kind: Kind, begins: impl Fn(&RedisServer), ends: impl Fn(&RedisServer)) {
+fn read_only_store(kind: Kind, begins: impl Fn(&RedisServer), ends: impl Fn(&RedisServer)) {
     let store = RedisServer::start(kind);
     let fleet = Fleet::start(&conf(), &[store.entry(), store.entry()]);
     let (here, there) = (fleet.proxy(0), fleet.proxy(1));
@@ -31,7 +31,7 @@ fn reluctant(kind: Kind, begins: impl Fn(&RedisServer), ends: impl Fn(&RedisServ
     let of_client = client.server();
     assert_eq!(client.server(), of_client);
     ends(&store);
-    fleet.wait_until_told();
+    fleet.wait_until_written();
     fleet.wait_for_store(true);
     assert_eq!(server(there, "new"), new, "told when the store takes it");
     assert_eq!(server(there, "alice"), alice);
@@ -44,7 +44,7 @@ fn a_store_that_became_read_only_is_told_when_it_writes_again() {
     let nobody = App::reserve("nobody");
     let port = nobody.socket_address().port().to_string();
     for kind in Kind::BOTH {
-        reluctant(
+        read_only_store(
             kind,
             |store| store.command(&["REPLICAOF", "127.0.0.1", &port]).ok(),
             |store| store.command(&["REPLICAOF", "NO", "ONE"]).ok(),
@@ -55,7 +55,7 @@ fn a_store_that_became_read_only_is_told_when_it_writes_again() {
 #[test]
 fn a_store_that_is_full_is_told_when_it_has_room() {
     for kind in Kind::BOTH {
-        reluctant(
+        read_only_store(
             kind,
             |store| store.command(&["CONFIG", "SET", "maxmemory", "1"]).ok(),
             |store| store.command(&["CONFIG", "SET", "maxmemory", "0"]).ok(),
@@ -65,7 +65,7 @@ fn a_store_that_is_full_is_told_when_it_has_room() {
 
 /// Clients come to all proxies, each again and again, while something happens. Every request must be answered, by the
 /// session's own server.
-fn under_requests(fleet: &Fleet, known: &[(String, String)], happens: impl FnOnce()) {
+fn with_requests_during(fleet: &Fleet, known: &[(String, String)], happens: impl FnOnce()) {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking: Vec<_> = fleet
@@ -98,7 +98,7 @@ fn failover(kind: Kind, loses: impl Fn(&RedisServer), comes_back: impl Fn(&Redis
     let known: Vec<_> = (0..4).map(|n| format!("id-{n}")).map(|id| (id.clone(), begin(fleet.proxy(0), &id))).collect();
     fleet.all().for_each(|proxy| known.iter().for_each(|(id, home)| assert_eq!(&server(proxy, id), home)));
     let old = sentinels.master();
-    under_requests(&fleet, &known, || {
+    with_requests_during(&fleet, &known, || {
         loses(old);
         sentinels.wait_for_failover_from(old);
         fleet.wait_for_store(true);
@@ -109,7 +109,7 @@ fn failover(kind: Kind, loses: impl Fn(&RedisServer), comes_back: impl Fn(&Redis
             eventually(PATIENCE, "the new master is told", || writes(proxy) > before);
         }
     });
-    fleet.wait_until_told();
+    fleet.wait_until_written();
     for number in 0..3 {
         let id = format!("after-{number}");
         let homes: Vec<_> = fleet.all().map(|proxy| server(proxy, &id)).collect();
@@ -162,6 +162,6 @@ fn a_dead_node_of_a_cluster_loses_its_slots_alone() {
     for (id, home) in lost.iter().chain(&anew) {
         eventually(PATIENCE, "all is there again", || server(here, id) == *home && server(there, id) == *home);
     }
-    fleet.wait_until_told();
+    fleet.wait_until_written();
     fleet.expect_no_moves();
 }

@@ -25,18 +25,18 @@ enum Away {
 }
 
 /// Of the requests from now on: the number of failed store queries, and how many of them waited.
-fn in_vain(proxy: &Proxy) -> (f64, f64) {
+fn failed_store_queries(proxy: &Proxy) -> (f64, f64) {
     let waited = asked(proxy, "lookup", "timeout");
     (waited + asked(proxy, "lookup", "unreachable") + asked(proxy, "lookup", "suspended"), waited)
 }
 
 /// The first requests that find the store away: a few wait, each once.
-fn a_few_wait(away: Away, near: &Proxy) {
+fn few_requests_wait(away: Away, near: &Proxy) {
     let mut fastest = Duration::MAX;
     for n in 0..6 {
-        let before = in_vain(near).1;
+        let before = failed_store_queries(near).1;
         let took = timed(|| drop(server(near, &format!("stranger-{n}"))));
-        let waited = in_vain(near).1 - before;
+        let waited = failed_store_queries(near).1 - before;
         assert!(waited < 1.5, "a request waits once, but {waited} times in {took:?}");
         if waited > 0.5 {
             fastest = fastest.min(took);
@@ -59,13 +59,13 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     assert_eq!(bob.server(), of_bob, "the store was asked for him");
     begins();
 
-    a_few_wait(away, near);
-    let (all, waited) = in_vain(near);
+    few_requests_wait(away, near);
+    let (all, waited) = failed_store_queries(near);
     assert!(all > 5.5, "each of them asked for was counted: {all}");
     let may_wait = if away == Away::Silent { 1.0..=3.0 } else { 0.0..=1.0 };
     assert!(may_wait.contains(&waited), "so many waited: {waited}");
     let took = timed(|| (0..20).for_each(|n| drop(server(near, &format!("another-{n}")))));
-    assert_eq!(in_vain(near), (all + 20.0, waited), "nobody waits any more; all took {took:?}");
+    assert_eq!(failed_store_queries(near), (all + 20.0, waited), "nobody waits any more; all took {took:?}");
     near.expect_metric(LOOKUPS, &[("source", "learn"), ("result", "store_error")], 26.0);
     store_is(near, false);
 
@@ -75,7 +75,7 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     assert_eq!(server(near, "carol"), of_hash, "who is not known goes to one server");
     let anew = begin(near, "new");
     assert_eq!(server(near, "new"), anew, "new sessions begin");
-    assert_eq!(in_vain(near).1, waited, "all without waiting");
+    assert_eq!(failed_store_queries(near).1, waited, "all without waiting");
 
     ends();
     fleet.wait_for_store(true);
@@ -83,7 +83,7 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     eventually(PATIENCE, "and this one hears of it", || server(near, "carol") == carol);
     assert_eq!(server(near, "alice"), alice);
     assert_eq!(bob.server(), of_bob);
-    fleet.wait_until_told();
+    fleet.wait_until_written();
     eventually(PATIENCE, "what began meanwhile is known to the other", || server(far, "new") == anew);
     fleet.expect_no_moves();
 }
@@ -102,7 +102,7 @@ fn a_request_that_has_much_to_tell_a_silent_store_waits_once_too() {
         fleet.proxy(0).expect_metric(PENDING, &[], 2.0);
         assert_eq!(server(fleet.proxy(0), "known"), known);
         store.thaw();
-        fleet.wait_until_told();
+        fleet.wait_until_written();
     });
 }
 

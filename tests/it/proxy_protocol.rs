@@ -26,7 +26,7 @@ fn accepting() -> Conf {
 }
 
 /// Sends a header and a request, and returns what the server heard of the client.
-fn told(world: &World, header: &[u8], request: &str) -> String {
+fn client_seen_by_server(world: &World, header: &[u8], request: &str) -> String {
     let mut wire = world.wire();
     wire.send([header, request.as_bytes()].concat());
     wire.receive("GET").expect(200).received("x-forwarded-for").join(" + ")
@@ -39,10 +39,10 @@ fn is_closed_unanswered(mut wire: Wire) -> bool {
 #[test]
 fn a_balancer_says_who_the_client_is() {
     let world = World::start(accepting());
-    assert_eq!(told(&world, HEADER_1, REQUEST), "203.0.113.7");
+    assert_eq!(client_seen_by_server(&world, HEADER_1, REQUEST), "203.0.113.7");
     assert_eq!(world.access_line("/echo")["client_ip"], "203.0.113.7");
-    assert_eq!(told(&world, &header_2(), REQUEST), "2001:db8::7");
-    assert_eq!(told(&world, b"", REQUEST), "127.0.0.1", "health checks come without a header");
+    assert_eq!(client_seen_by_server(&world, &header_2(), REQUEST), "2001:db8::7");
+    assert_eq!(client_seen_by_server(&world, b"", REQUEST), "127.0.0.1", "health checks come without a header");
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_header_may_come_byte_by_byte() {
 fn a_balancer_that_speaks_for_itself_is_the_peer() {
     let world = World::start(accepting());
     for header in [b"PROXY UNKNOWN\r\n".to_vec(), binary(0x20, 0, b""), binary(0x21, 0x31, &[0; 216])] {
-        assert_eq!(told(&world, &header, REQUEST), "127.0.0.1", "{}", header.escape_ascii());
+        assert_eq!(client_seen_by_server(&world, &header, REQUEST), "127.0.0.1", "{}", header.escape_ascii());
     }
 }
 
@@ -82,9 +82,9 @@ fn behind_two_proxies_the_source_of_the_header_decides_whose_word_counts() {
     let world = World::start(accepting());
     let request = "GET /echo HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.99\r\n\r\n";
     let from_our_proxy = b"PROXY TCP4 198.51.100.3 192.0.2.1 4711 443\r\n";
-    assert_eq!(told(&world, from_our_proxy, request), "192.0.2.99, 198.51.100.3");
+    assert_eq!(client_seen_by_server(&world, from_our_proxy, request), "192.0.2.99, 198.51.100.3");
     assert_eq!(world.access_line("/echo")["client_ip"], "192.0.2.99");
-    assert_eq!(told(&world, HEADER_1, request), "203.0.113.7", "a stranger's word does not count");
+    assert_eq!(client_seen_by_server(&world, HEADER_1, request), "203.0.113.7", "a stranger's word does not count");
 }
 
 #[test]
@@ -98,7 +98,11 @@ fn a_strangers_header_closes_the_connection() {
     }
     world.expect_metric("homing_requests_rejected_total", &[("reason", "proxy_header")], 3.0);
     assert_eq!(world.count("GET", "/echo"), 0, "no server saw them");
-    assert_eq!(told(&world, b"", REQUEST), "127.0.0.1", "strangers without a header are clients like others");
+    assert_eq!(
+        client_seen_by_server(&world, b"", REQUEST),
+        "127.0.0.1",
+        "strangers without a header are clients like others"
+    );
     assert!(!world.log().contains("PROXY"), "what strangers do fills no log:\n{}", world.log());
 }
 
@@ -145,7 +149,7 @@ fn half_a_header_is_not_waited_for_longer_than_a_request() {
 fn a_reload_switches_it_on() {
     let mut world = World::start(Conf::servers("a").listener(TRUSTED));
     world.reload(accepting());
-    assert_eq!(told(&world, HEADER_1, REQUEST), "203.0.113.7");
+    assert_eq!(client_seen_by_server(&world, HEADER_1, REQUEST), "203.0.113.7");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::world::{
 const SUCCESS: &str = "homing_config_last_reload_success";
 const MOVES: &str = "homing_session_moves_total";
 
-fn homes(world: &World, count: usize) -> Vec<(Browser, String)> {
+fn browsers_with_servers(world: &World, count: usize) -> Vec<(Browser, String)> {
     let start = |_| {
         let browser = world.browser();
         let home = browser.server();
@@ -66,7 +66,7 @@ fn a_replaced_symlink_is_noticed() {
 fn hup_reloads_at_once() {
     let mut world = World::start(Conf::servers("a"));
     world.reload(Conf::servers("a b"));
-    let servers: Vec<_> = homes(&world, 4).into_iter().map(|(_, home)| home).collect();
+    let servers: Vec<_> = browsers_with_servers(&world, 4).into_iter().map(|(_, home)| home).collect();
     assert!(servers.iter().any(|s| s == "b"), "{servers:?}");
     assert!(world.metric("homing_config_reloads_total", &[]) >= 1.0, "reloads are counted");
 }
@@ -74,7 +74,7 @@ fn hup_reloads_at_once() {
 #[test]
 fn hup_without_a_change_changes_nothing() {
     let world = World::start(Conf::servers("a b"));
-    let everybody = homes(&world, 4);
+    let everybody = browsers_with_servers(&world, 4);
     let before = world.configuration_hash();
     for _ in 0..3 {
         world.signal(Signal::SIGHUP);
@@ -89,7 +89,7 @@ fn hup_without_a_change_changes_nothing() {
 #[test]
 fn a_broken_file_changes_nothing_and_says_so() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = homes(&world, 4);
+    let everybody = browsers_with_servers(&world, 4);
     let before = world.configuration_hash();
     assert_eq!(world.metric(SUCCESS, &[]), 1.0, "the file that it started with was fine");
     let broken = [
@@ -135,7 +135,7 @@ impl Drop for StopWhenDone<'_> {
 fn fifty_reloads_under_load_cost_no_request_and_move_no_session() {
     let mut world = World::start(Conf::servers("a b c"));
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let everybody = homes(&world, 4);
+    let everybody = browsers_with_servers(&world, 4);
     thread::scope(|scope| {
         let clients: Vec<_> = everybody
             .iter()
@@ -208,7 +208,7 @@ fn limits_of_a_listener_change_at_once() {
 #[test]
 fn a_session_follows_its_servers_name_to_another_address() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = homes(&world, 6);
+    let everybody = browsers_with_servers(&world, 6);
     world.reload(Conf::servers("a b").address("a", "{{moved}}"));
     for (browser, home) in &everybody {
         let expected = if home == "a" { "moved" } else { "b" };
@@ -220,7 +220,7 @@ fn a_session_follows_its_servers_name_to_another_address() {
 #[test]
 fn sessions_stay_when_servers_are_reordered_added_and_renamed_around_them() {
     let mut world = World::start(Conf::servers("a b c"));
-    let everybody = homes(&world, 9);
+    let everybody = browsers_with_servers(&world, 9);
     for servers in ["c b a", "x a y b z c", "c a b"] {
         world.reload(Conf::servers(servers));
         for (browser, home) in &everybody {
@@ -260,7 +260,7 @@ fn a_server_that_a_reload_adds_has_a_verdict_before_traffic() {
 #[test]
 fn the_table_is_carried_over() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = homes(&world, 6);
+    let everybody = browsers_with_servers(&world, 6);
     for (browser, home) in &everybody {
         assert_eq!(browser.server(), *home);
     }
@@ -277,10 +277,10 @@ fn the_table_is_carried_over() {
 #[test]
 fn counters_are_not_reset() {
     let mut world = World::start(Conf::servers("a b"));
-    homes(&world, 6);
+    browsers_with_servers(&world, 6);
     world.expect_metric("homing_requests_total", &[("pool", "web")], 6.0);
     world.reload(Conf::servers("a b").pool("balance: random"));
-    homes(&world, 1);
+    browsers_with_servers(&world, 1);
     world.expect_metric("homing_requests_total", &[("pool", "web")], 7.0);
 }
 
@@ -299,7 +299,7 @@ fn a_renamed_cookie_takes_effect_at_once() {
 #[test]
 fn the_gauges_of_removed_servers_go() {
     let mut world = World::start(Conf::servers("a b"));
-    homes(&world, 2);
+    browsers_with_servers(&world, 2);
     assert!(world.metrics().has("homing_server_up", &[("server", "b")]));
     world.reload(Conf::servers("a c"));
     eventually(Duration::from_secs(5), "no gauge speaks of a removed server", || {

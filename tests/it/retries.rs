@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::failover::{MOVES, alice_at_home, others};
+use crate::failover::{MOVES, others, start_with_session};
 use crate::world::{Conf, SESSION_COOKIE, World};
 
 #[test]
 fn a_post_is_never_sent_twice() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     for n in 1..=3 {
         alice.request("POST", "/reset").body("order").fresh().send().expect(502);
         assert_eq!(world.count("POST", "/reset"), n, "one request, one arrival");
@@ -30,7 +30,8 @@ fn a_body_that_is_sent_again_counts_once() {
 #[test]
 fn a_get_that_was_reset_is_tried_once_more_at_the_sessions_server_and_nowhere_else() {
     for (method, sources) in [("GET", "[cookie: {}]"), ("DELETE", "[cookie: {}]"), ("GET", "[client_ip: {}]")] {
-        let (world, alice, home) = alice_at_home(Conf::servers("a b c").persistence(&format!("sources: {sources}")));
+        let (world, alice, home) =
+            start_with_session(Conf::servers("a b c").persistence(&format!("sources: {sources}")));
         world.app(&home).restart(); // no connection is left that was used before
         let response = alice.request(method, &format!("/reset?only={home}")).send().expect(502);
         assert_eq!(response.set_cookie(SESSION_COOKIE), None, "the binding stays");
@@ -48,7 +49,7 @@ fn a_get_that_was_reset_is_tried_once_more_at_the_sessions_server_and_nowhere_el
 
 #[test]
 fn a_server_that_drops_a_request_and_then_refuses_connections_loses_the_session() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     world.app(&home).kill();
     assert_ne!(alice.server(), home, "no connection: the session moves");
     world.expect_metric(MOVES, &[("reason", "connect_failure")], 1.0);
@@ -67,7 +68,7 @@ fn no_server_is_tried_twice_for_one_request_without_a_session() {
 
 #[test]
 fn without_retries_a_reset_is_the_clients_to_see() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c").pool("retries: { attempts: 0 }"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c").pool("retries: { attempts: 0 }"));
     world.app(&home).restart(); // a reset on a connection used before would allow one more try
     alice.get(&format!("/reset?only={home}")).expect(502);
     assert_eq!(world.count("GET", "/reset"), 1);
@@ -87,7 +88,7 @@ fn retries_have_a_budget() {
 #[test]
 fn an_empty_budget_allows_no_later_retry() {
     let conf = Conf::servers("a b c").pool("retries: { attempts: 2, budget_percent: 0 }");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).restart(); // a reset on a connection used before would allow one more try
     alice.get(&format!("/reset?only={home}")).expect(502);
     assert_eq!(world.count("GET", "/reset"), 1);
@@ -95,7 +96,7 @@ fn an_empty_budget_allows_no_later_retry() {
 
 #[test]
 fn a_reset_on_a_reused_connection_is_no_failure_of_the_server() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     for _ in 0..3 {
         world.app(&home).reset_next_reused();
         let answer = alice.get("/again");
@@ -111,7 +112,7 @@ fn a_reset_on_a_reused_connection_is_no_failure_of_the_server() {
 
 #[test]
 fn a_server_that_closed_idle_connections_is_asked_over_new_ones() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b"));
     world.app(&home).restart();
     assert_eq!(alice.server(), home, "a restart between two requests is not noticed");
     world.expect_metric(MOVES, &[], 0.0);
@@ -119,7 +120,7 @@ fn a_server_that_closed_idle_connections_is_asked_over_new_ones() {
 
 #[test]
 fn half_an_answer_is_never_completed_or_repeated() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b c"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b c"));
     for target in ["/die-midway", "/die-midway?chunked=1"] {
         let broken = alice.request("GET", target).fresh().try_send();
         assert!(broken.is_err(), "the client sees that the answer is not whole: {broken:?}");
@@ -132,7 +133,7 @@ fn half_an_answer_is_never_completed_or_repeated() {
 #[test]
 fn a_frozen_server_costs_its_clients_the_read_timeout_and_no_session() {
     let conf = Conf::servers("a b").pool("connection: { read_timeout: 700ms }");
-    let (world, alice, home) = alice_at_home(conf);
+    let (world, alice, home) = start_with_session(conf);
     world.app(&home).freeze();
     let start = Instant::now();
     let answer = alice.request("POST", "/frozen").body("x").fresh().send();
@@ -145,7 +146,7 @@ fn a_frozen_server_costs_its_clients_the_read_timeout_and_no_session() {
 
 #[test]
 fn an_error_of_the_application_moves_nobody() {
-    let (world, alice, home) = alice_at_home(Conf::servers("a b"));
+    let (world, alice, home) = start_with_session(Conf::servers("a b"));
     for code in [500, 502, 503, 504, 404] {
         let answer = alice.get(&format!("/status?code={code}")).expect(code);
         assert_eq!(answer.text(), home, "the server's own answer passes");

@@ -4,9 +4,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::shared_proxies::{
-    By, Edge, Engine, LOOKUPS, MOVES, Store, assert_at_home, learning, sessions, sharing, with_every_store,
+    By, Edge, Engine, LOOKUPS, MOVES, Store, assert_on_their_servers, learning, sessions, sharing, with_every_store,
 };
 use crate::world::app::answers::saying;
+use crate::world::stores::JavaStore;
 use crate::world::{Conf, KEY_1, KEY_2, Proxy, eventually};
 
 /// Other proxies know by then: where changes are announced after milliseconds, else when their copies are old.
@@ -110,13 +111,16 @@ fn a_session_that_is_visited_at_one_proxy_lives_at_all() {
 
 #[test]
 fn a_session_that_is_visited_nowhere_is_over_everywhere() {
-    with_all_stores(visited_nowhere);
+    with_all_stores(unused_on_all_proxies);
 }
 
 fn with_all_stores(run: fn(Engine)) {
     thread::scope(|scope| {
-        for engine in [Engine::Redis, Engine::Valkey, Engine::Memcached] {
+        for engine in Engine::ALL.into_iter().filter(|engine| engine.is_here()) {
             scope.spawn(move || run(engine));
+        }
+        if JavaStore::Hazelcast.is_here() {
+            scope.spawn(move || run(Engine::Hazelcast));
         }
     });
 }
@@ -145,11 +149,11 @@ fn visited_at_one_proxy(engine: Engine) {
     assert_eq!(edge.metric("homing_sessions_ended_total", &[("reason", "ended")]), 0.0);
 }
 
-fn visited_nowhere(engine: Engine) {
+fn unused_on_all_proxies(engine: Engine) {
     let store = Store::start(engine);
     let edge = Edge::start(&store.entry(), near(learning("a b c").persistence("idle_timeout: 2s")));
     let all = sessions(&edge, 4);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     // The store keeps everything a tenth and some seconds longer than it must.
     eventually(Duration::from_secs(15), "the store has forgotten all", || store.all().is_empty());
     for proxy in edge.proxies() {
@@ -168,15 +172,15 @@ fn learned_sessions_survive_a_rotated_key_at_all_proxies(engine: Engine) {
     let conf = |keys: &[&str]| near(learning("a b c")).keys(keys);
     let mut edge = Edge::start(&store.entry(), conf(&[KEY_1]));
     let all = sessions(&edge, 9);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     edge.reload(sharing(&store.entry(), conf(&[KEY_2, KEY_1])));
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     edge.restart(1);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     eventually(SOON, "the store knows all by their new names as well", || store.bindings().len() == 18);
     edge.reload(sharing(&store.entry(), conf(&[KEY_2])));
     edge.restart(2);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     assert_eq!(edge.metric(LOOKUPS, &[("result", "unknown")]), 0.0);
     assert_eq!(edge.metric(MOVES, &[]), 0.0);
 }

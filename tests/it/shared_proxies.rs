@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::stores::{Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{HazelcastMember, IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
 use crate::world::{Conf, PATIENCE, Proxy, Response, World, at_once, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
@@ -17,6 +17,21 @@ pub(crate) enum Engine {
     Redis,
     Valkey,
     Memcached,
+    Hazelcast,
+    Ignite,
+}
+
+impl Engine {
+    pub(crate) const ALL: [Self; 5] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast, Self::Ignite];
+
+    /// Whether its programs are here; of those of Java they may be out of reach, which is said then.
+    pub(crate) fn is_here(self) -> bool {
+        match self {
+            Self::Hazelcast => JavaStore::Hazelcast.is_here(),
+            Self::Ignite => JavaStore::Ignite.is_here(),
+            Self::Redis | Self::Valkey | Self::Memcached => true,
+        }
+    }
 }
 
 /// Runs functions that take an [`Engine`] as tests, once with each.
@@ -39,6 +54,20 @@ macro_rules! with_every_store {
             fn memcached() {
                 super::$name(Engine::Memcached);
             }
+
+            #[test]
+            fn hazelcast() {
+                if Engine::Hazelcast.is_here() {
+                    super::$name(Engine::Hazelcast);
+                }
+            }
+
+            #[test]
+            fn ignite() {
+                if Engine::Ignite.is_here() {
+                    super::$name(Engine::Ignite);
+                }
+            }
         }
     )* };
 }
@@ -49,6 +78,8 @@ pub(crate) use with_every_store;
 pub(crate) enum Store {
     Redis(RedisServer),
     Memcached(MemcachedServer),
+    Hazelcast(HazelcastMember),
+    Ignite(IgniteNode),
 }
 
 impl Store {
@@ -57,6 +88,8 @@ impl Store {
             Engine::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
             Engine::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
             Engine::Memcached => Self::Memcached(MemcachedServer::start()),
+            Engine::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
+            Engine::Ignite => Self::Ignite(IgniteNode::start()),
         }
     }
 
@@ -64,12 +97,14 @@ impl Store {
         match self {
             Self::Redis(server) => server.entry(),
             Self::Memcached(server) => MemcachedServer::entry(&[server]),
+            Self::Hazelcast(member) => HazelcastMember::entry(&[member]),
+            Self::Ignite(node) => IgniteNode::entry(&[node]),
         }
     }
 
     /// Whether it tells proxies of moves.
     pub(crate) fn announces(&self) -> bool {
-        matches!(self, Self::Redis(_))
+        !matches!(self, Self::Memcached(_))
     }
 
     /// All that is kept, by name.
@@ -77,6 +112,8 @@ impl Store {
         let keys = match self {
             Self::Redis(server) => server.keys(),
             Self::Memcached(server) => server.keys(),
+            Self::Hazelcast(member) => return member.all(),
+            Self::Ignite(node) => return node.all(),
         };
         keys.into_iter().filter_map(|key| Some((key.clone(), self.value(&key)?))).collect()
     }
@@ -85,6 +122,8 @@ impl Store {
         match self {
             Self::Redis(server) => server.value(key),
             Self::Memcached(server) => server.get(key),
+            Self::Hazelcast(member) => member.all().remove(key),
+            Self::Ignite(node) => node.all().remove(key),
         }
     }
 
@@ -248,7 +287,7 @@ pub(crate) fn sessions(edge: &Edge, count: usize) -> Sessions {
 
 /// Every session is at home at every proxy.
 #[track_caller]
-pub(crate) fn assert_at_home(edge: &Edge, sessions: &Sessions) {
+pub(crate) fn assert_on_their_servers(edge: &Edge, sessions: &Sessions) {
     for (number, proxy) in edge.proxies().into_iter().enumerate() {
         for (by, id, home) in sessions {
             assert_eq!(&by.server(proxy, id), home, "{id} at proxy {number}");
@@ -286,12 +325,12 @@ fn no_session_strays_while_all_proxies_are_restarted(engine: Engine) {
     for number in 0..3 {
         edge.restart(number);
         assert_eq!(edge.proxies()[number].metric("homing_table_entries", &[]), 0.0, "its table is lost");
-        assert_at_home(&edge, &everybody);
+        assert_on_their_servers(&edge, &everybody);
         let (by, id) = (By::Cookie, format!("later-{number}"));
         let home = by.begin(edge.proxies()[number], &id);
         everybody.push((by, id, home));
     }
-    assert_at_home(&edge, &everybody);
+    assert_on_their_servers(&edge, &everybody);
     assert_eq!(edge.metric(MOVES, &[]), 0.0);
     assert_eq!(edge.metric(LOOKUPS, &[("result", "unknown")]), 0.0);
     assert!(store.bindings().iter().all(|words| words[1] == "0"), "nothing moved: {:?}", store.bindings());

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::shared_proxies::{By, Edge, Sessions, Store, assert_at_home, learning, sessions};
+use crate::shared_proxies::{By, Edge, Sessions, Store, assert_on_their_servers, learning, sessions};
 use crate::world::apps::LONG;
 use crate::world::stores::{Cluster, Kind, RedisServer, Sentinels};
 use crate::world::tls::Authority;
@@ -15,13 +15,13 @@ const RULES: &str =
 const UP: &str = "homing_store_up";
 
 /// Requests of all sessions continue on all proxies during an action; returns the sessions that reached a wrong server.
-fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl FnOnce() -> T) -> T {
+pub(crate) fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl FnOnce() -> T) -> T {
     let over = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking = scope.spawn(|| {
             let mut rounds = 0;
             while !over.load(Ordering::Relaxed) || rounds == 0 {
-                assert_at_home(edge, all);
+                assert_on_their_servers(edge, all);
                 rounds += 1;
             }
         });
@@ -43,11 +43,11 @@ fn nobody_strays_while_slots_of_a_cluster_move(kind: Kind) {
     // With empty tables: they must ask, and are sent on by ASK ...
     edge.restart(1);
     edge.restart(2);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     while_requests_go_on(&edge, &all, || cluster.end_moving_slot_of(&key, to));
     // ... and by MOVED.
     edge.restart(0);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     let key = cluster.keys().last().expect("a session").clone();
     let to = (cluster.owner_of(&key) + 1) % 3;
     while_requests_go_on(&edge, &all, || cluster.move_slot_of(&key, to));
@@ -64,7 +64,7 @@ fn nobody_strays_while_slots_of_a_cluster_move(kind: Kind) {
         edge.proxies().iter().all(at_home)
     });
     edge.restart(1);
-    assert_at_home(&edge, &moved);
+    assert_on_their_servers(&edge, &moved);
 }
 
 #[test]
@@ -81,18 +81,18 @@ fn nobody_strays_through_a_failover_of_sentinels(kind: Kind) {
     let sentinels = Sentinels::start(kind);
     let mut edge = Edge::start(&sentinels.entry(), learning("a b c").store("near_ttl: 1s"));
     let mut all = sessions(&edge, 12);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     eventually(PATIENCE, "the replica has all", || sentinels.replica().keys().len() == all.len());
     let master = while_requests_go_on(&edge, &all, || sentinels.fail_over());
     eventually(LONG, "all proxies have found the new master", || {
         edge.proxies().iter().all(|proxy| proxy.metric(UP, &[]) == 1.0)
     });
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
     let later = By::Cookie.begin(edge.proxies()[2], "later");
     eventually(PATIENCE, "the new master is written to", || master.keys().len() == all.len() + 1);
     all.push((By::Cookie, "later".to_owned(), later));
     edge.restart(1);
-    assert_at_home(&edge, &all);
+    assert_on_their_servers(&edge, &all);
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn a_user_who_may_only_what_homing_needs_is_enough() {
         let server = RedisServer::setup(kind).user("homing", "a-password-4711", RULES).start();
         let edge = Edge::start(&server.entry(), learning("a b c").store("near_ttl: 1h"));
         let all = sessions(&edge, 6);
-        assert_at_home(&edge, &all);
+        assert_on_their_servers(&edge, &all);
         let (by, id, home) = &all[0];
         edge.world.app(home).kill();
         let next = by.server(edge.proxies()[1], id);

@@ -16,7 +16,7 @@ const SAVED: &str = "homing_snapshot_sessions";
 const WRITES: &str = "homing_snapshot_writes_total";
 
 /// The table is written to `file` in the test's directory.
-pub(crate) fn kept(conf: Conf, file: &str, interval: &str) -> Conf {
+pub(crate) fn with_snapshot(conf: Conf, file: &str, interval: &str) -> Conf {
     conf.top(&format!("store: {{ snapshot: {{ path: \"{{{{dir}}}}/{file}\", interval: {interval} }} }}"))
 }
 
@@ -26,7 +26,7 @@ fn learning(servers: &str) -> Conf {
 }
 
 /// Makes servers hand out ids to so many clients; each with its server.
-fn hand_out(world: &World, count: usize) -> Vec<(String, String)> {
+fn create_learned_sessions(world: &World, count: usize) -> Vec<(String, String)> {
     let hand_out = |n| {
         let id = format!("id-{n}");
         let answer = get_with(&world.address, &saying(200, &[&format!("Set-Cookie: SID={id}; Path=/")]), &[]);
@@ -42,7 +42,7 @@ fn server_of(world: &World, id: &str) -> String {
 }
 
 #[track_caller]
-fn are_home(world: &World, homes: &[(String, String)]) {
+fn assert_on_their_servers(world: &World, homes: &[(String, String)]) {
     for (id, home) in homes {
         assert_eq!(&server_of(world, id), home, "{id} comes home");
     }
@@ -59,32 +59,32 @@ pub(crate) fn file_of(world: &World) -> PathBuf {
     world.directory().join("sessions")
 }
 
-pub(crate) fn beside(file: &Path, ending: &str) -> PathBuf {
+pub(crate) fn sibling(file: &Path, ending: &str) -> PathBuf {
     PathBuf::from(format!("{}{ending}", file.display()))
 }
 
 /// How often the log says this.
-pub(crate) fn told(world: &World, what: &str) -> usize {
+pub(crate) fn log_count(world: &World, what: &str) -> usize {
     world.log().matches(what).count()
 }
 
 #[test]
 fn a_learned_session_survives_a_restart() {
-    let mut world = World::start(kept(learning("a b c"), "sessions", "1h"));
-    assert_eq!(told(&world, "no snapshot of the sessions yet"), 1);
-    let homes = hand_out(&world, 12);
+    let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1h"));
+    assert_eq!(log_count(&world, "no snapshot of the sessions yet"), 1);
+    let homes = create_learned_sessions(&world, 12);
     world.restart_proxy();
-    assert_eq!(told(&world, "the sessions were read from disk"), 1, "{}", world.log());
+    assert_eq!(log_count(&world, "the sessions were read from disk"), 1, "{}", world.log());
     assert_eq!((world.metric(ENTRIES, &[]), world.metric("homing_sessions", &[])), (12.0, 12.0));
-    are_home(&world, &homes);
+    assert_on_their_servers(&world, &homes);
     world.restart_proxy();
-    are_home(&world, &homes);
+    assert_on_their_servers(&world, &homes);
 }
 
 #[test]
 fn without_a_snapshot_it_does_not() {
     let mut world = World::start(learning("a b c"));
-    hand_out(&world, 12);
+    create_learned_sessions(&world, 12);
     world.restart_proxy();
     assert_eq!(world.metric(ENTRIES, &[]), 0.0);
     assert!(!file_of(&world).exists());
@@ -92,21 +92,21 @@ fn without_a_snapshot_it_does_not() {
 
 #[test]
 fn a_learned_session_survives_a_crash_after_an_interval() {
-    let mut world = World::start(kept(learning("a b c"), "sessions", "1s"));
-    let homes = hand_out(&world, 12);
+    let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1s"));
+    let homes = create_learned_sessions(&world, 12);
     world.expect_metric(SAVED, &[], 12.0);
     crash(&mut world);
-    fs::write(beside(&file_of(&world), ".new"), "half of what was being written").unwrap();
+    fs::write(sibling(&file_of(&world), ".new"), "half of what was being written").unwrap();
     world.start_proxy();
-    assert!(!beside(&file_of(&world), ".new").exists(), "what the crash left is cleared away");
-    are_home(&world, &homes);
+    assert!(!sibling(&file_of(&world), ".new").exists(), "what the crash left is cleared away");
+    assert_on_their_servers(&world, &homes);
 }
 
 #[test]
 fn an_address_survives_a_crash_after_an_interval() {
     let conf = Conf::servers("a b c").listener("trusted_proxies: [127.0.0.0/8]");
     let conf = conf.persistence("sources: [{ client_ip: {} }]");
-    let mut world = World::start(kept(conf, "sessions", "1s"));
+    let mut world = World::start(with_snapshot(conf, "sessions", "1s"));
     let server = |world: &World, n: usize| {
         get_with(&world.address, "/plain", &[("X-Forwarded-For", &format!("192.0.2.{n}"))]).expect(200).text()
     };
@@ -123,7 +123,7 @@ fn an_address_survives_a_crash_after_an_interval() {
 #[test]
 fn what_is_learned_while_the_process_stops_is_kept_too() {
     let conf = Conf::servers("a b c").persistence("sources: [{ learn: { cookie: APPSESSION } }]");
-    let mut world = World::start(kept(conf, "sessions", "1h"));
+    let mut world = World::start(with_snapshot(conf, "sessions", "1h"));
     let mut late = world.wire();
     late.send("GET /slow?ms=1500 HTTP/1.1\r\nHost: x\r\n\r\n");
     eventually(PATIENCE, "the slow request arrives", || world.count("GET", "/slow") == 1);
@@ -131,7 +131,7 @@ fn what_is_learned_while_the_process_stops_is_kept_too() {
     let answer = late.receive("GET").expect(200);
     let cookie = answer.set_cookie("APPSESSION").expect("an id").split(';').next().expect("a pair").to_owned();
     world.wait_for_exit(PATIENCE);
-    assert_eq!(told(&world, "the sessions were written to disk"), 1, "{}", world.log());
+    assert_eq!(log_count(&world, "the sessions were written to disk"), 1, "{}", world.log());
     world.forget_proxy();
     world.start_proxy();
     assert_eq!(get_with(&world.address, "/echo", &[("Cookie", &cookie)]).server(), answer.server());
@@ -142,7 +142,7 @@ fn what_is_learned_while_the_process_stops_is_kept_too() {
 fn an_ended_session_stays_ended() {
     let conf = Conf::servers("a b c").persistence("sources: [{ header: { name: X-Session } }]");
     let conf = conf.persistence("issue: header").persistence("on_server_down: refuse");
-    let mut world = World::start(kept(conf, "sessions", "1h"));
+    let mut world = World::start(with_snapshot(conf, "sessions", "1h"));
     let first = get_with(&world.address, "/say", &[]);
     let (token, home) = (first.header("x-session").expect("a token").to_owned(), first.server());
     let ask = |world: &World| get_with(&world.address, "/say", &[("X-Session", &token)]);
@@ -156,9 +156,10 @@ fn an_ended_session_stays_ended() {
 
 #[test]
 fn those_who_stayed_away_too_long_do_not_come_back() {
-    let conf = |idle: &str| kept(learning("a b c").persistence(&format!("idle_timeout: {idle}")), "sessions", "1h");
+    let conf =
+        |idle: &str| with_snapshot(learning("a b c").persistence(&format!("idle_timeout: {idle}")), "sessions", "1h");
     let mut world = World::start(conf("30m"));
-    hand_out(&world, 12);
+    create_learned_sessions(&world, 12);
     world.stop_proxy();
     world.town.rewrite(conf("1s"));
     eventually(PATIENCE, "the file is older than the sessions may be", || {
@@ -172,10 +173,10 @@ fn those_who_stayed_away_too_long_do_not_come_back() {
 
 #[test]
 fn sessions_of_a_server_that_is_gone_move() {
-    let mut world = World::start(kept(learning("a b c"), "sessions", "1h"));
-    let homes = hand_out(&world, 12);
+    let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1h"));
+    let homes = create_learned_sessions(&world, 12);
     world.stop_proxy();
-    world.town.rewrite(kept(learning("a b"), "sessions", "1h"));
+    world.town.rewrite(with_snapshot(learning("a b"), "sessions", "1h"));
     world.start_proxy();
     for (id, home) in &homes {
         let server = server_of(&world, id);
@@ -187,8 +188,8 @@ fn sessions_of_a_server_that_is_gone_move() {
 
 #[test]
 fn a_damaged_file_is_skipped_whole_and_kept_aside() {
-    let mut world = World::start(kept(learning("a b c"), "sessions", "1h"));
-    hand_out(&world, 12);
+    let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1h"));
+    create_learned_sessions(&world, 12);
     world.stop_proxy();
     let file = file_of(&world);
     let mut bytes = fs::read(&file).unwrap();
@@ -196,12 +197,17 @@ fn a_damaged_file_is_skipped_whole_and_kept_aside() {
     bytes[last_block] ^= 0x10;
     fs::write(&file, &bytes).unwrap();
     world.start_proxy();
-    assert_eq!((told(&world, "it is damaged"), told(&world, "was skipped, all of it")), (1, 1), "{}", world.log());
+    assert_eq!(
+        (log_count(&world, "it is damaged"), log_count(&world, "was skipped, all of it")),
+        (1, 1),
+        "{}",
+        world.log()
+    );
     assert_eq!(world.metric(ENTRIES, &[]), 0.0, "nothing of it is loaded");
-    assert_eq!(fs::read(beside(&file, ".damaged")).unwrap(), bytes);
-    let homes = hand_out(&world, 12);
+    assert_eq!(fs::read(sibling(&file, ".damaged")).unwrap(), bytes);
+    let homes = create_learned_sessions(&world, 12);
     world.restart_proxy();
-    are_home(&world, &homes);
+    assert_on_their_servers(&world, &homes);
 }
 
 #[test]
@@ -209,31 +215,31 @@ fn a_file_of_somebody_else_is_left_alone() {
     let mut world = World::start(learning("a b c"));
     let file = file_of(&world);
     fs::write(&file, "root:x:0:0:root:/root:/bin/sh\n").unwrap();
-    world.reload(kept(learning("a b c"), "sessions", "1s"));
+    world.reload(with_snapshot(learning("a b c"), "sessions", "1s"));
     eventually(PATIENCE, "two writes fail", || world.metric(WRITES, &[("result", "failure")]) >= 2.0);
     world.restart_proxy();
     eventually(PATIENCE, "two writes fail", || world.metric(WRITES, &[("result", "failure")]) >= 2.0);
-    assert_eq!(told(&world, "it is not a snapshot of homing"), 1, "{}", world.log());
+    assert_eq!(log_count(&world, "it is not a snapshot of homing"), 1, "{}", world.log());
     assert_eq!(fs::read_to_string(&file).unwrap(), "root:x:0:0:root:/root:/bin/sh\n");
 }
 
 #[test]
 fn a_disk_that_cannot_be_written_is_told_once_and_requests_go_on() {
-    let world = World::start(kept(learning("a b c"), "none/sessions", "1s"));
-    let homes = hand_out(&world, 12);
+    let world = World::start(with_snapshot(learning("a b c"), "none/sessions", "1s"));
+    let homes = create_learned_sessions(&world, 12);
     eventually(PATIENCE, "three writes fail", || world.metric(WRITES, &[("result", "failure")]) >= 3.0);
-    assert_eq!(told(&world, "cannot be written to disk"), 1, "{}", world.log());
-    are_home(&world, &homes);
+    assert_eq!(log_count(&world, "cannot be written to disk"), 1, "{}", world.log());
+    assert_on_their_servers(&world, &homes);
     fs::create_dir(world.directory().join("none")).unwrap();
     world.expect_metric(SAVED, &[], 12.0);
-    eventually(PATIENCE, "and told when it is over", || told(&world, "written to disk again") == 1);
+    eventually(PATIENCE, "and told when it is over", || log_count(&world, "written to disk again") == 1);
     assert!(world.metric("homing_snapshot_last_success_timestamp_seconds", &[]) > 1.7e9);
     assert!(world.metric("homing_snapshot_duration_seconds", &[]) > 0.0);
 }
 
 #[test]
 fn two_proxies_do_not_write_one_file() {
-    let mut world = World::start(kept(learning("a b c"), "sessions", "1s"));
+    let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1s"));
     let second = world.another_proxy("2");
     assert_eq!(second.log().matches("another process writes it").count(), 1, "{}", second.log());
     let id = get_with(&second.address, &saying(200, &["Set-Cookie: SID=mine; Path=/"]), &[]).expect(200);
@@ -246,16 +252,16 @@ fn two_proxies_do_not_write_one_file() {
 #[test]
 fn a_reload_keeps_what_is_known_and_may_change_path_and_interval() {
     let mut world = World::start(learning("a b c"));
-    let homes = hand_out(&world, 12);
-    world.reload(kept(learning("a b c"), "sessions", "1h"));
+    let homes = create_learned_sessions(&world, 12);
+    world.reload(with_snapshot(learning("a b c"), "sessions", "1h"));
     world.expect_metric(SAVED, &[], 12.0);
-    are_home(&world, &homes);
-    world.reload(kept(learning("a b c"), "others", "1s"));
+    assert_on_their_servers(&world, &homes);
+    world.reload(with_snapshot(learning("a b c"), "others", "1s"));
     eventually(PATIENCE, "the other file is there", || world.directory().join("others").exists());
     fs::remove_file(file_of(&world)).unwrap();
     crash(&mut world);
     world.start_proxy();
-    are_home(&world, &homes);
+    assert_on_their_servers(&world, &homes);
     world.reload(learning("a b c"));
     world.stop_proxy();
     assert!(!file_of(&world).exists(), "the former file is not written any more");
@@ -263,8 +269,8 @@ fn a_reload_keeps_what_is_known_and_may_change_path_and_interval() {
 
 #[test]
 fn the_file_holds_no_id_and_no_address() {
-    let mut world = World::start(kept(learning("a b c").keys(&[KEY_1]), "sessions", "1h"));
-    hand_out(&world, 12);
+    let mut world = World::start(with_snapshot(learning("a b c").keys(&[KEY_1]), "sessions", "1h"));
+    create_learned_sessions(&world, 12);
     world.stop_proxy();
     let bytes = fs::read(file_of(&world)).unwrap();
     let holds = |word: &[u8]| bytes.windows(word.len()).any(|part| part == word);

@@ -30,14 +30,14 @@ fn browsers(world: &World, count: usize) -> Vec<(Browser, String)> {
 }
 
 /// Two browsers on different servers.
-fn two_homes(world: &World) -> [(Browser, String); 2] {
+fn two_browsers_on_different_servers(world: &World) -> [(Browser, String); 2] {
     let pair: [(Browser, String); 2] = browsers(world, 2).try_into().expect("two");
     assert_ne!(pair[0].1, pair[1].1, "round robin gives two new clients two servers");
     pair
 }
 
 #[track_caller]
-fn assert_at_home(browsers: &[(Browser, String)]) {
+fn assert_on_their_servers(browsers: &[(Browser, String)]) {
     for (browser, home) in browsers {
         assert_eq!(browser.server(), *home, "every client comes home");
         browser.disconnect();
@@ -47,7 +47,7 @@ fn assert_at_home(browsers: &[(Browser, String)]) {
 #[test]
 fn a_client_comes_home_fifty_times_among_three_servers() {
     let world = World::start(Conf::servers("a b c"));
-    let [(alice, home), (bob, other)] = two_homes(&world);
+    let [(alice, home), (bob, other)] = two_browsers_on_different_servers(&world);
     for _ in 0..50 {
         assert_eq!(alice.server(), home, "the client stays where it began");
         assert_eq!(bob.request("GET", "/echo").fresh().send().server(), other, "also over new connections");
@@ -95,9 +95,9 @@ fn the_token_is_set_on_the_first_answer_only() {
 fn a_restart_with_the_same_keys_forgets_nobody() {
     let mut world = World::start(Conf::servers("a b c"));
     let everybody = browsers(&world, 12);
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     world.restart_proxy();
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     world.expect_metric(LOOKUPS, &[("pool", "web"), ("result", "restored")], 12.0);
     world.expect_metric("homing_session_moves_total", &[], 0.0);
 }
@@ -110,7 +110,7 @@ fn a_killed_proxy_forgets_nobody() {
     world.wait_for_exit(PATIENCE);
     world.forget_proxy();
     world.start_proxy();
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn a_rotated_key_honours_old_tokens_and_seals_them_anew() {
     let everybody = browsers(&world, 6);
     let old: Vec<_> = everybody.iter().map(|(b, _)| b.token()).collect();
     world.reload(Conf::servers("a b c").keys(&[KEY_2, KEY_1]));
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     for ((browser, home), old) in everybody.iter().zip(&old) {
         assert_ne!(&browser.token(), old, "sealed anew with the first key");
         let again = browser.get("/echo");
@@ -128,7 +128,7 @@ fn a_rotated_key_honours_old_tokens_and_seals_them_anew() {
     }
     world.expect_metric("homing_tokens_issued_total", &[("pool", "web"), ("reason", "key_rotated")], 6.0);
     world.reload(Conf::servers("a b c").keys(&[KEY_2]));
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     let stale = world.browser();
     stale.put_cookie(SESSION_COOKIE, old[0].as_deref().expect("a token"));
     assert!(stale.get("/echo").set_cookie(SESSION_COOKIE).is_some(), "a token of a dropped key is no token");
@@ -246,13 +246,13 @@ fn a_busy_session_outlives_the_idle_time_and_ends_at_the_absolute_one() {
 fn a_full_table_evicts_but_loses_nobody() {
     let world = World::start(Conf::servers("a b c").top("store: { max_sessions: 10 }"));
     let everybody = browsers(&world, 40);
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     let entries = world.metric("homing_table_entries", &[]);
     assert!((1.0..=10.0).contains(&entries), "the cap is hard: {entries}");
     assert_eq!(world.metric("homing_table_capacity", &[]), 10.0);
     let evicted = world.metric("homing_sessions_ended_total", &[("reason", "evicted")]);
     assert!(evicted >= 30.0, "40 came back and 10 have room: {evicted}");
-    assert_at_home(&everybody);
+    assert_on_their_servers(&everybody);
     world.expect_metric("homing_session_moves_total", &[], 0.0);
 }
 
@@ -270,7 +270,7 @@ fn clients_that_keep_no_cookies_cost_no_memory() {
 #[test]
 fn the_table_knows_who_came_back() {
     let world = World::start(Conf::servers("a b"));
-    let [(alice, home), _] = two_homes(&world);
+    let [(alice, home), _] = two_browsers_on_different_servers(&world);
     world.expect_metric(LOOKUPS, &[("pool", "web"), ("result", "none")], 2.0);
     alice.server();
     world.expect_metric(LOOKUPS, &[("pool", "web"), ("result", "restored")], 1.0);
@@ -309,7 +309,7 @@ fn a_cookie_whose_name_merely_ends_or_begins_alike_is_not_ours() {
 #[test]
 fn of_several_cookies_of_our_name_the_first_that_opens_counts() {
     let world = World::start(Conf::servers("a b c"));
-    let [(alice, alices), (bob, bobs)] = two_homes(&world);
+    let [(alice, alices), (bob, bobs)] = two_browsers_on_different_servers(&world);
     let (alice, bob) = (alice.token().expect("a token"), bob.token().expect("a token"));
     let line = |tokens: &[&str]| {
         let pairs: Vec<_> = tokens.iter().map(|t| format!("{SESSION_COOKIE}={t}")).collect();

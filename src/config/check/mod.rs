@@ -1,10 +1,10 @@
 //! From the raw configuration to the checked [`Config`]: what the schema cannot say. Reports all problems at once.
 
-use super::Config;
 use super::diagnostics::Diagnostics;
 use super::environment::Environment;
 use super::process::{AccessLog, Log, Proxy};
 use super::raw::{self, Key};
+use super::settings::Config;
 use super::suggest;
 use super::yaml::{Node, Origin};
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
@@ -41,7 +41,7 @@ pub(crate) fn check(
         routes: routes::routes(root, at, pools, diagnostics),
         pools: pools::pools(root, at.key("pools"), diagnostics),
         keys: keys(root, at, diagnostics),
-        store: store::store(root, at, context.environment, diagnostics),
+        store: store::store(root, at, context, diagnostics),
         log: log(&root.log, at.key("log"), diagnostics),
         listeners,
         admin,
@@ -57,11 +57,6 @@ pub(crate) fn check(
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config
-}
-
-/// Clients may come by TLS: here, or at a proxy before this one that says so.
-fn tls_is_seen(config: &Config) -> bool {
-    config.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
 }
 
 fn proxy(proxy: &raw::Proxy, at: NodeRef<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Proxy {

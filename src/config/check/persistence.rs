@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
@@ -10,6 +9,7 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::Pool;
 use crate::config::raw::{Issue, Persistence};
 use crate::config::routes::{HostPattern, Route};
+use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::config::units::duration_text;
 
@@ -228,7 +228,7 @@ fn may_meet(cookie: &Cookie, route: &Route) -> bool {
 
 /// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
 pub(super) fn secure_on_plain_listeners(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    if super::tls_is_seen(config) {
+    if config.sees_tls() {
         return;
     }
     for pool in &config.pools {

@@ -1,11 +1,11 @@
 //! Pools: servers, checks, retries.
 
-use crate::config::Config;
 use crate::config::address::{self, ListenAddress, ServerAddress};
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 use crate::config::raw;
+use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::config::units::duration_text;
 use crate::config::yaml::Node;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::Environment;
 use crate::config::raw;
@@ -18,15 +18,15 @@ const LONG_TIMEOUT: Duration = Duration::from_secs(1);
 pub(super) fn store(
     root: &raw::Root,
     at: NodeRef<'_>,
-    environment: &dyn Environment,
+    context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Store {
     let location = at.key("store");
-    let remote = remote(root, at, diagnostics);
+    let remote = remote(root, at, context, diagnostics);
     unused(&root.store, location, diagnostics);
     Store {
         max_sessions: root.store.max_sessions,
-        snapshot: snapshot(root, location.key("snapshot"), environment, diagnostics),
+        snapshot: snapshot(root, location.key("snapshot"), context.environment, diagnostics),
         remote,
     }
 }
@@ -67,10 +67,15 @@ fn file(path: &str, at: NodeRef<'_>, environment: &dyn Environment, diagnostics:
     Some(file.to_owned())
 }
 
-fn remote(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<Remote> {
+fn remote(
+    root: &raw::Root,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Remote> {
     let store = &root.store;
     let location = at.key("store");
-    let engine = store.engines.check(store.r#type, location, diagnostics)?;
+    let engine = store.engines.check(store.r#type, location, context, diagnostics)?;
     // Keys that are there, but broken, were reported.
     let broken = at.key("keys").is_written() && !diagnostics.problems.is_empty();
     if root.keys.is_empty() && !broken {

@@ -12,9 +12,6 @@ use serde::Deserializer;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-/// Help for everything that belongs to a store of later versions.
-const OTHER_STORES: &str = "remove it; the stores of this version are memory, redis and memcached";
-
 /// The value of such a key: checked against the schema, then dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct NotSupported;
@@ -71,24 +68,6 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    /// Hazelcast.
-    Hazelcast, OTHER_STORES => {
-        /// Members.
-        members = ["127.0.0.1:5701"],
-        /// Map.
-        map = "homing",
-    }
-    /// Apache Ignite.
-    Ignite, OTHER_STORES => {
-        /// Nodes.
-        addresses = ["127.0.0.1:10800"],
-        /// Cache.
-        cache = "homing",
-        /// User.
-        username = null,
-        /// Password.
-        password = null,
-    }
     /// How many requests a server takes at once.
     Limits, "remove it; limits are not in this version" => {
         /// Most requests in flight on one server.

@@ -6,8 +6,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::not_supported;
-use super::not_supported::NotSupported;
 use crate::config::units::DurationText;
 use crate::store::engines::{EngineSections, StoreType};
 use crate::store::shared::settings::OnError;
@@ -19,7 +17,7 @@ use crate::store::shared::settings::OnError;
 pub(crate) struct Store {
     /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
     /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
-    #[schemars(extend("x-restart" = true, "x-later" = ["hazelcast", "ignite"]))]
+    #[schemars(extend("x-restart" = true))]
     pub(crate) r#type: StoreType,
     /// Most sessions in the table of this process, which is the near copy of a shared store. When it is full the longest
     /// idle one makes room; a session with a token or in a shared store loses nothing by that.
@@ -36,21 +34,15 @@ pub(crate) struct Store {
     #[schemars(extend("x-restart" = true, "x-minimum" = "1ms", "x-maximum" = "10s"))]
     #[serde(with = "DurationText")]
     pub(crate) timeout: Duration,
-    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis and
-    /// Valkey announce what moves, so that it is known sooner; memcached does not, and for so long another proxy may send
-    /// a session to the server that it had before.
+    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis,
+    /// Valkey, Hazelcast and Ignite announce what moves, so that it is known sooner; memcached does not, and for so long
+    /// another proxy may send a session to the server that it had before.
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
     #[serde(with = "DurationText")]
     pub(crate) near_ttl: Duration,
     /// A section for each engine.
     #[serde(flatten)]
     pub(crate) engines: EngineSections,
-    /// Hazelcast.
-    #[serde(skip_serializing_if = "NotSupported::unwritten")]
-    pub(crate) hazelcast: not_supported::Hazelcast,
-    /// Apache Ignite.
-    #[serde(skip_serializing_if = "NotSupported::unwritten")]
-    pub(crate) ignite: not_supported::Ignite,
 }
 
 impl Default for Store {
@@ -63,8 +55,6 @@ impl Default for Store {
             timeout: Duration::from_millis(50),
             near_ttl: Duration::from_secs(10),
             engines: EngineSections::default(),
-            hazelcast: not_supported::Hazelcast::default(),
-            ignite: not_supported::Ignite::default(),
         }
     }
 }

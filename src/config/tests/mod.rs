@@ -89,7 +89,7 @@ fn every_file_of_conf_loads_without_variables() {
             let keys = ["HOMING_KEY_K1", "HOMING_KEY_K2", "HOMING_KEY_2026_11", "HOMING_KEY_2026_10"];
             let mut environment = keys.map(|key| (key, "0123456789abcdef")).to_vec();
             let password = if text.contains("hunter2") { "hunter2" } else { "only-for-trying-it-out" };
-            environment.push(("HOMING_REDIS_PASSWORD", password));
+            environment.extend([("HOMING_REDIS_PASSWORD", password), ("HOMING_IGNITE_PASSWORD", password)]);
             let again = Config::parse(&beside, &loaded.effective, &Fake(environment));
             let mut again = again.unwrap_or_else(|problems| panic!("{problems}")).config;
             again.keys.clone_from(&loaded.config.keys);
@@ -193,7 +193,7 @@ fn same_site_none_makes_an_automatic_cookie_secure() {
 
 #[test]
 fn what_should_be_looked_at_is_a_warning() {
-    for name in ["warnings", "tls", "snapshot", "store", "store-unused"] {
+    for name in ["warnings", "tls", "snapshot", "store", "store-hazelcast", "store-ignite", "store-unused"] {
         let text = read(&format!("tests/data/config/valid/{name}.yaml"));
         let loaded = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
         let shown: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

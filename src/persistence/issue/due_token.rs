@@ -70,6 +70,9 @@ fn first_token(server: ServerId, persistence: &PoolPersistence, scope: &Scope<'_
         Issue::Header => Carrier::Header,
         Issue::None => return None,
     };
+    if !persistence.can_issue(&scope.uri()) {
+        return None;
+    }
     let mut random = [0; 16];
     (scope.random)(&mut random);
     let session = SessionId::from_random(random);

@@ -1,15 +1,18 @@
 //! The token in a cookie: the proxy's own, or the application's, before or in place of its value.
 
+use std::sync::atomic::Ordering::Relaxed;
+
 use http::{HeaderValue, header};
 
-use crate::config::CookieMode;
+use crate::config::{Cookie, CookieMode};
 use crate::message::{ResponseEdits, ResponseView};
-use crate::persistence::pool::PoolPersistence;
+use crate::persistence::pool::{OverflowCookie, PoolPersistence};
 use crate::persistence::scope::{RequestSession, Scope};
-use crate::session::cookie::prefix;
-use crate::session::cookie::read::written_values;
+use crate::session::cookie::overflow::{self, MAX_LEN};
+use crate::session::cookie::read::{unquoted, written_values};
 use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
-use crate::session::token::TokenText;
+use crate::session::cookie::{jar, prefix};
+use crate::session::token::{Token, TokenText, has_token_shape};
 use crate::telemetry::metrics::TokenReason;
 
 use super::cache_control::keep_private;
@@ -47,32 +50,76 @@ fn put_into_application_cookie(
     state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
 ) -> bool {
-    let Some(token) = current_token(due, scope, state) else { return false };
-    let cookie = &persistence.policy.cookie;
-    let (name, prefixed) = (cookie.name.as_bytes(), cookie.mode == CookieMode::Prefix);
+    let (Some(token), Some(overflow)) = (current_token(due, scope, state), &persistence.overflow) else { return false };
+    let name = persistence.policy.cookie.name.as_bytes();
     if sets_cookie(response, name) && !(is_guest(scope, state) && sends_cookie(name, scope)) {
-        let token = seal(&token, persistence, scope);
-        let given = rewrite_lines(response, &token, persistence, scope, state, edits);
-        if given {
-            keep_private(response, persistence, edits);
-        }
-        return given;
+        return put_where_set(response, &token, persistence, scope, state, edits);
     }
     if due.is_none_or(|due| due.reason == TokenReason::New) {
         return false;
     }
+    // In each place in which the client has it.
     let token = seal(&token, persistence, scope);
-    let value = if prefixed {
-        let fields = scope.request.fields.all(&header::COOKIE);
-        let again = written_values(fields, name).find_map(|value| prefix::with_token(value, &token));
-        let Some(again) = again else { return false };
-        persistence.set_cookie.with(&again, scope.secure, scope.now)
-    } else {
-        persistence.set_cookie.value(&token, scope.secure, scope.now)
-    };
-    edits.append.push((&SET_COOKIE, value));
+    let cookie = &persistence.policy.cookie;
+    let fields = scope.request.fields.all(&header::COOKIE);
+    let again = written_values(fields, cookie.name.as_bytes()).find_map(|value| match cookie.mode {
+        CookieMode::Prefix => prefix::with_token(value, &token),
+        _ => has_token_shape(unquoted(value)).then(|| token.as_bytes().to_vec()),
+    });
+    let again = again.map(|value| persistence.set_cookie.with(&value, scope.secure, scope.now));
+    let beside = sends_cookie(overflow.name.as_bytes(), scope);
+    let beside = beside.then(|| overflow.set_cookie.value(&token, scope.secure, scope.now));
+    if again.is_none() && beside.is_none() {
+        return false;
+    }
+    edits.append.extend(again.into_iter().chain(beside).map(|cookie| (&SET_COOKIE, cookie)));
     keep_private(response, persistence, edits);
     true
+}
+
+/// The application sets or deletes its cookie. True when the client is given a token.
+fn put_where_set(
+    response: &ResponseView<'_>,
+    token: &Token,
+    persistence: &PoolPersistence,
+    scope: &Scope<'_, '_>,
+    state: &RequestSession,
+    edits: &mut ResponseEdits<'_>,
+) -> bool {
+    let Some(overflow) = &persistence.overflow else { return false };
+    let cookie = &persistence.policy.cookie;
+    let uri = scope.uri();
+    let changes = jar::changes(response.fields.all(&header::SET_COOKIE), cookie.name.as_bytes(), &uri, scope.now);
+    let given = changes.iter().any(|change| !change.expires);
+    let mut too_large = None;
+    if given {
+        let token = seal(token, persistence, scope);
+        too_large = rewrite_lines(response, cookie, &token, scope, state, edits);
+        if let Some(size) = too_large {
+            edits.append.push((&SET_COOKIE, overflow.set_cookie.value(&token, scope.secure, scope.now)));
+            note_too_large(size, overflow, scope, state);
+        }
+        keep_private(response, persistence, edits);
+    }
+    // The application's cookie of this request has the token now, or is gone and the token with it.
+    let replaced = too_large.is_none() && changes.iter().any(|change| change.covers_request);
+    if replaced && sends_cookie(overflow.name.as_bytes(), scope) {
+        edits.append.push((&SET_COOKIE, overflow.set_cookie.clear(scope.secure)));
+    }
+    given
+}
+
+/// Counted each time. The warning comes once a minute for a pool: such an application sets its cookie often.
+fn note_too_large(size: usize, overflow: &OverflowCookie, scope: &Scope<'_, '_>, state: &RequestSession) {
+    let Some(runtime) = state.runtime(scope) else { return };
+    runtime.metrics.oversized_cookies.inc();
+    let minute = scope.now.0 / 60_000;
+    if overflow.warned.swap(minute, Relaxed) != minute {
+        tracing::warn!(
+            pool = %runtime.pool.name, size, max = MAX_LEN, cookie = %overflow.name,
+            "the application's cookie has no room for the token; a separate cookie carries it"
+        );
+    }
 }
 
 /// Whether the application sets the cookie that carries the pool's tokens.
@@ -87,34 +134,42 @@ fn sets_cookie(response: &ResponseView<'_>, name: &[u8]) -> bool {
     response.fields.all(&header::SET_COOKIE).any(|field| UpstreamSetCookie::named(field, name).is_some())
 }
 
-/// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it takes away
-/// goes as it is. True when one was given.
+/// Puts the token before, or in place of, every value that the application gives the cookie. A cookie that it deletes, and
+/// one that browsers would drop with the token in it, goes as it is; returned is the size that such a one would have had.
 fn rewrite_lines(
     response: &ResponseView<'_>,
+    cookie: &Cookie,
     token: &TokenText,
-    persistence: &PoolPersistence,
     scope: &Scope<'_, '_>,
     state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
-) -> bool {
-    let cookie = &persistence.policy.cookie;
+) -> Option<usize> {
+    let name = cookie.name.as_bytes();
     let guest = is_guest(scope, state);
-    let mut given = false;
+    let mut too_large = None;
     edits.remove.push(header::SET_COOKIE);
     edits.append.retain(|(name, _)| name.name != header::SET_COOKIE);
     for field in response.fields.all_values(&header::SET_COOKIE) {
         if guest && is_sent_by_client(field.as_bytes(), scope) {
             continue;
         }
-        let set = UpstreamSetCookie::named(field.as_bytes(), cookie.name.as_bytes());
-        let with_token = set.filter(|set| !set.deletes_cookie(scope.now)).map(|set| match cookie.mode {
-            CookieMode::Prefix => set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR]),
-            CookieMode::Insert | CookieMode::Rewrite => set.with_value(token.as_bytes()),
+        let set = UpstreamSetCookie::named(field.as_bytes(), name).filter(|set| !set.deletes_cookie(scope.now));
+        let with_token = set.and_then(|set| {
+            let prefixed = cookie.mode == CookieMode::Prefix;
+            let own = if prefixed { prefix::SEPARATOR.len() + set.written().len() } else { 0 };
+            if !overflow::fits(name, TokenText::LEN + own) {
+                too_large = Some(name.len() + TokenText::LEN + own);
+                return None;
+            }
+            let with_token = if prefixed {
+                set.with_prefix(&[token.as_bytes(), prefix::SEPARATOR])
+            } else {
+                set.with_value(token.as_bytes())
+            };
+            // Made of a header's value and a token, so it is one.
+            HeaderValue::try_from(with_token).ok()
         });
-        // Made of a header's value and a token, so it is one.
-        let with_token = with_token.and_then(|field| HeaderValue::try_from(field).ok());
-        given |= with_token.is_some();
         edits.append.push((&SET_COOKIE, with_token.unwrap_or(field)));
     }
-    given
+    too_large
 }

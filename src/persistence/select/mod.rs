@@ -10,6 +10,7 @@ use crate::session::source::Source;
 
 use super::first_request::hinted;
 use super::outcome::{Outcome, Reason};
+use super::pool::PoolRuntime;
 use super::scope::{RequestSession, Scope};
 use super::sessions::Sessions;
 use super::split;
@@ -86,7 +87,7 @@ impl Sessions {
         let placement = state.carried_key().map_or(Placement::Balanced(&state.hash_key), Placement::ByKey);
         match choose(&runtime.pool, policy, state.session(), &state.history, placement) {
             Choice::To { server, outcome, reason } => {
-                (state.outcome, state.reason) = (Some(outcome), reason);
+                (state.outcome, state.reason) = (Some(issuable(outcome, runtime, scope)), reason);
                 if state.lookup.session.is_some() {
                     return Step::Done(Selection::Server(server));
                 }
@@ -106,6 +107,7 @@ impl Sessions {
             }
             Choice::Fail => Step::Done(Selection::Fail),
             Choice::NoServer { outcome, reason } => {
+                let outcome = issuable(outcome, runtime, scope);
                 (state.outcome, state.reason) = (Some(outcome), reason);
                 if split::leave(self, scope, state, outcome, reason) {
                     Step::OtherPool
@@ -127,5 +129,13 @@ impl Sessions {
         }
         self.end(session, runtime, scope.now);
         false
+    }
+}
+
+/// A request whose response cannot carry the token begins no session.
+fn issuable(outcome: Outcome, runtime: &PoolRuntime, scope: &Scope<'_, '_>) -> Outcome {
+    match &runtime.persistence {
+        Some(persistence) if outcome == Outcome::New && !persistence.can_issue(&scope.uri()) => Outcome::Balanced,
+        _ => outcome,
     }
 }

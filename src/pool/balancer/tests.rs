@@ -142,7 +142,7 @@ fn least_requests_prefers_fewer_in_flight_for_the_weight_and_ties_spread() {
 }
 
 #[test]
-fn weight_0_takes_nobody() {
+fn weight_0_accepts_no_session() {
     for balance in EVERY_BALANCE {
         let pool = pool(balance, &["a*0", "b", "c*0"]);
         assert_eq!(new_sessions(&pool, 200), BTreeMap::from([("b", 200)]), "{balance:?}");
@@ -175,7 +175,7 @@ fn backups_take_sessions_only_while_no_other_can() {
 }
 
 #[test]
-fn a_new_verdict_counts_for_the_very_next_request() {
+fn a_change_of_health_counts_for_the_next_request() {
     for balance in EVERY_BALANCE {
         let pool = pool(balance, &["a", "b"]);
         for _ in 0..20 {
@@ -289,7 +289,7 @@ fn a_second_failure_moves_only_the_sessions_of_the_second_server() {
 }
 
 #[test]
-fn nobody_is_found_quickly_among_two_hundred_that_are_down() {
+fn two_hundred_servers_that_are_down_are_searched_quickly() {
     let texts: Vec<_> = (0..200).map(|n| format!("s{n}*{}", n % 7)).collect();
     let texts: Vec<_> = texts.iter().map(String::as_str).collect();
     for balance in EVERY_BALANCE {
@@ -304,7 +304,7 @@ fn nobody_is_found_quickly_among_two_hundred_that_are_down() {
         }
         // A debug build on a busy machine: far less than this, far more than a walk along the ring takes.
         let took = began.elapsed() / 100;
-        assert!(took < Duration::from_millis(5), "{balance:?} took {took:?} to find nobody");
+        assert!(took < Duration::from_millis(5), "{balance:?} took {took:?} to find no server");
     }
 }
 
@@ -327,13 +327,13 @@ fn the_largest_weight_beside_the_least_costs_neither_memory_nor_time() {
 }
 
 #[test]
-fn a_pool_of_one_and_a_pool_of_nobody() {
+fn a_pool_of_one_server_and_a_pool_without_weight() {
     for balance in EVERY_BALANCE {
         let one = pool(balance, &["a"]);
         assert_eq!((one.pick_new(b"", &[]), one.pick_moved(b"", &[])), (Some(0), Some(0)));
         assert_eq!((one.pick_new(b"", &[0]), one.pick_moved(b"", &[0])), (None, None));
-        let nobody = pool(balance, &["a*0"]);
-        assert_eq!((nobody.pick_new(b"", &[]), nobody.pick_moved(b"", &[])), (None, None));
+        let empty = pool(balance, &["a*0"]);
+        assert_eq!((empty.pick_new(b"", &[]), empty.pick_moved(b"", &[])), (None, None));
     }
 }
 
@@ -360,7 +360,7 @@ proptest! {
 
     /// Against the rule, written out again.
     #[test]
-    fn whoever_is_picked_may_take_sessions_and_somebody_is_when_somebody_may(
+    fn a_picked_server_accepts_sessions_and_one_is_picked_if_any_accepts(
         servers in prop::collection::vec(drawn(), 1..8),
         balance in prop::sample::select(EVERY_BALANCE.to_vec()),
         key: [u8; 16],

@@ -134,6 +134,8 @@ impl RequestContext {
             request,
             client: self.client.address,
             secure: self.client.secure,
+            peer_trusted: self.client.peer_trusted,
+            forwarded_host: self.client.forwarded.as_ref().and_then(|from| from.host.as_ref()?.to_str().ok()),
             now: self.now,
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };

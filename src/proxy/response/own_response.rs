@@ -35,10 +35,11 @@ pub(crate) async fn send_error(exchange: &mut Exchange, ctx: &RequestContext, st
         outcome: ctx.session.outcome,
         reason: ctx.refusal.map(|refusal| refusal.why),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
-        clear_cookie: ctx
+        clear_cookies: ctx
             .persistence()
             .filter(|_| clear_token)
-            .map(|persistence| persistence.set_cookie.clear(ctx.client.secure)),
+            .map(|persistence| persistence.clear_cookies(ctx.client.secure))
+            .unwrap_or_default(),
     };
     let response = error_response(head::view(exchange.req_header()).fields, page);
     send(exchange, response).await

@@ -4,7 +4,8 @@
 //!
 //! - The higher epoch wins, always. At equal epochs the token wins: every proxy sees it, so all proxies converge to it.
 //! - A session began at the earlier of the two times, and was last seen at the later one.
-//! - Clocks differ: times up to [`FUTURE_TOLERANCE`] ahead are accepted, later ones count as now.
+//! - Clocks differ: times up to [`FUTURE_TOLERANCE`] ahead are accepted. A token with later ones is not honoured: it would
+//!   outlive both timeouts. In a record of the table later ones count as now.
 
 use std::time::Duration;
 
@@ -108,12 +109,18 @@ pub enum Resolution {
     },
     /// The session has expired, by [`Lookup::ExpiredIdle`] or [`Lookup::ExpiredAbsolute`]; its client is new.
     Expired(Lookup),
+    /// The token is of a clock too far ahead: it opens, so it is not forged, but it names no session here
+    /// ([`Lookup::Unknown`]); its client is new.
+    FromTheFuture,
 }
 
 /// Merges a token with the table's record of its session.
 #[must_use]
 pub fn resolve(token: &Token, known: Option<&Binding>, limits: &Limits, now: UnixMillis) -> Resolution {
-    let (mut created, mut last_seen) = (credible(token.created, now), credible(token.issued, now));
+    if token.issued.max(token.created) > now.plus(FUTURE_TOLERANCE) {
+        return Resolution::FromTheFuture;
+    }
+    let (mut created, mut last_seen) = (token.created, token.issued);
     if let Some(known) = known {
         created = created.min(credible(known.created, now));
         last_seen = last_seen.max(credible(known.last_seen, now));
@@ -144,7 +151,7 @@ pub enum Reissue {
     Moved,
     /// Another key seals tokens now.
     KeyRotated,
-    /// A quarter of the idle timeout has passed, or the token's times are too far in the future.
+    /// A quarter of the idle timeout has passed.
     Refreshed,
 }
 
@@ -176,9 +183,8 @@ pub fn must_reissue(
     if !sealed_by_first {
         return Some(Reissue::KeyRotated);
     }
-    let incredible = token.issued.max(token.created) > now.plus(FUTURE_TOLERANCE);
     let stale = now.since(token.issued) >= limits.idle / 4;
-    (incredible || stale).then_some(Reissue::Refreshed)
+    stale.then_some(Reissue::Refreshed)
 }
 
 /// The time, or now when it is later than any correct clock could have written.

@@ -26,10 +26,10 @@ pub fn with_token(written: &[u8], token: &TokenText) -> Option<Vec<u8>> {
     Some([before, token.as_bytes(), after].concat())
 }
 
-/// A request's cookies as the application set them, without our token.
+/// A request's cookies as the application set them, without our token and without the overflow cookie.
 #[must_use]
-pub fn strip_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> CookieRewrite<'a> {
-    without_prefix(fields, name, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
+pub fn strip_token<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8], overflow: &[u8]) -> CookieRewrite<'a> {
+    without_prefix(fields, name, overflow, |value| split(value).map_or(0, |_| TokenText::LEN + SEPARATOR.len()))
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
     }
 
     fn application_sees(fields: &[String]) -> CookieRewrite<'_> {
-        strip_token(fields.iter().map(String::as_bytes), b"SID")
+        strip_token(fields.iter().map(String::as_bytes), b"SID", b"SID~homing")
     }
 
     fn replaced(cookies: &str) -> CookieRewrite<'static> {
@@ -55,6 +55,9 @@ mod tests {
         assert_eq!(application_sees(&[format!("a=1; SID={token}~; b=2")]), replaced("a=1; SID=; b=2"));
         assert_eq!(application_sees(&[format!("SID=\"{token}~a b\"")]), replaced("SID=\"a b\""));
         assert_eq!(application_sees(&[format!("SID={token}~abc"), "b=2".into()]), replaced("SID=abc; b=2"));
+        assert_eq!(application_sees(&[format!("SID=abc; SID~homing={token}")]), CookieRewrite::Slice(b"SID=abc"));
+        let both = format!("SID={token}~abc; SID~homing={token}; b=2");
+        assert_eq!(application_sees(&[both]), replaced("SID=abc; b=2"));
         let twice = format!("SID={token}~x;  SID={token}~y");
         assert_eq!(application_sees(&[twice]), replaced("SID=x;  SID=y"));
     }

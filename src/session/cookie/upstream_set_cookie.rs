@@ -1,7 +1,6 @@
 //! `Set-Cookie` fields that the application sends (RFC 6265, section 5.2).
 
-use std::time::UNIX_EPOCH;
-
+use super::date;
 use super::read::unquoted;
 use crate::session::token::UnixMillis;
 
@@ -11,6 +10,17 @@ pub struct UpstreamSetCookie<'a> {
     field: &'a [u8],
     /// The range of the value in the field, quotes included.
     value: (usize, usize),
+}
+
+/// What the attributes of a field say of its cookie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attributes<'a> {
+    /// The domain without a leading dot; `None` = the host of the request only.
+    pub(super) domain: Option<&'a [u8]>,
+    /// The path; `None` = the default path of the request.
+    pub(super) path: Option<&'a [u8]>,
+    /// The cookie is deleted.
+    pub(super) expires: bool,
 }
 
 impl<'a> UpstreamSetCookie<'a> {
@@ -34,15 +44,24 @@ impl<'a> UpstreamSetCookie<'a> {
         unquoted(self.written())
     }
 
-    fn written(&self) -> &'a [u8] {
+    /// The value as the application wrote it, with its quotes.
+    #[must_use]
+    pub fn written(&self) -> &'a [u8] {
         self.field.get(self.value.0..self.value.1).unwrap_or_default()
     }
 
     /// Whether the field deletes the cookie: `Max-Age` decides, otherwise `Expires`.
     #[must_use]
     pub fn deletes_cookie(&self, now: UnixMillis) -> bool {
+        self.attributes(now).expires
+    }
+
+    /// What says which cookie it is and whether it is deleted. Of several attributes of one name the last that can be read
+    /// counts.
+    pub(super) fn attributes(&self, now: UnixMillis) -> Attributes<'a> {
         let (mut max_age, mut expires) = (None, None);
-        for attribute in self.field.get(self.value.1..).unwrap_or_default().split(|byte| *byte == b';') {
+        let (mut domain, mut path) = (None, None);
+        for attribute in self.field.get(self.value.1..).unwrap_or_default().split(|byte| *byte == b';').skip(1) {
             let mut parts = attribute.splitn(2, |byte| *byte == b'=');
             let name = parts.next().unwrap_or_default().trim_ascii();
             let value = parts.next().unwrap_or_default().trim_ascii();
@@ -50,9 +69,15 @@ impl<'a> UpstreamSetCookie<'a> {
                 max_age = is_over(value).or(max_age);
             } else if name.eq_ignore_ascii_case(b"expires") {
                 expires = is_past(value, now).or(expires);
+            } else if name.eq_ignore_ascii_case(b"path") {
+                // The last one counts, also when it says nothing.
+                path = Some(value).filter(|value| value.starts_with(b"/"));
+            } else if name.eq_ignore_ascii_case(b"domain") && !value.is_empty() {
+                let value = value.strip_prefix(b".").unwrap_or(value);
+                domain = Some(value).filter(|value| !value.is_empty());
             }
         }
-        max_age.or(expires).unwrap_or(false)
+        Attributes { domain, path, expires: max_age.or(expires).unwrap_or(false) }
     }
 
     /// The field with another value; its attributes stay as the application wrote them.
@@ -89,14 +114,11 @@ fn is_over(value: &[u8]) -> Option<bool> {
     }
 }
 
-/// Cookie dates come in the form of RFC 9110, and in Netscape's with hyphens (`Thu, 01-Jan-1970 00:00:00 GMT`). Other
-/// values are ignored.
+/// Whether a cookie date has passed. What is no date is ignored.
 fn is_past(value: &[u8], now: UnixMillis) -> Option<bool> {
-    let text = std::str::from_utf8(value).ok()?;
-    let date = httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&text.replace('-', " "))).ok()?;
-    // A date before 1970 is past.
-    let since = date.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Some(since.as_millis() <= u128::from(now.0))
+    let date = date::parse(value)?;
+    // A date before 1970 has passed.
+    Some(u64::try_from(date).map_or(true, |seconds| UnixMillis::from_secs(seconds) <= now))
 }
 
 #[cfg(test)]
@@ -132,6 +154,10 @@ mod tests {
             "SID=x; expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/",
             "SID=deleted; Max-Age=0; Expires=Fri, 31 Dec 9999 23:59:59 GMT",
             "SID=x; Expires=Sunday, 06-Nov-94 08:49:37 GMT",
+            "SID=x; Expires=Mon, 01-Jan-1900 00:00:00 GMT",
+            "SID=x; Expires=Sat, 1-Jan-70 0:0:0",
+            "SID=x; Expires=Mon, 01 Jan 1601 00:00:00 GMT",
+            "SID=x; Expires=Fri, 31-Dec-2099 23:59:59 GMT; Expires=1 Jan 2000 00:00:00; Expires=never",
         ] {
             assert!(set(field).unwrap().deletes_cookie(NOW), "{field}");
         }

@@ -7,11 +7,11 @@ use smallvec::SmallVec;
 use crate::message::RequestView;
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::codec::{OpenOutcome, PoolCodec};
-use crate::session::token::{Flaw, Token};
+use crate::session::token::{Flaw, Token, TokenText};
 use crate::session::{cookie, url_params};
 
 /// Upper limit of tokens or ids that are tried for one request: each costs a decryption or a hash, and a client may send
-/// hundreds.
+/// hundreds. A value that does not have the length of a token costs neither and does not count.
 pub const MAX_TRIED: usize = 4;
 
 /// What sources read.
@@ -85,7 +85,14 @@ impl SessionClaim {
     /// The first of several tokens that opens; at most [`MAX_TRIED`] are tried.
     pub fn first_that_opens<'a>(texts: impl Iterator<Item = &'a [u8]>, codec: &PoolCodec) -> Self {
         let mut claim = Self::Nothing;
-        for text in texts.take(MAX_TRIED) {
+        let mut tried = 0;
+        for text in texts {
+            if text.len() == TokenText::LEN {
+                if tried == MAX_TRIED {
+                    break;
+                }
+                tried += 1;
+            }
             claim = match (codec.reopen(text), claim) {
                 (OpenOutcome::Valid { token, sealed_by_first, .. }, _) => {
                     return Self::Token { token, sealed_by_first };

@@ -10,8 +10,8 @@ use crate::config::check_context::NodeRef;
 use crate::config::cookie::{Cookie, CookieMode};
 use crate::config::diagnostics::Diagnostics;
 use crate::message::{RequestEdits, RequestView};
-use crate::session::cookie::prefix;
 use crate::session::cookie::read::{joined, without, without_matching};
+use crate::session::cookie::{overflow, prefix};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::has_token_shape;
 
@@ -43,13 +43,16 @@ impl SourceDefinition for CookieSettings {
 pub struct CookieSource {
     name: Box<str>,
     mode: CookieMode,
+    /// A separate cookie that carries the token when the application's has no room for it.
+    overflow: Option<Box<str>>,
 }
 
 impl CookieSource {
     /// From the cookie of this name.
     #[must_use]
     pub fn new(name: &str, mode: CookieMode) -> Self {
-        Self { name: name.into(), mode }
+        let overflow = (mode != CookieMode::Insert).then(|| overflow::name_for(name).into());
+        Self { name: name.into(), mode, overflow }
     }
 }
 
@@ -59,23 +62,27 @@ impl SessionSource for CookieSource {
     /// In an application's cookie, a value without a token is the application's own, from before the proxy, and not forged.
     fn claim(&self, input: &SourceInput<'_>, codec: &PoolCodec) -> SessionClaim {
         let values = input.cookies(&self.name);
+        let overflow = self.overflow.iter().flat_map(|name| input.cookies(name));
         match self.mode {
             CookieMode::Insert => SessionClaim::first_that_opens(values, codec),
             CookieMode::Prefix => {
-                SessionClaim::first_that_opens(values.filter_map(|value| Some(prefix::split(value)?.0)), codec)
+                let tokens = values.filter_map(|value| Some(prefix::split(value)?.0));
+                SessionClaim::first_that_opens(tokens.chain(overflow), codec)
             }
-            CookieMode::Rewrite => SessionClaim::first_that_opens(values.filter(|value| has_token_shape(value)), codec),
+            CookieMode::Rewrite => {
+                SessionClaim::first_that_opens(values.filter(|value| has_token_shape(value)).chain(overflow), codec)
+            }
         }
     }
 
     fn strip(&self, request: &RequestView<'_>, hidden: bool, edits: &mut RequestEdits<'_>) {
         let (fields, name) = (request.fields.all(&COOKIE), self.name.as_bytes());
-        let rewrite = match self.mode {
-            CookieMode::Prefix => prefix::strip_token(fields, name),
+        let rewrite = match (self.mode, &self.overflow) {
+            (CookieMode::Prefix, Some(overflow)) => prefix::strip_token(fields, name, overflow.as_bytes()),
             _ if !hidden => joined(fields),
-            CookieMode::Insert => without(fields, name),
             // A value that is no token is the application's own, from a time before the proxy's.
-            CookieMode::Rewrite => without_matching(fields, name, has_token_shape),
+            (_, Some(overflow)) => without_matching(fields, name, overflow.as_bytes(), has_token_shape),
+            (_, None) => without(fields, name),
         };
         edits.cookie = rewrite.into();
     }
@@ -89,7 +96,7 @@ mod tests {
     use crate::session::key::{ServerId, SessionId};
     use crate::session::source::claim::tests::input;
     use crate::session::token::keyring::Keyring;
-    use crate::session::token::{Flaw, Token, UnixMillis};
+    use crate::session::token::{Flaw, Token, TokenText, UnixMillis};
 
     fn token(session: u8) -> Token {
         Token {
@@ -142,9 +149,17 @@ mod tests {
 
     #[test]
     fn four_tokens_are_tried_and_no_fifth() {
-        let cookies = |garbage: usize| format!("{}SESSIONID={}", "SESSIONID=x; ".repeat(garbage), sealed("shop", 1));
+        let garbage = format!("SESSIONID=AQ{}; ", "x".repeat(TokenText::LEN - 2));
+        let cookies = |count: usize| format!("{}SESSIONID={}", garbage.repeat(count), sealed("shop", 1));
         assert_eq!(claim(&[cookies(3)]), named(1));
-        assert_eq!(claim(&[cookies(4)]), SessionClaim::Forged(Flaw::Length));
+        assert!(matches!(claim(&[cookies(4)]), SessionClaim::Forged(_)));
+    }
+
+    #[test]
+    fn values_that_cannot_be_tokens_do_not_count_among_the_four() {
+        let cookies = format!("{}SESSIONID={}", "SESSIONID=x; SESSIONID=; ".repeat(100), sealed("shop", 1));
+        assert_eq!(claim(&[cookies]), named(1));
+        assert_eq!(claim(&["SESSIONID=x; ".repeat(100)]), SessionClaim::Forged(Flaw::Length));
     }
 
     #[test]
@@ -168,6 +183,10 @@ mod tests {
         }
         for own in ["abc", "", &format!("{token}~abc")] {
             assert_eq!(in_mode(CookieMode::Rewrite, own), SessionClaim::Nothing, "{own}");
+        }
+        for mode in [CookieMode::Prefix, CookieMode::Rewrite] {
+            let beside = format!("SESSIONID=too-large; SESSIONID~homing={token}");
+            assert_eq!(claim_in(mode, &[beside]), named(1), "in the overflow cookie");
         }
         let broken: String = token.chars().take(20).chain(token.chars().rev().take(95)).collect();
         assert!(matches!(in_mode(CookieMode::Rewrite, &broken), SessionClaim::Forged(_)));

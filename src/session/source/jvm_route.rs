@@ -14,9 +14,11 @@ use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
 use crate::message::Fields;
-use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
+use crate::session::cookie::jar;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::{ServerId, SessionKey};
+use crate::session::token::UnixMillis;
 use crate::session::token::codec::PoolCodec;
 
 /// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
@@ -92,13 +94,14 @@ pub struct JvmRouteSource {
 }
 
 impl JvmRouteSource {
-    /// The id with a server's route id that a response sets as cookie; of several the last, which browsers keep.
+    /// The id with a server's route id that a response to this request sets as cookie, if further requests like it carry
+    /// that.
     #[must_use]
-    pub fn issued(&self, response: Fields<'_>) -> Option<SessionKey> {
+    pub fn issued(&self, response: Fields<'_>, uri: &RequestUri<'_>, now: UnixMillis) -> Option<SessionKey> {
         let name = self.cookie.as_deref()?.as_bytes();
-        let set = response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name));
-        let id = set.last()?;
-        self.server_in(id.value()).map(|_| self.hasher.key(id.value()))
+        let changes = jar::changes(response.all(&header::SET_COOKIE), name, uri, now);
+        let id = jar::carried(&changes)?.value;
+        self.server_in(id).map(|_| self.hasher.key(id))
     }
 
     /// The route id is the text after the first separator, as in `mod_jk`; otherwise the first part of it that is a route id:

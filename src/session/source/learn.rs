@@ -18,7 +18,8 @@ use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
 use crate::message::Fields;
-use crate::session::cookie::upstream_set_cookie::UpstreamSetCookie;
+use crate::session::cookie::jar;
+use crate::session::cookie::scope::RequestUri;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
 use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
@@ -95,9 +96,11 @@ pub struct LearnSource {
 /// What a response says of the application's ids.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LearnedIds {
-    /// Ids that the server issues.
+    /// Ids that the server issues, for whichever path.
     pub issued: SmallVec<[SessionKey; 1]>,
-    /// The response expires the client's id.
+    /// The one of them by which the client's next request like this one names its session.
+    pub current: Option<SessionKey>,
+    /// The response expires the id that the request carried, and issues no other in its place.
     pub expired: bool,
 }
 
@@ -119,25 +122,29 @@ impl LearnSource {
         self.cookie.as_deref()
     }
 
-    /// What a response says. Allocates nothing with one id.
+    /// What a response to this request says, as a browser understands it. Allocates nothing with one id.
     #[must_use]
-    pub fn learned(&self, response: Fields<'_>, now: UnixMillis) -> LearnedIds {
+    pub fn learned(&self, response: Fields<'_>, uri: &RequestUri<'_>, now: UnixMillis) -> LearnedIds {
         let mut learned = LearnedIds::default();
         if let Some(name) = &self.cookie {
-            for set in
-                response.all(&header::SET_COOKIE).filter_map(|field| UpstreamSetCookie::named(field, name.as_bytes()))
-            {
-                if set.deletes_cookie(now) || set.value().is_empty() {
-                    learned.expired = true;
-                } else {
-                    learned.issued.push(self.hasher.key(set.value()));
-                }
+            let mut changes = jar::changes(response.all(&header::SET_COOKIE), name.as_bytes(), uri, now);
+            for change in &mut changes {
+                // An application that empties its cookie has no session any more, whatever the browser keeps.
+                change.expires |= change.value.is_empty();
+                learned.expired |= change.expires && change.covers_request;
             }
+            learned.current = jar::carried(&changes).map(|change| self.hasher.key(change.value));
+            let live = changes.iter().filter(|change| !change.expires);
+            learned.issued.extend(live.map(|change| self.hasher.key(change.value)));
         }
         if let Some(name) = &self.header {
             let ids = response.all(name).map(<[u8]>::trim_ascii);
             learned.issued.extend(ids.filter(|id| !id.is_empty()).map(|id| self.hasher.key(id)));
+            if response.contains(name) {
+                learned.current = learned.issued.last().copied();
+            }
         }
+        learned.expired &= learned.current.is_none();
         learned
     }
 
@@ -229,18 +236,45 @@ mod tests {
         assert_eq!(brought(&[("cookie", &many)], "/", None).len(), MAX_TRIED);
     }
 
+    fn learned(path: &str, fields: &[(&'static str, &str)]) -> LearnedIds {
+        source().learned(Fields::Map(&headers(fields)), &RequestUri::new("shop.example.org", path), NOW)
+    }
+
+    fn issued(ids: &[&str]) -> LearnedIds {
+        let issued: SmallVec<_> = ids.iter().map(|id| key(id)).collect();
+        LearnedIds { current: issued.last().copied(), issued, expired: false }
+    }
+
+    fn expired() -> LearnedIds {
+        LearnedIds { expired: true, ..LearnedIds::default() }
+    }
+
     #[test]
     fn what_a_server_hands_out_is_learned_and_what_it_takes_back_is_forgotten() {
-        let learned = |fields: &[(&'static str, &str)]| source().learned(Fields::Map(&headers(fields)), NOW);
-        let issued = |ids: &[&str]| LearnedIds { issued: ids.iter().map(|id| key(id)).collect(), expired: false };
-        assert_eq!(learned(&[]), LearnedIds::default());
-        assert_eq!(learned(&[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SIDX=y")]), issued(&["x"]));
-        assert_eq!(learned(&[("mcp-session-id", "x")]), issued(&["x"]));
-        let expired = LearnedIds { issued: SmallVec::new(), expired: true };
-        assert_eq!(learned(&[("set-cookie", "SID=x; Max-Age=0")]), expired);
-        assert_eq!(learned(&[("set-cookie", "SID=; Path=/")]), expired);
-        let renewed = learned(&[("set-cookie", "SID=x; Max-Age=0; Path=/old"), ("set-cookie", "SID=y")]);
-        assert_eq!(renewed, LearnedIds { expired: true, ..issued(&["y"]) });
+        assert_eq!(learned("/", &[]), LearnedIds::default());
+        assert_eq!(learned("/", &[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SIDX=y")]), issued(&["x"]));
+        assert_eq!(learned("/", &[("mcp-session-id", "x")]), issued(&["x"]));
+        assert_eq!(learned("/", &[("set-cookie", "SID=x; Max-Age=0")]), expired());
+        assert_eq!(learned("/", &[("set-cookie", "SID=; Path=/")]), expired());
+        let renewed = learned("/", &[("set-cookie", "SID=x; Max-Age=0; Path=/old"), ("set-cookie", "SID=y")]);
+        assert_eq!(renewed, issued(&["y"]));
+        let renewed = learned("/", &[("set-cookie", "SID=x; Max-Age=0"), ("set-cookie", "SID=y; Path=/")]);
+        assert_eq!(renewed, issued(&["y"]));
+    }
+
+    #[test]
+    fn only_the_cookie_that_the_request_carried_ends_its_session() {
+        for other in ["SID=; Path=/old; Max-Age=0", "SID=; Domain=example.com; Max-Age=0", "SID=x; Domain=other.org"] {
+            assert_eq!(learned("/page", &[("set-cookie", other)]), LearnedIds::default(), "{other}");
+        }
+        assert_eq!(learned("/old/page", &[("set-cookie", "SID=; Path=/old; Max-Age=0")]), expired());
+        assert_eq!(learned("/page", &[("set-cookie", "SID=; Domain=.example.org; Max-Age=0")]), expired());
+        let elsewhere = learned("/login", &[("set-cookie", "SID=x; Path=/app")]);
+        assert_eq!(elsewhere, LearnedIds { current: None, ..issued(&["x"]) });
+        let both = learned("/login", &[("set-cookie", "SID=x; Path=/app"), ("set-cookie", "SID=; Path=/; Max-Age=0")]);
+        assert_eq!(both, LearnedIds { current: None, expired: true, ..issued(&["x"]) });
+        let taken_back = learned("/", &[("set-cookie", "SID=x; Path=/"), ("set-cookie", "SID=x; Path=/; Max-Age=0")]);
+        assert_eq!(taken_back, expired());
     }
 
     #[test]

@@ -1,30 +1,38 @@
-//! Reads a snapshot, block by block. Whatever the bytes are, they are either what was written or an error.
+//! Reading a snapshot block by block, on a thread of its own. Any input yields what was written, or an error.
 //!
-//! [`Blocks`] brings them, whole and checked, and [`Meaning`] says what is in them: two steps, so that one can be ahead of
-//! the other ([`ahead`](super::ahead)).
+//! [`Blocks`] reads and verifies blocks, and [`Decoder`] interprets them, so that one can run ahead of the other.
 
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::sync::mpsc::{channel, sync_channel};
+use std::thread;
 
 use crc32fast::Hasher;
 
-use super::fields::{Datum, End, Fields, Sessions};
-use super::{
-    BLOCK_HEADING, CHECKSUM, DATA, END, FIRST_VERSION, HEADING, LARGEST_BLOCK, MAGIC, ReadError, SESSION, SESSIONS,
-    TARGETS, VERSION,
+use super::format::{
+    BLOCK_HEADING, CHECKSUM, DATA, Datum, END, EndBlock, FIRST_VERSION, Fields, HEADING, LARGEST_BLOCK, MAGIC,
+    ReadError, SESSION, SESSIONS, Sessions, TARGETS, VERSION,
 };
 
-/// The blocks of a snapshot that is being read.
+/// Whether the input begins like a snapshot that this version can read.
+///
+/// # Errors
+/// What it is instead; [`ReadError::Corrupt`] when it is too short to tell.
+pub fn check_heading(input: impl Read) -> Result<(), ReadError> {
+    Blocks::open(input).map(drop)
+}
+
+/// The blocks of a snapshot.
 pub(super) struct Blocks<R> {
     input: R,
-    /// Of all that was read but the checksums.
+    /// Of everything read but the checksums.
     crc: Hasher,
-    /// Where the next one begins.
+    /// Where the next block begins.
     next: u64,
     version: u32,
     ended: bool,
 }
 
-/// A block as it was written, whatever that means.
+/// A verified block, not yet decoded.
 pub(super) struct Block {
     kind: u32,
     /// Where it begins.
@@ -37,23 +45,23 @@ impl<R: Read> Blocks<R> {
     pub(super) fn open(mut input: R) -> Result<Self, ReadError> {
         let mut heading = Vec::with_capacity(HEADING);
         input.by_ref().take(HEADING as u64).read_to_end(&mut heading)?;
-        let begins_right = heading.iter().zip(MAGIC).all(|(is, right)| is == right);
-        if !begins_right {
+        let is_snapshot = heading.iter().zip(MAGIC).all(|(is, right)| is == right);
+        if !is_snapshot {
             return Err(ReadError::NotASnapshot);
         }
-        let damaged = |what| ReadError::Corrupt { what, at: 0 };
+        let corrupt = |what| ReadError::Corrupt { what, at: 0 };
         let mut fields = Fields(&heading);
         let (Some(_), Some(version), Some(crc)) = (fields.bytes::<8>(), fields.u32(), fields.u32()) else {
-            return Err(damaged(ENDS_EARLY));
+            return Err(corrupt(TRUNCATED));
         };
         let mut hasher = Hasher::new();
         hasher.update(heading.get(..HEADING - CHECKSUM).unwrap_or_default());
         if hasher.clone().finalize() != crc {
-            return Err(damaged(NOT_ITS_SUM));
+            return Err(corrupt(WRONG_CHECKSUM));
         }
         match version {
             FIRST_VERSION..=VERSION => {}
-            0 => return Err(damaged("there is no version 0")),
+            0 => return Err(corrupt("there is no version 0")),
             later => return Err(ReadError::UnsupportedVersion(later)),
         }
         Ok(Self { input, crc: hasher, next: HEADING as u64, version, ended: false })
@@ -63,109 +71,109 @@ impl<R: Read> Blocks<R> {
         self.version
     }
 
-    /// The next block, into the memory of one that is no longer needed. `None` = there was an end, and nothing follows it.
+    /// The next block, into the memory of a former one. `None` after the end block.
     pub(super) fn next(&mut self, mut payload: Vec<u8>) -> Result<Option<Block>, ReadError> {
         if self.ended {
             return Ok(None);
         }
         let at = self.next;
-        let damaged = |what| ReadError::Corrupt { what, at };
-        let ends = |error: io::Error| match error.kind() {
-            ErrorKind::UnexpectedEof => damaged(ENDS_EARLY),
+        let corrupt = |what| ReadError::Corrupt { what, at };
+        let read_error = |error: io::Error| match error.kind() {
+            ErrorKind::UnexpectedEof => corrupt(TRUNCATED),
             _ => ReadError::Io(error),
         };
         let mut heading = [0; BLOCK_HEADING];
-        self.input.read_exact(&mut heading).map_err(ends)?;
+        self.input.read_exact(&mut heading).map_err(read_error)?;
         let mut fields = Fields(&heading);
         let (kind, length) = (fields.u32().unwrap_or_default(), fields.u32().unwrap_or_default());
         let length = usize::try_from(length).ok().filter(|length| *length <= LARGEST_BLOCK);
-        let length = length.ok_or(damaged("its length makes no sense"))?;
+        let length = length.ok_or(corrupt("its length is invalid"))?;
         payload.resize(length, 0);
-        self.input.read_exact(&mut payload).map_err(ends)?;
+        self.input.read_exact(&mut payload).map_err(read_error)?;
         let mut crc = [0; CHECKSUM];
-        self.input.read_exact(&mut crc).map_err(ends)?;
+        self.input.read_exact(&mut crc).map_err(read_error)?;
         self.crc.update(&heading);
         self.crc.update(&payload);
         if self.crc.clone().finalize().to_le_bytes() != crc {
-            return Err(damaged(NOT_ITS_SUM));
+            return Err(corrupt(WRONG_CHECKSUM));
         }
         self.next += (BLOCK_HEADING + length + CHECKSUM) as u64;
         self.ended = kind == END;
         if self.ended && self.input.read(&mut [0])? > 0 {
-            return Err(damaged("it goes on behind its end"));
+            return Err(corrupt("it continues after its end"));
         }
         Ok(Some(Block { kind, at, payload }))
     }
 }
 
-/// What a block says.
-pub(super) enum Said<'b> {
-    /// Names of pools and servers; their numbers go on from those before.
+/// The contents of a block.
+pub(super) enum BlockContents<'b> {
+    /// Names of pools and servers, numbered consecutively.
     Targets(Vec<(&'b str, &'b str)>),
-    /// Sessions of targets that were named before.
+    /// Sessions of targets in earlier blocks.
     Sessions(Sessions<'b>),
-    /// Data of sessions of targets that were named before.
+    /// Data of sessions of targets in earlier blocks.
     Data(Vec<Datum>),
-    /// All is read, and it is as it was written.
-    End(End),
+    /// Everything has been read and verified.
+    End(EndBlock),
 }
 
-/// What the blocks of a snapshot say, one after the other.
-pub(super) struct Meaning {
+/// Decodes the blocks in order.
+pub(super) struct Decoder {
     version: u32,
     targets: u32,
     sessions: u64,
     data: u64,
 }
 
-impl Meaning {
-    pub(super) const fn in_version(version: u32) -> Self {
+impl Decoder {
+    pub(super) const fn new(version: u32) -> Self {
         Self { version, targets: 0, sessions: 0, data: 0 }
     }
 
-    /// What the next block says.
-    pub(super) fn of<'b>(&mut self, block: &'b Block) -> Result<Said<'b>, ReadError> {
-        let damaged = |what| ReadError::Corrupt { what, at: block.at };
+    /// Decodes the next block.
+    pub(super) fn decode<'b>(&mut self, block: &'b Block) -> Result<BlockContents<'b>, ReadError> {
+        let corrupt = |what| ReadError::Corrupt { what, at: block.at };
         let payload = Fields(block.payload.as_slice());
         match block.kind {
             TARGETS => {
-                let named = payload.targets().ok_or(damaged(NO_SENSE))?;
+                let named = payload.targets().ok_or(corrupt(INVALID))?;
                 let count = u32::try_from(named.len()).ok().and_then(|count| self.targets.checked_add(count));
-                self.targets = count.ok_or(damaged(NO_SENSE))?;
-                Ok(Said::Targets(named))
+                self.targets = count.ok_or(corrupt(INVALID))?;
+                Ok(BlockContents::Targets(named))
             }
             SESSIONS => {
                 let (sessions, rest) = block.payload.as_chunks::<SESSION>();
-                let placed = Sessions(sessions.iter()).all(|session| session.target < self.targets);
-                if !placed || !rest.is_empty() || self.data > 0 {
-                    return Err(damaged(NO_SENSE));
+                let valid = Sessions(sessions.iter()).all(|session| session.target < self.targets);
+                if !valid || !rest.is_empty() || self.data > 0 {
+                    return Err(corrupt(INVALID));
                 }
                 self.sessions += sessions.len() as u64;
-                Ok(Said::Sessions(Sessions(sessions.iter())))
+                Ok(BlockContents::Sessions(Sessions(sessions.iter())))
             }
             DATA if self.version > FIRST_VERSION => {
-                let data = payload.data().ok_or(damaged(NO_SENSE))?;
+                let data = payload.data().ok_or(corrupt(INVALID))?;
                 if data.iter().any(|datum| datum.session.target >= self.targets) {
-                    return Err(damaged(NO_SENSE));
+                    return Err(corrupt(INVALID));
                 }
                 self.data += data.len() as u64;
-                Ok(Said::Data(data))
+                Ok(BlockContents::Data(data))
             }
             END => {
-                let end = payload.end(self.version).ok_or(damaged(NO_SENSE))?;
+                let end = payload.end(self.version).ok_or(corrupt(INVALID))?;
                 if (end.sessions, end.data) != (self.sessions, self.data) {
-                    return Err(damaged("it has not as many sessions as it says"));
+                    return Err(corrupt("it does not have the number of sessions that it states"));
                 }
-                Ok(Said::End(end))
+                Ok(BlockContents::End(end))
             }
-            _ => Err(damaged(NO_SENSE)),
+            _ => Err(corrupt(INVALID)),
         }
     }
 }
 
-/// What a snapshot says at its end, before anything of it is checked; `None` when no end is there, or when it says what
-/// cannot be. What it says is right if what is read from the start to the end is, see [`Blocks`].
-pub(super) fn read_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>> {
+/// The end block, before anything is verified; `None` when there is none or its numbers are impossible. It is right if
+/// everything from the start verifies, see [`Blocks`].
+pub(super) fn read_end(input: &mut (impl Read + Seek)) -> io::Result<Option<EndBlock>> {
     let length = input.seek(SeekFrom::End(0))?;
     for (version, payload) in [(VERSION, 24), (FIRST_VERSION, 16)] {
         let size = BLOCK_HEADING + payload + CHECKSUM;
@@ -174,7 +182,7 @@ pub(super) fn read_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>
         let mut block = Vec::with_capacity(size);
         input.by_ref().take(size as u64).read_to_end(&mut block)?;
         let mut fields = Fields(block.get(..BLOCK_HEADING + payload).unwrap_or_default());
-        let is_end = fields.u32() == Some(END) && fields.u32().is_some_and(|told| told as usize == payload);
+        let is_end = fields.u32() == Some(END) && fields.u32().is_some_and(|length| length as usize == payload);
         if let Some(end) = fields.end(version).filter(|end| is_end && end.sessions <= length / SESSION as u64) {
             return Ok(Some(end));
         }
@@ -182,6 +190,43 @@ pub(super) fn read_end(input: &mut (impl Read + Seek)) -> io::Result<Option<End>
     Ok(None)
 }
 
-const ENDS_EARLY: &str = "the file ends in it";
-const NOT_ITS_SUM: &str = "its checksum is wrong";
-const NO_SENSE: &str = "its contents make no sense";
+/// Blocks in memory at most: read but not yet processed, and one on either side.
+const AHEAD: usize = 8;
+
+/// Reads blocks on another thread, so that neither waits for the other, until `process` returns a result.
+///
+/// # Errors
+/// The first error in the order of the file, of reading or of `process`; the system's when it cannot start a thread.
+pub(super) fn each_block<T>(
+    mut blocks: Blocks<impl Read + Send>,
+    mut process: impl FnMut(&Block) -> Result<Option<T>, ReadError>,
+) -> Result<T, ReadError> {
+    let (sender, receiver) = sync_channel(AHEAD);
+    // The memory of processed blocks is used again.
+    let (recycle, recycled) = channel();
+    thread::scope(|scope| {
+        let read = move || {
+            while let Some(block) = blocks.next(recycled.try_recv().unwrap_or_default()).transpose() {
+                let was_last = block.is_err();
+                if sender.send(block).is_err() || was_last {
+                    break;
+                }
+            }
+        };
+        thread::Builder::new().name("read snapshot".to_owned()).spawn_scoped(scope, read)?;
+        // Leaving this loop early drops `receiver`, and the thread ends with its next block.
+        for block in receiver {
+            let block = block?;
+            if let Some(result) = process(&block)? {
+                return Ok(result);
+            }
+            // The thread may have ended.
+            let _ = recycle.send(block.payload);
+        }
+        Err(ReadError::Io(io::Error::from(ErrorKind::UnexpectedEof)))
+    })
+}
+
+const TRUNCATED: &str = "the file ends in it";
+const WRONG_CHECKSUM: &str = "its checksum is wrong";
+const INVALID: &str = "its contents are invalid";

@@ -1,4 +1,4 @@
-//! Writes a snapshot, block by block.
+//! Writing a snapshot, block by block.
 
 use std::io::{self, Write};
 
@@ -9,19 +9,75 @@ use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableEntry;
 use crate::store::local::data::DataRecord;
+use crate::store::local::table::Table;
+use crate::store::targets::TargetIndex;
 
-use super::{
-    BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, MAGIC, SESSION, SESSIONS, SessionCounts, TARGETS, VERSION,
+use super::format::{
+    BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, LocalStore, MAGIC, SESSION, SESSIONS, SessionCounts, TARGETS,
+    VERSION,
 };
 
-/// A snapshot that is being written. Without its end it is none.
+/// Writes all sessions and their data, shard by shard, while requests go on. `taken` is now.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(store: LocalStore<'_>, taken: UnixMillis, out: impl Write) -> io::Result<SessionCounts> {
+    let LocalStore { table, data } = store;
+    let mut writer = Writer::begin(out)?;
+    // By index in the table, the number in the file.
+    let mut numbers: Vec<Option<u32>> = Vec::new();
+    let mut sessions = Vec::new();
+    for shard in 0..table.shards() {
+        sessions.clear();
+        table.copy_shard(shard, &mut sessions);
+        for (key, entry) in &sessions {
+            if let Some(target) = number(entry.target, &mut numbers, table, &mut writer)? {
+                writer.session(*key, target, entry)?;
+            }
+        }
+    }
+    let mut shard_of_data = Vec::new();
+    for shard in 0..data.shards() {
+        data.copy_shard(shard, &mut shard_of_data);
+        for record in shard_of_data.drain(..) {
+            if let Some(target) = number(record.owner.pool, &mut numbers, table, &mut writer)? {
+                writer.datum(&record, target)?;
+            }
+        }
+    }
+    writer.end(taken)
+}
+
+/// The number of a target in the file, whose name is written at its first use. `None` for a foreign index.
+fn number(
+    target: TargetIndex,
+    numbers: &mut Vec<Option<u32>>,
+    table: &Table,
+    writer: &mut Writer<impl Write>,
+) -> io::Result<Option<u32>> {
+    let index = target.0 as usize;
+    if let Some(Some(number)) = numbers.get(index) {
+        return Ok(Some(*number));
+    }
+    let Some(target) = table.target_at(target) else { return Ok(None) };
+    let number = writer.target(target.pool(), target.server())?;
+    if numbers.len() <= index {
+        numbers.resize(index + 1, None);
+    }
+    if let Some(slot) = numbers.get_mut(index) {
+        *slot = Some(number);
+    }
+    Ok(Some(number))
+}
+
+/// A snapshot in progress: invalid without its end.
 pub(super) struct Writer<W> {
     out: W,
-    /// Of all that was written but the checksums.
+    /// Of everything written but the checksums.
     crc: Hasher,
-    /// The sessions or the data of the next block, behind room for its heading.
+    /// The next block of sessions or data, after space for its heading.
     block: Vec<u8>,
-    /// Which of both.
+    /// Sessions or data.
     kind: u32,
     targets: u32,
     written: SessionCounts,
@@ -39,7 +95,7 @@ impl<W: Write> Writer<W> {
         Ok(writer)
     }
 
-    /// Names a target; returns its number.
+    /// Writes the name of a target. Returns its number.
     pub(super) fn target(&mut self, pool: &str, server: &str) -> io::Result<u32> {
         let mut block = vec![0; BLOCK_HEADING];
         for name in [pool, server] {
@@ -53,20 +109,20 @@ impl<W: Write> Writer<W> {
         Ok(number)
     }
 
-    /// Adds a session of a target with that number.
-    pub(super) fn session(&mut self, key: SessionKey, target: u32, known: &TableEntry) -> io::Result<()> {
-        self.add_session(key, target, (known.epoch, known.created, known.last_seen));
+    /// Adds a session.
+    pub(super) fn session(&mut self, key: SessionKey, target: u32, entry: &TableEntry) -> io::Result<()> {
+        self.add_session(key, target, (entry.epoch, entry.created, entry.last_seen));
         self.written.sessions += 1;
         self.flush_if_full()
     }
 
-    /// Adds what is kept of a session beside the table; the place with that number is its pool's. After all sessions.
-    pub(super) fn datum(&mut self, kept: &DataRecord, target: u32) -> io::Result<()> {
-        let DataRecord { owner, seen, payload } = kept;
+    /// Adds session data. After all sessions.
+    pub(super) fn datum(&mut self, record: &DataRecord, target: u32) -> io::Result<()> {
+        let DataRecord { owner, seen, payload } = record;
         let texts =
             [&payload.data, &payload.moved_header].map(|text| text.as_ref().map_or(&[][..], HeaderValue::as_bytes));
         let size = DATUM + texts.iter().map(|text| text.len()).sum::<usize>();
-        // No server may hand over so much, and a block with it would not be read.
+        // More than a server may hand over, and the block would not be read.
         if size == DATUM || size > BLOCK {
             return Ok(());
         }
@@ -94,7 +150,7 @@ impl<W: Write> Writer<W> {
         self.block.extend_from_slice(&seen.0.to_le_bytes());
     }
 
-    /// Writes the end. Returns what there is before it.
+    /// Writes the end. Returns what was written before.
     pub(super) fn end(mut self, taken: UnixMillis) -> io::Result<SessionCounts> {
         self.flush()?;
         let mut block = vec![0; BLOCK_HEADING];
@@ -120,7 +176,7 @@ impl<W: Write> Writer<W> {
         Ok(())
     }
 
-    /// Writes a block that begins with room for its heading.
+    /// Writes a block that begins with space for its heading.
     fn put_block(&mut self, kind: u32, block: &mut Vec<u8>) -> io::Result<()> {
         let length = block.len().saturating_sub(BLOCK_HEADING);
         let length = u32::try_from(length).map_err(|long| io::Error::new(io::ErrorKind::InvalidInput, long))?;
@@ -131,10 +187,10 @@ impl<W: Write> Writer<W> {
         self.put(block)
     }
 
-    /// Writes this and the checksum of all so far, in one piece.
+    /// Writes the bytes and the checksum so far, in one call.
     fn put(&mut self, bytes: &mut Vec<u8>) -> io::Result<()> {
         self.crc.update(bytes);
-        // Not of the checksum itself: a CRC that goes on over its own value starts anew, and would forget what came before.
+        // The checksum itself is left out: a CRC over its own value is constant and would lose everything before.
         bytes.extend_from_slice(&self.crc.clone().finalize().to_le_bytes());
         self.out.write_all(bytes)
     }

@@ -9,9 +9,10 @@ use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
 
 use super::{Engine, OnEvent, StoreError};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 /// The section of an engine below `store`. Its fields are the keys, its doc comments the manual.
 pub(crate) trait EngineSettings:
@@ -20,15 +21,16 @@ pub(crate) trait EngineSettings:
     /// What the manual says of the engine at `store.type`.
     const ABOUT: &'static str;
 
-    /// Checks what the schema cannot say. Returns the settings as they are used.
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self;
+    /// Checks what the schema cannot say, and reads the files that are named. Returns the settings as they are used.
+    fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self;
 
     /// Keys whose values are secret, with what stands in their place when the configuration is written.
     fn secrets(&self, _by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
         Vec::new()
     }
 
-    /// Starts the engine on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect.
+    /// Starts the engine on `runtime`. Returns at once. `connect_timeout` bounds each attempt to connect; `clock` is the wall
+    /// clock.
     ///
     /// # Errors
     /// For settings that the check should have refused.
@@ -36,6 +38,7 @@ pub(crate) trait EngineSettings:
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError>;
 }

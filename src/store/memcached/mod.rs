@@ -1,25 +1,24 @@
-//! Bindings in memcached 1.6 or newer, by its meta commands: several servers that know nothing of each other, each with a
-//! part of the names.
+//! memcached 1.6 or newer, by its meta commands: several independent servers, each with a part of the names.
 //!
-//! Why no crate does the talking: of those that are kept, `async-memcached` is one connection for one caller and brings
-//! `fxhash` (RUSTSEC-2025-0057), `memcache` calls its meta commands an experiment that may change without notice and drops
-//! a connection with every future that is dropped, and none has many requests share one connection.
+//! Why no client crate: of the maintained ones, `async-memcached` is one connection for one caller and depends on `fxhash`
+//! (RUSTSEC-2025-0057); `memcache` declares its meta commands experimental and closes a connection with every dropped
+//! future; none shares one connection between many requests.
 //!
-//! memcached keeps no copies: a server that is lost or started anew has lost its part, and only that. Names stay with
-//! their server ([`spread`]) while it is away, and are [`StoreError::Unreachable`] then, at once; the others' are not. It
-//! announces nothing and lists nothing, and an expiry is in whole seconds and at most 30 days.
+//! memcached does not replicate: a server that is lost or restarted has lost its part, and only that. Names stay with their
+//! server ([`rendezvous`]) during its outage and are [`StoreError::Unreachable`] at once; other names are not affected.
+//! There are no announcements and no listing, and a time to live has whole seconds and at most 30 days.
 //!
-//! - [`answer`] and [`batch`]: what is said on the wire, both ways. Plain code.
-//! - [`connection`]: one socket that all requests share.
-//! - [`server`]: finds a server, and finds it again.
-//! - [`writes`]: the first writer, the higher epoch.
+//! - [`request`] and [`response`]: the protocol. Plain code.
+//! - [`connection`]: one socket shared by all requests.
+//! - [`server`]: connects to a server, and again.
+//! - [`writes`]: bind and rebind.
 
-mod answer;
-mod batch;
+mod response;
+mod request;
 mod connection;
 mod server;
+mod rendezvous;
 pub mod settings;
-mod spread;
 mod writes;
 
 use std::sync::Arc;
@@ -30,31 +29,32 @@ use futures_util::future::{join_all, select_ok, try_join_all};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-use self::answer::{Answer, Left};
-use self::batch::{Batch, Prefix, seconds};
+use self::rendezvous::Rendezvous;
+use self::request::{Batch, Prefix, seconds};
+use self::response::{Response, Ttl};
 use self::server::Server;
 use self::settings::MemcachedSettings;
-use self::spread::Spread;
-use self::writes::{Write, found, refusal};
+use self::writes::{Write, refusal, value_of};
 use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
+use crate::session::token::UnixMillis;
 
-/// Some memcached servers. Its tasks end with it.
+/// The configured memcached servers. Its tasks end with it.
 pub struct MemcachedEngine {
     servers: Box<[Arc<Server>]>,
-    spread: Spread,
+    rendezvous: Rendezvous,
     prefix: Prefix,
     tasks: Vec<AbortHandle>,
 }
 
 impl MemcachedEngine {
-    /// Begins to look for the servers, on `runtime`, and does not wait until it has found one: until then they are
-    /// unreachable. `on_event` hears of each server by itself. A name's addresses are each given `connect_timeout`.
+    /// Returns at once; connects on `runtime`. `on_event` gets the events of each server. `connect_timeout` bounds each
+    /// attempt.
     ///
     /// # Errors
-    /// Without servers, and with a prefix that names cannot begin with.
+    /// Without servers, or with an invalid prefix.
     pub fn start(
         settings: &MemcachedSettings,
         connect_timeout: Duration,
@@ -74,11 +74,11 @@ impl MemcachedEngine {
             runtime.spawn(supervised).abort_handle()
         };
         let tasks = servers.iter().map(supervise).collect();
-        Ok(Arc::new(Self { servers, spread: Spread::new(addresses), prefix, tasks }))
+        Ok(Arc::new(Self { servers, rendezvous: Rendezvous::new(addresses), prefix, tasks }))
     }
 
     fn server(&self, index: usize) -> Result<&Server, StoreError> {
-        // The indices are those of `spread`, which has the same servers.
+        // The indices come from `rendezvous`, which has the same servers.
         self.servers.get(index).map(|server| &**server).ok_or(StoreError::Unsupported)
     }
 
@@ -86,7 +86,7 @@ impl MemcachedEngine {
         Write { prefix: &self.prefix, name, value, seconds: seconds(ttl) }
     }
 
-    /// Asks one server for its share of the names.
+    /// Reads one server's share of the names.
     async fn find_share(
         &self,
         (server, positions): &(usize, Vec<usize>),
@@ -97,34 +97,33 @@ impl MemcachedEngine {
         for name in positions.iter().filter_map(|position| names.get(*position)) {
             batch.find(name)?;
         }
-        let answers = connection.ask(batch).await?;
-        answers.into_iter().map(|answer| Ok(found(Some(answer))?.map(|(value, _)| value))).collect()
+        let answers = connection.send(batch).await?;
+        answers.into_iter().map(|answer| Ok(value_of(Some(answer))?.map(|(value, _)| value))).collect()
     }
 
-    /// Two round trips for a batch, as no command of memcached touches only what would live shorter: how long does each
-    /// live, and then those that live too short, if any. A longer life that another proxy gives between the two is cut to
-    /// ours; its next touch mends that.
+    /// Two round trips, because memcached has no touch that never shortens: the times to live are read, and then the shorter
+    /// ones extended. A longer one set by another proxy between the two is shortened, until its next touch.
     async fn touch_share(&self, server: usize, touches: &[(&Name, u64)]) -> Result<(), StoreError> {
         let connection = self.server(server)?.connection()?;
         let mut first_error = None;
         let mut asked = Vec::with_capacity(touches.len());
         let mut batch = Batch::new(&self.prefix);
         for touch in touches {
-            match batch.left(touch.0) {
+            match batch.ttl(touch.0) {
                 Ok(()) => asked.push(*touch),
                 Err(error) => first_error = first_error.or(Some(error)),
             }
         }
-        let lives = connection.ask(batch).await?;
+        let ttls = connection.send(batch).await?;
         let mut batch = Batch::new(&self.prefix);
-        for ((name, seconds), life) in asked.into_iter().zip(lives) {
-            match life {
-                Answer::Done { left: Some(Left::Seconds(left)) } if left < seconds => batch.touch(name, seconds)?,
-                Answer::Done { .. } | Answer::Nothing => {}
+        for ((name, seconds), response) in asked.into_iter().zip(ttls) {
+            match response {
+                Response::Done { ttl: Some(Ttl::Seconds(ttl)) } if ttl < seconds => batch.touch(name, seconds)?,
+                Response::Done { .. } | Response::Miss => {}
                 other => first_error = first_error.or(Some(refusal(Some(other)))),
             }
         }
-        done(first_error, connection.ask(batch).await?)
+        first_failure(first_error, connection.send(batch).await?)
     }
 
     async fn forget_share(&self, server: usize, names: &[&Name]) -> Result<(), StoreError> {
@@ -136,13 +135,13 @@ impl MemcachedEngine {
                 first_error = first_error.or(Some(error));
             }
         }
-        done(first_error, connection.ask(batch).await?)
+        first_failure(first_error, connection.send(batch).await?)
     }
 }
 
-/// The first of what could not be done.
-fn done(first_error: Option<StoreError>, answers: Vec<Answer>) -> Result<(), StoreError> {
-    let failed = || answers.into_iter().find(|answer| matches!(answer, Answer::Failed(_)));
+/// The first error, of the requests or of the responses.
+fn first_failure(first_error: Option<StoreError>, answers: Vec<Response>) -> Result<(), StoreError> {
+    let failed = || answers.into_iter().find(|answer| matches!(answer, Response::ServerError(_)));
     first_error.or_else(|| failed().map(|answer| refusal(Some(answer)))).map_or(Ok(()), Err)
 }
 
@@ -155,7 +154,7 @@ impl Drop for MemcachedEngine {
 impl EngineSettings for MemcachedSettings {
     const ABOUT: &'static str = "memcached, shared by several proxies.";
 
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         self.check(at, diagnostics)
     }
 
@@ -163,6 +162,7 @@ impl EngineSettings for MemcachedSettings {
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        _clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(MemcachedEngine::start(self, connect_timeout, runtime, on_event)?)
@@ -180,23 +180,22 @@ impl Engine for MemcachedEngine {
         Capabilities { server, compare_and_set: "cas", announces: false, list: false }
     }
 
-    /// Whether one of them answers. The names of the others are unreachable by themselves, so a lost server is no reason
-    /// to leave the rest alone.
+    /// Whether any server answers. Requests for a lost server fail by themselves, so its loss does not suspend the others.
     async fn ping(&self) -> Result<(), StoreError> {
         let pings = self.servers.iter().map(|server| {
-            Box::pin(async { server.connection()?.ask(Batch::new(&self.prefix).noop()).await.map(drop) })
+            Box::pin(async { server.connection()?.send(Batch::new(&self.prefix).noop()).await.map(drop) })
         });
         select_ok(pings).await.map(|((), _)| ())
     }
 
     async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError> {
-        let shares = self.spread.shares(names);
+        let shares = self.rendezvous.shares(names);
         let found = try_join_all(shares.iter().map(|share| self.find_share(share, names))).await?;
         let mut values = vec![None; names.len()];
         for ((_, positions), found) in shares.iter().zip(found) {
             for (position, value) in positions.iter().zip(found) {
-                if let Some(place) = values.get_mut(*position) {
-                    *place = value;
+                if let Some(slot) = values.get_mut(*position) {
+                    *slot = value;
                 }
             }
         }
@@ -204,17 +203,17 @@ impl Engine for MemcachedEngine {
     }
 
     async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
-        let connection = self.server(self.spread.server_of(name))?.connection()?;
+        let connection = self.server(self.rendezvous.server_of(name))?.connection()?;
         self.write(name, value, ttl).bind(&connection).await
     }
 
     async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError> {
-        let connection = self.server(self.spread.server_of(name))?.connection()?;
+        let connection = self.server(self.rendezvous.server_of(name))?.connection()?;
         self.write(name, value, ttl).rebind(&connection).await
     }
 
     async fn touch(&self, touches: &[(Name, Duration)]) -> Result<(), StoreError> {
-        let shares = self.spread.shares(touches.iter().map(|(name, _)| name));
+        let shares = self.rendezvous.shares(touches.iter().map(|(name, _)| name));
         let done = join_all(shares.iter().map(|(server, positions)| async {
             let share = positions.iter().filter_map(|position| touches.get(*position));
             let share: Vec<_> = share.map(|(name, ttl)| (name, seconds(*ttl))).collect();
@@ -224,7 +223,7 @@ impl Engine for MemcachedEngine {
     }
 
     async fn forget(&self, names: &[Name]) -> Result<(), StoreError> {
-        let shares = self.spread.shares(names);
+        let shares = self.rendezvous.shares(names);
         let done = join_all(shares.iter().map(|(server, positions)| async {
             let share: Vec<_> = positions.iter().filter_map(|position| names.get(*position)).collect();
             self.forget_share(*server, &share).await

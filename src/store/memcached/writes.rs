@@ -1,11 +1,11 @@
-//! Bind and rebind: who is first, and who has the higher epoch.
+//! Bind (the first writer wins) and rebind (the higher epoch wins).
 
-use super::answer::Answer;
-use super::batch::{Batch, Prefix, When};
 use super::connection::Connection;
+use super::request::{Batch, Condition, Prefix};
+use super::response::Response;
 use crate::store::engine::{Name, StoreError, Value, WriteResult};
 
-/// What is to be kept where, for how many seconds.
+/// A value to write.
 pub(super) struct Write<'a> {
     pub(super) prefix: &'a Prefix,
     pub(super) name: &'a Name,
@@ -13,100 +13,100 @@ pub(super) struct Write<'a> {
     pub(super) seconds: u64,
 }
 
-/// How often a write is tried against others that write the same name.
-const MOST_TRIES: usize = 256;
+/// How often a write is tried against concurrent writes of the same name.
+const MAX_ATTEMPTS: usize = 256;
 
-/// What a server keeps.
-enum Kept {
-    Nothing,
+/// What a server holds under a name: a value with its CAS number.
+enum Existing {
+    None,
     Value(Value, u64),
 }
 
 impl Write<'_> {
-    /// Kept if nothing is kept there. The question who was first goes along with the attempt, so it is one round trip for
-    /// the winner and the others alike.
+    /// Adds the value if there is none. The read of the existing value goes along with the attempt, so it takes one round
+    /// trip, won or lost.
     pub(super) async fn bind(&self, connection: &Connection) -> Result<WriteResult, StoreError> {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let mut batch = Batch::new(self.prefix);
-            batch.write(self.name, self.value, self.seconds, When::Nothing)?;
+            batch.write(self.name, self.value, self.seconds, Condition::Absent)?;
             batch.find(self.name)?;
-            let mut answers = connection.ask(batch).await?.into_iter();
+            let mut answers = connection.send(batch).await?.into_iter();
             if is_done(answers.next())? {
                 return Ok(WriteResult::Stored);
             }
-            match found(answers.next())? {
+            match value_of(answers.next())? {
                 Some((kept, _)) if kept == *self.value => return Ok(WriteResult::Stored),
                 Some((kept, _)) => return Ok(WriteResult::Conflict(kept)),
-                // It has expired, or was forgotten, between the two.
+                // It has expired or was removed between the two.
                 None => {}
             }
         }
-        Err(beaten())
+        Err(too_many_races())
     }
 
-    /// Kept unless what is kept there stands: found with its number, and set if that has not changed. All on one
-    /// connection: the numbers of a server that was started anew begin anew.
+    /// Reads the value with its CAS number, and writes if that has not changed. Both on one connection: a restarted server
+    /// counts from the start again.
     pub(super) async fn rebind(&self, connection: &Connection) -> Result<WriteResult, StoreError> {
-        for _ in 0..MOST_TRIES {
-            let when = match self.kept(connection).await? {
-                Kept::Nothing => When::Nothing,
-                Kept::Value(kept, number) if self.replaces(&kept) => When::Unchanged(number),
-                Kept::Value(kept, _) => return Ok(WriteResult::Conflict(kept)),
+        for _ in 0..MAX_ATTEMPTS {
+            let when = match self.read_existing(connection).await? {
+                Existing::None => Condition::Absent,
+                Existing::Value(kept, number) if self.replaces(&kept) => Condition::Unchanged(number),
+                Existing::Value(kept, _) => return Ok(WriteResult::Conflict(kept)),
             };
             let mut batch = Batch::new(self.prefix);
             batch.write(self.name, self.value, self.seconds, when)?;
-            if is_done(connection.ask(batch).await?.into_iter().next())? {
+            if is_done(connection.send(batch).await?.into_iter().next())? {
                 return Ok(WriteResult::Stored);
             }
         }
-        Err(beaten())
+        Err(too_many_races())
     }
 
-    async fn kept(&self, connection: &Connection) -> Result<Kept, StoreError> {
+    async fn read_existing(&self, connection: &Connection) -> Result<Existing, StoreError> {
         let mut batch = Batch::new(self.prefix);
-        batch.find_numbered(self.name)?;
-        let kept = found(connection.ask(batch).await?.into_iter().next())?;
-        Ok(kept.map_or(Kept::Nothing, |(value, number)| Kept::Value(value, number.unwrap_or_default())))
+        batch.find_with_cas(self.name)?;
+        let kept = value_of(connection.send(batch).await?.into_iter().next())?;
+        Ok(kept.map_or(Existing::None, |(value, number)| Existing::Value(value, number.unwrap_or_default())))
     }
 
-    /// The same text is written again too: its life begins anew.
+    /// The same value is written again too, to extend its lifetime.
     fn replaces(&self, kept: &Value) -> bool {
         self.value.supersedes(kept, self.name.kind()) || self.value == kept
     }
 }
 
-/// What was found under a name, with its number where that was asked for.
-pub(super) fn found(answer: Option<Answer>) -> Result<Option<(Value, Option<u64>)>, StoreError> {
+/// The value of a response, with its CAS number where that was requested.
+pub(super) fn value_of(answer: Option<Response>) -> Result<Option<(Value, Option<u64>)>, StoreError> {
     match answer {
-        Some(Answer::Nothing) => Ok(None),
-        Some(Answer::Value { text, number }) => match Value::parse(&text) {
-            Some(value) => Ok(Some((value, number))),
-            None => Err(StoreError::Unreadable("a text under one of our names is none of ours".to_owned())),
+        Some(Response::Miss) => Ok(None),
+        Some(Response::Value { text, cas }) => match Value::parse(&text) {
+            Some(value) => Ok(Some((value, cas))),
+            None => Err(StoreError::Unreadable("a value in another format".to_owned())),
         },
         other => Err(refusal(other)),
     }
 }
 
-/// Whether it was done.
-fn is_done(answer: Option<Answer>) -> Result<bool, StoreError> {
+/// Whether a write was done.
+fn is_done(answer: Option<Response>) -> Result<bool, StoreError> {
     match answer {
-        Some(Answer::Done { .. }) => Ok(true),
-        Some(Answer::Taken | Answer::Changed | Answer::NotFound) => Ok(false),
+        Some(Response::Done { .. }) => Ok(true),
+        Some(Response::NotStored | Response::Exists | Response::NotFound) => Ok(false),
         other => Err(refusal(other)),
     }
 }
 
-/// What an answer says that is none of the hoped for.
-pub(super) fn refusal(answer: Option<Answer>) -> StoreError {
+/// The error for any other response.
+pub(super) fn refusal(answer: Option<Response>) -> StoreError {
     match answer {
-        Some(Answer::Failed(words)) => StoreError::Refused(words.into()),
-        // The connection lets nothing else through.
-        _ => StoreError::Unreadable("an answer to something else".to_owned()),
+        Some(Response::ServerError(words)) => StoreError::Refused(words.into()),
+        // The connection rejects everything else.
+        _ => StoreError::Unreadable("an unexpected response".to_owned()),
     }
 }
 
-fn beaten() -> StoreError {
-    StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile"))
+fn too_many_races() -> StoreError {
+    StoreError::Refused(format!("{MAX_ATTEMPTS} concurrent writes of the same name"))
 }
 
 #[cfg(test)]
@@ -116,12 +116,12 @@ mod tests {
     use super::super::connection::drive;
     use super::*;
 
-    /// What a write comes to, and what it said in each round trip, when a server answers so: a race that no test could
+    /// The result of a write and what it sent in each round trip, against scripted responses: races that a test could not
     /// time.
     async fn against(script: &[&str], bind: bool) -> (Result<WriteResult, StoreError>, Vec<String>) {
         let (connection, requests) = Connection::new("memcached at x:1".into());
-        let (ours, mut server) = tokio::io::duplex(4096);
-        let task = tokio::spawn(drive(ours, requests, "memcached at x:1"));
+        let (client, mut server) = tokio::io::duplex(4096);
+        let task = tokio::spawn(drive(client, requests, "memcached at x:1"));
         let script: Vec<String> = script.iter().map(ToString::to_string).collect();
         let server = tokio::spawn(async move {
             let mut bytes = [0; 4096];
@@ -148,7 +148,7 @@ mod tests {
     const SET_8: &str = "ms t:shop:k 5 T60 C8|1 2 b|";
 
     #[tokio::test]
-    async fn what_is_gone_when_it_is_looked_at_is_bound_after_all() {
+    async fn a_value_that_expires_between_add_and_read_is_bound_again() {
         let script = ["NS\r\nEN\r\n", "HD\r\nVA 5\r\n1 2 b\r\n"];
         assert_eq!(against(&script, true).await, (Ok(WriteResult::Stored), vec![BIND.to_owned(); 2]));
     }
@@ -167,20 +167,20 @@ mod tests {
     #[tokio::test]
     async fn a_move_tries_again_when_another_write_was_faster() {
         let (older, newer) = ("VA 5 c7\r\n1 1 a\r\n", "VA 5 c8\r\n1 1 b\r\n");
-        let theirs = WriteResult::Conflict(Value::new(2, b"c"));
+        let conflict = WriteResult::Conflict(Value::new(2, b"c"));
         for (script, written, said) in [
             (&[older, "EX\r\n", newer, "HD\r\n"][..], WriteResult::Stored, &[FIND, SET_7, FIND, SET_8][..]),
             (&[older, "NF\r\n", "EN\r\n", "HD\r\n"], WriteResult::Stored, &[FIND, SET_7, FIND, ADD]),
             (&["EN\r\n", "NS\r\n", newer, "HD\r\n"], WriteResult::Stored, &[FIND, ADD, FIND, SET_8]),
-            (&["EN\r\n", "NS\r\n", "VA 5 c9\r\n1 2 c\r\n"], theirs, &[FIND, ADD, FIND]),
+            (&["EN\r\n", "NS\r\n", "VA 5 c9\r\n1 2 c\r\n"], conflict, &[FIND, ADD, FIND]),
         ] {
             let said = said.iter().map(ToString::to_string).collect();
             assert_eq!(against(script, false).await, (Ok(written), said), "{script:?}");
         }
-        let (written, said) = against(&[older, "EX\r\n"].repeat(MOST_TRIES), false).await;
+        let (written, said) = against(&[older, "EX\r\n"].repeat(MAX_ATTEMPTS), false).await;
         let error = written.unwrap_err().to_string();
-        assert_eq!(error, "the store refused: others wrote the same name 256 times meanwhile");
-        assert_eq!(said, [FIND, SET_7].repeat(MOST_TRIES));
+        assert_eq!(error, "the store refused: 256 concurrent writes of the same name");
+        assert_eq!(said, [FIND, SET_7].repeat(MAX_ATTEMPTS));
     }
 
     #[tokio::test]
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_that_nobody_of_ours_wrote_is_not_overwritten() {
+    async fn a_foreign_value_is_not_overwritten() {
         let foreign = "VA 5 c7\r\nhello\r\n";
         for (script, bind) in [(format!("NS\r\n{foreign}"), true), (foreign.to_owned(), false)] {
             assert_eq!(against(&[&script], bind).await.0.unwrap_err().label(), "unreadable", "{script:?}");

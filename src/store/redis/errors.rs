@@ -101,7 +101,7 @@ impl From<RedisError> for Failure {
                 Self::unreachable(error.to_string(), remedy)
             }
             ErrorKind::AuthenticationFailed => {
-                let message = error.detail().unwrap_or("authentication failed");
+                let message = error.detail().unwrap_or("the server rejected the user or password");
                 Self::new(StoreError::Refused(message.to_owned()), Remedy::Reconnect)
             }
             ErrorKind::ClusterConnectionNotFound => {

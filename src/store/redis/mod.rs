@@ -44,9 +44,10 @@ use self::settings::RedisSettings;
 use self::state::EngineState;
 use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
-use crate::config::check_context::NodeRef;
+use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::session::token::UnixMillis;
 
 /// Redis or Valkey.
 pub struct RedisEngine {
@@ -82,7 +83,7 @@ impl RedisEngine {
 impl EngineSettings for RedisSettings {
     const ABOUT: &'static str = "Redis or Valkey, shared by several proxies.";
 
-    fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
+    fn check(&self, at: NodeRef<'_>, _context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         self.check(at, diagnostics);
         self.clone()
     }
@@ -95,6 +96,7 @@ impl EngineSettings for RedisSettings {
         &self,
         connect_timeout: Duration,
         runtime: &Handle,
+        _clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError> {
         Ok(RedisEngine::start(self, connect_timeout, runtime, on_event)?)

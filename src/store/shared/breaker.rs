@@ -1,5 +1,5 @@
-//! The circuit breaker before the store: after a few answers in a row that did not come in time, nobody waits for it any
-//! more until it has answered a ping.
+//! The circuit breaker before the store: after several timeouts in a row it is open and no request waits for the store,
+//! until a ping has been answered.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU32;
@@ -7,47 +7,47 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use tokio::sync::Notify;
 
-/// So many in a row: one alone may be a pause of the machine, and each costs a request the whole timeout.
-const TOO_MANY: u32 = 3;
+/// Timeouts in a row that open it: a single one may be a pause of the machine, and each costs a request `store.timeout`.
+const THRESHOLD: u32 = 3;
 
-/// Open to requests, or shut. Relaxed: who passes a moment too late waits once more, and nothing is published by it.
-pub(super) struct Gate {
-    late: AtomicU32,
-    shut: AtomicBool,
-    /// Woken when it is time to find out whether the store answers.
-    pub(super) doubts: Notify,
+/// Relaxed: a request that sees a change late waits once more, and nothing is published by it.
+pub(super) struct Breaker {
+    timeouts: AtomicU32,
+    open: AtomicBool,
+    /// Notified when the store should be pinged at once.
+    pub(super) probe: Notify,
 }
 
-impl Gate {
+impl Breaker {
     pub(super) fn new() -> Self {
-        Self { late: AtomicU32::new(0), shut: AtomicBool::new(false), doubts: Notify::new() }
+        Self { timeouts: AtomicU32::new(0), open: AtomicBool::new(false), probe: Notify::new() }
     }
 
-    pub(super) fn is_shut(&self) -> bool {
-        self.shut.load(Relaxed)
+    pub(super) fn is_open(&self) -> bool {
+        self.open.load(Relaxed)
     }
 
-    /// The store answered in time, whatever it said.
-    pub(super) fn answered(&self) {
-        if self.late.load(Relaxed) > 0 {
-            self.late.store(0, Relaxed);
+    /// The store responded in time, with success or an error.
+    pub(super) fn record_response(&self) {
+        if self.timeouts.load(Relaxed) > 0 {
+            self.timeouts.store(0, Relaxed);
         }
     }
 
-    /// It did not answer in time. True when that shuts the gate.
-    pub(super) fn timed_out(&self) -> bool {
-        let late = self.late.fetch_add(1, Relaxed) + 1;
-        let shuts = late >= TOO_MANY && !self.shut.swap(true, Relaxed);
-        if shuts {
-            self.doubts.notify_one();
+    /// True when this timeout opens the breaker.
+    pub(super) fn record_timeout(&self) -> bool {
+        let timeouts = self.timeouts.fetch_add(1, Relaxed) + 1;
+        let opens = timeouts >= THRESHOLD && !self.open.swap(true, Relaxed);
+        if opens {
+            self.probe.notify_one();
         }
-        shuts
+        opens
     }
 
-    /// It answers again. True when that opens the gate.
-    pub(super) fn open(&self) -> bool {
-        self.late.store(0, Relaxed);
-        self.shut.swap(false, Relaxed)
+    /// True when it was open.
+    pub(super) fn close(&self) -> bool {
+        self.timeouts.store(0, Relaxed);
+        self.open.swap(false, Relaxed)
     }
 }
 
@@ -56,16 +56,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_shuts_after_three_answers_in_a_row_that_did_not_come() {
-        let gate = Gate::new();
-        assert_eq!([gate.timed_out(), gate.timed_out()], [false, false]);
-        gate.answered();
-        assert_eq!([gate.timed_out(), gate.timed_out(), gate.timed_out()], [false, false, true]);
-        assert!(gate.is_shut());
-        assert!(!gate.timed_out(), "it is told once");
-        gate.answered();
-        assert!(gate.is_shut(), "an answer that was still under way does not open it");
-        assert!(gate.open());
-        assert!(!gate.is_shut() && !gate.open());
+    fn it_opens_after_three_timeouts_in_a_row() {
+        let breaker = Breaker::new();
+        let timeout = || breaker.record_timeout();
+        assert_eq!([timeout(), timeout()], [false, false]);
+        breaker.record_response();
+        assert_eq!([timeout(), timeout(), timeout()], [false, false, true]);
+        assert!(breaker.is_open());
+        assert!(!timeout(), "reported once");
+        breaker.record_response();
+        assert!(breaker.is_open(), "a late response does not close it");
+        assert!(breaker.close());
+        assert!(!breaker.is_open() && !breaker.close());
     }
 }

@@ -1,5 +1,5 @@
-//! What is still to be written to the store: which sessions, not what. When a session's turn comes, what the table says
-//! *then* is written, so a session that changed ten times while the store was away is written once.
+//! Pending writes: the sessions that must still be written to the store, not their records. A record is taken from the table
+//! when it is written, so a session that changed ten times during an outage is written once.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -9,50 +9,49 @@ use parking_lot::Mutex;
 use crate::session::key::SessionKey;
 use crate::store::engine::Kind;
 
-/// A session of which the store does not know the latest.
-pub(super) type Unwritten = (SessionKey, Kind);
+/// A session whose latest binding or data is not in the store yet.
+pub(super) type PendingKey = (SessionKey, Kind);
 
-/// All of them, in no order. Locked for the time of a hash, and never by a request whose session did not change.
-pub(super) struct Pending(Mutex<HashMap<Unwritten, State>>);
+/// In no order. Locked for the time of a hash, and only by requests whose session changed.
+pub(super) struct PendingWrites(Mutex<HashMap<PendingKey, WriteState>>);
 
 #[derive(Debug, Clone, Copy, Default)]
-struct State {
-    /// Its server has called it its own: what says that it has ended is older.
-    insists: bool,
-    /// It is being written.
-    taken: bool,
-    /// And has changed since.
-    again: bool,
+struct WriteState {
+    /// A server has assigned the session to itself, so a tombstone in the store is older.
+    assigned: bool,
+    in_progress: bool,
+    /// Changed while in progress.
+    changed: bool,
 }
 
-/// One that is being written. Waits on when it is dropped before it is [`written`](Self::written).
-pub(super) struct Taken<'a> {
-    pending: &'a Pending,
-    pub(super) unwritten: Unwritten,
-    pub(super) insists: bool,
+/// A write in progress. Stays pending when it is dropped before [`complete`](Self::complete).
+pub(super) struct PendingWrite<'a> {
+    pending: &'a PendingWrites,
+    pub(super) key: PendingKey,
+    pub(super) assigned: bool,
 }
 
-/// About 4 MiB. A session that does not fit stays as it is in the table; the store learns of it with its next change.
-const MOST: usize = 65_536;
+/// About 4 MiB. A session beyond that is only in the table, and is written with its next change.
+const CAPACITY: usize = 65_536;
 
-impl Pending {
+impl PendingWrites {
     pub(super) fn new() -> Self {
         Self(Mutex::default())
     }
 
-    /// False when there are too many already.
-    pub(super) fn add(&self, key: SessionKey, kind: Kind, insists: bool) -> bool {
+    /// False when full.
+    pub(super) fn add(&self, key: SessionKey, kind: Kind, assigned: bool) -> bool {
         let mut all = self.0.lock();
-        let full = all.len() >= MOST;
+        let full = all.len() >= CAPACITY;
         match all.entry((key, kind)) {
-            Entry::Occupied(mut there) => {
-                let state = there.get_mut();
-                state.again |= state.taken;
-                state.insists |= insists;
+            Entry::Occupied(mut entry) => {
+                let state = entry.get_mut();
+                state.changed |= state.in_progress;
+                state.assigned |= assigned;
             }
             Entry::Vacant(_) if full => return false,
-            Entry::Vacant(free) => {
-                free.insert(State { insists, ..State::default() });
+            Entry::Vacant(entry) => {
+                entry.insert(WriteState { assigned, ..WriteState::default() });
             }
         }
         true
@@ -66,32 +65,32 @@ impl Pending {
         self.0.lock().len()
     }
 
-    /// Some of them, to be written now.
-    pub(super) fn take(&self, most: usize) -> Vec<Taken<'_>> {
+    /// Begins up to `count` writes.
+    pub(super) fn begin(&self, count: usize) -> Vec<PendingWrite<'_>> {
         let mut all = self.0.lock();
-        let free = all.iter_mut().filter(|(_, state)| !state.taken).take(most);
-        free.map(|(unwritten, state)| {
-            state.taken = true;
-            Taken { pending: self, unwritten: *unwritten, insists: state.insists }
-        })
-        .collect()
+        let waiting = all.iter_mut().filter(|(_, state)| !state.in_progress).take(count);
+        let begun = waiting.map(|(key, state)| {
+            state.in_progress = true;
+            PendingWrite { pending: self, key: *key, assigned: state.assigned }
+        });
+        begun.collect()
     }
 }
 
-impl Taken<'_> {
-    /// The store knows it, unless it has changed meanwhile.
-    pub(super) fn written(self) {
+impl PendingWrite<'_> {
+    /// The store has it, unless the session has changed meanwhile.
+    pub(super) fn complete(self) {
         let mut all = self.pending.0.lock();
-        if all.get(&self.unwritten).is_some_and(|state| !state.again) {
-            all.remove(&self.unwritten);
+        if all.get(&self.key).is_some_and(|state| !state.changed) {
+            all.remove(&self.key);
         }
     }
 }
 
-impl Drop for Taken<'_> {
+impl Drop for PendingWrite<'_> {
     fn drop(&mut self) {
-        if let Some(state) = self.pending.0.lock().get_mut(&self.unwritten) {
-            (state.taken, state.again) = (false, false);
+        if let Some(state) = self.pending.0.lock().get_mut(&self.key) {
+            (state.in_progress, state.changed) = (false, false);
         }
     }
 }
@@ -100,49 +99,49 @@ impl Drop for Taken<'_> {
 mod tests {
     use super::*;
 
-    const ONE: Unwritten = (SessionKey(1), Kind::Binding);
+    const ONE: PendingKey = (SessionKey(1), Kind::Binding);
 
-    fn add(pending: &Pending, key: u128) -> bool {
+    fn add(pending: &PendingWrites, key: u128) -> bool {
         pending.add(SessionKey(key), Kind::Binding, false)
     }
 
     #[test]
-    fn a_session_waits_once_however_often_it_changes() {
-        let pending = Pending::new();
+    fn a_session_is_pending_once_however_often_it_changes() {
+        let pending = PendingWrites::new();
         for _ in 0..10 {
             assert!(add(&pending, 1));
         }
-        let mut taken = pending.take(100);
-        assert_eq!(taken.len(), 1);
-        assert!(pending.take(100).is_empty() && pending.contains(ONE.0, ONE.1), "it waits until it is written");
-        taken.remove(0).written();
-        assert_eq!((pending.take(100).len(), pending.len()), (0, 0));
+        let mut writes = pending.begin(100);
+        assert_eq!(writes.len(), 1);
+        assert!(pending.begin(100).is_empty() && pending.contains(ONE.0, ONE.1), "pending until it is written");
+        writes.remove(0).complete();
+        assert_eq!((pending.begin(100).len(), pending.len()), (0, 0));
     }
 
     #[test]
-    fn what_is_not_written_or_changes_meanwhile_waits_on() {
-        let pending = Pending::new();
+    fn a_write_that_fails_or_is_outdated_stays_pending() {
+        let pending = PendingWrites::new();
         add(&pending, 1);
-        drop(pending.take(1));
-        let taken = pending.take(1).remove(0);
+        drop(pending.begin(1));
+        let write = pending.begin(1).remove(0);
         add(&pending, 1);
-        taken.written();
-        assert_eq!(pending.take(1).remove(0).unwritten, ONE);
+        write.complete();
+        assert_eq!(pending.begin(1).remove(0).key, ONE);
         pending.add(SessionKey(1), Kind::Binding, true);
-        assert!(pending.take(1).remove(0).insists);
+        assert!(pending.begin(1).remove(0).assigned);
     }
 
     #[test]
     fn it_is_bounded() {
-        let pending = Pending::new();
-        for n in 0..MOST as u128 {
+        let pending = PendingWrites::new();
+        for n in 0..CAPACITY as u128 {
             assert!(add(&pending, n));
         }
         assert!(!add(&pending, u128::MAX));
-        assert!(add(&pending, 3), "who waits already goes on waiting");
-        for taken in pending.take(1000) {
-            taken.written();
+        assert!(add(&pending, 3), "a pending session stays pending");
+        for write in pending.begin(1000) {
+            write.complete();
         }
-        assert_eq!(pending.len(), MOST - 1000);
+        assert_eq!(pending.len(), CAPACITY - 1000);
     }
 }

@@ -1,5 +1,5 @@
-//! What the store knows comes into the table: when a request needs it, behind a request when a copy is old, and when
-//! another proxy announces a move.
+//! Reading the store into the table: when a request needs it, in the background when an entry is stale, and when another
+//! proxy announces a move.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,51 +17,39 @@ use crate::store::local::data::Owner;
 use crate::store::targets::{Target, TargetIndex};
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
-use super::freshness::{Freshness, Look, Touch};
-use super::{SharedStore, StoreUnavailable};
+use super::freshness::{Freshness, FreshnessCheck, TouchPolicy};
+use super::queue::StoreQuery;
+use super::store::{SharedStore, StoreUnavailable};
 
-/// A session that the store is to be asked for.
-#[derive(Debug, Clone)]
-pub struct StoreQuery {
-    /// Its key.
-    pub key: SessionKey,
-    /// Any target of its pool.
-    pub pool: Arc<Target>,
-    /// Nothing but the store keeps it: it has no token.
-    pub without_token: bool,
-    /// Servers hand data over for it.
-    pub has_handoff: bool,
-}
-
-/// A question to the store that requests wait for. However it ends, they are told, and the next one may ask again.
-struct Flight {
+/// A read that several requests wait for. However it ends, they are woken, and the next request may read again.
+struct SharedRead {
     store: Arc<SharedStore>,
-    wanted: Vec<StoreQuery>,
-    answered: bool,
-    tell: watch::Sender<Option<bool>>,
+    queries: Vec<StoreQuery>,
+    succeeded: bool,
+    result: watch::Sender<Option<bool>>,
 }
 
-impl Flight {
-    async fn fly(mut self, now: UnixMillis) {
-        self.answered = self.store.fetch(&self.wanted, true, now).await.is_ok();
+impl SharedRead {
+    async fn run(mut self, now: UnixMillis) {
+        self.succeeded = self.store.fetch(&self.queries, true, now).await.is_ok();
     }
 }
 
-impl Drop for Flight {
+impl Drop for SharedRead {
     fn drop(&mut self) {
-        let mut flights = self.store.flights.lock();
-        for one in &self.wanted {
-            flights.remove(&one.key);
+        let mut reads = self.store.reads.lock();
+        for query in &self.queries {
+            reads.remove(&query.key);
         }
-        drop(flights);
-        // Nobody may be left to hear it.
-        let _ = self.tell.send(Some(self.answered));
+        drop(reads);
+        // All requests may have gone away.
+        let _ = self.result.send(Some(self.succeeded));
     }
 }
 
 impl SharedStore {
-    /// Says for whom the store must be asked when a request that names this session must wait for it. When not, and it is
-    /// time for that, the store is told of the visit, and asked anew, behind the request. `pool` is any target of its pool.
+    /// What to read before a request of this session is decided; `None` = nothing. When it is time, the stored lifetime is
+    /// extended and a stale entry refreshed in the background. `pool` is any target of the session's pool.
     pub fn query_for(
         &self,
         key: SessionKey,
@@ -71,139 +59,142 @@ impl SharedStore {
         now: UnixMillis,
     ) -> Option<StoreQuery> {
         let announced = self.announces.load(Relaxed);
-        let often = Touch { every: Self::touch_every(pool), anyway: has_handoff };
-        let Look { freshness, touch, stored } = self.near.look(&key, now, often, announced);
-        let wanted = || StoreQuery { key, pool: Arc::clone(pool), without_token, has_handoff };
+        let policy = Self::touch_policy(pool, has_handoff);
+        let FreshnessCheck { freshness, touch, stored } = self.freshness.check(&key, now, policy, announced);
+        let query = || StoreQuery { key, pool: Arc::clone(pool), without_token, has_handoff };
         if touch {
-            self.touch_behind(&wanted(), now);
+            self.touch_in_background(&query(), now);
         }
-        // That nobody is bound by an id is no knowledge for later: its next server may bind it at any moment, and tell the
-        // store, but announces it to nobody. And who stayed away from here may have been elsewhere. A token says enough,
-        // unless the store says more and the table has had to forget it.
+        // That an id is unbound is not remembered: a server may bind it at any moment, and writes that without an
+        // announcement. An entry that has expired here may have been used elsewhere. A token says enough, unless the store
+        // says more and the table has evicted it.
         let usable = || (!without_token && !stored) || self.is_live(&key, now);
         match freshness {
             Freshness::Fresh if usable() => None,
             Freshness::Stale { fetch } if usable() => {
-                if fetch {
-                    self.fetch_behind(wanted());
+                if fetch && !self.queues.push_fetch(query()) {
+                    self.freshness.release_fetch(&key);
                 }
                 None
             }
             Freshness::Stale { fetch: true } => {
-                self.near.not_asked(&key);
-                Some(wanted())
+                self.freshness.release_fetch(&key);
+                Some(query())
             }
-            _ => Some(wanted()),
+            _ => Some(query()),
         }
     }
 
-    /// Brings into the table what the store knows of these sessions. Of parallel requests of one session one asks and all
-    /// wait; a request that goes away takes nobody's answer with it.
+    fn touch_policy(pool: &Target, has_handoff: bool) -> TouchPolicy {
+        TouchPolicy { interval: Self::touch_interval(pool), without_record: has_handoff }
+    }
+
+    /// Reads these sessions into the table. Parallel requests of one session share a read, which goes on when one of them
+    /// goes away.
     ///
     /// # Errors
-    /// When the store did not say, for one of them at least.
-    pub async fn query(self: &Arc<Self>, wanted: &[StoreQuery], now: UnixMillis) -> Result<(), StoreUnavailable> {
-        if self.gate.is_shut() {
+    /// When at least one of them could not be read.
+    pub async fn query(self: &Arc<Self>, queries: &[StoreQuery], now: UnixMillis) -> Result<(), StoreUnavailable> {
+        if self.breaker.is_open() {
             self.context.metrics.store.count(StoreOperation::Lookup, StoreResult::Suspended);
             return Err(StoreUnavailable);
         }
-        let mut answers = Ok(());
-        for mut flight in self.flights_of(wanted, now) {
-            let answered = flight.wait_for(Option::is_some).await.is_ok_and(|answered| *answered == Some(true));
-            if !answered {
-                answers = Err(StoreUnavailable);
+        let mut result = Ok(());
+        for mut read in self.join_reads(queries, now) {
+            let succeeded = read.wait_for(Option::is_some).await.is_ok_and(|succeeded| *succeeded == Some(true));
+            if !succeeded {
+                result = Err(StoreUnavailable);
             }
         }
-        answers
+        result
     }
 
-    fn flights_of(
+    /// The reads of these sessions that are under way, and a new one for the others.
+    fn join_reads(
         self: &Arc<Self>,
-        wanted: &[StoreQuery],
+        queries: &[StoreQuery],
         now: UnixMillis,
     ) -> SmallVec<[watch::Receiver<Option<bool>>; 2]> {
-        let mut waiting = SmallVec::new();
-        let mut mine = Vec::new();
-        let (tell, told) = watch::channel(None);
+        let mut joined = SmallVec::new();
+        let mut new = Vec::new();
+        let (result, receiver) = watch::channel(None);
         {
-            let mut flights = self.flights.lock();
-            for one in wanted {
-                if let Some(flight) = flights.get(&one.key) {
-                    waiting.push(flight.clone());
+            let mut reads = self.reads.lock();
+            for query in queries {
+                if let Some(read) = reads.get(&query.key) {
+                    joined.push(read.clone());
                 } else {
-                    flights.insert(one.key, told.clone());
-                    mine.push(one.clone());
+                    reads.insert(query.key, receiver.clone());
+                    new.push(query.clone());
                 }
             }
         }
-        if !mine.is_empty() {
-            waiting.push(told);
-            let flight = Flight { store: Arc::clone(self), wanted: mine, answered: false, tell };
-            tokio::spawn(flight.fly(now));
+        if !new.is_empty() {
+            joined.push(receiver);
+            let read = SharedRead { store: Arc::clone(self), queries: new, succeeded: false, result };
+            tokio::spawn(read.run(now));
         }
-        waiting
+        joined
     }
 
-    /// Asks for all of them at once. `visited`: a request of them is at hand.
-    pub(super) async fn fetch(
-        &self,
-        wanted: &[StoreQuery],
-        visited: bool,
-        now: UnixMillis,
-    ) -> Result<(), StoreUnavailable> {
-        let names: Vec<Name> = wanted.iter().map(|one| Name::new(one.pool.pool(), one.key, Kind::Binding)).collect();
+    /// Reads all of them in one lookup. `visited` = a request of them is at hand.
+    async fn fetch(&self, queries: &[StoreQuery], visited: bool, now: UnixMillis) -> Result<(), StoreUnavailable> {
+        let names: Vec<Name> =
+            queries.iter().map(|query| Name::new(query.pool.pool(), query.key, Kind::Binding)).collect();
         let Ok(values) = self.read(StoreOperation::Lookup, self.engine.lookup(&names)).await else {
-            for one in wanted {
-                self.near.not_asked(&one.key);
+            for query in queries {
+                self.freshness.release_fetch(&query.key);
             }
             return Err(StoreUnavailable);
         };
-        for (one, value) in wanted.iter().zip(values) {
-            self.found(one, value.as_ref(), visited, now);
+        for (query, value) in queries.iter().zip(values) {
+            self.apply_lookup(query, value.as_ref(), visited, now);
         }
         Ok(())
     }
 
-    /// The same for many, behind requests. Where one of several servers is lost, or somebody else has written under one of
-    /// the names, the others are asked for all the same.
+    /// The same without requests. Where one of several servers is lost, or one name holds a foreign value, the others are
+    /// read nevertheless.
     ///
     /// # Errors
-    /// When the store said nothing at all.
-    pub(super) async fn fetch_many(&self, wanted: &[StoreQuery], now: UnixMillis) -> Result<(), StoreUnavailable> {
-        if self.fetch(wanted, false, now).await.is_ok() {
+    /// When nothing could be read.
+    pub(super) async fn fetch_in_background(
+        &self,
+        queries: &[StoreQuery],
+        now: UnixMillis,
+    ) -> Result<(), StoreUnavailable> {
+        if self.fetch(queries, false, now).await.is_ok() {
             return Ok(());
         }
         let mut any = false;
-        for one in wanted.chunks(1) {
-            if self.gate.is_shut() {
+        for query in queries.chunks(1) {
+            if self.breaker.is_open() {
                 break;
             }
-            any |= self.fetch(one, false, now).await.is_ok();
+            any |= self.fetch(query, false, now).await.is_ok();
         }
         if any { Ok(()) } else { Err(StoreUnavailable) }
     }
 
-    /// The store has said what it keeps of a session.
-    fn found(&self, wanted: &StoreQuery, value: Option<&Value>, visited: bool, now: UnixMillis) {
-        let StoreQuery { key, pool, without_token, .. } = wanted;
+    fn apply_lookup(&self, query: &StoreQuery, value: Option<&Value>, visited: bool, now: UnixMillis) {
+        let StoreQuery { key, pool, without_token, has_handoff } = query;
         let record = value.and_then(BindingRecord::read);
-        let was_stored = self.near.note(*key, now, record.is_some());
-        let often = Touch { every: Self::touch_every(pool), anyway: wanted.has_handoff };
-        if visited && self.near.touch(key, now, often) {
-            self.touch_behind(wanted, now);
+        let was_stored = self.freshness.record_read(*key, now, record.is_some());
+        if visited && self.freshness.touch_if_due(key, now, Self::touch_policy(pool, *has_handoff)) {
+            self.touch_in_background(query, now);
         }
-        // A session that has begun anew while the store was away does not go back to where the former one was.
-        let void = record.as_ref().is_some_and(|record| Self::has_lasted(record, pool, now)) && self.is_live(key, now);
+        // A session that began again during an outage does not return to where the former one was.
+        let void = record.as_ref().is_some_and(|record| Self::is_expired(record, pool, now)) && self.is_live(key, now);
         if let Some(record) = record.as_ref().filter(|_| !void) {
             self.adopt(*key, pool, record, visited, now);
         }
-        // A store that was restarted empty, or that lost what it had acknowledged, is told again.
-        if let TableLookup::Live(known) = self.context.table.find(key, now) {
-            let behind = match &record {
-                Some(record) => void || known.epoch > record.epoch,
-                None => *without_token || was_stored || self.is_tombstone(known.target),
+        // A store that was restarted empty, or that lost an acknowledged write, gets the record again.
+        if let TableLookup::Live(entry) = self.context.table.find(key, now) {
+            let outdated = match &record {
+                Some(record) => void || entry.epoch > record.epoch,
+                None => *without_token || was_stored || self.is_tombstone(entry.target),
             };
-            if behind {
+            if outdated {
                 self.write_behind(*key, Kind::Binding);
             }
         }
@@ -213,43 +204,39 @@ impl SharedStore {
         self.context.table.target_at(target).is_some_and(|target| target.is_tombstone())
     }
 
-    /// Whether the session of a record is as old as it may be. What the store keeps outlives it by a little.
-    pub(super) fn has_lasted(record: &BindingRecord, pool: &Target, now: UnixMillis) -> bool {
+    /// Whether the session of a record has reached its absolute limit. Records outlive it a little.
+    pub(super) fn is_expired(record: &BindingRecord, pool: &Target, now: UnixMillis) -> bool {
         record.server.is_some() && now.since(record.created) > pool.absolute()
     }
 
-    /// The table learns of a record: the higher epoch stands, and of two equal ones the store's, which all proxies see.
+    /// Merges a record into the table: the higher epoch wins, and of two equal ones the store's, which all proxies see.
     pub(super) fn adopt(&self, key: SessionKey, pool: &Target, record: &BindingRecord, visited: bool, now: UnixMillis) {
         let table = &self.context.table;
         let target = table.target(pool.pool(), record.server.as_deref().unwrap_or_default());
-        let news = !matches!(table.find(&key, now), TableLookup::Live(known) if known.epoch >= record.epoch);
+        let news = !matches!(table.find(&key, now), TableLookup::Live(entry) if entry.epoch >= record.epoch);
         if visited {
             table.restore(key, &target, record.epoch, record.created, now);
         } else {
             table.apply_remote(&key, &target, record.epoch, record.created);
         }
         if news {
-            self.owe(key, &target, record, now);
+            self.adopt_moved_header(key, &target, record, now);
         }
     }
 
-    /// The session's server has not answered below 500 since the session moved there: whichever proxy asks it next tells
-    /// it of the move, and gives it what was handed over.
-    fn owe(&self, key: SessionKey, target: &Target, record: &BindingRecord, now: UnixMillis) {
-        let Some(told) =
-            record.moved_header.as_deref().and_then(|moved_header| HeaderValue::from_str(moved_header).ok())
-        else {
-            return;
-        };
+    /// The session's server has not answered below 500 since the move: the proxy that sends it the next request sends the
+    /// header and the data.
+    fn adopt_moved_header(&self, key: SessionKey, target: &Target, record: &BindingRecord, now: UnixMillis) {
+        let header = record.moved_header.as_deref().and_then(|header| HeaderValue::from_str(header).ok());
+        let Some(header) = header else { return };
         let owner = Owner { key, epoch: record.epoch, created: record.created, pool: target.index() };
         let before = record.epoch.saturating_sub(1);
-        self.context.data.record_move(&owner, before, Some(told), &self.context.table, now);
+        self.context.data.record_move(&owner, before, Some(header), &self.context.table, now);
     }
 
-    /// A proxy has announced a move. What is known here of the session is set right; what is not known is asked for when
-    /// its client comes. What this proxy has announced itself it knows, or is about to: its request that moves the session
-    /// must not find it moved by another.
-    pub(super) fn hear_of_move(&self, name: &Name, value: &Value, now: UnixMillis) {
+    /// A proxy has announced a move. An entry of the table is corrected; without one, the session is read when it is next
+    /// named. This proxy's own announcements are skipped: its request must not find its own move done by another.
+    pub(super) fn apply_announcement(&self, name: &Name, value: &Value, now: UnixMillis) {
         let (Some((pool, key, Kind::Binding)), Some(record)) = (name.parts(), BindingRecord::read(value)) else {
             return;
         };
@@ -259,10 +246,10 @@ impl SharedStore {
         let table = &self.context.table;
         let target = table.target(pool, record.server.as_deref().unwrap_or_default());
         if table.apply_remote(&key, &target, record.epoch, record.created) {
-            self.near.heard(&key);
-            self.owe(key, &target, &record, now);
+            self.freshness.record_announcement(&key);
+            self.adopt_moved_header(key, &target, &record, now);
         } else {
-            self.near.forget(&key);
+            self.freshness.remove(&key);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is decided here comes into the store. Where another proxy may be deciding the same, the store is told first and
-//! the loser adopts what stands; where not, the table is changed first and the store is told what the table says.
+//! Writing decisions to the store. Where another proxy may be deciding the same, the store is written before the table and
+//! the loser adopts the winner's record; otherwise the table is changed first and the store gets its entry.
 //!
-//! What the store could not be told is kept for later, and the caller goes on as if there were no store.
+//! A write that fails stays pending, and the request goes on as if there were no store.
 
 use std::sync::Arc;
 
@@ -16,50 +16,50 @@ use crate::store::local::data::Owner;
 use crate::store::targets::{Target, TargetIndex};
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
-use super::{SharedStore, StoreUnavailable};
+use super::store::{SharedStore, StoreUnavailable};
 
-/// A server that calls a session its own is heard so often, when others claim it at the same time.
-const MOST_CLAIMS: usize = 4;
+/// How often an assignment is repeated when other proxies write the same session concurrently.
+const MAX_ATTEMPTS: usize = 4;
 
-/// A session that is about to move.
+/// A move that is about to happen.
 #[derive(Debug, Clone, Copy)]
 pub struct Move<'a> {
     /// The session.
     pub key: SessionKey,
-    /// Where it goes.
+    /// The new server.
     pub to: &'a Target,
-    /// Its epoch from then on.
+    /// Its new epoch.
     pub epoch: u32,
     /// When it began.
     pub created: UnixMillis,
-    /// What its new server has still to be told of it, by whichever proxy asks it next.
+    /// The header `Homing-Session-Moved`, until the new server has answered below 500.
     pub moved_header: Option<&'a str>,
 }
 
 impl SharedStore {
-    /// The first request of this key, seen from here, is about to go to `target`, and binds it there for all proxies,
-    /// unless one was first or the session is bound there still: then that comes into the table.
+    /// Binds a session whose first request is about to go to `target`, for all proxies, unless the store has a binding: then
+    /// that is adopted.
     ///
     /// # Errors
-    /// When the store did not say. The table decides alone, and must be [`write_behind`](Self::write_behind).
+    /// When the store did not answer. The table decides alone, and its entry must be [`write_behind`](Self::write_behind).
     pub async fn claim(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
         let record = BindingRecord { server: Some(target.server().into()), epoch: 0, created: now, moved_header: None };
-        let Some(theirs) = self.put(key, target, &record, now).await? else { return Ok(()) };
-        if theirs.server.is_some() && !Self::has_lasted(&theirs, target, now) {
-            self.adopt(key, target, &theirs, true, now);
+        let Some(existing) = self.put(key, target, &record, now).await? else { return Ok(()) };
+        if existing.server.is_some() && !Self::is_expired(&existing, target, now) {
+            self.adopt(key, target, &existing, true, now);
             return Ok(());
         }
-        // It is over; so it begins anew, in the table too.
+        // It has ended, so it begins again, in the table too.
         let table = &self.context.table;
-        table.restore(key, &table.target(target.pool(), ""), theirs.epoch, now, now);
-        let anew = BindingRecord { epoch: theirs.epoch.saturating_add(1), ..record };
-        if let Some(theirs) = self.put(key, target, &anew, now).await? {
-            self.adopt(key, target, &theirs, true, now);
+        table.restore(key, &table.target(target.pool(), ""), existing.epoch, now, now);
+        let next = BindingRecord { epoch: existing.epoch.saturating_add(1), ..record };
+        if let Some(existing) = self.put(key, target, &next, now).await? {
+            self.adopt(key, target, &existing, true, now);
         }
         Ok(())
     }
 
-    /// The session is about to move, for all proxies, unless one was first: then that comes into the table.
+    /// Moves a session for all proxies, unless another one was first: then its record is adopted.
     ///
     /// # Errors
     /// As [`claim`](Self::claim).
@@ -74,25 +74,25 @@ impl SharedStore {
             created,
             moved_header: moved_header.map(Into::into),
         };
-        if let Some(theirs) = self.put(key, to, &record, now).await? {
-            self.adopt(key, to, &theirs, true, now);
+        if let Some(existing) = self.put(key, to, &record, now).await? {
+            self.adopt(key, to, &existing, true, now);
         }
         Ok(())
     }
 
-    /// A server has said that the session is its own, and the table knows: so it is for all proxies, whatever they knew.
+    /// Writes an assignment by a server that is already in the table: it overrides the binding for all proxies.
     ///
     /// # Errors
-    /// When the store did not say. It is told later.
+    /// When the store did not answer. The write is pending then.
     pub async fn assign(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
-        for _ in 0..MOST_CLAIMS {
+        for _ in 0..MAX_ATTEMPTS {
             match self.publish(key, true, now).await {
                 Err(StoreUnavailable) => {
                     self.assign_behind(key);
                     return Err(StoreUnavailable);
                 }
-                // Theirs has come into the table.
-                Ok(Some(theirs)) if theirs.server.as_deref() != Some(target.server()) => {
+                // The existing record has been adopted.
+                Ok(Some(existing)) if existing.server.as_deref() != Some(target.server()) => {
                     self.context.table.assign(key, target, now);
                 }
                 Ok(_) => break,
@@ -101,38 +101,37 @@ impl SharedStore {
         Ok(())
     }
 
-    /// The store is told what the table says of the session, if it says anything; what stands instead comes into the table
-    /// and is returned. What is as old as it may be does not stand against a session that is not; nor, when `insists`, does
-    /// one that has ended: a server has called this one its own.
+    /// Writes the table's entry, if there is one. A conflicting record is adopted and returned. An expired record does not
+    /// stand against a live session; neither does a tombstone when `assigned`: a server has assigned the session to itself.
     pub(super) async fn publish(
         &self,
         key: SessionKey,
-        insists: bool,
+        assigned: bool,
         now: UnixMillis,
     ) -> Result<Option<BindingRecord>, StoreUnavailable> {
         let table = &self.context.table;
-        for _ in 0..MOST_CLAIMS {
-            let TableLookup::Live(known) = table.find(&key, now) else { return Ok(None) };
-            let Some(target) = table.target_at(known.target).map(Arc::clone) else { return Ok(None) };
+        for _ in 0..MAX_ATTEMPTS {
+            let TableLookup::Live(entry) = table.find(&key, now) else { return Ok(None) };
+            let Some(target) = table.target_at(entry.target).map(Arc::clone) else { return Ok(None) };
             let server = (!target.is_tombstone()).then(|| target.server().into());
-            let record = BindingRecord { server, epoch: known.epoch, created: known.created, moved_header: None };
-            let Some(theirs) = self.put(key, &target, &record, now).await? else {
+            let record = BindingRecord { server, epoch: entry.epoch, created: entry.created, moved_header: None };
+            let Some(existing) = self.put(key, &target, &record, now).await? else {
                 if target.is_tombstone() {
                     self.forget_data(key, now).await?;
                 }
                 return Ok(None);
             };
-            let void = Self::has_lasted(&theirs, &target, now) || (insists && theirs.server.is_none());
+            let void = Self::is_expired(&existing, &target, now) || (assigned && existing.server.is_none());
             if !void || target.is_tombstone() {
-                self.adopt(key, &target, &theirs, false, now);
-                return Ok(Some(theirs));
+                self.adopt(key, &target, &existing, false, now);
+                return Ok(Some(existing));
             }
-            table.apply_remote(&key, &target, theirs.epoch.saturating_add(1), known.created);
+            table.apply_remote(&key, &target, existing.epoch.saturating_add(1), entry.created);
         }
         Ok(None)
     }
 
-    /// One record into the store; what stands instead is returned.
+    /// Writes one record. Returns the existing one that it conflicts with.
     async fn put(
         &self,
         key: SessionKey,
@@ -142,57 +141,56 @@ impl SharedStore {
     ) -> Result<Option<BindingRecord>, StoreUnavailable> {
         let name = Name::new(pool.pool(), key, Kind::Binding);
         let (value, ttl) = (record.value(&self.node), Self::ttl(pool, record.created, now));
-        let stands = if record.epoch == 0 {
-            self.written(StoreOperation::Bind, self.engine.bind(&name, &value, ttl)).await
+        let conflict = if record.epoch == 0 {
+            self.write(StoreOperation::Bind, self.engine.bind(&name, &value, ttl)).await
         } else {
-            self.written(StoreOperation::Move, self.engine.rebind(&name, &value, ttl)).await
+            self.write(StoreOperation::Move, self.engine.rebind(&name, &value, ttl)).await
         };
-        let stands = stands?;
-        self.near.told(key, now);
-        // Who stands there with another form of record is of a later version, and not to be understood.
-        Ok(stands.and_then(|value| BindingRecord::read(&value)))
+        let conflict = conflict?;
+        self.freshness.record_write(key, now);
+        // A record in another format is from a later version and cannot be adopted.
+        Ok(conflict.and_then(|value| BindingRecord::read(&value)))
     }
 
-    /// The store is to be told what the table says of a session, or what its server handed over, as soon as it can be.
+    /// Queues a write of the session's table entry, or of its data.
     pub fn write_behind(&self, key: SessionKey, kind: Kind) {
-        self.later(key, kind, false);
+        self.add_pending(key, kind, false);
     }
 
-    /// The same for a session that a server has called its own, see [`assign`](Self::assign).
+    /// Queues a write after an [`assign`](Self::assign)ment by a server.
     pub fn assign_behind(&self, key: SessionKey) {
-        self.later(key, Kind::Binding, true);
+        self.add_pending(key, Kind::Binding, true);
     }
 
-    fn later(&self, key: SessionKey, kind: Kind, insists: bool) {
-        if !self.pending.add(key, kind, insists) {
+    fn add_pending(&self, key: SessionKey, kind: Kind, assigned: bool) {
+        if !self.pending.add(key, kind, assigned) {
             let operation = if kind == Kind::Binding { StoreOperation::Move } else { StoreOperation::DataPut };
             self.context.metrics.store.count(operation, StoreResult::Dropped);
         }
         self.context.metrics.store.set_pending(self.pending.len());
-        self.behind.wake.notify_one();
+        self.queues.wake.notify_one();
     }
 
-    /// Whether the store is known to keep a record of a session.
+    /// Whether the store is known to hold a record of the session.
     pub fn is_stored(&self, key: &SessionKey) -> bool {
-        self.near.is_stored(key)
+        self.freshness.is_stored(key)
     }
 
-    /// A server has handed this over for a session (nothing: there is no data any more), and it is kept here: now in the
-    /// store too.
+    /// Writes the data that a server has handed over for a session (`None` = the data was removed).
     ///
     /// # Errors
-    /// When the store did not say. It is told later.
+    /// When the store did not answer. The write is pending then.
     pub async fn put_data(
         &self,
         owner: &Owner,
         data: Option<&HeaderValue>,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let told = self.try_put_data(owner, data, now).await;
-        if told.is_err() {
+        let result = self.try_put_data(owner, data, now).await;
+        if result.is_err() {
             self.write_behind(owner.key, Kind::Data);
         }
-        told
+        result
     }
 
     pub(super) async fn try_put_data(
@@ -205,23 +203,23 @@ impl SharedStore {
         let name = Name::new(pool.pool(), owner.key, Kind::Data);
         let value = Value::new(owner.epoch, data.map_or(&[], |data| data.as_bytes()));
         let ttl = Self::ttl(pool, owner.created, now);
-        self.written(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await?;
+        self.write(StoreOperation::DataPut, self.engine.rebind(&name, &value, ttl)).await?;
         Ok(())
     }
 
-    /// The session has nothing to hand over any more, and there is nothing here that says so.
+    /// Removes the session's data from the store.
     pub(super) async fn forget_data(&self, key: SessionKey, now: UnixMillis) -> Result<(), StoreUnavailable> {
         let table = &self.context.table;
-        let TableLookup::Live(known) = table.find(&key, now) else { return Ok(()) };
-        let Some(target) = table.target_at(known.target) else { return Ok(()) };
+        let TableLookup::Live(entry) = table.find(&key, now) else { return Ok(()) };
+        let Some(target) = table.target_at(entry.target) else { return Ok(()) };
         let names = [Name::new(target.pool(), key, Kind::Data)];
         Ok(self.read(StoreOperation::Forget, self.engine.forget(&names)).await?)
     }
 
-    /// What the session's last server handed over to any proxy comes to this one. What this one has not written yet stays.
+    /// Reads the session's data from the store, unless a write of it is pending.
     ///
     /// # Errors
-    /// When the store did not say.
+    /// When the store did not answer.
     pub async fn fetch_data(
         &self,
         key: SessionKey,

@@ -67,6 +67,8 @@ pub struct PoolMetrics {
     pub tokens: Counters,
     /// By [`Handoff`](super::Handoff).
     pub handoffs: Counters,
+    /// Tokens that the overflow cookie carries, since the application's cookie has no room.
+    pub oversized_cookies: IntCounter,
     /// Cookies of guest servers that were held back.
     pub guest_cookies_held: IntCounter,
 }

@@ -44,6 +44,7 @@ pub struct Metrics {
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
+    oversized_cookies: IntCounterVec,
     guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
     /// Responses to requests without a pool.
@@ -200,6 +201,11 @@ impl Metrics {
                 "Handoff data received from servers and sent to others, by result.",
                 &["pool", "result"],
             )?,
+            oversized_cookies: make.counters(
+                "homing_oversized_cookies_total",
+                "Tokens set in a separate cookie, since the application's would exceed what browsers keep.",
+                &["pool"],
+            )?,
             health_checks: make.counters(
                 "homing_health_checks_total",
                 "Health checks, by result.",
@@ -265,6 +271,7 @@ impl Metrics {
             moves: Counters::new(&self.moves, &[pool], MOVES),
             tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
             handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
+            oversized_cookies: self.oversized_cookies.with_label_values(&[pool]),
             guest_cookies_held: self.guest_cookies_held.with_label_values(&[pool]),
         }
     }

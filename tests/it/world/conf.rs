@@ -97,7 +97,7 @@ impl Conf {
 
 impl fmt::Display for Conf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let listener = and_more(&self.listener);
+        let listener = more_entries(&self.listener);
         writeln!(f, "version: 1")?;
         writeln!(f, "listeners:\n  - {{ address: \"{{{{proxy}}}}\"{listener} }}")?;
         if !self.top.iter().any(|line| line.starts_with("admin:")) {
@@ -117,7 +117,7 @@ impl fmt::Display for Conf {
         }
         writeln!(f, "pools:\n  web:\n    servers:")?;
         for (name, address, entries) in &self.servers {
-            let entries = and_more(entries);
+            let entries = more_entries(entries);
             writeln!(f, "      - {{ name: {name}, address: \"{address}\"{entries} }}")?;
         }
         for entry in &self.pool {
@@ -131,6 +131,6 @@ impl fmt::Display for Conf {
 }
 
 /// Further entries of a mapping in braces.
-fn and_more(entries: &[String]) -> String {
+fn more_entries(entries: &[String]) -> String {
     entries.iter().flat_map(|entry| [", ", entry]).collect()
 }

@@ -1,6 +1,5 @@
 //! What happens to a route's requests: exactly one of `pool`, `split` and `redirect`.
 
-use super::is_path;
 use crate::config::address;
 use crate::config::check_context::{NodeRef, UniqueNames};
 use crate::config::diagnostics::{Diagnostics, Location};
@@ -92,7 +91,7 @@ fn redirect(to: &Redirect, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Re
             String::new()
         })
     });
-    if let Some(path) = to.path.as_deref().filter(|path| !is_path(path)) {
+    if let Some(path) = to.path.as_deref().filter(|path| !address::is_path(path)) {
         let message = format!("{} is not a path", suggest::quoted(path));
         let help = "write a path that begins with \"/\", without query, like /moved; the query of the request is kept";
         diagnostics.problem(at.key("path").location, message, help);

@@ -131,6 +131,7 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
     };
     let (mut binding, lookup, adopted) = match resolve(token, known.as_ref(), sessions.limits, now) {
         Resolution::Expired(lookup) => return Recognition::none(lookup, None),
+        Resolution::FromTheFuture => return Recognition::none(Lookup::Unknown, None),
         Resolution::Live { binding, lookup, adopted } => (binding, lookup, adopted),
     };
     // Two proxies moved it while the store was away, and the other's record is in the store. The next epoch ends that for

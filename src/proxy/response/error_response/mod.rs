@@ -22,13 +22,13 @@ pub(crate) struct ErrorPage<'a> {
     /// Why the request is refused: the label of a `Refusal`.
     pub(crate) reason: Option<&'static str>,
     pub(crate) request_id: Option<&'a str>,
-    /// The Set-Cookie that deletes the client's token.
-    pub(crate) clear_cookie: Option<HeaderValue>,
+    /// Set-Cookie values that delete the client's token.
+    pub(crate) clear_cookies: SmallVec<[HeaderValue; 2]>,
 }
 
 /// The error page for a request with these fields.
 pub(crate) fn error_response(request: Fields<'_>, page: ErrorPage<'_>) -> OwnResponse {
-    let ErrorPage { status, outcome, reason, request_id, clear_cookie } = page;
+    let ErrorPage { status, outcome, reason, request_id, clear_cookies } = page;
     let format = Format::accepted(request);
     let body = format.write(&Contents { status, sentence: sentence::sentence(status, outcome, reason), request_id });
     let mut fields = SmallVec::new();
@@ -43,7 +43,7 @@ pub(crate) fn error_response(request: Fields<'_>, page: ErrorPage<'_>) -> OwnRes
     if status == StatusCode::METHOD_NOT_ALLOWED {
         fields.push((header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")));
     }
-    fields.extend(clear_cookie.map(|cookie| (header::SET_COOKIE, cookie)));
+    fields.extend(clear_cookies.into_iter().map(|cookie| (header::SET_COOKIE, cookie)));
     OwnResponse { status, fields, body }
 }
 
@@ -59,7 +59,7 @@ mod tests {
             outcome: None,
             reason,
             request_id: Some("id-1"),
-            clear_cookie: clear_cookie.map(HeaderValue::from_static),
+            clear_cookies: clear_cookie.map(HeaderValue::from_static).into_iter().collect(),
         };
         error_response(Fields::Parsed(&[]), page)
     }
@@ -96,7 +96,7 @@ mod tests {
                 outcome: None,
                 reason: None,
                 request_id: None,
-                clear_cookie: None,
+                clear_cookies: SmallVec::new(),
             };
             let response = error_response(Fields::Parsed(&fields), page);
             prop_assert_eq!(field(&response, "content-length").unwrap(), response.body.len().to_string());

@@ -80,24 +80,31 @@ pub fn without<'a>(fields: impl IntoIterator<Item = &'a [u8]>, name: &[u8]) -> C
     edited(fields, |piece| if value_of(piece, name).is_some() { Edit::Drop } else { Edit::Keep })
 }
 
-/// The same, but only cookies whose value `matches` are removed.
+/// The same, but only cookies whose value `matches` are removed, and all of the name `overflow`.
 pub fn without_matching<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
+    overflow: &[u8],
     matches: impl Fn(&[u8]) -> bool,
 ) -> CookieRewrite<'a> {
-    edited(fields, |piece| if value_of(piece, name).is_some_and(&matches) { Edit::Drop } else { Edit::Keep })
+    edited(fields, |piece| {
+        let drops = value_of(piece, name).is_some_and(&matches) || value_of(piece, overflow).is_some();
+        if drops { Edit::Drop } else { Edit::Keep }
+    })
 }
 
 /// The request's cookies, in one field as [`without`] makes it, with the first `prefix_len(value)` bytes removed from every
-/// value of this name.
+/// value of this name, and without those of the name `overflow`.
 pub fn without_prefix<'a>(
     fields: impl IntoIterator<Item = &'a [u8]>,
     name: &[u8],
+    overflow: &[u8],
     prefix_len: impl Fn(&[u8]) -> usize,
 ) -> CookieRewrite<'a> {
     edited(fields, |piece| {
-        let Some(value) = value_of(piece, name) else { return Edit::Keep };
+        let Some(value) = value_of(piece, name) else {
+            return if value_of(piece, overflow).is_some() { Edit::Drop } else { Edit::Keep };
+        };
         match prefix_len(value) {
             0 => Edit::Keep,
             len => Edit::Cut { start: value_start(piece), len },

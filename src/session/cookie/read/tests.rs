@@ -121,9 +121,12 @@ proptest! {
     fn one_field_in_one_look_is_what_going_piece_by_piece_makes_of_it(fields in hostile(), of_ours: bool) {
         // Those that have a value, as an application's cookie is left where it has no token; or all.
         let ours = |value: &[u8]| !of_ours || !value.is_empty();
-        let edit = |piece: &[u8]| if value_of(piece, b"s").is_some_and(ours) { Edit::Drop } else { Edit::Keep };
+        let edit = |piece: &[u8]| {
+            let drops = value_of(piece, b"s").is_some_and(ours) || value_of(piece, b"a").is_some();
+            if drops { Edit::Drop } else { Edit::Keep }
+        };
         for field in slices(&fields) {
-            let quick = Left::from(without_matching([field], b"s", ours));
+            let quick = Left::from(without_matching([field], b"s", b"a", ours));
             if pieces(field).all(|piece| edit(piece) == Edit::Keep) {
                 prop_assert_eq!(quick, Left::Unchanged);
             } else {

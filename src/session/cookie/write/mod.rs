@@ -7,6 +7,7 @@ use http::HeaderValue;
 use httpdate::HttpDate;
 
 use crate::config::cookie::{Cookie, Lifetime, SameSite, Secure};
+use crate::session::cookie::scope::RequestUri;
 use crate::session::token::{TokenText, UnixMillis};
 
 /// 31 December 9999, 23:59:59 UTC.
@@ -24,6 +25,15 @@ pub struct SetCookie {
     plain: Variant,
     secure: Variant,
     policy: Secure,
+    /// Path and domain; `None` = it belongs to every request that it is set with.
+    scope: Option<Box<CookieScope>>,
+}
+
+/// Which requests carry the cookie.
+#[derive(Debug, Clone)]
+struct CookieScope {
+    path: Box<[u8]>,
+    domain: Option<Box<[u8]>>,
 }
 
 /// What follows the value, for TLS connections or for plain ones.
@@ -65,6 +75,7 @@ impl SetCookie {
             lifetime,
             plain: variant(false)?,
             secure: variant(true)?,
+            scope: CookieScope::new(cookie).map(Box::new),
             policy: if needs_secure(cookie) { Secure::Always } else { cookie.secure },
         })
     }
@@ -93,6 +104,14 @@ impl SetCookie {
         HeaderValue::try_from(value).unwrap_or_else(|_| self.clear(secure))
     }
 
+    /// Whether a browser sends the cookie with requests like this one: otherwise it is of no use to set it here.
+    #[must_use]
+    pub fn belongs_to(&self, uri: &RequestUri<'_>) -> bool {
+        self.scope.as_ref().is_none_or(|scope| {
+            uri.is_under(&scope.path) && scope.domain.as_ref().is_none_or(|domain| uri.is_in_domain(domain))
+        })
+    }
+
     /// The value that makes the client delete the cookie.
     #[must_use]
     pub fn clear(&self, secure: bool) -> HeaderValue {
@@ -104,6 +123,19 @@ impl SetCookie {
             (Secure::Always, _) | (Secure::Auto, true) => &self.secure,
             (Secure::Never, _) | (Secure::Auto, false) => &self.plain,
         }
+    }
+}
+
+impl CookieScope {
+    fn new(cookie: &Cookie) -> Option<Self> {
+        let domain = cookie.domain.as_deref().map(|domain| domain.strip_prefix('.').unwrap_or(domain));
+        let domain = domain.filter(|domain| !domain.is_empty());
+        // What does not begin with a slash is no path, and browsers take the default path of the request.
+        let path = Some(&*cookie.path).filter(|path| path.starts_with('/') && *path != "/");
+        (path.is_some() || domain.is_some()).then(|| Self {
+            path: path.unwrap_or("/").as_bytes().into(),
+            domain: domain.map(|domain| domain.as_bytes().into()),
+        })
     }
 }
 

@@ -168,3 +168,32 @@ fn clearing_names_the_same_cookie_and_ends_it() {
         }
     }
 }
+
+#[test]
+fn a_cookie_belongs_to_requests_under_its_path_and_in_its_domain() {
+    let belongs = |path: &str, domain: Option<&str>, host: &str, at: &str| {
+        let cookie = Cookie { path: path.into(), domain: domain.map(Into::into), ..Cookie::default() };
+        let cookie = SetCookie::new(&cookie, Duration::from_secs(1)).unwrap();
+        cookie.belongs_to(&RequestUri::new(host, at))
+    };
+    for (path, domain, host, at) in [
+        ("/", None, "any.example", "/anything"),
+        ("", None, "any.example", "/anything"),
+        ("/shop", None, "any.example", "/shop"),
+        ("/shop", None, "any.example", "/shop/cart"),
+        ("/", Some("example.org"), "shop.example.org:8443", "/"),
+        ("/", Some(".example.org"), "example.org", "/"),
+        ("/", Some("example.org"), "", "/"),
+    ] {
+        assert!(belongs(path, domain, host, at), "{path} {domain:?} {host} {at}");
+    }
+    for (path, domain, host, at) in [
+        ("/shop", None, "any.example", "/favicon.ico"),
+        ("/shop", None, "any.example", "/shopping"),
+        ("/", Some("example.org"), "example.com", "/"),
+        ("/", Some("example.org"), "127.0.0.1", "/"),
+        ("/shop", Some("example.org"), "example.org", "/"),
+    ] {
+        assert!(!belongs(path, domain, host, at), "{path} {domain:?} {host} {at}");
+    }
+}

@@ -1,4 +1,4 @@
-//! What servers handed over, in a snapshot: it comes back with its session or not at all, and never half.
+//! Session data in a snapshot: it is loaded with its session or not at all.
 
 use http::HeaderValue;
 
@@ -290,6 +290,7 @@ fn nobody_who_has_data_all_the_time_is_missed_while_others_come_and_go() {
     (0..1_000).for_each(|number| before.keep(number, 0, "there"));
     let writing = AtomicBool::new(true);
     thread::scope(|scope| {
+        let _stop = StopOnDrop(&writing);
         for thread in 1..=2_u64 {
             let (before, writing) = (&before, &writing);
             scope.spawn(move || {
@@ -308,7 +309,6 @@ fn nobody_who_has_data_all_the_time_is_missed_while_others_come_and_go() {
             assert_eq!(after.load(&bytes, NOW).unwrap().loaded, written, "each of them once");
             assert!((0..1_000).all(|number| after.found(number, 0).as_deref() == Some("there")));
         }
-        writing.store(false, Relaxed);
     });
 }
 

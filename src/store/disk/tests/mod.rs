@@ -1,20 +1,34 @@
-//! Whatever a table holds comes back; whatever was done to its bytes is found, and nothing of it gets in. The same of
-//! session data is in [`data`].
+//! A table is loaded as it was written; any change to the bytes is detected, and then nothing is loaded. The same for session
+//! data is in [`data`].
 
 mod data;
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::format::{BLOCK, BLOCK_HEADING, CHECKSUM, DATA, DATUM, END, HEADING, MAGIC, TARGETS};
 use super::*;
-use crate::store::TableLookup;
+use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
+use crate::store::local::data::{DataRecord, SessionData};
+use crate::store::local::table::Table;
+use crate::store::{TableEntry, TableLookup};
 
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 const SERVERS: [(&str, &str); 5] = [("shop", "a"), ("shop", "b"), ("shop", ""), ("chat", "a"), ("chat", "ü/long name")];
+
+/// Stops the threads that write when the test ends, by a failed assertion too.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Relaxed);
+    }
+}
 
 fn table(capacity: usize) -> Table {
     let table = Table::new(capacity, NOW, Box::new(|_, _| ()));
@@ -124,7 +138,7 @@ fn a_file_of_the_first_version_is_read() {
     let loaded = load_all(&after, VERSION_1).unwrap();
     assert_eq!((loaded.loaded, loaded.skipped), (SessionCounts { sessions: 7, data: 0 }, SessionCounts::default()));
     assert_eq!(contents(&after), contents(&full(7)));
-    assert!(look(VERSION_1).is_ok(), "so it may be replaced");
+    assert!(check_heading(VERSION_1).is_ok(), "so it may be replaced");
     for length in 0..VERSION_1.len() {
         assert!(load_all(&table(100), &VERSION_1[..length]).is_err(), "{length} bytes of it");
     }
@@ -213,7 +227,7 @@ fn every_truncation_is_found_and_nothing_of_it_gets_in() {
     }
     let mut longer = bytes;
     longer.push(0);
-    assert!(load_all(&table(100), &longer).unwrap_err().to_string().contains("goes on behind its end"));
+    assert!(load_all(&table(100), &longer).unwrap_err().to_string().contains("continues after its end"));
 }
 
 #[test]
@@ -266,17 +280,17 @@ fn a_file_of_a_later_version_or_of_somebody_else_is_told_apart() {
     let crc = crc32fast::hash(&bytes[..12]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     assert!(
-        matches!(look(&bytes[..]), Err(ReadError::UnsupportedVersion(9))),
+        matches!(check_heading(&bytes[..]), Err(ReadError::UnsupportedVersion(9))),
         "its heading stays where it is in every version"
     );
     assert!(matches!(load_all(&table(10), &bytes), Err(ReadError::UnsupportedVersion(9))));
     bytes[8] = u8::try_from(VERSION).unwrap() + 1;
     let crc = crc32fast::hash(&bytes[..12]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
-    assert!(matches!(look(&bytes[..]), Err(ReadError::UnsupportedVersion(_))), "the next one");
-    assert!(matches!(look(&b"root:x:0:0:root:/root:/bin/sh\n"[..]), Err(ReadError::NotASnapshot)));
-    assert!(matches!(look(&b"home"[..]), Err(ReadError::NotASnapshot)));
-    assert!(matches!(look(&b""[..]), Err(ReadError::Corrupt { .. })), "a file that was never written to");
+    assert!(matches!(check_heading(&bytes[..]), Err(ReadError::UnsupportedVersion(_))), "the next one");
+    assert!(matches!(check_heading(&b"root:x:0:0:root:/root:/bin/sh\n"[..]), Err(ReadError::NotASnapshot)));
+    assert!(matches!(check_heading(&b"home"[..]), Err(ReadError::NotASnapshot)));
+    assert!(matches!(check_heading(&b""[..]), Err(ReadError::Corrupt { .. })), "a file that was never written to");
 }
 
 /// One file when its end is looked at, and another when it is read from its start.
@@ -343,6 +357,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
     (0..1_000).for_each(|number| keep(&before, number));
     let (writing, target) = (AtomicBool::new(true), before.target("shop", "b"));
     let files: Vec<Vec<u8>> = thread::scope(|scope| {
+        let _stop = StopOnDrop(&writing);
         for thread in 1..=2_u64 {
             let (before, writing, target) = (&before, &writing, &target);
             scope.spawn(move || {
@@ -361,7 +376,6 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
             bytes
         };
         let files = (0..30).map(write_one).collect();
-        writing.store(false, Relaxed);
         files
     });
     for bytes in &files {

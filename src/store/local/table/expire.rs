@@ -108,7 +108,7 @@ impl Table {
     pub(super) fn expire(&self, key: &SessionKey, now: Tick) -> TableLookup {
         let mut found = TableLookup::Absent;
         let over = self.remove_if_over(key, now, |record| {
-            found = TableLookup::Live(self.known(record));
+            found = TableLookup::Live(self.entry(record));
             record.touch(now);
         });
         over.map_or(found, expired)
@@ -175,7 +175,7 @@ impl Table {
         let removed = self.map.remove_if(key, |_, record| {
             let still_idle = record.last_seen() == *last_seen;
             if still_idle {
-                self.left(record.target);
+                self.count_out(record.target);
             } else {
                 self.eviction.lower(self.map.determine_map(key), record.last_seen());
             }

@@ -8,7 +8,7 @@ use dashmap::SharedValue;
 use crate::session::key::SessionKey;
 use crate::store::TableEntry;
 use crate::store::expiry::Tick;
-use crate::store::local::table::Departed;
+use crate::store::local::table::EndedSessions;
 use crate::store::local::table::Table;
 use crate::store::local::table::eviction::ASKED;
 use crate::store::local::table::record::Binding;
@@ -27,11 +27,11 @@ impl Table {
         now: Tick,
         mut merge: impl FnMut(&mut Record),
     ) -> Option<TableEntry> {
-        let mut departed = Departed::new();
+        let mut ended_sessions = EndedSessions::new();
         let mut met = |record: &mut Record| {
             let was_seen = self.ticks.millis(record.last_seen());
             if let Some(reason) = self.verdict(record, now) {
-                departed.push((record.target, reason));
+                ended_sessions.push((record.target, reason));
                 self.bind_to(record, binding);
                 record.seen_first(now);
                 self.eviction.lower(self.map.determine_map(&key), now);
@@ -39,13 +39,13 @@ impl Table {
             } else {
                 record.touch(now);
                 merge(record);
-                Some(TableEntry { last_seen: was_seen, ..self.known(record) })
+                Some(TableEntry { last_seen: was_seen, ..self.entry(record) })
             }
         };
         // The guard ends with this line; the next steps lock again.
         let known_already = self.map.get_mut(&key).map(|mut record| met(&mut record));
         let stands = known_already.unwrap_or_else(|| self.admit(key, binding, now, met));
-        self.report(&departed);
+        self.report(&ended_sessions);
         stands
     }
 
@@ -88,7 +88,7 @@ impl Table {
             }
             shard.insert(key, SharedValue::new(Record::new(binding, now)));
             self.eviction.lower(home, now);
-            self.arrived(binding.target);
+            self.count_in(binding.target);
             drop(shard);
             drop(emptied);
             return None;
@@ -126,13 +126,13 @@ impl Table {
         let step = usize::from(u16::from_be_bytes([high, low]));
         let each = self.capacity() / self.shards() + 1;
         for _ in 0..(MOST_READ / each).clamp(1, ASKED) {
-            let Some((shard, since)) = self.eviction.among(home, step) else { return false };
+            let Some((shard, since)) = self.eviction.longest_idle(home, step) else { return false };
             let nearly_as_long = since + now.saturating_sub(since) / NEARLY;
             if self.evict_from(shard, MOST_AT_ONCE, nearly_as_long) {
                 return true;
             }
         }
-        self.eviction.among(home, step).is_some_and(|(shard, _)| self.evict_from(shard, 1, Tick::MAX))
+        self.eviction.longest_idle(home, step).is_some_and(|(shard, _)| self.evict_from(shard, 1, Tick::MAX))
     }
 
     /// Takes the longest idle session out of a shard, of those who were last seen `until` then.

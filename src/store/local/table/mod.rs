@@ -38,7 +38,7 @@ use crate::store::TableLookup;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
-use crate::store::local::table::eviction::Idlest;
+use crate::store::local::table::eviction::IdleIndex;
 use crate::store::local::table::record::Binding;
 use crate::store::local::table::record::Record;
 use crate::store::local::table::shard::MOST_SHARDS;
@@ -57,7 +57,7 @@ pub struct Table {
     /// Read by visits under a shard's read lock; everything else about a session happens under its write lock.
     map: DashMap<SessionKey, Record, BuildKeyHasher>,
     /// Beside `map`: which shard has the longest idle.
-    eviction: Idlest,
+    eviction: IdleIndex,
     targets: Targets,
     ticks: Ticks,
     /// Sessions in `map`, plus those about to be put there: raised before an insert and lowered after a removal, so it
@@ -77,7 +77,7 @@ pub struct Table {
 struct Padded(AtomicUsize);
 
 /// Sessions that left while a lock was held, to be reported when it no longer is.
-type Departed = Vec<(TargetIndex, EndReason)>;
+type EndedSessions = Vec<(TargetIndex, EndReason)>;
 
 impl Table {
     /// The epoch that is higher than all others.
@@ -94,7 +94,7 @@ impl Table {
         let shards = shards.clamp(2, MOST_SHARDS).next_power_of_two();
         Self {
             map: DashMap::with_hasher_and_shard_amount(BuildKeyHasher, shards),
-            eviction: Idlest::of_empty(shards),
+            eviction: IdleIndex::new(shards),
             targets: Targets::new(),
             ticks: Ticks::starting(now),
             count: Padded::default(),
@@ -136,7 +136,7 @@ impl Table {
                 return TableLookup::Absent;
             };
             if self.verdict(&record, now).is_none() {
-                let known = self.known(&record);
+                let known = self.entry(&record);
                 record.touch(now);
                 return TableLookup::Live(known);
             }
@@ -150,7 +150,7 @@ impl Table {
         let Some(record) = self.map.get(key) else {
             return TableLookup::Absent;
         };
-        self.verdict(&record, now).map_or_else(|| TableLookup::Live(self.known(&record)), expired)
+        self.verdict(&record, now).map_or_else(|| TableLookup::Live(self.entry(&record)), expired)
     }
 
     /// A token told of a session. If the table knows it too, the higher epoch wins, and the token between equals.
@@ -171,7 +171,7 @@ impl Table {
                 self.bind_to(record, binding);
             }
         });
-        stands.unwrap_or_else(|| self.known(&Record::new(binding, now)))
+        stands.unwrap_or_else(|| self.entry(&Record::new(binding, now)))
     }
 
     /// The session moves `to` another target, if it is still what the caller last knew it as (`expected_epoch`): of
@@ -286,7 +286,7 @@ impl Table {
             true
         })?;
         self.report(&[(record.target, EndReason::Ended)]);
-        Some(self.known(&record))
+        Some(self.entry(&record))
     }
 
     /// The session goes on under another key: this one is not its end.
@@ -344,8 +344,8 @@ impl fmt::Debug for Table {
 
 impl Table {
     /// To be called without a lock: what it calls is not ours.
-    fn report(&self, departed: &[(TargetIndex, EndReason)]) {
-        for (target, reason) in departed {
+    fn report(&self, ended_sessions: &[(TargetIndex, EndReason)]) {
+        for (target, reason) in ended_sessions {
             if let Some(target) = self.targets.at(*target).filter(|target| !target.is_tombstone()) {
                 (self.on_end)(target, *reason);
             }
@@ -361,7 +361,7 @@ impl Table {
     }
 
     #[inline]
-    fn known(&self, record: &Record) -> TableEntry {
+    fn entry(&self, record: &Record) -> TableEntry {
         TableEntry {
             target: record.target,
             epoch: record.epoch,
@@ -375,28 +375,28 @@ impl Table {
     }
 
     fn bind_to(&self, record: &mut Record, binding: Binding) {
-        self.left(record.target);
-        self.arrived(binding.target);
+        self.count_out(record.target);
+        self.count_in(binding.target);
         record.target = binding.target;
         record.epoch = binding.epoch;
         record.created = binding.created;
     }
 
-    fn arrived(&self, target: TargetIndex) {
+    fn count_in(&self, target: TargetIndex) {
         if let Some(target) = self.targets.at(target) {
-            target.arrived();
+            target.add_session();
         }
     }
 
-    fn left(&self, target: TargetIndex) {
+    fn count_out(&self, target: TargetIndex) {
         if let Some(target) = self.targets.at(target) {
-            target.left();
+            target.remove_session();
         }
     }
 
     /// A session of that target is no longer in the map, and its room is free.
     fn forget(&self, target: TargetIndex) {
-        self.left(target);
+        self.count_out(target);
         self.count.0.fetch_sub(1, Relaxed);
     }
 }

@@ -1,9 +1,9 @@
-//! One connection that all requests to a server share: they are written as they come, and answered in order.
+//! One connection shared by all requests to a server: they are written as they come, and answered in order.
 //!
-//! A task owns the socket ([`drive`]); a request is a message to it with a place for the answers. So whoever loses interest
-//! drops that place and nothing else: the answers are read all the same and thrown away, and every other answer stays with
-//! its question. An answer that does not fit its question ends the connection, and so does a server that leaves a probe
-//! unanswered. As the probe stands in the same row as everything else, an answer too many or too few is found out by it.
+//! A task owns the socket ([`drive`]). A request is a message to it with a channel for the responses. A caller that gives up
+//! drops only that channel: the responses are still read and discarded, so every other response is matched to its command.
+//! A response that does not fit its command ends the connection, and so does an unanswered probe. The probe is queued like
+//! any other request, so it also detects a surplus or missing response.
 
 #[cfg(test)]
 mod tests;
@@ -20,246 +20,250 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
 
-use super::answer::{self, Answer};
-use super::batch::{Batch, Expectations, Expected, NOOP};
+use super::request::{Batch, Expectations, ExpectedResponse, NOOP};
+use super::response::{self, Response};
 use crate::store::engine::StoreError;
 
-/// What asks on a connection.
+/// A handle to send requests.
 #[derive(Clone)]
 pub(super) struct Connection {
     requests: mpsc::Sender<Request>,
     /// "memcached at 127.0.0.1:11211".
     label: Arc<str>,
-    /// Requests in a row whose callers gave up before any answer came. Relaxed: it only tells how it went lately.
-    given_up: Arc<AtomicU32>,
+    /// Requests in a row whose callers gave up before a response. Relaxed: only a recent trend.
+    abandoned: Arc<AtomicU32>,
 }
 
-/// After so many, a server that is one of several costs no further request its patience; the probe tells what it is.
-const MOST_GIVEN_UP: u32 = 4;
+/// After this many, requests fail at once until the server answers again or the probe ends the connection.
+const MAX_ABANDONED: u32 = 4;
 
-/// Counts a caller that goes away without its answer.
-struct Asking<'a> {
-    given_up: &'a AtomicU32,
+/// Counts a caller that gives up.
+struct AbandonGuard<'a> {
+    abandoned: &'a AtomicU32,
     answered: bool,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for AbandonGuard<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.given_up.fetch_add(1, Relaxed);
+            self.abandoned.fetch_add(1, Relaxed);
         }
     }
 }
 
-/// Where a connection's task takes its requests from.
+/// The receiving end of a connection's task.
 pub(super) struct Requests {
     queue: mpsc::Receiver<Request>,
-    /// As [`Connection`] has it.
-    given_up: Arc<AtomicU32>,
+    /// Shared with [`Connection`].
+    abandoned: Arc<AtomicU32>,
 }
 
-/// A batch on its way.
+/// A queued batch.
 pub(super) struct Request {
     bytes: Vec<u8>,
     expected: Expectations,
     reply: Reply,
 }
 
-type Reply = oneshot::Sender<Result<Vec<Answer>, StoreError>>;
+type Reply = oneshot::Sender<Result<Vec<Response>, StoreError>>;
 
 /// Why a connection ended.
 #[derive(Debug)]
-pub(super) struct Broken {
-    /// In words, with the server's name.
+pub(super) struct ConnectionEnd {
+    /// For logs, with the server's address.
     pub(super) reason: String,
-    /// It had answered a probe, so it was in use for a second at least.
+    /// A probe was answered, so the connection lasted for at least a second.
     pub(super) proven: bool,
 }
 
-/// How often a server is asked whether it is there, and how long it may take to say so.
-const PROBE: Duration = Duration::from_secs(1);
-/// Requests on their way to the task. A full queue holds its callers back, as a full socket does.
-const MOST_QUEUED: usize = 1024;
-/// Requests that are taken from the queue at once.
-const MOST_TAKEN: usize = 128;
-/// Requests that wait for their answers.
-const MOST_WAITING: usize = 16 * 1024;
-/// Bytes that wait to be written, after which no further request is taken.
-const FULL: usize = 256 * 1024;
-/// Room for what is read at once.
-const READ: usize = 16 * 1024;
+/// Between two probes, and the limit for a response.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// Requests queued for the task. A full queue applies backpressure, like a full socket.
+const QUEUE_CAPACITY: usize = 1024;
+/// Requests taken from the queue at once.
+const MAX_DEQUEUED: usize = 128;
+/// Requests waiting for their responses.
+const MAX_WAITING: usize = 16 * 1024;
+/// Unwritten bytes above which no further request is taken from the queue.
+const MAX_OUTGOING: usize = 256 * 1024;
+/// Free space for one read.
+const READ_BUFFER: usize = 16 * 1024;
 
 impl Connection {
-    /// One that is not driven yet.
+    /// Without a task yet.
     pub(super) fn new(label: Arc<str>) -> (Self, Requests) {
-        let (sender, receiver) = mpsc::channel(MOST_QUEUED);
-        let given_up = Arc::default();
-        let requests = Requests { queue: receiver, given_up: Arc::clone(&given_up) };
-        (Self { requests: sender, label, given_up }, requests)
+        let (sender, receiver) = mpsc::channel(QUEUE_CAPACITY);
+        let abandoned = Arc::default();
+        let requests = Requests { queue: receiver, abandoned: Arc::clone(&abandoned) };
+        (Self { requests: sender, label, abandoned }, requests)
     }
 
-    /// One answer for each command, in their order.
+    /// The responses, one for each command, in order.
     ///
     /// # Errors
     /// When the connection ends before all of them have come.
-    pub(super) async fn ask(&self, batch: Batch<'_>) -> Result<Vec<Answer>, StoreError> {
+    pub(super) async fn send(&self, batch: Batch<'_>) -> Result<Vec<Response>, StoreError> {
         let (bytes, expected) = batch.finish();
         if expected.is_empty() {
             return Ok(Vec::new());
         }
-        if self.given_up.load(Relaxed) >= MOST_GIVEN_UP {
+        if self.abandoned.load(Relaxed) >= MAX_ABANDONED {
             return Err(StoreError::Unreachable(format!("{}: it does not answer", self.label)));
         }
-        let mut asking = Asking { given_up: &self.given_up, answered: false };
+        let mut guard = AbandonGuard { abandoned: &self.abandoned, answered: false };
         let (reply, answers) = oneshot::channel();
         let gone = || StoreError::Unreachable(format!("{}: the connection has ended", self.label));
         self.requests.send(Request { bytes, expected, reply }).await.map_err(|_closed| gone())?;
         let answers = answers.await;
-        asking.answered = true;
+        guard.answered = true;
         answers.map_err(|_dropped| gone())?
     }
 }
 
-/// Drives a connection until it ends; then every request that waits is told so.
-pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, requests: Requests, label: &str) -> Broken {
-    let Requests { mut queue, given_up } = requests;
-    let mut driver = Driver { given_up, ..Driver::default() };
+/// Runs a connection until it ends; then all waiting requests fail.
+pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, requests: Requests, label: &str) -> ConnectionEnd {
+    let Requests { mut queue, abandoned } = requests;
+    let mut driver = Driver { abandoned, ..Driver::default() };
     let end = driver.run(stream, &mut queue).await;
     let reason = format!("{label}: {end}");
     driver.fail(&mut queue, &end, &reason);
-    Broken { reason, proven: driver.proven }
+    ConnectionEnd { reason, proven: driver.proven }
 }
 
-/// How a connection ends.
+/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
-enum End {
+enum CloseReason {
     #[error("{0}")]
     Io(#[from] io::Error),
     #[error("it closed the connection")]
     Closed,
-    #[error("it did not answer for a second")]
+    #[error("no response to a probe for a second")]
     Silent,
-    #[error("it answered {0}")]
-    Malformed(#[from] answer::Malformed),
-    #[error("it did not understand: {0}")]
-    NotUnderstood(Box<str>),
-    #[error("it answered something else than what was asked")]
+    #[error("invalid response: {0}")]
+    Malformed(#[from] response::Malformed),
+    #[error("it rejected a command: {0}")]
+    ClientError(Box<str>),
+    #[error("unexpected response")]
     Unexpected,
-    #[error("it answered when nothing was asked")]
-    Unasked,
-    #[error("nobody uses it any more")]
+    #[error("response without a request")]
+    Unsolicited,
+    #[error("the engine was stopped")]
     Unused,
 }
 
-/// What is on its way.
+/// The state of a connection's task.
 #[derive(Default)]
 struct Driver {
     incoming: BytesMut,
     outgoing: BytesMut,
-    waiting: VecDeque<Waiting>,
-    /// A probe waits for its answer.
+    waiting: VecDeque<PendingRequest>,
+    /// A probe is unanswered.
     probing: bool,
     proven: bool,
-    /// As [`Connection`] has it.
-    given_up: Arc<AtomicU32>,
+    /// Shared with [`Connection`].
+    abandoned: Arc<AtomicU32>,
 }
 
-/// A request that was written, or is about to be.
-struct Waiting {
+/// A request that has been or is about to be written.
+struct PendingRequest {
     expected: Expectations,
-    answers: Vec<Answer>,
+    answers: Vec<Response>,
     /// `None` for a probe.
     reply: Option<Reply>,
 }
 
 impl Driver {
-    async fn run<S: AsyncRead + AsyncWrite>(&mut self, stream: S, requests: &mut mpsc::Receiver<Request>) -> End {
+    async fn run<S: AsyncRead + AsyncWrite>(
+        &mut self,
+        stream: S,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> CloseReason {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let mut taken = Vec::with_capacity(MOST_TAKEN);
-        let mut probe = tokio::time::interval(PROBE);
+        let mut taken = Vec::with_capacity(MAX_DEQUEUED);
+        let mut probe = tokio::time::interval(PROBE_INTERVAL);
         probe.set_missed_tick_behavior(MissedTickBehavior::Delay);
         probe.reset();
         loop {
             self.make_room();
-            // Answers first: after a pause of this process they are there, and the probe must not be told of before them.
-            let went_well = tokio::select! {
+            // Reads first: after a pause of this process the responses have arrived, and must be seen before the probe is late.
+            let result = tokio::select! {
                 biased;
                 read = reader.read_buf(&mut self.incoming) => match read {
-                    Ok(0) => Err(End::Closed),
+                    Ok(0) => Err(CloseReason::Closed),
                     Ok(_) => self.deliver(),
                     Err(error) => Err(error.into()),
                 },
-                count = requests.recv_many(&mut taken, MOST_TAKEN), if self.has_room() => {
+                count = requests.recv_many(&mut taken, MAX_DEQUEUED), if self.has_room() => {
                     self.enqueue(&mut taken);
-                    if count == 0 { Err(End::Unused) } else { Ok(()) }
+                    if count == 0 { Err(CloseReason::Unused) } else { Ok(()) }
                 }
                 written = writer.write_buf(&mut self.outgoing), if !self.outgoing.is_empty() => {
-                    written.map(drop).map_err(End::from)
+                    written.map(drop).map_err(CloseReason::from)
                 }
                 _ = probe.tick() => self.probe(),
             };
-            if let Err(end) = went_well {
+            if let Err(end) = result {
                 return end;
             }
         }
     }
 
     fn has_room(&self) -> bool {
-        self.outgoing.len() < FULL && self.waiting.len() < MOST_WAITING
+        self.outgoing.len() < MAX_OUTGOING && self.waiting.len() < MAX_WAITING
     }
 
-    /// `read_buf` fills what room there is, and makes very little by itself.
+    /// `read_buf` fills the free space, and adds very little by itself.
     fn make_room(&mut self) {
-        if self.incoming.capacity() - self.incoming.len() < READ / 4 {
-            self.incoming.reserve(READ);
+        if self.incoming.capacity() - self.incoming.len() < READ_BUFFER / 4 {
+            self.incoming.reserve(READ_BUFFER);
         }
     }
 
     fn enqueue(&mut self, taken: &mut Vec<Request>) {
-        // Nobody waits for the answers of some any more: those are not even asked.
+        // Requests whose callers have given up are not sent.
         for request in taken.drain(..).filter(|request| !request.reply.is_closed()) {
             self.outgoing.extend_from_slice(&request.bytes);
             let answers = Vec::with_capacity(request.expected.len());
-            self.waiting.push_back(Waiting { expected: request.expected, answers, reply: Some(request.reply) });
+            self.waiting.push_back(PendingRequest { expected: request.expected, answers, reply: Some(request.reply) });
         }
     }
 
-    fn probe(&mut self) -> Result<(), End> {
+    fn probe(&mut self) -> Result<(), CloseReason> {
         if self.probing {
-            return Err(End::Silent);
+            return Err(CloseReason::Silent);
         }
         self.probing = true;
         self.outgoing.extend_from_slice(NOOP);
-        let expected = Expectations::from_slice(&[Expected::Noop]);
-        self.waiting.push_back(Waiting { expected, answers: Vec::new(), reply: None });
+        let expected = Expectations::from_slice(&[ExpectedResponse::Noop]);
+        self.waiting.push_back(PendingRequest { expected, answers: Vec::new(), reply: None });
         Ok(())
     }
 
-    /// Hands out the answers that are whole.
-    fn deliver(&mut self) -> Result<(), End> {
-        while let Some(answer) = answer::take(&mut self.incoming)? {
-            let waiting = self.waiting.front_mut().ok_or(End::Unasked)?;
+    /// Hands out the complete responses.
+    fn deliver(&mut self) -> Result<(), CloseReason> {
+        while let Some(answer) = response::parse(&mut self.incoming)? {
+            let waiting = self.waiting.front_mut().ok_or(CloseReason::Unsolicited)?;
             if !waiting.expected.get(waiting.answers.len()).is_some_and(|expected| expected.fits(&answer)) {
                 return Err(match answer {
-                    Answer::NotUnderstood(words) => End::NotUnderstood(words),
-                    _ => End::Unexpected,
+                    Response::ClientError(words) => CloseReason::ClientError(words),
+                    _ => CloseReason::Unexpected,
                 });
             }
             waiting.answers.push(answer);
-            if self.given_up.load(Relaxed) > 0 {
-                self.given_up.store(0, Relaxed);
+            if self.abandoned.load(Relaxed) > 0 {
+                self.abandoned.store(0, Relaxed);
             }
             if waiting.answers.len() == waiting.expected.len() {
-                self.settle();
+                self.complete_front();
             }
         }
         Ok(())
     }
 
-    fn settle(&mut self) {
+    fn complete_front(&mut self) {
         let Some(settled) = self.waiting.pop_front() else { return };
         if let Some(reply) = settled.reply {
-            // Nobody may wait any more.
+            // The caller may have given up.
             drop(reply.send(Ok(settled.answers)));
         } else {
             self.probing = false;
@@ -267,9 +271,10 @@ impl Driver {
         }
     }
 
-    /// Tells all that wait. The one whose answer nobody can read hears that; it may ask the same again.
-    fn fail(&mut self, requests: &mut mpsc::Receiver<Request>, end: &End, reason: &str) {
-        let unreadable = matches!(end, End::Malformed(_) | End::NotUnderstood(_) | End::Unexpected);
+    /// Fails all waiting requests: the one whose response was invalid as unreadable, the others as unreachable.
+    fn fail(&mut self, requests: &mut mpsc::Receiver<Request>, end: &CloseReason, reason: &str) {
+        let unreadable =
+            matches!(end, CloseReason::Malformed(_) | CloseReason::ClientError(_) | CloseReason::Unexpected);
         let mut first = unreadable.then(|| StoreError::Unreadable(reason.to_owned()));
         let mut error = || first.take().unwrap_or_else(|| StoreError::Unreachable(reason.to_owned()));
         for waiting in self.waiting.drain(..) {

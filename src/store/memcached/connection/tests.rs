@@ -1,12 +1,12 @@
-//! The row of answers against servers that no real one is: they cut, garble, stop or say too much.
+//! Matching responses to requests, against servers that split, garble, stop or answer too much.
 
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::io::DuplexStream;
 use tokio::task::JoinHandle;
 
-use super::super::batch::Prefix;
-use super::super::writes::found;
+use super::super::request::Prefix;
+use super::super::writes::value_of;
 use super::*;
 use crate::store::engine::{Name, Value};
 
@@ -15,17 +15,17 @@ fn prefix() -> Prefix {
 }
 
 /// A connection with its task, and the server's end of the line.
-fn line() -> (Connection, JoinHandle<Broken>, DuplexStream) {
-    let (ours, theirs) = tokio::io::duplex(512);
+fn line() -> (Connection, JoinHandle<ConnectionEnd>, DuplexStream) {
+    let (client, server) = tokio::io::duplex(512);
     let (connection, requests) = Connection::new("memcached at x:1".into());
-    (connection, tokio::spawn(drive(ours, requests, "memcached at x:1")), theirs)
+    (connection, tokio::spawn(drive(client, requests, "memcached at x:1")), server)
 }
 
-async fn find(connection: &Connection, name: &str) -> Result<Vec<Answer>, StoreError> {
+async fn find(connection: &Connection, name: &str) -> Result<Vec<Response>, StoreError> {
     let prefix = prefix();
     let mut batch = Batch::new(&prefix);
     batch.find(&Name::from_stored(name))?;
-    connection.ask(batch).await
+    connection.send(batch).await
 }
 
 /// Lines as the task writes them.
@@ -73,7 +73,7 @@ proptest! {
 
     /// `Some(n)` = the request is dropped when it has been polled n times.
     #[test]
-    fn a_dropped_request_leaves_every_answer_with_its_question(patience: Vec<Option<u8>>) {
+    fn a_dropped_request_leaves_every_response_with_its_request(patience: Vec<Option<u8>>) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (connection, task, server) = line();
@@ -93,7 +93,7 @@ proptest! {
                         }
                         None => answer.await.unwrap(),
                     };
-                    let (value, _) = found(answers.into_iter().next()).unwrap().unwrap();
+                    let (value, _) = value_of(answers.into_iter().next()).unwrap().unwrap();
                     assert_eq!(value.rest(), format!("t:{name}").as_bytes());
                 }
             });
@@ -106,11 +106,11 @@ proptest! {
 }
 
 #[tokio::test]
-async fn an_answer_that_nobody_can_read_ends_the_connection() {
+async fn an_invalid_response_ends_the_connection() {
     for (answer, reason) in [
-        ("hello\r\n", "it answered a line that begins with no word of an answer"),
-        ("MN\r\n", "it answered something else than what was asked"),
-        ("ERROR\r\n", "it did not understand: ERROR"),
+        ("hello\r\n", "invalid response: a line with an unknown response code"),
+        ("MN\r\n", "unexpected response"),
+        ("ERROR\r\n", "it rejected a command: ERROR"),
     ] {
         let (connection, task, mut server) = line();
         let (first, second, ()) = tokio::join!(find(&connection, "a"), find(&connection, "b"), async {
@@ -118,50 +118,50 @@ async fn an_answer_that_nobody_can_read_ends_the_connection() {
             server.write_all(answer.as_bytes()).await.unwrap();
         });
         let reason = format!("memcached at x:1: {reason}");
-        assert_eq!(first, Err(StoreError::Unreadable(reason.clone())), "the question of that answer");
-        assert_eq!(second, Err(StoreError::Unreachable(reason.clone())), "the question after it");
+        assert_eq!(first, Err(StoreError::Unreadable(reason.clone())), "the request of that response");
+        assert_eq!(second, Err(StoreError::Unreachable(reason.clone())), "the request after it");
         let late = find(&connection, "c").await.unwrap_err();
         assert!(matches!(late, StoreError::Unreachable(_)), "{late}");
-        let broken = task.await.unwrap();
-        assert!(broken.reason == reason && !broken.proven, "{broken:?}");
+        let end = task.await.unwrap();
+        assert!(end.reason == reason && !end.proven, "{end:?}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_unasked_is_left() {
+async fn an_unsolicited_response_ends_the_connection() {
     let (_connection, task, mut server) = line();
     server.write_all(b"EN\r\n").await.unwrap();
-    assert_eq!(task.await.unwrap().reason, "memcached at x:1: it answered when nothing was asked");
+    assert_eq!(task.await.unwrap().reason, "memcached at x:1: response without a request");
 }
 
 #[tokio::test]
-async fn all_that_wait_are_told_when_the_server_closes() {
+async fn all_waiting_requests_fail_when_the_server_closes() {
     let (connection, _task, mut server) = line();
     let (first, second, ()) = tokio::join!(find(&connection, "a"), find(&connection, "b"), async {
         heard(&mut server, 2).await;
         server.write_all(b"EN\r\n").await.unwrap();
         drop(server);
     });
-    assert_eq!(first, Ok(vec![Answer::Nothing]));
+    assert_eq!(first, Ok(vec![Response::Miss]));
     let reason = "memcached at x:1: it closed the connection".to_owned();
     assert_eq!(second, Err(StoreError::Unreachable(reason)));
 }
 
 #[tokio::test]
-async fn a_server_that_falls_silent_is_left_with_all_that_wait() {
+async fn all_waiting_requests_fail_when_the_server_stops_answering() {
     let (connection, task, mut server) = line();
     let asked = async { tokio::join!(find(&connection, "a"), heard(&mut server, 2)) };
-    let (answer, probe) = tokio::time::timeout(PROBE * 5, asked).await.expect("it is left after two probes");
+    let (answer, probe) = tokio::time::timeout(PROBE_INTERVAL * 5, asked).await.expect("it is left after two probes");
     assert_eq!(probe, ["mg t:a v", "mn"]);
     assert_eq!(answer, Err(StoreError::Unreachable(task.await.unwrap().reason)));
 }
 
 #[tokio::test]
-async fn what_nobody_waits_for_any_more_is_not_even_asked() {
+async fn a_request_whose_caller_gave_up_is_not_sent() {
     let (connection, requests) = Connection::new("memcached at x:1".into());
     assert_eq!(find(&connection, "dropped").now_or_never(), None);
-    let (ours, mut server) = tokio::io::duplex(512);
-    let task = tokio::spawn(drive(ours, requests, "memcached at x:1"));
+    let (client, mut server) = tokio::io::duplex(512);
+    let task = tokio::spawn(drive(client, requests, "memcached at x:1"));
     let (_answer, asked) = tokio::join!(find(&connection, "kept"), async {
         let asked = heard(&mut server, 1).await;
         drop(server);

@@ -26,7 +26,7 @@ async fn a_request_that_goes_away_takes_nobodys_answer_with_it() {
     let (_, [a, b]) = proxies::<2>(true);
     a.assign(KEY, "s1").await;
     b.link.answers(Answers::Late(Duration::from_millis(20)));
-    let first = timeout(Duration::from_millis(5), b.visit(KEY));
+    let first = tokio::time::timeout(Duration::from_millis(5), b.visit(KEY));
     let second = async {
         sleep(Duration::from_millis(1)).await;
         b.visit(KEY).await

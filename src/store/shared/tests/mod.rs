@@ -6,17 +6,26 @@ mod outage;
 mod telling;
 
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep};
 
+use super::settings::{OnError, Remote};
 use super::*;
 use crate as homing;
+use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
+use crate::store::TableLookup;
 use crate::store::engine::record::BindingRecord;
-use crate::store::engine::{Kind, Name};
+use crate::store::engine::{Engine, Event, Kind, Name};
 use crate::store::engines::RemoteEngine;
+use crate::store::local::data::SessionData;
+use crate::store::local::table::Table;
 use crate::store::memcached::settings::MemcachedSettings;
+use crate::store::targets::Target;
+use crate::telemetry::metrics::Metrics;
 
 #[allow(unreachable_pub, dead_code, reason = "it is a file of the simulation, which needs all of it")]
 #[path = "../../../../tests/simulation/engine.rs"]
@@ -65,7 +74,7 @@ impl Proxy {
         let (link, events) = shared.link(announces);
         let table = Arc::new(Table::new(1000, START, Box::new(|_, _| ())));
         table.set_limits("shop", IDLE, ABSOLUTE);
-        let around = StoreContext {
+        let context = StoreContext {
             table: Arc::clone(&table),
             data: Arc::new(SessionData::new(1 << 20, START, Box::new(|_| ()))),
             metrics: Arc::new(Metrics::new().unwrap()),
@@ -77,7 +86,7 @@ impl Proxy {
             near_ttl: NEAR_TTL,
         };
         let engine = Arc::clone(&link) as Arc<dyn Engine>;
-        let store = Arc::new(SharedStore::new(engine, &settings, "edge", u32::try_from(number).unwrap(), around));
+        let store = Arc::new(SharedStore::new(engine, &settings, "edge", u32::try_from(number).unwrap(), context));
         let tombstone = table.target("shop", "");
         Self { store, table, link, tombstone, events: Some(events) }
     }

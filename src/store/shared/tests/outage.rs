@@ -173,7 +173,7 @@ async fn who_stops_while_writing_forgets_nothing() {
     a.moves(KEY, 0, "s2").await;
     a.link.answers(Answers::Never);
     let writes = a.store.round(clock());
-    assert!(timeout(Duration::from_millis(10), writes).await.is_err(), "it was under way");
+    assert!(tokio::time::timeout(Duration::from_millis(10), writes).await.is_err(), "it was under way");
     a.link.answers(Answers::AtOnce);
     a.store.flush(clock).await;
     assert_eq!(stored(&shared, KEY), is("s2", 1));
@@ -186,8 +186,8 @@ async fn what_waits_is_bounded() {
     for n in 0..many {
         let key = SessionKey(n << 64 | n);
         a.store.write_behind(key, Kind::Binding);
-        a.store.touch_behind(&a.wanted(key, true), clock());
-        a.store.fetch_behind(a.wanted(key, true));
+        a.store.touch_in_background(&a.wanted(key, true), clock());
+        let _ = a.store.queues.push_fetch(a.wanted(key, true));
     }
     let (writes, touches, fetches) = a.store.waiting();
     for waits in [writes, touches, fetches] {

@@ -131,7 +131,7 @@ impl Shared {
                 self.echo(reader, asked)
             }
             "/reset" => Ok(Next::Reset),
-            "/die-midway" => die_midway(reader, asked),
+            "/die-midway" => reset_midway(reader, asked),
             "/garbage" => raw(reader, b"BLAH BLAH BLAH\r\n\r\n", Next::Close),
             "/raw" => raw(reader, &percent_decode(asked.parameter("bytes").unwrap_or_default()), Next::Close),
             "/huge-header" => {
@@ -338,7 +338,7 @@ pub(crate) fn pattern(size: usize) -> Vec<u8> {
 }
 
 /// Half an answer, then a reset.
-fn die_midway(reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
+fn reset_midway(reader: &mut Reader, asked: &Asked<'_>) -> io::Result<Next> {
     let framing =
         if asked.parameter("chunked").is_some() { "Transfer-Encoding: chunked" } else { "Content-Length: 1000" };
     reader.stream.write_all(format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n").as_bytes())?;

@@ -60,7 +60,7 @@ impl Program {
 
     /// Where the packages are, which must have been brought for the lock file as it is now.
     fn packages(self) -> PathBuf {
-        let packages = brought().join(self.folder);
+        let packages = installed_apps().join(self.folder);
         let lock = match self.language {
             Language::Node => "package-lock.json",
             Language::Python => "requirements.txt",
@@ -78,7 +78,7 @@ impl Program {
 }
 
 /// `apps` in cargo's target directory, or what `HOMING_APPS` names for a test binary that was carried elsewhere.
-fn brought() -> PathBuf {
+fn installed_apps() -> PathBuf {
     let beside_tmp = || option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("apps"));
     let apps = std::env::var_os("HOMING_APPS").map(PathBuf::from).or_else(beside_tmp);
     apps.expect("HOMING_APPS names the packages' directory, or cargo has built the tests")

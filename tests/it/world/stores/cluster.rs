@@ -71,7 +71,7 @@ impl Cluster {
 
     #[track_caller]
     pub(crate) fn slot_of(&self, key: &str) -> usize {
-        let slot = self.anybody().command(&["CLUSTER", "KEYSLOT", key]).number();
+        let slot = self.any_node().command(&["CLUSTER", "KEYSLOT", key]).number();
         usize::try_from(slot).expect("a slot")
     }
 
@@ -79,7 +79,7 @@ impl Cluster {
     #[track_caller]
     pub(crate) fn owner_of(&self, key: &str) -> usize {
         let slot = self.slot_of(key);
-        let ranges = self.anybody().command(&["CLUSTER", "SLOTS"]).list();
+        let ranges = self.any_node().command(&["CLUSTER", "SLOTS"]).list();
         let port = ranges.into_iter().find_map(|range| {
             let mut range = range.list().into_iter();
             let mut bound = || usize::try_from(range.next().expect("a bound").number()).expect("a slot");
@@ -142,7 +142,7 @@ impl Cluster {
         }
     }
 
-    fn anybody(&self) -> &RedisServer {
+    fn any_node(&self) -> &RedisServer {
         self.nodes.iter().find(|node| node.is_running()).expect("a node runs")
     }
 }

@@ -1,10 +1,13 @@
-//! Real stores as processes: Redis and Valkey alone, as a cluster and under sentinels, and memcached. `scripts/test-stores`
-//! brings their programs. They keep nothing on disk, listen on free ports of 127.0.0.1, can be killed, frozen and started
-//! again empty, and are gone when the test is.
+//! Real stores as processes: Redis and Valkey alone, as a cluster and under sentinels, memcached, members of Hazelcast
+//! and nodes of Ignite. `scripts/test-stores` brings their programs. They keep nothing on disk, listen on free ports of
+//! 127.0.0.1, can be killed, frozen and started again empty, and are gone when the test is.
 //!
 //! Each says by `entry()` what a configuration's `store` is to contain: `Conf::servers("a b").store(&redis.entry())`.
 
 mod cluster;
+pub(crate) mod hazelcast;
+mod ignite;
+mod java;
 mod memcached;
 mod process;
 mod redis;
@@ -12,6 +15,9 @@ mod resp;
 mod sentinels;
 
 pub(crate) use cluster::Cluster;
+pub(crate) use hazelcast::HazelcastMember;
+pub(crate) use ignite::{Extras, IgniteNode};
+pub(crate) use java::JavaStore;
 pub(crate) use memcached::MemcachedServer;
 pub(crate) use redis::{Kind, RedisServer};
 pub(crate) use resp::{Conversation, Reply};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -36,7 +37,13 @@ impl Process {
 
     /// Starts it, and waits until it answers.
     #[track_caller]
-    pub(super) fn spawn(&self, mut command: Command, answers: impl Fn() -> bool) {
+    pub(super) fn spawn(&self, command: Command, answers: impl Fn() -> bool) {
+        self.spawn_within(LONG, command, answers);
+    }
+
+    /// The same for a server that is slow to start.
+    #[track_caller]
+    pub(super) fn spawn_within(&self, patience: Duration, mut command: Command, answers: impl Fn() -> bool) {
         let log = File::options().create(true).append(true).open(self.log_file()).expect("a file for the server's log");
         let child = command
             .current_dir(self.directory())
@@ -48,7 +55,7 @@ impl Process {
         guard::watch(&child);
         let before = self.child().replace(child);
         assert!(before.is_none(), "{} runs already", self.name);
-        eventually(LONG, &format!("{} answers", self.name), || {
+        eventually(patience, &format!("{} answers", self.name), || {
             let ended = self.child().as_mut().expect("it was started").try_wait().expect("its state");
             assert!(ended.is_none(), "{} ended at its start: {ended:?}\n{}", self.name, self.log());
             answers()
@@ -118,13 +125,17 @@ impl Drop for Process {
     }
 }
 
-/// A program that `scripts/test-stores` brought: in `stores/bin` of cargo's target directory, or of what `HOMING_STORES`
-/// names for a test binary that was carried elsewhere.
+/// A program that `scripts/test-stores` brought.
 pub(super) fn program(name: &str) -> PathBuf {
-    let beside_tmp = || option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("stores"));
-    let stores = std::env::var_os("HOMING_STORES").map(PathBuf::from).or_else(beside_tmp);
-    let stores = stores.expect("HOMING_STORES names the stores' directory, or cargo has built the tests");
-    let program = stores.join("bin").join(name);
+    let program = stores().join("bin").join(name);
     assert!(program.exists(), "{} is missing: run `scripts/test-stores` or `make test`", program.display());
     program
+}
+
+/// Where `scripts/test-stores` puts what it brings: `stores` in cargo's target directory, or what `HOMING_STORES` names for a
+/// test binary that was carried elsewhere.
+pub(super) fn stores() -> PathBuf {
+    let beside_tmp = || option_env!("CARGO_TARGET_TMPDIR").map(|tmp| Path::new(tmp).with_file_name("stores"));
+    let stores = std::env::var_os("HOMING_STORES").map(PathBuf::from).or_else(beside_tmp);
+    stores.expect("HOMING_STORES names the stores' directory, or cargo has built the tests")
 }

@@ -91,13 +91,13 @@ impl Sentinels {
     /// The master, by the word of all sentinels that run.
     #[track_caller]
     pub(crate) fn master(&self) -> &RedisServer {
-        &self.servers[self.agreed().expect("the sentinels agree who is the master")]
+        &self.servers[self.agreed_primary().expect("the sentinels agree who is the master")]
     }
 
     /// The other server.
     #[track_caller]
     pub(crate) fn replica(&self) -> &RedisServer {
-        &self.servers[1 - self.agreed().expect("the sentinels agree who is the master")]
+        &self.servers[1 - self.agreed_primary().expect("the sentinels agree who is the master")]
     }
 
     /// Kills the master and waits until the other is it. Returns the new one.
@@ -113,7 +113,7 @@ impl Sentinels {
     pub(crate) fn wait_for_failover_from(&self, old: &RedisServer) -> &RedisServer {
         let mut new = None;
         eventually(LONG, "the replica becomes the master", || {
-            let named = self.agreed().map(|number| &self.servers[number]);
+            let named = self.agreed_primary().map(|number| &self.servers[number]);
             new = named.filter(|server| server.address() != old.address() && is_master(server));
             new.is_some()
         });
@@ -121,7 +121,7 @@ impl Sentinels {
     }
 
     /// The number of the server that all running sentinels name.
-    fn agreed(&self) -> Option<usize> {
+    fn agreed_primary(&self) -> Option<usize> {
         let named = |sentinel: &RedisServer| {
             let named = sentinel.try_command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", NAME]).ok()?;
             let port = named.list().pop()?.text();

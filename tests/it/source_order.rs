@@ -25,7 +25,7 @@ fn with_token_at(world: &World, server: &str) -> Browser {
 }
 
 /// That server hands out an id.
-fn hand_out_at(world: &World, server: &str, id: &str) {
+fn create_learned_session_at(world: &World, server: &str, id: &str) {
     let target = format!("{}&only={server}", saying(200, &[&format!("Set-Cookie: SID={id}")]));
     let from = |n: usize| get_with(&world.address, &target, &[("X-Forwarded-For", &format!("192.0.2.{n}"))]);
     let there = (0..20).any(|n| from(n).server() == server);
@@ -37,7 +37,7 @@ fn ask(world: &World, cookies: &str) -> Response {
 }
 
 /// Source, lookup and outcome of the first request for that path, by the access log.
-fn said(world: &World, path: &str) -> [String; 3] {
+fn logged_decision(world: &World, path: &str) -> [String; 3] {
     let line = world.access_line(path);
     ["source", "lookup", "outcome"].map(|name| line[name].as_str().unwrap_or("null").to_owned())
 }
@@ -48,7 +48,7 @@ fn the_order_decides_when_sources_disagree() {
     {
         let world = World::start(sources(&order));
         let token = with_token_at(&world, "a").token().expect("a token");
-        hand_out_at(&world, "b", "learned");
+        create_learned_session_at(&world, "b", "learned");
         let source = |line: &str| {
             let answer = get_with(
                 &world.address,
@@ -64,7 +64,7 @@ fn the_order_decides_when_sources_disagree() {
             "b" => "learn",
             _ => "route",
         };
-        let [named, _, outcome] = said(&world, "/cacheable");
+        let [named, _, outcome] = logged_decision(&world, "/cacheable");
         assert_eq!([named.as_str(), outcome.as_str()], [expected, "kept"]);
         let hits = |source| {
             let of = |result| world.metric(LOOKUPS, &[("source", source), ("result", result)]);
@@ -80,15 +80,15 @@ fn the_order_decides_when_sources_disagree() {
 #[test]
 fn what_names_nobody_gives_way_to_the_next_source() {
     let world = World::start(sources(&[COOKIE, HEADER, LEARN, ROUTE]));
-    hand_out_at(&world, "b", "learned");
+    create_learned_session_at(&world, "b", "learned");
     let forged = format!("{SESSION_COOKIE}=forged");
     assert_eq!(ask(&world, &format!("{forged}; SID=learned; JSESSIONID=x.c")).text(), "b");
-    assert_eq!(said(&world, "/plain"), ["learn", "hit", "kept"]);
+    assert_eq!(logged_decision(&world, "/plain"), ["learn", "hit", "kept"]);
     assert_eq!(ask(&world, &format!("{forged}; SID=unknown; JSESSIONID=x.c")).text(), "c");
     world.expect_metric(LOOKUPS, &[("source", "cookie"), ("result", "forged")], 2.0);
     world.expect_metric(LOOKUPS, &[("source", "cookie"), ("result", "hit")], 0.0);
     let unknown = get_with(&world.address, "/nomark", &[("Cookie", "SID=unknown; JSESSIONID=nomark")]).expect(200);
-    assert_eq!(said(&world, "/nomark"), ["learn", "unknown", "new"], "the first thing that was named");
+    assert_eq!(logged_decision(&world, "/nomark"), ["learn", "unknown", "new"], "the first thing that was named");
     for _ in 0..4 {
         let again = get_with(&world.address, "/say", &[("Cookie", "SID=unknown; JSESSIONID=other")]);
         assert_eq!(again.server(), unknown.server(), "and it decides where a new session begins");
@@ -143,7 +143,7 @@ fn a_mark_behind_the_token_in_one_cookie_counts_when_the_token_does_not_open() {
 fn a_forged_token_is_refused_whatever_else_names_the_client() {
     let world = World::start(sources(&[COOKIE, LEARN, ADDRESS]).persistence("on_forged: refuse"));
     let token = with_token_at(&world, "a").token().expect("a token");
-    hand_out_at(&world, "b", "learned");
+    create_learned_session_at(&world, "b", "learned");
     let forged = &token[1..];
     let refused =
         get_with(&world.address, "/secret", &[("Cookie", &format!("{SESSION_COOKIE}={forged}; SID=learned"))]);
@@ -167,7 +167,7 @@ fn a_forged_token_in_a_header_does_not_cost_the_cookie() {
 #[test]
 fn a_token_of_another_key_behind_a_live_session_is_not_looked_at() {
     let world = World::start(sources(&[LEARN, COOKIE]).persistence("on_forged: refuse"));
-    hand_out_at(&world, "b", "learned");
+    create_learned_session_at(&world, "b", "learned");
     assert_eq!(ask(&world, &format!("SID=learned; {SESSION_COOKIE}=forged")).text(), "b");
 }
 
@@ -195,7 +195,7 @@ fn an_address_never_hides_a_cookie_of_the_application() {
 fn a_reload_that_changes_the_sources_keeps_sessions() {
     let mut world = World::start(sources(&[COOKIE, LEARN]));
     let alice = with_token_at(&world, "a");
-    hand_out_at(&world, "b", "learned");
+    create_learned_session_at(&world, "b", "learned");
     let at_home = |world: &World| {
         assert_eq!(alice.get("/plain").text(), "a");
         assert_eq!(ask(world, "SID=learned").text(), "b");

@@ -30,7 +30,7 @@ fn version(server: &str) -> &str {
 }
 
 /// A browser with a session in the first version.
-fn alice_in_v1(persistence: &str) -> (World, Browser, String) {
+fn start_in_version_1(persistence: &str) -> (World, Browser, String) {
     let world = World::start(two_versions((1, 0), persistence));
     let alice = world.browser();
     let home = alice.server();
@@ -40,7 +40,7 @@ fn alice_in_v1(persistence: &str) -> (World, Browser, String) {
 
 #[test]
 fn a_session_keeps_its_version_when_its_weight_becomes_zero() {
-    let (mut world, alice, home) = alice_in_v1("");
+    let (mut world, alice, home) = start_in_version_1("");
     world.reload(two_versions((0, 1), ""));
     for _ in 0..10 {
         assert_eq!(alice.server(), home);
@@ -66,7 +66,7 @@ fn sessions_of_both_versions_stay_where_they_are_under_any_weights() {
 
 #[test]
 fn a_session_first_looks_for_another_server_of_its_version() {
-    let (world, alice, home) = alice_in_v1("");
+    let (world, alice, home) = start_in_version_1("");
     world.app(&home).kill();
     alice.disconnect();
     assert_eq!(version(&alice.server()), "v1");
@@ -145,7 +145,7 @@ fn new_clients_get_another_version_while_one_cannot_serve() {
 
 #[test]
 fn a_version_of_weight_zero_takes_nobody_even_when_no_other_can() {
-    let (world, alice, _) = alice_in_v1("");
+    let (world, alice, _) = start_in_version_1("");
     world.app("v1a").kill();
     world.app("v1b").kill();
     alice.disconnect();

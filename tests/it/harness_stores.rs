@@ -4,10 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::world::apps::LONG;
 use crate::world::client::Wire;
 use crate::world::link::Link;
 use crate::world::namespace::Namespace;
-use crate::world::stores::{Cluster, Conversation, Kind, MemcachedServer, RedisServer, Reply, Sentinels};
+use crate::world::stores::{
+    Cluster, Conversation, HazelcastMember, JavaStore, Kind, MemcachedServer, RedisServer, Reply, Sentinels,
+};
 use crate::world::tls::{Authority, Client};
 use crate::world::{Address, Conf, PATIENCE, eventually};
 
@@ -288,4 +291,32 @@ fn a_configuration_says_where_the_store_is() {
     let text = Conf::servers("a").store(&server.entry()).store("near_ttl: 1s").to_string();
     let urls = format!("urls: [\"redis://homing:secret@{}\"]", server.address());
     assert!(text.contains(&format!("\nstore: {{ type: redis, redis: {{ {urls} }}, near_ttl: 1s }}\n")), "{text}");
+}
+
+#[test]
+fn members_of_hazelcast_find_each_other_and_one_may_come_later() {
+    if !JavaStore::Hazelcast.is_here() {
+        return;
+    }
+    let [first, second, third] = HazelcastMember::cluster([true, true, false]);
+    let size = |size: usize| {
+        let said = format!("Members {{size:{size},");
+        eventually(LONG, &said, || first.log().contains(&said));
+    };
+    size(2);
+    third.start_again();
+    size(3);
+    second.kill();
+    assert!(!Address::from(second.address()).is_listening(), "a dead member refuses");
+    eventually(LONG, "the others miss it", || first.log().matches("Members {size:2,").count() == 2);
+    third.freeze();
+    assert!(Address::from(third.address()).is_listening(), "the kernel accepts for a frozen one");
+    third.thaw();
+}
+
+#[test]
+fn the_jars_of_the_stores_on_java_are_here_or_named() {
+    for store in [JavaStore::Hazelcast, JavaStore::Ignite] {
+        store.is_here();
+    }
 }

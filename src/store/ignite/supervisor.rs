@@ -1,0 +1,202 @@
+//! Keeps a connection to one of the nodes: connects, makes the caches, asks for announcements, and goes to the next node when
+//! the connection ends.
+//!
+//! One connection is enough: a node passes a request on to the one that owns the key. Connections to all nodes would save
+//! that hop (some 0.1 ms) on the few requests that wait for the store, and cost as many sockets on each proxy.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::time::{sleep, timeout};
+
+use super::announcements;
+use super::connect::{Connector, Stream};
+use super::connection::{self, Broken, Connection, OnEvents};
+use super::protocol::request::{Cache, Request};
+use super::protocol::response;
+use crate::store::engine::{Event, Kind, OnEvent, StoreError};
+
+/// The first pause before it is tried again, and the longest; doubled each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A cluster takes its time to make a cache: all nodes agree on it. A node that hangs is found by its heartbeat.
+const SETUP: Duration = Duration::from_secs(30);
+
+/// The two caches. Bindings are in one of their own, so that announcements carry nothing else.
+pub(super) struct Caches {
+    bindings: String,
+    data: String,
+}
+
+/// What the operations and the supervisor share.
+pub(super) struct Shared {
+    /// `host:port` each; never empty.
+    addresses: Vec<String>,
+    connector: Connector,
+    caches: Caches,
+    /// The supervisor writes it.
+    state: ArcSwap<Result<Connection, StoreError>>,
+    on_event: OnEvent,
+    /// Set once, when the engine ends: the supervisor may be in the middle of a step.
+    stopped: AtomicBool,
+}
+
+impl Caches {
+    pub(super) fn new(name: &str) -> Self {
+        Self { bindings: name.to_owned(), data: format!("{name}-data") }
+    }
+
+    /// The cache of names of that kind.
+    pub(super) fn of(&self, kind: Kind) -> Cache {
+        Cache::named(self.name(kind))
+    }
+
+    fn name(&self, kind: Kind) -> &str {
+        match kind {
+            Kind::Binding => &self.bindings,
+            Kind::Data => &self.data,
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn new(addresses: Vec<String>, connector: Connector, caches: Caches, on_event: OnEvent) -> Self {
+        let unknown = StoreError::Unreachable("there is no connection yet".to_owned());
+        let state = ArcSwap::from_pointee(Err(unknown));
+        Self { addresses, connector, caches, state, on_event, stopped: AtomicBool::new(false) }
+    }
+
+    /// The connection that stands now, or why there is none.
+    pub(super) fn connection(&self) -> Result<Connection, StoreError> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(stopping());
+        }
+        Result::clone(&self.state.load())
+    }
+
+    pub(super) fn cache(&self, kind: Kind) -> Cache {
+        self.caches.of(kind)
+    }
+
+    /// No operation goes anywhere from now on, and nothing is told.
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        self.state.store(Arc::new(Err(stopping())));
+    }
+
+    fn tell(&self, event: Event) {
+        if !self.stopped.load(Ordering::Acquire) {
+            (self.on_event)(event);
+        }
+    }
+}
+
+fn stopping() -> StoreError {
+    StoreError::Unreachable("the proxy is stopping".to_owned())
+}
+
+/// Keeps a connection until the task is ended. Begins at a node of chance, so that proxies spread over the nodes.
+pub(super) async fn supervise(shared: Arc<Shared>) {
+    let mut at: usize = rand::random();
+    let mut told_lost = false;
+    let mut pause = SHORTEST_PAUSE;
+    // How many nodes in a row were of no use.
+    let mut missed = 0;
+    loop {
+        let Some(address) = shared.addresses.get(at % shared.addresses.len().max(1)) else { return };
+        let end = match shared.connector.connect(address).await {
+            Ok(stream) => serve(&shared, address, stream).await,
+            Err(error) => End { error, stood: false, proven: false },
+        };
+        shared.state.store(Arc::new(Err(end.error.clone())));
+        if end.stood {
+            told_lost = false;
+        }
+        missed = if end.proven { 1 } else { missed + 1 };
+        if end.proven {
+            pause = SHORTEST_PAUSE;
+        }
+        at = at.wrapping_add(1);
+        // The next node may be well: the store is lost when none is.
+        if missed < shared.addresses.len() {
+            continue;
+        }
+        missed = 0;
+        if !std::mem::replace(&mut told_lost, true) {
+            shared.tell(Event::Lost(reason(end.error)));
+        }
+        // Half of it is chance, so that not all proxies come at once.
+        let chance: f64 = rand::random();
+        sleep(pause.mul_f64(0.5 + chance / 2.0)).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How a connection ended.
+struct End {
+    error: StoreError,
+    /// It was given to operations.
+    stood: bool,
+    /// It was in use for a second at least.
+    proven: bool,
+}
+
+async fn serve(shared: &Arc<Shared>, address: &str, stream: Stream) -> End {
+    let label: Arc<str> = format!("ignite at {address}").into();
+    let (connection, queue) = Connection::new(Arc::clone(&label));
+    let on_events: OnEvents = {
+        let shared = Arc::clone(shared);
+        Box::new(move |payload| {
+            for (name, value) in announcements::of(payload) {
+                shared.tell(Event::Announced(name, value));
+            }
+        })
+    };
+    let driven = connection::drive(stream, queue, on_events, &label);
+    tokio::pin!(driven);
+    let set_up = tokio::select! {
+        biased;
+        Broken { reason, .. } = &mut driven => Err(StoreError::Unreachable(reason)),
+        set_up = timeout(SETUP, set_up(&connection, &shared.caches)) => set_up.unwrap_or_else(|_elapsed| {
+            Err(StoreError::Unreachable(format!("{label}: making the caches took longer than {SETUP:?}")))
+        }),
+    };
+    if let Err(error) = set_up {
+        return End { error, stood: false, proven: false };
+    }
+    tracing::debug!(at = %address, "connected to the store");
+    shared.state.store(Arc::new(Ok(connection)));
+    shared.tell(Event::Reconnected);
+    let Broken { reason, proven } = driven.await;
+    End { error: StoreError::Unreachable(reason), stood: true, proven }
+}
+
+/// Caches and announcements. A user that may not make caches uses those that are there.
+async fn set_up(connection: &Connection, caches: &Caches) -> Result<(), StoreError> {
+    connection.joined().await?;
+    for name in [&caches.bindings, &caches.data] {
+        if let Err(refusal) = connection.ask(Request::get_or_create(name)).await {
+            let exists = connection.ask(Request::get_all(Cache::named(name), [].into_iter())).await;
+            exists.map_err(|_absent| named(name, refusal))?;
+        }
+    }
+    connection.ask_for(Request::continuous_query(caches.of(Kind::Binding)), response::cursor).await?;
+    Ok(())
+}
+
+fn named(cache: &str, refusal: StoreError) -> StoreError {
+    match refusal {
+        StoreError::Refused(why) => StoreError::Refused(format!("cache {cache}: {why}")),
+        other => other,
+    }
+}
+
+/// The event says that the store is lost.
+fn reason(lost: StoreError) -> String {
+    match lost {
+        StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,
+        other => other.to_string(),
+    }
+}

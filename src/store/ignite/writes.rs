@@ -1,0 +1,80 @@
+//! Bind and rebind: the first writer, and the higher epoch.
+
+use std::time::Duration;
+
+use super::connection::Connection;
+use super::protocol::request::{Cache, Request};
+use super::protocol::response;
+use super::stored::{Life, Stored};
+use crate::store::engine::{Kind, Name, StoreError, Value, WriteResult};
+
+/// How often a write is tried against others that write the same name.
+const MOST_TRIES: usize = 256;
+
+/// What is to be kept, and where.
+pub(super) struct Write<'a> {
+    connection: &'a Connection,
+    cache: Cache,
+    name: &'a Name,
+    kind: Kind,
+    life: Life,
+    ours: Stored,
+}
+
+impl<'a> Write<'a> {
+    /// # Errors
+    /// When the value is none that Ignite can keep.
+    pub(super) fn new(
+        connection: &'a Connection,
+        cache: Cache,
+        name: &'a Name,
+        value: &Value,
+        ttl: Duration,
+    ) -> Result<Self, StoreError> {
+        let (kind, life) = (name.kind(), Life::new(ttl));
+        Ok(Self { connection, cache, name, kind, life, ours: Stored::new(value, kind, life)? })
+    }
+
+    /// Kept if nothing is kept there; one round trip for the winner and the others alike.
+    pub(super) async fn bind(&self) -> Result<WriteResult, StoreError> {
+        Ok(match self.add().await? {
+            Some(kept) if kept.value != self.ours.value => WriteResult::Conflict(kept.value),
+            _ => WriteResult::Stored,
+        })
+    }
+
+    /// Kept unless what is kept there stands: one round trip where nothing is, else two.
+    pub(super) async fn rebind(&self) -> Result<WriteResult, StoreError> {
+        for _ in 0..MOST_TRIES {
+            let Some(kept) = self.add().await? else { return Ok(WriteResult::Stored) };
+            // The same text is written again too: its life begins again.
+            if kept.value != self.ours.value && !self.ours.value.supersedes(&kept.value, self.kind) {
+                return Ok(WriteResult::Conflict(kept.value));
+            }
+            if replace(self.connection, self.cache, self.name, [&kept, &self.ours], self.life).await? {
+                return Ok(WriteResult::Stored);
+            }
+        }
+        Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))
+    }
+
+    /// What is kept there already, or `None`: then ours is from now on.
+    async fn add(&self) -> Result<Option<Stored>, StoreError> {
+        let request =
+            Request::get_and_put_if_absent(self.cache, self.name.as_str(), self.ours.datum(), self.life.duration());
+        Stored::read(self.connection.ask_for(request, response::value).await?)
+    }
+}
+
+/// Keeps the second in the place of the first, if that is still kept.
+pub(super) async fn replace(
+    connection: &Connection,
+    cache: Cache,
+    name: &Name,
+    [before, after]: [&Stored; 2],
+    life: Life,
+) -> Result<bool, StoreError> {
+    let values = [before.datum(), after.datum()];
+    let request = Request::replace_if_equals(cache, name.as_str(), values, life.duration());
+    connection.ask_for(request, response::done).await
+}
