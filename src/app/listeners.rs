@@ -1,6 +1,7 @@
 //! Pingora's servers: one for clients, one for the admin listeners, so that probes and metrics answer until the end of a
 //! graceful stop.
 
+use std::io::{Error, ErrorKind};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -38,11 +39,14 @@ pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
     for (key, address) in listeners.chain(admin).chain(metrics) {
         let what = format!("{key}: cannot listen on {address}");
         match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).map(drop).map_err(RunError::system(what))?,
+            ListenAddress::Tcp(address) => {
+                let advised = |error| RunError::system(what)(with_advice(error, address.port()));
+                TcpListener::bind(address).map(drop).map_err(advised)?;
+            }
             ListenAddress::Unix(path) => {
                 // A socket that accepts connections is in use; one that does not was left by an earlier process.
                 if UnixStream::connect(path).is_ok() {
-                    let in_use = std::io::Error::from(std::io::ErrorKind::AddrInUse);
+                    let in_use = Error::from(ErrorKind::AddrInUse);
                     return Err(RunError::system(what)(in_use));
                 }
                 let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
@@ -53,6 +57,22 @@ pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
         }
     }
     Ok(())
+}
+
+/// The ports that only a privileged process may listen on, by default.
+const PRIVILEGED_PORTS: std::ops::Range<u16> = 1..1024;
+
+/// The error of a bind, with what to do about it where that is known.
+fn with_advice(error: Error, port: u16) -> Error {
+    if error.kind() != ErrorKind::PermissionDenied || !PRIVILEGED_PORTS.contains(&port) {
+        return error;
+    }
+    let advice = format!(
+        "{error}: ports below 1024 need the capability CAP_NET_BIND_SERVICE; give it with \
+         AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \"setcap cap_net_bind_service=+ep\" on the \
+         program, or lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}, or listen on a port from 1024 on"
+    );
+    Error::new(ErrorKind::PermissionDenied, advice)
 }
 
 /// Waits until every listener accepts connections.
@@ -198,4 +218,18 @@ fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'st
         .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(signal) }))
         .map(drop)
         .map_err(RunError::system(format!("the thread of the {name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn port_80_without_the_right_says_what_to_do() {
+        let denied = || Error::from(ErrorKind::PermissionDenied);
+        let advised = with_advice(denied(), 80).to_string();
+        assert!(advised.contains("CAP_NET_BIND_SERVICE") && advised.contains("setcap"), "{advised}");
+        assert!(!with_advice(denied(), 8080).to_string().contains("setcap"), "another cause");
+        assert!(!with_advice(ErrorKind::AddrInUse.into(), 80).to_string().contains("setcap"), "another cause");
+    }
 }

@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand};
 
 /// An HTTP edge proxy that brings every session home.
 #[derive(Debug, Parser)]
-#[command(name = "homing", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(name = "homing", version, arg_required_else_help = true)]
 pub(super) struct Cli {
     /// Check the configuration, as `homing check`
     #[arg(short = 't', long = "test", requires = "config")]
@@ -22,8 +22,12 @@ pub(super) struct Cli {
 pub(super) enum Command {
     /// Run in the foreground, with a configuration file or with servers from the command line
     Run(RunArgs),
-    /// Check a configuration file and print all problems; prints nothing when there are none
-    Check,
+    /// Check a configuration file and print all problems and warnings; prints nothing when there are none
+    Check {
+        /// Exit with 78 for warnings too
+        #[arg(long)]
+        strict: bool,
+    },
     /// Start three small stateful sample servers with the proxy in front of them
     Demo(DemoArgs),
     /// Print the configuration's schema, an example, or the effective configuration

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::build::{BuildContext, BuildError, build};
-use crate::config::{Config, Loaded, Problems};
+use crate::config::{Config, Loaded, Problems, Warning};
 use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::store::local::table::Table;
@@ -38,6 +38,14 @@ fn try_build(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
 pub(super) fn report(problems: &Problems) -> ExitCode {
     print_message(&problems.render(uses_colour()));
     ExitCode::from(INVALID_CONFIG)
+}
+
+/// Prints what an operator should look at in a valid file.
+pub(super) fn print_warnings(warnings: &[Warning]) {
+    if !warnings.is_empty() {
+        let shown: Vec<String> = warnings.iter().map(|warning| warning.render(uses_colour())).collect();
+        print_message(&shown.join("\n\n"));
+    }
 }
 
 fn uses_colour() -> bool {

@@ -19,8 +19,8 @@ use crate::config;
 use crate::proxy::context::wall_clock;
 
 use self::args::{Cli, Command, ConfigCommand, KeysCommand};
-use self::load::load;
-use self::output::{print, usage};
+use self::load::{load, print_warnings};
+use self::output::{INVALID_CONFIG, print, usage};
 
 /// Parses the command line and runs its command.
 pub fn main() -> ExitCode {
@@ -30,7 +30,7 @@ pub fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     if cli.test {
-        return check(cli.config.as_deref());
+        return check(cli.config.as_deref(), false);
     }
     let Some(command) = cli.command else {
         return usage("no command; `homing --help` lists them");
@@ -43,7 +43,7 @@ pub fn main() -> ExitCode {
             if has_config { usage("--to replaces the file: use --to or --config, not both") } else { run::quick(&args) }
         }
         Command::Run(_) => run::run(cli.config.as_deref()),
-        Command::Check => check(cli.config.as_deref()),
+        Command::Check { strict } => check(cli.config.as_deref(), strict),
         Command::Demo(args) => run::demo(&args.listen, &args.admin),
         Command::Config { what } => show(&what, cli.config.as_deref()),
         Command::Keys { what: KeysCommand::Generate } => {
@@ -62,9 +62,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn check(path: Option<&Path>) -> ExitCode {
+fn check(path: Option<&Path>, strict: bool) -> ExitCode {
     match load(path) {
-        Ok(_) => ExitCode::SUCCESS,
+        Ok(loaded) if strict && !loaded.warnings.is_empty() => {
+            print_warnings(&loaded.warnings);
+            ExitCode::from(INVALID_CONFIG)
+        }
+        Ok(loaded) => {
+            print_warnings(&loaded.warnings);
+            ExitCode::SUCCESS
+        }
         Err(code) => code,
     }
 }

@@ -144,6 +144,11 @@ pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))
 }
 
+/// A path of a URL, without query and wildcards.
+pub(crate) fn is_path(text: &str) -> bool {
+    text.starts_with('/') && is_header_text(text) && !text.contains(['?', '#', '*', ' '])
+}
+
 /// Visible ASCII and spaces: may stand in a header.
 pub(crate) fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.trim() == text && text.chars().all(|c| c.is_ascii_graphic() || c == ' ')

@@ -42,6 +42,11 @@ impl<'t> NodeRef<'t> {
         self.node.is_some()
     }
 
+    /// Whether something stands in for what is missing or wrong, which was reported.
+    pub(crate) fn is_stand_in(self) -> bool {
+        self.origin() == Origin::Broken
+    }
+
     pub(crate) fn origin(self) -> Origin {
         self.node.map_or(Origin::Literal, |node| node.origin)
     }

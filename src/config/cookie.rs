@@ -9,6 +9,7 @@ use strum::IntoStaticStr;
 /// The cookie that carries the token.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "name"))]
 pub struct Cookie {
     /// Name: letters, digits and ``!#$%&'*+-.^_`|~``. `__Host-` needs `path: /`, no domain and not `secure: false`;
     /// `__Secure-` needs not `secure: false`.

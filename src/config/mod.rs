@@ -25,6 +25,7 @@ mod routes;
 mod schema;
 mod schema_check;
 pub(crate) mod secret;
+mod settings;
 mod show;
 mod store;
 pub(crate) mod suggest;
@@ -53,6 +54,7 @@ pub use raw::{
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
+pub use settings::Config;
 pub use store::{Store, TableSnapshot};
 pub use tls::{Certificate, Tls};
 pub use units::Size;
@@ -64,35 +66,9 @@ pub use crate::store::shared::settings::{OnError, Remote};
 
 use diagnostics::source_text::SourceText;
 use diagnostics::{Diagnostic, Diagnostics};
+use watch::MAX_CONFIG_FILE;
 
-/// Largest configuration file, in bytes.
-const MAX_FILE: u64 = 1024 * 1024;
 const NO_SHAPE: &str = "the file has not the shape of a configuration";
-
-/// A whole configuration, checked: cross references hold, names are unique, values are in range.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Config {
-    /// Process-wide settings. Restart-only.
-    pub proxy: Proxy,
-    /// Where clients connect. At least one. Restart-only: addresses, protocols, and whether there is TLS.
-    pub listeners: Vec<Listener>,
-    /// Which pool serves which request. Empty only when there is one pool, which then takes every request.
-    pub routes: Vec<Route>,
-    /// The pools, in the order of the file. At least one.
-    pub pools: Vec<Pool>,
-    /// Sealing keys: the first seals, all open. Empty: the process makes one at start, with a warning.
-    pub keys: Vec<Key>,
-    /// Where bindings live.
-    pub store: Store,
-    /// Probes and metrics door; `None` = none.
-    pub admin: Option<Admin>,
-    /// A second door for Prometheus; `None` = none.
-    pub metrics: Option<MetricsListener>,
-    /// Logs and access log.
-    pub log: Log,
-    /// SHA-256 of the effective configuration, hexadecimal, first 16 characters; for `homing_config_info` and logs.
-    pub hash: String,
-}
 
 /// A file that was taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -199,12 +175,12 @@ fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
     let file = File::open(path).map_err(|error| unreadable(&error))?;
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large from one that is just as large.
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
+    file.take(MAX_CONFIG_FILE + 1).read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
     Ok(bytes)
 }
 
 fn as_text(bytes: &[u8]) -> Result<&str, Diagnostic> {
-    if bytes.len() as u64 > MAX_FILE {
+    if bytes.len() as u64 > MAX_CONFIG_FILE {
         return Err(Diagnostic::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
     }
     let help = "save it as UTF-8 without a byte order mark";

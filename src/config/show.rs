@@ -3,9 +3,9 @@
 
 use serde_yaml::{Mapping, Value};
 
-use super::Config;
 use super::raw::{ListenerProtocol, Root};
 use super::secret::{Replacement, digest};
+use super::settings::Config;
 
 /// Writes into the tree what the check has decided, so that it loads again to the same.
 pub(crate) fn fill_in(root: &mut Root, config: &Config) {

@@ -16,6 +16,8 @@ use notify::RecommendedWatcher;
 use notify::RecursiveMode;
 use notify::Watcher;
 
+/// Largest configuration file, in bytes.
+pub(crate) const MAX_CONFIG_FILE: u64 = 1024 * 1024;
 /// Quiet time after the last event: an editor makes several events of one save.
 const QUIET: Duration = Duration::from_millis(300);
 /// An event storm does not put a change off for longer than this many quiet times.
@@ -107,7 +109,7 @@ fn follow(paths: &[PathBuf], mut before: Vec<Option<Vec<u8>>>, events: &Receiver
 fn contents(path: &Path) -> Option<Vec<u8>> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        File::open(path)?.take(super::MAX_FILE + 1).read_to_end(&mut bytes)?;
+        File::open(path)?.take(MAX_CONFIG_FILE + 1).read_to_end(&mut bytes)?;
         Ok(ring::digest::digest(&ring::digest::SHA256, &bytes).as_ref().to_vec())
     };
     read().ok()

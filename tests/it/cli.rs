@@ -50,6 +50,29 @@ fn check_says_nothing_when_all_is_fine() {
 }
 
 #[test]
+fn check_prints_warnings_and_strict_makes_them_problems() {
+    let (_directory, path) = file(GOOD);
+    let config = path.to_str().expect("UTF-8");
+    let (code, stdout, stderr) = run(&["check", "--config", config]);
+    assert_eq!((code, stdout.as_str()), (0, ""), "{stderr}");
+    assert!(stderr.starts_with("warning: no keys are configured"), "{stderr}");
+    assert_eq!(run(&["check", "--strict", "--config", config]), (78, String::new(), stderr));
+    let with_keys = GOOD.replace("    persistence: {}\n", "") + &format!("keys: [{KEY_2}]\n");
+    let (code, _, stderr) = check(&with_keys);
+    assert!(code == 0 && stderr.contains("warning: pool \"web\" keeps no sessions"), "{stderr}");
+    let stated = with_keys.replace("pools:\n  web:\n", "pools:\n  web:\n    persistence: null\n");
+    assert_eq!(check(&stated), (0, String::new(), String::new()), "stated, not forgotten");
+}
+
+#[test]
+fn help_lists_the_commands() {
+    let (code, stdout, _) = run(&["help"]);
+    assert!(code == 0 && stdout.contains("check") && stdout.contains("run"), "{stdout}");
+    let (code, stdout, _) = run(&["help", "check"]);
+    assert!(code == 0 && stdout.contains("--strict"), "{stdout}");
+}
+
+#[test]
 fn check_of_a_shared_store_asks_nobody() {
     let store = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     store.set_nonblocking(true).expect("a socket that does not wait");

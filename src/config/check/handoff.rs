@@ -1,10 +1,10 @@
 //! Handoff: a header that nobody else reads or writes, and sessions that are one client's.
 
-use crate::config::Config;
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::raw::{Issue, Persistence};
+use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::session::source::{RESERVED_HEADERS, SourceSettings};
 

@@ -93,6 +93,9 @@ fn trusted_proxies(listener: &raw::Listener, at: NodeRef<'_>, diagnostics: &mut 
 }
 
 fn address(text: &str, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<ListenAddress> {
+    if at.is_stand_in() {
+        return None;
+    }
     address::listen_address(text)
         .map_err(|help| {
             diagnostics.problem(at.location, format!("{} is not an address to listen on", suggest::quoted(text)), help);

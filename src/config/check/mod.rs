@@ -1,10 +1,10 @@
 //! From the raw configuration to the checked [`Config`]: what the schema cannot say. Reports all problems at once.
 
-use super::Config;
 use super::diagnostics::Diagnostics;
 use super::environment::Environment;
 use super::process::{AccessLog, Log, Proxy};
 use super::raw::{self, Key};
+use super::settings::Config;
 use super::suggest;
 use super::yaml::{Node, Origin};
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
@@ -53,14 +53,10 @@ pub(crate) fn check(
     routes::redirects_without_end(&config, at.key("routes"), diagnostics);
     persistence::shared_cookies(&config, at.key("pools"), diagnostics);
     handoff::changed_by_routes(&config, at, diagnostics);
+    persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config
-}
-
-/// Clients may come by TLS: here, or at a proxy before this one that says so.
-fn tls_is_seen(config: &Config) -> bool {
-    config.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
 }
 
 fn proxy(proxy: &raw::Proxy, at: NodeRef<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Proxy {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use crate::config::Config;
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::Pool;
 use crate::config::raw::{Issue, Persistence};
-use crate::config::routes::Route;
+use crate::config::routes::{HostPattern, Route};
+use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::config::units::duration_text;
 
@@ -186,9 +186,49 @@ fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
     })
 }
 
+/// A cookie that browsers never send with a request to its pool: every request would be a new client.
+pub(super) fn unreachable_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    for pool in &config.pools {
+        let Some(persistence) = pool.persistence.as_ref().filter(|one| one.issue == Issue::Cookie) else { continue };
+        let cookie = &persistence.cookie;
+        let mut routes = config.routes.iter().filter(|route| route.pools().any(|name| name == pool.name)).peekable();
+        if routes.peek().is_none() || routes.any(|route| may_meet(cookie, route)) {
+            continue;
+        }
+        let at = at.key(&pool.name).key("persistence").key("cookie");
+        let (written, key) = match &cookie.domain {
+            Some(domain) => (format!("domain {domain}, path {}", cookie.path), "domain"),
+            None => (format!("path {}", cookie.path), "path"),
+        };
+        let message = format!(
+            "no route leads requests with the cookie of pool {} to it ({written}): browsers never send it there",
+            suggest::quoted(&pool.name)
+        );
+        diagnostics.warn(
+            at.key(key).location,
+            message,
+            "write a path and a domain that one of the pool's routes serves",
+        );
+    }
+}
+
+/// Whether a request of this route can carry the cookie (RFC 6265, sections 5.1.3 and 5.1.4).
+fn may_meet(cookie: &Cookie, route: &Route) -> bool {
+    let below = |path: &str, prefix: &str| {
+        let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let path_fits = below(&cookie.path, &route.path_prefix) || below(&route.path_prefix, &cookie.path);
+    let domain_fits = cookie.domain.as_ref().is_none_or(|domain| {
+        let domain = [HostPattern::Exact(domain.clone()), HostPattern::Below(domain.clone())];
+        route.hosts.is_empty() || route.hosts.iter().any(|host| domain.iter().any(|domain| domain.overlaps(host)))
+    });
+    path_fits && domain_fits
+}
+
 /// Nothing here speaks TLS: without a proxy before us that does, browsers drop a `Secure` cookie.
 pub(super) fn secure_on_plain_listeners(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    if super::tls_is_seen(config) {
+    if config.sees_tls() {
         return;
     }
     for pool in &config.pools {

@@ -1,11 +1,11 @@
 //! Pools: servers, checks, retries.
 
-use crate::config::Config;
 use crate::config::address::{self, ListenAddress, ServerAddress};
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 use crate::config::raw;
+use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::config::units::duration_text;
 use crate::config::yaml::Node;
@@ -17,6 +17,11 @@ pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnos
     for name in at.keys() {
         let Some(pool) = root.pools.get(name) else { continue };
         check_name(name, "pool", at.key_location(name), diagnostics);
+        if !at.key(name).key("persistence").is_written() {
+            let message = format!("pool {} keeps no sessions: every request is balanced afresh", suggest::quoted(name));
+            let help = "add persistence: {}, or persistence: null if no session needs its server";
+            diagnostics.warn(at.key_location(name), message, help);
+        }
         pools.push(self::pool(name, pool, at.key(name), diagnostics));
     }
     pools
@@ -80,8 +85,10 @@ fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnosti
     let mut checked = Vec::new();
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
-        check_name(&server.name, "server", at.key("name").location, diagnostics);
-        names.see(&server.name, "server", at.key("name").location, diagnostics);
+        if !at.key("name").is_stand_in() {
+            check_name(&server.name, "server", at.key("name").location, diagnostics);
+            names.see(&server.name, "server", at.key("name").location, diagnostics);
+        }
         let address = match address::server_address(&server.address) {
             Ok(address) => address,
             Err(help) => {

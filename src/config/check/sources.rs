@@ -107,6 +107,7 @@ pub(super) fn route_ids(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &
     for (index, server) in servers.iter().enumerate() {
         let at = at.item(index);
         match &server.route {
+            None if at.key("name").is_stand_in() => {}
             None => route_ids.see(&server.name, "route", at.key("name").location, diagnostics),
             Some(id) if id.is_empty() || !address::is_header_text(id) || id.contains([';', ',', ' ']) => {
                 let message = format!("{} is no route", suggest::quoted(id));

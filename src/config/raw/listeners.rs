@@ -12,9 +12,10 @@ use crate::config::units::{DurationText, Size};
 /// Where clients connect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Listener {
     /// `IP:port`, `[IPv6]:port` or `unix:/path`. Port 0 takes any free port.
-    #[schemars(extend("x-restart" = true, "examples" = ["0.0.0.0:8080", "[::]:8080", "unix:/run/homing/http.sock"]))]
+    #[schemars(extend("x-restart" = true, "examples" = ["0.0.0.0:8080", "[::]:8080", "unix:/run/homing/http.sock"], "x-stand-in" = ""))]
     pub(crate) address: String,
     /// What is spoken here. Absent or null: `[http1, h2]` with `tls`, `[http1, h2c]` without.
     #[serde(default)]
@@ -161,6 +162,7 @@ impl Default for ListenerTimeouts {
 /// Probes and metrics for this machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Admin {
     /// A loopback address with port, or `unix:/path`.
     pub(crate) address: String,
@@ -198,6 +200,7 @@ impl Admin {
 /// A door of its own for Prometheus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Metrics {
     /// `IP:port`, `[IPv6]:port` or `unix:/path`.
     #[schemars(extend("examples" = ["0.0.0.0:9901"]))]

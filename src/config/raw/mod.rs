@@ -4,7 +4,9 @@
 //! `docs/configuration.md` is written from it: one source of truth. Extensions of the schema used here:
 //! `x-restart` (a reload does not change it), `x-secret` (never shown), `x-not-in-this-version` (known, but only
 //! its "off" values are taken; the text says what to write instead), `x-later` (words of later versions),
-//! `x-minimum` and `x-maximum` (of durations and sizes), `x-hidden` (taken, but not in the manual).
+//! `x-minimum` and `x-maximum` (of durations and sizes), `x-hidden` (taken, but not in the manual),
+//! `x-shorthand` (the key that a bare value in place of the mapping is most likely meant for), `x-stand-in` (what stands in
+//! for a required key that is missing or wrong, so that the rest of its mapping is checked).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -160,6 +162,7 @@ pub struct Key {
 /// Log and access log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "level"))]
 pub(crate) struct Log {
     /// Least severe level that is written.
     pub(crate) level: LogLevel,

@@ -15,6 +15,7 @@ use crate::config::units::DurationText;
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "servers"))]
 pub(crate) struct Pool {
     /// How new sessions are spread over the servers.
     #[serde(default = "Pool::balance")]
@@ -24,7 +25,7 @@ pub(crate) struct Pool {
     #[schemars(extend("examples" = ["header:X-Tenant"]))]
     pub(crate) hash_on: String,
     /// The servers.
-    #[schemars(length(min = 1))]
+    #[schemars(length(min = 1), extend("x-stand-in" = []))]
     pub(crate) servers: Vec<Server>,
     /// Connections to the servers.
     #[serde(default)]
@@ -90,10 +91,11 @@ pub enum Balance {
 /// An application server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Server {
     /// The identity that tokens, metrics and logs speak in: letters, digits, `_`, `.`, `-`, at most 64. Unique in its
     /// pool. A server may change its address and keep its sessions, but not its name.
-    #[schemars(extend("examples" = ["a"]))]
+    #[schemars(extend("examples" = ["a"], "x-stand-in" = "-"))]
     pub(crate) name: String,
     /// `IP:port`, `[IPv6]:port`, `name:port` (resolved again when it changes) or `unix:/path`.
     #[schemars(extend("examples" = ["10.0.0.11:8080", "app-1.internal:8080", "unix:/run/app.sock"]))]
@@ -197,6 +199,7 @@ pub enum UpstreamProtocol {
 /// Active checks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "path"))]
 pub(crate) struct HealthCheck {
     /// What is asked.
     pub(crate) r#type: HealthCheckType,

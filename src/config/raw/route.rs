@@ -10,9 +10,10 @@ use strum::IntoStaticStr;
 /// Says what happens to some of the requests: exactly one of `pool`, `split` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "pool"))]
 pub(crate) struct Route {
     /// Its name in logs and metrics: letters, digits, `_`, `.`, `-`, at most 64. Unique.
-    #[schemars(extend("examples" = ["shop"]))]
+    #[schemars(extend("examples" = ["shop"], "x-stand-in" = "-"))]
     pub(crate) name: String,
     /// Which requests. Absent: all.
     #[serde(default)]
@@ -40,6 +41,7 @@ pub(crate) struct Route {
 /// Which requests a route takes: all conditions hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "path_prefix"))]
 pub(crate) struct Match {
     /// Host names, without port. `*.shop.example.org` takes every name below `shop.example.org`, but not that name
     /// itself. Empty: any host.
@@ -63,6 +65,7 @@ impl Default for Match {
 /// A pool's share of a split.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "pool"))]
 pub struct Share {
     /// The pool.
     #[schemars(extend("examples" = ["shop-v2"]))]
@@ -81,6 +84,7 @@ impl Share {
 /// A redirect: the URL that was asked for, with what is written here in place of its own. The query is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "scheme"))]
 pub struct Redirect {
     /// `http` or `https`. null = as the client came; a client came by https when a trusted proxy says so in
     /// `X-Forwarded-Proto`.

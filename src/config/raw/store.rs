@@ -13,7 +13,7 @@ use crate::store::shared::settings::OnError;
 /// Where bindings of sessions to servers live.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
-#[schemars(extend("additionalProperties" = false))]
+#[schemars(extend("additionalProperties" = false, "x-shorthand" = "type"))]
 pub(crate) struct Store {
     /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
     /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
@@ -62,6 +62,7 @@ impl Default for Store {
 /// The table and session data on disk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "path"))]
 pub(crate) struct Snapshot {
     /// Absolute path of its file, read once at start. Beside it are `.lock`, `.new` while it is written, and `.damaged` if it
     /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. With `handoff` it may hold logins: only its

@@ -13,6 +13,7 @@ use super::units::{Size, parse_duration};
 use super::yaml::{Content, Entry, Meaning, Node, Origin, Scalar};
 use wording::{expected, found, in_words, is_of_type, range, shown};
 
+mod example;
 mod wording;
 
 /// The part of the tree that has the shape of the schema, or `None` if nothing of it has.
@@ -64,7 +65,7 @@ impl SchemaCheck<'_> {
         match rule.alternatives().as_slice() {
             [] => self.typed(rule, node, path),
             [only] => self.node(*only, node, path),
-            several => self.one_of(several, node, path),
+            several => self.one_of(rule, several, node, path),
         }
     }
 
@@ -88,12 +89,12 @@ impl SchemaCheck<'_> {
             words.iter().map(|word| word.as_str().map_or_else(|| word.to_string(), str::to_owned)).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let Content::Scalar(scalar) = &node.content else {
-            return self.mistyped(node, path, &names.join(" or "));
+            return self.mistyped(rule, node, path, &names.join(" or "));
         };
         let unquoted = Node { content: Content::Scalar(Scalar { quoted: false, ..scalar.clone() }), ..*node };
         let text = &scalar.text;
         if node.is_null() || words.contains(&&unquoted.to_json()) {
-            return self.mistyped(node, path, &names.join(" or "));
+            return self.mistyped(rule, node, path, &names.join(" or "));
         } else if names == ["1"] && path.text == "version" {
             self.diagnostics.problem(
                 node.location,
@@ -111,7 +112,7 @@ impl SchemaCheck<'_> {
     }
 
     /// The alternative that takes the value; if none does, the one of its type says why.
-    fn one_of(&mut self, rules: &[Rule], node: &Node, path: &KeyPath) -> Option<Node> {
+    fn one_of(&mut self, whole: Rule, rules: &[Rule], node: &Node, path: &KeyPath) -> Option<Node> {
         let mut nearest = None;
         for rule in rules {
             let mut diagnostics = Diagnostics::default();
@@ -124,7 +125,7 @@ impl SchemaCheck<'_> {
         }
         let Some(nearest) = nearest else {
             let expected: Vec<String> = rules.iter().map(|rule| expected(*rule)).collect();
-            return self.mistyped(node, path, &expected.join(" or "));
+            return self.mistyped(whole, node, path, &expected.join(" or "));
         };
         self.diagnostics.problems.extend(nearest.problems);
         None
@@ -139,7 +140,7 @@ impl SchemaCheck<'_> {
             Content::Scalar(scalar) if rule.has_type("boolean") && matches!(scalar.meaning(), Meaning::Bool(_)) => {
                 Some(node.clone())
             }
-            _ => self.mistyped(node, path, &expected(rule)),
+            _ => self.mistyped(rule, node, path, &expected(rule)),
         }
     }
 
@@ -153,7 +154,10 @@ impl SchemaCheck<'_> {
                 let hidden = path.secret && suggest::nearest(&entry.key, names.iter().copied()).is_none();
                 let key = if hidden { String::new() } else { format!(" {}", suggest::quoted(&entry.key)) };
                 let message = format!("unknown key{key}");
-                self.diagnostics.problem(entry.key_location, message, suggest::help(&entry.key, &names, "keys here"));
+                let near = suggest::nearest(&entry.key, names.iter().copied());
+                let help = example::foreign(&entry.key).filter(|_| near.is_none());
+                let help = help.unwrap_or_else(|| suggest::help(&entry.key, &names, "keys here"));
+                self.diagnostics.problem(entry.key_location, message, help);
                 continue;
             };
             let mut inner_path = path.key(&entry.key);
@@ -169,6 +173,7 @@ impl SchemaCheck<'_> {
         if path.text.is_empty() {
             stand_in(&mut kept, node);
         }
+        stand_in_for_required(rule, &mut kept, node);
         let complete = rule.list("required").iter().all(|name| kept.iter().any(|entry| *name == entry.key));
         // A mapping that needs a key and has none left was reported already.
         let empty = kept.is_empty() && rule.get("maxProperties").is_some();
@@ -187,7 +192,9 @@ impl SchemaCheck<'_> {
             let message = format!("\"{}\" is missing", path.key(name).text);
             let about = rule.property(name).and_then(|rule| rule.text("description")).unwrap_or_default();
             let first = about.split_inclusive(". ").next().unwrap_or_default().trim_end();
-            let value = rule.property(name).and_then(|rule| rule.get("const")).map_or("…".to_owned(), Value::to_string);
+            let value = rule.property(name).and_then(|rule| example::sample(rule, 0));
+            // Single quotes, within the double quotes of the help.
+            let value = value.map_or_else(|| "…".to_owned(), |value| example::flow(&value).replace('"', "'"));
             self.diagnostics.problem(
                 location,
                 message,
@@ -249,7 +256,7 @@ impl SchemaCheck<'_> {
         }
         match scalar.meaning() {
             Meaning::Text => Some(node.clone()),
-            Meaning::Null => self.mistyped(node, path, "text"),
+            Meaning::Null => self.mistyped(rule, node, path, "text"),
             // A variable whose value happens to look like a number is text all the same.
             _ if node.origin != Origin::Literal => Some(as_text(node, text)),
             _ => {
@@ -307,7 +314,7 @@ impl SchemaCheck<'_> {
                 format!("write {text}{bare}"),
             );
         } else if node.is_null() {
-            self.mistyped(node, path, &expected(rule));
+            self.mistyped(rule, node, path, &expected(rule));
         } else {
             self.diagnostics.problem(
                 node.location,
@@ -320,7 +327,7 @@ impl SchemaCheck<'_> {
 
     fn integer(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &KeyPath) -> Option<Node> {
         let Meaning::Int(value) = scalar.meaning() else {
-            return self.mistyped(node, path, &expected(rule));
+            return self.mistyped(rule, node, path, &expected(rule));
         };
         let (least, most) = range(rule);
         if least.is_none_or(|least| value >= least) && most.is_none_or(|most| value <= most) {
@@ -336,15 +343,47 @@ impl SchemaCheck<'_> {
         None
     }
 
-    fn mistyped(&mut self, node: &Node, path: &KeyPath, expected: &str) -> Option<Node> {
+    fn mistyped(&mut self, rule: Rule, node: &Node, path: &KeyPath, expected: &str) -> Option<Node> {
         let name = if path.text.is_empty() { "the file".to_owned() } else { format!("\"{}\"", path.text) };
-        let help = wording::instead(node, expected, path.secret, path.text.contains("sources["));
+        let mut help = wording::instead(node, expected, path.secret);
+        if help.is_empty()
+            && let Some(example) = self.example(rule, node, path)
+        {
+            help = if node.is_null() {
+                format!("remove the key for its default, or write {example}")
+            } else {
+                format!("write {example}")
+            };
+        }
         self.diagnostics.problem(
             first_line(node.location),
             format!("{name} needs {expected}, not {}", found(node)),
             help,
         );
         None
+    }
+
+    /// What to write instead of a value of the wrong type: it passes this check.
+    fn example(&self, rule: Rule, node: &Node, path: &KeyPath) -> Option<String> {
+        let index = path.text.rsplit_once('[').and_then(|(_, index)| index.strip_suffix(']')?.parse().ok());
+        let value = match path.secret {
+            true => example::sample(rule, index.unwrap_or(0)),
+            false => example::fitting(rule, node, index.unwrap_or(0)),
+        };
+        let fits = |value: &Value| {
+            let mut diagnostics = Diagnostics::default();
+            let node = Node::from_json(value, node.location);
+            let taken = SchemaCheck { diagnostics: &mut diagnostics }.node(rule, &node, path).is_some();
+            taken && diagnostics.problems.is_empty()
+        };
+        let value = value.filter(fits).or_else(|| example::sample(rule, index.unwrap_or(0)).filter(fits))?;
+        Some(match (index, &value, path.text.rsplit('.').next()) {
+            (Some(_), Value::Object(map), _) if map.len() == 1 => {
+                map.iter().map(|(key, value)| format!("{key}: {}", example::flow(value))).collect()
+            }
+            (None, _, Some(key)) if !key.is_empty() => format!("{key}: {}", example::flow(&value)),
+            _ => example::flow(&value),
+        })
     }
 }
 
@@ -354,6 +393,18 @@ fn stand_in(kept: &mut Vec<Entry>, root: &Node) {
     for (key, content) in [("version", one), ("listeners", Content::List(vec![])), ("pools", Content::Map(vec![]))] {
         if !kept.iter().any(|entry| entry.key == key) {
             kept.push(Entry { key: key.to_owned(), key_location: root.location, value: Node { content, ..*root } });
+        }
+    }
+}
+
+/// The rest of a mapping is checked without a key that it must have, where something can stand in for it. What is missing or
+/// wrong was reported.
+fn stand_in_for_required(rule: Rule, kept: &mut Vec<Entry>, node: &Node) {
+    for key in rule.list("required").iter().filter_map(Value::as_str) {
+        let stand_in = rule.property(key).and_then(|property| property.get("x-stand-in"));
+        if let Some(stand_in) = stand_in.filter(|_| !kept.iter().any(|entry| entry.key == key)) {
+            let value = Node { origin: Origin::Broken, ..Node::from_json(stand_in, node.location) };
+            kept.push(Entry { key: key.to_owned(), key_location: node.location, value });
         }
     }
 }

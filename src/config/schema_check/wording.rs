@@ -76,20 +76,16 @@ pub(super) fn in_words(least: Option<i64>, most: Option<i64>) -> String {
     }
 }
 
-/// What to write instead of a value of the wrong type.
-pub(super) fn instead(node: &Node, expected: &str, secret: bool, source: bool) -> String {
+/// What to write instead of a value of the wrong type, where only its form is wrong.
+pub(super) fn instead(node: &Node, expected: &str, secret: bool) -> String {
     let Content::Scalar(scalar) = &node.content else { return String::new() };
     if scalar.quoted && expected != "text" && is_plain_value(scalar) {
         return "write it without quotes".to_owned();
     }
-    if node.is_null() {
-        return "remove the key for its default, or write a value".to_owned();
-    }
     match (expected, scalar.text.to_lowercase().as_str()) {
         ("true or false", "yes" | "on" | "y") => "write true".to_owned(),
         ("true or false", "no" | "off" | "n") => "write false".to_owned(),
-        (LIST, _) if !secret => format!("write [{}]", suggest::quoted(&scalar.text)),
-        ("a mapping", _) if source => format!("write \"{}: {{}}\"", suggest::quoted(&scalar.text).trim_matches('"')),
+        (LIST, text) if !secret && !text.is_empty() => format!("write [{}]", suggest::quoted(&scalar.text)),
         _ => String::new(),
     }
 }

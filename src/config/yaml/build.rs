@@ -10,7 +10,7 @@ use saphyr_parser::ScanError;
 use saphyr_parser::Span;
 use saphyr_parser::Tag;
 
-use super::{Content, Entry, Node, Origin, Scalar};
+use super::tree::{Content, Entry, Node, Origin, Scalar};
 use crate::config::diagnostics::{Diagnostic, Diagnostics, Location};
 
 /// Deepest nesting.

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Content, Node, Origin};
+use super::tree::{Content, Node, Origin};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::Environment;
 

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::*;
-use crate::config::diagnostics::Diagnostics;
+use crate::config::diagnostics::{Diagnostics, Location};
 
 fn tree(text: &str) -> Node {
     let mut diagnostics = Diagnostics::default();

@@ -15,6 +15,7 @@ use crate::session::token::codec::PoolCodec;
 /// The sealed token in a request header. With `issue: header` it is given in a response header of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "name"))]
 pub struct HeaderSettings {
     /// Name of the header.
     #[schemars(extend("examples" = ["X-Session"]))]

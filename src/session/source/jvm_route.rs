@@ -24,6 +24,7 @@ use crate::session::token::codec::PoolCodec;
 /// The server's route id inside the application's own session id, like `app1` in `JSESSIONID=0AB3.app1`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "cookie", "examples" = [{"cookie": "JSESSIONID"}]))]
 pub struct JvmRouteSettings {
     /// The cookie that carries the id.
     #[schemars(extend("examples" = ["JSESSIONID"]))]

@@ -29,6 +29,7 @@ use crate::session::token::keyring::Keyring;
 /// The application's own session id: learned when a server hands it out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "cookie", "examples" = [{"cookie": "JSESSIONID"}]))]
 pub struct LearnSettings {
     /// Learned from the application's `Set-Cookie` of this name, looked up in the cookie.
     #[schemars(extend("examples" = ["JSESSIONID"]))]

@@ -16,14 +16,16 @@ use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
 use crate::message::{RequestEdits, RequestView};
 
+mod claim;
 pub mod client_ip;
 pub mod cookie;
 mod definition;
 pub mod header;
-pub mod learn;
-mod claim;
-pub mod query;
 pub mod jvm_route;
+pub mod learn;
+pub mod query;
+#[cfg(test)]
+mod user_header;
 
 pub use self::claim::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
 pub(crate) use self::definition::RESERVED_HEADERS;
@@ -129,6 +131,7 @@ macro_rules! sources {
                     "additionalProperties": false,
                     "minProperties": 1,
                     "maxProperties": 1,
+                    "examples": [{ "cookie": {} }],
                 })
             }
         }
@@ -142,4 +145,6 @@ sources! {
     learn => Learn(learn::LearnSettings, Box<learn::LearnSource>),
     route => Route(jvm_route::JvmRouteSettings, jvm_route::JvmRouteSource),
     client_ip => ClientIp(client_ip::ClientIpSettings, client_ip::ClientIpSource),
+    #[cfg(test)]
+    user_header => UserHeader(user_header::UserHeaderSettings, user_header::UserHeaderSource),
 }

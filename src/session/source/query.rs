@@ -18,6 +18,7 @@ static REFERER: WrittenName = WrittenName::new("Referer", "referer");
 /// The sealed token in the URL, for clients that keep no cookies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("x-shorthand" = "name"))]
 pub struct QuerySettings {
     /// Name of the query parameter. The path parameter of the same name (`/cart;sessionId=…`) counts too.
     pub name: String,

@@ -1,11 +1,11 @@
 //! Routes: which requests, and what happens to them.
 
-use crate::config::Config;
 use crate::config::address;
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::raw::{self, Scheme};
 use crate::config::routes::{HostPattern, Route, RouteTarget};
+use crate::config::settings::Config;
 use crate::config::suggest;
 
 mod conflicts;
@@ -25,10 +25,15 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
     let mut routes = Vec::new();
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
-        check_name(&one.name, "route", at.key("name").location, diagnostics);
-        names.see(&one.name, "route", at.key("name").location, diagnostics);
+        let is_named = !at.key("name").is_stand_in();
+        if is_named {
+            check_name(&one.name, "route", at.key("name").location, diagnostics);
+            names.see(&one.name, "route", at.key("name").location, diagnostics);
+        }
         let Some(route) = route(one, at, pools, diagnostics) else { continue };
-        taken.take(&route, at.key("name").location, diagnostics);
+        if is_named {
+            taken.take(&route, at.key("name").location, diagnostics);
+        }
         routes.push(route);
     }
     routes
@@ -88,7 +93,7 @@ fn host_pattern(written: &str) -> Result<HostPattern, String> {
 
 fn path_prefix(route: &raw::Route, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> String {
     let prefix = route.r#match.path_prefix.as_str();
-    if !is_path(prefix) {
+    if !address::is_path(prefix) {
         diagnostics.problem(
             at.key("match").key("path_prefix").location,
             format!("{} is not a path prefix", suggest::quoted(prefix)),
@@ -97,10 +102,6 @@ fn path_prefix(route: &raw::Route, at: NodeRef<'_>, diagnostics: &mut Diagnostic
     }
     let trimmed = prefix.trim_end_matches('/');
     if trimmed.is_empty() { "/" } else { trimmed }.to_owned()
-}
-
-fn is_path(text: &str) -> bool {
-    text.starts_with('/') && address::is_header_text(text) && !text.contains(['?', '#', '*', ' '])
 }
 
 /// A split whose pool keeps no sessions: each request meets a version by chance.
@@ -139,7 +140,7 @@ pub(super) fn unused_pools(config: &Config, at: NodeRef<'_>, diagnostics: &mut D
 /// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
 /// again, unless something else answers there.
 pub(super) fn redirects_without_end(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    if super::tls_is_seen(config) {
+    if config.sees_tls() {
         return;
     }
     for (index, route) in config.routes.iter().enumerate() {

@@ -1,6 +1,5 @@
 //! What happens to a route's requests: exactly one of `pool`, `split` and `redirect`.
 
-use super::is_path;
 use crate::config::address;
 use crate::config::check_context::{NodeRef, UniqueNames};
 use crate::config::diagnostics::{Diagnostics, Location};
@@ -60,7 +59,8 @@ fn is_inside(inner: Option<Location>, outer: Location) -> bool {
 }
 
 fn exists(pool: &str, location: Option<Location>, pools: &[&str], diagnostics: &mut Diagnostics) {
-    if !pools.contains(&pool) {
+    // Without any pool that could be read, nothing is known of their names.
+    if !pools.is_empty() && !pools.contains(&pool) {
         let message = format!("pool {} does not exist", suggest::quoted(pool));
         diagnostics.problem(location, message, suggest::help(pool, pools, "pools"));
     }
@@ -91,7 +91,7 @@ fn redirect(to: &Redirect, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Re
             String::new()
         })
     });
-    if let Some(path) = to.path.as_deref().filter(|path| !is_path(path)) {
+    if let Some(path) = to.path.as_deref().filter(|path| !address::is_path(path)) {
         let message = format!("{} is not a path", suggest::quoted(path));
         let help = "write a path that begins with \"/\", without query, like /moved; the query of the request is kept";
         diagnostics.problem(at.key("path").location, message, help);

@@ -7,8 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod references;
+mod suggestions;
+
 /// An environment of given variables.
-pub(super) struct Fake(pub(super) Vec<(&'static str, &'static str)>);
+pub(in crate::config) struct Fake(pub(in crate::config) Vec<(&'static str, &'static str)>);
 
 impl Environment for Fake {
     fn variable(&self, name: &str) -> Option<String> {
@@ -51,7 +54,7 @@ fn root() -> PathBuf {
 }
 
 /// The YAML files of a folder; there must be some.
-pub(super) fn yaml_files(folder: &str) -> Vec<PathBuf> {
+pub(in crate::config) fn yaml_files(folder: &str) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(root().join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.unwrap().path())
@@ -62,11 +65,11 @@ pub(super) fn yaml_files(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-pub(super) fn path_of(file: &str) -> PathBuf {
+pub(in crate::config) fn path_of(file: &str) -> PathBuf {
     root().join(file)
 }
 
-pub(super) fn parse(text: &str) -> Result<Loaded, Problems> {
+pub(in crate::config) fn parse(text: &str) -> Result<Loaded, Problems> {
     Config::parse("homing.yaml", text, &Fake(Vec::new()))
 }
 

@@ -1,0 +1,39 @@
+//! The checked configuration as a whole.
+
+use super::pools::Pool;
+use super::process::{Admin, Listener, Log, MetricsListener, Proxy};
+use super::raw::Key;
+use super::routes::Route;
+use super::store::Store;
+
+/// A whole configuration, checked: cross references hold, names are unique, values are in range.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// Process-wide settings. Restart-only.
+    pub proxy: Proxy,
+    /// Where clients connect. At least one. Restart-only: addresses, protocols, and whether there is TLS.
+    pub listeners: Vec<Listener>,
+    /// Which pool serves which request. Empty only when there is one pool, which then takes every request.
+    pub routes: Vec<Route>,
+    /// The pools, in the order of the file. At least one.
+    pub pools: Vec<Pool>,
+    /// Sealing keys: the first seals, all open. Empty: the process makes one at start, with a warning.
+    pub keys: Vec<Key>,
+    /// Where bindings live.
+    pub store: Store,
+    /// Probes and metrics door; `None` = none.
+    pub admin: Option<Admin>,
+    /// A second door for Prometheus; `None` = none.
+    pub metrics: Option<MetricsListener>,
+    /// Logs and access log.
+    pub log: Log,
+    /// SHA-256 of the effective configuration, hexadecimal, first 16 characters; for `homing_config_info` and logs.
+    pub hash: String,
+}
+
+impl Config {
+    /// Whether clients may come by TLS: here, or at a proxy before this one that says so.
+    pub(crate) fn sees_tls(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
+    }
+}
