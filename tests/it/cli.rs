@@ -145,7 +145,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 29] = [
+const MISTAKES: [(&str, &str); 30] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
