@@ -347,7 +347,7 @@ impl SchemaCheck<'_> {
         let name = if path.text.is_empty() { "the file".to_owned() } else { format!("\"{}\"", path.text) };
         let mut help = wording::instead(node, expected, path.secret);
         if help.is_empty()
-            && let Some(example) = self.example(rule, node, path)
+            && let Some(example) = Self::example(rule, node, path)
         {
             help = if node.is_null() {
                 format!("remove the key for its default, or write {example}")
@@ -364,11 +364,12 @@ impl SchemaCheck<'_> {
     }
 
     /// What to write instead of a value of the wrong type: it passes this check.
-    fn example(&self, rule: Rule, node: &Node, path: &KeyPath) -> Option<String> {
+    fn example(rule: Rule, node: &Node, path: &KeyPath) -> Option<String> {
         let index = path.text.rsplit_once('[').and_then(|(_, index)| index.strip_suffix(']')?.parse().ok());
-        let value = match path.secret {
-            true => example::sample(rule, index.unwrap_or(0)),
-            false => example::fitting(rule, node, index.unwrap_or(0)),
+        let value = if path.secret {
+            example::sample(rule, index.unwrap_or(0))
+        } else {
+            example::fitting(rule, node, index.unwrap_or(0))
         };
         let fits = |value: &Value| {
             let mut diagnostics = Diagnostics::default();
@@ -379,7 +380,8 @@ impl SchemaCheck<'_> {
         let value = value.filter(fits).or_else(|| example::sample(rule, index.unwrap_or(0)).filter(fits))?;
         Some(match (index, &value, path.text.rsplit('.').next()) {
             (Some(_), Value::Object(map), _) if map.len() == 1 => {
-                map.iter().map(|(key, value)| format!("{key}: {}", example::flow(value))).collect()
+                let (key, value) = map.iter().next()?;
+                format!("{key}: {}", example::flow(value))
             }
             (None, _, Some(key)) if !key.is_empty() => format!("{key}: {}", example::flow(&value)),
             _ => example::flow(&value),
