@@ -26,7 +26,8 @@ fn every_count_of_a_store_is_there_from_the_start_also_where_there_is_none() {
 fn what_a_store_is_asked_is_counted_and_timed() {
     Of::each(|of| {
         let store = Store::start(of);
-        let fleet = Fleet::start(&learning("a b c"), &[store.entry(), store.entry()]);
+        let conf = learning("a b c").store("timeout: 2s");
+        let fleet = Fleet::start(&conf, &[store.entry(), store.entry()]);
         let (here, there) = (fleet.proxy(0), fleet.proxy(1));
         here.expect_metric(UP, &[], 1.0);
         let alice = begin(here, "alice");
