@@ -30,6 +30,9 @@ impl WrittenName {
     }
 }
 
+/// Fields to set. Taken by reference where they are carried out: they are large to move.
+pub type SetFields<'a> = SmallVec<[(&'a WrittenName, HeaderValue); 4]>;
+
 /// Changes to the head of a request before a server gets it.
 #[derive(Debug, Default)]
 pub struct RequestEdits<'a> {
@@ -40,7 +43,7 @@ pub struct RequestEdits<'a> {
     /// What becomes of the Cookie fields.
     pub cookie: CookieEdit,
     /// Fields to set, each in place of all of its name.
-    pub set: SmallVec<[(&'a WrittenName, HeaderValue); 4]>,
+    pub set: SetFields<'a>,
 }
 
 /// What becomes of a request's Cookie fields.

@@ -55,8 +55,8 @@ proptest! {
         let target = authority.as_ref().map_or(origin.clone(), |authority| format!("http://{authority}{origin}"));
         let uri: http::Uri = target.parse().unwrap();
         let view = RequestView::http1(&Method::GET, target.as_bytes(), Version::HTTP_11, Fields::Parsed(&[]));
-        prop_assert_eq!((view.path, view.query), (uri.path(), uri.query()));
-        prop_assert_eq!(view.authority, uri.authority().map(http::uri::Authority::as_str));
+        prop_assert_eq!((view.path(), view.query()), (uri.path(), uri.query()));
+        prop_assert_eq!(view.authority(), uri.authority().map(http::uri::Authority::as_str));
     }
 }
 

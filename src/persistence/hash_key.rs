@@ -17,10 +17,10 @@ pub(super) fn hash_key(request: &RequestView<'_>, client: Option<IpAddr>, hash_o
             Some(IpAddr::V6(address)) => return SmallVec::from_slice(&address.octets()),
             None => None,
         },
-        HashOn::Uri => Some(request.target),
+        HashOn::Uri => Some(request.target()),
         HashOn::Header(name) => request.fields.named(name),
         HashOn::Cookie(name) => values(request.fields.all(&header::COOKIE), name.as_bytes()).next(),
-        HashOn::Query(name) => query_value(request.query.unwrap_or_default(), name).map(str::as_bytes),
+        HashOn::Query(name) => query_value(request.query().unwrap_or_default(), name).map(str::as_bytes),
     };
     bytes.map_or_else(SmallVec::new, SmallVec::from_slice)
 }

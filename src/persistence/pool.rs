@@ -92,7 +92,7 @@ impl PoolPersistence {
 
     /// Whether a new session's token may be issued in the response to this request. The proxy's own cookie is set only
     /// where browsers send it back; elsewhere it would begin a session that is never continued.
-    pub fn can_issue(&self, uri: &RequestUri<'_>) -> bool {
+    pub fn can_issue<'a>(&self, uri: impl FnOnce() -> RequestUri<'a>) -> bool {
         self.policy.issue != config::Issue::Cookie || !self.owns_cookie() || self.set_cookie.belongs_to(uri)
     }
 

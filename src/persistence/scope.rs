@@ -58,7 +58,7 @@ impl<'r> Scope<'_, 'r> {
             hosts.split(',').next().map(str::trim)
         };
         let host = self.forwarded_host.or_else(told).unwrap_or_else(|| self.request.host());
-        RequestUri::new(host, self.request.path)
+        RequestUri::new(host, self.request.path())
     }
 
     /// A random number.

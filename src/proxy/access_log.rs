@@ -60,7 +60,7 @@ fn record<'a>(
         client: ctx.client.address,
         method: request.method.as_str(),
         host: host_name(request.host()),
-        path: without_session_ids(request.path, ctx),
+        path: without_session_ids(request.path(), ctx),
         version: request.version,
         bytes_in: exchange.body_bytes_read(),
         bytes_out: exchange.body_bytes_sent(),

@@ -13,15 +13,13 @@ use super::header_case;
 
 /// A request head of Pingora, to read.
 pub(crate) fn view(request: &RequestHeader) -> RequestView<'_> {
-    RequestView {
-        method: &request.method,
-        target: request.raw_path(),
-        path: request.uri.path(),
-        query: request.uri.query(),
-        authority: request.uri.authority().map(http::uri::Authority::as_str),
-        version: request.version,
-        fields: Fields::Map(&request.headers),
-    }
+    RequestView::parsed(
+        &request.method,
+        &request.uri,
+        request.raw_path(),
+        request.version,
+        Fields::Map(&request.headers),
+    )
 }
 
 /// A response head of Pingora, to read.
@@ -30,44 +28,47 @@ pub(crate) fn response_view(response: &ResponseHeader) -> ResponseView<'_> {
 }
 
 /// Applies edits to a request. `lower`: names are forwarded in lower case.
-pub(crate) fn apply_to_request(edits: RequestEdits<'_>, request: &mut RequestHeader, lower: bool) -> Result<()> {
+pub(crate) fn apply_to_request(edits: &mut RequestEdits<'_>, request: &mut RequestHeader, lower: bool) -> Result<()> {
     let RequestEdits { target, remove, cookie, set } = edits;
-    if let Some(target) = &target {
+    if let Some(target) = target {
         set_target(request, target)?;
     }
-    for name in &remove {
+    for name in &*remove {
         request.remove_header(name);
     }
-    let cookie = match cookie {
-        CookieEdit::Keep => None,
+    match std::mem::take(cookie) {
+        CookieEdit::Keep => {}
         CookieEdit::Remove => {
             request.remove_header(&header::COOKIE);
-            None
         }
-        CookieEdit::Set(value) => Some((&header_case::COOKIE, value)),
-    };
+        CookieEdit::Set(value) if set.is_empty() && !lower => {
+            return header_case::set(request, std::iter::once((&header_case::COOKIE, value)));
+        }
+        // A decision that sets the field itself comes after this one.
+        CookieEdit::Set(value) => set.insert(0, (&header_case::COOKIE, value)),
+    }
     if lower {
-        header_case::lower_request(request, cookie.into_iter().chain(set))
-    } else if cookie.is_some() || !set.is_empty() {
-        header_case::set(request, cookie.into_iter().chain(set))
+        header_case::lower_request(request, set.drain(..))
+    } else if !set.is_empty() {
+        header_case::set(request, set.drain(..))
     } else {
         Ok(())
     }
 }
 
 /// Applies edits to a response.
-pub(crate) fn apply_to_response(edits: ResponseEdits<'_>, response: &mut ResponseHeader) -> Result<()> {
+pub(crate) fn apply_to_response(edits: &mut ResponseEdits<'_>, response: &mut ResponseHeader) -> Result<()> {
     let ResponseEdits { remove, set, append } = edits;
-    for name in &remove {
+    for name in &*remove {
         response.remove_header(name);
     }
-    for (name, value) in set {
+    for (name, value) in set.drain(..) {
         match name.written {
             Cow::Borrowed(written) => response.insert_header(written, value)?,
             Cow::Owned(ref written) => response.insert_header(written.clone(), value)?,
         }
     }
-    for (name, value) in append {
+    for (name, value) in append.drain(..) {
         match name.written {
             Cow::Borrowed(written) => response.append_header(written, value)?,
             Cow::Owned(ref written) => response.append_header(written.clone(), value)?,
@@ -128,7 +129,7 @@ mod tests {
         for (name, (_, value)) in names.iter().zip(set) {
             edits.set(name, HeaderValue::from_str(value).unwrap());
         }
-        apply_to_request(edits, &mut request, lower).unwrap();
+        apply_to_request(&mut edits, &mut request, lower).unwrap();
         request
     }
 
@@ -175,8 +176,8 @@ mod tests {
     fn a_rewritten_target_keeps_the_authority_of_http2() {
         let mut request = RequestHeader::build("GET", b"/x;sid=1", None).unwrap();
         request.set_uri(Uri::from_static("https://a.example/x;sid=1"));
-        let edits = RequestEdits { target: Some("/x".to_owned()), ..RequestEdits::default() };
-        apply_to_request(edits, &mut request, true).unwrap();
+        let mut edits = RequestEdits { target: Some("/x".to_owned()), ..RequestEdits::default() };
+        apply_to_request(&mut edits, &mut request, true).unwrap();
         assert_eq!(request.uri, "https://a.example/x");
     }
 }

@@ -24,7 +24,7 @@ pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
 /// Drops how the names of a request were written, and sets fields of it.
 pub(crate) fn lower_request<'a>(
     request: &mut RequestHeader,
-    fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>,
+    fields: impl Iterator<Item = (&'a WrittenName, HeaderValue)>,
 ) -> Result<()> {
     if !is_in_parts(request) {
         return set(request, fields);
@@ -53,7 +53,7 @@ pub(crate) fn lower_response(response: &mut ResponseHeader) -> Result<()> {
 /// Sets fields of a request.
 pub(crate) fn set<'a>(
     request: &mut RequestHeader,
-    fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>,
+    fields: impl Iterator<Item = (&'a WrittenName, HeaderValue)>,
 ) -> Result<()> {
     if request.has_case() || !is_in_parts(request) {
         for (name, value) in fields {
@@ -74,7 +74,7 @@ fn is_in_parts(request: &RequestHeader) -> bool {
 }
 
 /// Pingora's own methods would parse each name from text.
-fn with_parts<'a>(request: &mut RequestHeader, fields: impl IntoIterator<Item = (&'a WrittenName, HeaderValue)>) {
+fn with_parts<'a>(request: &mut RequestHeader, fields: impl Iterator<Item = (&'a WrittenName, HeaderValue)>) {
     let (nothing, ()) = http::Request::new(()).into_parts();
     let mut parts = request::Parts::from(std::mem::replace(request, RequestHeader::from(nothing)));
     for (name, value) in fields {

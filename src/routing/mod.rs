@@ -72,6 +72,11 @@ pub struct Router {
     any_host: Vec<Candidate>,
 }
 
+/// A host that is not text is none.
+fn text(host: &[u8]) -> &str {
+    std::str::from_utf8(host).unwrap_or_default()
+}
+
 /// A route under one of its hosts. The candidates of a host are in the order in which they are tried.
 #[derive(Debug)]
 struct Candidate {
@@ -85,8 +90,8 @@ struct Candidate {
 /// What routes read of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct RouteInput<'r> {
-    /// The host as the client sent it: with or without port, in any case.
-    pub host: &'r str,
+    /// The host as the client sent it: with or without port, in any case. Read as text only where a route asks for it.
+    pub host: &'r [u8],
     /// The path, without query.
     pub path: &'r str,
     /// Header fields.
@@ -162,7 +167,7 @@ impl Router {
     }
 
     fn find_by_host(&self, input: RouteInput<'_>) -> Option<&RouteRuntime> {
-        let name = host::LowerCase::new(host_name(input.host))?;
+        let name = host::LowerCase::new(host_name(text(input.host)))?;
         let exact = self.by_host.get(name.as_str()).and_then(|candidates| self.first(candidates, input));
         if exact.is_some() || self.by_domain.is_empty() {
             return exact;
@@ -204,7 +209,7 @@ impl RouteTarget {
     /// A redirect does not match requests that already are where it leads; they get the next best route.
     fn matches(&self, input: RouteInput<'_>) -> bool {
         match self {
-            Self::Redirect(to) => to.leads_elsewhere(input.host, input.path, input.secure),
+            Self::Redirect(to) => to.leads_elsewhere(text(input.host), input.path, input.secure),
             Self::Pool(_) | Self::Split(_) => true,
         }
     }

@@ -43,7 +43,8 @@ fn fields(headers: &[(&str, &str)]) -> HeaderMap {
 /// The name of the route that matches a request.
 fn found<'r>(routes: &'r [Route], host: &str, path: &str, headers: &[(&str, &str)], secure: bool) -> Option<&'r str> {
     let router = router(routes);
-    let index = router.find(RouteInput { host, path, fields: Fields::Map(&fields(headers)), secure })?.index;
+    let index =
+        router.find(RouteInput { host: host.as_bytes(), path, fields: Fields::Map(&fields(headers)), secure })?.index;
     assert_eq!(router.route(index).unwrap().index, index);
     routes.get(index?).map(|route| route.name.as_str())
 }
@@ -127,7 +128,7 @@ fn a_redirect_does_not_match_where_it_leads() {
 fn a_single_pool_needs_no_routes() {
     let router = Router::build(&[], &["web"]);
     let headers = HeaderMap::new();
-    let input = RouteInput { host: "any", path: "/thing", fields: Fields::Map(&headers), secure: false };
+    let input = RouteInput { host: b"any", path: "/thing", fields: Fields::Map(&headers), secure: false };
     let route = router.find(input).unwrap();
     assert_eq!(route.index, None);
     assert!(matches!(route.target, RouteTarget::Pool(0)));

@@ -59,7 +59,7 @@ fn settings<'a>(scope: &Scope<'a, '_>, state: &RequestSession) -> Option<&'a Han
 
 impl Sessions {
     /// Whether nothing is left to tell the shared store; false: await [`publish_data`](Self::publish_data).
-    pub fn is_data_published(&self, state: &RequestSession) -> bool {
+    pub fn is_data_published(state: &RequestSession) -> bool {
         state.data_changes.is_empty()
     }
 

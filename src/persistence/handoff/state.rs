@@ -1,7 +1,6 @@
 //! What a request carries of session data from one hook to the next.
 
 use http::HeaderValue;
-use smallvec::SmallVec;
 
 use crate::session::key::SessionKey;
 use crate::store::local::data::{HandoffPayload, Owner};
@@ -23,7 +22,7 @@ pub(in crate::persistence) struct DataChange {
 }
 
 /// Most responses change nothing.
-pub(in crate::persistence) type DataChanges = SmallVec<[DataChange; 2]>;
+pub(in crate::persistence) type DataChanges = Vec<DataChange>;
 
 /// How a response names the session.
 #[derive(Debug, Default)]

@@ -70,7 +70,7 @@ fn first_token(server: ServerId, persistence: &PoolPersistence, scope: &Scope<'_
         Issue::Header => Carrier::Header,
         Issue::None => return None,
     };
-    if !persistence.can_issue(&scope.uri()) {
+    if !persistence.can_issue(|| scope.uri()) {
         return None;
     }
     let mut random = [0; 16];

@@ -40,7 +40,7 @@ pub enum PageRewriteError {
 /// A response that carries the token where it leads to other pages.
 pub(super) struct RewrittenResponse {
     /// It is a page, whose links are rewritten while it streams through.
-    pub(super) page: Option<PageRewrite>,
+    pub(super) page: Option<Box<PageRewrite>>,
 }
 
 /// What a response has that leads to other pages.
@@ -128,7 +128,7 @@ pub(super) fn put(
         if scope.request.version == Version::HTTP_11 {
             edits.set.push((&TRANSFER_ENCODING, HeaderValue::from_static("chunked")));
         }
-        page = (scope.request.method != Method::HEAD).then(|| PageRewrite { decoder, rewriter });
+        page = (scope.request.method != Method::HEAD).then(|| Box::new(PageRewrite { decoder, rewriter }));
     }
     keep_from_shared_caches(response, &HeaderValue::from_static("private"), edits);
     hide_query_from_other_sites(response, edits);
@@ -144,9 +144,9 @@ fn links(response: &ResponseView<'_>, scope: &Scope<'_, '_>) -> Option<Links> {
         return None;
     }
     let request = &scope.request;
-    let target = match request.query {
-        Some(query) => format!("{}?{query}", request.path),
-        None => request.path.to_owned(),
+    let target = match request.query() {
+        Some(query) => format!("{}?{query}", request.path()),
+        None => request.path().to_owned(),
     };
     let base = Base::new(scope.secure, request.host(), &target)?;
     let location = location.filter(|to| base.leads_here(to)).map(str::to_owned);

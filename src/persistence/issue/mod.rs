@@ -27,13 +27,18 @@ pub use self::links::{PageRewrite, PageRewriteError, ask_readable};
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
     [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
+fn is_between_servers(name: &str) -> bool {
+    matches!(name.as_bytes(), [b'h' | b'H', ..])
+        && name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("homing-"))
+}
+
 /// What is done to a response.
 #[derive(Default)]
 pub struct Issued<'a> {
     /// Changes to its head.
     pub edits: ResponseEdits<'a>,
     /// It is a page whose links are rewritten while it streams through.
-    pub page: Option<PageRewrite>,
+    pub page: Option<Box<PageRewrite>>,
 }
 
 impl Sessions {
@@ -49,11 +54,7 @@ impl Sessions {
         let mut issued = Issued::default();
         let extracted = handoff::extract(response, scope, state, &mut issued.edits);
         // One look at each name instead of a search for both.
-        if response
-            .fields
-            .iter()
-            .any(|(name, _)| name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("homing-")))
-        {
+        if response.fields.any_name(is_between_servers) {
             issued.edits.remove.extend(NEVER_TO_CLIENTS);
         }
         if !response.is_final() {

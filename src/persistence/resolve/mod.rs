@@ -79,11 +79,10 @@ impl Sessions {
     /// The same in another pool of a split, when the first cannot serve. What is known here is enough.
     pub(super) fn resolve_in(&self, pool: usize, scope: &Scope<'_, '_>, state: &mut RequestSession) {
         enter(pool, scope, state);
+        state.lookup = SessionLookup::default();
         let mut resolver = Resolver { chosen: Some(pool), ..Resolver::default() };
         // A chosen pool never stops.
-        if resolver.read_sources(pool, self, scope, state).is_ok() {
-            state.lookup = resolver.lookup;
-        }
+        let _ = resolver.read_sources(pool, self, scope, state);
     }
 }
 
@@ -98,7 +97,6 @@ impl Resolver {
             }
         };
         enter(pool, scope, state);
-        state.lookup = std::mem::take(&mut self.lookup);
         let Some(runtime) = state.runtime(scope) else { return Ok(()) };
         state.lookup.count(runtime);
         let refuses = runtime.persistence.as_ref().is_some_and(|one| one.policy.on_forged == OnForged::Refuse);
@@ -117,13 +115,13 @@ impl Resolver {
     ) -> Result<usize, Stop> {
         while let Some(pool) = split.pools().nth(self.tried) {
             self.read_sources(pool, sessions, scope, state)?;
-            if self.lookup.session.is_some() {
+            if state.lookup.session.is_some() {
                 state.point = scope.random_number();
                 return Ok(pool);
             }
             let hint = || hint(scope.pools.get(pool)?, scope);
-            self.carried = self.carried.or(self.lookup.unknown_id).or(self.lookup.unknown_address).or_else(hint);
-            (self.tried, self.source, self.lookup) = (self.tried + 1, 0, SessionLookup::default());
+            self.carried = self.carried.or(state.lookup.unknown_id).or(state.lookup.unknown_address).or_else(hint);
+            (self.tried, self.source, state.lookup) = (self.tried + 1, 0, SessionLookup::default());
         }
         let carried = self.carried.map(|key| u64::try_from(key.0 >> 64).unwrap_or_default());
         state.point = carried.unwrap_or_else(|| scope.random_number());
@@ -139,7 +137,7 @@ impl Resolver {
         pool: usize,
         sessions: &Sessions,
         scope: &Scope<'_, '_>,
-        state: &RequestSession,
+        state: &mut RequestSession,
     ) -> Result<(), Stop> {
         let runtime = scope.pools.get(pool);
         if let Some((persistence, view)) = runtime.and_then(|one| one.persistence.as_ref().zip(sessions.of(one))) {
@@ -147,12 +145,12 @@ impl Resolver {
                 let claim = self.present(source, persistence, &view, scope, state)?;
                 self.note(recognize(&claim, &view, scope.now), state);
                 self.source += 1;
-                if self.lookup.session.is_some() {
+                if state.lookup.session.is_some() {
                     break;
                 }
             }
         }
-        self.lookup.result = self.lookup.result.or(Some(Lookup::None));
+        state.lookup.result = state.lookup.result.or(Some(Lookup::None));
         Ok(())
     }
 
@@ -163,7 +161,7 @@ impl Resolver {
         persistence: &PoolPersistence,
         sessions: &PoolSessions<'_>,
         scope: &Scope<'_, '_>,
-        state: &RequestSession,
+        state: &mut RequestSession,
     ) -> Result<SessionClaim, Stop> {
         if let Some(claim) = self.claim.take() {
             return Ok(claim);
@@ -183,12 +181,12 @@ impl Resolver {
         Err(Stop::Ask(queries))
     }
 
-    fn note(&mut self, recognition: Recognition, state: &RequestSession) {
+    fn note(&mut self, recognition: Recognition, state: &mut RequestSession) {
         let Recognition { mut lookup, session, unbound } = recognition;
         if state.store_unavailable && lookup == Lookup::Unknown && unbound.is_some() {
             lookup = Lookup::StoreError;
         }
-        let found = &mut self.lookup;
+        let found = &mut state.lookup;
         found.results.push(lookup);
         if session.is_some() || (found.source.is_none() && lookup != Lookup::None) {
             (found.result, found.source) = (Some(lookup), Some(self.source));
@@ -202,12 +200,14 @@ impl Resolver {
     }
 
     /// The store cannot be asked for what the current source names, and such requests are refused.
-    fn refuse_for_store(&self, scope: &Scope<'_, '_>, state: &RequestSession) -> Rejection {
+    fn refuse_for_store(&self, scope: &Scope<'_, '_>, state: &mut RequestSession) -> Rejection {
         let pool = scope.split.map_or(state.pool, |split| split.pools().nth(self.tried));
         let lookups = pool.and_then(|pool| scope.pools.get(pool)).map(|runtime| &runtime.metrics.lookups);
         if let Some(counters) = lookups.and_then(|lookups| lookups.get(self.source)) {
             counters.inc(Lookup::StoreError as usize);
         }
+        // What the sources before it named does not count.
+        state.lookup = SessionLookup::default();
         Rejection::StoreUnavailable
     }
 }

@@ -46,7 +46,6 @@ pub(super) struct Resolver {
     pub(super) claim: Option<SessionClaim>,
     /// A key that the client carries, though no session of it lives.
     pub(super) carried: Option<SessionKey>,
-    pub(super) lookup: SessionLookup,
 }
 
 impl SessionLookup {

@@ -135,7 +135,7 @@ impl Sessions {
 /// A request whose response cannot carry the token begins no session.
 fn issuable(outcome: Outcome, runtime: &PoolRuntime, scope: &Scope<'_, '_>) -> Outcome {
     match &runtime.persistence {
-        Some(persistence) if outcome == Outcome::New && !persistence.can_issue(&scope.uri()) => Outcome::Balanced,
+        Some(persistence) if outcome == Outcome::New && !persistence.can_issue(|| scope.uri()) => Outcome::Balanced,
         _ => outcome,
     }
 }

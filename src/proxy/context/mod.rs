@@ -46,7 +46,7 @@ pub struct RequestContext {
     pub session: RequestSession,
     /// Its response, when that is a page whose links are rewritten. In a mutex since hooks share the context between
     /// threads, but only ever reached through `get_mut`.
-    pub page: Option<Box<Mutex<PageRewrite>>>,
+    pub page: Option<Mutex<Box<PageRewrite>>>,
     /// Attempts at servers, finished and not.
     pub attempts: Attempts,
     /// It asks for another protocol on its connection, as a WebSocket does.

@@ -79,7 +79,7 @@ fn host(request: &RequestView<'_>, client: &Client) -> Option<HeaderValue> {
     if let Some(host) = client.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_ref()) {
         return Some(host.clone());
     }
-    let authority = || HeaderValue::from_str(request.authority?).ok().filter(|authority| !authority.is_empty());
+    let authority = || HeaderValue::from_str(request.authority()?).ok().filter(|authority| !authority.is_empty());
     request.fields.value(&header::HOST).or_else(authority)
 }
 

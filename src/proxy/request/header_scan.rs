@@ -32,11 +32,6 @@ pub(crate) struct SingleField<'a> {
 }
 
 impl<'a> SingleField<'a> {
-    /// The value as text.
-    pub(crate) fn text(self) -> Option<&'a str> {
-        std::str::from_utf8(self.value?).ok()
-    }
-
     fn add(&mut self, value: &'a [u8]) {
         self.repeated = self.value.is_some();
         self.value = self.value.or(Some(value));
@@ -138,7 +133,7 @@ mod tests {
         headers.append(header::HOST, HeaderValue::from_static("b"));
         let scan = HeaderScan::of(Fields::Map(&headers));
         assert!(scan.host.repeated);
-        assert_eq!(scan.host.text(), Some("a"));
+        assert_eq!(scan.host.value, Some(b"a".as_slice()));
     }
 
     proptest! {

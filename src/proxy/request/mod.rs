@@ -76,8 +76,8 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
 
 fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Result<()> {
     let request = exchange.req_header_mut();
-    let edits = forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ctx.request_id.as_ref());
-    head::apply_to_request(edits, request, header_case::is_lowered(ctx))
+    let mut edits = forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ctx.request_id.as_ref());
+    head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 
 /// Responds to a request that is refused. A malformed request ends its connection: the bytes after it cannot be trusted.
@@ -134,8 +134,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
     set_request_id(&request, ctx);
-    let host = request.authority.or(scan.host.text()).unwrap_or_default();
-    let input = RouteInput { host, path: request.path, fields: request.fields, secure: ctx.client.secure };
+    let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
+    let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
     let Some(route) = ctx.runtime.router.find(input) else { return Err(Rejection::NoRoute) };
     ctx.route = route.index;
     if let RouteTarget::Pool(pool) = route.target {

@@ -27,7 +27,7 @@ pub(crate) fn check(
         return Err(Rejection::Method);
     }
     let valid = raw.is_none_or(are_lines_valid)
-        && is_target_valid(request.target)
+        && is_target_valid(request.target())
         && is_host_valid(request, scan)
         && is_length_valid(raw, request, scan);
     if valid { Ok(()) } else { Err(Rejection::Malformed) }
@@ -36,7 +36,7 @@ pub(crate) fn check(
 /// HTTP/2 compresses headers; the limit is for the size that servers get.
 fn parsed_size(request: &RequestView<'_>) -> usize {
     let fields: usize = request.fields.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    request.target.len() + fields
+    request.target().len() + fields
 }
 
 /// Every line ends in CRLF, none is folded, and no CR, NUL or other control character is inside a line: each byte is
@@ -91,10 +91,10 @@ fn is_host_valid(request: &RequestView<'_>, scan: &HeaderScan<'_>) -> bool {
 
 /// The authority in the target: `:authority` of HTTP/2, or that of an absolute target of HTTP/1.
 fn authority_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
-    if let Some(authority) = request.authority {
+    if let Some(authority) = request.authority() {
         return Some(authority.as_bytes());
     }
-    after_scheme(request.target)?.split(|byte| matches!(byte, b'/' | b'?')).next()
+    after_scheme(request.target())?.split(|byte| matches!(byte, b'/' | b'?')).next()
 }
 
 /// RFC 3986, section 3.2.2, and a port.

@@ -12,6 +12,7 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
+use crate::persistence::Sessions;
 use crate::persistence::issue::Issued;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
@@ -26,8 +27,7 @@ pub(crate) fn run<'hook>(
     if let Err(error) = change(exchange, response, ctx) {
         return hook::now(Err(error));
     }
-    let (sessions, _, state) = ctx.sessions(head::view(exchange.req_header()));
-    if sessions.is_data_published(state) {
+    if Sessions::is_data_published(&ctx.session) {
         return hook::done(Ok(()));
     }
     Box::pin(publish(exchange.req_header(), ctx))
@@ -52,10 +52,13 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     // Without a server it is a response of the proxy itself.
     let Some(server) = ctx.attempts.server else { return Ok(()) };
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
-    let Issued { edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
-    head::apply_to_response(edits, response)?;
+    let Issued { mut edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
+    if !edits.is_empty() {
+        head::apply_to_response(&mut edits, response)?;
+    }
+    drop(edits);
     if let Some(page) = page {
-        ctx.page = Some(Box::new(Mutex::new(page)));
+        ctx.page = Some(Mutex::new(page));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::routing::Redirect;
 
 /// The redirect of a request; `None` when its host must not be echoed. `secure`: the client came by TLS.
 pub(crate) fn redirect_response(to: &Redirect, request: &RequestView<'_>, secure: bool) -> Option<OwnResponse> {
-    let location = to.location(request.host(), request.path, request.query, secure)?;
+    let location = to.location(request.host(), request.path(), request.query(), secure)?;
     let mut fields = SmallVec::new();
     fields.push((header::LOCATION, location));
     fields.push((header::CONTENT_LENGTH, HeaderValue::from_static("0")));
@@ -37,7 +37,7 @@ pools: { web: { servers: [{ name: a, address: 127.0.0.1:9001 }] } }
         let router = Router::build(&config.routes, &["web"]);
         let field = [httparse::Header { name: "Host", value: host.as_bytes() }];
         let request = RequestView::http1(&Method::GET, target.as_bytes(), Version::HTTP_11, Fields::Parsed(&field));
-        let input = RouteInput { host, path: request.path, fields: request.fields, secure: false };
+        let input = RouteInput { host: host.as_bytes(), path: request.path(), fields: request.fields, secure: false };
         let RouteTarget::Redirect(to) = &router.find(input).unwrap().target else { panic!("a redirect") };
         redirect_response(to, &request, false)
     }

@@ -18,25 +18,28 @@ pub(crate) fn run<'hook>(
     request: &'hook mut RequestHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
-    let (sessions, scope, state) = ctx.sessions(head::view(request));
-    if sessions.has_handoff(&scope, state) {
-        return hook::done(change(request, ctx));
+    match change(request, ctx, false) {
+        Some(changed) => hook::done(changed),
+        None => Box::pin(fetch_and_change(request, ctx)),
     }
-    Box::pin(fetch_and_change(request, ctx))
 }
 
 /// Session data that another proxy keeps has to be fetched before it is injected.
 async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     Box::pin(sessions.fetch_handoff(&scope, state)).await;
-    change(request, ctx)
+    change(request, ctx, true).unwrap_or(Ok(()))
 }
 
-fn change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
+/// `None`: session data has to be fetched first.
+fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) -> Option<Result<()>> {
     // Keeps the names of configured headers alive, which the edits borrow.
     let (runtime, route) = (Arc::clone(&ctx.runtime), ctx.route);
     let view = head::view(request);
     let (sessions, scope, state) = ctx.sessions(view);
+    if !fetched && !sessions.has_handoff(&scope, state) {
+        return None;
+    }
     let mut edits = RequestEdits::default();
     strip_token(&view, state.persistence(&scope), &mut edits);
     ask_readable(&scope, state, &mut edits);
@@ -45,7 +48,7 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext) -> Result<()> {
     if let Some(route) = runtime.router.route(route) {
         apply_route_changes(&route.request_headers, &mut edits);
     }
-    head::apply_to_request(edits, request, false)
+    Some(head::apply_to_request(&mut edits, request, false))
 }
 
 fn apply_route_changes<'a>(changes: &'a RequestHeaders, edits: &mut RequestEdits<'a>) {

@@ -31,7 +31,7 @@ impl<'a> SourceInput<'a> {
 
     /// The values of the query and path parameters of this name.
     pub(super) fn parameters(&self, name: &'a str) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        url_params::values(self.request.path, self.request.query, name).map(str::as_bytes)
+        url_params::values(self.request.path(), self.request.query(), name).map(str::as_bytes)
     }
 }
 
@@ -125,15 +125,10 @@ pub(super) mod tests {
         path: &'a str,
         query: Option<&'a str>,
     ) -> SourceInput<'a> {
-        let request = RequestView {
-            method: &Method::GET,
-            target: path.as_bytes(),
-            path,
-            query,
-            authority: None,
-            version: Version::HTTP_11,
-            fields: Fields::Map(headers),
-        };
+        let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+        // A view borrows its target; a test may keep it to the end.
+        let target: &'static [u8] = target.leak().as_bytes();
+        let request = RequestView::http1(&Method::GET, target, Version::HTTP_11, Fields::Map(headers));
         SourceInput { request, client: None }
     }
 }

@@ -75,7 +75,7 @@ impl SessionSource for QuerySource {
 
 /// Several sources may each remove a parameter.
 fn from_target(request: &RequestView<'_>, name: &str, edits: &mut RequestEdits<'_>) {
-    let target = edits.target.as_deref().or_else(|| std::str::from_utf8(request.target).ok());
+    let target = edits.target.as_deref().or_else(|| std::str::from_utf8(request.target()).ok());
     if let Some(clean) = target.and_then(|target| url_params::without(target, name)) {
         edits.target = Some(clean);
     }

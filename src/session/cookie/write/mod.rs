@@ -106,8 +106,9 @@ impl SetCookie {
 
     /// Whether a browser sends the cookie with requests like this one: otherwise it is of no use to set it here.
     #[must_use]
-    pub fn belongs_to(&self, uri: &RequestUri<'_>) -> bool {
+    pub fn belongs_to<'a>(&self, uri: impl FnOnce() -> RequestUri<'a>) -> bool {
         self.scope.as_ref().is_none_or(|scope| {
+            let uri = uri();
             uri.is_under(&scope.path) && scope.domain.as_ref().is_none_or(|domain| uri.is_in_domain(domain))
         })
     }

@@ -174,7 +174,7 @@ fn a_cookie_belongs_to_requests_under_its_path_and_in_its_domain() {
     let belongs = |path: &str, domain: Option<&str>, host: &str, at: &str| {
         let cookie = Cookie { path: path.into(), domain: domain.map(Into::into), ..Cookie::default() };
         let cookie = SetCookie::new(&cookie, Duration::from_secs(1)).unwrap();
-        cookie.belongs_to(&RequestUri::new(host, at))
+        cookie.belongs_to(|| RequestUri::new(host, at))
     };
     for (path, domain, host, at) in [
         ("/", None, "any.example", "/anything"),
