@@ -13,9 +13,10 @@ pub(super) fn sources(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diag
     for (index, source) in one.sources.iter().enumerate() {
         let at = at.item(index);
         let source = source.check(at, diagnostics);
-        let twice = match source.is_repeatable() {
-            true => checked.contains(&source),
-            false => checked.iter().any(|before| before.key() == source.key()),
+        let twice = if source.is_repeatable() {
+            checked.contains(&source)
+        } else {
+            checked.iter().any(|before| before.key() == source.key())
         };
         if twice {
             let message = format!("source {} is listed twice", source.key());
