@@ -3,7 +3,7 @@
 /// Why a session left its server, in the order of `telemetry::metrics::MOVES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// TableLookup down by its checks, or without an address.
+    /// Found down by its checks, or without an address.
     Down,
     /// The operator set it to maint.
     Maint,

@@ -145,7 +145,7 @@ pools:
 }
 
 /// One mistake each, and a word that the message must have.
-const MISTAKES: [(&str, &str); 29] = [
+const MISTAKES: [(&str, &str); 30] = [
     ("version: 2\n", "version"),
     ("pools: {}\n", "pool"),
     ("listeners: []\n", "listener"),
@@ -167,6 +167,7 @@ const MISTAKES: [(&str, &str); 29] = [
     ("routes: [{ name: r, match: { path_prefix: / }, split: [{ pool: web, weight: 0 }] }]\n", "weight 0"),
     ("store: { type: redis }\n", "homing keys generate"),
     ("store: { type: ignite }\n", "homing keys generate"),
+    ("proxy: { upgrade_socket: /run/homing/upgrade.sock }\n", "not in this version"),
     ("store: { type: hazelcast }\n", "homing keys generate"),
     ("store: { snapshot: { path: sessions } }\n", "the absolute path of a file"),
     ("store: { snapshot: { path: /tmp/x, interval: 10ms } }\n", "at least 1s"),

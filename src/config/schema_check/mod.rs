@@ -347,7 +347,7 @@ impl SchemaCheck<'_> {
         let name = if path.text.is_empty() { "the file".to_owned() } else { format!("\"{}\"", path.text) };
         let mut help = wording::instead(node, expected, path.secret);
         if help.is_empty()
-            && let Some(example) = example_for(rule, node, path)
+            && let Some(example) = Self::example(rule, node, path)
         {
             help = if node.is_null() {
                 format!("remove the key for its default, or write {example}")
@@ -362,28 +362,31 @@ impl SchemaCheck<'_> {
         );
         None
     }
-}
 
-/// What to write instead of a value of the wrong type: it passes the check of its shape.
-fn example_for(rule: Rule, node: &Node, path: &KeyPath) -> Option<String> {
-    let index = path.text.rsplit_once('[').and_then(|(_, index)| index.strip_suffix(']')?.parse().ok());
-    let sample = || example::sample(rule, index.unwrap_or(0));
-    let fits = |value: &Value| {
-        let mut diagnostics = Diagnostics::default();
-        let node = Node::from_json(value, node.location);
-        let taken = SchemaCheck { diagnostics: &mut diagnostics }.node(rule, &node, path).is_some();
-        taken && diagnostics.problems.is_empty()
-    };
-    let value = if path.secret { sample() } else { example::fitting(rule, node, index.unwrap_or(0)) };
-    let value = value.filter(fits).or_else(|| sample().filter(fits))?;
-    let entry = |key: &str, value: &Value| format!("{key}: {}", example::flow(value));
-    Some(match (index, &value, path.text.rsplit('.').next()) {
-        (Some(_), Value::Object(map), _) if map.len() == 1 => {
-            map.iter().next().map(|(key, value)| entry(key, value))?
-        }
-        (None, _, Some(key)) if !key.is_empty() => entry(key, &value),
-        _ => example::flow(&value),
-    })
+    /// What to write instead of a value of the wrong type: it passes this check.
+    fn example(rule: Rule, node: &Node, path: &KeyPath) -> Option<String> {
+        let index = path.text.rsplit_once('[').and_then(|(_, index)| index.strip_suffix(']')?.parse().ok());
+        let value = if path.secret {
+            example::sample(rule, index.unwrap_or(0))
+        } else {
+            example::fitting(rule, node, index.unwrap_or(0))
+        };
+        let fits = |value: &Value| {
+            let mut diagnostics = Diagnostics::default();
+            let node = Node::from_json(value, node.location);
+            let taken = SchemaCheck { diagnostics: &mut diagnostics }.node(rule, &node, path).is_some();
+            taken && diagnostics.problems.is_empty()
+        };
+        let value = value.filter(fits).or_else(|| example::sample(rule, index.unwrap_or(0)).filter(fits))?;
+        Some(match (index, &value, path.text.rsplit('.').next()) {
+            (Some(_), Value::Object(map), _) if map.len() == 1 => {
+                let (key, value) = map.iter().next()?;
+                format!("{key}: {}", example::flow(value))
+            }
+            (None, _, Some(key)) if !key.is_empty() => format!("{key}: {}", example::flow(&value)),
+            _ => example::flow(&value),
+        })
+    }
 }
 
 /// Stands in for what every file needs and this one lacks, which was reported: the rest can be checked all the same.

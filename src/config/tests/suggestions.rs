@@ -57,29 +57,35 @@ fn what_a_problem_of_shape_suggests_passes_the_check() {
         (&in_sources, "client_ip"),
         (&in_sources, "true"),
     ] {
-        let mut line = wrong.to_owned();
-        // Of several values that are wrong in one way, each has its suggestion.
-        for _ in 0..3 {
-            let Err(problems) = parse(&with_line(before, &line)) else { break };
-            let problem = problems.iter().next().unwrap();
-            let suggestion = problem.help.as_deref().and_then(|help| help.strip_prefix("write "));
-            let suggestion = suggestion.unwrap_or_else(|| panic!("{problem}"));
-            line = corrected(before, &line, problem.column.unwrap(), suggestion);
-        }
-        if let Err(problems) = parse(&with_line(before, &line)) {
-            panic!(
-                "{wrong}
-as suggested: {line}
-{problems}"
-            );
-        }
-        assert_ne!(line, wrong, "it was wrong");
+        follow_suggestions(before, wrong);
         seen += 1;
     }
     assert!(seen > 30, "{seen}");
 }
 
+/// Writes what each problem of the line suggests, until the file passes the check.
+fn follow_suggestions(before: &str, wrong: &str) {
+    let mut line = wrong.to_owned();
+    // Of several values that are wrong in one way, each has its suggestion.
+    for _ in 0..3 {
+        let Err(problems) = parse(&with_line(before, &line)) else { break };
+        let problem = problems.iter().next().unwrap();
+        let suggestion = problem.help.as_deref().and_then(|help| help.strip_prefix("write "));
+        let suggestion = suggestion.unwrap_or_else(|| panic!("{problem}"));
+        line = corrected(before, &line, problem.column.unwrap(), suggestion);
+    }
+    if let Err(problems) = parse(&with_line(before, &line)) {
+        panic!(
+            "{wrong}
+    as suggested: {line}
+    {problems}"
+        );
+    }
+    assert_ne!(line, wrong, "it was wrong");
+}
+
 /// The line with the suggestion in place of the value at that column, or of its key and value.
+#[expect(clippy::string_slice, reason = "test code: the lines are ASCII")]
 fn corrected(before: &str, line: &str, column: usize, suggestion: &str) -> String {
     let indent = before.rsplit('\n').next().unwrap_or_default().len();
     let at = column - 1 - indent;

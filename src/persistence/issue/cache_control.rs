@@ -88,14 +88,15 @@ mod tests {
         (removed, text(&edits.set), text(&edits.append))
     }
 
-    fn added() -> Option<String> {
-        Some("private".to_owned())
+    /// What Cache-Control is given besides.
+    fn private() -> String {
+        "private".to_owned()
     }
 
     #[test]
     fn a_response_without_a_word_on_caching_becomes_private() {
-        assert_eq!(edited(&[]), (vec![], None, added()));
-        assert_eq!(edited(&[("cache-control", "max-age=60")]), (vec![], None, added()));
+        assert_eq!(edited(&[]), (vec![], None, Some(private())));
+        assert_eq!(edited(&[("cache-control", "max-age=60")]), (vec![], None, Some(private())));
     }
 
     #[test]
@@ -109,6 +110,6 @@ mod tests {
         let set = Some("max-age=60, private".to_owned());
         assert_eq!(edited(&[("cache-control", "public, max-age=60, s-maxage=5")]), (vec![], set, None));
         let targeted = edited(&[("cdn-cache-control", "max-age=5"), ("surrogate-control", "max-age=5")]);
-        assert_eq!(targeted, (vec!["cdn-cache-control".into(), "surrogate-control".into()], None, added()));
+        assert_eq!(targeted, (vec!["cdn-cache-control".into(), "surrogate-control".into()], None, Some(private())));
     }
 }

@@ -37,6 +37,12 @@ pub enum PageRewriteError {
     Rewriter(#[from] PageError),
 }
 
+/// A response that carries the token where it leads to other pages.
+pub(super) struct RewrittenResponse {
+    /// It is a page, whose links are rewritten while it streams through.
+    pub(super) page: Option<PageRewrite>,
+}
+
 /// What a response has that leads to other pages.
 struct Links {
     base: Base,
@@ -98,7 +104,7 @@ pub fn ask_readable(scope: &Scope<'_, '_>, state: &RequestSession, edits: &mut R
 }
 
 /// Puts the token into the response, if something in it leads to other pages: every page and redirect of such a client
-/// needs the token, whether it must be a new one or not. `None` when the token is not in it; else the page, when it is one.
+/// needs the token, whether it must be a new one or not. `None` when the token is not in it.
 pub(super) fn put(
     response: &ResponseView<'_>,
     due: Option<&DueToken>,
@@ -106,7 +112,7 @@ pub(super) fn put(
     scope: &Scope<'_, '_>,
     state: &RequestSession,
     edits: &mut ResponseEdits<'_>,
-) -> Option<Option<PageRewrite>> {
+) -> Option<RewrittenResponse> {
     let source = source(persistence)?;
     let links = links(response, scope)?;
     let token = seal(&current_token(due, scope, state)?, persistence, scope);
@@ -126,7 +132,7 @@ pub(super) fn put(
     }
     keep_from_shared_caches(response, &HeaderValue::from_static("private"), edits);
     hide_query_from_other_sites(response, edits);
-    Some(page)
+    Some(RewrittenResponse { page })
 }
 
 fn links(response: &ResponseView<'_>, scope: &Scope<'_, '_>) -> Option<Links> {

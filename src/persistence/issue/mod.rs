@@ -94,8 +94,8 @@ fn give_token<'a>(
         Some(Carrier::Header) => by_header(response, due.as_ref(), persistence, scope, &mut issued.edits),
         Some(Carrier::Query) => {
             match links::put(response, due.as_ref(), persistence, scope, state, &mut issued.edits) {
-                Some(page) => {
-                    issued.page = page;
+                Some(rewritten) => {
+                    issued.page = rewritten.page;
                     true
                 }
                 None => false,

@@ -144,7 +144,7 @@ mod tests {
             host in "[a-z.:0-9\\[\\]]{0,12}", path in "[/a-z*]{0,8}",
         ) {
             let uri = RequestUri::new(&host, &path);
-            let changes = changes(fields.iter().map(|field| field.as_bytes()), b"SID", &uri, NOW);
+            let changes = changes(fields.iter().map(String::as_bytes), b"SID", &uri, NOW);
             prop_assert!(changes.len() <= fields.len());
             for (index, one) in changes.iter().enumerate() {
                 prop_assert!(changes.iter().skip(index + 1).all(|other| !is_same_cookie(one, other)));

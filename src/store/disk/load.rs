@@ -184,7 +184,7 @@ struct Importer<'t> {
     done: Receiver<(Sessions, u64)>,
     /// Batches that the helper has not finished.
     outstanding: usize,
-    /// LocalStore for the next ones.
+    /// Buffer for the next ones.
     spare: Sessions,
     imported: u64,
 }

@@ -26,7 +26,7 @@ pub struct BindingRecord {
 
 /// For `<server>` of a session that has ended. No server's name begins with it.
 const ENDED: &str = "-";
-/// Before what is moved_header.
+/// Before the moved header.
 const MOVED_HEADER: &str = " !";
 
 impl BindingRecord {

@@ -133,7 +133,7 @@ impl<'a> Batch<'a> {
         let size = text.len();
         match when {
             Condition::Absent => {
-                self.command("ms", name, format_args!(" {size} T{seconds} ME"), ExpectedResponse::Write)?
+                self.command("ms", name, format_args!(" {size} T{seconds} ME"), ExpectedResponse::Write)?;
             }
             Condition::Unchanged(number) => {
                 self.command("ms", name, format_args!(" {size} T{seconds} C{number}"), ExpectedResponse::Write)?;

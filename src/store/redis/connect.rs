@@ -201,13 +201,11 @@ impl Connector {
         limit: Duration,
         work: impl Future<Output = Result<T, RedisError>>,
     ) -> Result<T, Failure> {
-        match timeout(limit, work).await {
-            Ok(done) => Ok(done?),
-            Err(_) => {
-                let reason = format!("{step} took longer than {} ms", limit.as_millis());
-                Err(Failure::unreachable(reason, Remedy::Reconnect))
-            }
+        if let Ok(done) = timeout(limit, work).await {
+            return Ok(done?);
         }
+        let reason = format!("{step} took longer than {} ms", limit.as_millis());
+        Err(Failure::unreachable(reason, Remedy::Reconnect))
     }
 }
 

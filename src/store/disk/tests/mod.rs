@@ -375,8 +375,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
             write(LocalStore { table: &before, data: &no_data() }, NOW, &mut bytes).unwrap();
             bytes
         };
-        let files = (0..30).map(write_one).collect();
-        files
+        (0..30).map(write_one).collect()
     });
     for bytes in &files {
         let after = table(30_000);
