@@ -129,8 +129,15 @@ fn persistence_plan(
 ) -> Result<PoolPersistence, BuildError> {
     let servers: Vec<_> = pool.servers.iter().map(|server| (server.name.as_str(), server.route.as_str())).collect();
     let context = PoolContext { name: &pool.name, servers: &servers, cookie: &policy.cookie, keys };
+    let sources: Vec<Source> = policy.sources.iter().map(|source| source.build(&context)).collect();
+    let handoff = policy.handoff.enabled;
     Ok(PoolPersistence {
-        sources: policy.sources.iter().map(|source| source.build(&context)).collect(),
+        learns: sources.iter().any(|source| match source {
+            Source::Route(_) => handoff,
+            source => matches!(source, Source::Learn(_)),
+        }),
+        has_token_header: sources.iter().any(|source| matches!(source, Source::Header(_))),
+        sources,
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,

@@ -56,6 +56,10 @@ pub struct PoolPersistence {
     pub tombstone: Arc<Target>,
     /// Servers may hand over data of their sessions; `None` = they may not.
     pub handoff: Option<HandoffSettings>,
+    /// Responses may issue ids that are to be learned.
+    pub learns: bool,
+    /// A source reads the token from a header, which is then the proxy's in responses too.
+    pub has_token_header: bool,
 }
 
 /// The cookie that carries the token where the application's has no room for it, prepared.

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::message::RequestView;
 use crate::pool::ServerIndex;
-use crate::routing::Split;
+use crate::routing::{RouteRuntime, RouteTarget, Split};
 use crate::session::cookie::scope::RequestUri;
 use crate::session::key::SessionKey;
 use crate::session::source::{Source, SourceInput};
@@ -25,8 +25,8 @@ use super::select::placement::History;
 pub struct Scope<'c, 'r> {
     /// All pools.
     pub pools: &'c [PoolRuntime],
-    /// The split of the request's route, if it has one.
-    pub split: Option<&'c Split>,
+    /// The request's route.
+    pub route: Option<&'c RouteRuntime>,
     /// The request's head.
     pub request: RequestView<'r>,
     /// The client's address, as trusted proxies report it.
@@ -45,7 +45,15 @@ pub struct Scope<'c, 'r> {
 
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-impl<'r> Scope<'_, 'r> {
+impl<'c, 'r> Scope<'c, 'r> {
+    /// The split of the route, if it has one.
+    pub(super) fn split(&self) -> Option<&'c Split> {
+        match &self.route?.target {
+            RouteTarget::Split(split) => Some(split),
+            RouteTarget::Pool(_) | RouteTarget::Redirect(_) => None,
+        }
+    }
+
     /// What sources read.
     pub fn input(&self) -> SourceInput<'r> {
         SourceInput { request: self.request, client: self.client }
@@ -133,6 +141,11 @@ impl RequestSession {
     /// that of an attempt.
     pub fn has_waited(&self) -> bool {
         self.history.held || self.has_asked_store
+    }
+
+    /// Whether a response of a server changes nothing here: the session does not move, and there are no ids to learn.
+    pub fn has_nothing_to_commit(&self, persistence: Option<&PoolPersistence>) -> bool {
+        self.outcome != Some(Outcome::Moved) && !persistence.is_some_and(|persistence| persistence.learns)
     }
 
     /// The server is back: what it failed before does not count any more.

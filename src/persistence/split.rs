@@ -18,7 +18,7 @@ pub(super) fn leave(
     outcome: Outcome,
     reason: Option<Reason>,
 ) -> bool {
-    let Some((split, pool)) = scope.split.zip(state.pool) else { return false };
+    let Some((split, pool)) = scope.split().zip(state.pool) else { return false };
     let mut failover = state.split.take().unwrap_or_else(|| {
         let mut others: SmallVec<_> = split.others(pool, state.point).collect();
         others.reverse();

@@ -8,7 +8,7 @@ use http::header;
 use crate::config::GuestCookies;
 use crate::message::{ResponseEdits, ResponseView, WrittenName};
 use crate::persistence::outcome::Outcome;
-use crate::persistence::pool::PoolRuntime;
+use crate::persistence::pool::{PoolPersistence, PoolRuntime};
 use crate::persistence::scope::{RequestSession, Scope};
 use crate::session::cookie::read::values;
 
@@ -16,9 +16,8 @@ pub(super) static SET_COOKIE: WrittenName = WrittenName::new("Set-Cookie", "set-
 
 /// Whether cookies of this response may be held back.
 pub(in crate::persistence) fn is_guest(scope: &Scope<'_, '_>, state: &RequestSession) -> bool {
-    let policy = state.persistence(scope).map(|persistence| &persistence.policy);
-    state.outcome == Some(Outcome::Borrowed)
-        && policy.is_some_and(|policy| policy.guest_cookies == GuestCookies::Protect)
+    let protects = |persistence: &PoolPersistence| persistence.policy.guest_cookies == GuestCookies::Protect;
+    state.outcome == Some(Outcome::Borrowed) && state.persistence(scope).is_some_and(protects)
 }
 
 /// Whether the client sends a cookie of the name that this `Set-Cookie` has.

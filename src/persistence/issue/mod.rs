@@ -87,7 +87,9 @@ fn give_token<'a>(
 ) {
     let Some(runtime) = state.runtime(scope) else { return };
     let Some(persistence) = &runtime.persistence else { return };
-    remove_token_headers(response, persistence, &mut issued.edits);
+    if persistence.has_token_header {
+        remove_token_headers(response, persistence, &mut issued.edits);
+    }
     let Some(responding) = runtime.pool.servers.get(server).map(|server| server.id) else { return };
     let due = due(responding, persistence, scope, state);
     let given = match due.as_ref().map(|due| due.carrier).or_else(|| current_carrier(persistence, state)) {

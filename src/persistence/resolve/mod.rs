@@ -30,8 +30,8 @@ pub use self::store_query::{StoreQueries, store_queries};
 
 /// Why the loop stopped.
 enum Stop {
-    /// The shared store must be asked.
-    Ask(StoreQueries),
+    /// The shared store must be asked. In a box, so that the usual results stay small.
+    Ask(Box<StoreQueries>),
     /// The request is refused.
     Refuse(Rejection),
 }
@@ -88,7 +88,7 @@ impl Sessions {
 
 impl Resolver {
     fn run(&mut self, sessions: &Sessions, scope: &Scope<'_, '_>, state: &mut RequestSession) -> Result<(), Stop> {
-        let pool = match (scope.split, self.chosen) {
+        let pool = match (scope.split(), self.chosen) {
             (Some(split), None) => self.choose_pool(split, sessions, scope, state)?,
             (_, chosen) => {
                 let pool = chosen.or(state.pool).unwrap_or_default();
@@ -178,7 +178,7 @@ impl Resolver {
             return Ok(claim);
         }
         self.claim = Some(claim);
-        Err(Stop::Ask(queries))
+        Err(Stop::Ask(Box::new(queries)))
     }
 
     fn note(&mut self, recognition: Recognition, state: &mut RequestSession) {
@@ -201,7 +201,7 @@ impl Resolver {
 
     /// The store cannot be asked for what the current source names, and such requests are refused.
     fn refuse_for_store(&self, scope: &Scope<'_, '_>, state: &mut RequestSession) -> Rejection {
-        let pool = scope.split.map_or(state.pool, |split| split.pools().nth(self.tried));
+        let pool = scope.split().map_or(state.pool, |split| split.pools().nth(self.tried));
         let lookups = pool.and_then(|pool| scope.pools.get(pool)).map(|runtime| &runtime.metrics.lookups);
         if let Some(counters) = lookups.and_then(|lookups| lookups.get(self.source)) {
             counters.inc(Lookup::StoreError as usize);

@@ -30,7 +30,7 @@ pub struct SessionLookup {
 /// Where a lookup goes on, and what the shared store must be asked first.
 pub struct PendingLookup {
     pub(super) resolver: Resolver,
-    pub(super) queries: StoreQueries,
+    pub(super) queries: Box<StoreQueries>,
 }
 
 /// Progress through pools and sources.

@@ -15,7 +15,6 @@ use crate::message::RequestView;
 use crate::persistence::issue::PageRewrite;
 use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
 use crate::pool::server::Server;
-use crate::routing::RouteTarget;
 use crate::session::token::UnixMillis;
 
 pub use self::attempts::Attempts;
@@ -124,13 +123,9 @@ impl RequestContext {
         &'c mut self,
         request: RequestView<'r>,
     ) -> (&'c Sessions, Scope<'c, 'r>, &'c mut RequestSession) {
-        let route = self.runtime.router.route(self.route);
         let scope = Scope {
             pools: &self.runtime.pools,
-            split: route.and_then(|route| match &route.target {
-                RouteTarget::Split(split) => Some(split),
-                _ => None,
-            }),
+            route: self.runtime.router.route(self.route),
             request,
             client: self.client.address,
             secure: self.client.secure,

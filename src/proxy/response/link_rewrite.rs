@@ -8,7 +8,7 @@ use crate::proxy::context::RequestContext;
 
 /// The next piece of a body on its way to the client.
 pub(crate) fn pass(body: &mut Option<Bytes>, end: bool, ctx: &mut RequestContext) -> Result<()> {
-    let Some(page) = ctx.page.as_mut().map(|page| page.get_mut()) else { return Ok(()) };
+    let Some(page) = ctx.page.as_mut().map(parking_lot::Mutex::get_mut) else { return Ok(()) };
     let mut out = match body.take() {
         Some(piece) => page.write(&piece).map_err(translate)?,
         None => Vec::new(),

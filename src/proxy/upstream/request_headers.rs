@@ -1,7 +1,5 @@
 //! The request head that a server gets: edits to the copy that Pingora makes for each attempt.
 
-use std::sync::Arc;
-
 use pingora::Result;
 use pingora::http::RequestHeader;
 
@@ -33,8 +31,6 @@ async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext)
 
 /// `None`: session data has to be fetched first.
 fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) -> Option<Result<()>> {
-    // Keeps the names of configured headers alive, which the edits borrow.
-    let (runtime, route) = (Arc::clone(&ctx.runtime), ctx.route);
     let view = head::view(request);
     let (sessions, scope, state) = ctx.sessions(view);
     if !fetched && !sessions.has_handoff(&scope, state) {
@@ -45,7 +41,7 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) 
     ask_readable(&scope, state, &mut edits);
     sessions.inject_handoff(&view, &scope, state, &mut edits);
     // Last, so that operators can override what the proxy sets.
-    if let Some(route) = runtime.router.route(route) {
+    if let Some(route) = scope.route {
         apply_route_changes(&route.request_headers, &mut edits);
     }
     Some(head::apply_to_request(&mut edits, request, false))

@@ -32,6 +32,9 @@ pub(crate) fn run<'hook>(
         tracing::info!(%pool, %server, "server accepts connections again");
     }
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
+    if ctx.session.has_nothing_to_commit(ctx.persistence()) {
+        return hook::done(Ok(()));
+    }
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     if sessions.try_commit(&head::response_view(response), server, &scope, state) {
         return hook::done(Ok(()));
