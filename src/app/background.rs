@@ -76,6 +76,7 @@ impl Background {
             executor.spawn(shared.run_background(events, wall_clock));
         }
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
+        executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
@@ -91,6 +92,14 @@ impl Background {
                 tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");
             }
         }
+    }
+}
+
+/// Keeps the sessions of requests in flight alive.
+async fn extend_open_sessions(app: Arc<AppState>) {
+    loop {
+        let pause = app.sessions.extend_open(wall_clock());
+        tokio::time::sleep(pause).await;
     }
 }
 

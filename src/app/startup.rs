@@ -16,6 +16,7 @@ use crate::store::EndReason;
 use crate::store::engine::Event;
 use crate::store::local::data::{self, SessionData};
 use crate::store::local::first_requests::FirstRequests;
+use crate::store::local::open_requests::OpenRequests;
 use crate::store::local::table::Table;
 use crate::store::shared::StoreContext;
 use crate::store::targets::Target;
@@ -58,7 +59,7 @@ pub(super) fn build_state(
     report_certificates(&metrics, &runtime.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(runtime),
-        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new() },
+        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         generated_keys,

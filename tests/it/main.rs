@@ -50,6 +50,7 @@ mod learned_failover;
 mod limits;
 mod links;
 mod new_session_hint;
+mod open_streams;
 mod operations;
 mod outage;
 mod outage_store_decisions;

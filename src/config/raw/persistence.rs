@@ -21,7 +21,8 @@ pub struct Persistence {
     /// What a client with no session is given, by the source of the same name. Absent and without the source `cookie`:
     /// nothing. A client that is known by its address only is given it too.
     pub issue: Issue,
-    /// A session ends when its client stays away this long. At most `absolute_timeout`.
+    /// A session ends when its client stays away this long. A request in flight is use: an open WebSocket or stream keeps
+    /// its session alive. At most `absolute_timeout`.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
     #[serde(with = "DurationText")]
     pub idle_timeout: Duration,

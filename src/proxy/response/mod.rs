@@ -53,6 +53,9 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     let Some(server) = ctx.attempts.server else { return Ok(()) };
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     let Issued { mut edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
+    if is_final {
+        sessions.reopen(server, &scope, state);
+    }
     if !edits.is_empty() {
         head::apply_to_response(&mut edits, response)?;
     }

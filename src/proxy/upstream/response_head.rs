@@ -24,7 +24,7 @@ pub(crate) fn run<'hook>(
     if ctx.attempts.responded.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    ctx.attempts.responded = Some(Instant::now());
+    ctx.note_response(Instant::now());
     if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connected()
     {
