@@ -24,11 +24,17 @@ const EXTENSIONS: u32 = 4;
 const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 impl Sessions {
-    /// The request's session has been resolved: it is in use from now on, until [`close`](Self::close).
-    pub fn open(&self, scope: &Scope<'_, '_>, state: &mut RequestSession) {
-        let session = match (state.session(), state.runtime(scope)) {
-            (Some(session), Some(runtime)) => named(session, runtime),
-            _ => None,
+    /// The request's session is known: it is in use from now on, until [`close`](Self::close). Called when the session has been
+    /// resolved, and again when a server was selected, since a first request binds its address then.
+    pub fn open(&self, selected: Option<ServerIndex>, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+        if state.is_open() {
+            return;
+        }
+        let Some(runtime) = state.runtime(scope) else { return };
+        let session = match (state.session(), state.created.zip(selected)) {
+            (Some(session), _) => named(session, runtime),
+            (None, Some((key, server))) => open_session(key, server, false, (0, scope.now), runtime),
+            (None, None) => return,
         };
         state.open.extend(session.and_then(|session| self.open.insert(session, scope.now)));
     }

@@ -148,27 +148,31 @@ fn conf(persistence: &[&str]) -> Conf {
 /// Each client has one stream, and a single request while it lasts, or after it.
 #[track_caller]
 fn comes_home(world: &World, streams: &[Stream], first: impl Fn(&World) -> (Client, String)) {
+    let cases = streams.iter().flat_map(|stream| [(*stream, true), (*stream, false)]);
+    let address = &world.address;
     thread::scope(|scope| {
-        for stream in streams {
-            for during in [true, false] {
-                let (client, home) = first(world);
-                scope.spawn(move || {
-                    let address = &world.address;
-                    let server = thread::scope(|scope| {
-                        let running = scope.spawn(|| stream.run(&client, address));
-                        if during {
-                            thread::sleep(LENGTH - MOMENT);
-                            return client.server(address);
-                        }
-                        running.join().expect("a stream to its end");
-                        thread::sleep(MOMENT);
-                        client.server(address)
-                    });
-                    assert_eq!(server, home, "{stream:?}, a request {}", if during { "during it" } else { "after it" });
-                });
-            }
+        for (stream, during) in cases {
+            let (client, home) = first(world);
+            scope.spawn(move || {
+                let server = if during {
+                    server_during(stream, &client, address)
+                } else {
+                    stream.run(&client, address);
+                    thread::sleep(MOMENT);
+                    client.server(address)
+                };
+                assert_eq!(server, home, "{stream:?}, a request {}", if during { "during it" } else { "after it" });
+            });
         }
     });
+}
+
+fn server_during(stream: Stream, client: &Client, address: &Address) -> String {
+    thread::scope(|scope| {
+        scope.spawn(|| stream.run(client, address));
+        thread::sleep(LENGTH.saturating_sub(MOMENT));
+        client.server(address)
+    })
 }
 
 fn by_cookie(world: &World) -> (Client, String) {
@@ -247,6 +251,15 @@ fn the_session_of_an_address_lives_as_long_as_its_streams() {
         let expired = [("source", "client_ip"), ("result", "expired_idle")];
         assert_eq!(world.metric("homing_session_lookups_total", &expired), 0.0, "{stream:?}");
     }
+}
+
+#[test]
+fn a_slow_first_request_of_an_address_keeps_it_bound() {
+    let world = World::start(conf(&["sources: [client_ip: {}]", "issue: none"]));
+    let slow = format!("/slow?ms={}", LENGTH.as_millis());
+    let home = Client::default().get(&world.address, &slow).server();
+    assert_eq!(Client::default().server(&world.address), home);
+    assert_eq!(world.metric("homing_session_lookups_total", &[("result", "hit")]), 1.0);
 }
 
 #[test]
@@ -334,21 +347,19 @@ fn a_stream_keeps_its_session_alive_at_all_proxies(engine: Engine) {
         let conf = conf(persistence).store(&store.entry()).store("timeout: 2s");
         let mut world = World::start(conf);
         let other = world.another_proxy("2");
+        let (here, there) = (&world.address, &other.address);
+        let streams = [Stream::WebSocket, Stream::EventsOverHttp2];
         thread::scope(|scope| {
-            for knew in [true, false] {
-                for stream in [Stream::WebSocket, Stream::EventsOverHttp2] {
-                    let (client, home) = by_cookie(&world);
-                    if knew {
-                        assert_eq!(client.server(&other.address), home);
-                    }
-                    let (world, other) = (&world, &other);
-                    scope.spawn(move || {
-                        stream.run(&client, &world.address);
-                        thread::sleep(MOMENT);
-                        let server = client.server(&other.address);
-                        assert_eq!(server, home, "{persistence:?} {stream:?}, the other proxy knew it: {knew}");
-                    });
+            for (stream, knew) in streams.into_iter().flat_map(|stream| [(stream, true), (stream, false)]) {
+                let (client, home) = by_cookie(&world);
+                if knew {
+                    assert_eq!(client.server(there), home);
                 }
+                scope.spawn(move || {
+                    stream.run(&client, here);
+                    thread::sleep(MOMENT);
+                    assert_eq!(client.server(there), home, "{persistence:?} {stream:?}, the other knew it: {knew}");
+                });
             }
         });
     }

@@ -44,7 +44,7 @@ pub(crate) fn run<'hook>(
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.try_resolve(&scope, state) {
         Some(Ok(())) => {
-            sessions.open(&scope, state);
+            sessions.open(None, &scope, state);
             hook::proceed(set_forwarded_headers(exchange, ctx))
         }
         Some(Err(rejection)) => Box::pin(reject(exchange, ctx, rejection)),
@@ -73,7 +73,7 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.resolve(&scope, state).await {
         Ok(()) => {
-            sessions.open(&scope, state);
+            sessions.open(None, &scope, state);
             set_forwarded_headers(exchange, ctx).map(|()| false)
         }
         Err(rejection) => reject(exchange, ctx, rejection).await,

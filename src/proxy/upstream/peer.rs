@@ -9,6 +9,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::persistence::select::Selection;
+use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
@@ -44,6 +45,7 @@ pub(crate) fn run<'hook>(
     match sessions.try_select(&scope, state) {
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
+            open_session(selection, sessions, &scope, state);
             let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
             hook::now(refuse(ctx, peer))
         }
@@ -60,11 +62,21 @@ async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<Se
         let (sessions, scope, state) = ctx.sessions(head::view(request));
         match sessions.select(&scope, state).await {
             Selection::Hold(home) => held = Some(home),
-            selection => break selection,
+            selection => {
+                open_session(selection, sessions, &scope, state);
+                break selection;
+            }
         }
     };
     let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
     refuse(ctx, peer)
+}
+
+/// A first request of an address has bound it with the selection.
+fn open_session(selection: Selection, sessions: &Sessions, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+    if let Selection::Server(server) = selection {
+        sessions.open(Some(server), scope, state);
+    }
 }
 
 fn server_of(selection: Selection) -> std::result::Result<ServerIndex, Refusal> {
