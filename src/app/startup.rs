@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::RngCore;
@@ -64,6 +65,8 @@ pub(super) fn build_state(
         access_log: ArcSwapOption::from_pointee(access_log),
         generated_keys,
         draining: AtomicBool::new(false),
+        started: Instant::now(),
+        table_restored: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
     });
     Ok((app, events))

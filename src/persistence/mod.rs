@@ -34,6 +34,6 @@ mod sessions;
 mod split;
 
 pub use self::outcome::{Outcome, Reason};
-pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
+pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, TableHistory};
 pub use self::scope::{RequestSession, Scope};
 pub use self::sessions::Sessions;

@@ -70,6 +70,7 @@ mod routes_redirect;
 mod routes_split;
 mod routing;
 mod serving;
+mod sessions_complete;
 mod shared_ends;
 mod shared_handoff;
 mod shared_hazelcast;

@@ -56,6 +56,7 @@ pub struct Metrics {
     /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
     sessions: IntGaugeVec,
+    sessions_complete: IntGaugeVec,
     table_entries: IntGauge,
     table_capacity: IntGauge,
     table_bytes: IntGauge,
@@ -216,6 +217,11 @@ impl Metrics {
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
             sessions: make.gauges("homing_sessions", "Sessions in the table, by server.", &["pool", "server"])?,
+            sessions_complete: make.gauges(
+                "homing_sessions_complete",
+                "1 when homing_sessions has them all; 0 while sessions from before the start may not have come back.",
+                &["pool"],
+            )?,
             table_entries: make.gauge("homing_table_entries", "Sessions in the table.")?,
             table_capacity: make.gauge("homing_table_capacity", "Maximum of sessions in the table.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
@@ -340,7 +346,8 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]).inc();
     }
 
-    /// The Prometheus text, with the gauges of live state set now. Servers that are not in `servers` are dropped.
+    /// The Prometheus text, with the gauges of live state set now. Servers that are not in `servers` are dropped, and so are
+    /// pools; `pools` says of each whether the table has all of its sessions.
     ///
     /// # Errors
     /// When the text cannot be encoded.
@@ -348,12 +355,17 @@ impl Metrics {
         &self,
         table: &TableReading,
         servers: impl Iterator<Item = ServerReading<'a>>,
+        pools: impl Iterator<Item = (&'a str, bool)>,
     ) -> prometheus::Result<Vec<u8>> {
         let _guard = self.rendering.lock();
         self.table_entries.set(gauge_value(table.entries));
         self.table_capacity.set(gauge_value(table.capacity));
         self.table_bytes.set(gauge_value(table.bytes));
         self.handoff_bytes.set(gauge_value(table.handoff_bytes));
+        self.sessions_complete.reset();
+        for (pool, complete) in pools {
+            self.sessions_complete.with_label_values(&[pool]).set(complete.into());
+        }
         self.sessions.reset();
         self.server_up.reset();
         self.server_state.reset();
@@ -394,7 +406,7 @@ mod tests {
     const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999, handoff_bytes: 0 };
 
     fn text(metrics: &Metrics, servers: Vec<ServerReading<'_>>) -> String {
-        String::from_utf8(metrics.render(&TABLE, servers.into_iter()).unwrap()).unwrap()
+        String::from_utf8(metrics.render(&TABLE, servers.into_iter(), std::iter::empty()).unwrap()).unwrap()
     }
 
     #[test]
