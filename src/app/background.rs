@@ -13,6 +13,7 @@ use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 
+use super::connection_closer;
 use super::error::RunError;
 use super::reload::Reloader;
 use super::server_tasks::{ServerTasks, check_new_servers};
@@ -76,6 +77,7 @@ impl Background {
             executor.spawn(shared.run_background(events, wall_clock));
         }
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
+        executor.spawn(connection_closer::run(Arc::clone(&app)));
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));

@@ -6,6 +6,7 @@
 pub mod balancer;
 pub mod budget;
 pub mod condition;
+pub mod connections;
 pub mod health;
 pub mod resolve;
 pub mod server;

@@ -16,6 +16,7 @@ use crate::session::key::ServerId;
 use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::{Condition, Health};
+use super::connections::{Connections, ServerConnector};
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -52,6 +53,11 @@ pub struct LiveState {
     generation: Arc<AtomicU64>,
     /// The last request could not connect. For the log only.
     connect_failing: AtomicBool,
+    /// What is open to it, in use or not.
+    pub connections: Arc<Connections>,
+    /// What is open to it is being ended: also for requests of an earlier configuration, where it is a server as any other.
+    /// Relaxed: read after one of its connections broke.
+    ended: AtomicBool,
     /// Its counters.
     pub metrics: ServerMetrics,
 }
@@ -65,6 +71,8 @@ impl LiveState {
             resolved: ArcSwapOption::empty(),
             generation,
             connect_failing: AtomicBool::new(false),
+            connections: Arc::default(),
+            ended: AtomicBool::new(false),
             metrics,
         }
     }
@@ -77,6 +85,16 @@ impl LiveState {
     /// Notes that a request was answered; true if the one before could not connect.
     pub fn connected(&self) -> bool {
         self.connect_failing.load(Ordering::Relaxed) && self.connect_failing.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether what is open to it is being ended.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether what is open to it is being ended.
+    pub fn set_ended(&self, ended: bool) {
+        self.ended.store(ended, Ordering::Relaxed);
     }
 
     /// The result of its health checks.
@@ -138,8 +156,8 @@ impl Server {
             backup: config.backup,
             state: config.state,
             address: config.address.clone(),
+            template: template(pool, &config.address, &live),
             live,
-            template: template(pool, &config.address),
             checked,
         }
     }
@@ -148,6 +166,11 @@ impl Server {
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
         Condition::of(self.state, health, self.has_address())
+    }
+
+    /// Which requests it accepts, for a request whose connection it has closed: it may have been taken away since.
+    pub fn condition_after_failure(&self) -> Condition {
+        if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
 
     /// Accepts a share of new sessions now.
@@ -182,8 +205,9 @@ impl Server {
     }
 }
 
-/// Detects a server that vanished without closing its connections (power, network) during a request that lasts for hours.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+/// Detects a server or client that vanished without closing its connections (power, network) while nothing is sent: within
+/// two minutes.
+pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     count: 6,
@@ -192,7 +216,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// The parts of a peer that are the same for all requests.
-fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
+fn template(pool: &config::Pool, address: &config::ServerAddress, live: &LiveState) -> HttpPeer {
     // The resolver sets the address of a host name; until then no connection is made.
     let placeholder = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut peer = match address {
@@ -213,6 +237,7 @@ fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
     options.read_timeout = Some(connection.read_timeout);
     options.write_timeout = Some(connection.write_timeout);
     options.idle_timeout = Some(connection.idle_timeout);
+    options.custom_l4 = Some(Arc::new(ServerConnector { connections: Arc::clone(&live.connections) }));
     if !matches!(address, config::ServerAddress::Unix(_)) {
         options.tcp_keepalive = Some(KEEPALIVE);
     }

@@ -97,11 +97,14 @@ impl ProxyHttp for EdgeProxy {
     // The links of a page are rewritten while it passes.
     fn response_body_filter(
         &self,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
+        if end {
+            failure::check_end(exchange, ctx)?;
+        }
         link_rewrite::pass(body, end, ctx)?;
         Ok(None)
     }

@@ -30,6 +30,10 @@ pub(crate) struct Pool {
     /// Connections to the servers.
     #[serde(default)]
     pub(crate) connection: Connection,
+    /// What becomes of open connections to a server that is found down: WebSockets, streaming responses, requests in flight.
+    /// Those of a server in `maint`, or removed from the file, are ended after `proxy.shutdown_grace`.
+    #[serde(default = "Pool::streams_on_down")]
+    pub(crate) streams_on_down: StreamsOnDown,
     /// Active checks. null = none: servers count as up.
     #[serde(default)]
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
@@ -71,6 +75,10 @@ impl Pool {
     pub(crate) fn hash_on() -> String {
         "client_ip".to_owned()
     }
+
+    pub(crate) const fn streams_on_down() -> StreamsOnDown {
+        StreamsOnDown::End
+    }
 }
 
 /// How new sessions are spread over servers.
@@ -86,6 +94,17 @@ pub enum Balance {
     LeastRequests,
     /// The consistent hash of `hash_on`.
     Hash,
+}
+
+/// What becomes of open connections to a server that is found down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum StreamsOnDown {
+    /// They are ended at once: clients connect again, and come to another server.
+    End,
+    /// They stay until the server or a timeout ends them.
+    Keep,
 }
 
 /// An application server.

@@ -115,7 +115,11 @@ fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> BoundSer
     };
     match history.failure_of(home) {
         Some(FailureKind::Connect) => BoundServer::ConnectFailed,
-        Some(FailureKind::BrokeOff) => BoundServer::BrokeOff,
+        // What broke may have been ended with its server.
+        Some(FailureKind::BrokeOff) => match server.condition_after_failure() {
+            condition if condition.accepts_bound() => BoundServer::BrokeOff,
+            condition => BoundServer::Is(condition),
+        },
         None => BoundServer::Is(server.condition()),
     }
 }

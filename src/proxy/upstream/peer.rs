@@ -117,15 +117,18 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
         pool.metrics.retries.inc(Retry::Sent as usize);
     }
     let in_flight = InFlight::begin(&target.live);
+    let ends = target.live.connections.ends();
+    let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);
+    ctx.attempts.ends = ends;
     ctx.attempts.server = Some(server);
     ctx.attempts.count += 1;
     // The body is sent again from its first byte.
     ctx.body_bytes = 0;
     ctx.attempts.started = Some(start_of_attempt(ctx));
-    if ctx.upgrade {
+    if let Some(connections) = upgraded {
         only_fresh_connections(&mut peer);
-        upgrade::prepare(&mut peer);
+        upgrade::prepare(&mut peer, connections);
     }
     Ok(peer)
 }

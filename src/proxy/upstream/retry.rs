@@ -7,6 +7,8 @@
 //!   without a session goes to another server.
 //! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
+//! - What was ended with its server, since that went down, into `maint` or out of the configuration, goes to another server
+//!   under the same conditions, also of a session.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
 
 use crate::config::Retries;
@@ -42,6 +44,8 @@ pub(crate) struct RetryRules<'a> {
     pub(crate) refuses_others: bool,
     /// The request is at the server of its session, and may still wait for it.
     pub(crate) may_hold: bool,
+    /// The server takes no requests any more.
+    pub(crate) server_gone: bool,
 }
 
 /// What happens to a request after a failed attempt.
@@ -89,13 +93,14 @@ pub(crate) fn judge(
     }
     // Without budget, since a restarting server breaks all its idle connections at once; but not when retries are off.
     let enabled = retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0;
-    if enabled && attempt.reused && !rules.same_server_again {
+    if enabled && attempt.reused && !rules.same_server_again && !rules.server_gone {
         return RetryVerdict::SameServerFresh;
     }
     if !retries.on_reset_before_response {
         return RetryVerdict::GiveUp(GiveUpReason::Disabled);
     }
-    if rules.bound && rules.same_server_again {
+    let stays = rules.bound && !rules.server_gone;
+    if stays && rules.same_server_again {
         return RetryVerdict::GiveUp(GiveUpReason::SessionStays);
     }
     if rules.failed >= retries.attempts as usize {
@@ -104,7 +109,7 @@ pub(crate) fn judge(
     if !take_budget() {
         return RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted);
     }
-    if rules.bound { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
+    if stays { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
 }
 
 fn is_connect_failure(error: UpstreamError) -> bool {
@@ -126,6 +131,7 @@ mod tests {
         bound: false,
         refuses_others: false,
         may_hold: false,
+        server_gone: false,
     };
     const RESET: FailedAttempt = FailedAttempt {
         error: UpstreamError::ResetBeforeResponse,
@@ -194,6 +200,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_was_ended_with_its_server_goes_to_another_also_of_a_session() {
+        let gone = RetryRules { bound: true, server_gone: true, ..RULES };
+        for (reused, same_server_again) in [(true, false), (true, true), (false, false)] {
+            let (attempt, rules) = (FailedAttempt { reused, ..RESET }, RetryRules { same_server_again, ..gone });
+            assert_eq!(judge(attempt, &rules, || true), RetryVerdict::AnotherServer);
+            assert_eq!(judge(attempt, &rules, || false), give_up(GiveUpReason::BudgetExhausted));
+        }
+        let post = FailedAttempt { idempotent: false, ..RESET };
+        assert_eq!(judge(post, &gone, || true), give_up(GiveUpReason::NotRepeatable));
+    }
+
     prop_compose! {
         fn retries()(attempts in 0u32..4, on_connect_failure: bool, on_reset_before_response: bool, percent in 0u32..3)
             -> Retries {
@@ -216,9 +234,11 @@ mod tests {
             attempt in attempt(),
             retries in retries(),
             failed in 0usize..4,
-            (same_server_again, bound, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool, bool)>(),
+            (same_server_again, bound, refuses_others, may_hold) in any::<(bool, bool, bool, bool)>(),
+            (server_gone, has_budget) in any::<(bool, bool)>(),
         ) {
-            let rules = RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold };
+            let rules =
+                RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold, server_gone };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {
@@ -231,7 +251,9 @@ mod tests {
             let stale = attempt.reused && verdict == RetryVerdict::SameServerFresh;
             prop_assert!(asked == 0 || !stale, "a stale connection costs no budget");
             let is_reset = attempt.error == UpstreamError::ResetBeforeResponse;
-            prop_assert!(!(bound && is_reset && verdict == RetryVerdict::AnotherServer), "a session stays");
+            let moves = bound && is_reset && verdict == RetryVerdict::AnotherServer;
+            prop_assert!(!moves || server_gone, "a session stays while its server is there");
+            prop_assert!(!(server_gone && verdict == RetryVerdict::SameServerFresh), "nothing returns to a server that is gone");
             prop_assert_eq!(verdict == give_up(GiveUpReason::BudgetExhausted), asked == 1 && !has_budget);
             prop_assert!(verdict != RetryVerdict::SameServerFresh || ((attempt.reused || bound) && !same_server_again));
         }
