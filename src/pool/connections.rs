@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,7 +20,9 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::upstreams::peer::{Tracer, Tracing};
 use pingora::{Error, Result};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::descriptors::check_server_socket;
 
 /// The open connections to one server.
 #[derive(Debug, Default)]
@@ -130,12 +134,24 @@ impl Connect for ServerConnector {
 /// Pingora's, by which the failed attempt is judged.
 pub async fn connect(address: &PeerAddr) -> Result<Socket> {
     match address {
-        PeerAddr::Inet(address) => TcpStream::connect(address).await.map(Socket::Tcp).map_err(connect_error),
+        PeerAddr::Inet(address) => connect_tcp(*address).await.map(Socket::Tcp).map_err(connect_error),
         PeerAddr::Unix(address) => {
-            let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::AddrNotAvailable.into()))?;
-            UnixStream::connect(path).await.map(Socket::Unix).map_err(connect_error)
+            let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::InvalidInput.into()))?;
+            connect_unix(path).await.map(Socket::Unix).map_err(connect_error)
         }
     }
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    check_server_socket(&socket)?;
+    socket.connect(address).await
+}
+
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let socket = UnixStream::connect(path).await?;
+    check_server_socket(&socket)?;
+    Ok(socket)
 }
 
 /// Translates to Pingora's error types.
@@ -152,8 +168,6 @@ fn connect_error(error: io::Error) -> Box<Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

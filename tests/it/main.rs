@@ -30,6 +30,7 @@ mod cookie_modes;
 mod cookie_scope;
 mod cookies;
 mod demo;
+mod descriptors;
 mod ended_streams;
 mod engine_contract;
 mod engines;

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
+use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::request_line::RequestLine;
@@ -54,13 +55,20 @@ pub(crate) struct DeadlineStream {
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
+    /// Its request is refused, since descriptors run out.
+    refusal: Option<RefusalPermit>,
 }
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl DeadlineStream {
-    pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        inner: Stream,
+        timeouts: ListenerTimeouts,
+        metrics: &Arc<Metrics>,
+        refusal: Option<RefusalPermit>,
+    ) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
@@ -76,6 +84,7 @@ impl DeadlineStream {
             timer_waker: None,
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
+            refusal,
         }
     }
 
@@ -83,6 +92,11 @@ impl DeadlineStream {
     pub(crate) fn headers_are_read(&self) -> bool {
         self.phase.store(BODY, Ordering::Relaxed);
         !self.line.invalid
+    }
+
+    /// Its request is to be refused, since descriptors run out.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
@@ -291,6 +305,9 @@ impl Peek for DeadlineStream {
             *to = *from;
         }
         if self.peeked == PREFACE {
+            if self.is_refused() {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             // HTTP/2 has its own timeouts.
             self.headers_are_read();
         }

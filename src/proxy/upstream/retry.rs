@@ -9,6 +9,8 @@
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
 //! - What was ended with its server, since that went down, into `maint` or out of the configuration, goes to another server
 //!   under the same conditions, also of a session.
+//! - The proxy itself lacks a resource to connect with (descriptors, ports, memory): that says nothing about the server. A
+//!   session stays where it is, and its request fails; a request without one may find a connection to another server.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
 
 use crate::config::Retries;
@@ -72,6 +74,8 @@ pub(crate) enum GiveUpReason {
     AttemptsExhausted,
     /// `retries.budget_percent` is used up.
     BudgetExhausted,
+    /// The proxy lacks a resource, and the session stays.
+    LocalResources,
 }
 
 /// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
@@ -110,6 +114,21 @@ pub(crate) fn judge(
         return RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted);
     }
     if stays { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
+}
+
+/// Decides for an attempt that found no connection for lack of a local resource. `keyed`: the request belongs to a session,
+/// or its key decides its server.
+pub(crate) fn judge_exhausted(keyed: bool, rules: &RetryRules<'_>) -> RetryVerdict {
+    if keyed {
+        return RetryVerdict::GiveUp(GiveUpReason::LocalResources);
+    }
+    if !rules.retries.on_connect_failure {
+        return RetryVerdict::GiveUp(GiveUpReason::Disabled);
+    }
+    if rules.failed >= rules.retries.attempts as usize {
+        return RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted);
+    }
+    RetryVerdict::AnotherServer
 }
 
 fn is_connect_failure(error: UpstreamError) -> bool {
@@ -210,6 +229,17 @@ mod tests {
         }
         let post = FailedAttempt { idempotent: false, ..RESET };
         assert_eq!(judge(post, &gone, || true), give_up(GiveUpReason::NotRepeatable));
+    }
+
+    #[test]
+    fn a_session_stays_when_the_proxy_lacks_a_resource() {
+        assert_eq!(judge_exhausted(true, &RULES), give_up(GiveUpReason::LocalResources));
+        assert_eq!(judge_exhausted(false, &RULES), RetryVerdict::AnotherServer);
+        let spent = RetryRules { failed: 2, ..RULES };
+        assert_eq!(judge_exhausted(false, &spent), give_up(GiveUpReason::AttemptsExhausted));
+        let off = Retries { on_connect_failure: false, ..RETRIES };
+        let rules = RetryRules { retries: &off, ..RULES };
+        assert_eq!(judge_exhausted(false, &rules), give_up(GiveUpReason::Disabled));
     }
 
     prop_compose! {

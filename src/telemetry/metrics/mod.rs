@@ -15,14 +15,16 @@ use self::registrar::Registrar;
 
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
 pub use labels::{
-    ENDS, Handoff, LOOKUPS, LabelIndex, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection, Retry,
-    TokenReason, UpstreamError,
+    ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection,
+    ResourceUser, Retry, TokenReason, UpstreamError,
 };
+pub use readings::{ServerReading, TableReading};
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 
 mod handles;
 mod labels;
+mod readings;
 mod registrar;
 mod store;
 mod table_snapshot;
@@ -47,10 +49,13 @@ pub struct Metrics {
     oversized_cookies: IntCounterVec,
     guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
+    exhausted: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
     /// Requests rejected before they reached a pool.
     pub rejected: Counters,
+    /// Connections of clients that were refused for lack of a [`LocalResource`].
+    pub exhausted_accepts: Counters,
     /// Panics caught in requests.
     pub panics: IntCounter,
     /// Lines that the access log dropped.
@@ -77,36 +82,6 @@ pub struct Metrics {
     config_hash: Mutex<String>,
     /// Locked while gauges of live state are set and read, so that concurrent scrapes do not mix.
     rendering: Mutex<()>,
-}
-
-/// The gauges of one server, read at a scrape.
-pub struct ServerReading<'a> {
-    /// Name of its pool.
-    pub pool: &'a str,
-    /// Its name.
-    pub server: &'a str,
-    /// It accepts bound sessions now.
-    pub up: bool,
-    /// `ready`, `drain` or `maint`.
-    pub state: &'static str,
-    /// Requests in flight.
-    pub in_flight: usize,
-    /// Its weight.
-    pub weight: u16,
-    /// Sessions in the table that are bound to it.
-    pub sessions: u64,
-}
-
-/// The gauges of the session table.
-pub struct TableReading {
-    /// Sessions in it.
-    pub entries: usize,
-    /// Its maximum of sessions.
-    pub capacity: usize,
-    /// Estimated memory.
-    pub bytes: usize,
-    /// Estimated memory of the sessions' handoff data.
-    pub handoff_bytes: usize,
 }
 
 /// HAProxy's server states, for `homing_server_state`.
@@ -139,6 +114,11 @@ impl Metrics {
             .set(1);
         #[cfg(target_os = "linux")]
         make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let exhausted = make.counters(
+            "homing_resource_exhausted_total",
+            "Operations that failed for lack of a resource of this process or machine; no fault of a server.",
+            &["operation", "resource"],
+        )?;
         let requests = make.counters("homing_requests_total", "Responses, by pool and status.", &["pool", "code"])?;
         let duration = make.add(HistogramVec::new(
             HistogramOpts::new(
@@ -213,6 +193,8 @@ impl Metrics {
                 &["pool", "server", "result"],
             )?,
             rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
+            exhausted_accepts: of_resources(&exhausted, ResourceUser::Accept),
+            exhausted,
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
@@ -292,6 +274,8 @@ impl Metrics {
         ServerMetrics {
             errors: Counters::new(&self.upstream_errors, &[pool, server], UpstreamError::VARIANTS),
             checks: Counters::new(&self.health_checks, &[pool, server], ProbeResult::VARIANTS),
+            exhausted_connects: of_resources(&self.exhausted, ResourceUser::Connect),
+            exhausted_checks: of_resources(&self.exhausted, ResourceUser::HealthCheck),
         }
     }
 
@@ -391,6 +375,10 @@ impl Metrics {
                 .set(i64::from(*state == reading.state));
         }
     }
+}
+
+fn of_resources(exhausted: &IntCounterVec, user: ResourceUser) -> Counters {
+    Counters::new(exhausted, &[user.into()], LocalResource::VARIANTS)
 }
 
 fn gauge_value(count: usize) -> i64 {
