@@ -36,16 +36,13 @@ pub(crate) fn apply_to_request(edits: &mut RequestEdits<'_>, request: &mut Reque
     for name in &*remove {
         request.remove_header(name);
     }
+    // Before the fields that are set: a decision that sets Cookie itself comes after this one.
     match std::mem::take(cookie) {
         CookieEdit::Keep => {}
         CookieEdit::Remove => {
             request.remove_header(&header::COOKIE);
         }
-        CookieEdit::Set(value) if set.is_empty() && !lower => {
-            return header_case::set(request, std::iter::once((&header_case::COOKIE, value)));
-        }
-        // A decision that sets the field itself comes after this one.
-        CookieEdit::Set(value) => set.insert(0, (&header_case::COOKIE, value)),
+        CookieEdit::Set(value) => request.insert_header("Cookie", value)?,
     }
     if lower {
         header_case::lower_request(request, set.drain(..))

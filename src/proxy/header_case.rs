@@ -12,9 +12,6 @@ use http::{HeaderValue, request};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-/// `Cookie`.
-pub(crate) static COOKIE: WrittenName = WrittenName::new("Cookie", "cookie");
-
 /// Whether the names of the request, and of its response, are forwarded in lower case. Upgrades are left as they are: not
 /// every WebSocket client reads the names of the response regardless of case.
 pub(crate) fn is_lowered(ctx: &RequestContext) -> bool {
