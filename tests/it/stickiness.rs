@@ -329,9 +329,8 @@ fn at_most_four_cookies_of_our_name_are_tried() {
     let (alice, home) = browsers(&world, 1).remove(0);
     let token = alice.token().expect("a token");
     let after = |forged: usize| {
-        // Of a token's length: others do not count.
-        let mut pairs: Vec<_> =
-            (0..forged).map(|n| format!("{SESSION_COOKIE}={n:0>width$}", width = token.len())).collect();
+        let of_its_length = |n| format!("{SESSION_COOKIE}={n:0>width$}", width = token.len());
+        let mut pairs: Vec<_> = (0..forged).map(of_its_length).collect();
         pairs.push(format!("{SESSION_COOKIE}={token}"));
         get_with_cookies(&world.address, "/echo", &[pairs.join("; ")])
     };
