@@ -42,7 +42,7 @@ pub(crate) fn run<'hook>(
     Box::pin(commit(request, response, server, ctx))
 }
 
-/// The shared store has to be told first.
+/// The shared store must be written first.
 async fn commit(
     request: &RequestHeader,
     response: &ResponseHeader,
