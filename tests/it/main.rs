@@ -26,6 +26,7 @@ mod apps_wsgi_learned;
 mod balancing;
 mod cli;
 mod conf_files;
+mod connection_authentication;
 mod cookie_modes;
 mod cookie_scope;
 mod cookies;

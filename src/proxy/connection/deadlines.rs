@@ -10,19 +10,22 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
+use pingora_proxy::Session as Exchange;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
+use super::authentication::ConnectionAuthentication;
 use super::request_line::RequestLine;
 
 /// No byte of the next request has arrived.
@@ -53,6 +56,8 @@ pub(crate) struct DeadlineStream {
     timer_waker: Option<Waker>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
+    /// Whether its requests share server connections with those of others.
+    authentication: ConnectionAuthentication,
     metrics: Arc<Metrics>,
 }
 
@@ -75,8 +80,23 @@ impl DeadlineStream {
             timer: None,
             timer_waker: None,
             peer: OnceLock::new(),
+            authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
         }
+    }
+
+    /// The connection of an HTTP/1 request.
+    pub(crate) fn of(exchange: &Exchange) -> Option<&Self> {
+        exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Self>())
+    }
+
+    /// What handshakes of the request's connection have authenticated. The requests of an HTTP/2 connection have no access
+    /// to it but by its digest.
+    pub(crate) fn authentication_of(exchange: &Exchange) -> Option<&ConnectionAuthentication> {
+        if let Some(connection) = Self::of(exchange) {
+            return Some(&connection.authentication);
+        }
+        exchange.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
     /// The request head was read. True when its first line is valid.
@@ -259,7 +279,13 @@ impl GetTimingDigest for DeadlineStream {
 
 impl GetProxyDigest for DeadlineStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        // HTTP/1 asks for it with every request, HTTP/2 once for the connection.
+        let http2 = self.preface_left > 0 || self.peeked == PREFACE;
+        if !http2 {
+            return None;
+        }
+        let no_response = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(no_response), Some(Box::new(ConnectionAuthentication::default())))))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The attempts of one request at servers.
 
+use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::pool::ServerIndex;
@@ -20,6 +21,10 @@ pub struct Attempts {
     pub started: Option<Instant>,
     /// When the response head arrived.
     pub responded: Option<Instant>,
+    /// The socket of the current one.
+    pub socket: Option<RawFd>,
+    /// The current one's connection must not be pooled, though it was established to be shared.
+    pub unshare: bool,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
 }

@@ -19,10 +19,12 @@ use crate::session::token::UnixMillis;
 
 pub use self::attempts::Attempts;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
+pub use self::dedicated::Dedicated;
 pub use self::refusal::Refusal;
 
 mod attempts;
 mod client;
+mod dedicated;
 mod refusal;
 
 /// Everything that the hooks of one request share.
@@ -39,6 +41,8 @@ pub struct RequestContext {
     pub client: Client,
     /// Whether it may carry header fields that servers accept from the proxy only.
     pub(crate) reserved: ReservedNames,
+    /// Server connections that only its own connection may use. Boxed, since it is rare.
+    pub dedicated: Option<Box<Dedicated>>,
     /// Its id, as sent to servers.
     pub request_id: Option<HeaderValue>,
     /// Its session.
@@ -85,6 +89,7 @@ impl RequestContext {
             route: None,
             client: Client::default(),
             reserved: ReservedNames::default(),
+            dedicated: None,
             request_id: None,
             session: RequestSession::default(),
             page: None,

@@ -6,6 +6,7 @@
 use http::{HeaderName, header};
 
 use crate::message::Fields;
+use crate::proxy::connection::authentication::authenticates_connection;
 use crate::proxy::context::ReservedNames;
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 
@@ -18,6 +19,8 @@ pub(crate) struct HeaderScan<'a> {
     pub(crate) length: SingleField<'a>,
     /// `Transfer-Encoding`.
     pub(crate) encoding: SingleField<'a>,
+    /// The credentials authenticate the connection.
+    pub(crate) authenticates_connection: bool,
     /// Whether reserved fields may be present.
     pub(crate) reserved: ReservedNames,
 }
@@ -54,6 +57,9 @@ impl<'a> HeaderScan<'a> {
             header::HOST => self.host.add(value),
             header::CONTENT_LENGTH => self.length.add(value),
             header::TRANSFER_ENCODING => self.encoding.add(value),
+            header::AUTHORIZATION | header::PROXY_AUTHORIZATION => {
+                self.authenticates_connection |= authenticates_connection(value);
+            }
             // What nearly every request has, and is never reserved.
             header::ACCEPT
             | header::ACCEPT_ENCODING
@@ -78,6 +84,8 @@ impl<'a> HeaderScan<'a> {
             4 if is(header::HOST) => self.host.add(value),
             14 if is(header::CONTENT_LENGTH) => self.length.add(value),
             17 if is(header::TRANSFER_ENCODING) => self.encoding.add(value),
+            13 if is(header::AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
+            19 if is(header::PROXY_AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
             _ => note_reserved(&mut self.reserved, name),
         }
     }
@@ -142,12 +150,12 @@ mod tests {
             names in prop::collection::vec(
                 prop::sample::select(vec![
                     "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
-                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
                 ]),
                 0..8,
             ),
         ) {
-            let values: Vec<String> = (0..names.len()).map(|number| number.to_string()).collect();
+            let values: Vec<String> = (0..names.len()).map(|number| format!("NTLM {number}")).collect();
             let mut map = HeaderMap::new();
             let mut parsed = Vec::new();
             for (name, value) in names.iter().zip(&values) {
@@ -156,6 +164,9 @@ mod tests {
             }
             let (map, parsed) = (HeaderScan::of(Fields::Map(&map)), HeaderScan::of(Fields::Parsed(&parsed)));
             prop_assert_eq!(map.reserved, parsed.reserved);
+            prop_assert_eq!(map.authenticates_connection, parsed.authenticates_connection);
+            let credentials = names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
+            prop_assert_eq!(map.authenticates_connection, credentials);
             for (one, other) in [(map.host, parsed.host), (map.length, parsed.length), (map.encoding, parsed.encoding)] {
                 prop_assert_eq!((one.value, one.repeated), (other.value, other.repeated));
             }

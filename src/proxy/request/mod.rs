@@ -18,7 +18,7 @@ use crate::config::Listener;
 use crate::message::RequestView;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::listener::listener_of;
-use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::context::{Dedicated, Refusal, RequestContext};
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::response::redirect::redirect_response;
 use crate::proxy::response::{own_response, status};
@@ -96,14 +96,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     Ok(true)
 }
 
-/// The connection of an HTTP/1 request.
-fn connection_of(exchange: &Exchange) -> Option<&DeadlineStream> {
-    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>())
-}
-
 /// Validates the request and finds its client and route.
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let connection = connection_of(exchange);
+    let connection = DeadlineStream::of(exchange);
     let line_is_valid = connection.is_none_or(DeadlineStream::headers_are_read);
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let peer_text = connection.and_then(|connection| connection.peer_text(peer)).cloned();
@@ -133,6 +128,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     client.peer_text = peer_text;
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
+    ctx.dedicated = dedicated(exchange, &scan);
     set_request_id(&request, ctx);
     let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
     let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
@@ -142,6 +138,15 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// The client connection has server connections of its own, from the first request on that authenticates a connection.
+fn dedicated(exchange: &Exchange, scan: &HeaderScan<'_>) -> Option<Box<Dedicated>> {
+    let authentication = DeadlineStream::authentication_of(exchange)?;
+    if scan.authenticates_connection {
+        return Some(Box::new(authentication.dedicate(rand::random())));
+    }
+    authentication.dedicated().map(Box::new)
 }
 
 /// Before anything can be refused because of its route or session: error pages show the id.
