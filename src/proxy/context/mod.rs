@@ -41,6 +41,8 @@ pub struct RequestContext {
     pub client: Client,
     /// Whether it may carry header fields that servers accept from the proxy only.
     pub(crate) reserved: ReservedNames,
+    /// It has no Host, as HTTP/1.0 allows.
+    pub host_missing: bool,
     /// Server connections that only its own connection may use. Boxed, since it is rare.
     pub dedicated: Option<Box<Dedicated>>,
     /// Its id, as sent to servers.
@@ -89,6 +91,7 @@ impl RequestContext {
             route: None,
             client: Client::default(),
             reserved: ReservedNames::default(),
+            host_missing: false,
             dedicated: None,
             request_id: None,
             session: RequestSession::default(),

@@ -60,12 +60,12 @@ impl<'a> HeaderScan<'a> {
             header::AUTHORIZATION | header::PROXY_AUTHORIZATION => {
                 self.authenticates_connection |= authenticates_connection(value);
             }
+            header::CONNECTION => self.reserved.nominated |= may_nominate(value),
             // What nearly every request has, and is never reserved.
             header::ACCEPT
             | header::ACCEPT_ENCODING
             | header::ACCEPT_LANGUAGE
             | header::CACHE_CONTROL
-            | header::CONNECTION
             | header::CONTENT_TYPE
             | header::COOKIE
             | header::IF_MODIFIED_SINCE
@@ -84,11 +84,17 @@ impl<'a> HeaderScan<'a> {
             4 if is(header::HOST) => self.host.add(value),
             14 if is(header::CONTENT_LENGTH) => self.length.add(value),
             17 if is(header::TRANSFER_ENCODING) => self.encoding.add(value),
+            10 if is(header::CONNECTION) => self.reserved.nominated |= may_nominate(value),
             13 if is(header::AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
             19 if is(header::PROXY_AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
             _ => note_reserved(&mut self.reserved, name),
         }
     }
+}
+
+/// Whether a value of Connection may name a field that the proxy sets: all of those have a hyphen.
+fn may_nominate(value: &[u8]) -> bool {
+    !value.eq_ignore_ascii_case(b"keep-alive") && value.contains(&b'-')
 }
 
 /// Takes more names for reserved than are: which ones exactly is decided only when one may be present.
@@ -114,7 +120,7 @@ mod tests {
     fn reserved(names: &[&'static str]) -> (bool, bool) {
         let headers: HeaderMap =
             names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
-        let ReservedNames { always, unless_trusted } = HeaderScan::of(Fields::Map(&headers)).reserved;
+        let ReservedNames { always, unless_trusted, .. } = HeaderScan::of(Fields::Map(&headers)).reserved;
         (always, unless_trusted)
     }
 
@@ -150,7 +156,7 @@ mod tests {
             names in prop::collection::vec(
                 prop::sample::select(vec![
                     "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
-                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
                 ]),
                 0..8,
             ),

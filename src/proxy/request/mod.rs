@@ -6,11 +6,14 @@ pub(crate) mod header_scan;
 pub(crate) mod limits;
 pub(crate) mod request_id;
 pub(crate) mod strip_token;
+pub(crate) mod target;
 pub(crate) mod validate;
 
 use std::time::Duration;
 
+use http::{HeaderValue, Version};
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 
@@ -29,6 +32,7 @@ use crate::telemetry::metrics::Rejection;
 use self::forwarded_headers::forwarded_headers;
 use self::header_scan::HeaderScan;
 use self::request_id::request_id;
+use self::target::AbsoluteTarget;
 
 /// The hook. True = the proxy has responded.
 pub(crate) fn run<'hook>(
@@ -122,12 +126,21 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
     validate::check_length(scan.length.value, listener.max_body_size)?;
+    let (request, scan) = match origin_form(&request, &scan) {
+        None => (request, scan),
+        Some((target, host)) => {
+            set_target(exchange.req_header_mut(), &target, host).map_err(|_| Rejection::Malformed)?;
+            let request = head::view(exchange.req_header());
+            (request, HeaderScan::of(request.fields))
+        }
+    };
 
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
+    ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
     ctx.dedicated = dedicated(exchange, &scan);
     set_request_id(&request, ctx);
     let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
@@ -138,6 +151,25 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// What servers get in place of a target that is a URL, and Host where the request has none.
+fn origin_form(request: &RequestView<'_>, scan: &HeaderScan<'_>) -> Option<(Vec<u8>, Option<HeaderValue>)> {
+    let target = request.target();
+    if target.first() == Some(&b'/') {
+        return None;
+    }
+    let target = AbsoluteTarget::of(target)?;
+    let host = if scan.host.value.is_none() { target.host() } else { None };
+    Some((target.origin_form(request.method).into_owned(), host))
+}
+
+fn set_target(request: &mut RequestHeader, target: &[u8], host: Option<HeaderValue>) -> Result<()> {
+    request.set_raw_path(target)?;
+    match host {
+        Some(host) => request.insert_header("Host", host),
+        None => Ok(()),
+    }
 }
 
 /// The client connection has server connections of its own, from the first request on that authenticates a connection.
