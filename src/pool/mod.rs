@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod budget;
 pub mod condition;
 pub mod health;
+pub mod http_probe;
 pub mod resolve;
 pub mod server;
 

@@ -23,6 +23,9 @@ fn fault_in_refusal(world: &World, bytes: &[u8]) -> Option<String> {
     if let Some(seen) = world.app("a").seen().get(before) {
         return Some(format!("the server saw it: {:?}", seen.head.first_line));
     }
+    if answer.contains("ingora") {
+        return Some(format!("the answer names the software: {answer}"));
+    }
     let refused = |line: &str| line.split(' ').nth(1).is_some_and(|status| status.starts_with('4') || status == "501");
     if let Some(line) = answer.lines().find(|line| line.starts_with("HTTP/1.") && !refused(line)) {
         return Some(format!("it is answered with {line}"));

@@ -64,6 +64,7 @@ mod outage_store_slow;
 mod proxy_protocol;
 mod reload;
 mod request_forms;
+mod response_forms;
 mod retries;
 mod route_ids;
 mod routes_match;

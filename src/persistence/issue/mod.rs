@@ -27,11 +27,6 @@ pub use self::links::{PageRewrite, PageRewriteError, ask_readable};
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
     [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
-fn is_between_servers(name: &str) -> bool {
-    matches!(name.as_bytes(), [b'h' | b'H', ..])
-        && name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("homing-"))
-}
-
 /// What is done to a response.
 #[derive(Default)]
 pub struct Issued<'a> {
@@ -43,18 +38,19 @@ pub struct Issued<'a> {
 
 impl Sessions {
     /// Decides what is changed in a response of a server, for each head of it, 1xx too. Afterwards the shared store may
-    /// have to be told of session data: see [`is_data_published`](Self::is_data_published).
+    /// have to be told of session data: see [`is_data_published`](Self::is_data_published). `between_servers`: it has fields
+    /// that begin with `Homing-`.
     pub fn issue<'a>(
         &self,
         response: &ResponseView<'_>,
+        between_servers: bool,
         server: ServerIndex,
         scope: &Scope<'a, '_>,
         state: &mut RequestSession,
     ) -> Issued<'a> {
         let mut issued = Issued::default();
         let extracted = handoff::extract(response, scope, state, &mut issued.edits);
-        // One look at each name instead of a search for both.
-        if response.fields.any_name(is_between_servers) {
+        if between_servers {
             issued.edits.remove.extend(NEVER_TO_CLIENTS);
         }
         if !response.is_final() {

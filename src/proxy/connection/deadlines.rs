@@ -56,6 +56,8 @@ pub(crate) struct DeadlineStream {
     timer_waker: Option<Waker>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
+    /// A head was refused that could not be parsed.
+    refused: bool,
     /// Whether its requests share server connections with those of others.
     authentication: ConnectionAuthentication,
     metrics: Arc<Metrics>,
@@ -63,6 +65,11 @@ pub(crate) struct DeadlineStream {
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The response to a request head that Pingora cannot parse.
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
+      Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
 
 impl DeadlineStream {
     pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
@@ -80,6 +87,7 @@ impl DeadlineStream {
             timer: None,
             timer_waker: None,
             peer: OnceLock::new(),
+            refused: false,
             authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
         }
@@ -160,6 +168,20 @@ impl DeadlineStream {
         Err(io::ErrorKind::TimedOut.into())
     }
 
+    /// No request head was read, and HTTP/2 does not begin: what Pingora writes now is its own refusal of the head.
+    fn is_before_request(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) != BODY && self.preface_left == 0
+    }
+
+    /// Refuses a head in place of Pingora, whose refusal names the software.
+    fn refuse(&mut self, context: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.refused, true) {
+            self.metrics.rejected.inc(Rejection::Malformed as usize);
+            // Best effort, as above.
+            let _ = Pin::new(&mut self.inner).poll_write(context, BAD_REQUEST);
+        }
+    }
+
     /// The pause between requests is over: the request head gets its own deadline.
     fn advance(&mut self, phase: u8) {
         if phase == IDLE {
@@ -216,7 +238,12 @@ impl AsyncRead for DeadlineStream {
 
 impl AsyncWrite for DeadlineStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        if this.is_before_request() {
+            this.refuse(context);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut this.inner).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -232,7 +259,12 @@ impl AsyncWrite for DeadlineStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        if this.is_before_request() {
+            this.refuse(context);
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {

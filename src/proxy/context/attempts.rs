@@ -25,6 +25,8 @@ pub struct Attempts {
     pub socket: Option<RawFd>,
     /// The current one's connection must not be pooled, though it was established to be shared.
     pub unshare: bool,
+    /// The response head has fields between servers and the proxy.
+    pub between_servers: bool,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
 }

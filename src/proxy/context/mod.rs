@@ -56,6 +56,8 @@ pub struct RequestContext {
     pub attempts: Attempts,
     /// It asks for another protocol on its connection, as a WebSocket does.
     pub upgrade: bool,
+    /// A 1xx was passed on.
+    pub interim: bool,
     /// Bytes of its body so far, in this attempt.
     pub body_bytes: u64,
     /// Most bytes that its body may have.
@@ -98,6 +100,7 @@ impl RequestContext {
             page: None,
             attempts: Attempts::default(),
             upgrade: false,
+            interim: false,
             body_bytes: 0,
             max_body: None,
             refusal: None,

@@ -40,19 +40,35 @@ async fn publish(request: &RequestHeader, ctx: &mut RequestContext) -> Result<()
     Ok(())
 }
 
+/// Pingora closes the connection when a head is sent before the body has been read: it may be a refusal of the body, which the
+/// client then sends or not. That a 1xx is not, and above all not a 100.
+fn pass_interim(exchange: &mut Exchange, is_final: bool, ctx: &mut RequestContext) {
+    if !is_final {
+        ctx.interim = true;
+        exchange.set_close_on_response_before_downstream_finish(false);
+    } else if ctx.interim {
+        exchange.set_close_on_response_before_downstream_finish(true);
+    }
+}
+
 fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     if exchange.req_header().version == Version::HTTP_10 {
         // HTTP/1.0 knows no chunks: the response ends with its connection.
         response.remove_header(&header::TRANSFER_ENCODING);
+        // Nor 1xx (RFC 9110, section 15.2).
+        exchange.set_ignore_info_resp(true);
     }
     let is_final = head::response_view(response).is_final();
+    pass_interim(exchange, is_final, ctx);
     if is_final && ctx.app().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
     // Without a server it is a response of the proxy itself.
     let Some(server) = ctx.attempts.server else { return Ok(()) };
+    let between_servers = ctx.attempts.between_servers;
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
-    let Issued { mut edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
+    let Issued { mut edits, page } =
+        sessions.issue(&head::response_view(response), between_servers, server, &scope, state);
     if !edits.is_empty() {
         head::apply_to_response(&mut edits, response)?;
     }

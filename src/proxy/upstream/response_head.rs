@@ -12,6 +12,7 @@ use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
 
 use super::dedicated;
+use super::normalize::normalize;
 
 /// The hook. Runs for every 1xx too; the first final head (or a switch of protocols) counts.
 pub(crate) fn run<'hook>(
@@ -19,6 +20,10 @@ pub(crate) fn run<'hook>(
     response: &'hook mut ResponseHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
+    match normalize(response, ctx.upgrade) {
+        Ok(between_servers) => ctx.attempts.between_servers = between_servers,
+        Err(error) => return hook::now(Err(error)),
+    }
     if header_case::is_lowered(ctx)
         && let Err(error) = header_case::lower_response(response)
     {
