@@ -38,6 +38,7 @@ mod engines_ignite;
 mod error_responses;
 mod failover;
 mod forwarding;
+mod h2_servers;
 mod handoff;
 mod handoff_sessions;
 mod handoff_snapshot;

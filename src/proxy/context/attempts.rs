@@ -6,6 +6,15 @@ use std::time::Instant;
 use crate::pool::ServerIndex;
 use crate::pool::server::InFlight;
 
+/// An attempt at the server of the one before.
+#[derive(Debug, Clone, Copy)]
+pub struct NextAttempt {
+    /// The server.
+    pub server: ServerIndex,
+    /// Over a connection that no request has used.
+    pub fresh: bool,
+}
+
 /// Attempts of one request at servers.
 #[derive(Default)]
 pub struct Attempts {
@@ -15,8 +24,10 @@ pub struct Attempts {
     pub server: Option<ServerIndex>,
     /// A reset on a reused connection was already followed by another attempt at the same server.
     pub same_server_again: bool,
+    /// How often a server has not processed the request.
+    pub unprocessed: u32,
     /// The next attempt goes to this server, without a selection.
-    pub next: Option<ServerIndex>,
+    pub next: Option<NextAttempt>,
     /// When the current one started.
     pub started: Option<Instant>,
     /// When the response head arrived.

@@ -23,6 +23,8 @@ pub(crate) struct FailedAttempt {
     pub(crate) reused: bool,
     /// The method is idempotent.
     pub(crate) idempotent: bool,
+    /// The server says that it did not process the request, or it never got it: what the method is does not matter.
+    pub(crate) unprocessed: bool,
     /// All that was read of the body is still buffered.
     pub(crate) replayable: bool,
 }
@@ -36,6 +38,8 @@ pub(crate) struct RetryRules<'a> {
     pub(crate) failed: usize,
     /// The request was already sent to the same server again.
     pub(crate) same_server_again: bool,
+    /// How often a server has not processed the request.
+    pub(crate) unprocessed: u32,
     /// The request is at the server of its session.
     pub(crate) bound: bool,
     /// The request is at the server of its session, and the pool refuses to send it to another.
@@ -47,6 +51,8 @@ pub(crate) struct RetryRules<'a> {
 /// What happens to a request after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryVerdict {
+    /// It goes to the same server again, which has not processed it, over any connection but one that is being closed.
+    SameServer,
     /// It goes to the same server again, on a fresh connection. The server has not failed.
     SameServerFresh,
     /// A server is selected for it again.
@@ -70,6 +76,9 @@ pub(crate) enum GiveUpReason {
     BudgetExhausted,
 }
 
+/// How often one request goes to a server again that does not process it.
+const MAX_UNPROCESSED: u32 = 3;
+
 /// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
 /// all that is left to ask for.
 pub(crate) fn judge(
@@ -78,6 +87,15 @@ pub(crate) fn judge(
     take_budget: impl FnOnce() -> bool,
 ) -> RetryVerdict {
     let retries = rules.retries;
+    if attempt.unprocessed && !attempt.responded && attempt.replayable && retries.attempts > 0 {
+        // Without budget, since a server that restarts does this to all requests at once.
+        if rules.unprocessed < MAX_UNPROCESSED {
+            return RetryVerdict::SameServer;
+        }
+        if !rules.bound && rules.failed < retries.attempts as usize {
+            return RetryVerdict::AnotherServer;
+        }
+    }
     if is_connect_failure(attempt.error) {
         // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
         let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
@@ -123,6 +141,7 @@ mod tests {
         retries: &RETRIES,
         failed: 0,
         same_server_again: false,
+        unprocessed: 0,
         bound: false,
         refuses_others: false,
         may_hold: false,
@@ -132,6 +151,7 @@ mod tests {
         responded: false,
         reused: false,
         idempotent: true,
+        unprocessed: false,
         replayable: true,
     };
     const ERRORS: [UpstreamError; 7] = [
@@ -194,6 +214,27 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_a_server_has_not_processed_goes_there_again_whatever_the_method() {
+        let refused =
+            FailedAttempt { error: UpstreamError::InvalidResponse, idempotent: false, unprocessed: true, ..RESET };
+        for bound in [true, false] {
+            let rules = RetryRules { bound, ..RULES };
+            for unprocessed in 0..MAX_UNPROCESSED {
+                let rules = RetryRules { unprocessed, ..rules };
+                assert_eq!(judge(refused, &rules, || panic!("no budget is asked for")), RetryVerdict::SameServer);
+            }
+            let exhausted = RetryRules { unprocessed: MAX_UNPROCESSED, ..rules };
+            let expected = if bound { give_up(GiveUpReason::NotRepeatable) } else { RetryVerdict::AnotherServer };
+            assert_eq!(judge(refused, &exhausted, || true), expected, "a session stays");
+            let gone = FailedAttempt { replayable: false, ..refused };
+            assert_eq!(judge(gone, &rules, || true), give_up(GiveUpReason::NotRepeatable), "its body is gone");
+            let off = Retries { attempts: 0, ..RETRIES };
+            let rules = RetryRules { retries: &off, ..rules };
+            assert_eq!(judge(refused, &rules, || true), give_up(GiveUpReason::NotRepeatable), "nothing is retried");
+        }
+    }
+
     prop_compose! {
         fn retries()(attempts in 0u32..4, on_connect_failure: bool, on_reset_before_response: bool, percent in 0u32..3)
             -> Retries {
@@ -206,7 +247,7 @@ mod tests {
             error in prop::sample::select(ERRORS.to_vec()),
             (responded, reused, idempotent, replayable) in any::<(bool, bool, bool, bool)>(),
         ) -> FailedAttempt {
-            FailedAttempt { error, responded, reused, idempotent, replayable }
+            FailedAttempt { error, responded, reused, idempotent, unprocessed: false, replayable }
         }
     }
 
@@ -218,7 +259,7 @@ mod tests {
             failed in 0usize..4,
             (same_server_again, bound, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool, bool)>(),
         ) {
-            let rules = RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold };
+            let rules = RetryRules { retries: &retries, failed, same_server_again, unprocessed: 0, bound, refuses_others, may_hold };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {
