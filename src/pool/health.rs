@@ -4,7 +4,7 @@
 //! healthy.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::{Error, ErrorType, OrErr};
@@ -12,9 +12,10 @@ use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config;
-use crate::telemetry::metrics::ProbeResult;
+use crate::telemetry::metrics::{LocalResource, ProbeResult};
 
 use super::condition::Health;
+use super::exhaustion;
 use super::http_probe::HttpProbe;
 use super::server::{LiveState, Server};
 
@@ -41,6 +42,8 @@ impl HealthTracker {
             ProbeResult::Success => Health::Up,
             ProbeResult::Drain => Health::Draining,
             ProbeResult::Failure => Health::Down,
+            // Nothing was learned of the server.
+            ProbeResult::LocalError => return None,
         };
         if observed == self.health {
             self.against = 0;
@@ -85,15 +88,18 @@ impl Checker {
         Self { http, expected, drain_status, timeout: check.timeout }
     }
 
-    /// Probes once. With a failure comes its reason.
-    pub async fn check(&self, address: PeerAddr) -> (ProbeResult, Option<String>) {
+    /// Probes once.
+    async fn check(&self, address: PeerAddr) -> Check {
         match tokio::time::timeout(self.timeout, self.probe(address)).await {
-            Ok(Ok(None)) => (ProbeResult::Success, None),
-            Ok(Ok(Some(status))) if self.expected.contains(&status) => (ProbeResult::Success, None),
-            Ok(Ok(Some(status))) if self.drain_status.contains(&status) => (ProbeResult::Drain, None),
-            Ok(Ok(Some(status))) => (ProbeResult::Failure, Some(format!("status {status}"))),
-            Ok(Err(error)) => (ProbeResult::Failure, Some(short(&error))),
-            Err(_) => (ProbeResult::Failure, Some(format!("no answer within {:?}", self.timeout))),
+            Ok(Ok(None)) => Check::Success,
+            Ok(Ok(Some(status))) if self.expected.contains(&status) => Check::Success,
+            Ok(Ok(Some(status))) if self.drain_status.contains(&status) => Check::Drain,
+            Ok(Ok(Some(status))) => Check::Failure(format!("status {status}")),
+            Ok(Err(error)) => match exhaustion::exhausted_in(&error) {
+                Some(resource) => Check::Exhausted(resource),
+                None => Check::Failure(short(&error)),
+            },
+            Err(_) => Check::Failure(format!("no answer within {:?}", self.timeout)),
         }
     }
 
@@ -102,6 +108,27 @@ impl Checker {
         match &self.http {
             Some(probe) => probe.status(address).await.map(Some),
             None => connect(&address).await.map(|()| None).or_err(ErrorType::ConnectError, "health check"),
+        }
+    }
+}
+
+/// What a probe found.
+enum Check {
+    Success,
+    Drain,
+    /// With the reason.
+    Failure(String),
+    /// The proxy could not probe.
+    Exhausted(LocalResource),
+}
+
+impl Check {
+    fn result(&self) -> ProbeResult {
+        match self {
+            Self::Success => ProbeResult::Success,
+            Self::Drain => ProbeResult::Drain,
+            Self::Failure(_) => ProbeResult::Failure,
+            Self::Exhausted(_) => ProbeResult::LocalError,
         }
     }
 }
@@ -150,17 +177,23 @@ pub struct HealthTask {
 impl HealthTask {
     /// Checks once and updates the server's health. `address` is the server's current address.
     pub async fn round(&self, tracker: &mut HealthTracker, address: Option<PeerAddr>) {
-        let (result, why) = match address {
+        let check = match address {
             Some(address) => self.checker.check(address).await,
-            None => (ProbeResult::Failure, Some("its host name has no address".to_owned())),
+            None => Check::Failure("its host name has no address".to_owned()),
         };
-        self.live.metrics.checks.inc(result);
-        let Some(health) = tracker.observe(result) else { return };
+        self.live.metrics.checks.inc(check.result());
+        if let Check::Exhausted(resource) = check {
+            self.live.metrics.exhausted_checks.inc(resource);
+            let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            exhaustion::warn(resource, "a health check could not be carried out; the server keeps its health", second);
+        }
+        let Some(health) = tracker.observe(check.result()) else { return };
+        let why = if let Check::Failure(why) = &check { Some(why.as_str()) } else { None };
         let before = self.live.health();
         self.live.set_health(health);
         let (pool, server) = (&self.pool, &self.server);
         match health {
-            Health::Down => tracing::warn!(%pool, %server, reason = why.as_deref(), "server is down"),
+            Health::Down => tracing::warn!(%pool, %server, reason = why, "server is down"),
             Health::Draining => tracing::info!(%pool, %server, "server is up and declines new sessions"),
             _ if before == Health::Unknown => tracing::info!(%pool, %server, "server is up"),
             _ => tracing::info!(%pool, %server, "server is up again"),
@@ -228,6 +261,22 @@ mod tests {
         for (step, (result, expected)) in walk.into_iter().enumerate() {
             assert_eq!(tracker.observe(result), expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_carried_out_says_nothing() {
+        use ProbeResult::{Failure, LocalError};
+        let mut known = tracker(Health::Up);
+        for _ in 0..10 {
+            assert_eq!(known.observe(LocalError), None);
+        }
+        let walk = [Failure, LocalError, Failure, LocalError, Failure].map(|result| known.observe(result));
+        assert_eq!(
+            walk,
+            [None, None, None, None, Some(Health::Down)],
+            "only failures are counted, and none is forgotten"
+        );
+        assert_eq!(tracker(Health::Unknown).observe(LocalError), None, "still not checked");
     }
 
     #[test]

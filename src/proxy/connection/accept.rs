@@ -27,6 +27,8 @@ use super::proxy_protocol::{self, ProxyHeader};
 pub(super) struct Handshake<'a> {
     pub(super) listener: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
+    /// For the PROXY header, and again for the TLS handshake.
+    pub(super) timeout: Duration,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -59,7 +61,7 @@ impl Handshake<'_> {
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
-        match timeout(self.timeout(), acceptor.tls_handshake(socket)).await {
+        match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
@@ -71,11 +73,6 @@ impl Handshake<'_> {
                 None
             }
         }
-    }
-
-    /// For the PROXY header, and again for the TLS handshake.
-    fn timeout(&self) -> Duration {
-        self.listener.timeouts.request_header
     }
 
     fn refuse(&self, rejection: Rejection, why: &'static str) {
@@ -90,13 +87,13 @@ impl Handshake<'_> {
         if self.tls.is_none() {
             return Ok(());
         }
-        timeout(self.timeout(), expect_tls(socket)).await.unwrap_or(Err(HandshakeError::ClientGone))
+        timeout(self.timeout, expect_tls(socket)).await.unwrap_or(Err(HandshakeError::ClientGone))
     }
 
     /// Reads a PROXY header, if there is one: its source becomes the connection's peer.
     async fn read_proxy_header(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         let trusted = is_trusted_peer(peer(socket), &self.listener.trusted_proxies);
-        let deadline = Instant::now() + self.timeout();
+        let deadline = Instant::now() + self.timeout;
         let mut bytes: SmallVec<[u8; 256]> = SmallVec::new();
         let mut piece = [0; 256];
         loop {

@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
+use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::authentication::ConnectionAuthentication;
@@ -61,6 +62,8 @@ pub(crate) struct DeadlineStream {
     /// Whether its requests share server connections with those of others.
     authentication: ConnectionAuthentication,
     metrics: Arc<Metrics>,
+    /// Its request is refused, since descriptors run out.
+    refusal: Option<RefusalPermit>,
 }
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
@@ -72,7 +75,12 @@ const BAD_REQUEST: &[u8] =
       Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
 
 impl DeadlineStream {
-    pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(
+        inner: Stream,
+        timeouts: ListenerTimeouts,
+        metrics: &Arc<Metrics>,
+        refusal: Option<RefusalPermit>,
+    ) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
@@ -90,6 +98,7 @@ impl DeadlineStream {
             refused: false,
             authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
+            refusal,
         }
     }
 
@@ -111,6 +120,11 @@ impl DeadlineStream {
     pub(crate) fn headers_are_read(&self) -> bool {
         self.phase.store(BODY, Ordering::Relaxed);
         !self.line.invalid
+    }
+
+    /// Its request is to be refused, since descriptors run out.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
@@ -349,6 +363,9 @@ impl Peek for DeadlineStream {
             *to = *from;
         }
         if self.peeked == PREFACE {
+            if self.is_refused() {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             // HTTP/2 has its own timeouts.
             self.headers_are_read();
         }

@@ -14,20 +14,24 @@ mod request_line;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::config::ListenerTimeouts;
-
+use crate::pool::descriptors::{self, Admission, RefusalPermit};
+use crate::pool::exhaustion;
 use crate::proxy::EdgeProxy;
+use crate::proxy::context::wall_clock;
+use crate::telemetry::metrics::LocalResource;
 
 use self::accept::Handshake;
 use self::deadlines::DeadlineStream;
@@ -55,16 +59,41 @@ impl ServerApp for ConnectionApp {
 
 impl ConnectionApp {
     async fn accept(&self, stream: Stream) -> Option<DeadlineStream> {
+        let refusal = match descriptors::admit(stream.id()) {
+            Admission::Served => None,
+            Admission::Refused(permit) => {
+                self.note_exhaustion();
+                Some(permit)
+            }
+            Admission::Closed => {
+                self.note_exhaustion();
+                return None;
+            }
+        };
         let metrics = &self.app.metrics;
         match self.listener_kind(&stream)? {
-            ListenerKind::Plain(timeouts) => Some(DeadlineStream::new(stream, timeouts, metrics)),
+            ListenerKind::Plain(timeouts) => {
+                let timeouts = limited(timeouts, refusal.as_ref());
+                Some(DeadlineStream::new(stream, timeouts, metrics, refusal))
+            }
             ListenerKind::WithHandshake(runtime, index) => {
                 let listener = runtime.config.listeners.get(index)?;
+                let timeouts = limited(listener.timeouts, refusal.as_ref());
                 let tls = runtime.tls.get(index)?.as_ref();
-                let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
-                Some(DeadlineStream::new(stream, listener.timeouts, metrics))
+                let handshake = Handshake { listener, tls, timeout: timeouts.request_header, metrics };
+                let stream = handshake.accept(stream).await?;
+                // HTTP/2 has no response before its requests; the connection closes.
+                if refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+                    return None;
+                }
+                Some(DeadlineStream::new(stream, timeouts, metrics, refusal))
             }
         }
+    }
+
+    fn note_exhaustion(&self) {
+        self.app.metrics.exhausted_accepts.inc(LocalResource::Descriptors);
+        exhaustion::warn(LocalResource::Descriptors, "a client was refused", wall_clock().0 / 1000);
     }
 
     fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
@@ -79,6 +108,16 @@ impl ConnectionApp {
         }
         Some(ListenerKind::WithHandshake(Arc::clone(&runtime), index))
     }
+}
+
+/// How long a connection that is refused may hold its descriptor before its request has arrived.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+fn limited(mut timeouts: ListenerTimeouts, refusal: Option<&RefusalPermit>) -> ListenerTimeouts {
+    if refusal.is_some() {
+        timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
+    }
+    timeouts
 }
 
 /// What connections of a listener begin with.
