@@ -98,6 +98,7 @@ pub(crate) fn while_proxying(
         ctx.refusal = Some(LOCAL_RESOURCES);
         return error;
     }
+    tracing::debug!(%error, reused, "attempt failed");
     let response_begun = exchange.response_written().is_some_and(|response| !response.status.is_informational());
     let attempt = FailedAttempt {
         error: kind_of(error.etype(), response_begun),

@@ -255,7 +255,7 @@ mod tests {
             let before = head(200, &fields);
             let mut after = before.clone();
             prop_assert!(!normalize(&mut after, false).unwrap());
-            prop_assert_eq!(before.headers, after.headers);
+            prop_assert_eq!(&before.headers, &after.headers);
         }
 
         #[test]
