@@ -6,7 +6,7 @@ pub(super) mod guest_cookies;
 mod links;
 mod set_cookie;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use crate::message::{ResponseEdits, ResponseView};
 use crate::pool::ServerIndex;
@@ -23,10 +23,6 @@ use super::sessions::Sessions;
 use self::due_token::{Carrier, DueToken, current_carrier, due, seal};
 pub use self::links::{PageRewrite, PageRewriteError, ask_readable};
 
-/// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
-const NEVER_TO_CLIENTS: [HeaderName; 2] =
-    [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
-
 /// What is done to a response. Filled by reference: it is large to move.
 #[derive(Default)]
 pub struct Issued<'a> {
@@ -38,21 +34,16 @@ pub struct Issued<'a> {
 
 impl Sessions {
     /// Decides what is changed in a response of a server, for each head of it, 1xx too. Afterwards the shared store may
-    /// have to be told of session data: see [`is_data_published`](Self::is_data_published). `between_servers`: it has fields
-    /// that begin with `Homing-`.
+    /// have to be told of session data: see [`is_data_published`](Self::is_data_published).
     pub fn issue<'a>(
         &self,
         response: &ResponseView<'_>,
-        between_servers: bool,
         server: ServerIndex,
         scope: &Scope<'a, '_>,
         state: &mut RequestSession,
         issued: &mut Issued<'a>,
     ) {
         let extracted = handoff::extract(response, scope, state, &mut issued.edits);
-        if between_servers {
-            issued.edits.remove.extend(NEVER_TO_CLIENTS);
-        }
         if !response.is_final() {
             return;
         }

@@ -6,15 +6,6 @@ use std::time::Instant;
 use crate::pool::ServerIndex;
 use crate::pool::server::InFlight;
 
-/// An attempt at the server of the one before.
-#[derive(Debug, Clone, Copy)]
-pub struct NextAttempt {
-    /// The server.
-    pub server: ServerIndex,
-    /// Over a connection that no request has used.
-    pub fresh: bool,
-}
-
 /// Attempts of one request at servers.
 #[derive(Default)]
 pub struct Attempts {
@@ -26,8 +17,8 @@ pub struct Attempts {
     pub same_server_again: bool,
     /// How often a server has not processed the request.
     pub unprocessed: u32,
-    /// The next attempt goes to this server, without a selection.
-    pub next: Option<NextAttempt>,
+    /// The next attempt goes to this server, without a selection, over a connection that no request has used.
+    pub next: Option<ServerIndex>,
     /// When the current one started.
     pub started: Option<Instant>,
     /// When the response head arrived.

@@ -17,7 +17,7 @@ use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Se
 use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
 
-pub use self::attempts::{Attempts, NextAttempt};
+pub use self::attempts::Attempts;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
 pub use self::dedicated::Dedicated;
 pub use self::refusal::Refusal;

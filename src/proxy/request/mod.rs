@@ -134,7 +134,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let (request, scan) = match origin_form(&request, &scan) {
         None => (request, scan),
         Some((target, host)) => {
-            set_target(exchange.req_header_mut(), &target, host).map_err(|_| Rejection::Malformed)?;
+            set_target(exchange.req_header_mut(), &target, host).map_err(|_unfit| Rejection::Malformed)?;
             let request = head::view(exchange.req_header());
             (request, HeaderScan::of(request.fields))
         }

@@ -6,7 +6,7 @@ pub(crate) mod own_response;
 pub(crate) mod redirect;
 pub(crate) mod status;
 
-use http::{Version, header};
+use http::{HeaderName, Version, header};
 use parking_lot::Mutex;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -18,6 +18,10 @@ use crate::pool::ServerIndex;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
+
+/// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
+const NEVER_TO_CLIENTS: [HeaderName; 2] =
+    [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
 /// The hook. Runs for every 1xx too.
 pub(crate) fn run<'hook>(
@@ -82,7 +86,10 @@ fn issue(
     let between_servers = ctx.attempts.between_servers;
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     let mut issued = Issued::default();
-    sessions.issue(&head::response_view(response), between_servers, server, &scope, state, &mut issued);
+    sessions.issue(&head::response_view(response), server, &scope, state, &mut issued);
+    if between_servers {
+        issued.edits.remove.extend(NEVER_TO_CLIENTS);
+    }
     if !issued.edits.is_empty() {
         head::apply_to_response(&mut issued.edits, response)?;
     }

@@ -12,7 +12,7 @@ use crate::config::OnServerDown;
 use crate::persistence::select::FailureKind;
 use crate::persistence::{Outcome, PoolRuntime};
 use crate::pool::exhaustion;
-use crate::proxy::context::{NextAttempt, Refusal, RequestContext};
+use crate::proxy::context::{Refusal, RequestContext};
 use crate::telemetry::metrics::{LocalResource, Retry, UpstreamError};
 
 use super::retry::{FailedAttempt, GiveUpReason, RetryRules, RetryVerdict, judge, judge_exhausted};
@@ -141,16 +141,14 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     let second = ctx.now.0 / 1000;
     let verdict = judge(attempt, &rules(pool, ctx), || pool.pool.budget.take(second));
     match verdict {
-        RetryVerdict::SameServer => {
+        RetryVerdict::SameServerUnprocessed => {
             ctx.attempts.unprocessed += 1;
-            // Pingora passes over a connection that ends without an error; another end leaves it in the pool for a moment.
-            let fresh = ctx.attempts.unprocessed > 1;
-            ctx.attempts.next = ctx.attempts.server.map(|server| NextAttempt { server, fresh });
+            ctx.attempts.next = ctx.attempts.server;
             return true;
         }
         RetryVerdict::SameServerFresh => {
             ctx.attempts.same_server_again = true;
-            ctx.attempts.next = ctx.attempts.server.map(|server| NextAttempt { server, fresh: true });
+            ctx.attempts.next = ctx.attempts.server;
             // A stale connection is no failure of the server.
             if !attempt.reused {
                 count(attempt.error, ctx);

@@ -36,13 +36,11 @@ pub(crate) fn run<'hook>(
     // The previous attempt is over for its server.
     ctx.attempts.in_flight = None;
     if let Some(same) = ctx.attempts.next.take() {
-        let peer = begin_attempt(ctx, same.server).map(|mut peer| {
-            if same.fresh {
-                only_fresh_connections(&mut peer);
-            }
+        let fresh = begin_attempt(ctx, same).map(|mut peer| {
+            only_fresh_connections(&mut peer);
             peer
         });
-        return hook::now(refuse(ctx, peer));
+        return hook::now(refuse(ctx, fresh));
     }
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     match sessions.try_select(&scope, state) {

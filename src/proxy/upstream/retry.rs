@@ -54,8 +54,9 @@ pub(crate) struct RetryRules<'a> {
 /// What happens to a request after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryVerdict {
-    /// It goes to the same server again, which has not processed it, over any connection but one that is being closed.
-    SameServer,
+    /// It goes to the same server again, which has not processed it, on a fresh connection: when a connection ends while a
+    /// body is sent again, the server's reason is lost.
+    SameServerUnprocessed,
     /// It goes to the same server again, on a fresh connection. The server has not failed.
     SameServerFresh,
     /// A server is selected for it again.
@@ -95,7 +96,7 @@ pub(crate) fn judge(
     if attempt.unprocessed && !attempt.responded && attempt.replayable && retries.attempts > 0 {
         // Without budget, since a server that restarts does this to all requests at once.
         if rules.unprocessed < MAX_UNPROCESSED {
-            return RetryVerdict::SameServer;
+            return RetryVerdict::SameServerUnprocessed;
         }
         if !rules.bound && rules.failed < retries.attempts as usize {
             return RetryVerdict::AnotherServer;
@@ -242,7 +243,10 @@ mod tests {
             let rules = RetryRules { bound, ..RULES };
             for unprocessed in 0..MAX_UNPROCESSED {
                 let rules = RetryRules { unprocessed, ..rules };
-                assert_eq!(judge(refused, &rules, || panic!("no budget is asked for")), RetryVerdict::SameServer);
+                assert_eq!(
+                    judge(refused, &rules, || panic!("no budget is asked for")),
+                    RetryVerdict::SameServerUnprocessed
+                );
             }
             let exhausted = RetryRules { unprocessed: MAX_UNPROCESSED, ..rules };
             let expected = if bound { give_up(GiveUpReason::NotRepeatable) } else { RetryVerdict::AnotherServer };
