@@ -77,7 +77,7 @@ pub struct Loaded {
     pub config: Config,
     /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
     pub effective: String,
-    /// What somebody should look at; in the order of the file.
+    /// What deserves attention, in the order of the file.
     pub warnings: Vec<Warning>,
 }
 

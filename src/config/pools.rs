@@ -62,7 +62,7 @@ pub struct Server {
 /// Active checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// The kind of check.
     pub probe: Probe,
     /// Between two checks of a server, with ± 10 % jitter.
     pub interval: Duration,

@@ -56,7 +56,7 @@ pub struct PoolPersistence {
     pub tombstone: Arc<Target>,
     /// Servers may hand over data of their sessions; `None` = they may not.
     pub handoff: Option<HandoffSettings>,
-    /// Responses may issue ids that are to be learned.
+    /// Responses may issue ids, which are learned.
     pub learns: bool,
     /// A source reads the token from a header, which is then the proxy's in responses too.
     pub has_token_header: bool,

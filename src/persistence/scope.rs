@@ -108,11 +108,11 @@ pub struct RequestSession {
     pub(super) has_asked_store: bool,
     /// Where the lookup of the session goes on once the shared store has responded.
     pub(super) pending_lookup: Option<Box<PendingLookup>>,
-    /// A first request's key and the server that is to be bound to it.
+    /// A first request's key, and the server to bind it to.
     pub(super) pending_bind: Option<(SessionKey, ServerIndex)>,
-    /// Learned sessions that the shared store has to be told of.
+    /// Learned sessions to write to the shared store.
     pub(super) learned: SmallVec<[SessionKey; 1]>,
-    /// Changes of session data that the shared store has to be told of.
+    /// Changes of session data to write to the shared store.
     pub(super) data_changes: DataChanges,
 }
 

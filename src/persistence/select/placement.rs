@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_is_bound_by_always_goes_to_one_server() {
+    fn an_unbound_key_always_goes_to_one_server() {
         let (one, other) = (World::new("issue: none"), World::new("issue: none"));
         let mut went = [0; 4];
         for n in 1..=400 {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_is_bound_by_passes_over_servers_that_failed_or_are_down() {
+    fn an_unbound_key_passes_over_servers_that_failed_or_are_down() {
         let world = World::new("");
         let to = |history: &History, key| {
             chosen(choose(&world.pool, Some(&world.policy), None, history, Placement::ByKey(key)))

@@ -1,4 +1,4 @@
-//! The request head: read, validated, matched to a route; its session resolved; and what servers are told of it.
+//! The request head: read, validated, matched to a route; its session resolved; and the headers that describe it to servers.
 
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;

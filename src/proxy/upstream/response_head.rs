@@ -66,7 +66,7 @@ async fn end_and_commit(
     commit(request, response, server, ctx).await
 }
 
-/// The shared store has to be told first.
+/// The shared store must be written first.
 async fn commit(
     request: &RequestHeader,
     response: &ResponseHeader,
