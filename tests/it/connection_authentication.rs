@@ -108,7 +108,7 @@ fn assert_is_alices(response: Response) -> String {
 }
 
 #[test]
-fn a_user_who_has_logged_in_stays_so_and_nobody_else_gets_the_page() {
+fn a_login_holds_for_its_client_and_for_no_other() {
     for login in LOGINS {
         let office = Office::open("a");
         let world = world_of(&office);
@@ -133,7 +133,7 @@ fn a_user_who_has_logged_in_stays_so_and_nobody_else_gets_the_page() {
 
 /// Clients that know of such handshakes use HTTP/1.1 for them. Others must not get at each other's pages either.
 #[test]
-fn nobody_else_gets_the_page_over_http2() {
+fn no_other_client_gets_the_page_over_http2() {
     let office = Office::open("a");
     let world = world_of(&office);
     let with = |value: &str| H2Request::get("/").header("authorization", value);

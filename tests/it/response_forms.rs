@@ -88,7 +88,7 @@ fn a_response_without_a_body_has_no_length() {
 }
 
 #[test]
-fn a_switch_of_protocols_that_nobody_asked_for_is_refused() {
+fn a_switch_of_protocols_that_was_not_asked_for_is_refused() {
     let world = World::start(Conf::servers("a"));
     let target =
         answering("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nframes");

@@ -42,7 +42,7 @@ fn http_is_redirected_to_https_and_https_is_served() {
 
 /// Traefik reports a WebSocket by the scheme of its URL; proxies in a row may each add how they were reached.
 #[test]
-fn who_came_by_https_is_served_however_the_proxy_before_us_says_it() {
+fn a_client_by_https_is_served_however_the_proxy_in_front_reports_it() {
     let world = World::start(behind_tls(TO_HTTPS, "shop"));
     for came in ["https", "wss", "WSS", "https, http", "https,http", "wss, ws", " https"] {
         let answer = ask(&world, "GET", "shop.example", "/echo", came).expect(200);
