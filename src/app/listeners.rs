@@ -18,7 +18,7 @@ use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{Config, ListenAddress};
-use crate::pool::health::NO_CERTIFICATES;
+use crate::pool::http_probe::NO_CERTIFICATES;
 use crate::pool::server::KEEPALIVE;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, RequestApp};
@@ -145,6 +145,8 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut options = HttpServerOptions::default();
     options.h2c = config.listeners.iter().any(|listener| listener.http2 && listener.tls.is_none());
     options.h2_idle_timeout = keepalive;
+    // Pingora would refuse CONNECT in its own words; it is refused with other methods.
+    options.allow_connect_method_proxying = true;
     let edge = EdgeProxy { app: Arc::clone(app) };
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.

@@ -1,17 +1,13 @@
-//! Active health checks: a task per server probes it with Pingora's health checks and derives its health from the results.
+//! Active health checks: a task per server probes it and derives its health from the results.
 //!
-//! Pingora's probes are used as they are. Its loop is not: it has one interval for all servers, no jitter, no `drain_status`,
-//! and starts every server as healthy.
+//! Pingora's loop is not used: it has one interval for all servers, no jitter, no `drain_status`, and starts every server as
+//! healthy.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pingora::connectors::ConnectorOptions;
-use pingora::connectors::http::Connector as HttpConnector;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::{Error, ErrorType, OrErr};
-use pingora_load_balancing::Backend;
-use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck};
 use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
 
@@ -20,6 +16,7 @@ use crate::telemetry::metrics::{LocalResource, ProbeResult};
 
 use super::condition::Health;
 use super::exhaustion;
+use super::http_probe::HttpProbe;
 use super::server::{LiveState, Server};
 
 /// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
@@ -71,55 +68,46 @@ impl HealthTracker {
 
 /// The health check of one server.
 pub struct Checker {
-    /// Pingora's HTTP probe; `None` = only a connection is made.
-    http: Option<HttpHealthCheck>,
+    /// `None` = only a connection is made.
+    http: Option<HttpProbe>,
+    expected: Vec<u16>,
     drain_status: Vec<u16>,
     timeout: Duration,
 }
 
-/// Marks a status in Pingora's error.
-const STATUS: &str = "status";
-
 impl Checker {
     /// Builds the check of a pool for one server, in the server's protocol.
     pub fn new(check: &config::HealthCheck, protocol: config::UpstreamProtocol, host: &str) -> Self {
-        let (http, drain_status) = match &check.probe {
-            config::Probe::Tcp => (None, Vec::new()),
+        let (http, expected, drain_status) = match &check.probe {
+            config::Probe::Tcp => (None, Vec::new(), Vec::new()),
             config::Probe::Http { path, expect_status, drain_status } => {
-                let mut probe = http_probe(check, host, path, expect_status);
-                if protocol == config::UpstreamProtocol::H2 {
-                    probe.peer_template.options.set_http_version(2, 2);
-                    // HTTP/2 needs scheme and authority in the target; a checked path always parses.
-                    if let Ok(target) = format!("http://{host}{path}").parse() {
-                        probe.req.set_uri(target);
-                        probe.req.remove_header(&http::header::HOST);
-                        probe.req.remove_header(&http::header::CONNECTION);
-                    }
-                }
-                (Some(probe), drain_status.clone())
+                let probe = HttpProbe::new(check, protocol, host, path).ok();
+                (probe, expect_status.clone(), drain_status.clone())
             }
         };
-        Self { http, drain_status, timeout: check.timeout }
+        Self { http, expected, drain_status, timeout: check.timeout }
     }
 
     /// Probes once.
     async fn check(&self, address: PeerAddr) -> Check {
         match tokio::time::timeout(self.timeout, self.probe(address)).await {
-            Ok(Ok(())) => Check::Success,
-            Ok(Err(error)) => match (error.etype(), exhaustion::exhausted_in(&error)) {
-                (_, Some(resource)) => Check::Exhausted(resource),
-                (ErrorType::CustomCode(STATUS, code), _) if self.drain_status.contains(code) => Check::Drain,
-                (ErrorType::CustomCode(STATUS, code), _) => Check::Failure(format!("status {code}")),
-                _ => Check::Failure(short(&error)),
+            Ok(Ok(None)) => Check::Success,
+            Ok(Ok(Some(status))) if self.expected.contains(&status) => Check::Success,
+            Ok(Ok(Some(status))) if self.drain_status.contains(&status) => Check::Drain,
+            Ok(Ok(Some(status))) => Check::Failure(format!("status {status}")),
+            Ok(Err(error)) => match exhaustion::exhausted_in(&error) {
+                Some(resource) => Check::Exhausted(resource),
+                None => Check::Failure(short(&error)),
             },
             Err(_) => Check::Failure(format!("no answer within {:?}", self.timeout)),
         }
     }
 
-    async fn probe(&self, address: PeerAddr) -> pingora::Result<()> {
+    /// The status of the response, if one was asked for.
+    async fn probe(&self, address: PeerAddr) -> pingora::Result<Option<u16>> {
         match &self.http {
-            Some(probe) => probe.check(&Backend { addr: address, weight: 1, ext: http::Extensions::new() }).await,
-            None => connect(&address).await.or_err(ErrorType::ConnectError, "health check"),
+            Some(probe) => probe.status(address).await.map(Some),
+            None => connect(&address).await.map(|()| None).or_err(ErrorType::ConnectError, "health check"),
         }
     }
 }
@@ -156,37 +144,6 @@ pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
             None => Err(std::io::ErrorKind::AddrNotAvailable.into()),
         },
     }
-}
-
-/// Loads no certificates: Pingora loads the system's for every connector, which takes tens of milliseconds, and ends the
-/// process if there are none. Health checks speak no TLS.
-fn connector_options() -> ConnectorOptions {
-    let mut options = ConnectorOptions::new(1);
-    options.ca_file = Some(NO_CERTIFICATES.to_owned());
-    options
-}
-
-/// An empty list of certificates.
-pub const NO_CERTIFICATES: &str = "/dev/null";
-
-fn http_probe(check: &config::HealthCheck, host: &str, path: &str, expect_status: &[u16]) -> HttpHealthCheck {
-    let mut probe = HttpHealthCheck::<()>::new_custom(host, false, HttpConnector::new(Some(connector_options())));
-    probe.peer_template.options.connection_timeout = Some(check.timeout);
-    probe.peer_template.options.read_timeout = Some(check.timeout);
-    probe.peer_template.options.write_timeout = Some(check.timeout);
-    probe.req.set_raw_path(path.as_bytes()).ok();
-    probe.req.insert_header("User-Agent", concat!("homing/", env!("CARGO_PKG_VERSION"))).ok();
-    probe.req.insert_header("Connection", "close").ok();
-    let expected = expect_status.to_vec();
-    probe.validator = Some(Box::new(move |response| {
-        let status = response.status.as_u16();
-        if expected.contains(&status) {
-            Ok(())
-        } else {
-            Error::e_explain(ErrorType::CustomCode(STATUS, status), "health check")
-        }
-    }));
-    probe
 }
 
 /// Pingora's errors carry addresses and call chains; an operator needs the kind.

@@ -10,6 +10,7 @@ pub mod connections;
 pub mod descriptors;
 pub mod exhaustion;
 pub mod health;
+pub mod http_probe;
 pub mod resolve;
 pub mod server;
 

@@ -13,6 +13,7 @@ mod request;
 mod response;
 mod upstream;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session as Exchange};
@@ -30,7 +32,7 @@ use self::context::RequestContext;
 use self::hook::hook;
 use self::request::limits;
 use self::response::{link_rewrite, own_response};
-use self::upstream::{failure, peer, request_headers, response_head};
+use self::upstream::{dedicated, failure, peer, request_headers, response_head};
 
 /// The application that Pingora runs.
 pub struct EdgeProxy {
@@ -55,6 +57,14 @@ impl ProxyHttp for EdgeProxy {
 
     // 2  For each attempt: the server is selected …
     hook!(upstream_peer(exchange, ctx) -> Result<Box<HttpPeer>> => peer::run(exchange.req_header(), ctx));
+
+    // … a connection to it is taken from the pool or established …
+    hook!(connected_to_upstream<'p, 'd>(
+        _, _: bool, _: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
+    ) -> Result<()> => {
+        ctx.attempts.socket = Some(socket);
+        hook::done(Ok(()))
+    });
 
     // … and a copy of the request is edited for it: the token is removed, session data is injected.
     hook!(upstream_request_filter<'r>(_, request: &'r mut RequestHeader; ctx) -> Result<()> =>
@@ -88,7 +98,7 @@ impl ProxyHttp for EdgeProxy {
 
     // 4  The response head: a move is committed, ids that the server issues are learned …
     hook!(upstream_response_filter<'r>(exchange, response: &'r mut ResponseHeader; ctx) -> Result<()> =>
-        response_head::run(exchange.req_header(), response, ctx));
+        response_head::run(exchange, response, ctx));
 
     // … and the client is issued a token when it needs one.
     hook!(response_filter<'r>(exchange, response: &'r mut ResponseHeader; ctx) -> Result<()> =>
@@ -106,7 +116,7 @@ impl ProxyHttp for EdgeProxy {
             failure::check_end(exchange, ctx)?;
         }
         link_rewrite::pass(body, end, ctx)?;
-        Ok(None)
+        Ok(if end && ctx.attempts.unshare { dedicated::end_connection(ctx) } else { None })
     }
 
     // No server responded: an error page.

@@ -23,6 +23,9 @@ fn fault_in_refusal(world: &World, bytes: &[u8]) -> Option<String> {
     if let Some(seen) = world.app("a").seen().get(before) {
         return Some(format!("the server saw it: {:?}", seen.head.first_line));
     }
+    if answer.contains("ingora") {
+        return Some(format!("the answer names the software: {answer}"));
+    }
     let refused = |line: &str| line.split(' ').nth(1).is_some_and(|status| status.starts_with('4') || status == "501");
     if let Some(line) = answer.lines().find(|line| line.starts_with("HTTP/1.") && !refused(line)) {
         return Some(format!("it is answered with {line}"));
@@ -44,7 +47,7 @@ fn assert_all_refused(world: &World, followed_by: &str) {
 }
 
 /// Requests that a careful front must refuse, each with its name.
-const MALFORMED: [(&str, &str); 49] = [
+const MALFORMED: [(&str, &str); 52] = [
     (
         "length and chunks",
         "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -85,6 +88,9 @@ const MALFORMED: [(&str, &str); 49] = [
     ("a target with a host that ends in two ways", "GET http://x\\y/ HTTP/1.1\r\nHost: x\\y\r\n\r\n"),
     ("a target that does not begin at the root", "GET a/b HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("a target without a path", "GET ?a HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("a fragment", "GET /g#x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("a fragment after a query", "GET /g?a#x HTTP/1.1\r\nHost: x\r\n\r\n"),
+    ("a fragment of a URL", "GET http://x/#y HTTP/1.1\r\nHost: x\r\n\r\n"),
     ("a folded header", "GET / HTTP/1.1\r\nHost: x\r\nX-Folded: one\r\n two\r\n\r\n"),
     ("a header that begins with a blank", "GET / HTTP/1.1\r\n Host: x\r\nHost: x\r\n\r\n"),
     ("a bare carriage return", "GET / HTTP/1.1\r\nHost: x\r\nX-Bare: one\rX-Two: two\r\n\r\n"),

@@ -40,6 +40,44 @@ fn http_is_redirected_to_https_and_https_is_served() {
     assert_eq!(ask(&world, "GET", "shop.example", "/cart?id=7", "https").server(), "shop");
 }
 
+/// Traefik reports a WebSocket by the scheme of its URL; proxies in a row may each add how they were reached.
+#[test]
+fn a_client_by_https_is_served_however_the_proxy_in_front_reports_it() {
+    let world = World::start(behind_tls(TO_HTTPS, "shop"));
+    for came in ["https", "wss", "WSS", "https, http", "https,http", "wss, ws", " https"] {
+        let answer = ask(&world, "GET", "shop.example", "/echo", came).expect(200);
+        assert_eq!(
+            answer.received("x-forwarded-proto"),
+            [came.trim()],
+            "the server reads what the trusted proxy wrote"
+        );
+    }
+    for came in ["http", "ws", "http, https", "ws,wss"] {
+        let answer = ask(&world, "GET", "shop.example", "/", came).expect(308);
+        assert_eq!(location(&answer), "https://shop.example/", "{came}");
+    }
+    let lines = "X-Forwarded-Proto: https\r\nX-Forwarded-Proto: http\r\n";
+    let mut wire = world.wire();
+    wire.send(format!("GET /echo HTTP/1.1\r\nHost: a.example\r\n{lines}\r\n"));
+    wire.receive("GET").expect(200);
+    let over_http2 = |came: &str| h2(&world.address, H2Request::get("/echo").header("x-forwarded-proto", came));
+    over_http2("wss").expect(200);
+    over_http2("ws").expect(308);
+}
+
+#[test]
+fn a_websocket_over_https_is_not_redirected() {
+    let world = World::start(behind_tls(TO_HTTPS, "shop"));
+    for (came, status) in [("wss", 101), ("https", 101), ("ws", 308), ("http", 308)] {
+        let mut wire = world.wire();
+        wire.send(format!(
+            "GET /ws HTTP/1.1\r\nHost: a.example\r\nX-Forwarded-Proto: {came}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        ));
+        wire.receive("GET").expect(status);
+    }
+}
+
 #[test]
 fn the_redirect_may_stand_anywhere_in_the_file() {
     let turned = TO_HTTPS.lines().rev().collect::<Vec<_>>().join("\n") + "\n";

@@ -6,7 +6,7 @@ pub(super) mod guest_cookies;
 mod links;
 mod set_cookie;
 
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderValue, StatusCode};
 
 use crate::message::{ResponseEdits, ResponseView};
 use crate::pool::ServerIndex;
@@ -22,15 +22,6 @@ use super::sessions::Sessions;
 
 use self::due_token::{Carrier, DueToken, current_carrier, due, seal};
 pub use self::links::{PageRewrite, PageRewriteError, ask_readable};
-
-/// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
-const NEVER_TO_CLIENTS: [HeaderName; 2] =
-    [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
-
-fn is_between_servers(name: &str) -> bool {
-    matches!(name.as_bytes(), [b'h' | b'H', ..])
-        && name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("homing-"))
-}
 
 /// What is done to a response. Filled by reference: it is large to move.
 #[derive(Default)]
@@ -53,10 +44,6 @@ impl Sessions {
         issued: &mut Issued<'a>,
     ) {
         let extracted = handoff::extract(response, scope, state, &mut issued.edits);
-        // One look at each name instead of a search for both.
-        if response.fields.any_name(is_between_servers) {
-            issued.edits.remove.extend(NEVER_TO_CLIENTS);
-        }
         if !response.is_final() {
             return;
         }

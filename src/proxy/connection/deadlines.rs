@@ -10,19 +10,22 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
+use pingora_proxy::Session as Exchange;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::ListenerTimeouts;
 use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
+use super::authentication::ConnectionAuthentication;
 use super::request_line::RequestLine;
 use super::timer::Timer;
 
@@ -52,6 +55,10 @@ pub(crate) struct DeadlineStream {
     timer: Option<Timer>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
+    /// A head was refused that could not be parsed.
+    refused: bool,
+    /// Whether its requests share server connections with those of others.
+    authentication: ConnectionAuthentication,
     metrics: Arc<Metrics>,
     /// Its request is refused, since descriptors run out.
     refusal: Option<RefusalPermit>,
@@ -59,6 +66,11 @@ pub(crate) struct DeadlineStream {
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The response to a request head that Pingora cannot parse.
+const BAD_REQUEST: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
+      Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
 
 impl DeadlineStream {
     pub(super) fn new(
@@ -80,9 +92,25 @@ impl DeadlineStream {
             deadline: None,
             timer: None,
             peer: OnceLock::new(),
+            refused: false,
+            authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
             refusal,
         }
+    }
+
+    /// The connection of an HTTP/1 request.
+    pub(crate) fn of(exchange: &Exchange) -> Option<&Self> {
+        exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Self>())
+    }
+
+    /// What handshakes of the request's connection have authenticated. The requests of an HTTP/2 connection have no access
+    /// to it but by its digest.
+    pub(crate) fn authentication_of(exchange: &Exchange) -> Option<&ConnectionAuthentication> {
+        if let Some(connection) = Self::of(exchange) {
+            return Some(&connection.authentication);
+        }
+        exchange.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
     }
 
     /// The request head was read. True when its first line is valid.
@@ -144,6 +172,20 @@ impl DeadlineStream {
         Err(io::ErrorKind::TimedOut.into())
     }
 
+    /// No request head was read, and HTTP/2 does not begin: what Pingora writes now is its own refusal of the head.
+    fn is_before_request(&self) -> bool {
+        self.phase.load(Ordering::Relaxed) != BODY && self.preface_left == 0
+    }
+
+    /// Refuses a head in place of Pingora, whose refusal names the software.
+    fn refuse(&mut self, context: &mut Context<'_>) {
+        if !std::mem::replace(&mut self.refused, true) {
+            self.metrics.rejected.inc(Rejection::Malformed as usize);
+            // Best effort, as above.
+            let _ = Pin::new(&mut self.inner).poll_write(context, BAD_REQUEST);
+        }
+    }
+
     /// The pause between requests is over: the request head gets its own deadline.
     fn advance(&mut self, phase: u8) {
         if phase == IDLE {
@@ -200,7 +242,12 @@ impl AsyncRead for DeadlineStream {
 
 impl AsyncWrite for DeadlineStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        if this.is_before_request() {
+            this.refuse(context);
+            return Poll::Ready(Ok(bytes.len()));
+        }
+        Pin::new(&mut this.inner).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -216,7 +263,12 @@ impl AsyncWrite for DeadlineStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        if this.is_before_request() {
+            this.refuse(context);
+            return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
+        }
+        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -263,7 +315,13 @@ impl GetTimingDigest for DeadlineStream {
 
 impl GetProxyDigest for DeadlineStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        // HTTP/1 asks for it with every request, HTTP/2 once for the connection.
+        let http2 = self.preface_left > 0 || self.peeked == PREFACE;
+        if !http2 {
+            return None;
+        }
+        let no_response = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
+        Some(Arc::new(ProxyDigest::new(Box::new(no_response), Some(Box::new(ConnectionAuthentication::default())))))
     }
 }
 

@@ -6,6 +6,7 @@
 //! [`DeadlineStream`].
 
 mod accept;
+pub(crate) mod authentication;
 pub(crate) mod deadlines;
 pub(crate) mod listener;
 mod proxy_protocol;

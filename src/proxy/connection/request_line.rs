@@ -1,7 +1,7 @@
 //! Validation of the first line of a request.
 
-/// Scans the first line of a request while it arrives: Pingora makes `%20` of a blank in the target and `%00` of a NUL, so
-/// the parsed request no longer shows that the line was invalid.
+/// Scans the first line of a request while it arrives: Pingora makes `%20` of a blank in the target and `%00` of a NUL, and
+/// drops a fragment, so the parsed request no longer shows that the line was invalid.
 #[derive(Default)]
 pub(super) struct RequestLine {
     blanks: u8,
@@ -28,6 +28,8 @@ impl RequestLine {
                 }
                 b'\r' => {}
                 b' ' => self.blanks = self.blanks.saturating_add(1),
+                // A method may have one.
+                b'#' if self.blanks > 0 => self.invalid = true,
                 0..=0x1f | 0x7f => self.invalid = true,
                 _ => self.begun = true,
             }
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_valid_line_is_valid_however_it_is_cut() {
-        let line = b"\r\nGET /a?b=%20 HTTP/1.1\r\nHost: a b c\0\r\n";
+        let line = b"\r\nG#T /a?b=%20 HTTP/1.1\r\nHost: a b c#\0\r\n";
         for at in 0..line.len() {
             let (head, tail) = line.split_at(at);
             assert!(!invalid(&[head, tail]), "cut at {at}");
@@ -57,12 +59,15 @@ mod tests {
     }
 
     #[test]
-    fn blanks_and_control_characters_in_the_target_are_found() {
+    fn blanks_control_characters_and_fragments_in_the_target_are_found() {
         for line in [
             b"GET /a b HTTP/1.1\r\n" as &[u8],
             b"GET /a\0b HTTP/1.1\r\n",
             b"GET /a\tb HTTP/1.1\r\n",
             b"GET /a\x7f HTTP/1.1\r\n",
+            b"GET /a#b HTTP/1.1\r\n",
+            b"GET # HTTP/1.1\r\n",
+            b"GET http://a/?b#c HTTP/1.1\r\n",
             b"GET  /a HTTP/1.1\r\n",
             b"GET /a\r\n",
         ] {

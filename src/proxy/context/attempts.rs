@@ -1,5 +1,6 @@
 //! The attempts of one request at servers.
 
+use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::pool::ServerIndex;
@@ -14,7 +15,9 @@ pub struct Attempts {
     pub server: Option<ServerIndex>,
     /// A reset on a reused connection was already followed by another attempt at the same server.
     pub same_server_again: bool,
-    /// The next attempt goes to this server, without a selection.
+    /// How often a server has not processed the request.
+    pub unprocessed: u32,
+    /// The next attempt goes to this server, without a selection, over a connection that no request has used.
     pub next: Option<ServerIndex>,
     /// When the current one started.
     pub started: Option<Instant>,
@@ -22,6 +25,12 @@ pub struct Attempts {
     pub responded: Option<Instant>,
     /// How often what is open to its server had been ended when the current one started.
     pub ends: u64,
+    /// The socket of the current one.
+    pub socket: Option<RawFd>,
+    /// The current one's connection must not be pooled, though it was established to be shared.
+    pub unshare: bool,
+    /// The response head has fields between servers and the proxy.
+    pub between_servers: bool,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
 }

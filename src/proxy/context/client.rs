@@ -38,4 +38,6 @@ pub struct ReservedNames {
     pub always: bool,
     /// Fields that are removed unless the peer is trusted.
     pub unless_trusted: bool,
+    /// `Connection` names fields beside the usual options: a server would not get them.
+    pub nominated: bool,
 }

@@ -19,10 +19,12 @@ use crate::session::token::UnixMillis;
 
 pub use self::attempts::Attempts;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
+pub use self::dedicated::Dedicated;
 pub use self::refusal::Refusal;
 
 mod attempts;
 mod client;
+mod dedicated;
 mod refusal;
 
 /// Everything that the hooks of one request share.
@@ -41,6 +43,10 @@ pub struct RequestContext {
     pub client: Client,
     /// Whether it may carry header fields that servers accept from the proxy only.
     pub(crate) reserved: ReservedNames,
+    /// It has no Host, as HTTP/1.0 allows.
+    pub host_missing: bool,
+    /// Server connections that only its own connection may use. Boxed, since it is rare.
+    pub dedicated: Option<Box<Dedicated>>,
     /// Its id, as sent to servers.
     pub request_id: Option<HeaderValue>,
     /// Its session.
@@ -52,6 +58,8 @@ pub struct RequestContext {
     pub attempts: Attempts,
     /// It asks for another protocol on its connection, as a WebSocket does.
     pub upgrade: bool,
+    /// A 1xx was passed on.
+    pub interim: bool,
     /// Bytes of its body so far, in this attempt.
     pub body_bytes: u64,
     /// Most bytes that its body may have.
@@ -99,11 +107,14 @@ impl RequestContext {
             route: None,
             client: Client::default(),
             reserved: ReservedNames::default(),
+            host_missing: false,
+            dedicated: None,
             request_id: None,
             session: RequestSession::default(),
             page: None,
             attempts: Attempts::default(),
             upgrade: false,
+            interim: false,
             body_bytes: 0,
             max_body: None,
             refusal: None,

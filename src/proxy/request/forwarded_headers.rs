@@ -15,6 +15,7 @@ use crate::proxy::request::request_id::REQUEST_ID;
 static SENT_FORWARDED_FOR: WrittenName = WrittenName::new("X-Forwarded-For", "x-forwarded-for");
 static SENT_FORWARDED_PROTO: WrittenName = WrittenName::new("X-Forwarded-Proto", "x-forwarded-proto");
 static SENT_FORWARDED_HOST: WrittenName = WrittenName::new("X-Forwarded-Host", "x-forwarded-host");
+static SENT_CONNECTION: WrittenName = WrittenName::new("Connection", "connection");
 static SENT_REQUEST_ID: WrittenName = WrittenName::new("X-Request-Id", "x-request-id");
 /// Names that no client may send, since servers accept them from the proxy only. What Forwarded says is in the X-Forwarded
 /// headers, so that servers get one form of it and not two that may disagree.
@@ -32,6 +33,9 @@ pub(crate) fn forwarded_headers(
         let names = request.fields.iter().filter(|(name, _)| is_reserved(name, client.peer_trusted));
         edits.remove.extend(names.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
     }
+    if reserved.nominated {
+        withdraw_nominations(request, edits);
+    }
     forward_client(request, client, edits);
     if let Some(id) = request_id {
         edits.set.push((&SENT_REQUEST_ID, id.clone()));
@@ -46,6 +50,27 @@ fn is_reserved(name: &str, trusted: bool) -> bool {
     NEVER_FROM_CLIENTS.into_iter().any(is)
         || ((reads_as(name, X_FORWARDED) || is(X_REAL_IP)) && (underscore || !trusted))
         || (is(REQUEST_ID.as_str()) && underscore)
+}
+
+/// A field that `Connection` names ends here (RFC 9110, section 7.6.1), and Pingora removes it from what servers get. No
+/// client decides that over the fields that the proxy sets.
+fn withdraw_nominations(request: &RequestView<'_>, edits: &mut RequestEdits<'static>) {
+    let values = request.fields.all(&header::CONNECTION);
+    let options = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    let (ours, others): (Vec<_>, Vec<_>) = options
+        .filter(|option| !option.is_empty())
+        .partition(|option| std::str::from_utf8(option).is_ok_and(is_set_here));
+    if ours.is_empty() {
+        return;
+    }
+    match HeaderValue::from_bytes(&others.join(&b", "[..])) {
+        Ok(value) if !others.is_empty() => edits.set.push((&SENT_CONNECTION, value)),
+        _ => edits.remove.push(header::CONNECTION),
+    }
+}
+
+fn is_set_here(name: &str) -> bool {
+    is_reserved(name, false) || name.eq_ignore_ascii_case(REQUEST_ID.as_str())
 }
 
 /// Whether a name begins with `prefix` (in lower case) for CGI, WSGI and Rack, which cannot tell `-` from `_`.

@@ -6,6 +6,7 @@
 use http::{HeaderName, header};
 
 use crate::message::Fields;
+use crate::proxy::connection::authentication::authenticates_connection;
 use crate::proxy::context::ReservedNames;
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 
@@ -18,6 +19,8 @@ pub(crate) struct HeaderScan<'a> {
     pub(crate) length: SingleField<'a>,
     /// `Transfer-Encoding`.
     pub(crate) encoding: SingleField<'a>,
+    /// The credentials authenticate the connection.
+    pub(crate) authenticates_connection: bool,
     /// Whether reserved fields may be present.
     pub(crate) reserved: ReservedNames,
 }
@@ -54,12 +57,15 @@ impl<'a> HeaderScan<'a> {
             header::HOST => self.host.add(value),
             header::CONTENT_LENGTH => self.length.add(value),
             header::TRANSFER_ENCODING => self.encoding.add(value),
+            header::AUTHORIZATION | header::PROXY_AUTHORIZATION => {
+                self.authenticates_connection |= authenticates_connection(value);
+            }
+            header::CONNECTION => self.reserved.nominated |= may_nominate(value),
             // What nearly every request has, and is never reserved.
             header::ACCEPT
             | header::ACCEPT_ENCODING
             | header::ACCEPT_LANGUAGE
             | header::CACHE_CONTROL
-            | header::CONNECTION
             | header::CONTENT_TYPE
             | header::COOKIE
             | header::IF_MODIFIED_SINCE
@@ -78,9 +84,17 @@ impl<'a> HeaderScan<'a> {
             4 if is(header::HOST) => self.host.add(value),
             14 if is(header::CONTENT_LENGTH) => self.length.add(value),
             17 if is(header::TRANSFER_ENCODING) => self.encoding.add(value),
+            10 if is(header::CONNECTION) => self.reserved.nominated |= may_nominate(value),
+            13 if is(header::AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
+            19 if is(header::PROXY_AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
             _ => note_reserved(&mut self.reserved, name),
         }
     }
+}
+
+/// Whether a value of Connection may name a field that the proxy sets: all of those have a hyphen.
+fn may_nominate(value: &[u8]) -> bool {
+    !value.eq_ignore_ascii_case(b"keep-alive") && value.contains(&b'-')
 }
 
 /// Takes more names for reserved than are: which ones exactly is decided only when one may be present.
@@ -106,7 +120,7 @@ mod tests {
     fn reserved(names: &[&'static str]) -> (bool, bool) {
         let headers: HeaderMap =
             names.iter().map(|name| (HeaderName::from_static(name), HeaderValue::from_static("1"))).collect();
-        let ReservedNames { always, unless_trusted } = HeaderScan::of(Fields::Map(&headers)).reserved;
+        let ReservedNames { always, unless_trusted, .. } = HeaderScan::of(Fields::Map(&headers)).reserved;
         (always, unless_trusted)
     }
 
@@ -142,12 +156,12 @@ mod tests {
             names in prop::collection::vec(
                 prop::sample::select(vec![
                     "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
-                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
                 ]),
                 0..8,
             ),
         ) {
-            let values: Vec<String> = (0..names.len()).map(|number| number.to_string()).collect();
+            let values: Vec<String> = (0..names.len()).map(|number| format!("NTLM {number}")).collect();
             let mut map = HeaderMap::new();
             let mut parsed = Vec::new();
             for (name, value) in names.iter().zip(&values) {
@@ -156,6 +170,9 @@ mod tests {
             }
             let (map, parsed) = (HeaderScan::of(Fields::Map(&map)), HeaderScan::of(Fields::Parsed(&parsed)));
             prop_assert_eq!(map.reserved, parsed.reserved);
+            prop_assert_eq!(map.authenticates_connection, parsed.authenticates_connection);
+            let credentials = names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
+            prop_assert_eq!(map.authenticates_connection, credentials);
             for (one, other) in [(map.host, parsed.host), (map.length, parsed.length), (map.encoding, parsed.encoding)] {
                 prop_assert_eq!((one.value, one.repeated), (other.value, other.repeated));
             }

@@ -6,11 +6,14 @@ pub(crate) mod header_scan;
 pub(crate) mod limits;
 pub(crate) mod request_id;
 pub(crate) mod strip_token;
+pub(crate) mod target;
 pub(crate) mod validate;
 
 use std::time::Duration;
 
+use http::{HeaderValue, Version};
 use pingora::Result;
+use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 
@@ -18,7 +21,7 @@ use crate::config::Listener;
 use crate::message::{RequestEdits, RequestView};
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::listener::listener_of;
-use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::context::{Dedicated, Refusal, RequestContext};
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::response::redirect::redirect_response;
 use crate::proxy::response::{own_response, status};
@@ -29,6 +32,7 @@ use crate::telemetry::metrics::Rejection;
 use self::forwarded_headers::forwarded_headers;
 use self::header_scan::HeaderScan;
 use self::request_id::request_id;
+use self::target::AbsoluteTarget;
 
 /// The hook. True = the proxy has responded.
 pub(crate) fn run<'hook>(
@@ -103,14 +107,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     Ok(true)
 }
 
-/// The connection of an HTTP/1 request.
-fn connection_of(exchange: &Exchange) -> Option<&DeadlineStream> {
-    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>())
-}
-
 /// Validates the request and finds its client and route.
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let connection = connection_of(exchange);
+    let connection = DeadlineStream::of(exchange);
     let line_is_valid = connection.is_none_or(DeadlineStream::headers_are_read);
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let peer_text = connection.and_then(|connection| connection.peer_text(peer)).cloned();
@@ -138,12 +137,22 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
     validate::check_length(scan.length.value, listener.max_body_size)?;
+    let (request, scan) = match origin_form(&request, &scan) {
+        None => (request, scan),
+        Some((target, host)) => {
+            set_target(exchange.req_header_mut(), &target, host).map_err(|_unfit| Rejection::Malformed)?;
+            let request = head::view(exchange.req_header());
+            (request, HeaderScan::of(request.fields))
+        }
+    };
 
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
+    ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
+    ctx.dedicated = dedicated(exchange, &scan);
     set_request_id(&request, ctx);
     let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
     let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
@@ -153,6 +162,34 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// What servers get in place of a target that is a URL, and Host where the request has none.
+fn origin_form(request: &RequestView<'_>, scan: &HeaderScan<'_>) -> Option<(Vec<u8>, Option<HeaderValue>)> {
+    let target = request.target();
+    if target.first() == Some(&b'/') {
+        return None;
+    }
+    let target = AbsoluteTarget::of(target)?;
+    let host = if scan.host.value.is_none() { target.host() } else { None };
+    Some((target.origin_form(request.method).into_owned(), host))
+}
+
+fn set_target(request: &mut RequestHeader, target: &[u8], host: Option<HeaderValue>) -> Result<()> {
+    request.set_raw_path(target)?;
+    match host {
+        Some(host) => request.insert_header("Host", host),
+        None => Ok(()),
+    }
+}
+
+/// The client connection has server connections of its own, from the first request on that authenticates a connection.
+fn dedicated(exchange: &Exchange, scan: &HeaderScan<'_>) -> Option<Box<Dedicated>> {
+    let authentication = DeadlineStream::authentication_of(exchange)?;
+    if scan.authenticates_connection {
+        return Some(Box::new(authentication.dedicate(rand::random())));
+    }
+    authentication.dedicated().map(Box::new)
 }
 
 /// Before anything can be refused because of its route or session: error pages show the id.

@@ -10,6 +10,7 @@ use crate::message::RequestView;
 use crate::telemetry::metrics::Rejection;
 
 use crate::proxy::request::header_scan::HeaderScan;
+use crate::proxy::request::target::AbsoluteTarget;
 
 /// Checks the header block as it was received (HTTP/1 only) and as it was parsed.
 pub(crate) fn check(
@@ -64,17 +65,8 @@ const fn is_control(byte: u8) -> bool {
 /// A path, an absolute URL, or `*` (RFC 9112, section 3.2). Of any other target, routes would see `/` and servers something
 /// else. Blanks, control characters and fragments are not allowed in it.
 fn is_target_valid(target: &[u8]) -> bool {
-    (target.first() == Some(&b'/') || target == b"*" || after_scheme(target).is_some())
+    (target.first() == Some(&b'/') || target == b"*" || AbsoluteTarget::of(target).is_some())
         && target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#')
-}
-
-/// The part of an absolute target after its scheme.
-fn after_scheme(target: &[u8]) -> Option<&[u8]> {
-    let after = |scheme: &[u8]| {
-        let (start, rest) = target.split_at_checked(scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then_some(rest)
-    };
-    after(b"http://").or_else(|| after(b"https://"))
 }
 
 /// HTTP/1.1 has exactly one Host, HTTP/1.0 at most one; an absolute target and its Host agree.
@@ -94,7 +86,7 @@ fn authority_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
     if let Some(authority) = request.authority() {
         return Some(authority.as_bytes());
     }
-    after_scheme(request.target())?.split(|byte| matches!(byte, b'/' | b'?')).next()
+    AbsoluteTarget::of(request.target()).map(|target| target.authority)
 }
 
 /// RFC 3986, section 3.2.2, and a port.

@@ -6,7 +6,7 @@ pub(crate) mod own_response;
 pub(crate) mod redirect;
 pub(crate) mod status;
 
-use http::{Version, header};
+use http::{HeaderName, Version, header};
 use parking_lot::Mutex;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -18,6 +18,10 @@ use crate::pool::ServerIndex;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
+
+/// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
+const NEVER_TO_CLIENTS: [HeaderName; 2] =
+    [HeaderName::from_static("homing-session-moved"), HeaderName::from_static("homing-session-data")];
 
 /// The hook. Runs for every 1xx too.
 pub(crate) fn run<'hook>(
@@ -41,12 +45,26 @@ async fn publish(request: &RequestHeader, ctx: &mut RequestContext) -> Result<()
     Ok(())
 }
 
+/// Pingora closes the connection when a head is sent before the body has been read: it may be a refusal of the body, which the
+/// client then sends or not. That a 1xx is not, and above all not a 100.
+fn pass_interim(exchange: &mut Exchange, is_final: bool, ctx: &mut RequestContext) {
+    if !is_final {
+        ctx.interim = true;
+        exchange.set_close_on_response_before_downstream_finish(false);
+    } else if ctx.interim {
+        exchange.set_close_on_response_before_downstream_finish(true);
+    }
+}
+
 fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
     if exchange.req_header().version == Version::HTTP_10 {
         // HTTP/1.0 knows no chunks: the response ends with its connection.
         response.remove_header(&header::TRANSFER_ENCODING);
+        // Nor 1xx (RFC 9110, section 15.2).
+        exchange.set_ignore_info_resp(true);
     }
     let is_final = head::response_view(response).is_final();
+    pass_interim(exchange, is_final, ctx);
     if is_final && ctx.app().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
@@ -65,12 +83,16 @@ fn issue(
     server: ServerIndex,
     ctx: &mut RequestContext,
 ) -> Result<Option<Box<PageRewrite>>> {
+    let between_servers = ctx.attempts.between_servers;
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     let mut issued = Issued::default();
     let view = head::response_view(response);
     sessions.issue(&view, server, &scope, state, &mut issued);
     if view.is_final() {
         sessions.reopen(server, &scope, state);
+    }
+    if between_servers {
+        issued.edits.remove.extend(NEVER_TO_CLIENTS);
     }
     if !issued.edits.is_empty() {
         head::apply_to_response(&mut issued.edits, response)?;

@@ -1,6 +1,7 @@
 //! An attempt failed: Pingora's error is translated for the [`retry`](super::retry) judgement, and its verdict is carried
 //! out.
 
+use h2::Reason;
 use http::header;
 use pingora::ErrorType::{
     self, ConnectRefused, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
@@ -33,13 +34,21 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
         _ => UpstreamError::ConnectError,
     };
     if let (Some(server), Some(pool)) = (ctx.server(), ctx.pool_runtime())
+        && !is_closing(&error)
         && server.live.connect_failed()
     {
         let (pool, server) = (&pool.pool.name, &server.name);
         tracing::warn!(%pool, %server, kind = kind.label(), "server does not accept connections");
     }
     // Nothing was sent, so what the request is does not matter.
-    let attempt = FailedAttempt { error: kind, responded: false, reused: false, idempotent: false, replayable: false };
+    let attempt = FailedAttempt {
+        error: kind,
+        responded: false,
+        reused: false,
+        idempotent: false,
+        unprocessed: is_closing(&error),
+        replayable: true,
+    };
     let retried = apply(attempt, ctx);
     if !retried {
         ctx.refusal = Some(Refusal::new(503, "connect_failure"));
@@ -90,12 +99,14 @@ pub(crate) fn while_proxying(
         ctx.refusal = Some(LOCAL_RESOURCES);
         return error;
     }
+    tracing::debug!(%error, reused, "attempt failed");
     let response_begun = exchange.response_written().is_some_and(|response| !response.status.is_informational());
     let attempt = FailedAttempt {
         error: kind_of(error.etype(), response_begun),
         responded: ctx.attempts.responded.is_some(),
         reused,
         idempotent: exchange.req_header().method.is_idempotent(),
+        unprocessed: is_unprocessed(&error),
         replayable: !exchange.as_ref().retry_buffer_truncated(),
     };
     let retried = apply(attempt, ctx);
@@ -115,6 +126,18 @@ pub(crate) fn check_end(exchange: &Exchange, ctx: &RequestContext) -> Result<()>
     Ok(())
 }
 
+/// What the server did not process, it says (RFC 9113, sections 6.8 and 8.7): the stream was refused, or it is above the last
+/// one of a GOAWAY. `h2` ends only those streams with a GOAWAY.
+fn is_unprocessed(error: &Error) -> bool {
+    let Some(error) = error.root_cause().downcast_ref::<h2::Error>() else { return false };
+    error.is_remote() && (error.is_go_away() || (error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM)))
+}
+
+/// An established HTTP/2 connection takes no more streams: the request was not sent.
+fn is_closing(error: &Error) -> bool {
+    error.root_cause().downcast_ref::<h2::Error>().is_some_and(|error| error.is_remote() && error.is_go_away())
+}
+
 fn kind_of(etype: &ErrorType, response_begun: bool) -> UpstreamError {
     match etype {
         ReadTimedout | WriteTimedout => UpstreamError::Timeout,
@@ -131,6 +154,11 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     let second = ctx.now.0 / 1000;
     let verdict = judge(attempt, &rules(pool, ctx), || pool.pool.budget.take(second));
     match verdict {
+        RetryVerdict::SameServerUnprocessed => {
+            ctx.attempts.unprocessed += 1;
+            ctx.attempts.next = ctx.attempts.server;
+            return true;
+        }
         RetryVerdict::SameServerFresh => {
             ctx.attempts.same_server_again = true;
             ctx.attempts.next = ctx.attempts.server;
@@ -175,6 +203,7 @@ fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
         retries: &pool.pool.retries,
         failed: history.failed.len(),
         same_server_again: ctx.attempts.same_server_again,
+        unprocessed: ctx.attempts.unprocessed,
         bound: kept && ctx.session.session().is_some(),
         refuses_others: policy.is_some_and(|policy| policy.on_server_down == OnServerDown::Refuse),
         server_gone: ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound()),

@@ -20,7 +20,7 @@ use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
 use super::failure::LOCAL_RESOURCES;
-use super::upgrade;
+use super::{dedicated, upgrade};
 
 /// No server can serve the request now.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -48,7 +48,7 @@ pub(crate) fn run<'hook>(
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
             open_session(selection, sessions, &scope, state);
-            let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
+            let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
             hook::now(refuse(ctx, peer))
         }
         None => Box::pin(wait(request, ctx, None)),
@@ -72,7 +72,7 @@ async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<Se
             }
         }
     };
-    let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
+    let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
     refuse(ctx, peer)
 }
 
@@ -83,8 +83,9 @@ fn open_session(selection: Selection, sessions: &Sessions, scope: &Scope<'_, '_>
     }
 }
 
-fn server_of(selection: Selection) -> std::result::Result<ServerIndex, Refusal> {
+fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<ServerIndex, Refusal> {
     match selection {
+        Selection::Server(server) if ctx.dedicated.is_some() => Ok(dedicated::preferred(ctx).unwrap_or(server)),
         Selection::Server(server) => Ok(server),
         Selection::Refuse { status, reason, clear_token } => Err(Refusal { status, why: reason.label(), clear_token }),
         Selection::Fail => Err(BROKE_OFF),
@@ -120,6 +121,9 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
     }
+    if let Some(dedicated) = &ctx.dedicated {
+        peer.group_key = dedicated.group;
+    }
     let in_flight = InFlight::begin(&target.live);
     let ends = target.live.connections.ends();
     let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
@@ -127,6 +131,7 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     ctx.attempts.ends = ends;
     ctx.attempts.server = Some(server);
     ctx.attempts.count += 1;
+    ctx.attempts.unshare = false;
     // The body is sent again from its first byte.
     ctx.body_bytes = 0;
     ctx.attempts.started = Some(start_of_attempt(ctx));

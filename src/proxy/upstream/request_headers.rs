@@ -1,15 +1,21 @@
 //! The request head that a server gets: edits to the copy that Pingora makes for each attempt.
 
+use http::HeaderValue;
 use pingora::Result;
 use pingora::http::RequestHeader;
 
-use crate::message::RequestEdits;
+use crate::message::{RequestEdits, WrittenName};
 use crate::persistence::issue::ask_readable;
+use crate::pool::health::host_of;
+use crate::pool::server::Server;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::request::strip_token::strip_token;
 use crate::routing::RequestHeaders;
+
+/// `Host`.
+static HOST: WrittenName = WrittenName::new("Host", "host");
 
 /// The hook.
 pub(crate) fn run<'hook>(
@@ -32,6 +38,7 @@ async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext)
 /// `None`: session data has to be fetched first.
 fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) -> Option<Result<()>> {
     let view = head::view(request);
+    let host = if ctx.host_missing { ctx.server().and_then(host) } else { None };
     let (sessions, scope, state) = ctx.sessions(view);
     if !fetched && !sessions.has_handoff(&scope, state) {
         return None;
@@ -40,11 +47,19 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) 
     strip_token(&view, state.persistence(&scope), &mut edits);
     ask_readable(&scope, state, &mut edits);
     sessions.inject_handoff(&view, &scope, state, &mut edits);
+    if let Some(host) = host {
+        edits.set(&HOST, host);
+    }
     // Last, so that operators can override what the proxy sets.
     if let Some(route) = scope.route {
         apply_route_changes(&route.request_headers, &mut edits);
     }
     Some(head::apply_to_request(&mut edits, request, false))
+}
+
+/// The server's address: HTTP/1.1 needs a Host, and a request of HTTP/1.0 need not have one.
+fn host(server: &Server) -> Option<HeaderValue> {
+    HeaderValue::try_from(host_of(&server.address)).ok()
 }
 
 fn apply_route_changes<'a>(changes: &'a RequestHeaders, edits: &mut RequestEdits<'a>) {

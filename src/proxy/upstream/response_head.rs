@@ -4,18 +4,26 @@ use std::time::Instant;
 
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session as Exchange;
 
 use crate::pool::ServerIndex;
 use crate::proxy::context::RequestContext;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
 
+use super::dedicated;
+use super::normalize::normalize;
+
 /// The hook. Runs for every 1xx too; the first final head (or a switch of protocols) counts.
 pub(crate) fn run<'hook>(
-    request: &'hook RequestHeader,
+    exchange: &'hook Exchange,
     response: &'hook mut ResponseHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
+    match normalize(response, ctx.upgrade) {
+        Ok(between_servers) => ctx.attempts.between_servers = between_servers,
+        Err(error) => return hook::now(Err(error)),
+    }
     if header_case::is_lowered(ctx)
         && let Err(error) = header_case::lower_response(response)
     {
@@ -31,7 +39,12 @@ pub(crate) fn run<'hook>(
         let (pool, server) = (&runtime.pool.name, &server.name);
         tracing::info!(%pool, %server, "server accepts connections again");
     }
+    let ends = dedicated::note_response(exchange, response, ctx);
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
+    let request = exchange.req_header();
+    if ends {
+        return Box::pin(end_and_commit(request, response, server, ctx));
+    }
     if ctx.session.has_nothing_to_commit(ctx.persistence()) {
         return hook::done(Ok(()));
     }
@@ -40,6 +53,17 @@ pub(crate) fn run<'hook>(
         return hook::done(Ok(()));
     }
     Box::pin(commit(request, response, server, ctx))
+}
+
+/// The connection is ended before Pingora can pool it.
+async fn end_and_commit(
+    request: &RequestHeader,
+    response: &ResponseHeader,
+    server: ServerIndex,
+    ctx: &mut RequestContext,
+) -> Result<()> {
+    dedicated::end_bodyless(ctx).await?;
+    commit(request, response, server, ctx).await
 }
 
 /// The shared store must be written first.

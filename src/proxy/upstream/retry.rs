@@ -9,6 +9,7 @@
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
 //! - What was ended with its server, since that went down, into `maint` or out of the configuration, goes to another server
 //!   under the same conditions, also of a session.
+//! - A server of HTTP/2 says that it did not process the request: any method whose body can be sent again goes there again.
 //! - The proxy itself lacks a resource to connect with (descriptors, ports, memory): that says nothing about the server. A
 //!   session stays where it is, and its request fails; a request without one may find a connection to another server.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
@@ -27,6 +28,8 @@ pub(crate) struct FailedAttempt {
     pub(crate) reused: bool,
     /// The method is idempotent.
     pub(crate) idempotent: bool,
+    /// The server says that it did not process the request, or it never got it: what the method is does not matter.
+    pub(crate) unprocessed: bool,
     /// All that was read of the body is still buffered.
     pub(crate) replayable: bool,
 }
@@ -40,6 +43,8 @@ pub(crate) struct RetryRules<'a> {
     pub(crate) failed: usize,
     /// The request was already sent to the same server again.
     pub(crate) same_server_again: bool,
+    /// How often a server has not processed the request.
+    pub(crate) unprocessed: u32,
     /// The request is at the server of its session.
     pub(crate) bound: bool,
     /// The request is at the server of its session, and the pool refuses to send it to another.
@@ -53,6 +58,9 @@ pub(crate) struct RetryRules<'a> {
 /// What happens to a request after a failed attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RetryVerdict {
+    /// It goes to the same server again, which has not processed it, on a fresh connection: when a connection ends while a
+    /// body is sent again, the server's reason is lost.
+    SameServerUnprocessed,
     /// It goes to the same server again, on a fresh connection. The server has not failed.
     SameServerFresh,
     /// A server is selected for it again.
@@ -78,6 +86,9 @@ pub(crate) enum GiveUpReason {
     LocalResources,
 }
 
+/// How often one request goes to a server again that does not process it.
+const MAX_UNPROCESSED: u32 = 3;
+
 /// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
 /// all that is left to ask for.
 pub(crate) fn judge(
@@ -86,6 +97,15 @@ pub(crate) fn judge(
     take_budget: impl FnOnce() -> bool,
 ) -> RetryVerdict {
     let retries = rules.retries;
+    if attempt.unprocessed && !attempt.responded && attempt.replayable && retries.attempts > 0 {
+        // Without budget, since a server that restarts does this to all requests at once.
+        if rules.unprocessed < MAX_UNPROCESSED && !rules.server_gone {
+            return RetryVerdict::SameServerUnprocessed;
+        }
+        if (!rules.bound || rules.server_gone) && rules.failed < retries.attempts as usize {
+            return RetryVerdict::AnotherServer;
+        }
+    }
     if is_connect_failure(attempt.error) {
         // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
         let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
@@ -147,6 +167,7 @@ mod tests {
         retries: &RETRIES,
         failed: 0,
         same_server_again: false,
+        unprocessed: 0,
         bound: false,
         refuses_others: false,
         may_hold: false,
@@ -157,6 +178,7 @@ mod tests {
         responded: false,
         reused: false,
         idempotent: true,
+        unprocessed: false,
         replayable: true,
     };
     const ERRORS: [UpstreamError; 7] = [
@@ -229,6 +251,32 @@ mod tests {
         }
         let post = FailedAttempt { idempotent: false, ..RESET };
         assert_eq!(judge(post, &gone, || true), give_up(GiveUpReason::NotRepeatable));
+        let unprocessed = FailedAttempt { unprocessed: true, ..post };
+        assert_eq!(judge(unprocessed, &gone, || true), RetryVerdict::AnotherServer);
+    }
+
+    #[test]
+    fn what_a_server_has_not_processed_goes_there_again_whatever_the_method() {
+        let refused =
+            FailedAttempt { error: UpstreamError::InvalidResponse, idempotent: false, unprocessed: true, ..RESET };
+        for bound in [true, false] {
+            let rules = RetryRules { bound, ..RULES };
+            for unprocessed in 0..MAX_UNPROCESSED {
+                let rules = RetryRules { unprocessed, ..rules };
+                assert_eq!(
+                    judge(refused, &rules, || panic!("no budget is asked for")),
+                    RetryVerdict::SameServerUnprocessed
+                );
+            }
+            let exhausted = RetryRules { unprocessed: MAX_UNPROCESSED, ..rules };
+            let expected = if bound { give_up(GiveUpReason::NotRepeatable) } else { RetryVerdict::AnotherServer };
+            assert_eq!(judge(refused, &exhausted, || true), expected, "a session stays");
+            let gone = FailedAttempt { replayable: false, ..refused };
+            assert_eq!(judge(gone, &rules, || true), give_up(GiveUpReason::NotRepeatable), "its body is gone");
+            let off = Retries { attempts: 0, ..RETRIES };
+            let rules = RetryRules { retries: &off, ..rules };
+            assert_eq!(judge(refused, &rules, || true), give_up(GiveUpReason::NotRepeatable), "nothing is retried");
+        }
     }
 
     #[test]
@@ -254,7 +302,7 @@ mod tests {
             error in prop::sample::select(ERRORS.to_vec()),
             (responded, reused, idempotent, replayable) in any::<(bool, bool, bool, bool)>(),
         ) -> FailedAttempt {
-            FailedAttempt { error, responded, reused, idempotent, replayable }
+            FailedAttempt { error, responded, reused, idempotent, unprocessed: false, replayable }
         }
     }
 
@@ -267,8 +315,7 @@ mod tests {
             (same_server_again, bound, refuses_others, may_hold) in any::<(bool, bool, bool, bool)>(),
             (server_gone, has_budget) in any::<(bool, bool)>(),
         ) {
-            let rules =
-                RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold, server_gone };
+            let rules = RetryRules { retries: &retries, failed, same_server_again, unprocessed: 0, bound, refuses_others, may_hold, server_gone };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {

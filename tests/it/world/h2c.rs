@@ -72,6 +72,23 @@ pub(crate) fn h2(address: &Address, request: H2Request) -> Response {
     h2_all(address, vec![request]).remove(0)
 }
 
+/// One request after the other, over one connection.
+pub(crate) fn h2_in_turn(address: &Address, requests: Vec<H2Request>) -> Vec<Response> {
+    let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async move {
+        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("in time").expect("a connection");
+        let (client, connection) = h2::client::handshake(stream).await.expect("an HTTP/2 handshake");
+        tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for request in requests {
+            let answer = timeout(PATIENCE, exchange(client.clone(), request)).await.expect("an answer in time");
+            answers.push(answer.unwrap_or_else(|e| panic!("over h2c: {e}")));
+        }
+        answers
+    })
+}
+
 pub(super) async fn exchange(client: SendRequest<Bytes>, request: H2Request) -> Result<Response, String> {
     let mut client = client.ready().await.map_err(|e| format!("the connection is not ready: {e}"))?;
     let mut builder =

@@ -46,8 +46,8 @@ pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, fields: Fields<'_>, 
     } else if fields.contains(&FORWARDED) {
         apply_forwarded(&mut client, fields, trusted);
     }
-    if let Some(proto) = fields.get(&FORWARDED_PROTO) {
-        client.secure = is_https(proto);
+    if let Some(proto) = fields.get(&FORWARDED_PROTO).and_then(first_element) {
+        client.secure = is_secure(proto);
     }
     client
 }
@@ -57,8 +57,14 @@ pub(crate) fn is_trusted_peer(peer: Option<IpAddr>, trusted: &[IpNet]) -> bool {
     !trusted.is_empty() && peer.is_none_or(|peer| is_trusted(canonical(peer), trusted))
 }
 
-fn is_https(proto: &[u8]) -> bool {
-    proto.eq_ignore_ascii_case(b"https")
+/// The first element of a list: how the client came to the first of the proxies.
+fn first_element(list: &[u8]) -> Option<&[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).find(|element| !element.is_empty())
+}
+
+/// Some proxies report a WebSocket by the scheme of its URL.
+fn is_secure(proto: &[u8]) -> bool {
+    proto.eq_ignore_ascii_case(b"https") || proto.eq_ignore_ascii_case(b"wss")
 }
 
 fn rightmost_untrusted(fields: Fields<'_>, trusted: &[IpNet]) -> Option<IpAddr> {
@@ -93,7 +99,7 @@ fn apply_forwarded(client: &mut Client, fields: Fields<'_>, trusted: &[IpNet]) {
     let (Some(address), Some(hop)) = (addresses.last(), last) else { return };
     client.address = Some(*address);
     if let Some(proto) = hop.proto {
-        client.secure = is_https(proto);
+        client.secure = is_secure(proto);
     }
     let host = hop.host.and_then(|host| HeaderValue::from_bytes(host).ok());
     addresses.reverse();

@@ -160,4 +160,13 @@ fn the_scheme_of_the_peer_counts_unless_a_trusted_one_reports_another() {
     assert!(secure("6.6.6.6", true, Some("http")) && !secure("6.6.6.6", false, Some("https")));
     assert!(secure("10.1.1.1", true, None) && secure("10.1.1.1", false, Some("https")));
     assert!(!secure("10.1.1.1", true, Some("http")));
+    for proto in ["https", "HTTPS", "wss", "https, http", "https,https", " , wss , http", "wss, https"] {
+        assert!(secure("10.1.1.1", false, Some(proto)), "{proto}");
+    }
+    for proto in ["http", "ws", "http, https", "ws,wss", "httpss", "quic", "https http"] {
+        assert!(!secure("10.1.1.1", true, Some(proto)), "{proto}");
+    }
+    for nothing in ["", " ", ",", " , "] {
+        assert!(secure("10.1.1.1", true, Some(nothing)) && !secure("10.1.1.1", false, Some(nothing)), "{nothing:?}");
+    }
 }
