@@ -5,6 +5,7 @@ mod background;
 pub mod build;
 pub mod changes;
 mod error;
+pub mod inspect;
 mod listeners;
 mod log_lines;
 mod process;

@@ -21,6 +21,7 @@ pub mod handoff;
 mod hash_key;
 pub mod issue;
 mod learn;
+mod moves;
 mod outcome;
 mod pool;
 pub mod resolve;
@@ -31,5 +32,6 @@ mod split;
 
 pub use self::outcome::{Outcome, Reason};
 pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
+pub use self::resolve::{IdentifiedBy, ResolvedSession};
 pub use self::scope::{RequestSession, Scope};
 pub use self::sessions::Sessions;

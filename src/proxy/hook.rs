@@ -40,7 +40,7 @@ pub(crate) fn nothing<'hook>() -> HookFuture<'hook, ()> {
 }
 
 /// Writes the signature of an asynchronous hook as `async_trait` would, but for a body that returns a [`HookFuture`]. The
-/// first argument is the exchange and the last the context; arguments in between name their lifetime.
+/// first argument is the exchange and the last the context; arguments in between name their lifetimes.
 macro_rules! hook {
     ($name:ident($exchange:tt, $ctx:ident) -> $result:ty => $body:expr) => {
         fn $name<'proxy, 'exchange, 'ctx, 'hook>(
@@ -56,8 +56,8 @@ macro_rules! hook {
             $body
         }
     };
-    ($name:ident<$arg:lifetime>($exchange:tt, $($other:tt: $type:ty),+; $ctx:ident) -> $result:ty => $body:expr) => {
-        fn $name<'proxy, 'exchange, $arg, 'ctx, 'hook>(
+    ($name:ident<$($arg:lifetime),+>($exchange:tt, $($other:tt: $type:ty),+; $ctx:ident) -> $result:ty => $body:expr) => {
+        fn $name<'proxy, 'exchange, $($arg,)+ 'ctx, 'hook>(
             &'proxy self,
             $exchange: &'exchange mut ::pingora_proxy::Session,
             $($other: $type,)+
@@ -66,7 +66,7 @@ macro_rules! hook {
         where
             'proxy: 'hook,
             'exchange: 'hook,
-            $arg: 'hook,
+            $($arg: 'hook,)+
             'ctx: 'hook,
         {
             $body

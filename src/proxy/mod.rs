@@ -13,6 +13,7 @@ mod request;
 mod response;
 mod upstream;
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session as Exchange};
@@ -55,6 +57,12 @@ impl ProxyHttp for EdgeProxy {
 
     // 2  For each attempt: the server is selected …
     hook!(upstream_peer(exchange, ctx) -> Result<Box<HttpPeer>> => peer::run(exchange.req_header(), ctx));
+
+    // … a connection to it is established or reused …
+    hook!(connected_to_upstream<'p, 'd>(_, reused: bool, _: &'p HttpPeer, _: RawFd, _: Option<&'d Digest>; ctx) -> Result<()> => {
+        peer::connected(reused, ctx);
+        hook::done(Ok(()))
+    });
 
     // … and a copy of the request is edited for it: the token is removed, session data is injected.
     hook!(upstream_request_filter<'r>(_, request: &'r mut RequestHeader; ctx) -> Result<()> =>
@@ -94,7 +102,7 @@ impl ProxyHttp for EdgeProxy {
     hook!(response_filter<'r>(exchange, response: &'r mut ResponseHeader; ctx) -> Result<()> =>
         response::run(exchange, response, ctx));
 
-    // The links of a page are rewritten while it passes.
+    // The links of a page are rewritten while it passes, and its bytes are counted.
     fn response_body_filter(
         &self,
         _: &mut Exchange,
@@ -103,6 +111,7 @@ impl ProxyHttp for EdgeProxy {
         ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
         link_rewrite::pass(body, end, ctx)?;
+        limits::count_response(body.as_ref(), ctx);
         Ok(None)
     }
 

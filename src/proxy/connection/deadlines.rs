@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderValue;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -22,7 +23,7 @@ use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
 use crate::pool::descriptors::RefusalPermit;
-use crate::telemetry::metrics::{Metrics, Rejection};
+use crate::telemetry::metrics::{Metrics, OpenGuard, Rejection};
 
 use super::request_line::RequestLine;
 
@@ -57,6 +58,8 @@ pub(crate) struct DeadlineStream {
     metrics: Arc<Metrics>,
     /// Its request is refused, since descriptors run out.
     refusal: Option<RefusalPermit>,
+    /// Counts it among the open connections of its listener.
+    _open: Option<OpenGuard>,
 }
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
@@ -68,6 +71,7 @@ impl DeadlineStream {
         timeouts: ListenerTimeouts,
         metrics: &Arc<Metrics>,
         refusal: Option<RefusalPermit>,
+        open: Option<OpenGuard>,
     ) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
@@ -85,6 +89,7 @@ impl DeadlineStream {
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
             refusal,
+            _open: open,
         }
     }
 
@@ -102,6 +107,11 @@ impl DeadlineStream {
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
     pub(crate) fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
         self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        let digest = self.inner.get_socket_digest()?;
+        digest.peer_addr().and_then(PeerAddr::as_inet).map(std::net::SocketAddr::ip)
     }
 
     /// The next request begins, unless its first bytes were already read to tell HTTP/2 from HTTP/1.
@@ -145,6 +155,11 @@ impl DeadlineStream {
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        tracing::debug!(
+            client = self.client().map(display),
+            reason = Rejection::HeaderTimeout.label(),
+            "request rejected"
+        );
         if self.preface_left > 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

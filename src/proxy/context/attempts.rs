@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::pool::ServerIndex;
-use crate::pool::server::InFlight;
+use crate::pool::server::{InFlight, OpenStream};
 
 /// Attempts of one request at servers.
 #[derive(Default)]
@@ -22,4 +22,6 @@ pub struct Attempts {
     pub responded: Option<Instant>,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
+    /// Counts its connection among its server's upgraded ones.
+    pub stream: Option<OpenStream>,
 }

@@ -107,6 +107,7 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
+        target.live.metrics.retries.inc();
     }
     let in_flight = InFlight::begin(&target.live);
     ctx.attempts.in_flight = Some(in_flight);
@@ -120,6 +121,13 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
         upgrade::prepare(&mut peer);
     }
     Ok(peer)
+}
+
+/// The hook for a connection to the server of an attempt. `reused`: it has carried other requests.
+pub(crate) fn connected(reused: bool, ctx: &RequestContext) {
+    if let (false, Some(server), Some(started)) = (reused, ctx.server(), ctx.attempts.started) {
+        server.live.metrics.connected(started.elapsed());
+    }
 }
 
 /// The first attempt starts when the request head is read, unless the request has waited.

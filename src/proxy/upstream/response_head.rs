@@ -2,10 +2,12 @@
 
 use std::time::Instant;
 
+use http::StatusCode;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use crate::pool::ServerIndex;
+use crate::pool::server::OpenStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
@@ -24,13 +26,7 @@ pub(crate) fn run<'hook>(
     if ctx.attempts.responded.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    ctx.attempts.responded = Some(Instant::now());
-    if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
-        && server.live.connected()
-    {
-        let (pool, server) = (&runtime.pool.name, &server.name);
-        tracing::info!(%pool, %server, "server accepts connections again");
-    }
+    note_response(response.status, ctx);
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     if ctx.session.has_nothing_to_commit(ctx.persistence()) {
         return hook::done(Ok(()));
@@ -40,6 +36,24 @@ pub(crate) fn run<'hook>(
         return hook::done(Ok(()));
     }
     Box::pin(commit(request, response, server, ctx))
+}
+
+fn note_response(status: StatusCode, ctx: &mut RequestContext) {
+    let now = Instant::now();
+    ctx.attempts.responded = Some(now);
+    let Some(server) = ctx.server() else { return };
+    let took = ctx.attempts.started.map(|started| now.saturating_duration_since(started));
+    server.live.metrics.response(status.as_u16(), took);
+    if server.live.connected()
+        && let Some(runtime) = ctx.pool_runtime()
+    {
+        let (pool, server) = (&runtime.pool.name, &server.name);
+        tracing::info!(%pool, %server, "server accepts connections again");
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let stream = OpenStream::begin(&server.live);
+        ctx.attempts.stream = Some(stream);
+    }
 }
 
 /// The shared store has to be told first.
