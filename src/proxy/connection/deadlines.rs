@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use http::HeaderValue;
@@ -19,13 +19,13 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
 use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, OpenGuard, Rejection};
 
 use super::request_line::RequestLine;
+use super::timer::Timer;
 
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
@@ -50,9 +50,7 @@ pub(crate) struct DeadlineStream {
     preface_left: usize,
     deadline: Option<Instant>,
     /// One timer a connection, reset from request to request.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The task that the timer wakes.
-    timer_waker: Option<Waker>,
+    timer: Option<Timer>,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
@@ -85,7 +83,6 @@ impl DeadlineStream {
             line: RequestLine::default(),
             deadline: None,
             timer: None,
-            timer_waker: None,
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
             refusal,
@@ -127,25 +124,18 @@ impl DeadlineStream {
     fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
         let timeout = self.timeout(phase);
         let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // Every request has a later deadline. A timer that is set too early is left as it is, and reset only when it fires:
-        // once a pause, instead of once a request.
+        let timer = self.timer.get_or_insert_with(|| Timer::at(deadline));
+        // Every request has a later deadline. A timer that is set too early is left as it is, and set again only when it
+        // fires: once a pause, instead of once a request.
         if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-            self.timer_waker = None;
+            *timer = Timer::at(deadline);
         }
-        // It is already set to wake the same task at the same time or earlier.
-        let is_set = self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-        if is_set && timer.deadline() <= deadline && !timer.is_elapsed() {
-            return Poll::Pending;
-        }
-        self.timer_waker = Some(context.waker().clone());
         loop {
-            ready!(timer.as_mut().poll(context));
+            ready!(timer.poll(context));
             if timer.deadline() >= deadline {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            *timer = Timer::at(deadline);
         }
     }
 

@@ -10,6 +10,7 @@ pub(crate) mod deadlines;
 pub(crate) mod listener;
 mod proxy_protocol;
 mod request_line;
+mod timer;
 
 use std::pin::Pin;
 use std::sync::Arc;
