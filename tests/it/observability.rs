@@ -11,7 +11,7 @@ use crate::world::{Browser, Conf, PATIENCE, World, eventually};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-fn at<'a>(server: &'a str) -> [(&'a str, &'a str); 2] {
+fn at(server: &str) -> [(&str, &str); 2] {
     [("pool", "web"), ("server", server)]
 }
 

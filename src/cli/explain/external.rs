@@ -13,7 +13,7 @@ use crate::session::binding::Lookup;
 use crate::session::key::Digest8;
 use crate::session::source::{Carriers, Source, SourceSettings};
 
-use super::time;
+use crate::cli::output::time;
 
 /// What names a session, other than a token.
 #[derive(Debug, Clone, Copy)]

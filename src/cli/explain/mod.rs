@@ -5,7 +5,6 @@ mod external;
 use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, UNIX_EPOCH};
 
 use crate::app::build::keyring;
 use crate::config::{self, Config};
@@ -14,12 +13,12 @@ use crate::session::binding::{Limits, Lookup, Resolution, resolve};
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::explain::{Explanation, open_any};
 use crate::session::token::keyring::Keyring;
-use crate::session::token::{Flaw, Token, UnixMillis};
+use crate::session::token::{Flaw, Token};
 
 use self::external::ExternalName;
 use super::args::ExplainArgs;
 use super::load::load;
-use super::output::{failure, print};
+use super::output::{failure, print, time};
 
 /// Longer than any token; the rest of the input is not read.
 const MAX_BYTES: u64 = 64 * 1024;
@@ -119,10 +118,4 @@ fn state_of(token: &Token, persistence: &config::Persistence) -> &'static str {
         Resolution::FromTheFuture => "not honoured: its times are more than five minutes ahead of this clock",
         Resolution::Expired(_) => "expired by the token alone: issued more than idle_timeout ago",
     }
-}
-
-fn time(time: UnixMillis) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_millis(time.0));
-    time.filter(|time| *time < UNIX_EPOCH + Duration::from_secs(253_402_300_800))
-        .map_or_else(|| "after the year 9999".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }

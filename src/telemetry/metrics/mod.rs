@@ -10,7 +10,7 @@ use prometheus::{
 };
 use strum::VariantNames;
 
-use self::registrar::Registrar;
+use self::registrar::{Registrar, gauge_value};
 use self::server::ServerFamilies;
 
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
@@ -342,10 +342,6 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
-}
-
-fn gauge_value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

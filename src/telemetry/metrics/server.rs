@@ -6,10 +6,9 @@ use std::time::Duration;
 use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use strum::VariantNames;
 
-use super::gauge_value;
 use super::handles::Counters;
 use super::labels::{CLASSES, LocalResource, ProbeResult, ResourceUser, UpstreamError};
-use super::registrar::Registrar;
+use super::registrar::{Registrar, gauge_value};
 
 /// HAProxy's server states, for `homing_server_state`.
 const STATES: &[&str] = &["ready", "drain", "maint"];
