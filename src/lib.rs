@@ -1,10 +1,11 @@
 //! Homing: an HTTP edge proxy that brings every session home.
 //!
-//! A request comes in. The [`proxy`] takes it from Pingora and asks, in this order: which pool serves it ([`routing`]), who
-//! sends it ([`session`]), what is remembered of them ([`store`]), may their server take them now ([`pool`]), and if not,
-//! what then ([`persistence`]). It reads all of this from one [`runtime`](app::runtime) of the [`config`]. What happened goes to
-//! [`telemetry`]; the operator looks in through [`admin`]. [`app`] starts and stops it all, [`cli`] is the command
-//! line, and [`demo`] shows it with three small servers.
+//! A request comes in. The [`proxy`] takes it from Pingora and decides, in this order: which pool serves it ([`routing`]), which
+//! session it names ([`session`]), what is stored of that ([`store`]), whether the session's server may take it now ([`pool`]),
+//! and if not, which server does ([`persistence`]). It reads all
+//! of this from one [`runtime`](app::runtime) of the [`config`]. What happened goes to [`telemetry`]; the operator looks in
+//! through [`admin`]. [`app`] starts and stops it all, [`cli`] is the command line, and [`demo`] shows it with three small
+//! servers.
 
 pub mod cli;
 

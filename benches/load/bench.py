@@ -3,7 +3,7 @@
 
 The proxy has one core and one thread; load and servers share another. Contenders take turns, round after round, and what
 is told is the median of the rounds' ratios with the least and the greatest. CPU time is the whole process's, user and
-kernel, by the scheduler's own accounting. Who answers with an error, or leaves a session, is not in the table; and where
+kernel, by the scheduler's own accounting. A contender that answers with an error, or leaves a session, is not in the table; and where
 the machine gave more than one percent of its time to other guests, or other programs had more than five of the proxy's
 core, the case has no table.
 

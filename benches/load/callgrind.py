@@ -28,7 +28,7 @@ PLUMBING = re.compile(r"^<?&?(alloc|core|std|hashbrown|bytes|smallvec|http|pingo
 # A hook that is left as Pingora has it.
 DEFAULT_HOOK = "pingora_proxy::proxy_trait::ProxyHttp::"
 
-# Who decides that there is an allocation.
+# Functions that decide on an allocation.
 OWN, BOXES, PINGORA = OWNERS = "Homing's own", "boxes of hooks' futures, which Pingora's API asks for", "Pingora's"
 
 
@@ -104,7 +104,7 @@ def function(text: str, names: dict) -> str:
 
 
 def allocation(callee: str) -> tuple | None:
-    """Who asked for it, innermost first, when this is a call into an allocator from outside of it."""
+    """The callers, innermost first, when this is a call into an allocator from outside of it."""
     entered, *callers = callee.split("'")
     if not (entered.startswith(ENTRIES) or entered in C_ENTRIES) or not callers:
         return None

@@ -72,7 +72,7 @@ def check(shares: dict, other_tools: str | None) -> bool:
     """Says what is more than it was. With other tools, instructions say nothing; allocations are the source's own."""
     if other_tools:
         print(f"counts: instructions are not compared, since {FILE.name} was counted with another {other_tools}. "
-              "`make counts-write` counts anew.")
+              "`make counts-write` counts again.")
     fits = True
     for case, before in read().items():
         now = shares[case]

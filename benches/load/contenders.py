@@ -1,4 +1,4 @@
-"""Who takes part: one function each, from a case to a command line. The configurations are in conf/."""
+"""The contenders: one function each, from a case to a command line. The configurations are in conf/."""
 
 import shutil
 import subprocess

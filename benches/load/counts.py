@@ -175,7 +175,7 @@ def row(title: str, cells: list, more: str, ratio: str) -> str:
 
 
 def by_caller(told: dict) -> str:
-    """Who asks for memory: all that Homing decides, and what else differs from the floor."""
+    """Which code allocates: all that Homing decides, and what else differs from the floor."""
     lines = []
     for case, both in told.items():
         ours, floor = (both[name]["callers"] for name in ("homing-cookie", "floor"))

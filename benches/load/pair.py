@@ -31,7 +31,7 @@ class Client:
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self, cookie: str | None, path: str = "/") -> tuple[str, str | None, float]:
-        """Who answered, the cookie that came, and how many microseconds it took."""
+        """The server that responded, its cookie, and how many microseconds it took."""
         request = HEAD.format(path=path, cookie=f"Cookie: {cookie}\r\n" if cookie else "").encode()
         began = time.perf_counter_ns()
         self.socket.sendall(request)

@@ -9,7 +9,7 @@ from bench import say
 
 
 class Part:
-    """What one part tells: a table, what is to be said beside it, all its figures, and what went wrong."""
+    """The result of one part: a table, remarks on it, all its figures, and what went wrong."""
 
     def __init__(self, name: str, title: str, *heads: str):
         self.name, self.title, self.heads = name, title, heads

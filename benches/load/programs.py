@@ -18,8 +18,8 @@ CONF = Path(__file__).resolve().parent / "conf"
 EXAMPLES = ("floor", "server", "load")
 # Only what compares contenders builds it too.
 BY_HAND = "sticky"
-# Nobody here takes longer to start or to stop.
-DEADLINE = 60
+# No program here takes longer to start or to stop, a node on Java on a busy machine included.
+DEADLINE = 180
 
 
 def target() -> Path:
@@ -143,7 +143,7 @@ class Process:
 
     def __init__(self, command: list, core: int | None, log: Path, first_line: bool = False, env: dict | None = None):
         self.log = log
-        # Where its metrics are to be had, if it has some.
+        # The address of its metrics, if it has some.
         self.metrics_port: int | None = None
         pin = None if core is None else (lambda: os.sched_setaffinity(0, {core}))
         with log.open("wb") as file:

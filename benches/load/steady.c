@@ -1,9 +1,9 @@
 /* Put before a program that is counted (LD_PRELOAD), so that two runs of it do the same.
  *
  * - Random bytes are the same in every run. Std's hash maps take their seeds from here, and seeds decide which of Pingora's
- *   pooled connections meet in one bucket, and so how often their map is built anew.
+ *   pooled connections meet in one bucket, and so how often their map is rebuilt.
  * - The clock stands still. Pingora has one timer for all that end within the same ten milliseconds; how many requests share
- *   one would otherwise say how fast the machine is. Who sleeps still wakes, and finds that it is not yet time.
+ *   one would otherwise say how fast the machine is. A sleeping thread still wakes, and finds that it is not yet time.
  */
 #define _GNU_SOURCE
 #include <stddef.h>

@@ -13,6 +13,7 @@ use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 
+use super::connection_closer;
 use super::error::RunError;
 use super::reload::Reloader;
 use super::server_tasks::{ServerTasks, check_new_servers};
@@ -76,6 +77,8 @@ impl Background {
             executor.spawn(shared.run_background(events, wall_clock));
         }
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
+        executor.spawn(connection_closer::run(Arc::clone(&app)));
+        executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
@@ -91,6 +94,14 @@ impl Background {
                 tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");
             }
         }
+    }
+}
+
+/// Keeps the sessions of requests in flight alive.
+async fn extend_open_sessions(app: Arc<AppState>) {
+    loop {
+        let pause = app.sessions.extend_open(wall_clock());
+        tokio::time::sleep(pause).await;
     }
 }
 

@@ -19,6 +19,7 @@ use pingora_proxy::http_proxy;
 use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{Config, ListenAddress};
 use crate::pool::health::NO_CERTIFICATES;
+use crate::pool::server::KEEPALIVE;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, RequestApp};
 
@@ -205,6 +206,7 @@ fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
             // `[::]` accepts IPv4 clients too, whatever the system's default is.
+            options.tcp_keepalive = Some(KEEPALIVE);
             options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
             ListenerConfig::tcp(address.to_string()).tcp_socket_options(options)
         }

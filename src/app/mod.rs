@@ -4,6 +4,7 @@ mod apply;
 mod background;
 pub mod build;
 pub mod changes;
+mod connection_closer;
 mod error;
 pub mod inspect;
 mod listeners;

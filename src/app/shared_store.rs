@@ -20,7 +20,7 @@ pub(super) struct StartedStore {
     pub(super) events: UnboundedReceiver<Event>,
 }
 
-/// How long one attempt to connect may take.
+/// How long a step of connecting may take, if the store's `timeout` is not longer: where requests take long, so does a log-in.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a start waits for the store: the first request should find it connected, but an unreachable store must not keep
 /// the proxy from serving.
@@ -39,7 +39,7 @@ pub(super) fn start(
     let resend = sender.clone();
     // The receiver is gone only while the process stops.
     let on_event: OnEvent = Arc::new(move |event| drop(sender.send(event)));
-    let engine = settings.engine.start(CONNECT_TIMEOUT, executor, wall_clock, on_event);
+    let engine = settings.engine.start(CONNECT_TIMEOUT.max(settings.timeout), executor, wall_clock, on_event);
     let engine = engine.map_err(|error| RunError::Internal(format!("{}: {error}", settings.engine.section())))?;
     if !executor.block_on(first_contact(&*engine)) {
         log_unreachable(&mut events, &resend);

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -47,12 +48,17 @@ impl SnapshotTask {
             let pools: HashMap<&str, LoadScope> = pools.collect();
             let scope = |pool: &str| pools.get(pool).copied().unwrap_or(LoadScope::Skip);
             match table_file::load(&path, task.local_store(), wall_clock(), &scope) {
-                Ok(Some(loaded)) => log_loaded(&path, &loaded, start.elapsed()),
+                Ok(Some(loaded)) => task.note_restored(&path, &loaded, start.elapsed()),
                 Ok(None) => tracing::info!(path = %path.display(), "no snapshot of the sessions yet"),
                 Err(error) => state.log_read_error(&path, &error),
             }
         }
         task
+    }
+
+    fn note_restored(&self, path: &Path, loaded: &LoadResult, took: Duration) {
+        self.app.table_restored.store(true, Ordering::Relaxed);
+        log_loaded(path, loaded, took);
     }
 
     /// Writes the table at its interval, for as long as the process runs.

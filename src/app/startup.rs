@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use rand::RngCore;
@@ -16,6 +17,7 @@ use crate::store::EndReason;
 use crate::store::engine::Event;
 use crate::store::local::data::{self, SessionData};
 use crate::store::local::first_requests::FirstRequests;
+use crate::store::local::open_requests::OpenRequests;
 use crate::store::local::table::Table;
 use crate::store::shared::StoreContext;
 use crate::store::targets::Target;
@@ -59,11 +61,13 @@ pub(super) fn build_state(
     report_certificates(&metrics, &runtime.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(runtime),
-        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new() },
+        sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
         generated_keys,
         draining: AtomicBool::new(false),
+        started: Instant::now(),
+        table_restored: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
     });
     Ok((app, events))

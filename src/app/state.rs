@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 
-use crate::persistence::Sessions;
+use crate::persistence::{Sessions, TableHistory};
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
@@ -26,6 +27,10 @@ pub struct AppState {
     pub generated_keys: Keyring,
     /// Set when the process stops: `/readyz` answers 503, connections are not kept alive.
     pub draining: AtomicBool,
+    /// When the process started.
+    pub started: Instant,
+    /// The table was read from a snapshot at start. Set before the first request.
+    pub table_restored: AtomicBool,
     /// Requests in flight, with and without a pool.
     pub in_flight: AtomicUsize,
 }
@@ -59,7 +64,17 @@ impl AppState {
                     .map_or(0, |target| target.sessions()),
             })
         });
-        self.metrics.render(&table, servers)
+        let history = self.table_history();
+        let pools = runtime.pools.iter().map(|pool| (&*pool.pool.name, pool.has_all_sessions(&history)));
+        self.metrics.render(&table, servers, pools)
+    }
+
+    fn table_history(&self) -> TableHistory {
+        TableHistory {
+            age: self.started.elapsed(),
+            restored: self.table_restored.load(Ordering::Relaxed),
+            shared: self.sessions.shared.is_some(),
+        }
     }
 
     /// Whether the process stops.

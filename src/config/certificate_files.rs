@@ -38,7 +38,7 @@ pub struct ClientCa {
 /// TLS towards a server that the proxy is a client of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientTls {
-    /// Who signs the server's certificate; `None` = an authority that the system trusts.
+    /// The authority that signs the server's certificate; `None` = an authority that the system trusts.
     pub authorities: Option<ClientCa>,
     /// What the server's certificate is for; `None` = the host of its address.
     pub server_name: Option<String>,

@@ -15,7 +15,7 @@ pub struct Cookie {
     /// `__Secure-` needs not `secure: false`.
     #[schemars(extend("examples" = ["__Host-session"]))]
     pub name: String,
-    /// Whose cookie it is. In the modes prefix and rewrite, `path` and the like must be those that the application sets.
+    /// Whether the proxy or the application sets the cookie. In the modes prefix and rewrite, `path` and the like must be those that the application sets.
     pub mode: CookieMode,
     /// `Path`, beginning with `/`.
     pub path: String,
@@ -57,13 +57,13 @@ impl Default for Cookie {
     }
 }
 
-/// Whose cookie carries the token.
+/// Which cookie carries the token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[schemars(inline)]
 pub enum CookieMode {
-    /// One of its own, beside the application's cookies.
+    /// The proxy's own, next to the application's cookies.
     Insert,
     /// The application's own: the token stands before its value, and is taken off before the application sees it.
     Prefix,

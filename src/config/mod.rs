@@ -48,8 +48,8 @@ pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
     Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
-    NotSupported, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share, TlsVersion,
-    UpstreamProtocol,
+    NotSupported, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState, Share,
+    StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
@@ -77,7 +77,7 @@ pub struct Loaded {
     pub config: Config,
     /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
     pub effective: String,
-    /// What somebody should look at; in the order of the file.
+    /// What deserves attention, in the order of the file.
     pub warnings: Vec<Warning>,
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, Connection, Persistence, ServerState};
+use super::raw::{Balance, Connection, Persistence, ServerState, StreamsOnDown};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +19,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// Connections to the servers.
     pub connection: Connection,
+    /// What becomes of open connections to a server that is found down.
+    pub streams_on_down: StreamsOnDown,
     /// Active checks; `None` = servers count as up.
     pub health_check: Option<HealthCheck>,
     /// What may be tried again.
@@ -62,7 +64,7 @@ pub struct Server {
 /// Active checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// What is asked.
+    /// The kind of check.
     pub probe: Probe,
     /// Between two checks of a server, with ± 10 % jitter.
     pub interval: Duration,

@@ -56,7 +56,7 @@ pub struct Admin {
     pub allowed_hosts: Vec<String>,
 }
 
-/// A door of its own for Prometheus.
+/// A separate listener for Prometheus.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetricsListener {
     /// Any address.

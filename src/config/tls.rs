@@ -15,7 +15,7 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// At least one; the first is shown to clients that ask for no host of ours.
     pub certificates: Vec<Certificate>,
-    /// Who signs the certificates of clients; `None` = clients need none.
+    /// The authority that signs clients' certificates; `None` = clients need none.
     pub client_ca: Option<ClientCa>,
 }
 

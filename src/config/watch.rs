@@ -32,7 +32,7 @@ pub struct Watch {
     pub unwatched: Vec<(PathBuf, String)>,
 }
 
-/// Calls `on_change` on a thread of its own whenever the contents of one of the files have changed.
+/// Calls `on_change` on a separate thread whenever the contents of one of the files have changed.
 ///
 /// The directories are watched, not the files: a file that is replaced by another of the same name, or by way of a
 /// symlink in the same directory, would be lost otherwise. The last directory of a chain of symlinks is watched too.

@@ -1,5 +1,5 @@
 //! A server has responded: a session that moved belongs to it from now on, and the ids that it issues are learned. The
-//! shared store is told of a binding before this proxy relies on it.
+//! shared store gets a binding before this proxy relies on it.
 
 use futures_util::FutureExt;
 

@@ -14,7 +14,7 @@ use super::resolve::{IdentifiedBy, ResolvedSession};
 use super::scope::{RequestSession, Scope};
 use super::sessions::Sessions;
 
-/// Binds the ids that the response issues, and ends the session that it ends. What the shared store must be told is left
+/// Binds the ids that the response issues, and ends the session that it ends. What must be written to the shared store is left
 /// in `state.learned`.
 pub(super) fn learn(
     sessions: &Sessions,

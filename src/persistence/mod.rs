@@ -8,6 +8,9 @@
 //! | [`issue`](Sessions::issue) | before the client gets the response | the token that the client is given, and what carries it |
 //! | [`end`](Sessions::end) | log-out, refusal | the session is over, here and on other proxies |
 //!
+//! While a request is in flight, its session is in use and does not expire: [`open`](Sessions::open), [`reopen`](Sessions::reopen),
+//! [`close`](Sessions::close).
+//!
 //! Session data that servers hand over goes with them ([`handoff`]). Everything here reads plain views of messages and
 //! returns edits: no Pingora, no clock; time and randomness come in with the [`Scope`].
 //!
@@ -20,6 +23,7 @@ mod first_request;
 pub mod handoff;
 mod hash_key;
 pub mod issue;
+mod keepalive;
 mod learn;
 mod moves;
 mod outcome;
@@ -31,7 +35,7 @@ mod sessions;
 mod split;
 
 pub use self::outcome::{Outcome, Reason};
-pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
+pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, TableHistory};
 pub use self::resolve::{IdentifiedBy, ResolvedSession};
 pub use self::scope::{RequestSession, Scope};
 pub use self::sessions::Sessions;

@@ -1,7 +1,10 @@
 //! What a request means to its session, and why a session leaves its server: the words of metrics, logs and headers.
 
+use strum::{IntoStaticStr, VariantNames};
+
 /// Why a session left its server, in the order of `telemetry::metrics::MOVES`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reason {
     /// Found down by its checks, or without an address.
     Down,
@@ -18,18 +21,13 @@ pub enum Reason {
 impl Reason {
     /// The word for metrics, logs and the `Homing-Session-Moved` header.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Down => "down",
-            Self::Maint => "maint",
-            Self::Drain => "drain",
-            Self::Removed => "removed",
-            Self::ConnectFailure => "connect_failure",
-        }
+        self.into()
     }
 }
 
 /// Where a request went, seen from its session, in the order of `telemetry::metrics::OUTCOMES`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Outcome {
     /// A new session was begun.
     New,
@@ -48,14 +46,7 @@ pub enum Outcome {
 impl Outcome {
     /// The word for metrics and logs.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::New => "new",
-            Self::Kept => "kept",
-            Self::Moved => "moved",
-            Self::Borrowed => "borrowed",
-            Self::Refused => "refused",
-            Self::Balanced => "balanced",
-        }
+        self.into()
     }
 }
 
@@ -67,30 +58,12 @@ mod tests {
     use crate::telemetry::metrics::{ENDS, LOOKUPS, MOVES, OUTCOMES};
 
     #[test]
-    fn words_stand_where_the_metrics_expect_them() {
-        use Outcome::{Balanced, Borrowed, Kept, Moved, New, Refused};
-        for outcome in [New, Kept, Moved, Borrowed, Refused, Balanced] {
-            assert_eq!(OUTCOMES[outcome as usize], outcome.label());
-        }
-        for reason in [Reason::Down, Reason::Maint, Reason::Drain, Reason::Removed, Reason::ConnectFailure] {
-            assert_eq!(MOVES[reason as usize], reason.label());
-        }
-        for (lookup, word) in [
-            (Lookup::None, "none"),
-            (Lookup::Hit, "hit"),
-            (Lookup::Restored, "restored"),
-            (Lookup::Unknown, "unknown"),
-            (Lookup::ExpiredIdle, "expired_idle"),
-            (Lookup::ExpiredAbsolute, "expired_absolute"),
-            (Lookup::Forged, "forged"),
-            (Lookup::Ended, "ended"),
-            (Lookup::UnknownServer, "unknown_server"),
-            (Lookup::StoreError, "store_error"),
-        ] {
-            assert_eq!((LOOKUPS[lookup as usize], lookup.label()), (word, word));
-        }
-        for end in EndReason::ALL {
-            assert_eq!(ENDS[end as usize], end.label());
-        }
+    fn words_and_their_order_are_those_of_the_metrics() {
+        assert_eq!(Outcome::VARIANTS, OUTCOMES);
+        assert_eq!(Reason::VARIANTS, MOVES);
+        assert_eq!(Lookup::VARIANTS, LOOKUPS);
+        assert_eq!(EndReason::VARIANTS, ENDS);
+        assert_eq!((Outcome::New.label(), Reason::ConnectFailure.label()), ("new", "connect_failure"));
+        assert_eq!((Lookup::ExpiredIdle.label(), EndReason::Evicted.label()), ("expired_idle", "evicted"));
     }
 }

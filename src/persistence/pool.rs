@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use http::HeaderValue;
 use smallvec::SmallVec;
@@ -32,6 +33,28 @@ pub struct PoolRuntime {
     pub preserve_header_case: bool,
 }
 
+/// How the table of this process came to what it has.
+#[derive(Debug, Clone, Copy)]
+pub struct TableHistory {
+    /// Time since the process started.
+    pub age: Duration,
+    /// The table was read from a snapshot at start.
+    pub restored: bool,
+    /// Bindings are in a store that other proxies share, too.
+    pub shared: bool,
+}
+
+impl PoolRuntime {
+    /// Whether the table has all sessions of this pool. After a start without a snapshot it has only those that have come
+    /// back: the others are in tokens, or in the shared store. After an idle timeout none is left to come.
+    pub fn has_all_sessions(&self, history: &TableHistory) -> bool {
+        let Some(persistence) = &self.persistence else { return true };
+        let kept_elsewhere =
+            history.shared || persistence.policy.sources.iter().any(config::SourceSettings::reads_token);
+        history.restored || !kept_elsewhere || history.age >= persistence.limits.idle
+    }
+}
+
 /// How the sessions of a pool stay, prepared.
 pub struct PoolPersistence {
     /// What the configuration says.
@@ -56,7 +79,7 @@ pub struct PoolPersistence {
     pub tombstone: Arc<Target>,
     /// Servers may hand over data of their sessions; `None` = they may not.
     pub handoff: Option<HandoffSettings>,
-    /// Responses may issue ids that are to be learned.
+    /// Responses may issue ids, which are learned.
     pub learns: bool,
     /// A source reads the token from a header, which is then the proxy's in responses too.
     pub has_token_header: bool,

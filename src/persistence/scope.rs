@@ -12,6 +12,7 @@ use crate::session::cookie::scope::RequestUri;
 use crate::session::key::SessionKey;
 use crate::session::source::{Source, SourceInput};
 use crate::session::token::UnixMillis;
+use crate::store::local::open_requests::OpenSlots;
 
 use super::handoff::state::{DataChanges, InjectedHandoff, ResponseIds};
 use super::outcome::{Outcome, Reason};
@@ -108,12 +109,14 @@ pub struct RequestSession {
     pub(super) has_asked_store: bool,
     /// Where the lookup of the session goes on once the shared store has responded.
     pub(super) pending_lookup: Option<Box<PendingLookup>>,
-    /// A first request's key and the server that is to be bound to it.
+    /// A first request's key, and the server to bind it to.
     pub(super) pending_bind: Option<(SessionKey, ServerIndex)>,
-    /// Learned sessions that the shared store has to be told of.
+    /// Learned sessions to write to the shared store.
     pub(super) learned: SmallVec<[SessionKey; 1]>,
-    /// Changes of session data that the shared store has to be told of.
+    /// Changes of session data to write to the shared store.
     pub(super) data_changes: DataChanges,
+    /// The sessions that are in use by the request.
+    pub(super) open: OpenSlots,
 }
 
 impl RequestSession {
@@ -151,6 +154,18 @@ impl RequestSession {
     /// Whether a response of a server changes nothing here: the session does not move, and there are no ids to learn.
     pub fn has_nothing_to_commit(&self, persistence: Option<&PoolPersistence>) -> bool {
         self.outcome != Some(Outcome::Moved) && !persistence.is_some_and(|persistence| persistence.learns)
+    }
+
+    /// Whether the request lists sessions as in use.
+    pub fn is_open(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Whether the response begins, moves or ends a session, or is of another pool than the session's.
+    pub(super) fn renames_session(&self) -> bool {
+        let ids = &self.response_ids;
+        let begins = self.created.is_some() || ids.token.is_some() || ids.learned.is_some();
+        begins || ids.ended || self.outcome == Some(Outcome::Moved) || self.split.is_some()
     }
 
     /// The server is back: what it failed before does not count any more.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::session::token::UnixMillis;
 use crate::store::local::data::SessionData;
 use crate::store::local::first_requests::FirstRequests;
+use crate::store::local::open_requests::OpenRequests;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 
@@ -21,6 +22,8 @@ pub struct Sessions {
     pub shared: Option<Arc<SharedStore>>,
     /// Where the last new client of an address went.
     pub first_requests: FirstRequests,
+    /// The sessions of requests in flight.
+    pub open: OpenRequests,
 }
 
 impl Sessions {

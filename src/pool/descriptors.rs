@@ -7,12 +7,8 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 
 use nix::errno::Errno;
-use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
-use tokio::net::TcpSocket;
 
 // The limit belongs to the process, and so do these. Written once, when the process has started.
 static CEILING_OF_SERVERS: AtomicI32 = AtomicI32::new(RawFd::MAX);
@@ -85,20 +81,6 @@ pub fn admit(descriptor: RawFd) -> Admission {
 pub fn check_server_socket(socket: &impl AsRawFd) -> std::io::Result<()> {
     let reserved = socket.as_raw_fd() >= CEILING_OF_SERVERS.load(Ordering::Relaxed);
     if reserved { Err(std::io::Error::from_raw_os_error(Errno::EMFILE as i32)) } else { Ok(()) }
-}
-
-type SocketHook = dyn Fn(&TcpSocket) -> pingora::Result<()> + Send + Sync;
-
-static CHECK: LazyLock<Arc<SocketHook>> = LazyLock::new(|| {
-    Arc::new(|socket: &TcpSocket| {
-        check_server_socket(socket)
-            .map_err(|error| Error::because(ErrorType::SocketError, "descriptors are kept back", error))
-    })
-});
-
-/// Makes connections to a peer leave the descriptors that are kept back.
-pub fn limit_peer(peer: &mut HttpPeer) {
-    peer.options.upstream_tcp_sock_tweak_hook = Some(Arc::clone(&*CHECK) as Arc<SocketHook>);
 }
 
 #[cfg(test)]

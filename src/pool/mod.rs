@@ -6,6 +6,7 @@
 pub mod balancer;
 pub mod budget;
 pub mod condition;
+pub mod connections;
 pub mod descriptors;
 pub mod exhaustion;
 pub mod health;

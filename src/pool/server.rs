@@ -16,7 +16,7 @@ use crate::session::key::ServerId;
 use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::{Condition, Health};
-use super::descriptors;
+use super::connections::{Connections, ServerConnector};
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -55,6 +55,11 @@ pub struct LiveState {
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
     connect_failing: AtomicBool,
+    /// What is open to it, in use or not.
+    pub connections: Arc<Connections>,
+    /// What is open to it is being ended: also for requests of an earlier configuration, where it is a server as any other.
+    /// Relaxed: read after one of its connections broke.
+    ended: AtomicBool,
     /// Its counters.
     pub metrics: ServerMetrics,
 }
@@ -69,6 +74,8 @@ impl LiveState {
             resolved: ArcSwapOption::empty(),
             generation,
             connect_failing: AtomicBool::new(false),
+            connections: Arc::default(),
+            ended: AtomicBool::new(false),
             metrics,
         }
     }
@@ -86,6 +93,16 @@ impl LiveState {
     /// The last connection for a request was not accepted.
     pub fn is_connect_failing(&self) -> bool {
         self.connect_failing.load(Ordering::Relaxed)
+    }
+
+    /// Whether what is open to it is being ended.
+    pub fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether what is open to it is being ended.
+    pub fn set_ended(&self, ended: bool) {
+        self.ended.store(ended, Ordering::Relaxed);
     }
 
     /// The result of its health checks.
@@ -169,8 +186,8 @@ impl Server {
             backup: config.backup,
             state: config.state,
             address: config.address.clone(),
+            template: template(pool, &config.address, &live),
             live,
-            template: template(pool, &config.address),
             checked,
         }
     }
@@ -185,6 +202,11 @@ impl Server {
     /// health checks nothing else tells that it is dead.
     pub fn is_up(&self) -> bool {
         self.condition().accepts_bound() && !self.live.is_connect_failing()
+    }
+
+    /// Which requests it accepts, for a request whose connection it has closed: it may have been taken away since.
+    pub fn condition_after_failure(&self) -> Condition {
+        if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
 
     /// Accepts a share of new sessions now.
@@ -219,8 +241,9 @@ impl Server {
     }
 }
 
-/// Detects a server that vanished without closing its connections (power, network) during a request that lasts for hours.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+/// Detects a server or client that vanished without closing its connections (power, network) while nothing is sent: within
+/// two minutes.
+pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     count: 6,
@@ -229,7 +252,7 @@ const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// The parts of a peer that are the same for all requests.
-fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
+fn template(pool: &config::Pool, address: &config::ServerAddress, live: &LiveState) -> HttpPeer {
     // The resolver sets the address of a host name; until then no connection is made.
     let placeholder = SocketAddr::from(([127, 0, 0, 1], 9));
     let mut peer = match address {
@@ -250,6 +273,7 @@ fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
     options.read_timeout = Some(connection.read_timeout);
     options.write_timeout = Some(connection.write_timeout);
     options.idle_timeout = Some(connection.idle_timeout);
+    options.custom_l4 = Some(Arc::new(ServerConnector { connections: Arc::clone(&live.connections) }));
     if !matches!(address, config::ServerAddress::Unix(_)) {
         options.tcp_keepalive = Some(KEEPALIVE);
     }
@@ -258,6 +282,5 @@ fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
         // As many as h2 servers commonly allow; one stream a connection would make h2 pointless.
         options.max_h2_streams = 100;
     }
-    descriptors::limit_peer(&mut peer);
     peer
 }

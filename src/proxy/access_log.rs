@@ -55,7 +55,7 @@ fn record<'a>(
     let attempt = ctx.attempts.started.zip(ctx.attempts.responded);
     RequestRecord {
         result,
-        started: UNIX_EPOCH + Duration::from_millis(ctx.now.0),
+        started: UNIX_EPOCH + Duration::from_millis(ctx.now.minus(ctx.late).0),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
         client: ctx.client.address,
         method: request.method.as_str(),

@@ -105,11 +105,14 @@ impl ProxyHttp for EdgeProxy {
     // The links of a page are rewritten while it passes, and its bytes are counted.
     fn response_body_filter(
         &self,
-        _: &mut Exchange,
+        exchange: &mut Exchange,
         body: &mut Option<Bytes>,
         end: bool,
         ctx: &mut Box<RequestContext>,
     ) -> Result<Option<Duration>> {
+        if end {
+            failure::check_end(exchange, ctx)?;
+        }
         link_rewrite::pass(body, end, ctx)?;
         limits::count_response(body.as_ref(), ctx);
         Ok(None)

@@ -9,6 +9,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use strum::{IntoStaticStr, VariantNames};
+
 use crate::session::token::UnixMillis;
 
 /// A moment on the table's clock, in ticks.
@@ -86,7 +88,7 @@ impl Limits {
         }
     }
 
-    /// How long a session may stay away, to the tenth of a second; thirteen years when nobody has set it.
+    /// How long a session may stay away, to the tenth of a second; thirteen years by default.
     pub(super) fn idle(&self) -> Duration {
         Ticks::span(self.idle.load(Relaxed))
     }
@@ -133,7 +135,8 @@ impl Pace {
 }
 
 /// Why a session left the table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum EndReason {
     /// Not seen for longer than its pool's idle limit.
     Idle,
@@ -146,17 +149,9 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// Every reason, so that metrics can be declared in advance.
-    pub const ALL: [Self; 4] = [Self::Idle, Self::Absolute, Self::Evicted, Self::Ended];
-
     /// The word for metrics and logs.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Absolute => "absolute",
-            Self::Evicted => "evicted",
-            Self::Ended => "ended",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -235,7 +235,7 @@ mod tests {
         result.count(None, None, &metrics.no_pool);
         assert_eq!((pool.outcomes.get(1), pool.outcomes.get(0)), (1, 0));
         let table = crate::telemetry::metrics::TableReading { entries: 0, capacity: 0, bytes: 0, handoff_bytes: 0 };
-        let text = String::from_utf8(metrics.render(&table, std::iter::empty()).unwrap()).unwrap();
+        let text = String::from_utf8(metrics.render(&table, std::iter::empty(), std::iter::empty()).unwrap()).unwrap();
         for sample in [
             r#"homing_requests_total{code="200",pool="web"} 1"#,
             r#"homing_requests_total{code="200",pool="-"} 1"#,

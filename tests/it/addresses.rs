@@ -46,7 +46,7 @@ fn a_client_comes_home_by_its_address() {
 }
 
 #[test]
-fn the_rightmost_hop_that_nobody_vouches_for_is_the_client() {
+fn the_rightmost_untrusted_hop_is_the_client() {
     let world = World::start(by_address("a b c", ""));
     let home = server(&world, "192.0.2.1");
     for spoofed in ["6.6.6.6, 192.0.2.1", "192.0.2.1:4711", "192.0.2.1, 127.0.0.9", "x, 192.0.2.1", "::ffff:192.0.2.1"]
@@ -117,7 +117,7 @@ fn a_borrowed_address_returns_home() {
 }
 
 #[test]
-fn a_refused_address_begins_anew() {
+fn a_refused_address_begins_a_new_session() {
     let world = World::start(by_address("a b c", "").persistence("on_server_down: refuse"));
     let home = server(&world, "192.0.2.1");
     world.app(&home).kill();
@@ -133,7 +133,7 @@ fn an_address_is_bound_where_its_first_request_was_answered() {
     for n in 0..20 {
         let address = format!("192.0.2.{n}");
         let home = server(&world, &address);
-        assert_ne!(home, "a", "nobody answers there");
+        assert_ne!(home, "a", "nothing answers there");
         for _ in 0..2 {
             assert_eq!(server(&world, &address), home, "bound where it was answered");
         }

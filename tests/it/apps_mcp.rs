@@ -38,7 +38,7 @@ pub(crate) fn count(client: &mut Driver) -> (String, u64) {
 pub(crate) fn end(client: &mut Driver, session: &str) {
     assert_eq!(client.ask(&json!({"do": "end"}), "ended")["session"], session);
     let pinged = client.ask(&json!({"do": "ping", "session": session}), "pinged");
-    assert_eq!(pinged["status"], 404, "nobody answers for an ended session: {pinged}");
+    assert_eq!(pinged["status"], 404, "an ended session gets no answer: {pinged}");
 }
 
 #[test]

@@ -52,5 +52,5 @@ fn a_client_whose_server_was_killed_is_told_404_and_begins_anew() {
     assert_ne!(next_session, session);
     nodes.start_again(&home);
     assert_eq!(count(&mut alice), (next, 11), "and there it stays");
-    assert_eq!(count(&mut bob), (other, 11), "nobody else noticed");
+    assert_eq!(count(&mut bob), (other, 11), "no other client noticed");
 }

@@ -97,7 +97,7 @@ pub(crate) fn assert_upgrades_and_survives_a_kill(nodes: &Nodes, world: &World, 
     }
     assert_eq!(victim.times("disconnected"), 1);
     for (bystander, other) in &mut clients {
-        assert_eq!(count(bystander), (other.clone(), 2, "websocket".to_owned()), "nobody else noticed");
+        assert_eq!(count(bystander), (other.clone(), 2, "websocket".to_owned()), "no other client noticed");
         assert_eq!(bystander.times("disconnected"), 0);
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn fill(browser: &Browser, name: &str, home: &str) {
 }
 
 #[test]
-fn without_persistence_nobody_stays_logged_in() {
+fn without_persistence_no_client_stays_logged_in() {
     let nodes = Nodes::start(WSGI, "a b c");
     let world = World::start(nodes.conf().without_persistence());
     let alice = world.browser();
@@ -61,7 +61,7 @@ pub(crate) fn assert_baskets_survive_but_the_killed_servers(nodes: &Nodes, world
     assert_eq!(server_of(&alice, "alice"), next, "it moved once, and there it logs in");
     fill(&alice, "alice", &next);
     let cart = bob.get("/cart").expect(200).json();
-    assert_eq!(cart["items"].as_array().map(Vec::len), Some(10), "nobody else noticed: {cart}");
+    assert_eq!(cart["items"].as_array().map(Vec::len), Some(10), "no other client noticed: {cart}");
     assert_eq!(bob.post("/logout", "").expect(200).server(), other, "and it is there that he logs out");
     assert_eq!(bob.cookie("SHOPSESSION"), None, "the shop has taken its cookie away");
     world.expect_metric("homing_session_moves_total", &[("pool", "web")], 1.0);

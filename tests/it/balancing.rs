@@ -201,5 +201,5 @@ fn a_refusing_server_is_passed_over_for_new_clients() {
     let world = World::start(Conf::servers("a b c"));
     world.app("b").kill();
     let shares = shares(&world, 12);
-    assert_eq!((shares["a"] + shares["c"], shares["b"]), (12, 0), "nobody notices");
+    assert_eq!((shares["a"] + shares["c"], shares["b"]), (12, 0), "no client notices");
 }

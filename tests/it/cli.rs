@@ -30,7 +30,7 @@ fn file(text: &str) -> (TempDir, PathBuf) {
     (directory, path)
 }
 
-/// A key whose secret is not in the file, as nothing is to be said of it.
+/// A key whose secret is not in the file, which must not appear in any message.
 const KEYS: &str = "keys: [{ id: k1, secret: \"${TEST_SECRET}\" }]\n";
 
 fn run(arguments: &[&str]) -> (i32, String, String) {
@@ -77,7 +77,7 @@ fn help_lists_the_commands() {
 }
 
 #[test]
-fn check_of_a_shared_store_asks_nobody() {
+fn check_of_a_shared_store_opens_no_connection() {
     let store = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     store.set_nonblocking(true).expect("a socket that does not wait");
     let address = store.local_addr().expect("an address");

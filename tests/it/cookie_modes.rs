@@ -34,14 +34,14 @@ fn with_cookie(world: &World, target: &str, line: &str) -> Response {
 }
 
 #[test]
-fn clients_whom_the_application_gives_one_value_have_sessions_of_their_own() {
+fn clients_with_the_same_application_cookie_have_separate_sessions() {
     for mode in ["prefix", "rewrite"] {
         let world = World::start(in_mode(mode));
-        let everybody: Vec<_> = (0..9).map(|_| begin(&world)).collect();
-        let values: BTreeSet<_> = everybody.iter().map(|(browser, _)| value(browser)).collect();
+        let sessions: Vec<_> = (0..9).map(|_| begin(&world)).collect();
+        let values: BTreeSet<_> = sessions.iter().map(|(browser, _)| value(browser)).collect();
         assert_eq!(values.len(), 9, "no two are alike");
-        assert_eq!(everybody.iter().map(|(_, home)| home).collect::<BTreeSet<_>>().len(), 3);
-        for (browser, home) in everybody.iter().chain(&everybody) {
+        assert_eq!(sessions.iter().map(|(_, home)| home).collect::<BTreeSet<_>>().len(), 3);
+        for (browser, home) in sessions.iter().chain(&sessions) {
             let answer = browser.get("/say");
             assert_eq!((answer.server(), answer.all("set-cookie").len()), (home.clone(), 0), "{mode}");
         }
@@ -227,7 +227,7 @@ fn cookie_crumbs_of_http2_carry_the_token_too() {
 }
 
 #[test]
-fn a_refused_session_begins_anew_with_the_applications_next_cookie() {
+fn a_refused_session_is_replaced_with_the_applications_next_cookie() {
     for mode in ["prefix", "rewrite"] {
         let world = World::start(in_mode(mode).persistence("on_server_down: refuse"));
         let (browser, home) = begin(&world);

@@ -138,12 +138,12 @@ fn set_cookie_lines_of_the_application_are_never_merged_or_reordered() {
 }
 
 #[test]
-fn an_answer_that_sets_the_token_is_kept_out_of_shared_caches() {
+fn a_response_that_sets_the_token_is_kept_out_of_shared_caches() {
     let world = World::start(Conf::servers("a"));
     let alice = world.browser();
     let first = alice.get("/cacheable").expect(200);
     let control = first.all("cache-control").join(", ");
-    assert!(control.contains("private"), "no shared cache may keep somebody's token: {control}");
+    assert!(control.contains("private"), "no shared cache may keep a client's token: {control}");
     assert_eq!(alice.get("/cacheable").all("cache-control"), ["public, max-age=3600"], "without a token: as it came");
     assert_eq!(world.browser().get("/plain").all("cache-control"), ["private"], "added where there was none");
     // RFC 9213: caches that know these go by them alone.
@@ -233,7 +233,7 @@ fn several_cookie_headers_of_http1_reach_the_server_whole() {
 }
 
 #[test]
-fn odd_cookie_lines_stop_nobody() {
+fn odd_cookie_lines_stop_no_session() {
     let world = World::start(Conf::servers("a"));
     for line in [
         "",

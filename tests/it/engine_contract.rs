@@ -44,7 +44,7 @@ async fn kept(engine: &Arc<dyn Engine>, name: &Name) -> Option<Value> {
 
 async fn the_first_writer_wins(engine: &Arc<dyn Engine>) {
     let (name, first, second) = (name(Kind::Binding), value(0, "a"), value(0, "b"));
-    assert_eq!(kept(engine, &name).await, None, "nobody has written yet");
+    assert_eq!(kept(engine, &name).await, None, "it was not written yet");
     assert_eq!(engine.bind(&name, &first, LONG).await, Ok(WriteResult::Stored));
     assert_eq!(engine.bind(&name, &second, LONG).await, Ok(WriteResult::Conflict(first.clone())));
     assert_eq!(engine.bind(&name, &first, LONG).await, Ok(WriteResult::Stored), "a retry of one's own write");
@@ -197,7 +197,7 @@ async fn everything_is_listed_page_by_page(engine: &Arc<dyn Engine>) {
         }
     }
     assert_eq!(seen.len(), 250, "in {pages} pages");
-    assert!(engine.list(&Name::of_pool(&pool), Some("nonsense"), 20).await.is_err(), "a cursor that nobody gave");
+    assert!(engine.list(&Name::of_pool(&pool), Some("nonsense"), 20).await.is_err(), "an invented cursor");
 }
 
 /// What one proxy keeps, the other hears: bindings that were kept, and nothing else. `heard` has the events of an engine

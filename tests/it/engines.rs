@@ -20,7 +20,8 @@ use crate::engine_contract::{announces_moves, holds, name, value};
 use crate::world::PATIENCE;
 use crate::world::stores::{Cluster, Kind, MemcachedServer, RedisServer, Sentinels};
 
-pub(crate) const CONNECT: Duration = Duration::from_millis(500);
+/// For each step of connecting. A log-in takes Java long, on a busy machine over a second.
+pub(crate) const CONNECT: Duration = Duration::from_secs(2);
 
 /// An engine, what it tells, and what it runs on.
 pub(crate) struct Running {
@@ -59,18 +60,22 @@ impl Running {
     #[track_caller]
     pub(crate) fn await_event(&mut self, what: &str, is_it: impl Fn(&Event) -> bool) {
         let events = &mut self.events;
+        let mut lost = None;
         let found = self.runtime.block_on(async {
             let found = async {
                 while let Some(event) = events.recv().await {
                     if is_it(&event) {
                         return true;
                     }
+                    if let Event::Lost(reason) = event {
+                        lost = Some(reason);
+                    }
                 }
                 false
             };
             timeout(PATIENCE, found).await
         });
-        assert_eq!(found, Ok(true), "waited for {what}");
+        assert_eq!(found, Ok(true), "waited for {what}; last loss: {lost:?}");
     }
 
     /// Until the engine does what it did before.
@@ -206,7 +211,7 @@ fn a_store_that_dies_is_missed_at_once_and_found_again_when_it_is_back() {
 }
 
 #[test]
-fn a_frozen_store_is_found_out_without_anybody_asking() {
+fn a_frozen_store_is_noticed_without_a_request() {
     let (redis, memcached) = (RedisServer::start(Kind::Valkey), MemcachedServer::start());
     let mut to_redis = Running::redis(&[redis.address()], RedisMode::Standalone);
     let mut to_memcached = Running::memcached(&[&memcached]);
@@ -224,7 +229,7 @@ fn a_frozen_store_is_found_out_without_anybody_asking() {
 }
 
 #[test]
-fn a_caller_that_gives_up_leaves_nobody_with_its_answer() {
+fn a_caller_that_gives_up_leaves_no_other_with_its_response() {
     let (redis, memcached) = (RedisServer::start(Kind::Redis), MemcachedServer::start());
     for running in [Running::redis(&[redis.address()], RedisMode::Standalone), Running::memcached(&[&memcached])] {
         running.gives_each_caller_its_own_response();

@@ -172,7 +172,7 @@ fn a_member_alone_that_dies_is_missed_at_once_and_found_again_empty() {
 }
 
 #[test]
-fn a_frozen_member_is_found_out_without_being_asked() {
+fn a_frozen_member_is_noticed_without_a_request() {
     if !JavaStore::Hazelcast.is_here() {
         return;
     }

@@ -164,7 +164,7 @@ fn a_cluster_that_comes_back_empty_is_given_its_caches_again() {
 }
 
 #[test]
-fn a_frozen_node_is_found_out_without_anybody_asking() {
+fn a_frozen_node_is_noticed_without_a_request() {
     if !JavaStore::Ignite.is_here() {
         return;
     }
@@ -180,7 +180,7 @@ fn a_frozen_node_is_found_out_without_anybody_asking() {
 }
 
 #[test]
-fn another_client_reads_what_was_written_and_is_heard() {
+fn another_client_reads_records_and_its_writes_are_announced() {
     if !JavaStore::Ignite.is_here() {
         return;
     }

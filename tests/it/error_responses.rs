@@ -150,7 +150,7 @@ fn an_error_page_shows_the_request_id_as_text_only() {
 }
 
 #[test]
-fn a_request_that_no_server_answered_has_an_id_and_moved_nobody() {
+fn a_request_without_a_response_has_an_id_and_moves_no_session() {
     let world = World::start(Conf::servers("a b"));
     let alice = world.browser();
     alice.get("/echo");

@@ -207,7 +207,7 @@ fn a_session_is_refused_elsewhere_where_the_pool_says_so() {
     assert_eq!(world.count("GET", "/refused"), 0, "no other server saw it");
     assert!(answer.header("set-cookie").is_some_and(|cookie| cookie.contains("Max-Age=0")), "{:?}", answer.head);
     assert_eq!(alice.token(), None, "the dead token is taken away");
-    assert_ne!(alice.server(), home, "the next request starts anew");
+    assert_ne!(alice.server(), home, "the next request begins a new session");
     world.expect_metric(OUTCOMES, &[("outcome", "refused")], 1.0);
     world.expect_metric(OUTCOMES, &[("outcome", "moved")], 0.0);
 }
@@ -285,7 +285,7 @@ fn parallel_requests_of_one_session_end_up_together() {
 #[test]
 fn exactly_the_dead_servers_sessions_move_and_spread_over_the_survivors() {
     let world = World::start(Conf::servers("a b c d"));
-    let everybody: Vec<(Browser, String)> = (0..300)
+    let sessions: Vec<(Browser, String)> = (0..300)
         .map(|_| {
             let browser = world.browser();
             let home = browser.server();
@@ -295,7 +295,7 @@ fn exactly_the_dead_servers_sessions_move_and_spread_over_the_survivors() {
         .collect();
     world.app("a").kill();
     let mut landed: BTreeMap<String, usize> = BTreeMap::new();
-    for (browser, home) in &everybody {
+    for (browser, home) in &sessions {
         let now = browser.server();
         browser.disconnect();
         if home == "a" {
@@ -314,12 +314,12 @@ fn exactly_the_dead_servers_sessions_move_and_spread_over_the_survivors() {
 fn two_proxies_move_a_session_to_the_same_server() {
     let mut world = World::start(Conf::servers("a b c d"));
     let second = world.another_proxy("-2");
-    let everybody: Vec<Browser> = (0..60).map(|_| world.browser()).collect();
-    let homes: Vec<String> = everybody.iter().map(Browser::server).collect();
-    everybody.iter().for_each(Browser::disconnect);
+    let sessions: Vec<Browser> = (0..60).map(|_| world.browser()).collect();
+    let homes: Vec<String> = sessions.iter().map(Browser::server).collect();
+    sessions.iter().for_each(Browser::disconnect);
     world.app("a").kill();
     let mut moved = 0;
-    for (browser, home) in everybody.iter().zip(&homes) {
+    for (browser, home) in sessions.iter().zip(&homes) {
         let other = browser.copy_at(&second.address);
         let (here, there) = (browser.server(), other.server());
         assert_eq!(here, there, "two proxies with the same view agree");

@@ -3,7 +3,7 @@
 use crate::world::{Conf, World};
 
 #[test]
-fn servers_are_told_who_asked_and_how() {
+fn servers_get_the_clients_address_scheme_and_host() {
     let world = World::start(Conf::servers("a"));
     let answer = world.browser().request("GET", "/echo").host("shop.example:8080").send();
     assert_eq!(answer.received("x-forwarded-for"), ["127.0.0.1"]);

@@ -32,7 +32,7 @@ pub(crate) fn moved(data: &str, from: &str, epoch: u32) -> (Vec<String>, Vec<Str
     (vec![data.to_owned()], vec![format!("from={from}; reason=connect_failure; epoch={epoch}")])
 }
 
-/// Who answered, with whatever status.
+/// The server that responded, with any status.
 pub(crate) fn answering(answer: &Response) -> String {
     answer.json()["server"].as_str().expect("the name of a server").to_owned()
 }
@@ -67,7 +67,7 @@ fn a_logged_in_cart_goes_with_its_session_through_the_kill_of_one_server_after_t
     assert!(text.starts_with("alice has tea,milk,eggs on "), "{text}");
     alice.get("/kept-cart/logout").expect(200);
     alice.get("/kept-cart").expect(401);
-    assert_eq!(world.metric(BYTES, &[]), 0.0, "who logs out leaves nothing behind");
+    assert_eq!(world.metric(BYTES, &[]), 0.0, "a log-out leaves nothing behind");
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn all_parallel_requests_are_given_it() {
         let answer = alice.request("GET", &saying(503, &[])).fresh().send();
         (answering(&answer), given(&answer))
     });
-    assert_eq!(told.len(), 1, "one place, and everybody brings it there: {told:?}");
+    assert_eq!(told.len(), 1, "one place, and every request brings it there: {told:?}");
     assert_eq!(told.first().map(|(_, given)| given.clone()), Some(moved("cart=1", &home, 1)));
 }
 

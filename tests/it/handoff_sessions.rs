@@ -35,7 +35,7 @@ fn an_application_that_gives_another_id_at_login_takes_the_data_along_and_leaves
     let thief = alice.copy_at(&world.address);
     let home = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/", DATA])).server();
     assert_eq!(handoff_data_after_a_kill(&world, &alice, &home), ["cart=1"]);
-    assert_eq!(given(&thief.get("/echo")).0, Vec::<String>::new(), "who knows the old id has no part in it");
+    assert_eq!(given(&thief.get("/echo")).0, Vec::<String>::new(), "knowing the old id gives no access to it");
 }
 
 #[test]

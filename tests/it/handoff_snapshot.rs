@@ -99,7 +99,7 @@ fn a_move_without_data_that_was_not_told_yet_is_told_after_a_restart() {
 }
 
 #[test]
-fn who_logged_out_before_a_restart_is_not_logged_in_by_it() {
+fn a_client_that_logged_out_before_a_restart_stays_logged_out() {
     let mut world = World::start(handoff_with_snapshot());
     let alice = world.browser();
     shopping(&alice);
@@ -142,7 +142,7 @@ fn of_a_damaged_file_neither_sessions_nor_data_are_loaded() {
 }
 
 #[test]
-fn nobody_else_may_read_the_file() {
+fn only_the_owner_may_read_the_file() {
     let mut world = World::start(handoff_with_snapshot());
     shopping(&world.browser());
     world.stop_proxy();

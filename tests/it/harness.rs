@@ -37,7 +37,7 @@ fn a_killed_server_refuses_and_comes_back_on_the_same_port() {
     browser.get("/");
     app.kill();
     assert!(!app.address().is_listening(), "a dead server refuses");
-    assert!(browser.request("GET", "/").try_send().is_err(), "nobody answers");
+    assert!(browser.request("GET", "/").try_send().is_err(), "nothing answers");
     app.start();
     let back = browser.get("/");
     assert_eq!(back.json()["visits"], 1, "a restarted server has forgotten its sessions");

@@ -250,7 +250,7 @@ fn a_link_holds_loses_and_cuts() {
     link.heal();
     assert_eq!(open().command(&["PING"]).expect("an answer").text(), "PONG");
     server.kill();
-    open().command(&["PING"]).expect_err("nobody is behind the link");
+    open().command(&["PING"]).expect_err("nothing is behind the link");
 }
 
 /// A store and two ways to part with it: the network's, or where there is no right to that, a link's.

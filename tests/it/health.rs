@@ -148,7 +148,7 @@ fn a_tcp_check_asks_for_a_connection_only() {
 fn without_checks_a_server_counts_as_up() {
     let world = World::start(Conf::servers("a b"));
     assert_eq!((up(&world, "a"), up(&world, "b")), (1.0, 1.0));
-    assert_eq!(world.app("a").connections(), 0, "nobody asks");
+    assert_eq!(world.app("a").connections(), 0, "it is not checked");
 }
 
 #[test]
@@ -197,7 +197,7 @@ fn a_server_may_be_known_by_name() {
 }
 
 #[test]
-fn a_name_that_does_not_resolve_stops_nobody_else() {
+fn a_name_that_does_not_resolve_does_not_stop_the_other_servers() {
     let world = World::start(Conf::servers("a b").address("b", "no-such-host.invalid:{{b:port}}"));
     assert!(ask(&world, 6).iter().all(|s| s == "a"));
     assert!(world.log().contains("no-such-host.invalid"), "the log says which name:\n{}", world.log());

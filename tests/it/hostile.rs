@@ -191,7 +191,7 @@ impl Random {
 }
 
 #[test]
-fn random_bytes_harm_nobody() {
+fn random_bytes_harm_no_other_request() {
     let world = World::start(Conf::servers("a"));
     let mut random = Random(0x5eed_1234_5678_9abc);
     for _ in 0..150 {
@@ -205,7 +205,7 @@ fn random_bytes_harm_nobody() {
 }
 
 #[test]
-fn a_good_request_with_random_damage_harms_nobody() {
+fn a_good_request_with_random_damage_harms_no_other_request() {
     let world = World::start(Conf::servers("a"));
     let alice = world.browser();
     alice.server();
@@ -227,7 +227,7 @@ fn a_good_request_with_random_damage_harms_nobody() {
 }
 
 #[test]
-fn damage_on_http2_harms_nobody() {
+fn damage_on_http2_harms_no_other_request() {
     let world = World::start(Conf::servers("a"));
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let mut random = Random(0x0dd_ba11);
@@ -280,7 +280,7 @@ fn a_server_that_breaks_its_framing_never_gives_a_whole_answer() {
 }
 
 #[test]
-fn a_server_with_enormous_headers_harms_nobody() {
+fn a_server_with_enormous_headers_harms_no_other_request() {
     let world = World::start(Conf::servers("a"));
     let got = world.browser().request("GET", "/huge-header?bytes=3000000").fresh().try_send();
     assert!(got.as_ref().map_or(true, |response| matches!(response.status, 200 | 502)), "{got:?}");
@@ -288,7 +288,7 @@ fn a_server_with_enormous_headers_harms_nobody() {
 }
 
 #[test]
-fn hostile_set_cookie_lines_of_a_server_stop_nobody() {
+fn hostile_set_cookie_lines_of_a_server_stop_no_session() {
     let world = World::start(Conf::servers("a"));
     for line in [
         "Set-Cookie:%20;;;=",

@@ -62,11 +62,11 @@ fn sessions(world: &World) -> f64 {
 #[test]
 fn a_clients_own_id_keeps_it_on_its_server() {
     let world = World::start(learning("a b c"));
-    let everybody = browsers(&world, 12);
-    let homes: BTreeSet<_> = everybody.iter().map(|(_, home)| home).collect();
+    let clients = browsers(&world, 12);
+    let homes: BTreeSet<_> = clients.iter().map(|(_, home)| home).collect();
     assert_eq!(homes.len(), 3, "new clients are balanced");
     for visit in 2..7 {
-        for (browser, home) in &everybody {
+        for (browser, home) in &clients {
             let answer = browser.get("/echo");
             assert_eq!((answer.server(), answer.json()["visits"].as_u64()), (home.clone(), Some(visit)));
             assert_eq!(answer.set_cookie(SESSION_COOKIE), None, "nothing is given beside the application's own");
@@ -216,7 +216,7 @@ fn a_session_ends_on_the_method_that_says_so_unless_the_server_refuses() {
 }
 
 #[test]
-fn everybody_who_brings_an_unknown_id_goes_to_one_server_and_nothing_is_kept() {
+fn requests_with_one_unknown_id_go_to_one_server_and_nothing_is_stored() {
     let mut world = World::start(learning_sid("a b c"));
     let second = world.another_proxy("-2");
     let mut servers = BTreeSet::new();
@@ -230,7 +230,7 @@ fn everybody_who_brings_an_unknown_id_goes_to_one_server_and_nothing_is_kept() {
     }
     assert!(servers.len() > 1, "different ids are spread: {servers:?}");
     for proxy in [&*world, &second] {
-        assert_eq!(proxy.metric(ENTRIES, &[]), 0.0, "who makes up ids fills no table");
+        assert_eq!(proxy.metric(ENTRIES, &[]), 0.0, "invented ids fill no table");
         assert_eq!(proxy.metric(OUTCOMES, &[("outcome", "new")]), 0.0, "and begins no session");
     }
     world.expect_metric(OUTCOMES, &[("outcome", "balanced")], 170.0);
@@ -252,9 +252,9 @@ fn an_unknown_id_counts_once_its_server_hands_it_out() {
 fn learned_sessions_survive_a_rotated_key_and_other_reloads() {
     let conf = |keys: &[&str]| learning("a b c").keys(keys);
     let mut world = World::start(conf(&[KEY_1]));
-    let everybody = browsers(&world, 9);
+    let clients = browsers(&world, 9);
     let at_home = || {
-        for (browser, home) in &everybody {
+        for (browser, home) in &clients {
             let servers = at_once(3, || browser.request("GET", "/echo").fresh().send().server());
             assert_eq!(servers, BTreeSet::from([home.clone()]), "every client comes home");
         }

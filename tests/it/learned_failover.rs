@@ -106,7 +106,7 @@ fn guest_cookies_pass_where_the_pool_says_so() {
 }
 
 #[test]
-fn a_refused_learned_session_is_over_and_the_same_id_begins_anew() {
+fn a_refused_learned_session_is_over_and_the_same_id_begins_a_new_one() {
     let conf = learning("on_server_down: refuse").persistence("refuse_status: 404");
     let (world, alice, home) = start_with_session(conf);
     world.app(&home).kill();
@@ -134,7 +134,7 @@ fn a_refused_marked_id_is_over_although_its_server_comes_back() {
     world.app("b").kill();
     ask("x.b").expect(404);
     let next = ask("x.b").expect(200).text();
-    assert_ne!(next, "b", "after the refusal it begins anew");
+    assert_ne!(next, "b", "after the refusal it begins a new session");
     world.expect_metric(LOOKUPS, &[("source", "route"), ("result", "ended")], 1.0);
     ask("y.b").expect(404);
     world.app("b").start();

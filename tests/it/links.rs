@@ -125,7 +125,7 @@ fn servers_are_asked_for_codings_that_can_be_undone() {
 fn a_damaged_page_is_broken_off_and_the_next_request_is_served() {
     let world = World::start(rewriting());
     let browser = world.browser();
-    let damaged = html("Content-Encoding: gzip\r\n", b"this was never compressed by anybody");
+    let damaged = html("Content-Encoding: gzip\r\n", b"this was never compressed by gzip");
     let answer = browser.request("GET", &damaged).try_send();
     assert!(answer.is_err() || answer.is_ok_and(|answer| answer.status == 502), "no page is made up");
     browser.get("/echo").expect(200);
@@ -181,7 +181,7 @@ fn http2_clients_get_rewritten_pages() {
 }
 
 #[test]
-fn a_client_without_a_session_that_gets_no_page_stays_nobody() {
+fn a_client_without_a_session_that_gets_no_page_begins_none() {
     let world = World::start(rewriting());
     for _ in 0..6 {
         let cookies = world.browser().get("/echo").expect(200);
@@ -197,7 +197,7 @@ fn the_token_of_a_link_is_renewed_with_every_page() {
     let first = token_of(&get(&world, &html("", LINK)));
     let page = html("", LINK).replace("/raw?", &format!("/raw?sid={first}&"));
     let second = token_of(&get(&world, &page));
-    assert_ne!(first, second, "sealed anew");
+    assert_ne!(first, second, "reissued");
     let home = |token: &str| get(&world, &format!("/echo?sid={token}")).server();
     assert_eq!(home(&first), home(&second), "of the same session");
 }

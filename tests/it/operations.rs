@@ -280,6 +280,7 @@ const METRICS: &[(&str, &[&str])] = &[
     ("homing_session_outcomes_total", &["pool", "outcome"]),
     ("homing_session_moves_total", &["pool", "reason"]),
     ("homing_sessions", &["pool", "server"]),
+    ("homing_sessions_complete", &["pool"]),
     ("homing_sessions_ended_total", &["pool", "reason"]),
     ("homing_tokens_issued_total", &["pool", "reason"]),
     ("homing_table_entries", &[]),

@@ -24,7 +24,7 @@ fn all_down(conf: Conf, put_down: impl Fn(&mut World), heal: impl Fn(&mut World)
     assert_eq!(world.count("GET", "/down"), 0);
     heal(&mut world);
     eventually(PATIENCE, "it heals by itself", || alice.get("/echo").status == 200);
-    eventually(PATIENCE, "for everybody", || world.browser().get("/echo").status == 200);
+    eventually(PATIENCE, "for every client", || world.browser().get("/echo").status == 200);
     assert_eq!(alice.server(), home, "the session was kept meanwhile");
 }
 

@@ -184,15 +184,24 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// A proxy for each of these entries of `store`.
+    /// A proxy for each of these entries of `store`, connected to it.
+    #[track_caller]
     pub(crate) fn start(conf: &Conf, entries: &[String]) -> Self {
         let confs: Vec<_> = entries.iter().map(|entry| conf.clone().store(entry)).collect();
         Self::of(&confs)
     }
 
-    /// A proxy for each of these configurations, which name the same servers.
+    /// A proxy for each of these configurations, which name the same servers, connected to the store.
+    #[track_caller]
     pub(crate) fn of(confs: &[Conf]) -> Self {
-        Self::among(&confs[0], |_| confs.to_vec())
+        let fleet = Self::among(&confs[0], |_| confs.to_vec());
+        fleet.wait_for_store(true);
+        fleet
+    }
+
+    /// One proxy, while its store is away.
+    pub(crate) fn without_store(conf: &Conf, entry: &str) -> Self {
+        Self::among(conf, |_| vec![conf.clone().store(entry)])
     }
 
     /// The same, when the servers of `conf` must be there before.

@@ -53,8 +53,8 @@ fn lose_one_server(lose: impl Fn(&MemcachedServer), find: impl Fn(&MemcachedServ
         let of_hash = server(there, id);
         assert_eq!(server(there, id), of_hash, "and where there is none, by the consistent hash");
     }
-    let anew = begin(here, "new");
-    assert_eq!(server(here, "new"), anew, "new sessions begin");
+    let new = begin(here, "new");
+    assert_eq!(server(here, "new"), new, "new sessions begin");
 
     find(&servers[0]);
     for (id, home) in &lost {

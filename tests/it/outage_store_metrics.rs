@@ -8,7 +8,7 @@ const ASKED: [&str; 8] = ["lookup", "bind", "move", "touch", "data_get", "data_p
 const RESULTS: [&str; 8] = ["ok", "lost", "timeout", "unreachable", "refused", "unreadable", "suspended", "dropped"];
 
 #[test]
-fn every_count_of_a_store_is_there_from_the_start_also_where_there_is_none() {
+fn every_store_metric_exists_from_the_start_also_without_a_store() {
     let metrics = World::start(Conf::servers("a")).metrics();
     for op in ASKED {
         for result in RESULTS {
@@ -17,16 +17,16 @@ fn every_count_of_a_store_is_there_from_the_start_also_where_there_is_none() {
         }
         assert!(metrics.has(DURATIONS, &[("op", op)]), "{op} is missing in:\n{}", metrics.text);
     }
-    assert_eq!((metrics.sum(OPERATIONS, &[]), metrics.sum(DURATIONS, &[])), (0.0, 0.0), "nobody was asked");
+    assert_eq!((metrics.sum(OPERATIONS, &[]), metrics.sum(DURATIONS, &[])), (0.0, 0.0), "no operation was counted");
     assert_eq!(metrics.sum(UP, &[]), 1.0, "nothing is missing where there is no store");
     assert!(metrics.has(PENDING, &[]));
 }
 
 #[test]
-fn what_a_store_is_asked_is_counted_and_timed() {
+fn store_operations_are_counted_and_timed() {
     Of::each(|of| {
         let store = Store::start(of);
-        let conf = learning("a b c").store("timeout: 2s");
+        let conf = learning("a b c").store("timeout: 5s");
         let fleet = Fleet::start(&conf, &[store.entry(), store.entry()]);
         let (here, there) = (fleet.proxy(0), fleet.proxy(1));
         here.expect_metric(UP, &[], 1.0);

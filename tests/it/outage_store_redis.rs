@@ -41,8 +41,8 @@ fn read_only_store(kind: Kind, begins: impl Fn(&RedisServer), ends: impl Fn(&Red
 
 #[test]
 fn a_store_that_became_read_only_is_told_when_it_writes_again() {
-    let nobody = App::reserve("nobody");
-    let port = nobody.socket_address().port().to_string();
+    let silent = App::reserve("silent");
+    let port = silent.socket_address().port().to_string();
     for kind in Kind::BOTH {
         read_only_store(
             kind,
@@ -122,12 +122,12 @@ fn failover(kind: Kind, loses: impl Fn(&RedisServer), comes_back: impl Fn(&Redis
 }
 
 #[test]
-fn a_failover_after_the_master_died_moves_nobody() {
+fn a_failover_after_the_master_died_moves_no_session() {
     failover(Kind::Redis, RedisServer::kill, |_| {});
 }
 
 #[test]
-fn a_failover_after_the_master_froze_moves_nobody() {
+fn a_failover_after_the_master_froze_moves_no_session() {
     failover(Kind::Valkey, RedisServer::freeze, RedisServer::thaw);
 }
 
@@ -153,13 +153,13 @@ fn a_dead_node_of_a_cluster_loses_its_slots_alone() {
     for (id, home) in &lost {
         assert_eq!(&server(here, id), home, "the lost slots' sessions go on by the near copy");
     }
-    let anew: Vec<_> = (0..6).map(|n| format!("new-{n}")).map(|id| (id.clone(), begin(here, &id))).collect();
-    for (id, home) in &anew {
+    let new: Vec<_> = (0..6).map(|n| format!("new-{n}")).map(|id| (id.clone(), begin(here, &id))).collect();
+    for (id, home) in &new {
         assert_eq!(&server(here, id), home);
     }
     cluster.node(0).start_again();
     cluster.wait_until_ok();
-    for (id, home) in lost.iter().chain(&anew) {
+    for (id, home) in lost.iter().chain(&new) {
         eventually(PATIENCE, "all is there again", || server(here, id) == *home && server(there, id) == *home);
     }
     fleet.wait_until_written();

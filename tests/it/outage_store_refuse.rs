@@ -6,7 +6,7 @@ use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, Store, begin, learning, serv
 use crate::world::client::{Response, get_with};
 use crate::world::{PATIENCE, Proxy, eventually};
 
-const ID: &str = "carol-whom-the-other-proxy-knows";
+const ID: &str = "carol-of-the-other-proxy";
 
 fn ask(proxy: &Proxy, id: &str, path: &str) -> Response {
     get_with(&proxy.address, path, &[("Cookie", &format!("SID={id}"))])
@@ -53,11 +53,11 @@ fn refused(of: Of, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
 }
 
 #[test]
-fn while_a_frozen_store_is_silent_those_who_have_sessions_are_told_to_come_again() {
+fn while_a_frozen_store_is_silent_requests_with_sessions_get_503_and_retry_after() {
     Of::each(|of| refused(of, Store::freeze, Store::thaw));
 }
 
 #[test]
-fn while_a_store_is_dead_those_who_have_sessions_are_told_to_come_again() {
+fn while_a_store_is_dead_requests_with_sessions_get_503_and_retry_after() {
     Of::each(|of| refused(of, Store::kill, Store::start_again));
 }

@@ -14,11 +14,11 @@ fn conf() -> Conf {
 
 /// For tests in which no store hangs. A Java node that has just started may take longer than that on a busy machine.
 fn patient_conf() -> Conf {
-    learning("a b c").store("timeout: 2s")
+    learning("a b c").store("timeout: 5s")
 }
 
 fn three(store: &Store) -> Fleet {
-    Fleet::start(&conf(), &[store.entry(), store.entry(), store.entry()])
+    Fleet::start(&patient_conf(), &[store.entry(), store.entry(), store.entry()])
 }
 
 /// Learned sessions that all proxies know, and their servers.
@@ -70,7 +70,7 @@ fn open_files(proxy: &Proxy) -> f64 {
 fn a_store_that_restarts_again_and_again_leaves_nothing_behind() {
     Of::each(|of| {
         let store = Store::start(of);
-        let fleet = Fleet::start(&conf(), &[store.entry()]);
+        let fleet = Fleet::start(&patient_conf(), &[store.entry()]);
         let proxy = fleet.proxy(0);
         let known = create_sessions_known_to_all(&fleet, 3);
         let before = open_files(proxy);
@@ -99,7 +99,7 @@ fn a_proxy_starts_and_serves_while_its_store_is_away_and_finds_it_when_it_comes(
         let store = Store::start(of);
         store.kill();
         let mut fleet = None;
-        let took = timed(|| fleet = Some(Fleet::start(&conf(), &[store.entry()])));
+        let took = timed(|| fleet = Some(Fleet::without_store(&patient_conf(), &store.entry())));
         let fleet = fleet.expect("just started");
         assert!(took < Duration::from_secs(5), "about a second, and what a busy machine takes: {took:?}");
         let proxy = fleet.proxy(0);
@@ -124,7 +124,7 @@ fn a_frozen_store_does_not_keep_a_proxy_from_starting() {
         let store = Store::start(of);
         store.freeze();
         let start = Instant::now();
-        let fleet = Fleet::start(&conf(), &[store.entry()]);
+        let fleet = Fleet::without_store(&conf(), &store.entry());
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         let alice = begin(fleet.proxy(0), "alice");
         assert_eq!(server(fleet.proxy(0), "alice"), alice);
@@ -183,6 +183,7 @@ fn a_proxy_that_crashes_takes_nothing_with_it_that_others_know() {
         assert_on_their_servers(&fleet, &known[1..]);
         assert_on_their_servers(&fleet, &alone);
         fleet.start_again(0);
+        fleet.wait_for_store(true);
         assert_on_their_servers(&fleet, &known[1..]);
         assert_on_their_servers(&fleet, &alone);
         assert_eq!(ended(), 1);
@@ -191,7 +192,7 @@ fn a_proxy_that_crashes_takes_nothing_with_it_that_others_know() {
 }
 
 #[test]
-fn a_snapshot_brings_sessions_home_when_proxies_and_store_are_all_started_anew() {
+fn a_snapshot_brings_sessions_home_after_a_restart_of_all_proxies_and_the_store() {
     Of::each(|of| {
         let store = Store::start(of);
         let confs: Vec<_> = (0..2)

@@ -65,16 +65,16 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     let may_wait = if away == Away::Silent { 1.0..=3.0 } else { 0.0..=1.0 };
     assert!(may_wait.contains(&waited), "so many waited: {waited}");
     let took = timed(|| (0..20).for_each(|n| drop(server(near, &format!("another-{n}")))));
-    assert_eq!(failed_store_queries(near), (all + 20.0, waited), "nobody waits any more; all took {took:?}");
+    assert_eq!(failed_store_queries(near), (all + 20.0, waited), "no request waits any more; all took {took:?}");
     near.expect_metric(LOOKUPS, &[("source", "learn"), ("result", "store_error")], 26.0);
     store_is(near, false);
 
-    assert_eq!(server(near, "alice"), alice, "who is known here is at home");
-    assert_eq!(bob.server(), of_bob, "and who has a token");
+    assert_eq!(server(near, "alice"), alice, "a session that is known here stays");
+    assert_eq!(bob.server(), of_bob, "and so does one with a token");
     let of_hash = server(near, "carol");
-    assert_eq!(server(near, "carol"), of_hash, "who is not known goes to one server");
-    let anew = begin(near, "new");
-    assert_eq!(server(near, "new"), anew, "new sessions begin");
+    assert_eq!(server(near, "carol"), of_hash, "an unknown one goes to one server");
+    let new = begin(near, "new");
+    assert_eq!(server(near, "new"), new, "new sessions begin");
     assert_eq!(failed_store_queries(near).1, waited, "all without waiting");
 
     ends();
@@ -84,12 +84,12 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
     assert_eq!(server(near, "alice"), alice);
     assert_eq!(bob.server(), of_bob);
     fleet.wait_until_written();
-    eventually(PATIENCE, "what began meanwhile is known to the other", || server(far, "new") == anew);
+    eventually(PATIENCE, "what began meanwhile is known to the other", || server(far, "new") == new);
     fleet.expect_no_moves();
 }
 
 #[test]
-fn a_request_that_has_much_to_tell_a_silent_store_waits_once_too() {
+fn a_request_with_several_writes_to_a_silent_store_waits_once_too() {
     Of::each(|of| {
         let store = Store::start(of);
         let conf = learning("a b c").store("timeout: 700ms").persistence("handoff: { enabled: true }");
@@ -141,7 +141,7 @@ fn a_store_behind_a_silent_link_costs_a_request_its_timeout_once_and_then_nothin
 }
 
 #[test]
-fn a_store_whose_connections_were_forgotten_on_the_way_is_found_anew() {
+fn a_store_is_reached_again_after_a_firewall_has_dropped_its_connections() {
     by_link(Away::Silent, Link::lose);
 }
 
@@ -151,7 +151,7 @@ fn a_store_behind_a_cut_link_costs_nothing() {
 }
 
 #[test]
-fn a_store_in_a_parted_network_costs_a_request_its_timeout_once_and_then_nothing() {
+fn a_store_in_a_partitioned_network_costs_a_request_its_timeout_once_and_then_nothing() {
     Of::each(|of| match Namespace::create() {
         Ok(namespace) => {
             let store = Store::within(of, &namespace);

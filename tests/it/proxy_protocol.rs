@@ -37,7 +37,7 @@ fn is_closed_unanswered(mut wire: Wire) -> bool {
 }
 
 #[test]
-fn a_balancer_says_who_the_client_is() {
+fn a_balancer_passes_the_clients_address() {
     let world = World::start(accepting());
     assert_eq!(client_seen_by_server(&world, HEADER_1, REQUEST), "203.0.113.7");
     assert_eq!(world.access_line("/echo")["client_ip"], "203.0.113.7");

@@ -74,14 +74,14 @@ fn hup_reloads_at_once() {
 #[test]
 fn hup_without_a_change_changes_nothing() {
     let world = World::start(Conf::servers("a b"));
-    let everybody = browsers_with_servers(&world, 4);
+    let sessions = browsers_with_servers(&world, 4);
     let before = world.configuration_hash();
     for _ in 0..3 {
         world.signal(Signal::SIGHUP);
     }
     eventually(PATIENCE, "a reload", || world.reloads() >= 1.0);
     assert_eq!(world.configuration_hash(), before);
-    for (browser, home) in &everybody {
+    for (browser, home) in &sessions {
         assert_eq!(browser.server(), *home);
     }
 }
@@ -89,7 +89,7 @@ fn hup_without_a_change_changes_nothing() {
 #[test]
 fn a_broken_file_changes_nothing_and_says_so() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = browsers_with_servers(&world, 4);
+    let sessions = browsers_with_servers(&world, 4);
     let before = world.configuration_hash();
     assert_eq!(world.metric(SUCCESS, &[]), 1.0, "the file that it started with was fine");
     let broken = [
@@ -103,8 +103,8 @@ fn a_broken_file_changes_nothing_and_says_so() {
         world.try_reload(text);
         eventually(PATIENCE, "the metric says so", || world.metric(SUCCESS, &[]) == 0.0);
         assert_eq!(world.configuration_hash(), before, "the old one is in force");
-        for (browser, home) in &everybody {
-            assert_eq!(browser.server(), *home, "nobody notices");
+        for (browser, home) in &sessions {
+            assert_eq!(browser.server(), *home, "no client notices");
         }
     }
     let log = world.log();
@@ -135,9 +135,9 @@ impl Drop for StopWhenDone<'_> {
 fn fifty_reloads_under_load_cost_no_request_and_move_no_session() {
     let mut world = World::start(Conf::servers("a b c"));
     let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let everybody = browsers_with_servers(&world, 4);
+    let sessions = browsers_with_servers(&world, 4);
     thread::scope(|scope| {
-        let clients: Vec<_> = everybody
+        let clients: Vec<_> = sessions
             .iter()
             .map(|(browser, home)| {
                 let (stop, served) = (&stop, &served);
@@ -208,9 +208,9 @@ fn limits_of_a_listener_change_at_once() {
 #[test]
 fn a_session_follows_its_servers_name_to_another_address() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = browsers_with_servers(&world, 6);
+    let sessions = browsers_with_servers(&world, 6);
     world.reload(Conf::servers("a b").address("a", "{{moved}}"));
-    for (browser, home) in &everybody {
+    for (browser, home) in &sessions {
         let expected = if home == "a" { "moved" } else { "b" };
         assert_eq!(browser.server(), expected, "the name is the identity");
     }
@@ -220,10 +220,10 @@ fn a_session_follows_its_servers_name_to_another_address() {
 #[test]
 fn sessions_stay_when_servers_are_reordered_added_and_renamed_around_them() {
     let mut world = World::start(Conf::servers("a b c"));
-    let everybody = browsers_with_servers(&world, 9);
+    let sessions = browsers_with_servers(&world, 9);
     for servers in ["c b a", "x a y b z c", "c a b"] {
         world.reload(Conf::servers(servers));
-        for (browser, home) in &everybody {
+        for (browser, home) in &sessions {
             assert_eq!(browser.server(), *home, "with {servers}");
         }
     }
@@ -260,15 +260,15 @@ fn a_server_that_a_reload_adds_has_a_verdict_before_traffic() {
 #[test]
 fn the_table_is_carried_over() {
     let mut world = World::start(Conf::servers("a b"));
-    let everybody = browsers_with_servers(&world, 6);
-    for (browser, home) in &everybody {
+    let sessions = browsers_with_servers(&world, 6);
+    for (browser, home) in &sessions {
         assert_eq!(browser.server(), *home);
     }
     let entries = world.metric("homing_table_entries", &[]);
     assert_eq!(entries, 6.0);
     world.reload(Conf::servers("a b c"));
     assert_eq!(world.metric("homing_table_entries", &[]), entries);
-    for (browser, home) in &everybody {
+    for (browser, home) in &sessions {
         assert_eq!(browser.server(), *home);
     }
     world.expect_metric("homing_session_lookups_total", &[("result", "hit")], 6.0);

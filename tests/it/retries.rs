@@ -105,7 +105,7 @@ fn a_reset_on_a_reused_connection_is_no_failure_of_the_server() {
         assert_eq!(alice.server(), home);
     }
     for other in others(&world, &home) {
-        assert_eq!(other.count("GET", "/again"), 0, "nobody else was asked");
+        assert_eq!(other.count("GET", "/again"), 0, "no other server was asked");
     }
     world.expect_metric(MOVES, &[], 0.0);
 }
@@ -125,7 +125,7 @@ fn half_an_answer_is_never_completed_or_repeated() {
         let broken = alice.request("GET", target).fresh().try_send();
         assert!(broken.is_err(), "the client sees that the answer is not whole: {broken:?}");
     }
-    assert_eq!(world.count("GET", "/die-midway"), 2, "nobody was asked again");
+    assert_eq!(world.count("GET", "/die-midway"), 2, "it is not sent again");
     assert_eq!(alice.server(), home, "the session is kept");
     world.expect_metric(MOVES, &[], 0.0);
 }
@@ -145,7 +145,7 @@ fn a_frozen_server_costs_its_clients_the_read_timeout_and_no_session() {
 }
 
 #[test]
-fn an_error_of_the_application_moves_nobody() {
+fn an_error_of_the_application_moves_no_session() {
     let (world, alice, home) = start_with_session(Conf::servers("a b"));
     for code in [500, 502, 503, 504, 404] {
         let answer = alice.get(&format!("/status?code={code}")).expect(code);

@@ -23,7 +23,7 @@ fn location(answer: &Response) -> &str {
 }
 
 #[test]
-fn who_comes_by_http_is_sent_to_https_and_who_comes_by_https_is_served() {
+fn http_is_redirected_to_https_and_https_is_served() {
     let world = World::start(behind_tls(TO_HTTPS, "shop"));
     for (host, target, to) in [
         ("shop.example", "/", "https://shop.example/"),

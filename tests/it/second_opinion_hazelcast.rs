@@ -66,7 +66,7 @@ fn another_client_reads_moves_and_ends_sessions() {
 }
 
 #[test]
-fn what_was_written_halfway_lives_as_long_as_the_map_says_and_is_mended_by_the_next_write() {
+fn an_interrupted_move_expires_by_the_maps_own_time_to_live_and_is_repaired_by_the_next_write() {
     if !JavaStore::Hazelcast.is_here() {
         return;
     }

@@ -7,6 +7,7 @@ use crate::shared_proxies::{
     By, Edge, Engine, LOOKUPS, MOVES, Store, assert_on_their_servers, learning, sessions, sharing, with_every_store,
 };
 use crate::world::app::answers::saying;
+use crate::world::apps::LONG;
 use crate::world::stores::JavaStore;
 use crate::world::{Conf, KEY_1, KEY_2, Proxy, eventually};
 
@@ -155,13 +156,13 @@ fn unused_on_all_proxies(engine: Engine) {
     let all = sessions(&edge, 4);
     assert_on_their_servers(&edge, &all);
     // The store keeps everything a tenth and some seconds longer than it must.
-    eventually(Duration::from_secs(15), "the store has forgotten all", || store.all().is_empty());
+    eventually(LONG, "the store has forgotten all", || store.all().is_empty());
     for proxy in edge.proxies() {
         let hits = proxy.metric(LOOKUPS, &[("result", "hit")]);
         for (by, id, _) in &all {
             by.server(proxy, id);
         }
-        assert_eq!(proxy.metric(LOOKUPS, &[("result", "hit")]), hits, "nobody is known any more");
+        assert_eq!(proxy.metric(LOOKUPS, &[("result", "hit")]), hits, "no session is known any more");
         assert_eq!(proxy.metric("homing_sessions", &[]), 0.0);
     }
     assert!(store.all().is_empty(), "{:?}", store.all());

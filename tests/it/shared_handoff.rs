@@ -74,7 +74,7 @@ fn a_log_out_at_one_proxy_counts_at_all(engine: Engine) {
         assert_eq!(
             data,
             Vec::<String>::new(),
-            "nobody is logged in again, not by what the first proxy remembers either"
+            "no client is logged in again, not by what the first proxy remembers either"
         );
     }
     assert_eq!(edge.metric(HANDOFF, &[("result", "given")]), 0.0);

@@ -180,14 +180,24 @@ impl Edge {
     pub(crate) fn start(entry: &str, conf: Conf) -> Self {
         let mut world = World::start(sharing(entry, conf));
         let others = OTHERS.iter().map(|suffix| world.another_proxy(suffix)).collect();
-        Self { world, others }
+        let edge = Self { world, others };
+        edge.wait_for_store();
+        edge
     }
 
     pub(crate) fn proxies(&self) -> [&Proxy; 3] {
         [&*self.world, &self.others[0], &self.others[1]]
     }
 
-    /// The proxy of that number, 0 to 2, ends and a new one takes its place.
+    /// A proxy that starts does not wait long for its store, and decides without it until it is connected.
+    #[track_caller]
+    fn wait_for_store(&self) {
+        for proxy in self.proxies() {
+            eventually(PATIENCE, "the store is connected", || proxy.metric("homing_store_up", &[]) > 0.5);
+        }
+    }
+
+    /// The proxy of that number, 0 to 2, ends and a new one takes its place, connected to the store.
     pub(crate) fn restart(&mut self, number: usize) {
         match number.checked_sub(1) {
             None => self.world.restart_proxy(),
@@ -196,6 +206,7 @@ impl Edge {
                 self.others[other] = self.world.another_proxy(OTHERS[other]);
             }
         }
+        self.wait_for_store();
     }
 
     /// Puts another configuration into force at all of them.
@@ -217,7 +228,7 @@ impl Edge {
 /// With a store of that entry, which is waited for: where many tests share two cores, any process may stand still for a
 /// moment, and what happens then is for other tests.
 pub(crate) fn sharing(entry: &str, conf: Conf) -> Conf {
-    conf.store(entry).store("timeout: 2s")
+    conf.store(entry).store("timeout: 5s")
 }
 
 /// Learns the cookie `SID` of the application and its header `Mcp-Session-Id`; DELETE ends a session of the latter.
@@ -321,16 +332,16 @@ fn a_learned_session_is_at_home_at_every_proxy_at_once(engine: Engine) {
 fn no_session_strays_while_all_proxies_are_restarted(engine: Engine) {
     let store = Store::start(engine);
     let mut edge = Edge::start(&store.entry(), learning("a b c"));
-    let mut everybody = sessions(&edge, 12);
+    let mut sessions = sessions(&edge, 12);
     for number in 0..3 {
         edge.restart(number);
         assert_eq!(edge.proxies()[number].metric("homing_table_entries", &[]), 0.0, "its table is lost");
-        assert_on_their_servers(&edge, &everybody);
+        assert_on_their_servers(&edge, &sessions);
         let (by, id) = (By::Cookie, format!("later-{number}"));
         let home = by.begin(edge.proxies()[number], &id);
-        everybody.push((by, id, home));
+        sessions.push((by, id, home));
     }
-    assert_on_their_servers(&edge, &everybody);
+    assert_on_their_servers(&edge, &sessions);
     assert_eq!(edge.metric(MOVES, &[]), 0.0);
     assert_eq!(edge.metric(LOOKUPS, &[("result", "unknown")]), 0.0);
     assert!(store.bindings().iter().all(|words| words[1] == "0"), "nothing moved: {:?}", store.bindings());

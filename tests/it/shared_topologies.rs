@@ -27,12 +27,12 @@ pub(crate) fn while_requests_go_on<T>(edge: &Edge, all: &Sessions, work: impl Fn
         });
         let done = work();
         over.store(true, Ordering::Relaxed);
-        asking.join().expect("nobody strays");
+        asking.join().expect("no session strays");
         done
     })
 }
 
-fn nobody_strays_while_slots_of_a_cluster_move(kind: Kind) {
+fn no_session_strays_while_slots_of_a_cluster_move(kind: Kind) {
     let cluster = Cluster::start(kind);
     let mut edge = Edge::start(&cluster.entry(), learning("a b c").store("near_ttl: 1s"));
     let all = sessions(&edge, 24);
@@ -54,12 +54,12 @@ fn nobody_strays_while_slots_of_a_cluster_move(kind: Kind) {
     edge.world.app("a").kill();
     let moved = all.iter().map(|(by, id, home)| {
         let next = by.server(edge.proxies()[0], id);
-        assert_eq!(next == *home, home != "a", "who was at home on it moves, and nobody else");
+        assert_eq!(next == *home, home != "a", "its sessions move, and no other");
         (*by, id.clone(), next)
     });
     let moved: Sessions = moved.collect();
     edge.world.app("a").start();
-    eventually(PATIENCE, "all proxies agree on who moved", || {
+    eventually(PATIENCE, "all proxies agree on the moved sessions", || {
         let at_home = |proxy: &&Proxy| moved.iter().all(|(by, id, home)| by.server(proxy, id) == *home);
         edge.proxies().iter().all(at_home)
     });
@@ -68,16 +68,16 @@ fn nobody_strays_while_slots_of_a_cluster_move(kind: Kind) {
 }
 
 #[test]
-fn nobody_strays_while_slots_of_a_redis_cluster_move() {
-    nobody_strays_while_slots_of_a_cluster_move(Kind::Redis);
+fn no_session_strays_while_slots_of_a_redis_cluster_move() {
+    no_session_strays_while_slots_of_a_cluster_move(Kind::Redis);
 }
 
 #[test]
-fn nobody_strays_while_slots_of_a_valkey_cluster_move() {
-    nobody_strays_while_slots_of_a_cluster_move(Kind::Valkey);
+fn no_session_strays_while_slots_of_a_valkey_cluster_move() {
+    no_session_strays_while_slots_of_a_cluster_move(Kind::Valkey);
 }
 
-fn nobody_strays_through_a_failover_of_sentinels(kind: Kind) {
+fn no_session_strays_through_a_failover_of_sentinels(kind: Kind) {
     let sentinels = Sentinels::start(kind);
     let mut edge = Edge::start(&sentinels.entry(), learning("a b c").store("near_ttl: 1s"));
     let mut all = sessions(&edge, 12);
@@ -96,17 +96,17 @@ fn nobody_strays_through_a_failover_of_sentinels(kind: Kind) {
 }
 
 #[test]
-fn nobody_strays_through_a_failover_of_redis_under_sentinels() {
-    nobody_strays_through_a_failover_of_sentinels(Kind::Redis);
+fn no_session_strays_through_a_failover_of_redis_under_sentinels() {
+    no_session_strays_through_a_failover_of_sentinels(Kind::Redis);
 }
 
 #[test]
-fn nobody_strays_through_a_failover_of_valkey_under_sentinels() {
-    nobody_strays_through_a_failover_of_sentinels(Kind::Valkey);
+fn no_session_strays_through_a_failover_of_valkey_under_sentinels() {
+    no_session_strays_through_a_failover_of_sentinels(Kind::Valkey);
 }
 
 #[test]
-fn a_user_who_may_only_what_homing_needs_is_enough() {
+fn a_user_with_only_the_documented_permissions_is_enough() {
     for kind in Kind::BOTH {
         let server = RedisServer::setup(kind).user("homing", "a-password-4711", RULES).start();
         let edge = Edge::start(&server.entry(), learning("a b c").store("near_ttl: 1h"));

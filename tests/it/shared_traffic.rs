@@ -16,8 +16,8 @@ fn sessions_with_tokens_are_written_when_they_move_and_not_before(engine: Engine
     let [first, second, third] = edge.proxies();
     let alice = first.browser();
     let home = alice.server();
-    let everybody: Vec<_> = (0..9).map(|_| first.browser()).map(|client| (client.server(), client)).collect();
-    for (server, client) in &everybody {
+    let sessions: Vec<_> = (0..9).map(|_| first.browser()).map(|client| (client.server(), client)).collect();
+    for (server, client) in &sessions {
         for proxy in [first, second, third, first, second, third] {
             let copy = client.copy_at(&proxy.address);
             assert_eq!([copy.server(), copy.server(), copy.server(), copy.server()], [(); 4].map(|()| server.clone()));
@@ -92,7 +92,7 @@ fn commands_of_a_thousand_requests(engine: Engine) {
         }
     };
     round();
-    // Who comes to a proxy for the first time is a visit that the store is told of.
+    // The first visit to a proxy is written to the store.
     let asked = edge.metric(OPERATIONS, &[("op", "lookup"), ("result", "ok")]);
     eventually(PATIENCE, "the first visits are told", || server.calls_of("pexpire") as f64 >= asked);
     let hits = edge.metric(LOOKUPS, &[("result", "hit")]);

@@ -150,12 +150,12 @@ fn an_ended_session_stays_ended() {
     ask(&world).expect(503);
     world.app(&home).start();
     world.restart_proxy();
-    assert!(ask(&world).expect(200).header("x-session").is_some_and(|new| new != token), "it begins anew");
+    assert!(ask(&world).expect(200).header("x-session").is_some_and(|new| new != token), "it begins a new session");
     world.expect_metric(LOOKUPS, &[("source", "header"), ("result", "ended")], 1.0);
 }
 
 #[test]
-fn those_who_stayed_away_too_long_do_not_come_back() {
+fn sessions_idle_for_too_long_do_not_come_back() {
     let conf =
         |idle: &str| with_snapshot(learning("a b c").persistence(&format!("idle_timeout: {idle}")), "sessions", "1h");
     let mut world = World::start(conf("30m"));
@@ -211,7 +211,7 @@ fn a_damaged_file_is_skipped_whole_and_kept_aside() {
 }
 
 #[test]
-fn a_file_of_somebody_else_is_left_alone() {
+fn a_foreign_file_is_left_alone() {
     let mut world = World::start(learning("a b c"));
     let file = file_of(&world);
     fs::write(&file, "root:x:0:0:root:/root:/bin/sh\n").unwrap();

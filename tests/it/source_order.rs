@@ -78,7 +78,7 @@ fn the_order_decides_when_sources_disagree() {
 }
 
 #[test]
-fn what_names_nobody_gives_way_to_the_next_source() {
+fn a_source_without_a_session_gives_way_to_the_next() {
     let world = World::start(sources(&[COOKIE, HEADER, LEARN, ROUTE]));
     create_learned_session_at(&world, "b", "learned");
     let forged = format!("{SESSION_COOKIE}=forged");
@@ -100,7 +100,7 @@ fn a_client_with_a_learned_id_gets_no_token_beside_it() {
     let world = World::start(sources(&[LEARN, COOKIE]));
     let alice = world.browser();
     let first = alice.get(&saying(200, &["Set-Cookie: SID=alice; Path=/"]));
-    assert!(first.set_cookie(SESSION_COOKIE).is_some(), "before it had an id it was nobody");
+    assert!(first.set_cookie(SESSION_COOKIE).is_some(), "before it had an id it had no session");
     for _ in 0..3 {
         let answer = alice.get("/say");
         assert_eq!((answer.server(), answer.set_cookie(SESSION_COOKIE)), (first.server(), None));

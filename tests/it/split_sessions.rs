@@ -74,7 +74,7 @@ fn a_session_first_looks_for_another_server_of_its_version() {
 }
 
 #[test]
-fn a_session_leaves_its_version_once_when_nobody_there_can_serve() {
+fn a_session_leaves_its_version_once_when_no_server_there_can_serve() {
     let world = World::start(two_versions((1, 1), ""));
     let (alice, home) = in_version(&world, "v1");
     world.app("v1a").kill();
@@ -120,15 +120,15 @@ fn parallel_requests_of_a_session_that_leaves_its_version_go_to_one_server() {
 #[test]
 fn sessions_that_leave_their_version_go_by_their_keys_and_not_by_the_hint_of_their_address() {
     let world = World::start(two_versions((1, 1), "new_session_hint: client_ip"));
-    let everybody: Vec<_> = (0..20).map(|_| world.browser()).collect();
-    let homes: BTreeSet<_> = everybody.iter().map(Browser::server).collect();
+    let sessions: Vec<_> = (0..20).map(|_| world.browser()).collect();
+    let homes: BTreeSet<_> = sessions.iter().map(Browser::server).collect();
     assert_eq!(homes.len(), 1, "new clients of one address stay together: {homes:?}");
     let theirs = version(homes.first().expect("one"));
     for letter in ['a', 'b'] {
         world.app(&format!("{theirs}{letter}")).kill();
     }
-    everybody.iter().for_each(Browser::disconnect);
-    let servers: BTreeSet<_> = everybody.iter().map(Browser::server).collect();
+    sessions.iter().for_each(Browser::disconnect);
+    let servers: BTreeSet<_> = sessions.iter().map(Browser::server).collect();
     assert_eq!(servers.len(), 2, "they share the other version: {servers:?}");
 }
 
@@ -144,7 +144,7 @@ fn new_clients_get_another_version_while_one_cannot_serve() {
 }
 
 #[test]
-fn a_version_of_weight_zero_takes_nobody_even_when_no_other_can() {
+fn a_version_of_weight_zero_takes_no_request_even_when_no_other_can() {
     let (world, alice, _) = start_in_version_1("");
     world.app("v1a").kill();
     world.app("v1b").kill();
@@ -160,7 +160,7 @@ fn a_pool_that_refuses_has_the_last_word() {
     world.app(&home).kill();
     alice.disconnect();
     alice.get("/echo").expect(503);
-    assert_eq!(alice.token(), None, "and its next request starts anew");
+    assert_eq!(alice.token(), None, "and its next request begins a new session");
     alice.get("/echo").expect(200);
 }
 

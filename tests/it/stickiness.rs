@@ -92,43 +92,43 @@ fn the_token_is_set_on_the_first_answer_only() {
 }
 
 #[test]
-fn a_restart_with_the_same_keys_forgets_nobody() {
+fn a_restart_with_the_same_keys_loses_no_session() {
     let mut world = World::start(Conf::servers("a b c"));
-    let everybody = browsers(&world, 12);
-    assert_on_their_servers(&everybody);
+    let sessions = browsers(&world, 12);
+    assert_on_their_servers(&sessions);
     world.restart_proxy();
-    assert_on_their_servers(&everybody);
+    assert_on_their_servers(&sessions);
     world.expect_metric(LOOKUPS, &[("pool", "web"), ("result", "restored")], 12.0);
     world.expect_metric("homing_session_moves_total", &[], 0.0);
 }
 
 #[test]
-fn a_killed_proxy_forgets_nobody() {
+fn a_killed_proxy_loses_no_session() {
     let mut world = World::start(Conf::servers("a b c"));
-    let everybody = browsers(&world, 6);
+    let sessions = browsers(&world, 6);
     world.signal(crate::world::Signal::SIGKILL);
     world.wait_for_exit(PATIENCE);
     world.forget_proxy();
     world.start_proxy();
-    assert_on_their_servers(&everybody);
+    assert_on_their_servers(&sessions);
 }
 
 #[test]
-fn a_rotated_key_honours_old_tokens_and_seals_them_anew() {
+fn a_rotated_key_honours_old_tokens_and_reissues_them() {
     let mut world = World::start(Conf::servers("a b c").keys(&[KEY_1]));
-    let everybody = browsers(&world, 6);
-    let old: Vec<_> = everybody.iter().map(|(b, _)| b.token()).collect();
+    let sessions = browsers(&world, 6);
+    let old: Vec<_> = sessions.iter().map(|(b, _)| b.token()).collect();
     world.reload(Conf::servers("a b c").keys(&[KEY_2, KEY_1]));
-    assert_on_their_servers(&everybody);
-    for ((browser, home), old) in everybody.iter().zip(&old) {
-        assert_ne!(&browser.token(), old, "sealed anew with the first key");
+    assert_on_their_servers(&sessions);
+    for ((browser, home), old) in sessions.iter().zip(&old) {
+        assert_ne!(&browser.token(), old, "reissued with the first key");
         let again = browser.get("/echo");
         assert_eq!((again.server(), again.set_cookie(SESSION_COOKIE)), (home.clone(), None), "and only once");
         browser.disconnect();
     }
     world.expect_metric("homing_tokens_issued_total", &[("pool", "web"), ("reason", "key_rotated")], 6.0);
     world.reload(Conf::servers("a b c").keys(&[KEY_2]));
-    assert_on_their_servers(&everybody);
+    assert_on_their_servers(&sessions);
     let stale = world.browser();
     stale.put_cookie(SESSION_COOKIE, old[0].as_deref().expect("a token"));
     assert!(stale.get("/echo").set_cookie(SESSION_COOKIE).is_some(), "a token of a dropped key is no token");
@@ -139,8 +139,8 @@ fn a_rotated_key_honours_old_tokens_and_seals_them_anew() {
 fn a_proxy_with_the_same_keys_honours_the_others_tokens() {
     let mut world = World::start(Conf::servers("a b c"));
     let second = world.another_proxy("-2");
-    let everybody = browsers(&world, 9);
-    for (browser, home) in &everybody {
+    let sessions = browsers(&world, 9);
+    for (browser, home) in &sessions {
         let there = browser.copy_at(&second.address);
         let answer = there.get("/echo");
         assert_eq!(answer.server(), *home, "the other proxy brings it to the same server");
@@ -152,11 +152,11 @@ fn a_proxy_with_the_same_keys_honours_the_others_tokens() {
 #[test]
 fn the_order_of_servers_in_the_file_means_nothing_to_another_proxy() {
     let mut world = World::start(Conf::servers("a b c d"));
-    let everybody = browsers(&world, 8);
+    let sessions = browsers(&world, 8);
     let text = world.town.rewrite(Conf::servers("d c b a"));
     assert!(text.find("name: d") < text.find("name: a"), "the order is turned round");
     let second = world.another_proxy("-2");
-    for (browser, home) in &everybody {
+    for (browser, home) in &sessions {
         assert_eq!(browser.copy_at(&second.address).server(), *home, "names decide, not places");
     }
 }
@@ -213,7 +213,7 @@ fn an_idle_session_leaves_the_table_by_itself() {
     for (browser, _) in browsers(&world, 5) {
         browser.server();
     }
-    assert!(world.metric("homing_table_entries", &[]) >= 1.0, "those who came back are remembered");
+    assert!(world.metric("homing_table_entries", &[]) >= 1.0, "clients that came back are in the table");
     eventually(PATIENCE, "the table is empty again", || world.metric("homing_table_entries", &[]) == 0.0);
     assert_eq!(world.metric("homing_sessions", &[("pool", "web")]), 0.0, "and no server has sessions");
     world.expect_metric("homing_sessions_ended_total", &[("pool", "web"), ("reason", "idle")], 5.0);
@@ -243,32 +243,32 @@ fn a_busy_session_outlives_the_idle_time_and_ends_at_the_absolute_one() {
 }
 
 #[test]
-fn a_full_table_evicts_but_loses_nobody() {
+fn a_full_table_evicts_but_loses_no_session() {
     let world = World::start(Conf::servers("a b c").top("store: { max_sessions: 10 }"));
-    let everybody = browsers(&world, 40);
-    assert_on_their_servers(&everybody);
+    let sessions = browsers(&world, 40);
+    assert_on_their_servers(&sessions);
     let entries = world.metric("homing_table_entries", &[]);
     assert!((1.0..=10.0).contains(&entries), "the cap is hard: {entries}");
     assert_eq!(world.metric("homing_table_capacity", &[]), 10.0);
     let evicted = world.metric("homing_sessions_ended_total", &[("reason", "evicted")]);
     assert!(evicted >= 30.0, "40 came back and 10 have room: {evicted}");
-    assert_on_their_servers(&everybody);
+    assert_on_their_servers(&sessions);
     world.expect_metric("homing_session_moves_total", &[], 0.0);
 }
 
 #[test]
 fn clients_that_keep_no_cookies_cost_no_memory() {
     let world = World::start(Conf::servers("a b"));
-    let nobody = world.browser();
+    let stranger = world.browser();
     for _ in 0..300 {
-        nobody.request("GET", "/echo").without_cookies().send().expect(200);
+        stranger.request("GET", "/echo").without_cookies().send().expect(200);
     }
     world.expect_metric("homing_session_outcomes_total", &[("outcome", "new")], 300.0);
     assert_eq!(world.metric("homing_table_entries", &[]), 0.0, "nothing is stored for clients that never return");
 }
 
 #[test]
-fn the_table_knows_who_came_back() {
+fn the_table_holds_clients_that_came_back() {
     let world = World::start(Conf::servers("a b"));
     let [(alice, home), _] = two_browsers_on_different_servers(&world);
     world.expect_metric(LOOKUPS, &[("pool", "web"), ("result", "none")], 2.0);
@@ -329,8 +329,8 @@ fn at_most_four_cookies_of_our_name_are_tried() {
     let (alice, home) = browsers(&world, 1).remove(0);
     let token = alice.token().expect("a token");
     let after = |forged: usize| {
-        let mut pairs: Vec<_> = (0..forged).map(|n| format!("{SESSION_COOKIE}=forged{n}")).collect();
-        pairs.push(format!("{SESSION_COOKIE}={token}"));
+        let of_its_length = |n| format!("{SESSION_COOKIE}={n:0>width$}", width = token.len());
+        let pairs: Vec<_> = (0..forged).map(of_its_length).chain([format!("{SESSION_COOKIE}={token}")]).collect();
         get_with_cookies(&world.address, "/echo", &[pairs.join("; ")])
     };
     for _ in 0..3 {
@@ -420,7 +420,7 @@ fn without_persistence_every_request_is_balanced() {
     let mut seen = BTreeSet::new();
     for _ in 0..9 {
         let answer = alice.get("/echo");
-        assert_eq!(answer.set_cookie(SESSION_COOKIE), None, "nobody is given a token");
+        assert_eq!(answer.set_cookie(SESSION_COOKIE), None, "no token is issued");
         seen.insert(answer.server());
     }
     assert_eq!(seen.len(), 3, "every server has its turn");

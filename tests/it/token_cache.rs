@@ -1,4 +1,4 @@
-//! A client shows the same token with request after request, and the proxy remembers what it opened to. Nobody may notice:
+//! A client sends the same token with request after request, and the proxy caches what it opened to. This must not be visible:
 //! what has changed since the request before counts. One thread serves all, so that it remembers every token.
 
 use std::thread;
@@ -33,14 +33,14 @@ fn show(wire: &mut Wire, target: &str, cookies: &str) -> Response {
 }
 
 #[test]
-fn a_key_that_is_no_longer_the_first_has_its_tokens_sealed_anew() {
+fn tokens_of_a_key_that_is_no_longer_the_first_are_reissued() {
     let mut world = World::start(one_thread("a b c"));
     let (alice, home) = known(&world);
     let old = alice.token();
     world.reload(one_thread("a b c").keys(&[KEY_2, KEY_1]));
     let answer = alice.get("/echo");
     assert_eq!(answer.server(), home);
-    assert!(answer.set_cookie(SESSION_COOKIE).is_some() && alice.token() != old, "sealed anew");
+    assert!(answer.set_cookie(SESSION_COOKIE).is_some() && alice.token() != old, "reissued");
     world.expect_metric(TOKENS, &[("reason", "key_rotated")], 1.0);
 }
 

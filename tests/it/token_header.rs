@@ -52,8 +52,8 @@ fn a_servers_own_header_of_that_name_takes_no_clients_token_away() {
 #[test]
 fn clients_with_tokens_in_headers_come_home_among_many_others() {
     let world = World::start(by_header());
-    let everybody: Vec<_> = (0..9).map(|_| begin(&world)).collect();
-    for (token, home) in everybody.iter().chain(&everybody) {
+    let sessions: Vec<_> = (0..9).map(|_| begin(&world)).collect();
+    for (token, home) in sessions.iter().chain(&sessions) {
         assert_eq!(&with_token(&world, token).server(), home);
     }
 }
@@ -80,13 +80,13 @@ fn a_moved_session_is_told_in_the_header() {
 }
 
 #[test]
-fn a_rotated_key_seals_the_token_anew_in_the_header() {
+fn a_rotated_key_reissues_the_token_in_the_header() {
     let mut world = World::start(by_header());
     let (token, home) = begin(&world);
     world.reload(by_header().keys(&[KEY_2, KEY_1]));
     let answer = with_token(&world, &token);
     assert_eq!(answer.server(), home);
-    let new = answer.header("x-session").expect("sealed anew").to_owned();
+    let new = answer.header("x-session").expect("reissued").to_owned();
     world.reload(by_header().keys(&[KEY_2]));
     assert_eq!((with_token(&world, &new).server(), with_token(&world, &new).header("x-session")), (home, None));
     world.expect_metric(TOKENS, &[("reason", "key_rotated")], 1.0);
@@ -100,18 +100,18 @@ fn a_refused_token_in_a_header_is_over() {
     assert_eq!(with_token(&world, &token).server(), home);
     world.app(&home).kill();
     with_token(&world, &token).expect(404);
-    let anew = with_token(&world, &token).expect(200);
-    assert_ne!(anew.server(), home);
-    let new = anew.header("x-session").expect("a token").to_owned();
+    let restarted = with_token(&world, &token).expect(200);
+    assert_ne!(restarted.server(), home);
+    let new = restarted.header("x-session").expect("a token").to_owned();
     world.expect_metric(LOOKUPS, &[("source", "header"), ("result", "ended")], 1.0);
     world.app(&home).start();
     assert!(with_token(&world, &token).header("x-session").is_some(), "and it stays over");
-    assert_eq!(with_token(&world, &new).server(), anew.server());
+    assert_eq!(with_token(&world, &new).server(), restarted.server());
     world.expect_metric("homing_sessions_ended_total", &[("reason", "ended")], 1.0);
 }
 
 #[test]
-fn forged_headers_name_nobody() {
+fn forged_headers_name_no_session() {
     let world = World::start(by_header());
     let (token, _) = begin(&world);
     for forged in ["", "x", &token[1..], &format!("{token}A"), &"A".repeat(4000)] {
@@ -157,7 +157,7 @@ fn a_refused_token_in_the_url_is_over() {
     assert_eq!(ask().expect(200).text(), home);
     world.app(&home).kill();
     assert_eq!(ask().expect(404).all("set-cookie"), Vec::<&str>::new(), "there is no cookie to take away");
-    let anew = ask().expect(200);
-    assert!(anew.set_cookie(SESSION_COOKIE).is_some(), "a new session");
+    let restarted = ask().expect(200);
+    assert!(restarted.set_cookie(SESSION_COOKIE).is_some(), "a new session");
     world.expect_metric(LOOKUPS, &[("source", "query"), ("result", "ended")], 1.0);
 }

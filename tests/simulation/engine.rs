@@ -89,7 +89,7 @@ impl Shared {
         self.links.lock().retain(|one| !Arc::ptr_eq(one, link));
     }
 
-    /// Everything is gone. Nobody is told; see [`Link::reconnects`].
+    /// Everything is gone, without an announcement; see [`Link::reconnects`].
     pub fn forget_everything(&self) {
         self.kept.lock().clear();
     }

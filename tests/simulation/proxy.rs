@@ -30,7 +30,7 @@ pub struct Version {
     pub codec: PoolCodec,
     pub targets: Vec<Arc<Target>>,
     pub tombstone: Arc<Target>,
-    /// Nobody hands anything over here.
+    /// No server hands anything over here.
     pub data: Arc<SessionData>,
     /// The results of checks, recorded separately to verify the pool.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,

@@ -104,14 +104,14 @@ fn remembers(request: &Request, told: &str, around: &mut Around<'_>) {
             && age < 100
             && last_seen.0 + 100 > request.now.0
     });
-    around.journal.promise("the table remembers who came back", same, || format!("{told}, then {after:?}"));
+    around.journal.promise("the table holds clients that came back", same, || format!("{told}, then {after:?}"));
 }
 
 /// After looking for the session of whatever the client sent.
 pub fn named(request: &Request, around: &mut Around<'_>) {
     let opened = !matches!(request.lookup, Lookup::Forged | Lookup::Unknown | Lookup::None);
-    let nobody = opened || request.session.is_none();
-    around.journal.promise("a forged token names no session", nobody, || format!("{:?}", request.session));
+    let none = opened || request.session.is_none();
+    around.journal.promise("a forged token names no session", none, || format!("{:?}", request.session));
 }
 
 /// The servers that may take a new or moved session, by configuration and checks.
@@ -167,8 +167,8 @@ pub fn chosen(request: &Request, choice: Choice, around: &mut Around<'_>) {
             }
         }
         Choice::NoServer { .. } => {
-            let nobody = takers(request).is_empty();
-            around.journal.promise("a request that some server could take is served", nobody, || case.told.clone());
+            let none = takers(request).is_empty();
+            around.journal.promise("a request that some server could take is served", none, || case.told.clone());
             let promise = "a draining server still serves its sessions when no other can";
             around.journal.promise(promise, !case.home_could(), || case.told.clone());
         }
@@ -220,8 +220,8 @@ fn follows_policy(case: &Case<'_>, around: &mut Around<'_>) {
     let refused = matches!(case.choice, Choice::Refuse(_) | Choice::Fail);
     let may = policy.on_server_down == OnServerDown::Refuse;
     around.journal.promise("only refuse refuses", may || !refused, told);
-    let anew = matches!(case.choice, Choice::To { outcome: Outcome::New | Outcome::Balanced, .. });
-    around.journal.promise("a session is never begun anew while it lives", !anew, told);
+    let replaced = matches!(case.choice, Choice::To { outcome: Outcome::New | Outcome::Balanced, .. });
+    around.journal.promise("a living session is never replaced by a new one", !replaced, told);
 }
 
 fn kept_by(case: &Case<'_>, server: ServerIndex, around: &mut Around<'_>) {

@@ -16,7 +16,7 @@ fn settled(world: &mut World) -> Vec<String> {
     for client in 0..clients {
         world.visit(client, 0);
     }
-    (0..clients).map(|client| world.visit(client, 0).1.expect("somebody serves")).collect()
+    (0..clients).map(|client| world.visit(client, 0).1.expect("a server serves")).collect()
 }
 
 fn all_visit(world: &mut World, proxy: usize) -> Vec<Option<String>> {
@@ -24,7 +24,7 @@ fn all_visit(world: &mut World, proxy: usize) -> Vec<Option<String>> {
 }
 
 #[test]
-fn sessions_of_a_dead_server_spread_by_weight_over_the_survivors_and_nobody_else_moves() {
+fn sessions_of_a_dead_server_spread_by_weight_over_the_survivors_and_no_other_moves() {
     for weights in [vec![1; 3], vec![1; 5], vec![1, 2, 3, 4]] {
         let servers = weights.len();
         let mut world = World::new(0, Setup::plain(&weights), 1, 4_000);
@@ -34,7 +34,7 @@ fn sessions_of_a_dead_server_spread_by_weight_over_the_survivors_and_nobody_else
         let mut arrived: BTreeMap<&str, f64> = BTreeMap::new();
         let mut moved = 0.0;
         for (before, after) in before.iter().zip(&after) {
-            let after = after.as_deref().expect("somebody serves");
+            let after = after.as_deref().expect("a server serves");
             if before == "s0" {
                 *arrived.entry(after).or_default() += 1.0;
                 moved += 1.0;

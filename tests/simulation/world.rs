@@ -20,7 +20,7 @@ use crate::setup::Setup;
 pub const STEPS: usize = 64;
 const CLIENTS: usize = 8;
 
-/// Somebody with a cookie jar.
+/// A client with a cookie jar.
 #[derive(Default, Clone)]
 pub struct Client {
     pub cookie: Option<String>,
@@ -224,7 +224,7 @@ impl World {
         self.journal.promise(promise, now == before, || format!("{before:?} entries became {now:?}"));
     }
 
-    /// Somebody sends a cookie of long ago, and its client takes what comes of it, or not.
+    /// A client sends an old cookie, and accepts the response or not.
     fn replays(&mut self) {
         let client = self.random.gen_range(0..self.clients.len());
         let Some(old) = self.clients[client].old.iter().next().cloned() else { return };
@@ -412,7 +412,7 @@ impl World {
                 self.journal.promise(promise, stays, || format!("client {client}: {served:?}, not {agreed:?}"));
             }
             let still = moved == self.journal.seen.get("moved").copied();
-            self.journal.promise("nobody moves when nothing fails", still, || format!("client {client}"));
+            self.journal.promise("no session moves when nothing fails", still, || format!("client {client}"));
         }
     }
 }

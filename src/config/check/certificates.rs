@@ -62,7 +62,7 @@ fn certificate(
         hosts(&written.hosts, &covered, &cert, at.key("hosts"), diagnostics)
     };
     if hosts.is_empty() && !first {
-        let message = format!("the certificate {} names no host, so nobody is ever shown it", quoted(&cert.written));
+        let message = format!("the certificate {} names no host, so it is never used", quoted(&cert.written));
         diagnostics.warn(at.key("cert").location, message, "say which in hosts");
     }
     let not_after = own.validity().not_after.timestamp();

@@ -1,4 +1,4 @@
-//! Handoff: a header that nobody else reads or writes, and sessions that are one client's.
+//! Handoff: a header that nothing else reads or writes, and sessions that are one client's.
 
 use crate::config::address;
 use crate::config::check_context::NodeRef;

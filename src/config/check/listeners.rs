@@ -1,4 +1,4 @@
-//! Listeners, admin and metrics: who listens where.
+//! Listeners, admin and metrics: their addresses, and that no two are the same.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
@@ -36,7 +36,7 @@ fn listener(
     let trusted_proxies = trusted_proxies(listener, at, diagnostics);
     let proxy_protocol = listener.proxy_protocol == raw::ProxyProtocol::Accept;
     if proxy_protocol && listener.trusted_proxies.is_empty() {
-        let message = "trusted_proxies names nobody, so every PROXY header is refused here";
+        let message = "trusted_proxies is empty, so every PROXY header is refused here";
         diagnostics.warn(at.key("proxy_protocol").location, message, "name the networks of the balancers that send it");
     }
     let (http1, http2) = protocols(listener, at.key("protocols"), diagnostics);

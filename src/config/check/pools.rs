@@ -49,6 +49,7 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
         servers: servers(&pool.servers, at.key("servers"), diagnostics),
         connection: pool.connection.clone(),
+        streams_on_down: pool.streams_on_down,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,

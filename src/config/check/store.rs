@@ -12,7 +12,7 @@ use crate::config::suggest;
 use crate::store::engines::StoreType;
 use crate::store::shared::settings::Remote;
 
-/// More than this, and a store that hangs is felt by everybody.
+/// With more than this, a store that hangs delays clients noticeably.
 const LONG_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) fn store(

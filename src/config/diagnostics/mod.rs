@@ -81,7 +81,7 @@ impl Diagnostics {
 pub enum Severity {
     /// The file is refused.
     Error,
-    /// The file is taken, but somebody should look.
+    /// The file is accepted, but this deserves attention.
     Warning,
 }
 

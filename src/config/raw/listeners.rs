@@ -17,31 +17,31 @@ pub(crate) struct Listener {
     /// `IP:port`, `[IPv6]:port` or `unix:/path`. Port 0 takes any free port.
     #[schemars(extend("x-restart" = true, "examples" = ["0.0.0.0:8080", "[::]:8080", "unix:/run/homing/http.sock"], "x-stand-in" = ""))]
     pub(crate) address: String,
-    /// What is spoken here. Absent or null: `[http1, h2]` with `tls`, `[http1, h2c]` without.
+    /// Protocols. Absent or null: `[http1, h2]` with `tls`, `[http1, h2c]` without.
     #[serde(default)]
     #[schemars(length(min = 1), extend("x-restart" = true, "uniqueItems" = true, "examples" = [["http1"]]))]
     pub(crate) protocols: Option<Vec<ListenerProtocol>>,
-    /// Whether a connection may begin with a PROXY header, version 1 or 2, that says who the client is.
+    /// Whether a connection may begin with a PROXY header, version 1 or 2, with the client's address.
     #[serde(default)]
     pub(crate) proxy_protocol: ProxyProtocol,
     /// Networks whose `X-Forwarded-For`, `X-Forwarded-Proto`, `X-Forwarded-Host`, `Forwarded` and PROXY header are
-    /// believed. The client is the rightmost address that is not in them.
+    /// trusted. The client is the rightmost address that is not in them.
     #[serde(default)]
     #[schemars(extend("examples" = [["10.0.0.0/8", "fd00::/8"]]))]
     pub(crate) trusted_proxies: Vec<String>,
-    /// Most bytes of request line and headers. More is answered with 431.
+    /// Limit of request line and headers. A larger request gets 431.
     #[serde(default = "Listener::max_header_size")]
     #[schemars(extend("x-minimum" = "1KiB", "x-maximum" = "1MiB"))]
     pub(crate) max_header_size: Size,
-    /// Most bytes of a request's body. More is answered with 413. null = no limit.
+    /// Limit of a request's body. A larger one gets 413. null = no limit.
     #[serde(default)]
     #[schemars(extend("examples" = ["8MiB"]))]
     pub(crate) max_body_size: Option<Size>,
     /// Timeouts towards clients.
     #[serde(default)]
     pub(crate) timeouts: ListenerTimeouts,
-    /// TLS on this listener. null = none. Whether a listener has TLS changes at a restart, all else of it by a reload,
-    /// which reads the files again.
+    /// TLS on this listener. null = none. Enabling or disabling it needs a restart; everything else is reloaded,
+    /// with the files.
     #[serde(default)]
     #[schemars(extend("examples" = [{"certificates": [{"cert": "tls/shop.pem", "key": "tls/shop.key"}]}]))]
     pub(crate) tls: Option<ListenerTls>,
@@ -60,7 +60,7 @@ impl Listener {
 pub(crate) enum ListenerProtocol {
     /// HTTP/1.1, with WebSocket.
     Http1,
-    /// HTTP/2 with TLS, which asks for it by ALPN.
+    /// HTTP/2 with TLS, negotiated by ALPN.
     H2,
     /// HTTP/2 without TLS (prior knowledge).
     H2c,
@@ -82,14 +82,14 @@ pub(crate) enum ProxyProtocol {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListenerTls {
-    /// Oldest version of TLS that is spoken, in quotes.
+    /// Oldest version of TLS that is accepted, in quotes.
     #[serde(default)]
     pub(crate) min_version: TlsVersion,
-    /// Certificates. A client is shown the one for the host that it asks for: an exact name goes before a wildcard. A
-    /// client that names no host, or one that is not here, is shown the first.
+    /// Certificates. A client gets the one for the host that it requests (SNI); an exact name is preferred to a wildcard.
+    /// Without SNI, or for an unknown host, it gets the first.
     #[schemars(length(min = 1))]
     pub(crate) certificates: Vec<ListenerCertificate>,
-    /// PEM file of certificate authorities. When set, every client must show a certificate that one of them has signed.
+    /// PEM file of certificate authorities. When set, every client must present a certificate signed by one of them.
     #[serde(default)]
     #[schemars(extend("examples" = ["tls/clients-ca.pem"]))]
     pub(crate) client_ca: Option<String>,
@@ -112,15 +112,15 @@ pub enum TlsVersion {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ListenerCertificate {
-    /// PEM file with the host's certificate, then those that vouch for it. A relative path begins at the folder of the
+    /// PEM file with the host's certificate, then its intermediates. A relative path is relative to the directory of the
     /// configuration file.
     #[schemars(extend("examples" = ["tls/shop.pem"]))]
     pub(crate) cert: String,
     /// PEM file with its private key: PKCS#8, SEC1 or PKCS#1, not encrypted.
     #[schemars(extend("examples" = ["tls/shop.key"]))]
     pub(crate) key: String,
-    /// Host names that it is shown for, exact or like `*.example.org`, which stands for one label. Empty: the names in
-    /// the certificate.
+    /// Host names that it is used for, exact or like `*.example.org`, where `*` is one label. Empty: the names in the
+    /// certificate.
     #[serde(default)]
     #[schemars(extend("examples" = [["shop.example.org"]]))]
     pub(crate) hosts: Vec<String>,
@@ -130,7 +130,7 @@ pub(crate) struct ListenerCertificate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTimeouts {
-    /// To the end of a request's headers. As long again, each, for a PROXY header and for a TLS handshake before them.
+    /// To receive a request's headers. The same time again for a PROXY header and for a TLS handshake before them.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub request_header: Duration,
@@ -166,14 +166,14 @@ impl Default for ListenerTimeouts {
 pub(crate) struct Admin {
     /// A loopback address with port, or `unix:/path`.
     pub(crate) address: String,
-    /// Who may use the API.
+    /// Tokens that may use the API.
     #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = [], "x-not-in-this-version" = "remove it; the admin door of this version is for this machine only"))]
     pub(crate) tokens: NotSupported,
-    /// `Host` names that are answered, without port. Another gets 421, so that no web page reaches the door by DNS
+    /// Accepted `Host` names, without port. Any other gets 421, so that no web page reaches this listener by DNS
     /// rebinding.
     pub(crate) allowed_hosts: Vec<String>,
-    /// Where server states set at run time are kept.
+    /// File for server states that are set at run time.
     #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; states are set in this file: pools.NAME.servers[].state"))]
     pub(crate) state_file: NotSupported,
@@ -197,7 +197,7 @@ impl Admin {
     }
 }
 
-/// A door of its own for Prometheus.
+/// A separate listener for Prometheus.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "address"))]

@@ -31,7 +31,7 @@ pub use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
 };
-pub use pool::{Balance, Connection, ServerState, UpstreamProtocol};
+pub use pool::{Balance, Connection, ServerState, StreamsOnDown, UpstreamProtocol};
 pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
 pub use route::{Redirect, Scheme, Share};
 pub(crate) use route::{RequestHeaders, Route};
@@ -49,34 +49,34 @@ pub(crate) struct Root {
     /// Version of this format. Always 1.
     #[schemars(extend("const" = 1, "examples" = [1]))]
     pub(crate) version: u32,
-    /// Process-wide settings. They take effect at a restart; a reload that changes one says so and keeps the old value.
+    /// Process-wide settings. They take effect at a restart; a reload that changes one logs that and keeps the old value.
     #[serde(default)]
     #[schemars(extend("x-restart" = true))]
     pub(crate) proxy: Proxy,
     /// Where clients connect. A listener that is added or removed takes effect at a restart.
     #[schemars(length(min = 1))]
     pub(crate) listeners: Vec<Listener>,
-    /// Which pool serves which request. Of several routes that match, an exact host goes before a wildcard, a longer
-    /// wildcard before a shorter, and that before any host; then the longest path prefix decides, then the most headers.
-    /// The order in the file means nothing. A single pool needs no routes: it takes every request.
+    /// Which pool serves which request. Of several matching routes, an exact host is preferred to a wildcard, a longer
+    /// wildcard to a shorter, and that to any host; then the longest path prefix wins, then the most headers. The order
+    /// in the file has no meaning. A single pool needs no routes: it takes every request.
     #[serde(default)]
     pub(crate) routes: Vec<Route>,
     /// Groups of servers that run the same application, by name.
     #[schemars(extend("minProperties" = 1, "x-key" = "NAME"))]
     pub(crate) pools: BTreeMap<String, Pool>,
-    /// Keys that seal session tokens: the first seals, all open. To rotate, put a new key first and keep the old one
-    /// until `absolute_timeout` has passed. Without keys one is made at start: sessions then end with the process, and
-    /// two proxies do not honour each other's tokens.
+    /// Keys of session tokens: the first one seals, every one opens. To rotate, put a new key first and keep the old one
+    /// until `absolute_timeout` has passed. Without keys a random one is made at start: sessions then end with the process, and
+    /// two proxies do not accept each other's tokens.
     #[serde(default)]
     pub(crate) keys: Vec<Key>,
-    /// Where bindings of sessions to servers live.
+    /// Where bindings of sessions to servers are stored.
     #[serde(default)]
     pub(crate) store: Store,
     /// Probes and metrics for this machine. null = none.
     #[serde(default = "Admin::standard")]
     #[schemars(extend("x-restart" = true))]
     pub(crate) admin: Option<Admin>,
-    /// A door of its own for Prometheus, on any address. null = none.
+    /// A separate listener for Prometheus, on any address. null = none.
     #[serde(default)]
     #[schemars(extend("x-restart" = true, "examples" = [{"address": "0.0.0.0:9901", "path": "/metrics"}]))]
     pub(crate) metrics: Option<Metrics>,
@@ -97,19 +97,19 @@ pub(crate) struct Proxy {
     /// This proxy's name in logs and metrics. Absent: the variable HOSTNAME, or else `edge`.
     #[schemars(extend("examples" = ["edge-1"]))]
     pub(crate) node: Option<String>,
-    /// File that the process id is written to.
+    /// File for the process id.
     #[schemars(extend("examples" = ["/run/homing/homing.pid"]))]
     pub(crate) pid_file: Option<String>,
-    /// Socket over which a new process takes the listeners of an old one.
+    /// Socket through which a new process takes over the listeners of an old one.
     #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; a reload needs no new process"))]
     pub(crate) upgrade_socket: NotSupported,
-    /// How long requests in flight may finish after a stop. The stop ends early when none is left.
+    /// How long requests in flight may take after a stop. The process ends earlier when none is left.
     #[schemars(extend("x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub(crate) shutdown_grace: Duration,
-    /// Idle connections to servers kept open, per worker thread. As many as a thread has requests under way at a time, or
-    /// connections close and open all the time, which costs more than twice the CPU time.
+    /// Idle connections to servers that are kept open, per worker thread. With fewer than a thread has requests in flight,
+    /// connections are closed and opened all the time, which more than doubles the CPU time.
     #[schemars(range(min = 0, max = 100_000))]
     pub(crate) upstream_idle_connections: usize,
 }
@@ -132,9 +132,9 @@ impl Default for Proxy {
 #[serde(untagged)]
 #[schemars(inline)]
 pub(crate) enum Threads {
-    /// As many as this process may use CPUs.
+    /// One per CPU that this process may use.
     Auto(Auto),
-    /// So many.
+    /// This number.
     Count(#[schemars(range(min = 1, max = 1024))] usize),
 }
 
@@ -143,7 +143,7 @@ pub(crate) enum Threads {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(crate) enum Auto {
-    /// Decided by homing.
+    /// Chosen by homing.
     Auto,
 }
 
@@ -164,12 +164,12 @@ pub struct Key {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "level"))]
 pub(crate) struct Log {
-    /// Least severe level that is written.
+    /// The lowest severity that is logged.
     pub(crate) level: LogLevel,
-    /// Form of the log on standard error.
+    /// Format of the log on standard error.
     #[schemars(extend("x-restart" = true))]
     pub(crate) format: LogFormat,
-    /// Access log: `none`, `stdout` or the absolute path of a file. One JSON object a line; USR1 reopens the file.
+    /// Access log: `none`, `stdout` or the absolute path of a file. One JSON object per line; USR1 reopens the file.
     #[schemars(extend("examples" = ["/var/log/homing/access.log"]))]
     pub(crate) access: String,
 }
@@ -188,7 +188,7 @@ impl Default for Log {
 pub enum LogLevel {
     /// Something failed.
     Error,
-    /// Something needs a look.
+    /// Something needs attention.
     Warn,
     /// What changed.
     Info,
@@ -198,14 +198,14 @@ pub enum LogLevel {
     Trace,
 }
 
-/// Form of the log.
+/// Format of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

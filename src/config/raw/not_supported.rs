@@ -68,9 +68,9 @@ macro_rules! not_supported {
 }
 
 not_supported! {
-    /// How many requests a server takes at once.
+    /// Limits of requests in flight.
     Limits, "remove it; limits are not in this version" => {
-        /// Most requests in flight on one server.
+        /// Limit of requests in flight on one server.
         max_requests_per_server = null,
         /// How long a bound session waits for its server.
         queue_timeout = "1s",

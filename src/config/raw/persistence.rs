@@ -15,38 +15,39 @@ use crate::session::source::cookie::CookieSettings;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Persistence {
-    /// Where sessions are named, tried in this order: the first that names a live session decides.
+    /// What identifies a session, in this order: the first source with a live session decides.
     #[schemars(length(min = 1))]
     pub sources: Vec<SourceSettings>,
-    /// What a client with no session is given, by the source of the same name. Absent and without the source `cookie`:
-    /// nothing. A client that is known by its address only is given it too.
+    /// What a client without a session gets, by the source of the same name. Default without the source `cookie`: nothing.
+    /// A client that is identified only by its address gets it too.
     pub issue: Issue,
-    /// A session ends when its client stays away this long. At most `absolute_timeout`.
+    /// A session ends when it is unused for this long. A request in flight is use: an open WebSocket or stream keeps its
+    /// session alive. At most `absolute_timeout`.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
     #[serde(with = "DurationText")]
     pub idle_timeout: Duration,
-    /// A session ends this long after its start, whatever its client does. With `lifetime: permanent` at most 400d,
+    /// A session ends this long after its start, even if it is in use. With `lifetime: permanent` at most 400d,
     /// the longest that browsers keep a cookie.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
     #[serde(with = "DurationText")]
     pub absolute_timeout: Duration,
     /// What to do when the server of a session cannot serve.
     pub on_server_down: OnServerDown,
-    /// Wait this long for the server to come back before doing so.
+    /// Time to wait for the server to come back before that.
     #[schemars(extend("x-maximum" = "5m"))]
     #[serde(with = "DurationText")]
     pub hold: Duration,
-    /// Status of a refusal. 404 for clients that start anew on it.
+    /// Status of a refusal. 404 for clients that begin a new session on it.
     #[schemars(range(min = 400, max = 599))]
     pub refuse_status: u16,
     /// What to do with the sessions of a server in drain.
     pub on_server_drain: OnServerDrain,
-    /// What becomes of a `Set-Cookie` in the response of a server that serves a session only for now (`on_server_down:
-    /// borrow`), when its name is one that the client already sends.
+    /// What to do with a `Set-Cookie` from a server that serves a session temporarily (`on_server_down: borrow`), if the
+    /// client already sends a cookie with its name.
     pub guest_cookies: GuestCookies,
     /// What to do with a token that does not open.
     pub on_forged: OnForged,
-    /// How parallel first requests of one client, which carry nothing yet, land on one server.
+    /// How parallel first requests of one client, which have no session yet, get one server.
     pub new_session_hint: NewSessionHint,
     /// The cookie that carries the token.
     pub cookie: Cookie,
@@ -78,12 +79,12 @@ impl Default for Persistence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Handoff {
-    /// Whether servers may hand over data. It is kept in the memory of this process, and a restart forgets it.
+    /// Whether servers may hand over data. It is kept in the memory of this process and lost at a restart.
     pub enabled: bool,
-    /// A server sets it on an answer below 500; it is taken off, kept, and given to the session's next server in a request
-    /// header of the same name. Empty = there is nothing to keep any more.
+    /// A server sets it in a response below 500; the proxy removes it, stores the value, and sends it to the session's next
+    /// server in a request header of the same name. Empty = the data is deleted.
     pub header: String,
-    /// Most data of one session. More is refused with a warning, and what was there stays.
+    /// Limit of one session's data. Larger data is refused with a warning, and the former data stays.
     #[schemars(extend("x-minimum" = "1B", "x-maximum" = "64KiB"))]
     pub max_size: Size,
 }
@@ -94,7 +95,7 @@ impl Default for Handoff {
     }
 }
 
-/// What a client with no session is given.
+/// What a client without a session gets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -118,7 +119,7 @@ pub enum OnServerDown {
     Reassign,
     /// Serve it elsewhere until its server is back.
     Borrow,
-    /// Answer with `refuse_status`.
+    /// Respond with `refuse_status`.
     Refuse,
 }
 
@@ -140,22 +141,22 @@ pub enum OnServerDrain {
 pub enum OnForged {
     /// The client is new.
     Ignore,
-    /// Answer with 400.
+    /// Respond with 400.
     Refuse,
 }
 
-/// What becomes of cookies that a guest server sets.
+/// What to do with cookies that a guest server sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum GuestCookies {
     /// They are held back, so that the client returns to its own server with its cookies as they were.
     Protect,
-    /// They reach the client, and replace those of its own server.
+    /// They reach the client and replace those of its own server.
     Pass,
 }
 
-/// How parallel first requests of one client land on one server.
+/// How parallel first requests of one client get one server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]

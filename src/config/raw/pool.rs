@@ -30,18 +30,22 @@ pub(crate) struct Pool {
     /// Connections to the servers.
     #[serde(default)]
     pub(crate) connection: Connection,
+    /// What becomes of open connections to a server that is found down: WebSockets, streaming responses, requests in flight.
+    /// Those of a server in `maint`, or removed from the file, are ended after `proxy.shutdown_grace`.
+    #[serde(default = "Pool::streams_on_down")]
+    pub(crate) streams_on_down: StreamsOnDown,
     /// Active checks. null = none: servers count as up.
     #[serde(default)]
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
     pub(crate) health_check: Option<HealthCheck>,
-    /// Servers that fail real requests are left out for a while.
+    /// Servers that fail real requests are skipped for some time.
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; health_check finds servers that are down"))]
     pub(crate) circuit_breaker: NotSupported,
-    /// What may be tried again on another server.
+    /// Which requests may be retried.
     #[serde(default)]
     pub(crate) retries: Retries,
-    /// How many requests a server takes at once.
+    /// Limits of requests in flight.
     #[serde(default, skip_serializing_if = "NotSupported::unwritten")]
     pub(crate) limits: Limits,
     /// New sessions ramp up over this time after a server comes back.
@@ -56,7 +60,7 @@ pub(crate) struct Pool {
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it"))]
     pub(crate) rebalance: NotSupported,
-    /// How sessions stay on their servers. null or absent = none: every request is balanced afresh. `{}` = a sealed
+    /// How sessions stay on their servers. null or absent = none: every request is balanced. `{}` = a sealed
     /// cookie, with all defaults.
     #[serde(default)]
     #[schemars(extend("examples" = [{}]))]
@@ -70,6 +74,10 @@ impl Pool {
 
     pub(crate) fn hash_on() -> String {
         "client_ip".to_owned()
+    }
+
+    pub(crate) const fn streams_on_down() -> StreamsOnDown {
+        StreamsOnDown::End
     }
 }
 
@@ -88,12 +96,23 @@ pub enum Balance {
     Hash,
 }
 
+/// What becomes of open connections to a server that is found down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum StreamsOnDown {
+    /// They are ended at once: clients connect again, and come to another server.
+    End,
+    /// They stay until the server or a timeout ends them.
+    Keep,
+}
+
 /// An application server.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Server {
-    /// The identity that tokens, metrics and logs speak in: letters, digits, `_`, `.`, `-`, at most 64. Unique in its
+    /// The server's identity in tokens, metrics and logs: letters, digits, `_`, `.`, `-`, at most 64. Unique in its
     /// pool. A server may change its address and keep its sessions, but not its name.
     #[schemars(extend("examples" = ["a"], "x-stand-in" = "-"))]
     pub(crate) name: String,
@@ -103,10 +122,10 @@ pub(crate) struct Server {
     /// Share of new sessions. 0 = takes no new session; bound ones stay.
     #[serde(default = "Server::weight")]
     pub(crate) weight: u16,
-    /// What the operator wants of it.
+    /// The administrative state.
     #[serde(default = "Server::state")]
     pub(crate) state: ServerState,
-    /// The route id that the server's application puts into its session ids, for the source `route` (Tomcat's `jvmRoute`).
+    /// The route id in the session ids of the server's application, for the source `route` (Tomcat's `jvmRoute`).
     /// null = the server's name.
     #[serde(default)]
     #[schemars(extend("examples" = ["app1"]))]
@@ -126,17 +145,17 @@ impl Server {
     }
 }
 
-/// What the operator wants of a server.
+/// The administrative state of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum ServerState {
-    /// Takes everybody.
+    /// Takes every request.
     Ready,
     /// Takes bound sessions only.
     Drain,
-    /// Takes nobody.
+    /// Takes no request.
     Maint,
 }
 
@@ -148,7 +167,7 @@ pub struct Connection {
     #[serde(skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; connections to servers are not encrypted"))]
     pub tls: NotSupported,
-    /// What is spoken to the servers.
+    /// The protocol.
     pub protocol: UpstreamProtocol,
     /// To establish a connection.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "1h"))]
@@ -162,12 +181,13 @@ pub struct Connection {
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "30d"))]
     #[serde(with = "DurationText")]
     pub write_timeout: Duration,
-    /// How long an idle connection is kept. Shorter than the server keeps it. 0s = connections are not used again.
+    /// How long an idle connection is kept: less than the server's own timeout. 0s = connections are not reused.
     #[schemars(extend("x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub idle_timeout: Duration,
-    /// Names of headers go on as HTTP/1 peers wrote them, both ways. Otherwise in lower case, as HTTP/2 has them always.
-    /// The case means nothing (RFC 9110, section 5.1); this is for applications that look at it all the same, and costs time.
+    /// Names of headers are passed on as HTTP/1 peers wrote them, in both directions. Otherwise they are in lower case, as
+    /// always in HTTP/2. The case has no meaning (RFC 9110, section 5.1); this is for applications that depend on it, and
+    /// costs time.
     pub preserve_header_case: bool,
 }
 
@@ -185,7 +205,7 @@ impl Default for Connection {
     }
 }
 
-/// What is spoken to the servers.
+/// The protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -201,15 +221,15 @@ pub enum UpstreamProtocol {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "path"))]
 pub(crate) struct HealthCheck {
-    /// What is asked.
+    /// The kind of check.
     pub(crate) r#type: HealthCheckType,
     /// Path and query of the request, with `type: http`.
     #[schemars(extend("examples" = ["/healthz"]))]
     pub(crate) path: String,
-    /// Statuses that mean: well.
+    /// Statuses of a healthy server.
     #[schemars(length(min = 1), inner(range(min = 100, max = 599)), extend("uniqueItems" = true))]
     pub(crate) expect_status: Vec<u16>,
-    /// Statuses that mean: alive, but wants no new sessions.
+    /// Statuses of a healthy server that takes no new sessions.
     #[schemars(inner(range(min = 100, max = 599)), extend("uniqueItems" = true, "examples" = [[404]]))]
     pub(crate) drain_status: Vec<u16>,
     /// Between two checks of a server, with 10 % jitter.
@@ -243,7 +263,7 @@ impl Default for HealthCheck {
     }
 }
 
-/// What a health check asks.
+/// The kind of a health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
@@ -254,17 +274,18 @@ pub(crate) enum HealthCheckType {
     Tcp,
 }
 
-/// What may be tried again on another server.
+/// Which requests may be retried.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Retries {
-    /// Tries after the first.
+    /// Retries of one request.
     #[schemars(range(min = 0, max = 10))]
     pub(crate) attempts: u32,
-    /// When to try again.
+    /// When to retry.
     #[schemars(extend("uniqueItems" = true))]
     pub(crate) retry_on: Vec<RetryOn>,
-    /// Most retries after a connection was made, in percent of requests, so that a failing pool is not flooded.
+    /// Limit of retries after a connection was established, in percent of requests, so that a failing pool is not
+    /// overloaded.
     #[schemars(range(min = 0, max = 100))]
     pub(crate) budget_percent: u32,
 }
@@ -275,13 +296,13 @@ impl Default for Retries {
     }
 }
 
-/// When to try again.
+/// When to retry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(crate) enum RetryOn {
-    /// No connection came about: nothing was sent, so any method may go elsewhere.
+    /// The connection failed: nothing was sent, so a request of any method may go to another server.
     ConnectFailure,
-    /// The connection broke before the answer began: idempotent methods only.
+    /// The connection broke before the response began: idempotent methods only.
     ResetBeforeResponse,
 }

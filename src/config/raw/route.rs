@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
-/// Says what happens to some of the requests: exactly one of `pool`, `split` and `redirect`.
+/// Where requests go: exactly one of `pool`, `split` and `redirect`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "pool"))]
@@ -27,18 +27,18 @@ pub(crate) struct Route {
     #[serde(default)]
     #[schemars(extend("minItems" = 1, "examples" = [[{"pool": "shop-v1", "weight": 95}, {"pool": "shop-v2", "weight": 5}]]))]
     pub(crate) split: Option<Vec<Share>>,
-    /// The proxy answers with a redirect. Requests that it would send to the very URL that they asked for are not the
-    /// route's: the next best route takes them. So a route with `redirect: { scheme: https }` may stand beside one with
+    /// The proxy responds with a redirect. A request that would be redirected to its own URL does not match the route: the
+    /// next best route takes it. So a route with `redirect: { scheme: https }` may stand next to one with
     /// a pool for the same requests.
     #[serde(default)]
     #[schemars(extend("examples" = [{"scheme": "https"}]))]
     pub(crate) redirect: Option<Redirect>,
-    /// Changes to the headers that servers get, made after the proxy's own.
+    /// Changes to the headers for servers, after the proxy's own.
     #[serde(default)]
     pub(crate) request_headers: RequestHeaders,
 }
 
-/// Which requests a route takes: all conditions hold.
+/// Which requests a route takes: all conditions must hold.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "path_prefix"))]
@@ -47,11 +47,11 @@ pub(crate) struct Match {
     /// itself. Empty: any host.
     #[schemars(extend("uniqueItems" = true, "examples" = [["shop.example.org", "*.shop.example.org"]]))]
     pub(crate) hosts: Vec<String>,
-    /// Path prefix by whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. A slash at the end makes
+    /// Path prefix by whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. A trailing slash makes
     /// no difference.
     #[schemars(extend("examples" = ["/shop"]))]
     pub(crate) path_prefix: String,
-    /// Request headers and the exact values that they must have. Of a header that is repeated one line suffices.
+    /// Request headers and their exact values. If a header is repeated, one matching line is enough.
     #[schemars(extend("x-key" = "NAME", "examples" = [{"x-team": "blue"}]))]
     pub(crate) headers: BTreeMap<String, String>,
 }
@@ -81,25 +81,25 @@ impl Share {
     }
 }
 
-/// A redirect: the URL that was asked for, with what is written here in place of its own. The query is kept.
+/// A redirect to the requested URL, with the parts given here replaced. The query is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "scheme"))]
 pub struct Redirect {
-    /// `http` or `https`. null = as the client came; a client came by https when a trusted proxy says so in
+    /// `http` or `https`. null = that of the request, which a trusted proxy may report in
     /// `X-Forwarded-Proto`.
     pub scheme: Option<Scheme>,
-    /// Host name. null = the one that was asked for.
+    /// Host name. null = that of the request.
     #[schemars(extend("examples" = ["www.example.org"]))]
     pub host: Option<String>,
-    /// Port. null = the one that was asked for, or that of the scheme when the scheme changes.
+    /// Port. null = that of the request, or the scheme's default port if the scheme changes.
     #[schemars(range(min = 1), extend("examples" = [8443]))]
     pub port: Option<u16>,
-    /// The whole path. null = the one that was asked for.
+    /// The whole path. null = that of the request.
     #[schemars(extend("examples" = ["/moved"]))]
     pub path: Option<String>,
     /// Status. 307 and 308 keep the method and body of a request; 301 and 302 make a GET of most, 303 of all. 301 and
-    /// 308 are for good: browsers remember them, so try with 307 first.
+    /// 308 are permanent and cached by browsers, so test with 307.
     #[schemars(extend("enum" = [301, 302, 303, 307, 308]))]
     pub status: u16,
 }
@@ -123,12 +123,12 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// As it stands in a URL.
+    /// As in a URL.
     pub fn as_str(self) -> &'static str {
         self.into()
     }
 
-    /// The port that URLs of this scheme need not name.
+    /// The default port.
     pub fn port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -141,10 +141,10 @@ impl Scheme {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct RequestHeaders {
-    /// Headers and their values; what the client sent under these names is replaced.
+    /// Headers and their values, in place of the client's.
     #[schemars(extend("x-key" = "NAME", "examples" = [{"x-env": "beta"}]))]
     pub(crate) set: BTreeMap<String, String>,
-    /// Headers that are taken off.
+    /// Headers that are removed.
     #[schemars(extend("examples" = [["x-debug"]]))]
     pub(crate) remove: Vec<String>,
 }

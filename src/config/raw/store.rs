@@ -10,33 +10,33 @@ use crate::config::units::DurationText;
 use crate::store::engines::{EngineSections, StoreType};
 use crate::store::shared::settings::OnError;
 
-/// Where bindings of sessions to servers live.
+/// Where bindings of sessions to servers are stored.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 #[schemars(extend("additionalProperties" = false, "x-shorthand" = "type"))]
 pub(crate) struct Store {
-    /// Kind of store. Several proxies that share one know each other's sessions, also those that have no token (learned
-    /// ids, addresses). They need the same `keys` and the same pools, and each a `proxy.node` of its own.
+    /// Kind of store. Proxies that share one know each other's sessions, also those without a token (learned ids,
+    /// addresses). They need the same `keys` and the same pools, and each its own `proxy.node`.
     #[schemars(extend("x-restart" = true))]
     pub(crate) r#type: StoreType,
-    /// Most sessions in the table of this process, which is the near copy of a shared store. When it is full the longest
-    /// idle one makes room; a session with a token or in a shared store loses nothing by that.
+    /// Capacity of the table of this process, which is the near copy of a shared store. When it is full, the longest idle
+    /// session is evicted; a session with a token or in a shared store loses nothing by that.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub(crate) max_sessions: usize,
-    /// The table and session data (`handoff`) on disk, so that they outlive the process: sessions without a token (learned ids,
-    /// addresses), and what servers handed over for any session.
+    /// The table and session data (`handoff`) on disk, so that sessions without a token (learned ids, addresses) and session
+    /// data survive a restart.
     pub(crate) snapshot: Snapshot,
-    /// What to do while a shared store is out of reach.
+    /// What to do while a shared store is unreachable.
     #[schemars(extend("x-restart" = true))]
     pub(crate) on_error: OnError,
-    /// How long a request waits for a shared store, at most once. More than a network needs only makes requests slow
-    /// while the store is.
+    /// How long a request waits for a shared store, at most once. More than the network needs only delays requests
+    /// while the store is slow.
     #[schemars(extend("x-restart" = true, "x-minimum" = "1ms", "x-maximum" = "10s"))]
     #[serde(with = "DurationText")]
     pub(crate) timeout: Duration,
-    /// How long the table's copy of an entry of a shared store is trusted before the store is asked again. Redis,
-    /// Valkey, Hazelcast and Ignite announce what moves, so that it is known sooner; memcached does not, and for so long
-    /// another proxy may send a session to the server that it had before.
+    /// How long the table's copy of an entry of a shared store is trusted before the store is queried again. Redis,
+    /// Valkey, Hazelcast and Ignite announce moves, so other proxies know them at once; with memcached they may send a
+    /// session to its former server for this long.
     #[schemars(extend("x-restart" = true, "x-minimum" = "100ms", "x-maximum" = "1h"))]
     #[serde(with = "DurationText")]
     pub(crate) near_ttl: Duration,
@@ -64,12 +64,12 @@ impl Default for Store {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "path"))]
 pub(crate) struct Snapshot {
-    /// Absolute path of its file, read once at start. Beside it are `.lock`, `.new` while it is written, and `.damaged` if it
-    /// ever was. Each proxy needs a file of its own. It is of use with `keys` only. With `handoff` it may hold logins: only its
+    /// Absolute path of its file, read once at start. Next to it are `.lock`, `.new` while it is written, and `.damaged` if it
+    /// was ever found damaged. Each proxy needs its own file. It needs `keys`. With `handoff` it may contain logins: only its
     /// owner can read it. null = none.
     #[schemars(extend("examples" = ["/var/lib/homing/sessions"]))]
     pub(crate) path: Option<String>,
-    /// How often it is written, besides at every stop: what a crash may lose.
+    /// How often it is written, in addition to every stop: a crash loses at most this much.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "1h"))]
     #[serde(with = "DurationText")]
     pub(crate) interval: Duration,

@@ -22,7 +22,7 @@ impl Sessions {
         self.store_for(state).is_none() || self.owner_to_fetch(scope, state).is_none()
     }
 
-    /// Fetches what the session's last server handed over to another proxy, if it is to be injected now.
+    /// Fetches what the session's last server handed over to another proxy, if it is injected now.
     pub async fn fetch_handoff(&self, scope: &Scope<'_, '_>, state: &mut RequestSession) {
         let (Some(store), Some(owner)) = (self.store_for(state), self.owner_to_fetch(scope, state)) else { return };
         let fetched = store.fetch_data(owner.key, owner.created, owner.pool, scope.now).await;

@@ -45,7 +45,7 @@ pub(super) fn due(
 ) -> Option<DueToken> {
     match (state.session(), state.outcome?) {
         (None, Outcome::New | Outcome::Moved) => first_token(responding, persistence, scope),
-        // An address is shared: its client still gets a token of its own, for the server of the address.
+        // An address is shared: its client still gets its own token, for the server of the address.
         (Some(session), _) if session.identified_by == IdentifiedBy::Address => {
             first_token(session.binding.server, persistence, scope)
         }

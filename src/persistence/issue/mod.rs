@@ -43,7 +43,7 @@ pub struct Issued<'a> {
 
 impl Sessions {
     /// Decides what is changed in a response of a server, for each head of it, 1xx too. Afterwards the shared store may
-    /// have to be told of session data: see [`is_data_published`](Self::is_data_published).
+    /// must get session data: see [`is_data_published`](Self::is_data_published).
     pub fn issue<'a>(
         &self,
         response: &ResponseView<'_>,

@@ -49,7 +49,7 @@ pub(super) struct Resolver {
 }
 
 impl SessionLookup {
-    /// Whether a token in a cookie is among what does not open. The cookie is to be removed then, also when it is the
+    /// Whether a token in a cookie is among what does not open. The cookie is removed then, also when it is the
     /// application's: it would be refused with every request.
     pub fn cookie_is_forged(&self, persistence: &PoolPersistence) -> bool {
         let mut results = persistence.sources.iter().zip(&self.results);

@@ -27,8 +27,12 @@ pub fn store_queries(
         must
     };
     match claim {
+        // A token that says that its session has expired may be wrong: an open stream keeps the session alive, perhaps on
+        // another proxy.
         SessionClaim::Token { token, .. } => {
-            want(token.session.into(), false);
+            let old = now.since(token.issued) >= sessions.limits.idle;
+            let over = now.since(token.created) >= sessions.limits.absolute;
+            want(token.session.into(), old && !over);
         }
         // A route id is valid unless the session was ended.
         SessionClaim::Routed { key, .. } => {

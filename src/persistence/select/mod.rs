@@ -30,7 +30,7 @@ pub enum Selection {
         status: u16,
         /// Why the session's server cannot serve.
         reason: Reason,
-        /// The client's token is worthless and is to be taken away.
+        /// The client's token is worthless and is removed.
         clear_token: bool,
     },
     /// The session's server closed the connection before it responded, and the pool wants its sessions nowhere else.

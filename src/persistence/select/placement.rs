@@ -115,7 +115,11 @@ fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> BoundSer
     };
     match history.failure_of(home) {
         Some(FailureKind::Connect) => BoundServer::ConnectFailed,
-        Some(FailureKind::BrokeOff) => BoundServer::BrokeOff,
+        // What broke may have been ended with its server.
+        Some(FailureKind::BrokeOff) => match server.condition_after_failure() {
+            condition if condition.accepts_bound() => BoundServer::BrokeOff,
+            condition => BoundServer::Is(condition),
+        },
         None => BoundServer::Is(server.condition()),
     }
 }
@@ -172,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_is_bound_by_always_goes_to_one_server() {
+    fn an_unbound_key_always_goes_to_one_server() {
         let (one, other) = (World::new("issue: none"), World::new("issue: none"));
         let mut went = [0; 4];
         for n in 1..=400 {
@@ -187,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_nobody_is_bound_by_passes_over_servers_that_failed_or_are_down() {
+    fn an_unbound_key_passes_over_servers_that_failed_or_are_down() {
         let world = World::new("");
         let to = |history: &History, key| {
             chosen(choose(&world.pool, Some(&world.policy), None, history, Placement::ByKey(key)))

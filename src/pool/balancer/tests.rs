@@ -38,6 +38,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         hash_on: config::HashOn::ClientIp,
         servers,
         connection: config::Connection::default(),
+        streams_on_down: config::StreamsOnDown::End,
         health_check: Some(health_check),
         retries: config::Retries {
             attempts: 2,

@@ -96,7 +96,7 @@ impl DeadlineStream {
         !self.line.invalid
     }
 
-    /// Its request is to be refused, since descriptors run out.
+    /// Its request is refused, since descriptors run out.
     pub(crate) fn is_refused(&self) -> bool {
         self.refusal.is_some()
     }

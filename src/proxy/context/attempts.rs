@@ -20,6 +20,8 @@ pub struct Attempts {
     pub started: Option<Instant>,
     /// When the response head arrived.
     pub responded: Option<Instant>,
+    /// How often what is open to its server had been ended when the current one started.
+    pub ends: u64,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
     /// Counts its connection among its server's upgraded ones.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
@@ -31,8 +31,10 @@ pub struct RequestContext {
     pub runtime: Arc<Runtime>,
     /// When its head was read.
     pub started: Instant,
-    /// The same moment on the wall clock.
+    /// The time on the wall clock: of the request's head, and of the response's when that took long.
     pub now: UnixMillis,
+    /// How much later that is than the request's head.
+    pub late: Duration,
     /// Index of its route.
     pub route: Option<usize>,
     /// Its client.
@@ -62,11 +64,22 @@ pub struct RequestContext {
     in_flight: InFlight,
 }
 
+/// A response is late after this time.
+const LATE: Duration = Duration::from_secs(1);
+
 struct InFlight(Arc<AppState>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for RequestContext {
+    fn drop(&mut self) {
+        if self.session.is_open() {
+            self.in_flight.0.sessions.close(&mut self.session, wall_clock);
+        }
     }
 }
 
@@ -84,6 +97,7 @@ impl RequestContext {
             runtime: app.current.load_full(),
             started: Instant::now(),
             now: wall_clock(),
+            late: Duration::ZERO,
             route: None,
             client: Client::default(),
             reserved: ReservedNames::default(),
@@ -97,6 +111,17 @@ impl RequestContext {
             max_body: None,
             refusal: None,
             in_flight: InFlight(Arc::clone(app)),
+        }
+    }
+
+    /// The response head has arrived. When that took long, its time is what counts from now on: a token of the time of the
+    /// request might be old when its client gets it.
+    pub fn note_response(&mut self, responded: Instant) {
+        self.attempts.responded = Some(responded);
+        let waited = responded.saturating_duration_since(self.started);
+        if waited >= LATE {
+            self.late = waited;
+            self.now = self.now.plus(waited);
         }
     }
 

@@ -1,4 +1,4 @@
-//! What every server is told of the client and of the request: X-Forwarded headers and the request's id.
+//! Headers that describe the client and the request to servers: X-Forwarded headers and the request's id.
 //!
 //! Applied once, to the request itself, before Pingora copies it for each attempt: it was read with room for more fields, a
 //! copy has none.

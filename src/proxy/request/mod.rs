@@ -1,4 +1,4 @@
-//! The request head: read, validated, matched to a route; its session resolved; and what servers are told of it.
+//! The request head: read, validated, matched to a route; its session resolved; and the headers that describe it to servers.
 
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;
@@ -43,7 +43,10 @@ pub(crate) fn run<'hook>(
     }
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.try_resolve(&scope, state) {
-        Some(Ok(())) => hook::proceed(set_forwarded_headers(exchange, ctx)),
+        Some(Ok(())) => {
+            sessions.open(None, &scope, state);
+            hook::proceed(set_forwarded_headers(exchange, ctx))
+        }
         Some(Err(rejection)) => Box::pin(reject(exchange, ctx, rejection)),
         None => Box::pin(resolve(exchange, ctx)),
     }
@@ -69,7 +72,10 @@ async fn redirect(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<b
 async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.resolve(&scope, state).await {
-        Ok(()) => set_forwarded_headers(exchange, ctx).map(|()| false),
+        Ok(()) => {
+            sessions.open(None, &scope, state);
+            set_forwarded_headers(exchange, ctx).map(|()| false)
+        }
         Err(rejection) => reject(exchange, ctx, rejection).await,
     }
 }

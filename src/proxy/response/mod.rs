@@ -67,7 +67,11 @@ fn issue(
 ) -> Result<Option<Box<PageRewrite>>> {
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     let mut issued = Issued::default();
-    sessions.issue(&head::response_view(response), server, &scope, state, &mut issued);
+    let view = head::response_view(response);
+    sessions.issue(&view, server, &scope, state, &mut issued);
+    if view.is_final() {
+        sessions.reopen(server, &scope, state);
+    }
     if !issued.edits.is_empty() {
         head::apply_to_response(&mut issued.edits, response)?;
     }

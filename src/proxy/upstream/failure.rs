@@ -1,10 +1,11 @@
 //! An attempt failed: Pingora's error is translated for the [`retry`](super::retry) judgement, and its verdict is carried
 //! out.
 
+use http::header;
 use pingora::ErrorType::{
     self, ConnectRefused, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
 };
-use pingora::{Error, ErrorSource};
+use pingora::{Error, ErrorSource, Result};
 use pingora_proxy::Session as Exchange;
 
 use crate::config::OnServerDown;
@@ -102,6 +103,18 @@ pub(crate) fn while_proxying(
     error
 }
 
+/// A response without a length ends with its connection; when the proxy has ended that, the response is not whole, and its
+/// client must see so.
+pub(crate) fn check_end(exchange: &Exchange, ctx: &RequestContext) -> Result<()> {
+    let ended = ctx.server().is_some_and(|server| server.live.connections.ends() != ctx.attempts.ends);
+    let has_length =
+        || exchange.response_written().is_some_and(|response| response.headers.contains_key(&header::CONTENT_LENGTH));
+    if ended && !ctx.upgrade && !has_length() {
+        return Error::e_explain(ConnectionClosed, "the connection to the server was ended").map_err(Error::into_up);
+    }
+    Ok(())
+}
+
 fn kind_of(etype: &ErrorType, response_begun: bool) -> UpstreamError {
     match etype {
         ReadTimedout | WriteTimedout => UpstreamError::Timeout,
@@ -164,6 +177,7 @@ fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
         same_server_again: ctx.attempts.same_server_again,
         bound: kept && ctx.session.session().is_some(),
         refuses_others: policy.is_some_and(|policy| policy.on_server_down == OnServerDown::Refuse),
+        server_gone: ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound()),
         may_hold: policy.is_some_and(|policy| !policy.hold.is_zero() && !history.held),
     }
 }

@@ -9,6 +9,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::persistence::select::Selection;
+use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
@@ -46,6 +47,7 @@ pub(crate) fn run<'hook>(
     match sessions.try_select(&scope, state) {
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
+            open_session(selection, sessions, &scope, state);
             let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
             hook::now(refuse(ctx, peer))
         }
@@ -64,11 +66,21 @@ async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<Se
         let (sessions, scope, state) = ctx.sessions(head::view(request));
         match sessions.select(&scope, state).await {
             Selection::Hold(home) => held = Some(home),
-            selection => break selection,
+            selection => {
+                open_session(selection, sessions, &scope, state);
+                break selection;
+            }
         }
     };
     let peer = server_of(selection).and_then(|server| begin_attempt(ctx, server));
     refuse(ctx, peer)
+}
+
+/// A first request of an address has bound it with the selection.
+fn open_session(selection: Selection, sessions: &Sessions, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+    if let Selection::Server(server) = selection {
+        sessions.open(Some(server), scope, state);
+    }
 }
 
 fn server_of(selection: Selection) -> std::result::Result<ServerIndex, Refusal> {
@@ -110,15 +122,18 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
         target.live.metrics.retries.inc();
     }
     let in_flight = InFlight::begin(&target.live);
+    let ends = target.live.connections.ends();
+    let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);
+    ctx.attempts.ends = ends;
     ctx.attempts.server = Some(server);
     ctx.attempts.count += 1;
     // The body is sent again from its first byte.
     ctx.body_bytes = 0;
     ctx.attempts.started = Some(start_of_attempt(ctx));
-    if ctx.upgrade {
+    if let Some(connections) = upgraded {
         only_fresh_connections(&mut peer);
-        upgrade::prepare(&mut peer);
+        upgrade::prepare(&mut peer, connections);
     }
     Ok(peer)
 }

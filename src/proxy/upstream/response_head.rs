@@ -40,7 +40,7 @@ pub(crate) fn run<'hook>(
 
 fn note_response(status: StatusCode, ctx: &mut RequestContext) {
     let now = Instant::now();
-    ctx.attempts.responded = Some(now);
+    ctx.note_response(now);
     let Some(server) = ctx.server() else { return };
     let took = ctx.attempts.started.map(|started| now.saturating_duration_since(started));
     server.live.metrics.response(status.as_u16(), took);
@@ -56,7 +56,7 @@ fn note_response(status: StatusCode, ctx: &mut RequestContext) {
     }
 }
 
-/// The shared store has to be told first.
+/// The shared store must be written first.
 async fn commit(
     request: &RequestHeader,
     response: &ResponseHeader,

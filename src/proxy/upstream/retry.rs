@@ -7,6 +7,8 @@
 //!   without a session goes to another server.
 //! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
+//! - What was ended with its server, since that went down, into `maint` or out of the configuration, goes to another server
+//!   under the same conditions, also of a session.
 //! - The proxy itself lacks a resource to connect with (descriptors, ports, memory): that says nothing about the server. A
 //!   session stays where it is, and its request fails; a request without one may find a connection to another server.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
@@ -44,6 +46,8 @@ pub(crate) struct RetryRules<'a> {
     pub(crate) refuses_others: bool,
     /// The request is at the server of its session, and may still wait for it.
     pub(crate) may_hold: bool,
+    /// The server takes no requests any more.
+    pub(crate) server_gone: bool,
 }
 
 /// What happens to a request after a failed attempt.
@@ -93,13 +97,14 @@ pub(crate) fn judge(
     }
     // Without budget, since a restarting server breaks all its idle connections at once; but not when retries are off.
     let enabled = retries.on_reset_before_response && retries.attempts > 0 && retries.budget_percent > 0;
-    if enabled && attempt.reused && !rules.same_server_again {
+    if enabled && attempt.reused && !rules.same_server_again && !rules.server_gone {
         return RetryVerdict::SameServerFresh;
     }
     if !retries.on_reset_before_response {
         return RetryVerdict::GiveUp(GiveUpReason::Disabled);
     }
-    if rules.bound && rules.same_server_again {
+    let stays = rules.bound && !rules.server_gone;
+    if stays && rules.same_server_again {
         return RetryVerdict::GiveUp(GiveUpReason::SessionStays);
     }
     if rules.failed >= retries.attempts as usize {
@@ -108,7 +113,7 @@ pub(crate) fn judge(
     if !take_budget() {
         return RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted);
     }
-    if rules.bound { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
+    if stays { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
 }
 
 /// Decides for an attempt that found no connection for lack of a local resource. `keyed`: the request belongs to a session,
@@ -145,6 +150,7 @@ mod tests {
         bound: false,
         refuses_others: false,
         may_hold: false,
+        server_gone: false,
     };
     const RESET: FailedAttempt = FailedAttempt {
         error: UpstreamError::ResetBeforeResponse,
@@ -214,6 +220,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_ended_with_its_server_goes_to_another_also_of_a_session() {
+        let gone = RetryRules { bound: true, server_gone: true, ..RULES };
+        for (reused, same_server_again) in [(true, false), (true, true), (false, false)] {
+            let (attempt, rules) = (FailedAttempt { reused, ..RESET }, RetryRules { same_server_again, ..gone });
+            assert_eq!(judge(attempt, &rules, || true), RetryVerdict::AnotherServer);
+            assert_eq!(judge(attempt, &rules, || false), give_up(GiveUpReason::BudgetExhausted));
+        }
+        let post = FailedAttempt { idempotent: false, ..RESET };
+        assert_eq!(judge(post, &gone, || true), give_up(GiveUpReason::NotRepeatable));
+    }
+
+    #[test]
     fn a_session_stays_when_the_proxy_lacks_a_resource() {
         assert_eq!(judge_exhausted(true, &RULES), give_up(GiveUpReason::LocalResources));
         assert_eq!(judge_exhausted(false, &RULES), RetryVerdict::AnotherServer);
@@ -246,9 +264,11 @@ mod tests {
             attempt in attempt(),
             retries in retries(),
             failed in 0usize..4,
-            (same_server_again, bound, refuses_others, may_hold, has_budget) in any::<(bool, bool, bool, bool, bool)>(),
+            (same_server_again, bound, refuses_others, may_hold) in any::<(bool, bool, bool, bool)>(),
+            (server_gone, has_budget) in any::<(bool, bool)>(),
         ) {
-            let rules = RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold };
+            let rules =
+                RetryRules { retries: &retries, failed, same_server_again, bound, refuses_others, may_hold, server_gone };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !is_connect_failure(attempt.error) {
@@ -261,7 +281,9 @@ mod tests {
             let stale = attempt.reused && verdict == RetryVerdict::SameServerFresh;
             prop_assert!(asked == 0 || !stale, "a stale connection costs no budget");
             let is_reset = attempt.error == UpstreamError::ResetBeforeResponse;
-            prop_assert!(!(bound && is_reset && verdict == RetryVerdict::AnotherServer), "a session stays");
+            let moves = bound && is_reset && verdict == RetryVerdict::AnotherServer;
+            prop_assert!(!moves || server_gone, "a session stays while its server is there");
+            prop_assert!(!(server_gone && verdict == RetryVerdict::SameServerFresh), "nothing returns to a server that is gone");
             prop_assert_eq!(verdict == give_up(GiveUpReason::BudgetExhausted), asked == 1 && !has_budget);
             prop_assert!(verdict != RetryVerdict::SameServerFresh || ((attempt.reused || bound) && !same_server_again));
         }

@@ -8,72 +8,48 @@
 //! A connection whose first read is pending once avoids it: both halves run before the next read, and by then the end of
 //! the request body has been handled. Such connections are never pooled; an upgraded connection cannot be reused anyway.
 
-use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use async_trait::async_trait;
-use pingora::ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
+use pingora::Result;
 use pingora::connectors::l4::Connect;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 
-use crate::pool::descriptors::check_server_socket;
-
-static CONNECT: LazyLock<Arc<DelayedReadConnect>> = LazyLock::new(Arc::default);
+use crate::pool::connections::{Connections, Socket, connect};
 
 /// Prepares a peer for an upgrade: HTTP/1.1, the only version that can, on a connection with a delayed first read.
-pub(crate) fn prepare(peer: &mut HttpPeer) {
+pub(crate) fn prepare(peer: &mut HttpPeer, connections: Arc<Connections>) {
     peer.options.set_http_version(1, 1);
-    peer.options.custom_l4 = Some(Arc::clone(&*CONNECT) as Arc<dyn Connect + Send + Sync>);
+    peer.options.custom_l4 = Some(Arc::new(DelayedReadConnect { connections }));
 }
 
-/// Opens connections with a delayed first read. Pingora applies the connect timeout.
-#[derive(Debug, Default)]
-struct DelayedReadConnect;
+/// Opens connections with a delayed first read.
+#[derive(Debug)]
+struct DelayedReadConnect {
+    connections: Arc<Connections>,
+}
 
 #[async_trait]
 impl Connect for DelayedReadConnect {
     async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
-        let socket: Box<dyn VirtualSocket> = match address {
-            PeerAddr::Inet(address) => {
-                Box::new(DelayedFirstRead::new(connect_tcp(*address).await.map_err(connect_error)?))
-            }
-            PeerAddr::Unix(address) => {
-                let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::AddrNotAvailable.into()))?;
-                let socket = UnixStream::connect(path).await.map_err(connect_error)?;
-                check_server_socket(&socket).map_err(connect_error)?;
-                Box::new(DelayedFirstRead::new(socket))
-            }
+        let (socket, delayed): (RawFd, Box<dyn VirtualSocket>) = match connect(address).await? {
+            Socket::Tcp(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket))),
+            Socket::Unix(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket))),
         };
-        Ok(Stream::from(VirtualSocketStream::new(socket)))
+        let mut stream = Stream::from(VirtualSocketStream::new(delayed));
+        self.connections.list(&mut stream, socket);
+        Ok(stream)
     }
-}
-
-async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    check_server_socket(&socket)?;
-    socket.connect(address).await
-}
-
-/// Translates to Pingora's error types.
-#[expect(clippy::unnecessary_box_returns, reason = "Pingora's errors are boxed")]
-fn connect_error(error: io::Error) -> Box<Error> {
-    let kind = match error.kind() {
-        ErrorKind::ConnectionRefused => ConnectRefused,
-        ErrorKind::TimedOut => ConnectTimedout,
-        ErrorKind::NetworkUnreachable | ErrorKind::HostUnreachable => ConnectNoRoute,
-        _ => ConnectError,
-    };
-    Error::because(kind, "connecting for an upgrade", error)
 }
 
 /// A socket whose first read is pending once.

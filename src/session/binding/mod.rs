@@ -9,6 +9,8 @@
 
 use std::time::Duration;
 
+use strum::{IntoStaticStr, VariantNames};
+
 use super::key::{ServerId, SessionId};
 use super::token::{Token, UnixMillis};
 
@@ -52,7 +54,8 @@ pub struct Limits {
 }
 
 /// The result of looking up a request's session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
 pub enum Lookup {
     /// The request names none.
     None,
@@ -79,19 +82,8 @@ pub enum Lookup {
 impl Lookup {
     /// The `result` of `homing_session_lookups_total`.
     #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Hit => "hit",
-            Self::Restored => "restored",
-            Self::Unknown => "unknown",
-            Self::ExpiredIdle => "expired_idle",
-            Self::ExpiredAbsolute => "expired_absolute",
-            Self::Forged => "forged",
-            Self::Ended => "ended",
-            Self::UnknownServer => "unknown_server",
-            Self::StoreError => "store_error",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -145,7 +137,8 @@ pub fn resolve(token: &Token, known: Option<&Binding>, limits: &Limits, now: Uni
 }
 
 /// Why a client that has a token is given a new one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Reissue {
     /// The token has another server or epoch.
     Moved,
@@ -158,12 +151,8 @@ pub enum Reissue {
 impl Reissue {
     /// The `reason` of `homing_tokens_issued_total`; that of a first token is `new`.
     #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::KeyRotated => "key_rotated",
-            Self::Refreshed => "refreshed",
-        }
+    pub fn label(self) -> &'static str {
+        self.into()
     }
 }
 

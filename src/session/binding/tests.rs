@@ -116,7 +116,7 @@ fn a_table_from_the_future_is_mended() {
 }
 
 #[test]
-fn a_token_is_made_anew_only_when_it_must_be() {
+fn a_token_is_reissued_only_when_it_must_be() {
     let binding = known(A, 2, ago(9000), NOW);
     let reissue = |token: Token, sealed_by_first| must_reissue(&token, &binding, sealed_by_first, &LIMITS, NOW);
     assert_eq!(reissue(token(A, 2, ago(9000), ago(449)), true), None);
@@ -243,7 +243,7 @@ proptest! {
     }
 
     #[test]
-    fn a_new_token_need_not_be_made_anew(token in tokens(), known in proptest::option::of(bindings())) {
+    fn a_new_token_need_not_be_reissued(token in tokens(), known in proptest::option::of(bindings())) {
         if let Resolution::Live { binding, .. } = resolve(&token, known.as_ref(), &LIMITS, NOW) {
             let new = binding.token(token.session, NOW);
             prop_assert_eq!(must_reissue(&new, &binding, true, &LIMITS, NOW), None);

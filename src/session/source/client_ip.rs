@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_without_an_address_names_nobody() {
+    fn a_client_without_an_address_names_no_session() {
         let keys = Keyring::random([1; 32]).unwrap();
         let headers = HeaderMap::new();
         let input = input(&headers, "/", None);

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_without_our_cookie_names_nobody() {
+    fn a_request_without_our_cookie_names_no_session() {
         assert_eq!(claim(&[]), SessionClaim::Nothing);
         assert_eq!(claim(&["a=1; SESSIONIDS=2".into()]), SessionClaim::Nothing);
     }

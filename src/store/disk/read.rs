@@ -1,4 +1,4 @@
-//! Reading a snapshot block by block, on a thread of its own. Any input yields what was written, or an error.
+//! Reading a snapshot block by block, on a separate thread. Any input yields what was written, or an error.
 //!
 //! [`Blocks`] reads and verifies blocks, and [`Decoder`] interprets them, so that one can run ahead of the other.
 

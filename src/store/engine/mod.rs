@@ -1,5 +1,5 @@
-//! What a store shared by several proxies must be able to do: keep small values under names, let the first writer win, and
-//! from then on the higher epoch.
+//! The contract of a shared store: it holds small values under names; the first writer wins, and from then on the higher
+//! epoch.
 //!
 //! An engine knows nothing of sessions. It keeps [`Value`]s, whose epoch it can read, under [`Name`]s, and every write is
 //! a merge: done twice, or late, or by two proxies at once, the result is the same. So a write that failed
@@ -24,7 +24,7 @@ pub use self::value::{Kind, Name, Value};
 /// A store in another process.
 #[async_trait]
 pub trait Engine: Send + Sync {
-    /// What it can do, as far as is known now.
+    /// What it can do, as far as is known so far.
     fn capabilities(&self) -> Capabilities;
 
     /// Whether it answers.
@@ -39,34 +39,35 @@ pub trait Engine: Send + Sync {
     /// When one of them could not be read; then none is returned.
     async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError>;
 
-    /// Keeps the value for `ttl` if nothing is kept under that name: the first writer wins.
+    /// Stores the value for `ttl` if the name has none: the first writer wins.
     ///
     /// # Errors
     /// When the store did not answer. Then the value may have been stored.
     async fn bind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
-    /// Keeps the value for `ttl` unless what is kept under that name has a higher epoch, or, of [`Kind::Binding`], an epoch
-    /// as high with another text: a compare-and-set by epoch. A binding that is kept is announced to the other proxies
-    /// where the engine can, in the same step.
+    /// Stores the value for `ttl` unless the name has one with a higher epoch or, for [`Kind::Binding`], with the same epoch
+    /// and another text: a compare-and-set by epoch. A stored binding is announced to the other proxies where the engine
+    /// can, in the same step.
     ///
     /// # Errors
     /// When the store did not answer. Then the value may have been stored.
     async fn rebind(&self, name: &Name, value: &Value, ttl: Duration) -> Result<WriteResult, StoreError>;
 
-    /// Each of these names is kept for at least so long from now, where it is kept at all. Never shortens a life.
+    /// Extends the time to live of each name that has a value to at least this long from now. Never shortens one.
     ///
     /// # Errors
     /// When some of them could not be.
     async fn touch(&self, touches: &[(Name, Duration)]) -> Result<(), StoreError>;
 
-    /// Forgets what is kept under these names. For what may be forgotten: that a session has ended is a value too.
+    /// Removes the values of these names, whatever they are. For session data; the end of a session is a value too, written by
+    /// [`rebind`](Self::rebind).
     ///
     /// # Errors
     /// When some of them could not be.
     async fn forget(&self, names: &[Name]) -> Result<(), StoreError>;
 
-    /// About `limit` of the values whose names begin with `prefix`, from a cursor that a former page gave. No order; what
-    /// is written meanwhile may be missed or told twice.
+    /// About `limit` of the values whose names begin with `prefix`, from the cursor of the previous page. No order; what
+    /// is written meanwhile may be missed or returned twice.
     ///
     /// # Errors
     /// [`StoreError::Unsupported`] where [`Capabilities::list`] is false, or when the store did not answer.
@@ -76,7 +77,7 @@ pub trait Engine: Send + Sync {
 /// A part of a list.
 #[derive(Debug, Default)]
 pub struct Page {
-    /// Names and what is kept under them.
+    /// Names and their values.
     pub values: Vec<(Name, Value)>,
     /// Where the next page begins; `None` = this was the last.
     pub next: Option<String>,

@@ -61,7 +61,7 @@ pub(super) struct Call {
     pub(super) kind: u32,
 }
 
-/// The pauses between retries. Callers have a deadline of their own.
+/// The pauses between retries. Callers have their own deadline.
 const PAUSES: [Duration; 6] = [
     Duration::from_millis(2),
     Duration::from_millis(5),

@@ -8,8 +8,8 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 
 use crate::store::engine::{Name, StoreError, Value};
 
-/// What stands before the bytes: a hash that is not set, the serializer of `java.lang.String`, and in four bytes how many
-/// bytes of UTF-8 follow; all in big endian.
+/// The header before the bytes: an unset hash, the serializer of `java.lang.String`, and the length of the UTF-8 text in four
+/// bytes; all in big endian.
 const HEAD: usize = 12;
 /// Type -11.
 const OF_TEXT: [u8; 8] = [0, 0, 0, 0, 0xff, 0xff, 0xff, 0xf5];
@@ -27,7 +27,7 @@ fn text(bytes: &[u8]) -> Vec<u8> {
     data
 }
 
-/// What a string says, if it is one. The hash may be set by others.
+/// The text of a string, if it is one. Other clients may set the hash.
 fn read_text(data: &[u8]) -> Option<&[u8]> {
     let (head, bytes) = data.split_first_chunk::<HEAD>()?;
     let (_hash, rest) = head.split_first_chunk::<4>()?;
@@ -41,7 +41,7 @@ pub(super) fn key(name: &Name) -> Vec<u8> {
     text(name.as_str().as_bytes())
 }
 
-/// The name of a key; `None` when it is none of ours.
+/// The name of a key; `None` when it is foreign.
 pub(super) fn name(key: &[u8]) -> Option<Name> {
     let name = Name::from_stored(std::str::from_utf8(read_text(key)?).ok()?);
     name.parts().is_some().then_some(name)
@@ -69,7 +69,7 @@ pub(super) fn read_value(data: &[u8]) -> Result<Value, StoreError> {
         .ok_or_else(|| StoreError::Unreadable("what is kept under one of our names is none of ours".to_owned()))
 }
 
-/// Which of so many partitions a key belongs to.
+/// The partition of a key.
 pub(super) fn partition(key: &[u8], count: i32) -> i32 {
     let hash = murmur3(key.get(HASHED_FROM..).unwrap_or_default());
     // The absolute value of the least number is none: that one is of partition 0.

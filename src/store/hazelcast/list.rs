@@ -7,14 +7,14 @@ use super::request::{self, FETCH_ENTRIES};
 use super::response;
 use crate::store::engine::{Name, Page, StoreError};
 
-/// Most rounds for one page: where few names are ours, a page may have fewer values than were asked for.
+/// Limit of rounds for one page: where few names match, a page may have fewer values than requested.
 const ROUNDS: usize = 64;
-/// How many entries a member looks at in one round.
+/// Entries that a member reads in one round.
 const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1000;
 /// A partition's table grows by doubling, and each time there is one pointer more.
 const MOST_POINTERS: usize = 64;
 
-/// How far a walk has come.
+/// The position of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Place {
     partition: i32,
@@ -32,7 +32,7 @@ impl Place {
         format!("{} {}", self.partition, pointers.join(","))
     }
 
-    /// What [`Place::text`] wrote.
+    /// Parses [`Place::text`].
     fn read(text: &str) -> Option<Self> {
         let (partition, pointers) = text.split_once(' ')?;
         let pointer = |text: &str| {
@@ -44,7 +44,7 @@ impl Place {
         (pointers.len() <= MOST_POINTERS).then_some(Self { partition, pointers })
     }
 
-    /// After an answer with these pointers; `None` = that was the last partition.
+    /// The position after a response with these pointers; `None` = that was the last partition.
     fn after(&self, pointers: Vec<(i32, i32)>, partitions: i32) -> Option<Self> {
         let ended = pointers.last().is_none_or(|(index, _)| *index < 0) || pointers.len() > MOST_POINTERS;
         let next = if ended { Self::begin(self.partition + 1) } else { Self { pointers, ..self.clone() } };

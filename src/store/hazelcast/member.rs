@@ -1,4 +1,4 @@
-//! One member of the cluster, as requests see it: where it is, and how requests come to it.
+//! A member of the cluster: its address, and the route of requests to it.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,24 +17,24 @@ pub(super) struct Member {
     /// `host:port`.
     pub(super) address: Box<str>,
     way: ArcSwap<Way>,
-    /// The cluster has it no more. Relaxed: the task that keeps its connection sees it with the next step.
+    /// It has left the cluster. Relaxed: the connection's task sees it at its next step.
     gone: AtomicBool,
-    /// Woken when it is there, as far as others know, and when it is gone.
+    /// Notified when the cluster reports it, and when it has left.
     pub(super) wake: Notify,
 }
 
-/// How requests for a member's partitions come to it.
+/// The route of requests for a member's partitions.
 #[derive(Clone)]
 pub(super) enum Way {
     Direct(Connection),
-    /// By any other member, which passes them on: it is in the cluster, but is not reached from here.
+    /// Through any other member, which forwards them: it is in the cluster, but unreachable from here.
     Detour,
-    /// None: it does not answer the others either, or there are no others.
+    /// None: the others do not reach it either, or there are no others.
     Lost(StoreError),
 }
 
 impl Member {
-    /// One that the cluster has told of, or that was found.
+    /// A member that the cluster has reported, or that was found by its address.
     pub(super) fn new(uuid: Uuid, address: &str) -> Self {
         Self {
             uuid,
@@ -64,7 +64,7 @@ impl Member {
         self.gone.load(Relaxed)
     }
 
-    /// The cluster has it no more. Returns whether it was lost before.
+    /// It has left the cluster. Returns whether it was lost before.
     pub(super) fn leave(&self) -> bool {
         self.gone.store(true, Relaxed);
         self.wake.notify_one();

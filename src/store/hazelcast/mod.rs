@@ -49,7 +49,7 @@ use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::session::token::UnixMillis;
 
-/// A cluster of Hazelcast. Its tasks end with it.
+/// A Hazelcast cluster. The tasks end with it.
 pub struct HazelcastEngine {
     cluster: Arc<Cluster>,
     supervisor: AbortHandle,
@@ -57,8 +57,8 @@ pub struct HazelcastEngine {
 }
 
 impl HazelcastEngine {
-    /// Begins to look for the cluster, on `runtime`, and does not wait until it is found. `patience` is for each step of
-    /// connecting. The clock is for what members say of the ends of lives.
+    /// Returns at once; connects on `runtime`. `patience` is the limit for each step of connecting. The clock is compared
+    /// with the expiry times that members report.
     ///
     /// # Errors
     /// Without members.

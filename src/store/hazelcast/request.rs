@@ -19,13 +19,13 @@ pub(super) const FETCH_ENTRIES: u32 = 0x01_38_00;
 pub(super) const SET_TTL: u32 = 0x01_43_00;
 pub(super) const MAP_CONFIG: u32 = 0x20_03_00;
 
-/// A request that is of no partition.
+/// A request for no partition.
 const NONE: i32 = -1;
-/// Locks are a thread's; nothing is locked here.
+/// Locks belong to threads; nothing is locked here.
 const THREAD: i64 = 1;
-/// The only form of serialized data there is.
+/// The only version of the serialization format.
 const SERIALIZATION: u8 = 1;
-/// Each request goes to the member that it concerns, where that is known.
+/// Each request goes to the owner of its partition.
 const ROUTING_ALL_MEMBERS: u8 = 1;
 /// Entries that are added, updated, and merged after a split of the cluster.
 const ADDED_UPDATED_MERGED: i32 = ADDED | 4 | 128;
@@ -38,7 +38,7 @@ pub(super) struct Credentials {
     pub(super) cluster_name: String,
     pub(super) username: Option<String>,
     pub(super) password: Option<String>,
-    /// A random number of this engine's.
+    /// A random id of this engine.
     pub(super) client: Uuid,
 }
 
@@ -120,7 +120,7 @@ pub(super) fn entry_view(map: &str, partition: i32, key: &[u8]) -> Vec<u8> {
     Request::new(ENTRY_VIEW, partition).long(THREAD).text(map).blob(key).finish()
 }
 
-/// About so many entries of a partition, from where a former answer's pointers say.
+/// About `batch` entries of a partition, from the pointers of the previous response.
 pub(super) fn fetch_entries(map: &str, partition: i32, pointers: &[(i32, i32)], batch: i32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(pointers.len() * 8);
     for (index, size) in pointers {

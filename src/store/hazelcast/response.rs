@@ -11,7 +11,7 @@ const ERROR: u32 = 0;
 /// Errors of which the protocol's list says that the request may be sent again: the member that was asked is going, or the
 /// partition is. Every request here may: each write is a merge.
 const REDO: [i32; 9] = [8, 19, 33, 39, 46, 47, 52, 53, 62];
-/// Members of one answer at most, and partitions: more than any cluster has. An answer with more is none.
+/// Limit of members and partitions in one response: more than any cluster has.
 const MOST: usize = 65_536;
 
 /// Why a request failed.
@@ -37,7 +37,7 @@ impl From<Failure> for StoreError {
     }
 }
 
-/// The parameters of an answer to a request of this type.
+/// The parameters of a response to a request of this type.
 pub(super) fn answer(message: &Message, request: u32) -> Result<(Fixed<'_>, Frames<'_>), Failure> {
     let (fixed, mut frames) = message.open()?;
     if message.kind() == request.wrapping_add(1) && !message.is_event() {
@@ -101,7 +101,7 @@ pub(super) fn identity(message: &Message) -> Result<Identity, StoreError> {
     rest().map_err(read)
 }
 
-/// What is kept under a key.
+/// The value of a key.
 pub(super) fn nullable(message: &Message, request: u32) -> Result<Option<&[u8]>, Failure> {
     let (_, mut frames) = answer(message, request)?;
     Ok(frames.nullable()?)
@@ -131,7 +131,7 @@ fn read_entries<'a>(frames: &mut Frames<'a>) -> Result<Vec<Entry<'a>>, Malformed
     Ok(entries)
 }
 
-/// How long an entry lives, by the clock of its member.
+/// The lifetime of an entry, by the clock of its member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Life {
     /// In milliseconds of the Unix epoch.
@@ -156,7 +156,7 @@ pub(super) fn life(message: &Message, request: u32) -> Result<Option<Life>, Fail
     Ok(Some(Life { ends, ttl: fixed.long()? }))
 }
 
-/// Some entries of a partition, and where the next begin.
+/// Some entries of a partition, and the pointers to the next.
 #[derive(Debug)]
 pub(super) struct Fetched<'a> {
     pub(super) entries: Vec<Entry<'a>>,
@@ -173,7 +173,7 @@ pub(super) fn fetched(message: &Message, request: u32) -> Result<Fetched<'_>, Fa
     Ok(Fetched { pointers, entries: read_entries(&mut frames)? })
 }
 
-/// How the members keep the map.
+/// The configuration of the map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct MapConfig {
     /// Copies on other members.
@@ -256,7 +256,7 @@ fn partitions(frames: &mut Frames<'_>) -> Result<Vec<(Uuid, Vec<i32>)>, Malforme
     with_owner.collect()
 }
 
-/// A key and what is kept under it now, and whether it was there before; `None` of an event that tells no value.
+/// A key with its new value, and the kind of event.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct EntryEvent<'a> {
     pub(super) key: &'a [u8],

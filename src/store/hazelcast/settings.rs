@@ -1,4 +1,4 @@
-//! The settings of Hazelcast: members that can be told apart, and names that a cluster and a map can have.
+//! The settings of Hazelcast: distinct members, and valid names of cluster and map.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
 
-/// Where a member listens by default.
+/// The default port of a member.
 const PORT: &str = "5701";
 
 /// Hazelcast 5.3 or later; with `type: hazelcast`.
@@ -16,13 +16,13 @@ const PORT: &str = "5701";
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Hazelcast")]
 pub struct HazelcastSettings {
-    /// `IP:port`, `[IPv6]:port` or `name:port` of some of its members. They tell the addresses of the others, which must be
-    /// reachable there (`public-address` in their configuration where they have several).
+    /// `IP:port`, `[IPv6]:port` or `name:port` of some of its members. They report the addresses of the others, which
+    /// must be reachable from here (`public-address` in their configuration where they have several).
     #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:5701", "10.0.0.6:5701"]]))]
     pub members: Vec<String>,
-    /// The name of the cluster (`cluster-name` of the members). No secret: the Community edition has neither users nor TLS.
+    /// The name of the cluster (`cluster-name` of the members). It is no secret: the Community edition has neither users nor TLS.
     pub cluster_name: String,
-    /// The map that bindings are in. Proxies that share sessions have the same; others that use the same cluster another. Give it
+    /// The map for bindings: the same for all proxies that share sessions, another for others on the same cluster. Give it
     /// a backup and a `time-to-live-seconds` longer than any `idle_timeout` (see the example), and no eviction.
     pub map: String,
 }
@@ -34,7 +34,7 @@ impl Default for HazelcastSettings {
 }
 
 impl HazelcastSettings {
-    /// Reports what names no member, or one twice, and names that cannot be. Returns members in one form.
+    /// Reports invalid and duplicate members and invalid names. Returns normalized members.
     pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
         let mut members: Vec<String> = Vec::new();
         for (index, text) in self.members.iter().enumerate() {
@@ -64,7 +64,7 @@ impl HazelcastSettings {
     }
 }
 
-/// `host:port`, in one form for the same member.
+/// Normalized `host:port`.
 fn member(text: &str) -> Result<String, String> {
     const FORMS: &str = "write IP:port, [IPv6]:port or name:port";
     if text.contains("://") {

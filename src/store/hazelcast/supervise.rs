@@ -25,13 +25,13 @@ use super::request::{self, CLUSTER_VIEW, ENTRY_LISTENER, MAP_CONFIG};
 use super::response::{self, MemberInfo, answer};
 use crate::store::engine::{Event, Kind, StoreError};
 
-/// The first pause before a member is looked for again, and the longest; doubled each time.
+/// The first pause before another attempt, and the longest; doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// How long the view of a cluster may take after it was asked for.
+/// Limit for the first view of the cluster after the subscription.
 const FIRST_VIEW: Duration = Duration::from_secs(2);
 
-/// Keeps the engine in touch with the cluster until the task is ended.
+/// Keeps the connections until the task is aborted.
 pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
     // Not every proxy subscribes at the same member.
     seeds.shuffle(&mut rand::thread_rng());
@@ -118,7 +118,7 @@ async fn find(cluster: &Arc<Cluster>, seeds: &[String]) -> Result<(), StoreError
     Err(last)
 }
 
-/// Keeps a connection to a member, on a task of its own.
+/// Keeps a connection to a member, on a separate task.
 fn keep(cluster: &Arc<Cluster>, member: Arc<Member>) {
     let task = tokio::spawn(keep_connected(Arc::clone(cluster), member));
     cluster.watch(task.abort_handle());

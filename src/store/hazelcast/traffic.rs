@@ -1,6 +1,7 @@
-//! The protocol held against what a real member said: `tests/data/hazelcast/traffic.txt`.
+//! The protocol compared with a capture of a real member: `tests/data/hazelcast/traffic.txt`.
 
 use bytes::BytesMut;
+use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::data;
@@ -10,15 +11,19 @@ use super::response::{self, Failure, Identity, Life, MapConfig, MemberInfo, View
 use crate::session::key::SessionKey;
 use crate::store::engine::{Kind, Name, StoreError, Value};
 
-/// Whether this engine said it, and the bytes.
+/// Whether the engine sent it, and the bytes.
 fn traffic() -> impl Iterator<Item = (bool, Vec<u8>)> {
     let lines = include_str!("../../../tests/data/hazelcast/traffic.txt").lines().filter(|line| !line.starts_with('#'));
     lines.map(|line| {
-        let (who, hex) = line.split_once(' ').unwrap();
+        let (direction, hex) = line.split_once(' ').unwrap();
         let digit = |digit: &u8| (*digit as char).to_digit(16).unwrap();
         let byte = |pair: &[u8]| u8::try_from(digit(&pair[0]) << 4 | digit(&pair[1])).unwrap();
-        (who == ">", hex.as_bytes().chunks(2).map(byte).collect())
+        (direction == ">", hex.as_bytes().chunks(2).map(byte).collect())
     })
+}
+
+fn received_traffic() -> Vec<Vec<u8>> {
+    traffic().filter(|(us, _)| !us).map(|(_, bytes)| bytes).collect()
 }
 
 fn message(bytes: &[u8]) -> Message {
@@ -156,27 +161,50 @@ fn what_the_member_told_of_entries_is_understood() {
     assert_eq!(told, [(name(1), value(0, "a"), request::ADDED), (name(1), value(1, "c"), 4)]);
 }
 
+/// Parses the bytes as every kind of response and event.
+fn read_as_everything(bytes: &[u8]) {
+    let Ok(Some(message)) = Decoder::default().take(&mut BytesMut::from(bytes)) else { return };
+    let kind = message.kind().wrapping_sub(1);
+    let _ = (response::identity(&message), response::view(&message), response::entry_event(&message));
+    let _ = (response::nullable(&message, kind), response::boolean(&message, kind), response::life(&message, kind));
+    let _ = (response::entries(&message, kind), response::map_config(&message, kind));
+    let _ = response::fetched(&message, kind).map(|fetched| fetched.entries.len());
+    let _ = response::answer(&message, kind).is_ok();
+}
+
 #[test]
-fn whatever_byte_is_changed_nothing_panics() {
-    let read = |bytes: &[u8]| {
-        let Ok(Some(message)) = Decoder::default().take(&mut BytesMut::from(bytes)) else { return };
-        let kind = message.kind().wrapping_sub(1);
-        let _ = (response::identity(&message), response::view(&message), response::entry_event(&message));
-        let _ = (response::nullable(&message, kind), response::boolean(&message, kind), response::life(&message, kind));
-        let _ = (response::entries(&message, kind), response::map_config(&message, kind));
-        let _ = response::fetched(&message, kind).map(|fetched| fetched.entries.len());
-        let _ = response::answer(&message, kind).is_ok();
-    };
+fn no_changed_byte_makes_a_reader_panic() {
     let mut changes = 0;
-    for bytes in traffic().filter(|(us, _)| !us).map(|(_, bytes)| bytes) {
+    for bytes in received_traffic() {
         for at in 0..bytes.len() {
             for flip in [0x01, 0x04, 0x08, 0x10, 0x20, 0x80, 0xff] {
                 let mut changed = bytes.clone();
                 changed[at] ^= flip;
-                read(&changed);
+                read_as_everything(&changed);
                 changes += 1;
             }
         }
     }
     assert!(changes > 10_000, "only {changes} changes");
+}
+
+proptest! {
+    /// Several bytes changed, the rest cut off or replaced: structures end where they must not, lengths lie.
+    #[test]
+    fn damaged_messages_never_panic(
+        which in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        end in any::<prop::sample::Index>(),
+        tail: Vec<u8>,
+    ) {
+        let messages = received_traffic();
+        let mut bytes = which.get(&messages).clone();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        bytes.truncate(1 + end.index(bytes.len()));
+        bytes.extend(tail);
+        read_as_everything(&bytes);
+    }
 }

@@ -15,7 +15,7 @@ use super::response::{self, Life};
 use crate::session::token::UnixMillis;
 use crate::store::engine::{Name, StoreError, Value, WriteResult};
 
-/// How often a write is tried against others that write the same name.
+/// How often a write is tried against concurrent writes of the same name.
 const MOST_TRIES: usize = 256;
 
 /// An entry of the map.
@@ -115,7 +115,7 @@ pub(super) async fn rebind(
     Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))
 }
 
-/// What was there already, as a value and as its bytes.
+/// The existing value, parsed and as bytes.
 async fn put(
     cluster: &Cluster,
     entry: &Entry<'_>,

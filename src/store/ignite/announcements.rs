@@ -1,4 +1,4 @@
-//! What the events of the continuous query announce: bindings that moved or ended.
+//! Events of the continuous query as announcements of bindings that moved or ended.
 
 use bytes::Bytes;
 
@@ -6,7 +6,7 @@ use super::protocol::notification::{self, Event, Kind as Change};
 use super::stored::Stored;
 use crate::store::engine::{Kind, Name, Value};
 
-/// The bindings that a notification announces. What other programs write in another form is passed over.
+/// The bindings that a notification announces. Values in another format are skipped.
 pub(super) fn of(payload: Bytes) -> Vec<(Name, Value)> {
     let (events, complete) = notification::events(payload);
     if let Err(malformed) = complete {
@@ -15,7 +15,7 @@ pub(super) fn of(payload: Bytes) -> Vec<(Name, Value)> {
     events.into_iter().filter_map(announcement).collect()
 }
 
-/// A first binding is no move, and neither is a binding that is given a longer life.
+/// Neither a first binding nor a longer time to live is a move.
 fn announcement(Event { key, before, after, kind }: Event) -> Option<(Name, Value)> {
     let name = Name::from_stored(key.as_text()?);
     let (_, _, Kind::Binding) = name.parts()? else { return None };

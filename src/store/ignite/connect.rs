@@ -26,23 +26,23 @@ pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 pub(super) type Stream = Box<dyn Duplex>;
 
-/// How to connect, to any node.
+/// How to connect to a node.
 pub(super) struct Connector {
     tls: Option<Tls>,
     login: Option<(String, Secret)>,
-    /// For each step.
+    /// Limit for each step.
     timeout: Duration,
 }
 
 struct Tls {
     connector: TlsConnector,
-    /// What certificates are for; `None` = the host of the address.
+    /// The name in the node's certificate; `None` = the host of the address.
     server_name: Option<ServerName<'static>>,
 }
 
 impl Connector {
     /// # Errors
-    /// When TLS cannot be set up: no authorities, or a key of no use.
+    /// When TLS cannot be set up: no authorities, or an unusable key.
     pub(super) fn new(
         tls: Option<&ClientTls>,
         login: Option<(String, Secret)>,
@@ -52,7 +52,7 @@ impl Connector {
         Ok(Self { tls, login, timeout })
     }
 
-    /// A connection to a node at `host:port` that takes requests. A name's addresses are tried one after the other.
+    /// A connection to the node at `host:port`, ready for requests. The addresses of a name are tried in order.
     pub(super) async fn connect(&self, address: &str) -> Result<Stream, StoreError> {
         let mut last = unreachable(address, "its name has no address");
         for place in self.within(address, "finding its address", lookup_host(address)).await? {
@@ -124,7 +124,7 @@ impl Tls {
     }
 }
 
-/// The authorities of the configuration, or else the system's.
+/// The configured authorities, or the system's.
 fn roots(settings: &ClientTls) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     if let Some(ca) = &settings.authorities {

@@ -1,8 +1,7 @@
-//! One connection that all requests share. A response carries the id of its request, so a slow one holds no other back.
+//! One connection shared by all requests. A response carries the id of its request, so a slow one delays no other.
 //!
-//! A task owns the socket ([`drive`]); a request is a message to it with a place for the response. A caller that loses
-//! interest drops that place and nothing more: the response is read all the same and thrown away. A node that leaves a
-//! heartbeat unanswered ends the connection.
+//! A task owns the socket ([`drive`]); a request is a message to it with a channel for the response. A caller that
+//! gives up only drops that channel: the response is still read and discarded. An unanswered heartbeat ends the connection.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,24 +21,24 @@ use super::protocol::response::{Failure, Message, Response};
 use super::protocol::{Malformed, frame, response};
 use crate::store::engine::StoreError;
 
-/// Sends requests on a connection.
+/// A handle to send requests.
 #[derive(Debug, Clone)]
 pub(super) struct Connection {
     requests: mpsc::Sender<Pending>,
     /// "ignite at 127.0.0.1:10800".
     label: Arc<str>,
-    /// The node has told of a topology. Relaxed: nothing is published by it.
+    /// The node has reported a topology. Relaxed: nothing is published by it.
     joined: Arc<AtomicBool>,
 }
 
-/// Where a connection's task takes its requests from.
+/// The receiving end of a connection's task.
 pub(super) struct Queue {
     requests: mpsc::Receiver<Pending>,
-    /// As [`Connection`] has it.
+    /// Shared with [`Connection`].
     joined: Arc<AtomicBool>,
 }
 
-/// A request on its way to the task.
+/// A queued request.
 #[derive(Debug)]
 pub(super) struct Pending {
     request: Request,
@@ -53,29 +52,29 @@ pub(super) type OnEvents = Box<dyn Fn(Bytes) + Send + Sync>;
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// In words, with the node's name.
+    /// For logs, with the node's address.
     pub(super) reason: String,
-    /// It had answered a heartbeat, so it was in use for a second at least.
+    /// A heartbeat was answered, so the connection lasted for at least a second.
     pub(super) proven: bool,
 }
 
-/// How often a node is asked whether it is there, and how long it may take to say so.
+/// Between two heartbeats, and the limit for a response.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How often a node that has not joined its cluster yet is asked.
+/// Between two heartbeats to a node that has not joined its cluster yet.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// Requests on their way to the task. A full queue holds its callers back, as a full socket does.
+/// Requests queued for the task. A full queue applies backpressure, like a full socket.
 const MOST_QUEUED: usize = 1024;
-/// Requests that are taken from the queue at once.
+/// Requests taken from the queue at once.
 const MOST_TAKEN: usize = 128;
-/// Requests that wait for their responses.
+/// Requests waiting for their responses.
 const MOST_WAITING: usize = 16 * 1024;
-/// Bytes that wait to be written, after which no further request is taken.
+/// Unwritten bytes above which no further request is taken from the queue.
 const FULL: usize = 256 * 1024;
-/// Room for what is read at once.
+/// Free space for one read.
 const READ: usize = 16 * 1024;
 
 impl Connection {
-    /// One that is not driven yet.
+    /// Without a task yet.
     pub(super) fn new(label: Arc<str>) -> (Self, Queue) {
         let (requests, queue) = mpsc::channel(MOST_QUEUED);
         let joined = Arc::default();
@@ -83,8 +82,8 @@ impl Connection {
         (Self { requests, label, joined }, queue)
     }
 
-    /// Waits until the node has joined its cluster: it takes connections before that, and a cache that is made too early
-    /// ends its start.
+    /// Waits until the node has joined its cluster: it accepts connections before that, and a cache that is created too
+    /// early makes its start fail.
     ///
     /// # Errors
     /// When the connection ends before.
@@ -109,10 +108,10 @@ impl Connection {
         response.await.map_err(|_dropped| gone())?
     }
 
-    /// The same, read.
+    /// The parsed response.
     ///
     /// # Errors
-    /// Also when the payload is none of this operation.
+    /// Also when the payload cannot be parsed.
     pub(super) async fn ask_for<T>(
         &self,
         request: Request,
@@ -123,7 +122,7 @@ impl Connection {
     }
 }
 
-/// Drives a connection until it ends; then every request that waits is told so.
+/// Runs a connection until it ends; then all waiting requests fail.
 pub(super) async fn drive<S: AsyncRead + AsyncWrite>(
     stream: S,
     Queue { requests: mut queue, joined }: Queue,
@@ -146,7 +145,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite>(
     Broken { reason, proven: driver.proven }
 }
 
-/// How a connection ends.
+/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error("{0}")]
@@ -165,16 +164,16 @@ enum End {
     Unused,
 }
 
-/// What is on its way.
+/// The state of a connection's task.
 struct Driver {
     incoming: BytesMut,
     outgoing: BytesMut,
     waiting: HashMap<i64, Reply>,
     last_id: i64,
-    /// The id of the heartbeat that has no response yet.
+    /// The id of the unanswered heartbeat.
     heartbeat: Option<i64>,
     proven: bool,
-    /// As [`Connection`] has it.
+    /// Shared with [`Connection`].
     joined: Arc<AtomicBool>,
     on_events: OnEvents,
 }
@@ -190,7 +189,7 @@ impl Driver {
         loop {
             self.make_room();
             unflushed |= !self.outgoing.is_empty();
-            // Responses first: after a pause of this process they are there, and are seen before the next heartbeat is due.
+            // Reads first: after a pause of this process the responses have arrived, and must be seen before the heartbeat is late.
             let went_well = tokio::select! {
                 biased;
                 read = reader.read_buf(&mut self.incoming) => match read {
@@ -218,7 +217,7 @@ impl Driver {
         self.outgoing.len() < FULL && self.waiting.len() < MOST_WAITING
     }
 
-    /// `read_buf` fills what room there is, and makes very little by itself.
+    /// `read_buf` fills the free space, and adds very little by itself.
     fn make_room(&mut self) {
         if self.incoming.capacity() - self.incoming.len() < READ / 4 {
             self.incoming.reserve(READ);
@@ -226,7 +225,7 @@ impl Driver {
     }
 
     fn enqueue(&mut self, taken: &mut Vec<Pending>) {
-        // A request whose caller is gone is not even sent.
+        // Requests whose callers have given up are not sent.
         for Pending { request, reply } in taken.drain(..).filter(|pending| !pending.reply.is_closed()) {
             let id = self.send(request);
             self.waiting.insert(id, reply);
@@ -247,7 +246,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Hands out what came in whole.
+    /// Hands out the complete messages.
     fn deliver(&mut self) -> Result<(), End> {
         while let Some(frame) = frame::take(&mut self.incoming)? {
             match response::read(frame)? {
@@ -260,7 +259,7 @@ impl Driver {
     }
 
     fn respond(&mut self, Response { id, topology, outcome }: Response) -> Result<(), End> {
-        // None has the number 0.
+        // Version 0 means none.
         if topology.is_some_and(|topology| topology > 0) {
             self.joined.store(true, Relaxed);
         }
@@ -271,13 +270,13 @@ impl Driver {
         }
         let reply = self.waiting.remove(&id).ok_or(Malformed("a response to what was not asked"))?;
         let cache_is_gone = matches!(&outcome, Err(failure) if failure.status == Failure::NO_SUCH_CACHE);
-        // The caller may have gone.
+        // The caller may have given up.
         drop(reply.send(outcome.map_err(|failure| refusal(&failure))));
-        // The next connection makes the cache again.
+        // The next connection creates the cache again.
         if cache_is_gone { Err(End::NoCache) } else { Ok(()) }
     }
 
-    /// Tells all that wait.
+    /// Fails all waiting requests.
     fn fail(&mut self, queue: &mut mpsc::Receiver<Pending>, reason: &str) {
         let error = || StoreError::Unreachable(reason.to_owned());
         for (_, reply) in self.waiting.drain() {
@@ -298,9 +297,9 @@ async fn write(writer: &mut (impl AsyncWrite + Unpin), outgoing: &mut BytesMut) 
     writer.flush().await
 }
 
-/// A failure of the server's, without the keys that it may name.
+/// A failure reported by the server, without the keys that its message may contain.
 fn refusal(failure: &Failure) -> StoreError {
-    /// How much of a server's own words is told.
+    /// How much of a server's error message is reported.
     const LONGEST_WORDS: usize = 200;
     let words = failure.reason.split('[').next().unwrap_or_default();
     let words: String = words.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();

@@ -10,7 +10,7 @@ use super::stored::Stored;
 use super::supervisor::Shared;
 use crate::store::engine::{Kind, Name, Page, StoreError, Value};
 
-/// Partitions that are asked for at once.
+/// Partitions that are scanned at once.
 const AT_ONCE: usize = 32;
 /// Entries in one response.
 const PAGE: i32 = 256;
@@ -43,7 +43,7 @@ impl Cursor {
         format!("{kind}{}", self.partition)
     }
 
-    /// After this partition of so many.
+    /// The one after this partition; `None` = it was the last.
     const fn after(self, last: usize, count: usize) -> Option<Self> {
         match self.kind {
             _ if last + 1 < count => Some(Self { kind: self.kind, partition: last + 1 }),
@@ -53,7 +53,7 @@ impl Cursor {
     }
 }
 
-/// Partitions until about `limit` values are there.
+/// Scans partitions until about `limit` values are found.
 pub(super) async fn list(
     shared: &Shared,
     connection: &Connection,
@@ -96,7 +96,7 @@ async fn scan(
     }
 }
 
-/// What other programs keep there is passed over.
+/// Values in another format are skipped.
 fn value((key, value): (Object, Object)) -> Option<(Name, Value)> {
     let name = Name::from_stored(key.as_text()?);
     name.parts()?;

@@ -1,4 +1,4 @@
-//! The settings of Ignite: nodes that can be told apart, a user with a password, and TLS that can be set up.
+//! The settings of Ignite: distinct nodes, a user with a password, and TLS.
 
 use rustls::pki_types::ServerName;
 use schemars::JsonSchema;
@@ -17,23 +17,23 @@ use crate::config::yaml::Origin;
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Ignite")]
 pub struct IgniteSettings {
-    /// `IP:port`, `[IPv6]:port` or `name:port` of nodes, each with the port for thin clients (10800). One is connected to, and
-    /// the next when that one is lost, so two or three are enough for a cluster of any size.
+    /// `IP:port`, `[IPv6]:port` or `name:port` of nodes, each with the port for thin clients (10800). The proxy uses one of
+    /// them, and the next when that one is lost, so two or three are enough for a cluster of any size.
     #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:10800", "10.0.0.6:10800"]]))]
     pub addresses: Vec<String>,
-    /// The cache of bindings: letters, digits, `_`, `.`, `-`, at most 64. Session data are in a second one, of this name and
-    /// `-data`. What is absent is made: partitioned, atomic, with one backup, writes acknowledged by all copies. Proxies that
-    /// share sessions have the same; others that use the same cluster another.
+    /// The cache of bindings: letters, digits, `_`, `.`, `-`, at most 64. Session data is in a second one, of this name and
+    /// `-data`. Missing caches are created: partitioned, atomic, with one backup, writes acknowledged by all copies. The same for
+    /// all proxies that share sessions; another for others on the same cluster.
     pub cache: String,
-    /// User, where the cluster asks for one; with a password.
+    /// User, where the cluster requires one; with a password.
     #[schemars(extend("examples" = ["homing"]))]
     pub username: Option<String>,
     /// Its password. Better not written here: `"${file:/run/secrets/ignite}"` or `"${IGNITE_PASSWORD}"`.
     #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/ignite}"]))]
     pub password: Option<Secret>,
-    /// TLS, where the client port speaks it. The node's certificate is always checked. null = plain.
+    /// TLS, where the client port has it. The node's certificate is always checked. null = plain.
     pub tls: Option<StoreTls>,
-    /// What the files of `tls` hold. Read by the check.
+    /// The contents of the files of `tls`, read by the check.
     #[serde(skip)]
     pub tls_files: Option<ClientTls>,
 }
@@ -55,14 +55,14 @@ impl Default for IgniteSettings {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreTls {
-    /// PEM file of the authorities that sign the store's certificate. A relative path begins at the folder of the configuration
-    /// file. null = those that the system trusts.
+    /// PEM file of the authorities that sign the store's certificate. A relative path is relative to the directory of the
+    /// configuration file. null = those that the system trusts.
     #[schemars(extend("examples" = ["tls/ignite-ca.pem"]))]
     pub ca: Option<String>,
     /// Host name or IP address that the store's certificate is for. null = as written in the address.
     #[schemars(extend("examples" = ["ignite.internal"]))]
     pub server_name: Option<String>,
-    /// PEM file with the proxy's own certificate, for a store that asks for one; with `client_key`.
+    /// PEM file with the proxy's own certificate, for a store that requires one; with `client_key`.
     #[schemars(extend("examples" = ["tls/edge.pem"]))]
     pub client_certificate: Option<String>,
     /// PEM file with its private key.
@@ -71,7 +71,7 @@ pub struct StoreTls {
 }
 
 impl IgniteSettings {
-    /// Reports what names no node, or one twice, and what TLS cannot be set up with. Returns addresses in one form.
+    /// Reports invalid and duplicate nodes, and invalid TLS settings. Returns normalized addresses.
     pub(super) fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         check_name(&self.cache, "cache", at.key("cache").location, diagnostics);
         self.check_login(at, diagnostics);
@@ -178,7 +178,7 @@ fn addresses(written: &[String], at: NodeRef<'_>, diagnostics: &mut Diagnostics)
     addresses
 }
 
-/// `host:port`, in one form for the same node.
+/// Normalized `host:port`.
 fn node(text: &str) -> Result<String, String> {
     const FORMS: &str = "write IP:port, [IPv6]:port or name:port, with the port for thin clients, like 10.0.0.5:10800";
     if text.contains("://") || text.starts_with("unix:") {

@@ -1,8 +1,8 @@
-//! What stands in a cache under a name: a value, and the longest life that it was given.
+//! An entry of a cache: a value and its time to live.
 //!
 //! A binding is a string, `1 2 b 1764000000000 edge-1 5f0e93c1 ttl=1985`, so that Ignite's own tools show it; session data
-//! are an array of bytes that ends in the same word. Ignite can set how long an entry lives and cannot say how long it has
-//! left: with the word, a touch knows what it must not shorten.
+//! is an array of bytes that ends in the same word. Ignite can set the time to live of an entry and cannot report the remaining
+//! time: the word is what a touch must not shorten.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const TTL: &[u8] = b" ttl=";
 /// The longest life, ten years.
 const LONGEST: Life = Life(10 * 365 * 24 * 60 * 60);
 
-/// How long an entry lives from its last write or touch on, in whole seconds, at least one.
+/// The time to live from the last write or touch on, in whole seconds, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Life(u64);
 
@@ -27,7 +27,7 @@ pub(super) struct Stored {
     pub(super) value: Value,
     /// `None` = written by another program, without one.
     pub(super) life: Option<Life>,
-    /// As it stands there, to be compared with.
+    /// The bytes in the cache, for compare-and-set.
     raw: Raw,
 }
 
@@ -50,10 +50,10 @@ impl Life {
 }
 
 impl Stored {
-    /// A value as it is to be kept.
+    /// A value in the form that is written.
     ///
     /// # Errors
-    /// When the value of a binding is no text: Ignite would keep another one.
+    /// When the value of a binding is not UTF-8: Ignite would store another one.
     pub(super) fn new(value: &Value, kind: Kind, life: Life) -> Result<Self, StoreError> {
         let raw = Bytes::from([value.text(), TTL, life.0.to_string().as_bytes()].concat());
         let raw = match kind {
@@ -64,15 +64,15 @@ impl Stored {
         Ok(Self { value: value.clone(), life: Some(life), raw })
     }
 
-    /// The same value, to live longer.
+    /// The same value with another time to live.
     pub(super) fn with_life(&self, kind: Kind, life: Life) -> Result<Self, StoreError> {
         Self::new(&self.value, kind, life)
     }
 
-    /// What was found; `None` when nothing is kept there.
+    /// Parses an object; `None` when there is no value.
     ///
     /// # Errors
-    /// When it has another form than what is written here.
+    /// When it is in another format.
     pub(super) fn read(object: Object) -> Result<Option<Self>, StoreError> {
         let raw = match object {
             Object::Null => return Ok(None),

@@ -1,4 +1,4 @@
-//! Keeps a connection to one of the nodes: connects, makes the caches, asks for announcements, and goes to the next node when
+//! Keeps a connection to one of the nodes: connects, makes the caches, subscribes to announcements, and uses the next node when
 //! the connection ends.
 //!
 //! One connection is enough: a node passes a request on to the one that owns the key. Connections to all nodes would save
@@ -18,13 +18,13 @@ use super::protocol::request::{Cache, Request};
 use super::protocol::response;
 use crate::store::engine::{Event, Kind, OnEvent, StoreError};
 
-/// The first pause before it is tried again, and the longest; doubled each time.
+/// The first pause before another attempt, and the longest; doubled each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-/// A cluster takes its time to make a cache: all nodes agree on it. A node that hangs is found by its heartbeat.
+/// Creating a cache takes time, since all nodes must agree. A node that hangs is noticed by its heartbeat.
 const SETUP: Duration = Duration::from_secs(30);
 
-/// The two caches. Bindings are in one of their own, so that announcements carry nothing else.
+/// The two caches. Bindings have a separate one, so that announcements carry nothing else.
 pub(super) struct Caches {
     bindings: String,
     data: String,
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     addresses: Vec<String>,
     connector: Connector,
     caches: Caches,
-    /// The supervisor writes it.
+    /// Written by the supervisor.
     state: ArcSwap<Result<Connection, StoreError>>,
     on_event: OnEvent,
     /// Set once, when the engine ends: the supervisor may be in the middle of a step.
@@ -68,7 +68,7 @@ impl Shared {
         Self { addresses, connector, caches, state, on_event, stopped: AtomicBool::new(false) }
     }
 
-    /// The connection that stands now, or why there is none.
+    /// The connection, or the reason why there is none.
     pub(super) fn connection(&self) -> Result<Connection, StoreError> {
         if self.stopped.load(Ordering::Acquire) {
             return Err(stopping());
@@ -80,7 +80,7 @@ impl Shared {
         self.caches.of(kind)
     }
 
-    /// No operation goes anywhere from now on, and nothing is told.
+    /// Stops all operations and events.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.state.store(Arc::new(Err(stopping())));
@@ -97,7 +97,7 @@ fn stopping() -> StoreError {
     StoreError::Unreachable("the proxy is stopping".to_owned())
 }
 
-/// Keeps a connection until the task is ended. Begins at a node of chance, so that proxies spread over the nodes.
+/// Keeps a connection until the task is aborted. Begins at a random node, so that proxies spread over the nodes.
 pub(super) async fn supervise(shared: Arc<Shared>) {
     let mut at: usize = rand::random();
     let mut told_lost = false;
@@ -137,9 +137,9 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
 /// How a connection ended.
 struct End {
     error: StoreError,
-    /// It was given to operations.
+    /// Operations could use it.
     stood: bool,
-    /// It was in use for a second at least.
+    /// It lasted for at least a second.
     proven: bool,
 }
 
@@ -173,7 +173,7 @@ async fn serve(shared: &Arc<Shared>, address: &str, stream: Stream) -> End {
     End { error: StoreError::Unreachable(reason), stood: true, proven }
 }
 
-/// Caches and announcements. A user that may not make caches uses those that are there.
+/// Caches and announcements. A user without permission to create caches uses existing ones.
 async fn set_up(connection: &Connection, caches: &Caches) -> Result<(), StoreError> {
     connection.joined().await?;
     for name in [&caches.bindings, &caches.data] {
@@ -193,7 +193,7 @@ fn named(cache: &str, refusal: StoreError) -> StoreError {
     }
 }
 
-/// The event says that the store is lost.
+/// Reports that the store is lost.
 fn reason(lost: StoreError) -> String {
     match lost {
         StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,

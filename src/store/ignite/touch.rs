@@ -1,9 +1,9 @@
-//! Touches: entries live longer, and never shorter.
+//! Touches extend the time to live of entries, and never shorten it.
 //!
-//! Ignite sets how long an entry lives as part of a read, for any number of keys at once, and tells its copies. What it
-//! cannot do is set it only where that is longer. So the entry says how long it was to live ([`Stored::life`]): no entry has
-//! more left than that, and setting that much shortens none. Two round trips for a batch: what is there, and the renewal. An
-//! entry that was to live shorter than the touch asks for is written again with the longer life, by compare-and-set.
+//! Ignite sets the time to live as part of a read, for any number of keys at once, on all copies. It cannot set it only where
+//! that is longer. So each entry contains its time to live ([`Stored::life`]): the remaining time never exceeds that, and
+//! setting it again shortens none. Two round trips for a batch: read, and renew. An entry with a shorter time to live than the
+//! touch is written again with the longer one, by compare-and-set.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,10 +16,10 @@ use super::stored::{Life, Stored};
 use super::writes::replace;
 use crate::store::engine::{Kind, Name, StoreError};
 
-/// How often an entry is looked at that others write meanwhile.
+/// How often an entry is read that others write concurrently.
 const MOST_TRIES: usize = 16;
 
-/// Names of one kind, and how long each is to live.
+/// Names of one kind, each with its time to live.
 pub(super) struct Touches<'a> {
     pub(super) connection: &'a Connection,
     pub(super) cache: Cache,
@@ -35,11 +35,11 @@ impl<'a> Touches<'a> {
             }
             self.lives = self.round().await?;
         }
-        // What is written so often lives long enough.
+        // An entry that is written so often lives long enough.
         Ok(())
     }
 
-    /// What is left to do: entries that were written meanwhile.
+    /// Returns what is left to do: entries that were written concurrently.
     async fn round(&self) -> Result<Vec<(&'a Name, Life)>, StoreError> {
         let names = self.lives.iter().map(|(name, _)| name.as_str());
         let kept = self.kept(Request::get_all(self.cache, names)).await?;
@@ -57,7 +57,7 @@ impl<'a> Touches<'a> {
         Ok(renewed.into_iter().flatten().chain(extended.into_iter().flatten()).collect())
     }
 
-    /// Those that another proxy has given a longer life meanwhile, which was cut to this one.
+    /// Returns those that got a longer time to live from another proxy meanwhile, which was shortened to this one.
     async fn renew_all<'n>(&self, life: Life, names: &[&'n Name]) -> Result<Vec<(&'n Name, Life)>, StoreError> {
         let keys = names.iter().map(|name| name.as_str());
         let kept = self.kept(Request::get_all_and_renew(self.cache, keys, life.duration())).await?;
@@ -68,7 +68,7 @@ impl<'a> Touches<'a> {
         Ok(names.iter().filter_map(cut).collect())
     }
 
-    /// Itself again if it was written meanwhile.
+    /// Returns it again if it was written concurrently.
     async fn extend<'n>(
         &self,
         (name, stored, life): (&'n Name, &Stored, Life),
@@ -78,7 +78,7 @@ impl<'a> Touches<'a> {
         Ok((!done).then_some((name, life)))
     }
 
-    /// What is kept, by key. Values of another form are left alone.
+    /// The stored entries by key. Values in another format are skipped.
     async fn kept(&self, request: Request) -> Result<HashMap<Box<str>, Stored>, StoreError> {
         let entries = self.connection.ask_for(request, response::entries).await?;
         Ok(entries

@@ -8,10 +8,10 @@ use super::protocol::response;
 use super::stored::{Life, Stored};
 use crate::store::engine::{Kind, Name, StoreError, Value, WriteResult};
 
-/// How often a write is tried against others that write the same name.
+/// How often a write is tried against concurrent writes of the same name.
 const MOST_TRIES: usize = 256;
 
-/// What is to be kept, and where.
+/// A value to write, and where.
 pub(super) struct Write<'a> {
     connection: &'a Connection,
     cache: Cache,
@@ -23,7 +23,7 @@ pub(super) struct Write<'a> {
 
 impl<'a> Write<'a> {
     /// # Errors
-    /// When the value is none that Ignite can keep.
+    /// When Ignite cannot store the value.
     pub(super) fn new(
         connection: &'a Connection,
         cache: Cache,
@@ -35,7 +35,7 @@ impl<'a> Write<'a> {
         Ok(Self { connection, cache, name, kind, life, ours: Stored::new(value, kind, life)? })
     }
 
-    /// Kept if nothing is kept there; one round trip for the winner and the others alike.
+    /// Stores the value if there is none: one round trip for the winner and for the others.
     pub(super) async fn bind(&self) -> Result<WriteResult, StoreError> {
         Ok(match self.add().await? {
             Some(kept) if kept.value != self.ours.value => WriteResult::Conflict(kept.value),
@@ -43,11 +43,11 @@ impl<'a> Write<'a> {
         })
     }
 
-    /// Kept unless what is kept there stands: one round trip where nothing is, else two.
+    /// Stores the value unless the existing one wins: one round trip where there is none, otherwise two.
     pub(super) async fn rebind(&self) -> Result<WriteResult, StoreError> {
         for _ in 0..MOST_TRIES {
             let Some(kept) = self.add().await? else { return Ok(WriteResult::Stored) };
-            // The same text is written again too: its life begins again.
+            // The same text is written again too, to extend its time to live.
             if kept.value != self.ours.value && !self.ours.value.supersedes(&kept.value, self.kind) {
                 return Ok(WriteResult::Conflict(kept.value));
             }
@@ -58,7 +58,7 @@ impl<'a> Write<'a> {
         Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))
     }
 
-    /// What is kept there already, or `None`: then ours is from now on.
+    /// The existing value, or `None`: then ours is stored.
     async fn add(&self) -> Result<Option<Stored>, StoreError> {
         let request =
             Request::get_and_put_if_absent(self.cache, self.name.as_str(), self.ours.datum(), self.life.duration());
@@ -66,7 +66,7 @@ impl<'a> Write<'a> {
     }
 }
 
-/// Keeps the second in the place of the first, if that is still kept.
+/// Replaces the first by the second, if the first is still stored.
 pub(super) async fn replace(
     connection: &Connection,
     cache: Cache,

@@ -1,6 +1,7 @@
-//! What this process remembers: the table of bindings ([`table`]), session data that servers handed over ([`data`]), and
-//! where the last new client of an address went ([`first_requests`]).
+//! What this process remembers: the table of bindings ([`table`]), session data that servers handed over ([`data`]), where
+//! the last new client of an address went ([`first_requests`]), and the sessions of requests in flight ([`open_requests`]).
 
 pub mod data;
 pub mod first_requests;
+pub mod open_requests;
 pub mod table;

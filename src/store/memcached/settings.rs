@@ -1,4 +1,4 @@
-//! The settings of memcached: servers that can be told apart.
+//! The settings of memcached: a list of distinct servers.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,11 +15,11 @@ use crate::config::suggest;
 #[schemars(rename = "Memcached")]
 pub struct MemcachedSettings {
     /// `IP:port`, `[IPv6]:port`, `name:port` or `unix:/path` (the path alone too), one for each server. Every proxy must
-    /// write them alike, for what is written decides which server keeps what; their order does not matter.
+    /// write them the same way, since a name's server is chosen by a hash with its address; the order does not matter.
     #[schemars(length(min = 1), extend("examples" = [["10.0.0.5:11211", "10.0.0.6:11211"]]))]
     pub servers: Vec<String>,
-    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
-    /// Proxies that share sessions have the same; others that use the same servers another.
+    /// Prefix of all names, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
+    /// The same for all proxies that share sessions; another for others on the same servers.
     pub key_prefix: String,
 }
 
@@ -30,7 +30,7 @@ impl Default for MemcachedSettings {
 }
 
 impl MemcachedSettings {
-    /// Reports what names no server, or one twice. Returns servers in one form, as every proxy must name them.
+    /// Reports invalid and duplicate servers. Returns normalized addresses, as every proxy must use them.
     pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
         let mut servers: Vec<String> = Vec::new();
         for (index, text) in self.servers.iter().enumerate() {
@@ -52,7 +52,7 @@ impl MemcachedSettings {
     }
 }
 
-/// `host:port`, in one form for the same server, or the path of a socket.
+/// Normalized `host:port`, or the path of a socket.
 fn server(text: &str) -> Result<String, String> {
     const FORMS: &str = "write IP:port, [IPv6]:port, name:port or unix:/path";
     if text.contains("://") {

@@ -2,7 +2,7 @@
 //!
 //! One node may be lost without the others: then only its slots are out of reach, and requests for them fail at once.
 //! redis-rs finds the successor of a node that closed its connection, but not of one that is frozen or cut off, and blocks
-//! every request while it looks for one. So every node is asked for its view of the cluster once a second over a separate
+//! every request while it looks for one. So every node is queried for its view of the cluster once a second over a separate
 //! connection. When slots have a new owner, or a node is back, new connections replace the old ones. `PUBLISH` reaches
 //! every node, so announcements come from any.
 

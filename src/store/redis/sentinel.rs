@@ -1,6 +1,6 @@
 //! The sentinels: the address of the primary, and its changes. redis-rs asks them only when it connects.
 //!
-//! A sentinel is asked without user and password first, since most have none, and with those of its URL when it requires
+//! A sentinel is queried without user and password first, since most have none, and with those of its URL when it requires
 //! them.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::connect::{Connector, Node, Subscription};
 use super::errors::{Failure, Remedy};
 use crate::store::engine::StoreError;
 
-/// How often a sentinel is asked again: its announcement of a switch may have been missed.
+/// How often a sentinel is queried again: its announcement of a switch may have been missed.
 const INTERVAL: Duration = Duration::from_secs(1);
 /// The channel on which sentinels announce a new primary.
 const SWITCH: &str = "+switch-master";

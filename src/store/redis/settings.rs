@@ -1,4 +1,4 @@
-//! The settings of Redis and Valkey: URLs that lead somewhere, and that fit the mode.
+//! The settings of Redis and Valkey: valid URLs that fit the mode.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -27,13 +27,13 @@ pub struct RedisSettings {
     /// `"redis://homing:${file:/run/secrets/redis}@10.0.0.5"` or `"${REDIS_URL}"`.
     #[schemars(length(min = 1), extend("x-secret" = true, "examples" = [["rediss://homing:${REDIS_PASSWORD}@redis.example.org:6380/0"]]))]
     pub urls: Vec<Secret>,
-    /// How it is set up.
+    /// The topology.
     pub mode: RedisMode,
-    /// What the sentinels call the server, with `mode: sentinel`.
+    /// The sentinels' name of the server, with `mode: sentinel`.
     #[schemars(extend("examples" = ["mymaster"]))]
     pub master_name: Option<String>,
-    /// What all names in it begin with, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
-    /// Proxies that share sessions have the same; others that use the same server another.
+    /// Prefix of all names, followed by a colon: letters, digits, `_`, `.`, `-`, and `:` between them, at most 64.
+    /// The same for all proxies that share sessions; another for others on the same server.
     pub key_prefix: String,
 }
 
@@ -48,7 +48,7 @@ impl Default for RedisSettings {
     }
 }
 
-/// How Redis or Valkey is set up.
+/// The topology of Redis or Valkey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -56,14 +56,14 @@ impl Default for RedisSettings {
 pub enum RedisMode {
     /// One server.
     Standalone,
-    /// One server of several, which the sentinels know; a failover is followed.
+    /// One server of several, watched by sentinels; a failover is followed.
     Sentinel,
     /// Names spread over several servers.
     Cluster,
 }
 
 impl RedisSettings {
-    /// Reports URLs that lead nowhere or do not fit the mode.
+    /// Reports URLs that are invalid or do not fit the mode.
     pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
         let mut read = Vec::new();
         for (index, text) in self.urls.iter().map(Secret::expose).enumerate() {

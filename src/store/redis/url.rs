@@ -108,7 +108,7 @@ fn after_the_host(url: &Url) -> Result<(), Refusal> {
         None => {}
         Some("insecure") => {
             let help = "remove it, and let this machine trust the authority that vouches for the server";
-            return refused("asks for TLS with any certificate, which protects from nobody", help);
+            return refused("asks for TLS with any certificate, which protects from no attacker", help);
         }
         Some(_) => return refused("ends in a \"#\" that means nothing", "remove it; in a password write %23"),
     }
@@ -273,7 +273,7 @@ mod tests {
             ("redis://h/1/2", "has no valid number of a database"),
             ("redis://h/99999999999", "has no valid number of a database"),
             ("redis://h/?protocol=resp3", "ends in a \"?\" that means nothing"),
-            ("rediss://h/#insecure", "asks for TLS with any certificate, which protects from nobody"),
+            ("rediss://h/#insecure", "asks for TLS with any certificate, which protects from no attacker"),
             ("rediss://h/#x", "ends in a \"#\" that means nothing"),
             ("unix:run", "is not the path of a socket"),
             ("unix://run/x.sock", "is not the path of a socket"),

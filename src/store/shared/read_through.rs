@@ -85,7 +85,7 @@ impl SharedStore {
         }
     }
 
-    fn touch_policy(pool: &Target, has_handoff: bool) -> TouchPolicy {
+    pub(super) fn touch_policy(pool: &Target, has_handoff: bool) -> TouchPolicy {
         TouchPolicy { interval: Self::touch_interval(pool), without_record: has_handoff }
     }
 

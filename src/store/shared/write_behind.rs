@@ -9,9 +9,11 @@ use futures_util::stream;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::sleep;
 
+use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;
 use crate::store::engine::{Event, Kind, Name};
+use crate::store::targets::Target;
 use crate::telemetry::metrics::{StoreOperation, StoreResult};
 
 use super::pending::PendingWrite;
@@ -48,6 +50,18 @@ impl SharedStore {
         let data = has_handoff.then(|| Name::new(pool.pool(), *key, Kind::Data));
         if !self.queues.push_touches([Some(binding), data].into_iter().flatten(), Self::ttl(pool, created, now)) {
             self.context.metrics.store.count(StoreOperation::Touch, StoreResult::Dropped);
+        }
+    }
+
+    /// A request of this session has been under way for long: its record is kept alive. One with a token is written first,
+    /// since other proxies know it by its token alone, which says that it has been idle. `pool` is any target of its pool.
+    pub fn extend(&self, key: SessionKey, pool: &Arc<Target>, has_token: bool, has_handoff: bool, now: UnixMillis) {
+        if has_token && !self.is_stored(&key) {
+            self.write_behind(key, Kind::Binding);
+        }
+        if self.freshness.touch_if_due(&key, now, Self::touch_policy(pool, has_handoff)) {
+            let query = StoreQuery { key, pool: Arc::clone(pool), without_token: !has_token, has_handoff };
+            self.touch_in_background(&query, now);
         }
     }
 

@@ -18,12 +18,14 @@ pub use labels::{
     Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
     Rejection, ResourceUser, Retry, TokenReason, UpstreamError,
 };
-pub use server::{ServerMetrics, ServerReading};
+pub use readings::{ServerReading, TableReading};
+pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 
 mod handles;
 mod labels;
+mod readings;
 mod registrar;
 mod server;
 mod store;
@@ -60,6 +62,7 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
+    sessions_complete: IntGaugeVec,
     table_entries: IntGauge,
     table_capacity: IntGauge,
     table_bytes: IntGauge,
@@ -78,18 +81,6 @@ pub struct Metrics {
     config_hash: Mutex<String>,
     /// Locked while gauges of live state are set and read, so that concurrent scrapes do not mix.
     rendering: Mutex<()>,
-}
-
-/// The gauges of the session table.
-pub struct TableReading {
-    /// Sessions in it.
-    pub entries: usize,
-    /// Its maximum of sessions.
-    pub capacity: usize,
-    /// Estimated memory.
-    pub bytes: usize,
-    /// Estimated memory of the sessions' handoff data.
-    pub handoff_bytes: usize,
 }
 
 /// Buckets of request durations: half a millisecond (a proxy on a local network) to a minute (the default timeouts).
@@ -205,6 +196,11 @@ impl Metrics {
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
+            sessions_complete: make.gauges(
+                "homing_sessions_complete",
+                "1 when homing_sessions has them all; 0 while sessions from before the start may not have come back.",
+                &["pool"],
+            )?,
             table_entries: make.gauge("homing_table_entries", "Sessions in the table.")?,
             table_capacity: make.gauge("homing_table_capacity", "Maximum of sessions in the table.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
@@ -323,7 +319,8 @@ impl Metrics {
         self.reloads.with_label_values(&["failure"]).inc();
     }
 
-    /// The Prometheus text, with the gauges of live state set now. Servers that are not in `servers` are dropped.
+    /// The Prometheus text, with the gauges of live state set now. Servers that are not in `servers` are dropped, and so are
+    /// pools; `pools` says of each whether the table has all of its sessions.
     ///
     /// # Errors
     /// When the text cannot be encoded.
@@ -331,12 +328,17 @@ impl Metrics {
         &self,
         table: &TableReading,
         servers: impl Iterator<Item = ServerReading<'a>>,
+        pools: impl Iterator<Item = (&'a str, bool)>,
     ) -> prometheus::Result<Vec<u8>> {
         let _guard = self.rendering.lock();
         self.table_entries.set(gauge_value(table.entries));
         self.table_capacity.set(gauge_value(table.capacity));
         self.table_bytes.set(gauge_value(table.bytes));
         self.handoff_bytes.set(gauge_value(table.handoff_bytes));
+        self.sessions_complete.reset();
+        for (pool, complete) in pools {
+            self.sessions_complete.with_label_values(&[pool]).set(complete.into());
+        }
         self.servers.set(servers);
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
@@ -353,7 +355,7 @@ mod tests {
     const TABLE: TableReading = TableReading { entries: 3, capacity: 10, bytes: 999, handoff_bytes: 0 };
 
     fn text(metrics: &Metrics, servers: Vec<ServerReading<'_>>) -> String {
-        String::from_utf8(metrics.render(&TABLE, servers.into_iter()).unwrap()).unwrap()
+        String::from_utf8(metrics.render(&TABLE, servers.into_iter(), std::iter::empty()).unwrap()).unwrap()
     }
 
     #[test]

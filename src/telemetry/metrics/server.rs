@@ -8,6 +8,7 @@ use strum::VariantNames;
 
 use super::handles::Counters;
 use super::labels::{CLASSES, LocalResource, ProbeResult, ResourceUser, UpstreamError};
+use super::readings::ServerReading;
 use super::registrar::{Registrar, gauge_value};
 
 /// HAProxy's server states, for `homing_server_state`.
@@ -66,26 +67,6 @@ impl ServerMetrics {
     pub fn connected(&self, took: Duration) {
         self.connect_time.observe(took.as_secs_f64());
     }
-}
-
-/// The gauges of one server, read at a scrape.
-pub struct ServerReading<'a> {
-    /// Name of its pool.
-    pub pool: &'a str,
-    /// Its name.
-    pub server: &'a str,
-    /// It accepts bound sessions now, and accepted the last connection.
-    pub up: bool,
-    /// `ready`, `drain` or `maint`.
-    pub state: &'static str,
-    /// Requests in flight.
-    pub in_flight: usize,
-    /// Upgraded connections that are open.
-    pub streams: usize,
-    /// Its share of new sessions now.
-    pub weight: u16,
-    /// Sessions in the table that are bound to it.
-    pub sessions: u64,
 }
 
 const SERVER: &[&str] = &["pool", "server"];

@@ -17,7 +17,7 @@ def field(environ, name):
 
 
 def login(environ, session):
-    # Logging in changes the id, so that nobody can plant one beforehand.
+    # Logging in changes the id, so that an id planted beforehand is useless.
     session.regenerate_id()
     session["user"] = field(environ, "name")
     session["items"] = []

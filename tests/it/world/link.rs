@@ -141,7 +141,7 @@ impl Link {
                 if shared.state().cut {
                     return;
                 }
-                // Nobody behind it: the client's connection is closed.
+                // Nothing behind it: the client's connection is closed.
                 if let Ok(server) = TcpStream::connect_timeout(&to, PATIENCE) {
                     let _ = shared.join(client, server);
                 }

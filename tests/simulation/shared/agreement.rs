@@ -35,7 +35,7 @@ impl Ledger {
     }
 }
 
-/// Who knows a session that faults have left behind.
+/// The proxies that know a session that faults have left behind.
 #[derive(Debug, Default)]
 pub struct KnownBy {
     key: Option<SessionKey>,
@@ -99,7 +99,7 @@ impl World {
         }
     }
 
-    pub fn who_knows(&self, client: usize) -> KnownBy {
+    pub fn proxies_that_know(&self, client: usize) -> KnownBy {
         let jar = self.clients.borrow()[client];
         let Some(key) = jar.key() else { return KnownBy::default() };
         let known = KnownBy {
@@ -135,7 +135,7 @@ impl World {
     }
 
     fn says_one_server(&self, client: usize, served: Option<&str>) {
-        let now = self.who_knows(client);
+        let now = self.proxies_that_know(client);
         let all: BTreeSet<_> = now.all().collect();
         let jar = self.clients.borrow()[client];
         let mut one = all.len() <= 1;
@@ -148,7 +148,7 @@ impl World {
     }
 
     fn comes_home(&self, client: usize, before: &KnownBy) {
-        let now = self.who_knows(client);
+        let now = self.proxies_that_know(client);
         let before_all: Vec<_> = before.all().collect();
         let Some(highest) = before_all.iter().map(|(_, epoch)| *epoch).max() else { return };
         let ended = before_all.iter().any(|(server, _)| server.is_empty());
@@ -157,7 +157,7 @@ impl World {
         }
         let newest: BTreeSet<_> = before_all.iter().filter(|knows| knows.1 == highest).map(|knows| &knows.0).collect();
         let home = now.all().next().is_some_and(|(server, _)| newest.contains(server));
-        let promise = "a session that somebody knew comes home";
+        let promise = "a session that a proxy knew comes home";
         let lasts = self.setup.borrow().absolute_secs > 150 && !self.ledger.borrow().unnoticed;
         self.promise(promise, !lasts || home, || format!("client {client} {before:?} became {now:?}"));
         if before.store.as_ref().is_some_and(|(_, epoch)| *epoch > 0) {

@@ -29,7 +29,7 @@ const MUST_HAPPEN: &[&str] = &[
     "a proxy restarted",
     "an epoch never falls",
     "after the faults all proxies, the store and the client agree",
-    "a session that somebody knew comes home",
+    "a session that a proxy knew comes home",
     "a request waits for the store no longer than it may",
     "no session moves because the store died",
     "nothing is refused because of the store",

@@ -120,7 +120,7 @@ impl Request<'_> {
         for _ in 0..20 {
             let spread = match self.unbound {
                 Some(UnboundKey::Id(key)) => Placement::ByKey(key),
-                _ => Placement::Balanced(b"anybody"),
+                _ => Placement::Balanced(b"any client"),
             };
             let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
             let (mut server, outcome) = match choice {

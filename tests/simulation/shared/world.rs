@@ -141,7 +141,7 @@ impl World {
     async fn happens(&self) {
         match self.draw(100) {
             0..31 => self.visits(1).await,
-            31..36 => self.comes_anew().await,
+            31..36 => self.begins_new_session().await,
             36..48 => self.visits(3).await,
             48..54 if self.servers_fail => self.views_differ(self.ratio(1, 3)).await,
             48..54 => self.visits(3).await,
@@ -193,9 +193,9 @@ impl World {
     }
 
     /// A client with an empty jar, or from another address, opens several connections at once.
-    async fn comes_anew(&self) {
+    async fn begins_new_session(&self) {
         let client = self.draw_at(CLIENTS);
-        self.note(format!("client {client} comes anew"));
+        self.note(format!("client {client} begins a new session"));
         let jar = match self.clients.borrow()[client] {
             Client::Token(_) => Client::Token(None),
             Client::Id(_) => Client::Id(None),
@@ -276,7 +276,7 @@ impl World {
         }
         // A breath for what is still under way.
         sleep(Duration::from_secs(1)).await;
-        let known: Vec<_> = (0..CLIENTS).map(|client| self.who_knows(client)).collect();
+        let known: Vec<_> = (0..CLIENTS).map(|client| self.proxies_that_know(client)).collect();
         for _ in 0..3 {
             for client in 0..CLIENTS {
                 for at in 0..MOST_NODES {

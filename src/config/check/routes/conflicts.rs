@@ -11,17 +11,17 @@ use crate::config::suggest;
 
 /// Routes seen so far, by host (`None` = any) and path prefix.
 #[derive(Default)]
-pub(super) struct Taken(HashMap<(Option<HostPattern>, String), Vec<Earlier>>);
+pub(super) struct RouteIndex(HashMap<(Option<HostPattern>, String), Vec<EarlierRoute>>);
 
-struct Earlier {
+struct EarlierRoute {
     name: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     target: RouteTarget,
 }
 
-impl Taken {
-    /// Reports a route that takes requests of an earlier one and is neither less nor more specific.
-    pub(super) fn take(&mut self, route: &Route, location: Option<Location>, diagnostics: &mut Diagnostics) {
+impl RouteIndex {
+    /// Adds a route, and reports one that takes requests of an earlier one and is neither less nor more specific.
+    pub(super) fn insert(&mut self, route: &Route, location: Option<Location>, diagnostics: &mut Diagnostics) {
         let any = [None];
         let hosts = route.hosts.iter().cloned().map(Some);
         let hosts: Vec<Option<HostPattern>> = if route.hosts.is_empty() { any.into() } else { hosts.collect() };
@@ -37,7 +37,7 @@ impl Taken {
                 report(route, rival, host.as_ref(), location, diagnostics);
                 reported = true;
             }
-            earlier.push(Earlier {
+            earlier.push(EarlierRoute {
                 name: route.name.clone(),
                 headers: route.headers.clone(),
                 target: route.target.clone(),
@@ -48,7 +48,7 @@ impl Taken {
 
 fn report(
     route: &Route,
-    rival: &Earlier,
+    rival: &EarlierRoute,
     host: Option<&HostPattern>,
     location: Option<Location>,
     diagnostics: &mut Diagnostics,

@@ -21,7 +21,7 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
         diagnostics.problem(at.key_location("pools"), message, help);
     }
     let mut names = UniqueNames::default();
-    let mut taken = conflicts::Taken::default();
+    let mut earlier = conflicts::RouteIndex::default();
     let mut routes = Vec::new();
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
@@ -32,7 +32,7 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
         }
         let Some(route) = route(one, at, pools, diagnostics) else { continue };
         if is_named {
-            taken.take(&route, at.key("name").location, diagnostics);
+            earlier.insert(&route, at.key("name").location, diagnostics);
         }
         routes.push(route);
     }
@@ -137,8 +137,8 @@ pub(super) fn unused_pools(config: &Config, at: NodeRef<'_>, diagnostics: &mut D
     }
 }
 
-/// Nothing here speaks TLS: without a proxy before us that says who came by it, everybody is sent to https again and
-/// again, unless something else answers there.
+/// No listener has TLS: unless a proxy in front reports the scheme, requests that came by https are redirected to https again
+/// and again.
 pub(super) fn redirects_without_end(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     if config.sees_tls() {
         return;
@@ -147,7 +147,7 @@ pub(super) fn redirects_without_end(config: &Config, at: NodeRef<'_>, diagnostic
         let RouteTarget::Redirect(to) = &route.target else { continue };
         if to.scheme == Some(Scheme::Https) && to.host.is_none() {
             let message = format!(
-                "route {} sends everybody to https, also who came by it: no listener can tell",
+                "route {} redirects every request to https, also those that came by https: no listener can tell them apart",
                 suggest::quoted(&route.name)
             );
             let help = "give a listener tls, or end TLS at a proxy before this one and name it in trusted_proxies";

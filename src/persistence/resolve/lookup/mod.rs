@@ -101,7 +101,7 @@ impl Recognition {
 pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
     match claim {
         SessionClaim::Nothing => Recognition::none(Lookup::None, None),
-        // Sealed for another pool: our own seal, so nobody forged it, but it names nobody here.
+        // Sealed for another pool: our own seal, so it is not forged, but it names no session of this pool.
         SessionClaim::OtherPool => Recognition::none(Lookup::Unknown, None),
         SessionClaim::Forged(_) => Recognition::none(Lookup::Forged, None),
         SessionClaim::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
@@ -135,7 +135,7 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
         Resolution::Live { binding, lookup, adopted } => (binding, lookup, adopted),
     };
     // Two proxies moved it while the store was away, and the other's record is in the store. The next epoch ends that for
-    // all proxies; without a store nobody else would hear of it.
+    // all proxies; without a store no other proxy would hear of it.
     if sessions.shared.is_some()
         && known.is_some_and(|known| known.epoch == token.epoch && known.server != token.server)
     {
@@ -231,8 +231,8 @@ impl PoolSessions<'_> {
 }
 
 impl ResolvedSession {
-    /// Its new server has answered: the session moves there, unless another request of it has moved it first; then theirs
-    /// stands, and the client follows it. True when this request moved it.
+    /// Its new server has answered: the session moves there, unless another request of it has moved it first; then that
+    /// move stands, and the client follows it. True when this request moved it.
     pub fn settle(&mut self, chosen: ServerIndex, sessions: &PoolSessions<'_>, now: UnixMillis) -> bool {
         let (Some(server), Some(place)) = (sessions.pool.servers.get(chosen), sessions.targets.get(chosen)) else {
             return false;
@@ -245,16 +245,16 @@ impl ResolvedSession {
             }
             RebindResult::AlreadyMoved(known) => {
                 // One that another has ended meanwhile is found to be over by its next request.
-                if let Some(theirs) = sessions.table.target_at(known.target).filter(|theirs| !theirs.is_tombstone()) {
-                    self.binding = Binding { server: theirs.id(), epoch: known.epoch, ..self.binding };
-                    self.home = sessions.pool.find(theirs.id());
+                if let Some(target) = sessions.table.target_at(known.target).filter(|target| !target.is_tombstone()) {
+                    self.binding = Binding { server: target.id(), epoch: known.epoch, ..self.binding };
+                    self.home = sessions.pool.find(target.id());
                 }
                 false
             }
         }
     }
 
-    /// The session is over, and its client begins anew. What a client will show again, since nothing takes it away from
+    /// The session is over; its client begins a new one. What a client will show again, since nothing takes it away from
     /// there, is remembered as ended; what only the table knows is forgotten.
     pub fn end(&self, sessions: &PoolSessions<'_>, now: UnixMillis) {
         sessions.data.forget(&self.key);

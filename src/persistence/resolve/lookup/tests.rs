@@ -154,8 +154,8 @@ fn presented_token(server: &str) -> SessionClaim {
     SessionClaim::Token { token: token(server), sealed_by_first: true }
 }
 
-/// Who has no session is at home here.
-const NOBODY: &str = "nobody";
+/// Where the tests place a client without a session.
+const NONE: &str = "none";
 /// A server that the configuration no longer has.
 const GONE: &str = "gone";
 
@@ -164,11 +164,11 @@ fn told(world: &World, claim: &SessionClaim) -> (Lookup, String, Option<UnboundK
     let Recognition { lookup, session, unbound } = world.seen(claim);
     let server =
         |session: ResolvedSession| session.home.map_or(GONE.into(), |home| world.pool.servers[home].name.to_string());
-    (lookup, session.map_or(NOBODY.into(), server), unbound)
+    (lookup, session.map_or(NONE.into(), server), unbound)
 }
 
 #[test]
-fn who_names_nobody_is_nobody_whatever_the_table_knows() {
+fn a_claim_without_a_name_finds_no_session_whatever_the_table_knows() {
     let world = World::new("");
     State::AtB.put(&world, KEY);
     for (claim, lookup) in [
@@ -176,23 +176,23 @@ fn who_names_nobody_is_nobody_whatever_the_table_knows() {
         (SessionClaim::OtherPool, Lookup::Unknown),
         (SessionClaim::Forged(Flaw::Seal), Lookup::Forged),
     ] {
-        assert_eq!(told(&world, &claim), (lookup, NOBODY.into(), None), "{claim:?}");
+        assert_eq!(told(&world, &claim), (lookup, NONE.into(), None), "{claim:?}");
     }
-    assert_eq!(told(&world, &SessionClaim::Unrouted(KEY)), (Lookup::Unknown, NOBODY.into(), Some(UnboundKey::Id(KEY))));
+    assert_eq!(told(&world, &SessionClaim::Unrouted(KEY)), (Lookup::Unknown, NONE.into(), Some(UnboundKey::Id(KEY))));
 }
 
 #[test]
 fn an_id_and_an_address_are_what_the_table_knows_of_them() {
     for state in STATES {
         let expected = match state {
-            State::Absent => (Lookup::Unknown, NOBODY),
+            State::Absent => (Lookup::Unknown, NONE),
             State::AtB => (Lookup::Hit, "b"),
-            State::Idle => (Lookup::ExpiredIdle, NOBODY),
-            State::Old => (Lookup::ExpiredAbsolute, NOBODY),
+            State::Idle => (Lookup::ExpiredIdle, NONE),
+            State::Old => (Lookup::ExpiredAbsolute, NONE),
             State::AtGone => (Lookup::UnknownServer, GONE),
-            State::Over => (Lookup::Ended, NOBODY),
+            State::Over => (Lookup::Ended, NONE),
         };
-        let unbound = |kind: fn(SessionKey) -> UnboundKey| (expected.1 == NOBODY).then(|| kind(KEY));
+        let unbound = |kind: fn(SessionKey) -> UnboundKey| (expected.1 == NONE).then(|| kind(KEY));
         for (claim, kind, named) in [
             (SessionClaim::Ids(smallvec![id()]), UnboundKey::Id as fn(SessionKey) -> UnboundKey, IdentifiedBy::Id),
             (SessionClaim::Ids(smallvec![rotated()]), UnboundKey::Id, IdentifiedBy::Id),
@@ -216,7 +216,7 @@ fn a_mark_is_believed_unless_its_session_was_ended() {
         let world = World::new("");
         state.put(&world, KEY);
         let expected = match state {
-            State::Over => (Lookup::Ended, NOBODY.to_owned(), Some(UnboundKey::Id(KEY))),
+            State::Over => (Lookup::Ended, NONE.to_owned(), Some(UnboundKey::Id(KEY))),
             _ => (Lookup::Hit, "c".to_owned(), None),
         };
         let mark = SessionClaim::Routed { key: KEY, server: ServerId::of("c") };
@@ -234,7 +234,7 @@ fn a_token_is_put_together_with_what_the_table_knows() {
             // At the same epoch the token wins; what has expired in the table is as good as absent.
             State::AtB | State::AtGone => (Lookup::Hit, "a".to_owned(), None),
             State::Absent | State::Idle | State::Old => (Lookup::Restored, "a".to_owned(), None),
-            State::Over => (Lookup::Ended, NOBODY.to_owned(), None),
+            State::Over => (Lookup::Ended, NONE.to_owned(), None),
         };
         assert_eq!(told(&world, &presented_token("a")), expected, "{state:?}");
         let place = if state == State::Over { "" } else { "a" };
@@ -250,7 +250,7 @@ fn of_several_ids_the_first_that_lives_counts_else_the_first() {
     let other = SessionKey(9 << 64 | 9);
     let ids = || SessionClaim::Ids(smallvec![ExternalId { key: other, former: SmallVec::new() }, id()]);
     let world = World::new("");
-    assert_eq!(told(&world, &ids()), (Lookup::Unknown, NOBODY.into(), Some(UnboundKey::Id(other))));
+    assert_eq!(told(&world, &ids()), (Lookup::Unknown, NONE.into(), Some(UnboundKey::Id(other))));
     State::AtB.put(&world, KEY);
     assert_eq!(told(&world, &ids()), (Lookup::Hit, "b".to_owned(), None));
 }
@@ -341,7 +341,7 @@ fn what_a_client_shows_again_stays_ended_and_the_rest_is_forgotten() {
         let kept = usize::from(after == Lookup::Ended);
         let others = usize::from(matches!(claim, SessionClaim::Token { .. }));
         assert_eq!(world.table.len(), kept + others, "{claim:?}");
-        assert_eq!(world.sessions("b"), others as u64, "it is nobody's session any more");
+        assert_eq!(world.sessions("b"), others as u64, "the session is no longer counted");
     }
 }
 

@@ -155,7 +155,7 @@ fn a_key_that_is_gone_opens_nothing_though_this_thread_has_just_opened_it() {
     let by = |key: usize| OpenOutcome::Valid { token: token(), sealed_by_first: key == 0, key };
     // As reloads follow each other on one thread.
     assert_eq!(opens(&[K1]), by(0));
-    assert_eq!(opens(&[K2, K1]), by(1), "it must be sealed anew, though it need not be opened anew");
+    assert_eq!(opens(&[K2, K1]), by(1), "it must be sealed again, but not opened again");
     assert_eq!(opens(&[K2]), OpenOutcome::Forged(Flaw::UnknownKey));
     assert_eq!(opens(&[("k1", K2.1)]), OpenOutcome::Forged(Flaw::Seal), "another secret of the same id");
     assert_eq!(opens(&[K1]), by(0));

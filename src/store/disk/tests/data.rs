@@ -79,7 +79,7 @@ fn text(value: &HeaderValue) -> String {
 
 const MOVED: &str = "from=a; reason=down; epoch=4";
 
-/// Sessions in the table, data of some, a move that is to be told, and data of a session that the table does not know.
+/// Sessions in the table, data of some, a move that its server has not been told of, and data of a session that the table does not know.
 fn shop() -> Process {
     let shop = Process::new();
     (0..4).for_each(|number| keep(&shop.table, number));
@@ -285,7 +285,7 @@ fn what_makes_no_sense_is_not_believed_whatever_its_checksum_says() {
 }
 
 #[test]
-fn nobody_who_has_data_all_the_time_is_missed_while_others_come_and_go() {
+fn a_snapshot_misses_no_data_that_stays_while_others_come_and_go() {
     let before = Process::with_room(64 << 20);
     (0..1_000).for_each(|number| before.keep(number, 0, "there"));
     let writing = AtomicBool::new(true);

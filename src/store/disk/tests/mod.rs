@@ -58,7 +58,7 @@ fn full(sessions: u64) -> Table {
     table
 }
 
-/// Many who are all here right now.
+/// Many sessions that are all in use.
 fn crowd(sessions: u64) -> Table {
     let table = table(30_000);
     let target = table.target("shop", "a");
@@ -106,7 +106,7 @@ fn a_table_comes_back_as_it_was() {
         let before = full(sessions);
         let after = table(10_000);
         // Numbers of targets are of one process.
-        after.target("chat", "somebody else");
+        after.target("chat", "another server");
         let loaded = load_all(&after, &bytes_of(&before)).unwrap();
         assert_eq!((loaded.loaded.sessions, loaded.skipped.sessions, loaded.taken_at), (sessions, 0, NOW));
         assert_eq!(contents(&after), contents(&before));
@@ -145,7 +145,7 @@ fn a_file_of_the_first_version_is_read() {
 }
 
 #[test]
-fn a_place_that_nobody_is_bound_to_is_not_carried_on() {
+fn a_target_without_sessions_is_not_written() {
     let before = full(5);
     before.target("shop", "gone for years");
     let bytes = bytes_of(&before);
@@ -164,16 +164,12 @@ fn an_ended_session_stays_ended() {
 }
 
 #[test]
-fn those_who_are_over_meanwhile_do_not_come_back() {
+fn sessions_that_expired_meanwhile_do_not_come_back() {
     let before = full(1_000);
     let later = NOW.plus(Duration::from_secs(1_300));
     let after = table(1_000);
     let loaded = load_into(&after, Cursor::new(bytes_of(&before)), later).unwrap();
-    assert_eq!(
-        (loaded.loaded.sessions, loaded.skipped.sessions),
-        (501, 499),
-        "who was here within the last 1800 s is back"
-    );
+    assert_eq!((loaded.loaded.sessions, loaded.skipped.sessions), (501, 499), "sessions of the last 1800 s are back");
     assert_eq!(after.len(), 501);
 }
 
@@ -189,7 +185,7 @@ fn those_of_a_pool_that_is_gone_do_not_come_back() {
 }
 
 #[test]
-fn a_smaller_table_takes_those_who_were_here_last() {
+fn a_smaller_table_takes_the_most_recently_seen_sessions() {
     let bytes = bytes_of(&full(1_000));
     for capacity in [0_u16, 1, 10, 999, 1_000] {
         let after = table(usize::from(capacity));
@@ -206,7 +202,7 @@ fn a_smaller_table_takes_those_who_were_here_last() {
 }
 
 #[test]
-fn a_clock_that_was_set_back_makes_nobody_immortal() {
+fn a_clock_that_was_set_back_makes_no_session_immortal() {
     let before = full(1);
     let earlier = NOW.minus(Duration::from_secs(86_400 * 365));
     let after = Table::new(10, earlier, Box::new(|_, _| ()));
@@ -274,7 +270,7 @@ fn blocks_that_are_missing_repeated_or_out_of_order_are_found() {
 }
 
 #[test]
-fn a_file_of_a_later_version_or_of_somebody_else_is_told_apart() {
+fn a_file_of_a_later_version_and_a_foreign_file_are_distinguished() {
     let mut bytes = bytes_of(&full(7));
     bytes[8] = 9;
     let crc = crc32fast::hash(&bytes[..12]);
@@ -352,7 +348,7 @@ fn an_error_of_the_writer_is_passed_on() {
 }
 
 #[test]
-fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
+fn a_snapshot_has_each_session_that_stays_once_while_others_come_and_go() {
     let before = table(30_000);
     (0..1_000).for_each(|number| keep(&before, number));
     let (writing, target) = (AtomicBool::new(true), before.target("shop", "b"));
@@ -382,7 +378,7 @@ fn nobody_is_missed_or_seen_twice_while_others_come_and_go() {
         let loaded = load_all(&after, bytes).unwrap();
         assert_eq!(loaded.loaded.sessions, after.len() as u64, "each of them once");
         let there = (0..1_000).filter(|number| matches!(after.find(&key(*number), NOW), TableLookup::Live(_)));
-        assert_eq!(there.count(), 1_000, "who was there all the time is in the file");
+        assert_eq!(there.count(), 1_000, "sessions that stayed are in the file");
     }
 }
 

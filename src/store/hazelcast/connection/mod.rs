@@ -23,7 +23,7 @@ use super::frame::{Decoder, Malformed, Message, number};
 use super::request;
 use crate::store::engine::StoreError;
 
-/// What asks on a connection.
+/// A handle to send requests.
 #[derive(Clone)]
 pub(super) struct Connection {
     requests: mpsc::Sender<Batch>,
@@ -33,16 +33,16 @@ pub(super) struct Connection {
     given_up: Arc<AtomicU32>,
 }
 
-/// After so many, requests fail at once until the member responds or the ping ends the connection.
+/// After this many, requests fail at once until the member responds or the ping ends the connection.
 const MOST_GIVEN_UP: u32 = 4;
 
-/// Counts a caller that goes away without its answer.
-struct Asking<'a> {
+/// Counts a caller that gives up.
+struct CallGuard<'a> {
     given_up: &'a AtomicU32,
     answered: bool,
 }
 
-impl Drop for Asking<'_> {
+impl Drop for CallGuard<'_> {
     fn drop(&mut self) {
         if !self.answered {
             self.given_up.fetch_add(1, Relaxed);
@@ -50,55 +50,55 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// Told of each event of a listener, on the connection's task: must not block.
+/// Called with each event of a listener, on the connection's task: must not block.
 pub(super) type OnMessage = Box<dyn Fn(&Message) + Send + Sync>;
 
-/// Requests that belong together, on their way.
+/// A queued batch of requests.
 pub(super) struct Batch {
     requests: Vec<Vec<u8>>,
     reply: Reply,
-    /// Of the first request, when that is a listener.
+    /// For the events of the first request, if that is a subscription.
     listener: Option<OnMessage>,
 }
 
 type Reply = oneshot::Sender<Result<Vec<Message>, StoreError>>;
 
-/// Where a connection's task takes its requests from.
+/// The receiving end of a connection's task.
 pub(super) struct Requests {
     queue: mpsc::Receiver<Batch>,
-    /// As [`Connection`] has it.
+    /// Shared with [`Connection`].
     given_up: Arc<AtomicU32>,
 }
 
 /// Why a connection ended.
 #[derive(Debug)]
 pub(super) struct Broken {
-    /// In words, with the member's address.
+    /// For logs, with the member's address.
     pub(super) reason: String,
-    /// It had answered a ping, so it was in use for a second at least.
+    /// A ping was answered, so the connection lasted for at least a second.
     pub(super) proven: bool,
 }
 
-/// How often a member is asked whether it is there.
+/// Between two pings.
 const PING: Duration = Duration::from_secs(1);
-/// So many pings may be unanswered: a collection of garbage may stop a member for a second.
+/// This many pings may be unanswered: a garbage collection may stop a member for a second.
 const MOST_PINGS: u32 = 2;
-/// Batches on their way to the task. A full queue holds its callers back, as a full socket does.
+/// Batches queued for the task. A full queue applies backpressure, like a full socket.
 const MOST_QUEUED: usize = 1024;
-/// Batches that are taken from the queue at once.
+/// Batches taken from the queue at once.
 const MOST_TAKEN: usize = 128;
-/// Batches that wait for their answers.
+/// Batches waiting for their responses.
 const MOST_WAITING: usize = 16 * 1024;
-/// Requests of one batch: its number and the place in it are the two parts of a correlation id.
+/// Requests of one batch: a correlation id consists of the batch's number and the position in it.
 const MOST_IN_BATCH: usize = 1 << PLACE_BITS;
 const PLACE_BITS: u32 = 16;
-/// Bytes that wait to be written, after which nothing further is taken.
+/// Unwritten bytes above which no further batch is taken from the queue.
 const FULL: usize = 256 * 1024;
-/// Room for what is read at once.
+/// Free space for one read.
 const READ: usize = 16 * 1024;
 
 impl Connection {
-    /// One that is not driven yet.
+    /// Without a task yet.
     pub(super) fn new(label: Arc<str>) -> (Self, Requests) {
         let (sender, receiver) = mpsc::channel(MOST_QUEUED);
         let given_up = Arc::default();
@@ -106,7 +106,7 @@ impl Connection {
         (Self { requests: sender, label, given_up }, requests)
     }
 
-    /// One answer for each request, in their order; each may be an error of the member's.
+    /// One response for each request, in order; each may be an error of the member.
     ///
     /// # Errors
     /// When the connection ends before all of them have come.
@@ -114,16 +114,16 @@ impl Connection {
         if self.given_up.load(Relaxed) >= MOST_GIVEN_UP {
             return Err(StoreError::Unreachable(format!("{}: it does not answer", self.label)));
         }
-        let mut asking = Asking { given_up: &self.given_up, answered: false };
+        let mut guard = CallGuard { given_up: &self.given_up, answered: false };
         let answers = self.send(requests, None).await;
-        asking.answered = true;
+        guard.answered = true;
         answers
     }
 
-    /// The answer to the request of a listener, whose events are told from before the answer until the connection ends.
+    /// The response to a subscription. Its events are delivered until the connection ends, and may begin before the response.
     ///
     /// # Errors
-    /// When the connection ends before the answer has come.
+    /// When the connection ends before the response has come.
     pub(super) async fn listen(&self, request: Vec<u8>, listener: OnMessage) -> Result<Vec<Message>, StoreError> {
         self.send(vec![request], Some(listener)).await
     }
@@ -149,7 +149,7 @@ impl Connection {
     }
 }
 
-/// Drives a connection until it ends; then every request that waits is told so.
+/// Runs a connection until it ends; then all waiting requests fail.
 pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, requests: Requests, label: &str) -> Broken {
     let Requests { mut queue, given_up } = requests;
     let mut driver = Driver { given_up, ..Driver::default() };
@@ -159,7 +159,7 @@ pub(super) async fn drive<S: AsyncRead + AsyncWrite>(stream: S, requests: Reques
     Broken { reason, proven: driver.proven }
 }
 
-/// How a connection ends.
+/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 enum End {
     #[error("{0}")]
@@ -176,7 +176,7 @@ enum End {
     Unused,
 }
 
-/// What is on its way.
+/// The state of a connection's task.
 #[derive(Default)]
 struct Driver {
     incoming: BytesMut,
@@ -188,14 +188,14 @@ struct Driver {
     listeners: HashMap<i64, OnMessage>,
     /// Of the last batch.
     serial: i64,
-    /// Pings without their answer.
+    /// Unanswered pings.
     pings: u32,
     proven: bool,
-    /// As [`Connection`] has it.
+    /// Shared with [`Connection`].
     given_up: Arc<AtomicU32>,
 }
 
-/// A batch that was written, or is about to be.
+/// A batch that has been or is about to be written.
 struct Waiting {
     answers: Vec<Option<Message>>,
     missing: usize,
@@ -212,7 +212,8 @@ impl Driver {
         ping.reset();
         loop {
             self.make_room();
-            // Answers first: after a pause of this process they are there, and must not count as missing.
+            // Reads first: after a pause of this process the responses have arrived, and must be seen before a ping counts as
+            // unanswered.
             let went_well = tokio::select! {
                 biased;
                 read = reader.read_buf(&mut self.incoming) => match read {
@@ -239,14 +240,14 @@ impl Driver {
         self.outgoing.len() < FULL && self.waiting.len() < MOST_WAITING
     }
 
-    /// `read_buf` fills what room there is, and makes very little by itself.
+    /// `read_buf` fills the free space, and adds very little by itself.
     fn make_room(&mut self) {
         if self.incoming.capacity() - self.incoming.len() < READ / 4 {
             self.incoming.reserve(READ);
         }
     }
 
-    /// A batch without a caller is not sent.
+    /// A batch whose caller has given up is not sent.
     fn enqueue(&mut self, batch: Batch) {
         if batch.reply.is_closed() {
             return;
@@ -279,7 +280,7 @@ impl Driver {
         Ok(())
     }
 
-    /// Hands out the messages that are whole.
+    /// Hands out the complete messages.
     fn deliver(&mut self) -> Result<(), End> {
         while let Some(message) = self.decoder.take(&mut self.incoming)? {
             if !message.is_event() {
@@ -311,7 +312,7 @@ impl Driver {
     fn complete(&mut self, serial: i64) {
         let Some(complete) = self.waiting.remove(&serial) else { return };
         if let Some(reply) = complete.reply {
-            // The caller may be gone.
+            // The caller may have given up.
             drop(reply.send(Ok(complete.answers.into_iter().flatten().collect())));
         } else {
             self.pings = 0;
@@ -319,7 +320,7 @@ impl Driver {
         }
     }
 
-    /// Tells all that wait.
+    /// Fails all waiting requests.
     fn fail(&mut self, requests: &mut mpsc::Receiver<Batch>, reason: &str) {
         let error = || StoreError::Unreachable(reason.to_owned());
         for (_, waiting) in self.waiting.drain() {

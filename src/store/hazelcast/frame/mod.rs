@@ -16,7 +16,7 @@ const BEGIN: u16 = 0x1000;
 const END: u16 = 0x0800;
 const NULL: u16 = 0x0400;
 const EVENT: u16 = 0x0200;
-/// The member need not wait for those that keep copies: they would tell the client themselves.
+/// The member need not wait for its backups: they would acknowledge to the client themselves.
 const BACKUP_AWARE: u16 = 0x0100;
 
 /// Length and flags.
@@ -25,10 +25,10 @@ const HEAD: usize = 6;
 const INTRODUCTION: usize = 12;
 /// Where the correlation id of a request stands.
 const CORRELATION: usize = HEAD + 4;
-/// More than any answer to what is asked here: 512 bindings with the largest session data that is kept.
+/// Larger than any response to the requests here: 512 bindings with the largest session data.
 const LONGEST: usize = 64 * 1024 * 1024;
 
-/// Bytes that are no message, and why.
+/// Bytes that are not a message, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Malformed(pub(super) &'static str);
@@ -37,15 +37,15 @@ pub(super) struct Malformed(pub(super) &'static str);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Message(Bytes);
 
-/// Takes messages from what was read so far.
+/// Splits the received bytes into messages.
 #[derive(Debug, Default)]
 pub(super) struct Decoder {
-    /// Bytes of the message at hand whose frames were seen already.
+    /// Bytes of the current message whose frames have been read.
     seen: usize,
 }
 
 impl Decoder {
-    /// The next message, once it is there as a whole. Takes no memory that was not read.
+    /// The next message, once it is complete. Allocates no memory for bytes that were not received.
     pub(super) fn take(&mut self, incoming: &mut BytesMut) -> Result<Option<Message>, Malformed> {
         loop {
             let Some((length, flags)) = incoming.get(self.seen..).and_then(head) else { return Ok(None) };
@@ -75,7 +75,7 @@ fn head(bytes: &[u8]) -> Option<(usize, u16)> {
 }
 
 impl Message {
-    /// Service, method, and whether it is an answer or an event; 0 for an error.
+    /// Service, method, and whether it is a response or an event; 0 for an error.
     pub(super) fn kind(&self) -> u32 {
         Fixed(self.0.get(HEAD..).unwrap_or_default()).int().map_or(0, i32::cast_unsigned)
     }
@@ -229,7 +229,7 @@ impl<'a> Frames<'a> {
     }
 }
 
-/// A request that is being written; its correlation id is given by the connection that sends it.
+/// A request under construction; the connection sets its correlation id.
 #[derive(Debug)]
 pub(super) struct Request {
     bytes: Vec<u8>,
@@ -238,14 +238,14 @@ pub(super) struct Request {
 }
 
 impl Request {
-    /// `partition` is -1 where none is meant.
+    /// `partition` is -1 for none.
     pub(super) fn new(kind: u32, partition: i32) -> Self {
         let mut request = Self { bytes: Vec::with_capacity(256), last: 0 };
         request.open(WHOLE);
         request.fixed(&kind.to_le_bytes()).fixed(&[0; 8]).fixed(&partition.to_le_bytes())
     }
 
-    /// Answered by the partition's owner alone.
+    /// Acknowledged by the partition's owner alone.
     pub(super) fn without_backups(mut self) -> Self {
         if let Some([.., flags]) = self.bytes.first_chunk_mut::<HEAD>() {
             *flags |= BACKUP_AWARE.to_be_bytes()[0];
@@ -294,7 +294,7 @@ impl Request {
         self.boolean(false).long(high.cast_signed()).long(low.cast_signed())
     }
 
-    /// A frame of its own.
+    /// A separate frame.
     pub(super) fn blob(mut self, bytes: &[u8]) -> Self {
         self.open(0);
         self.fixed(bytes)
@@ -332,14 +332,14 @@ impl Request {
     }
 }
 
-/// Writes the correlation id of a request that is finished.
+/// Sets the correlation id of a finished request.
 pub(super) fn number(request: &mut [u8], correlation: i64) {
     if let Some(place) = request.get_mut(CORRELATION..).and_then(<[u8]>::first_chunk_mut) {
         *place = correlation.to_le_bytes();
     }
 }
 
-/// Whether anything is left that was read: a message that is not whole.
+/// Whether no incomplete message is left.
 pub(super) fn is_whole(incoming: &BytesMut) -> bool {
     !incoming.has_remaining()
 }

@@ -48,6 +48,15 @@ fn what_is_no_message_is_told_from_what_is_not_whole() {
 }
 
 #[test]
+fn an_announced_length_takes_no_memory() {
+    let mut bytes = Request::new(0x01_02_00, 3).finish();
+    bytes[..4].copy_from_slice(&u32::try_from(LONGEST).unwrap().to_le_bytes());
+    let mut incoming = BytesMut::from(&bytes[..]);
+    assert_eq!(Decoder::default().take(&mut incoming), Ok(None));
+    assert!(incoming.capacity() < 1024, "{} bytes", incoming.capacity());
+}
+
+#[test]
 fn a_structure_is_left_with_all_that_is_in_it() {
     let bytes = Request::new(1, 0).begin().begin().text("a").end().begin().end().text("b").end().text("c").finish();
     let message = taken(&bytes).unwrap().unwrap();

@@ -322,6 +322,11 @@ impl Table {
         slots * SLOT_BYTES + size_of_val(shards) + self.eviction.bytes()
     }
 
+    /// The shortest limit of any pool; `None` = no session ever expires.
+    pub fn shortest_limit(&self) -> Option<Duration> {
+        self.targets.shortest_limit()
+    }
+
     /// How fast to sweep under the current limits: a whole round in a quarter of the shortest limit, half a minute at most.
     /// Call it again after every burst, since a reload may have changed it.
     pub fn pace(&self) -> Pace {
@@ -330,7 +335,7 @@ impl Table {
 
     /// The same for another structure that is swept in so many steps.
     pub fn pace_for(&self, steps: usize) -> Pace {
-        Pace::of(self.targets.shortest_limit(), steps)
+        Pace::of(self.shortest_limit(), steps)
     }
 }
 

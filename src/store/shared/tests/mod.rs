@@ -1,9 +1,9 @@
 //! Proxies that share a store, without anything around them: what the guard promises, with a clock that stands still.
 
-mod asking;
-mod ending;
+mod read_through;
+mod ends;
 mod outage;
-mod telling;
+mod writes;
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -10,7 +10,7 @@ async fn takes<T>(what: impl Future<Output = T>) -> (Duration, T) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_costs_a_request_its_timeout_and_after_three_nobody_waits() {
+async fn a_store_that_hangs_costs_a_request_its_timeout_and_after_three_no_request_waits() {
     let (_, [a]) = proxies::<1>(true);
     a.link.answers(Answers::Never);
     for _ in 0..3 {
@@ -34,7 +34,7 @@ async fn a_store_that_is_out_of_reach_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_known_goes_on_while_the_store_is_away() {
+async fn known_sessions_continue_while_the_store_is_away() {
     let (_, [a]) = proxies::<1>(true);
     let a = a.works();
     a.assign(KEY, "s1").await;
@@ -66,7 +66,7 @@ async fn what_was_decided_while_it_was_away_is_written_when_it_answers_and_the_n
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_move_that_was_written_though_nobody_said_so_stands() {
+async fn a_move_that_was_written_without_a_response_stands() {
     let (shared, [a]) = proxies::<1>(true);
     let a = a.works();
     a.assign(KEY, "s1").await;
@@ -78,7 +78,7 @@ async fn a_move_that_was_written_though_nobody_said_so_stands() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_was_restarted_empty_is_told_again() {
+async fn a_store_that_was_restarted_empty_is_filled_again() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     a.assign(KEY, "s1").await;
@@ -96,7 +96,7 @@ async fn a_store_that_was_restarted_empty_is_told_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_was_restarted_empty_is_told_before_a_client_comes() {
+async fn a_store_that_was_restarted_empty_is_filled_before_the_next_request() {
     let (shared, [a, b]) = proxies::<2>(true);
     let a = a.works();
     let many = (0..700_u128).map(|n| SessionKey((n << 96) | n));
@@ -147,7 +147,7 @@ async fn a_store_that_answers_pings_and_nothing_else_is_waited_for_now_and_then_
 }
 
 #[tokio::test(start_paused = true)]
-async fn visits_that_could_not_be_told_are_told_later() {
+async fn visits_that_could_not_be_written_are_written_later() {
     let (shared, [a, b]) = proxies::<2>(true);
     let a = a.works();
     a.assign(KEY, "s1").await;
@@ -166,7 +166,7 @@ async fn visits_that_could_not_be_told_are_told_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_while_writing_forgets_nothing() {
+async fn a_proxy_that_stops_while_writing_loses_nothing() {
     let (shared, [a]) = proxies::<1>(true);
     a.assign(KEY, "s1").await;
     a.link.breaks();

@@ -132,6 +132,11 @@ impl Shared {
             }
             "/reset" => Ok(Next::Reset),
             "/die-midway" => reset_midway(reader, asked),
+            "/until-close" => {
+                reader.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nfirst")?;
+                self.wait(asked.life, Duration::from_millis(asked.number("ms", 1000)));
+                raw(reader, b"last", Next::Close)
+            }
             "/garbage" => raw(reader, b"BLAH BLAH BLAH\r\n\r\n", Next::Close),
             "/raw" => raw(reader, &percent_decode(asked.parameter("bytes").unwrap_or_default()), Next::Close),
             "/huge-header" => {

@@ -41,7 +41,7 @@ impl Shared {
             return self.log_in(reader, name);
         }
         let Some((id, mut cart)) = id.and_then(|id| Some((id.clone(), self.cart_of(&id, asked)?))) else {
-            return plain(reader, 401, "text/plain", "nobody is logged in", &[]);
+            return plain(reader, 401, "text/plain", "not logged in", &[]);
         };
         if path == "/kept-cart/logout" {
             lock(&self.carts).remove(&id);

@@ -87,7 +87,7 @@ impl Cluster {
             let address = range.next().expect("an address").list();
             (first..=last).contains(&slot).then(|| address[1].clone().number())
         });
-        let port = port.unwrap_or_else(|| panic!("nobody has slot {slot}"));
+        let port = port.unwrap_or_else(|| panic!("no node has slot {slot}"));
         let is_it = |node: &RedisServer| i64::from(node.address().port()) == port;
         self.nodes.iter().position(is_it).unwrap_or_else(|| panic!("no node of this cluster is at port {port}"))
     }

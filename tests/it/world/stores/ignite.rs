@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::thread;
 
-use super::java::JavaStore;
+use super::java::{JavaStore, START};
 use super::process::{Process, program, stores};
 use crate::world::PATIENCE;
 use crate::world::namespace::Namespace;
@@ -219,7 +219,7 @@ impl IgniteNode {
         command.arg("node.xml");
         let starts = || self.process.log().matches("Ignite node started OK").count();
         let before = starts();
-        self.process.spawn(command, || starts() > before);
+        self.process.spawn_within(START, command, || starts() > before);
         // The first of everything takes Java long: that is over when a test begins.
         self.make_any_cache();
     }

@@ -74,7 +74,7 @@ pub(super) enum Role {
     Sentinel,
 }
 
-/// Who the test's own connections are when users have names.
+/// The user of the test's own connections when users have names.
 const TESTER: (&str, &str) = ("tester", "who-may-do-all");
 
 impl<'a> Setup<'a> {

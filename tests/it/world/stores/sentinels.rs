@@ -91,13 +91,13 @@ impl Sentinels {
     /// The master, by the word of all sentinels that run.
     #[track_caller]
     pub(crate) fn master(&self) -> &RedisServer {
-        &self.servers[self.agreed_primary().expect("the sentinels agree who is the master")]
+        &self.servers[self.agreed_primary().expect("the sentinels agree on the master")]
     }
 
     /// The other server.
     #[track_caller]
     pub(crate) fn replica(&self) -> &RedisServer {
-        &self.servers[1 - self.agreed_primary().expect("the sentinels agree who is the master")]
+        &self.servers[1 - self.agreed_primary().expect("the sentinels agree on the master")]
     }
 
     /// Kills the master and waits until the other is it. Returns the new one.

@@ -19,13 +19,13 @@ fn the_last_that_was_handed_over_is_what_is_found() {
 }
 
 #[test]
-fn data_of_an_earlier_epoch_is_given_to_nobody() {
+fn data_of_an_earlier_epoch_is_given_to_no_server() {
     let world = World::new(1 << 20, 4);
     world.keep(ALICE, 0, "cart=1", NOW);
     assert_eq!(
         world.found(ALICE, 1),
         None,
-        "another proxy has moved the session since, and nobody knows what came then"
+        "another proxy has moved the session since, and later data is unknown here"
     );
     world.record_move(ALICE, 1, None);
     assert_eq!((world.found(ALICE, 2), world.data.bytes()), (None, 0), "nor is it kept any longer");
@@ -114,7 +114,7 @@ fn data_goes_on_under_another_key() {
     world.data.rename(&ALICE, key(8));
     assert_eq!((world.found(ALICE, 3), world.found(key(8), 3).as_deref()), (None, Some("cart=1")));
     world.data.rename(&key(99), key(8));
-    assert_eq!(world.found(key(8), 3).as_deref(), Some("cart=1"), "nobody had nothing");
+    assert_eq!(world.found(key(8), 3).as_deref(), Some("cart=1"), "an empty change is no change");
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn whoever_was_idle_the_longest_makes_room() {
     assert_eq!(world.evicted.load(SeqCst), 200 - kept, "each is moved_header of");
     let there: Vec<u128> = (0..200).filter(|n| world.found(key(*n), 0).is_some()).collect();
     let last = 200 - u128::try_from(kept).unwrap();
-    assert_eq!(there, (last..200).collect::<Vec<_>>(), "nobody came back, so the last that came are there");
+    assert_eq!(there, (last..200).collect::<Vec<_>>(), "none came back, so the latest are there");
 }
 
 #[test]

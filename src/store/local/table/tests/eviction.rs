@@ -1,4 +1,4 @@
-//! Who goes when the table is full.
+//! Eviction when the table is full.
 
 use std::thread;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use crate::store::TableLookup;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// How many of `staying` sessions are sent away while they keep coming back to a table for `capacity` and others come who
-/// do not. A day passes for a table full of these; each of them has been idle for longest when the rest of the table has
-/// been given to others once, and in that time whoever stays comes twice.
+/// How many of `staying` sessions are evicted from a table for `capacity` while they are in use and others begin that are
+/// used once. A day passes for a table full of the latter; each of them is the longest idle when the rest of the table has
+/// been replaced once, and in that time each staying session is used twice.
 fn sent_away(capacity: u64, staying: u64, newcomers: u64) -> usize {
     let (table, _) = table(usize::try_from(capacity).unwrap());
     table.set_limits("shop", 365 * DAY, 365 * DAY);
@@ -30,16 +30,16 @@ fn sent_away(capacity: u64, staying: u64, newcomers: u64) -> usize {
 }
 
 #[test]
-fn who_keeps_coming_back_stays_while_a_flood_passes() {
+fn a_session_in_use_stays_while_a_flood_passes() {
     let floods = [(1_000, 900, 50_000), (1_000, 980, 10_000), (10_000, 9_000, 50_000), (10_000, 9_800, 5_000)];
     for (capacity, staying, newcomers) in floods.into_iter().chain([(100_000, 90_000, 80_000)]) {
         let gone = sent_away(capacity, staying, newcomers);
-        assert_eq!(gone, 0, "of {staying} who kept coming back to a table for {capacity}");
+        assert_eq!(gone, 0, "of {staying} sessions in use, in a table for {capacity}");
     }
 }
 
 #[test]
-fn who_keeps_coming_back_stays_while_many_come_at_once() {
+fn sessions_in_use_stay_while_many_begin_at_once() {
     const STAYING: u64 = 4_000;
     const THREADS: u64 = 8;
     let (table, _) = table(5_000);

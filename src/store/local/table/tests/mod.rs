@@ -22,7 +22,7 @@ const START: UnixMillis = UnixMillis(1_790_000_000_000);
 const IDLE: Duration = Duration::from_secs(10);
 const ABSOLUTE: Duration = Duration::from_secs(60);
 
-/// Everyone who left, in order.
+/// All sessions that left, in order.
 type Departures = Arc<Mutex<Vec<(String, EndReason)>>>;
 
 fn table(capacity: usize) -> (Table, Departures) {

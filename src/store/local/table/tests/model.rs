@@ -57,7 +57,7 @@ fn op(sessions: u64) -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What the table should know, less those whom it chose to evict.
+/// What the table should hold, without the sessions that it evicted.
 struct Model {
     now: UnixMillis,
     idle: Duration,
@@ -158,7 +158,7 @@ fn step(table: &Table, targets: &[Arc<Target>], model: &mut Model, op: &Op) -> R
             let swept: usize = (0..steps).map(|_| table.sweep_step(now)).sum();
             let over = model.sessions.keys().filter(|s| !matches!(model.expected(**s), TableLookup::Live(_))).count();
             prop_assert!(swept <= over, "{swept} were swept, {over} were over");
-            prop_assert!(swept == over || steps < table.shards(), "a whole round left somebody behind");
+            prop_assert!(swept == over || steps < table.shards(), "a whole round left an expired session");
         }
         Op::Capacity(capacity) => table.set_capacity(capacity),
         Op::Idle(seconds) => {
@@ -175,7 +175,7 @@ fn named_by_others(table: &Table, targets: &[Arc<Target>], model: &mut Model, op
     match *op {
         Op::Claim { session, target } => {
             let (theirs, epoch) = match model.settle(session) {
-                // Who has ended begins anew.
+                // An ended session begins again.
                 TableLookup::Live(known) if known.target == model.tombstone => (None, known.epoch.saturating_add(1)),
                 TableLookup::Live(known) => (Some(known), known.epoch),
                 _ => (None, 0),
@@ -228,7 +228,7 @@ fn named_by_others(table: &Table, targets: &[Arc<Target>], model: &mut Model, op
     Ok(())
 }
 
-/// Follows the table where it chose who goes: the model forgets them too, if the table had a reason.
+/// Follows the table's evictions: the model drops those sessions too, if the table had a reason.
 fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<(), TestCaseError> {
     let (now, capacity) = (model.now, table.capacity());
     let (there, gone): (HashMap<_, _>, HashMap<_, _>) =
@@ -243,7 +243,7 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
             if let Some(first) = first_seen(&there) {
                 prop_assert!(
                     gone.values().all(|known| known.last_seen <= first),
-                    "somebody who stays was idle for longer"
+                    "a session that stays was idle for longer"
                 );
             }
         }
@@ -255,13 +255,13 @@ fn follow(table: &Table, model: &mut Model, op: &Op, before: usize) -> Result<()
                 let nearly = UnixMillis(first.0 + (now.0 - first.0) / 8);
                 prop_assert!(
                     gone.values().all(|known| known.last_seen <= nearly),
-                    "somebody who stays was idle for longer"
+                    "a session that stays was idle for longer"
                 );
             }
         }
         _ => prop_assert_eq!(gone.len(), 0, "lost without a reason"),
     }
-    // A table without capacity does not keep the newcomer, who then never was in it.
+    // A table without capacity does not keep the newcomer, which then never was in it.
     let told = gone.values().filter(|known| known.target != model.tombstone).count();
     model.departed += if before == 0 { 0 } else { told };
     model.sessions = there;

@@ -70,7 +70,7 @@ fn the_higher_epoch_wins_whoever_comes_first() {
     let (a, b) = (table.target("shop", "a"), table.target("shop", "b"));
     table.restore(key(1), &a, 2, START, START);
     let stands = table.restore(key(1), &b, 1, START, START);
-    assert_eq!((stands.target, stands.epoch), (a.index(), 2), "an old token moves nobody");
+    assert_eq!((stands.target, stands.epoch), (a.index(), 2), "an old token moves no session");
     let stands = table.restore(key(1), &b, 3, START, START);
     assert_eq!((stands.target, stands.epoch), (b.index(), 3), "a newer one does");
     assert_eq!((a.sessions(), b.sessions(), table.len()), (0, 1, 1));
@@ -144,7 +144,7 @@ fn a_small_table_holds_exactly_its_capacity() {
 }
 
 #[test]
-fn a_full_table_lets_go_of_those_who_stayed_away_longest() {
+fn a_full_table_evicts_the_longest_idle() {
     const CAPACITY: u64 = 20_000;
     let (table, _) = table(usize::try_from(CAPACITY).unwrap());
     let a = table.target("shop", "a");
@@ -163,11 +163,11 @@ fn a_full_table_lets_go_of_those_who_stayed_away_longest() {
         "{} are left",
         table.len()
     );
-    assert_eq!(lost, 0, "of those who were just here none had to go");
+    assert_eq!(lost, 0, "no session that was just used had to go");
 }
 
 #[test]
-fn a_table_without_capacity_remembers_nobody() {
+fn a_table_without_capacity_keeps_no_session() {
     let (table, departures) = table(0);
     let a = table.target("shop", "a");
     assert_eq!(table.restore(key(1), &a, 2, START, START).epoch, 2);
@@ -185,7 +185,7 @@ fn a_smaller_capacity_sends_the_longest_idle_away() {
     table.set_capacity(400);
     assert_eq!((table.len(), a.sessions(), departures.lock().len()), (400, 400, 600));
     let stayed = (800..1000).filter(|n| matches!(table.find(&key(*n), after(5)), TableLookup::Live(_))).count();
-    assert_eq!(stayed, 200, "those who were here last stay");
+    assert_eq!(stayed, 200, "the most recently used stay");
     table.set_capacity(2);
     assert_eq!(table.len(), 2);
     table.set_capacity(1000);
@@ -234,7 +234,7 @@ fn a_steady_exchange_of_sessions_takes_no_more_memory() {
         most = most.max(table.bytes());
     }
     // 512 slots hold 350 sessions; 1,024 are what the removed ones' marks would make of it.
-    assert!(most < 3 * 512 * 33, "it grew to {most} bytes: removed sessions left marks that nobody cleared");
+    assert!(most < 3 * 512 * 33, "it grew to {most} bytes: removed sessions left marks that are never cleared");
 }
 
 #[test]

@@ -45,7 +45,7 @@ fn of_parallel_moves_of_one_session_one_wins_and_all_see_it() {
 }
 
 #[test]
-fn the_cap_holds_while_everybody_comes_at_once() {
+fn the_cap_holds_while_many_sessions_begin_at_once() {
     for capacity in [1, 3, 50, 5_000] {
         let (table, _) = table(capacity);
         let targets: Vec<_> = (0..5).map(|n| table.target("shop", &format!("s{n}"))).collect();

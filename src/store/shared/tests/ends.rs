@@ -14,7 +14,7 @@ async fn a_session_that_another_proxy_ended_is_ended_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_whose_end_was_not_heard_of_ends_when_its_copy_is_old() {
+async fn a_session_ends_when_its_copy_is_old_if_the_announcement_was_lost() {
     for announces in [true, false] {
         let (_, [a, b]) = proxies::<2>(announces);
         let (a, b) = (a.works(), b.works());
@@ -85,7 +85,7 @@ async fn a_session_that_moved_while_it_was_ended_stays_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn that_a_token_was_ended_is_told_to_a_store_that_forgot_it() {
+async fn the_end_of_a_token_is_written_to_a_store_that_lost_it() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     for proxy in [&a, &b] {

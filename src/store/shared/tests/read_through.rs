@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_another_proxy_knows_is_known_here_after_one_question() {
+async fn a_session_of_another_proxy_is_known_here_after_one_query() {
     let (_, [a, b]) = proxies::<2>(true);
     a.assign(KEY, "s1").await;
     assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())));
@@ -22,7 +22,7 @@ async fn parallel_requests_of_one_session_ask_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_goes_away_takes_nobodys_answer_with_it() {
+async fn a_canceled_request_does_not_cancel_the_query_of_others() {
     let (_, [a, b]) = proxies::<2>(true);
     a.assign(KEY, "s1").await;
     b.link.answers(Answers::Late(Duration::from_millis(20)));
@@ -38,14 +38,14 @@ async fn a_request_that_goes_away_takes_nobodys_answer_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_that_nobody_is_bound_by_is_asked_for_anew_each_time() {
+async fn an_unbound_id_is_looked_up_each_time() {
     let (_, [a, b]) = proxies::<2>(true);
     for _ in 0..3 {
         assert_eq!(b.visit(KEY).await, Ok(None));
     }
     assert_eq!(b.asked("lookup"), [1, 1, 1]);
     a.assign(KEY, "s1").await;
-    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())), "nobody had announced it");
+    assert_eq!(b.visit(KEY).await, Ok(Some("s1".into())), "it had not been announced");
 }
 
 #[tokio::test(start_paused = true)]
@@ -59,7 +59,7 @@ async fn a_session_with_a_token_waits_for_the_store_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_old_copy_serves_while_it_is_fetched_anew() {
+async fn an_old_copy_serves_while_it_is_refreshed() {
     let (shared, [a, b]) = proxies::<2>(false);
     let b = b.works();
     a.assign(KEY, "s1").await;
@@ -76,7 +76,7 @@ async fn an_old_copy_serves_while_it_is_fetched_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nothing_is_announced_a_copy_of_twice_its_time_is_not_used() {
+async fn without_announcements_a_copy_older_than_twice_near_ttl_is_not_used() {
     let (_, [a, b]) = proxies::<2>(false);
     a.assign(KEY, "s1").await;
     b.visit(KEY).await.unwrap();
@@ -86,7 +86,7 @@ async fn where_nothing_is_announced_a_copy_of_twice_its_time_is_not_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_move_is_heard_of_by_all_who_know_the_session() {
+async fn a_move_reaches_all_proxies_that_know_the_session() {
     let (_, [a, b]) = proxies::<2>(true);
     let b = b.works();
     a.assign(KEY, "s1").await;
@@ -98,7 +98,7 @@ async fn a_move_is_heard_of_by_all_who_know_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_proxy_announced_itself_does_not_take_its_move_away() {
+async fn a_proxys_own_announcement_does_not_undo_its_move() {
     let (_, [a]) = proxies::<1>(true);
     let a = a.works();
     a.assign(KEY, "s1").await;

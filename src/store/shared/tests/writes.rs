@@ -26,7 +26,7 @@ async fn of_two_proxies_that_move_a_session_at_once_the_loser_adopts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_applications_server_that_calls_an_id_its_own_wins() {
+async fn an_assignment_by_an_application_server_wins() {
     let (shared, [a, b]) = proxies::<2>(true);
     let b = b.works();
     a.assign(KEY, "s1").await;
@@ -45,7 +45,7 @@ async fn an_applications_server_that_calls_an_id_its_own_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_of_a_higher_epoch_than_the_stores_is_written() {
+async fn a_session_with_a_higher_epoch_than_the_stored_one_is_written() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     a.assign(KEY, "s1").await;
@@ -58,7 +58,7 @@ async fn a_session_of_a_higher_epoch_than_the_stores_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn visits_are_told_in_batches_and_at_most_once_in_a_tenth_of_the_idle_time() {
+async fn visits_are_written_in_batches_and_at_most_once_in_a_tenth_of_the_idle_timeout() {
     let (_, [a]) = proxies::<1>(true);
     let a = a.works();
     let keys: Vec<_> = (1..=100).map(|n: u128| SessionKey(n << 96 | n)).collect();
@@ -78,7 +78,7 @@ async fn visits_are_told_in_batches_and_at_most_once_in_a_tenth_of_the_idle_time
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_in_use_lives_in_the_store_for_its_idle_time_and_no_longer_than_it_may() {
+async fn a_session_in_use_is_stored_for_its_idle_timeout_and_never_beyond_its_absolute_timeout() {
     let (shared, [a]) = proxies::<1>(true);
     let a = a.works();
     a.assign(KEY, "s1").await;
@@ -111,7 +111,7 @@ async fn a_visit_at_another_proxy_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_whose_session_is_as_old_as_it_may_be_begins_anew_on_all_proxies() {
+async fn an_address_at_its_absolute_timeout_begins_a_new_session_on_all_proxies() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     for _ in 0..250 {
@@ -131,7 +131,7 @@ async fn an_address_whose_session_is_as_old_as_it_may_be_begins_anew_on_all_prox
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_store_keeps_a_little_too_long_binds_nobody() {
+async fn a_record_that_the_store_keeps_a_little_too_long_binds_no_request() {
     let (shared, [a, b]) = proxies::<2>(true);
     let (a, b) = (a.works(), b.works());
     let old = BindingRecord { server: Some("s1".into()), epoch: 3, created: START, moved_header: None };
