@@ -187,6 +187,9 @@ impl HealthTask {
             let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             exhaustion::warn(resource, "a health check could not be carried out; the server keeps its health", second);
         }
+        if matches!(check, Check::Success | Check::Drain) {
+            self.live.connected();
+        }
         let Some(health) = tracker.observe(check.result()) else { return };
         let why = if let Check::Failure(why) = &check { Some(why.as_str()) } else { None };
         let before = self.live.health();

@@ -83,6 +83,12 @@ impl Pool {
         self.by_id.get(position).map(|(_, index)| *index)
     }
 
+    /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
+    pub fn weight_now(&self, server: &Server) -> u16 {
+        let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
+        if needed && server.accepts_new() { server.weight } else { 0 }
+    }
+
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.
     /// `key` is used by `balance: hash` only.
     pub fn pick_new(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {

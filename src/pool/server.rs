@@ -47,11 +47,13 @@ pub struct LiveState {
     health: AtomicU8,
     /// Requests in flight. Written by [`InFlight`].
     in_flight: AtomicUsize,
+    /// Upgraded connections that are open. Written by [`OpenStream`].
+    streams: AtomicUsize,
     /// Resolved address of a host name. Written by the resolver.
     resolved: ArcSwapOption<SocketAddr>,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
-    /// The last request could not connect. For the log only.
+    /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
     connect_failing: AtomicBool,
     /// What is open to it, in use or not.
     pub connections: Arc<Connections>,
@@ -68,6 +70,7 @@ impl LiveState {
         Self {
             health: AtomicU8::new(Health::Unknown as u8),
             in_flight: AtomicUsize::new(0),
+            streams: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
             generation,
             connect_failing: AtomicBool::new(false),
@@ -82,9 +85,14 @@ impl LiveState {
         !self.connect_failing.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that a request was answered; true if the one before could not connect.
+    /// Notes that it responded, to a request or a check; true if the last connection was not accepted.
     pub fn connected(&self) -> bool {
         self.connect_failing.load(Ordering::Relaxed) && self.connect_failing.swap(false, Ordering::Relaxed)
+    }
+
+    /// The last connection for a request was not accepted.
+    pub fn is_connect_failing(&self) -> bool {
+        self.connect_failing.load(Ordering::Relaxed)
     }
 
     /// Whether what is open to it is being ended.
@@ -122,9 +130,31 @@ impl LiveState {
         }
     }
 
+    /// Upgraded connections that are open.
+    pub fn streams(&self) -> usize {
+        self.streams.load(Ordering::Relaxed)
+    }
+
     /// Requests in flight.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts one open upgraded connection, until it is dropped.
+pub struct OpenStream(Arc<LiveState>);
+
+impl OpenStream {
+    /// The connection was upgraded.
+    pub fn begin(live: &Arc<LiveState>) -> Self {
+        live.streams.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(live))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -166,6 +196,12 @@ impl Server {
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
         Condition::of(self.state, health, self.has_address())
+    }
+
+    /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
+    /// health checks nothing else tells that it is dead.
+    pub fn is_up(&self) -> bool {
+        self.condition().accepts_bound() && !self.live.is_connect_failing()
     }
 
     /// Which requests it accepts, for a request whose connection it has closed: it may have been taken away since.

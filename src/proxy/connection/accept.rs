@@ -55,28 +55,29 @@ impl Handshake<'_> {
             Ok(()) => {}
             Err(HandshakeError::ClientGone) => return None,
             Err(HandshakeError::Refused(rejection, why)) => {
-                self.refuse(rejection, why);
+                self.refuse(rejection, why, peer(&socket));
                 return None;
             }
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
+        let client = peer(&socket);
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
         match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS handshake failed");
+                tracing::debug!(client = client.map(display), %error, "TLS handshake failed");
                 self.metrics.rejected.inc(Rejection::TlsHandshake as usize);
                 None
             }
             Err(_) => {
-                self.refuse(Rejection::TlsHandshake, "TLS handshake timed out");
+                self.refuse(Rejection::TlsHandshake, "TLS handshake timed out", client);
                 None
             }
         }
     }
 
-    fn refuse(&self, rejection: Rejection, why: &'static str) {
-        tracing::debug!(reason = rejection.label(), why, "connection refused");
+    fn refuse(&self, rejection: Rejection, why: &'static str, client: Option<IpAddr>) {
+        tracing::debug!(client = client.map(display), reason = rejection.label(), why, "connection refused");
         self.metrics.rejected.inc(rejection as usize);
     }
 

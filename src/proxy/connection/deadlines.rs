@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::SslDigest;
 use pingora::protocols::{
@@ -23,7 +24,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::config::ListenerTimeouts;
 use crate::pool::descriptors::RefusalPermit;
-use crate::telemetry::metrics::{Metrics, Rejection};
+use crate::telemetry::metrics::{Metrics, OpenGuard, Rejection};
 
 use super::authentication::ConnectionAuthentication;
 use super::request_line::RequestLine;
@@ -62,6 +63,8 @@ pub(crate) struct DeadlineStream {
     metrics: Arc<Metrics>,
     /// Its request is refused, since descriptors run out.
     refusal: Option<RefusalPermit>,
+    /// Counts it among the open connections of its listener.
+    _open: Option<OpenGuard>,
 }
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
@@ -78,6 +81,7 @@ impl DeadlineStream {
         timeouts: ListenerTimeouts,
         metrics: &Arc<Metrics>,
         refusal: Option<RefusalPermit>,
+        open: Option<OpenGuard>,
     ) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
@@ -96,6 +100,7 @@ impl DeadlineStream {
             authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
             refusal,
+            _open: open,
         }
     }
 
@@ -127,6 +132,11 @@ impl DeadlineStream {
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
     pub(crate) fn peer_text(&self, peer: Option<IpAddr>) -> Option<&HeaderValue> {
         self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
+    }
+
+    fn client(&self) -> Option<IpAddr> {
+        let digest = self.inner.get_socket_digest()?;
+        digest.peer_addr().and_then(PeerAddr::as_inet).map(std::net::SocketAddr::ip)
     }
 
     /// The next request begins, unless its first bytes were already read to tell HTTP/2 from HTTP/1.
@@ -163,6 +173,11 @@ impl DeadlineStream {
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        tracing::debug!(
+            client = self.client().map(display),
+            reason = Rejection::HeaderTimeout.label(),
+            "request rejected"
+        );
         if self.preface_left > 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

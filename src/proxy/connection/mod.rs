@@ -32,7 +32,7 @@ use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
 use crate::proxy::EdgeProxy;
 use crate::proxy::context::wall_clock;
-use crate::telemetry::metrics::LocalResource;
+use crate::telemetry::metrics::{LocalResource, OpenCount};
 
 use self::accept::Handshake;
 use self::deadlines::DeadlineStream;
@@ -44,6 +44,8 @@ pub struct ConnectionApp {
     pub requests: Arc<RequestApp>,
     /// For the settings of listeners.
     pub app: Arc<AppState>,
+    /// The open connections of each listener, in the configuration's order.
+    pub open: Vec<OpenCount>,
 }
 
 #[async_trait]
@@ -72,12 +74,14 @@ impl ConnectionApp {
             }
         };
         let metrics = &self.app.metrics;
-        match self.listener_kind(&stream)? {
+        let (index, kind) = self.listener_kind(&stream)?;
+        let open = self.open.get(index).map(OpenCount::begin);
+        match kind {
             ListenerKind::Plain(timeouts) => {
                 let timeouts = limited(timeouts, refusal.as_ref());
-                Some(DeadlineStream::new(stream, timeouts, metrics, refusal))
+                Some(DeadlineStream::new(stream, timeouts, metrics, refusal, open))
             }
-            ListenerKind::WithHandshake(runtime, index) => {
+            ListenerKind::WithHandshake(runtime) => {
                 let listener = runtime.config.listeners.get(index)?;
                 let timeouts = limited(listener.timeouts, refusal.as_ref());
                 let tls = runtime.tls.get(index)?.as_ref();
@@ -87,7 +91,7 @@ impl ConnectionApp {
                 if refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
                     return None;
                 }
-                Some(DeadlineStream::new(stream, timeouts, metrics, refusal))
+                Some(DeadlineStream::new(stream, timeouts, metrics, refusal, open))
             }
         }
     }
@@ -97,7 +101,8 @@ impl ConnectionApp {
         exhaustion::warn(LocalResource::Descriptors, "a client was refused", wall_clock().0 / 1000);
     }
 
-    fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
+    /// The listener of a connection: its index, and what its connections begin with.
+    fn listener_kind(&self, stream: &Stream) -> Option<(usize, ListenerKind)> {
         let runtime = self.app.current.load();
         let listeners = &runtime.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
@@ -105,9 +110,9 @@ impl ConnectionApp {
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some(ListenerKind::Plain(listener.timeouts));
+            return Some((index, ListenerKind::Plain(listener.timeouts)));
         }
-        Some(ListenerKind::WithHandshake(Arc::clone(&runtime), index))
+        Some((index, ListenerKind::WithHandshake(Arc::clone(&runtime))))
     }
 }
 
@@ -125,8 +130,8 @@ fn limited(mut timeouts: ListenerTimeouts, refusal: Option<&RefusalPermit>) -> L
 enum ListenerKind {
     /// HTTP.
     Plain(ListenerTimeouts),
-    /// A PROXY header or a TLS handshake: the version of the configuration, and the listener's index in it.
-    WithHandshake(Arc<Runtime>, usize),
+    /// A PROXY header or a TLS handshake, by this version of the configuration.
+    WithHandshake(Arc<Runtime>),
 }
 
 /// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.

@@ -62,6 +62,8 @@ pub struct RequestContext {
     pub interim: bool,
     /// Bytes of its body so far, in this attempt.
     pub body_bytes: u64,
+    /// Bytes of its body that are counted: the most that an attempt has sent.
+    pub body_bytes_counted: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
     /// A refusal decided by a hook that cannot respond itself.
@@ -116,6 +118,7 @@ impl RequestContext {
             upgrade: false,
             interim: false,
             body_bytes: 0,
+            body_bytes_counted: 0,
             max_body: None,
             refusal: None,
             in_flight: InFlight(Arc::clone(app)),

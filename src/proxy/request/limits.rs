@@ -1,9 +1,9 @@
-//! The size limit of request bodies.
+//! Bytes of bodies: counted, and limited in requests.
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
 
-use crate::telemetry::metrics::Rejection;
+use crate::telemetry::metrics::{Direction, Rejection};
 
 use crate::proxy::context::{Refusal, RequestContext};
 
@@ -11,10 +11,24 @@ use crate::proxy::context::{Refusal, RequestContext};
 pub(crate) fn check_body(body: Option<&Bytes>, ctx: &mut RequestContext) -> Result<()> {
     let Some(body) = body else { return Ok(()) };
     ctx.body_bytes += body.len() as u64;
+    // What an earlier attempt has sent is not counted twice.
+    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
+        ctx.body_bytes_counted = ctx.body_bytes;
+        if let Some(pool) = ctx.pool_runtime() {
+            pool.metrics.bytes.add(Direction::In, fresh);
+        }
+    }
     if ctx.max_body.is_none_or(|limit| ctx.body_bytes <= limit) {
         return Ok(());
     }
     ctx.app().metrics.rejected.inc(Rejection::BodyTooLarge as usize);
     ctx.refusal = Some(Refusal::new(413, Rejection::BodyTooLarge.label()));
     Error::e_explain(ErrorType::HTTPStatus(413), "request body larger than max_body_size")
+}
+
+/// Counts a piece of a response's body.
+pub(crate) fn count_response(body: Option<&Bytes>, ctx: &RequestContext) {
+    if let (Some(body), Some(pool)) = (body, ctx.pool_runtime()) {
+        pool.metrics.bytes.add(Direction::Out, body.len() as u64);
+    }
 }
