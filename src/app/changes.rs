@@ -197,7 +197,7 @@ fn server_changes(old: &Server, new: &Server) -> String {
     changed.map(|(key, old, new)| format!("{key} {old} -> {new}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The keys of a pool, but for its servers, whose values changed.
+/// Keys of a pool with changed values, except `servers`.
 fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
     let Pool { name: _, servers: _, balance, hash_on, connection, health_check, streams_on_down, retries, persistence } =
         old;

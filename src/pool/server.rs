@@ -204,7 +204,7 @@ impl Server {
         self.condition().accepts_bound() && !self.live.is_connect_failing()
     }
 
-    /// Which requests it accepts, for a request whose connection it has closed: it may have been taken away since.
+    /// Which requests it accepts, asked after a connection to it broke: it may have been removed meanwhile.
     pub fn condition_after_failure(&self) -> Condition {
         if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
