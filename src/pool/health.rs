@@ -17,7 +17,8 @@ use crate::telemetry::metrics::{LocalResource, ProbeResult};
 use super::condition::Health;
 use super::exhaustion;
 use super::http_probe::HttpProbe;
-use super::server::{LiveState, Server};
+use super::live_state::LiveState;
+use super::server::Server;
 
 /// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
 /// first result counts at once, so that a start need not wait for `rise` rounds.

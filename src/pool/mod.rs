@@ -1,6 +1,6 @@
 //! The servers of a pool, and which of them accept requests now.
 //!
-//! A [`Pool`] belongs to one configuration. The live state of a server ([`server::LiveState`]: health, requests in flight,
+//! A [`Pool`] belongs to one configuration. The live state of a server ([`LiveState`]: health, requests in flight,
 //! resolved address) belongs to the server's *name* and is carried over reloads.
 
 pub mod balancer;
@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
+pub mod live_state;
 pub mod resolve;
 pub mod server;
 
@@ -23,7 +24,8 @@ use crate::telemetry::metrics::Metrics;
 
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
-use self::server::{LiveState, Server};
+use self::live_state::LiveState;
+use self::server::Server;
 
 pub use self::server::ServerIndex;
 

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::pool::ServerIndex;
-use crate::pool::server::{InFlight, OpenStream};
+use crate::pool::live_state::{InFlight, OpenStream};
 
 /// Attempts of one request at servers.
 #[derive(Default)]

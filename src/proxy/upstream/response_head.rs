@@ -8,7 +8,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
 use crate::pool::ServerIndex;
-use crate::pool::server::OpenStream;
+use crate::pool::live_state::OpenStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
