@@ -84,7 +84,7 @@ const LOWER_CONFIG: &[&str] = &[
 
 /// From this folder, only these parts of that one.
 const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
-    ("pool", "session", &["key"]),
+    ("pool", "session", &["key", "token"]),
     ("proxy", "app", &["runtime", "state"]),
     ("admin", "app", &["runtime", "state"]),
     ("config", "session", &["source"]),

@@ -124,6 +124,8 @@ impl Reloader {
             // May evict many sessions: not on the thread that checks servers.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
+        let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
+        let _ = tokio::task::spawn_blocking(move || of_app.overrides.drop_removed(&current)).await;
         app.metrics.config_accepted(&runtime.config.hash, false);
         tracing::info!(config = %runtime.config.hash, "reload done");
     }

@@ -11,6 +11,7 @@ use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
 
+use super::overrides::Overrides;
 use super::runtime::Runtime;
 
 /// The state of the process.
@@ -31,6 +32,8 @@ pub struct AppState {
     pub started: Instant,
     /// The table was read from a snapshot at start. Set before the first request.
     pub table_restored: AtomicBool,
+    /// What operators set for servers at run time.
+    pub overrides: Overrides,
     /// Requests in flight, with and without a pool.
     pub in_flight: AtomicUsize,
 }
@@ -53,7 +56,7 @@ impl AppState {
                 pool: &pool.pool.name,
                 server: &server.name,
                 up: server.is_up(),
-                state: server.state.into(),
+                state: server.state_in_force().into(),
                 in_flight: server.live.in_flight(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),

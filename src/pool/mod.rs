@@ -12,6 +12,7 @@ pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
 pub mod live_state;
+pub mod operator;
 pub mod resolve;
 pub mod server;
 
@@ -88,7 +89,7 @@ impl Pool {
     /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
     pub fn weight_now(&self, server: &Server) -> u16 {
         let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
-        if needed && server.accepts_new() { server.weight } else { 0 }
+        if needed && server.accepts_new() { server.weight() } else { 0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.
@@ -101,6 +102,7 @@ impl Pool {
     /// The next server of a session that moves: the consistent hash of its key over those that accept new sessions, the same
     /// on every proxy that sees the same health.
     pub fn pick_moved(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
-        self.balancer.pick_moved(&self.servers, key, tried)
+        let generation = self.generation.load(Ordering::Acquire);
+        self.balancer.pick_moved(&self.servers, generation, key, tried)
     }
 }

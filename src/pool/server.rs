@@ -9,7 +9,7 @@ use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 
-use crate::config;
+use crate::config::{self, ServerState};
 use crate::session::key::ServerId;
 
 use super::condition::{Condition, Health};
@@ -25,12 +25,12 @@ pub struct Server {
     pub name: Arc<str>,
     /// Stable hash of the name, for tokens.
     pub id: ServerId,
-    /// Share of new sessions.
-    pub weight: u16,
+    /// Share of new sessions, as configured.
+    pub file_weight: u16,
     /// Accepts new sessions only while no other server does.
     pub backup: bool,
-    /// Set by the operator.
-    pub state: config::ServerState,
+    /// Its state, as configured.
+    pub file_state: ServerState,
     /// Its address, as configured.
     pub address: config::ServerAddress,
     /// Its live state, carried over reloads.
@@ -46,9 +46,9 @@ impl Server {
         Self {
             name: Arc::from(config.name.as_str()),
             id: ServerId::of(&config.name),
-            weight: config.weight,
+            file_weight: config.weight,
             backup: config.backup,
-            state: config.state,
+            file_state: config.state,
             address: config.address.clone(),
             template: template(pool, &config.address, &live),
             live,
@@ -56,10 +56,28 @@ impl Server {
         }
     }
 
+    /// Its administrative state: what an operator set, else the file's.
+    pub fn state(&self) -> ServerState {
+        self.live.operator_state().unwrap_or(self.file_state)
+    }
+
+    /// The state in force: also `drain` while its own checks ask for it (`drain_status`).
+    pub fn state_in_force(&self) -> ServerState {
+        match self.state() {
+            ServerState::Ready if self.checked && self.live.health() == Health::Draining => ServerState::Drain,
+            state => state,
+        }
+    }
+
+    /// Its share of new sessions: what an operator set, else the file's.
+    pub fn weight(&self) -> u16 {
+        self.live.operator_weight().unwrap_or(self.file_weight)
+    }
+
     /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
-        Condition::of(self.state, health, self.has_address())
+        Condition::of(self.state(), health, self.has_address())
     }
 
     /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
@@ -75,7 +93,7 @@ impl Server {
 
     /// Accepts a share of new sessions now.
     pub fn accepts_new(&self) -> bool {
-        self.weight > 0 && self.condition().accepts_new()
+        self.weight() > 0 && self.condition().accepts_new()
     }
 
     /// Has a health check.

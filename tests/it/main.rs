@@ -67,6 +67,7 @@ mod outage_store_redis;
 mod outage_store_refuse;
 mod outage_store_restarts;
 mod outage_store_slow;
+mod overrides;
 mod proxy_protocol;
 mod reload;
 mod request_forms;
