@@ -129,8 +129,8 @@ impl RequestContext {
     }
 
     /// The response head has arrived. When that took long, its time is what counts from now on: a token of the time of the
-    /// request might be old when its client gets it.
-    pub fn note_response(&mut self, responded: Instant) {
+    /// request might be old when its client gets it. Returns the time since the request began.
+    pub fn note_response(&mut self, responded: Instant) -> Duration {
         self.attempts.responded = Some(responded);
         self.lasts = false;
         let waited = responded.saturating_duration_since(self.started);
@@ -138,6 +138,7 @@ impl RequestContext {
             self.late = waited;
             self.now = self.now.plus(waited);
         }
+        waited
     }
 
     /// A piece of a body has passed that is not the last: the request's session is in use for as long as the request lasts.
