@@ -346,8 +346,8 @@ fn the_reader_sees_every_form_of_a_wrong_import() {
     assert!(said.starts_with("src/session/id.rs:3: "), "{said}");
     assert!(complaints("src/drawer/mod.rs", "").contains("`drawer` is not in the table"));
     assert!(
-        complaints("src/pool/server.rs", "use crate::session::{key::SessionKey, token::Token};")
-            .contains("imports token of `session`")
+        complaints("src/pool/server.rs", "use crate::session::{key::SessionKey, cookie::jar::Jar};")
+            .contains("imports cookie of `session`")
     );
 }
 
