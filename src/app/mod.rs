@@ -13,6 +13,7 @@ mod log_lines;
 pub mod overrides;
 mod process;
 mod reload;
+pub mod reload_trigger;
 mod run;
 pub mod runtime;
 mod server_tasks;

@@ -14,6 +14,7 @@ use crate::persistence::PoolRuntime;
 use crate::pool::operator::{Override, Patch};
 use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
+use crate::telemetry::events::{self, Change, EventKind, cause};
 
 use super::atomic_file::FileStepError;
 use super::runtime::Runtime;
@@ -82,6 +83,7 @@ impl Overrides {
     ) -> Result<(), OverrideError> {
         let mut written = self.written.lock();
         let runtime = &*current.load_full();
+        let of_pool = find_pool(runtime, pool)?;
         let found = find(runtime, pool, server)?;
         let before = found.live.operator_override();
         let details = patch.apply(before.as_deref(), who, now);
@@ -95,7 +97,7 @@ impl Overrides {
         self.save(&mut written, all).map_err(|error| OverrideError::NotWritten(error.to_string()))?;
         let (state, weight) = (found.state(), found.weight());
         found.live.set_override(details);
-        log_change(pool, found, (state, weight), who);
+        record_change(&of_pool.pool.name, found, (state, weight), who);
         Ok(())
     }
 
@@ -134,9 +136,13 @@ impl Overrides {
     }
 }
 
-fn find<'a>(runtime: &'a Runtime, pool: &str, server: &str) -> Result<&'a Server, OverrideError> {
+fn find_pool<'a>(runtime: &'a Runtime, pool: &str) -> Result<&'a PoolRuntime, OverrideError> {
     let found = runtime.pools.iter().find(|found| &*found.pool.name == pool);
-    let found = found.ok_or_else(|| OverrideError::UnknownPool(pool.to_owned()))?;
+    found.ok_or_else(|| OverrideError::UnknownPool(pool.to_owned()))
+}
+
+fn find<'a>(runtime: &'a Runtime, pool: &str, server: &str) -> Result<&'a Server, OverrideError> {
+    let found = find_pool(runtime, pool)?;
     let unknown = || OverrideError::UnknownServer { pool: pool.to_owned(), server: server.to_owned() };
     found.pool.server_named(server).ok_or_else(unknown)
 }
@@ -151,15 +157,30 @@ fn collect(runtime: &Runtime, details: impl Fn(&Server) -> Option<Override>) -> 
     servers.filter_map(saved).collect()
 }
 
-fn log_change(pool: &str, server: &Server, before: (ServerState, u16), who: &str) {
+/// Logs and records the changes of state and weight of a reload.
+pub(super) fn record_file_changes(before: &Runtime, now: &Runtime) {
+    for pool in &now.pools {
+        let Some(before) = before.pools.iter().find(|before| before.pool.name == pool.pool.name) else { continue };
+        for server in &pool.pool.servers {
+            if let Some(before) = before.pool.server_named(&server.name) {
+                record_change(&pool.pool.name, server, (before.state(), before.weight()), cause::FILE);
+            }
+        }
+    }
+}
+
+fn record_change(pool: &Arc<str>, server: &Server, before: (ServerState, u16), who: &str) {
     let name = &server.name;
+    let change = || Change::new(EventKind::State).pool(pool).server(name).who(who);
     let (state, weight) = (server.state(), server.weight());
     if before.0 != state {
         let (from, to): (&str, &str) = (before.0.into(), state.into());
-        tracing::info!(pool, server = %name, from, to, who, "server's state set");
+        tracing::info!(%pool, server = %name, from, to, who, "server's state set");
+        events::record(change().values(from, to));
     }
     if before.1 != weight {
-        tracing::info!(pool, server = %name, from = before.1, to = weight, who, "server's weight set");
+        tracing::info!(%pool, server = %name, from = before.1, to = weight, who, "server's weight set");
+        events::record(change().values(&before.1.to_string(), &weight.to_string()).reason("weight"));
     }
 }
 
