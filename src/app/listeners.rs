@@ -152,7 +152,8 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let connections = ConnectionApp { requests, app: Arc::clone(app) };
     let mut service = Service::new("clients".to_owned(), connections);
     for listener in &config.listeners {
-        listen(&mut service, &listener.address);
+        // Client connections have buffers of their own, which take no memory while they are idle.
+        listen(&mut service, &listener.address, L4BufferSettings::unbuffered());
     }
     server.add_service(service);
     run(server, "clients", stop.for_listeners())
@@ -182,7 +183,7 @@ pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result
     let mut any = false;
     for (address, endpoint) in admin.chain(metrics) {
         let mut service = Service::new(format!("admin {address}"), HttpServer::new_app(endpoint));
-        listen(&mut service, address);
+        listen(&mut service, address, L4BufferSettings::default());
         server.add_service(service);
         any = true;
     }
@@ -195,11 +196,7 @@ fn server(conf: ServerConf) -> Server {
     server
 }
 
-/// Bytes of a response that are buffered before they are written to the client. Pingora's 1,460 are less than many small
-/// responses with their headers, and each overflow costs a system call.
-const WRITE_BUFFER: usize = 4 << 10;
-
-fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
+fn listen<A>(service: &mut Service<A>, address: &ListenAddress, buffers: L4BufferSettings) {
     let endpoint = match address {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
@@ -209,7 +206,7 @@ fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
         }
         ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
     };
-    service.add_listener(endpoint.l4_buffer(L4BufferSettings::default().write(WRITE_BUFFER)));
+    service.add_listener(endpoint.l4_buffer(buffers));
 }
 
 fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'static) -> Result<(), RunError> {

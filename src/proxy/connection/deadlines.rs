@@ -11,19 +11,17 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::SslDigest;
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
+use pingora::protocols::{ALPN, Peek, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::ListenerTimeouts;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
+use super::delegate::delegate;
+use super::read_buffer::ReadBuffer;
 use super::request_line::RequestLine;
+use super::write_buffer::WriteBuffer;
 
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
@@ -35,14 +33,13 @@ const BODY: u8 = 2;
 /// A connection with one deadline for a whole request head, and one for the pause between requests.
 pub(crate) struct DeadlineStream {
     inner: Stream,
+    /// What was read and not used yet: the beginning of a request.
+    input: ReadBuffer,
+    output: WriteBuffer,
     /// Set through a shared reference, when a request begins and when its head was read; read by the task that reads.
     phase: AtomicU8,
     timeouts: ListenerTimeouts,
     first: bool,
-    /// What was read to tell HTTP/2 from HTTP/1.
-    peeked: Vec<u8>,
-    /// How much of it was read again.
-    replayed: usize,
     line: RequestLine,
     /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
@@ -65,11 +62,11 @@ impl DeadlineStream {
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
             inner,
+            input: ReadBuffer::default(),
+            output: WriteBuffer::default(),
             phase: AtomicU8::new(IDLE),
             timeouts,
             first: true,
-            peeked: Vec::new(),
-            replayed: 0,
             line: RequestLine::default(),
             deadline: None,
             timer: None,
@@ -150,61 +147,77 @@ impl DeadlineStream {
         }
     }
 
-    /// Reads from the connection, with the deadline of the phase.
-    fn poll_fresh(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let phase = self.phase.load(Ordering::Relaxed);
-        if phase == BODY {
-            self.deadline = None;
-            return Pin::new(&mut self.inner).poll_read(context, buffer);
-        }
-        let before = buffer.filled().len();
-        match Pin::new(&mut self.inner).poll_read(context, buffer) {
+    /// Reads a part of a request head, with the deadline of the phase. Returns how many bytes; 0 at the end of the stream.
+    fn poll_head(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let before = self.input.bytes().len();
+        match self.input.poll_fill(&mut self.inner, context) {
             Poll::Ready(result) => {
                 self.advance(phase);
-                let fresh = buffer.filled().get(before..).unwrap_or_default();
+                let fresh = self.input.bytes().get(before..).unwrap_or_default();
                 if self.preface_left > 0 {
                     self.preface_left = self.preface_left.saturating_sub(fresh.len());
                     if self.preface_left == 0 {
                         self.phase.store(BODY, Ordering::Relaxed);
                     }
-                    return Poll::Ready(result);
+                } else {
+                    self.line.scan(fresh);
                 }
-                self.line.scan(fresh);
                 Poll::Ready(result)
             }
             Poll::Pending => {
                 ready!(self.poll_deadline(phase, context));
-                Poll::Ready(self.time_out(phase, context))
+                Poll::Ready(self.time_out(phase, context).map(|()| 0))
             }
         }
+    }
+
+    /// Ready with true when a request begins, with false when there will be none.
+    pub(super) fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        if !self.input.is_empty() {
+            return Poll::Ready(true);
+        }
+        let phase = self.phase.load(Ordering::Relaxed);
+        self.poll_head(phase, context).map(|read| read.is_ok_and(|count| count > 0))
+    }
+
+    /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
+    pub(super) fn may_be_http2(&self) -> bool {
+        self.input.bytes().iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
     }
 }
 
 impl AsyncRead for DeadlineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.replayed < this.peeked.len() {
-            let left = this.peeked.get(this.replayed..).unwrap_or_default();
-            let now = left.get(..buffer.remaining().min(left.len())).unwrap_or_default();
-            buffer.put_slice(now);
-            this.replayed += now.len();
-            return Poll::Ready(Ok(()));
+        if this.input.is_empty() {
+            let phase = this.phase.load(Ordering::Relaxed);
+            if phase == BODY {
+                this.deadline = None;
+                return Pin::new(&mut this.inner).poll_read(context, buffer);
+            }
+            ready!(this.poll_head(phase, context))?;
         }
-        this.poll_fresh(context, buffer)
+        this.input.give(buffer);
+        Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for DeadlineStream {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(context, bytes)
+        let this = self.get_mut();
+        this.output.poll_write(&mut this.inner, context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        ready!(this.output.poll_drain(&mut this.inner, context))?;
+        Pin::new(&mut this.inner).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+        let this = self.get_mut();
+        ready!(this.output.poll_drain(&mut this.inner, context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -212,62 +225,16 @@ impl AsyncWrite for DeadlineStream {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(context, slices)
+        let this = self.get_mut();
+        this.output.poll_write_vectored(&mut this.inner, context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 }
 
-// The rest is delegated.
-
-impl std::fmt::Debug for DeadlineStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadlineStream").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Shutdown for DeadlineStream {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for DeadlineStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for DeadlineStream {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for DeadlineStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
-
-impl GetProxyDigest for DeadlineStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-}
-
-impl GetSocketDigest for DeadlineStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-}
+delegate!(DeadlineStream, inner);
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -277,20 +244,16 @@ impl Peek for DeadlineStream {
     /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, even when a request is
     /// shorter. Here it is enough that the first ones differ from the preface.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        while self.peeked.len() < buffer.len() && PREFACE.starts_with(&self.peeked) {
-            let mut room = [0; PREFACE.len()];
-            let wanted = buffer.len() - self.peeked.len();
-            let mut fresh = ReadBuf::new(room.get_mut(..wanted).unwrap_or_default());
-            poll_fn(|context| self.poll_fresh(context, &mut fresh)).await?;
-            if fresh.filled().is_empty() {
+        while self.input.bytes().len() < buffer.len() && self.may_be_http2() {
+            let phase = self.phase.load(Ordering::Relaxed);
+            if poll_fn(|context| self.poll_head(phase, context)).await? == 0 {
                 break;
             }
-            self.peeked.extend_from_slice(fresh.filled());
         }
-        for (to, from) in buffer.iter_mut().zip(&self.peeked) {
+        for (to, from) in buffer.iter_mut().zip(self.input.bytes()) {
             *to = *from;
         }
-        if self.peeked == PREFACE {
+        if self.input.bytes().starts_with(PREFACE) {
             // HTTP/2 has its own timeouts.
             self.headers_are_read();
         }

@@ -6,10 +6,15 @@
 //! [`DeadlineStream`].
 
 mod accept;
+mod buffered_socket;
 pub(crate) mod deadlines;
+mod delegate;
+mod http1;
 pub(crate) mod listener;
 mod proxy_protocol;
+mod read_buffer;
 mod request_line;
+mod write_buffer;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -43,8 +48,10 @@ pub struct ConnectionApp {
 #[async_trait]
 impl ServerApp for ConnectionApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream: Stream = Box::new(self.accept(stream).await?);
-        ServerApp::process_new(&self.requests, stream, shutdown).await
+        // The task in which this is called has room for everything that Pingora could do with a connection, some kilobytes
+        // for as long as the connection lives. One of our own has room for what an idle connection needs.
+        tokio::spawn(Arc::clone(self).serve(stream, shutdown.clone()));
+        None
     }
 
     async fn cleanup(&self) {
@@ -53,17 +60,26 @@ impl ServerApp for ConnectionApp {
 }
 
 impl ConnectionApp {
-    async fn accept(&self, stream: Stream) -> Option<DeadlineStream> {
+    /// The whole life of a connection.
+    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
         let metrics = &self.app.metrics;
-        match self.listener_kind(&stream)? {
-            ListenerKind::Plain(timeouts) => Some(DeadlineStream::new(stream, timeouts, metrics)),
-            ListenerKind::WithHandshake(runtime, index) => {
-                let listener = runtime.config.listeners.get(index)?;
-                let tls = runtime.tls.get(index)?.as_ref();
-                let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
-                Some(DeadlineStream::new(stream, listener.timeouts, metrics))
-            }
+        let accepted = match self.listener_kind(&stream) {
+            None => None,
+            Some(ListenerKind::Plain(timeouts)) => Some(DeadlineStream::new(stream, timeouts, metrics)),
+            // In a box: a handshake takes more room than all that follows.
+            Some(ListenerKind::WithHandshake(runtime, index)) => Box::pin(self.accept(runtime, index, stream)).await,
+        };
+        if let Some(connection) = accepted {
+            http1::serve(&self.requests, Box::new(connection), shutdown).await;
         }
+    }
+
+    async fn accept(&self, runtime: Arc<Runtime>, index: usize, stream: Stream) -> Option<DeadlineStream> {
+        let metrics = &self.app.metrics;
+        let listener = runtime.config.listeners.get(index)?;
+        let tls = runtime.tls.get(index)?.as_ref();
+        let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
+        Some(DeadlineStream::new(stream, listener.timeouts, metrics))
     }
 
     fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
