@@ -78,6 +78,7 @@ impl Background {
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
+        executor.spawn(return_memory());
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }
@@ -113,5 +114,19 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
         for _ in 0..pace.steps.get() {
             data.sweep_step(&table, wall_clock());
         }
+    }
+}
+
+/// How often unused memory is returned to the system.
+const RETURN_INTERVAL: Duration = Duration::from_secs(5);
+/// A block that the allocator gets pages for, and frees them.
+const LARGE_BLOCK: usize = 8 << 20;
+
+/// The allocator returns memory to the system a second after it was freed, but only when it next gets or frees pages. When all
+/// clients have left, nothing does. The block is never written, so it takes no memory.
+async fn return_memory() {
+    loop {
+        tokio::time::sleep(RETURN_INTERVAL).await;
+        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
     }
 }
