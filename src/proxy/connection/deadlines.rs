@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -12,14 +12,18 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::HeaderValue;
 use pingora::protocols::{ALPN, Peek, Stream};
+use pingora_proxy::Session as Exchange;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use crate::config::ListenerTimeouts;
+use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::delegate::delegate;
+use super::half_close::HalfClosed;
 use super::read_buffer::ReadBuffer;
+use super::request_body::{BodyFraming, RequestBody};
+use super::request_head::RequestHead;
 use super::request_line::RequestLine;
 use super::write_buffer::WriteBuffer;
 
@@ -27,19 +31,43 @@ use super::write_buffer::WriteBuffer;
 const IDLE: u8 = 0;
 /// The request head is arriving.
 const HEAD: u8 = 1;
-/// The request head was read; no deadline applies.
+/// The request head was read; its body follows, then the response.
 const BODY: u8 = 2;
+/// Another protocol than HTTP/1: HTTP/2, or the one of an upgraded connection.
+const TUNNEL: u8 = 3;
+/// A chunked body, in place of its length.
+const CHUNKED: u64 = u64::MAX;
 
-/// A connection with one deadline for a whole request head, and one for the pause between requests.
+/// What a listener says about its connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ConnectionSettings {
+    pub(super) timeouts: ListenerTimeouts,
+    pub(super) on_half_close: OnClientHalfClose,
+}
+
+impl ConnectionSettings {
+    pub(super) const fn of(listener: &Listener) -> Self {
+        Self { timeouts: listener.timeouts, on_half_close: listener.on_client_half_close }
+    }
+}
+
+/// A connection with one deadline for a whole request head, and one for the pause between requests. While a request is served,
+/// it shows no more of the connection than that request.
 pub(crate) struct DeadlineStream {
     inner: Stream,
-    /// What was read and not used yet: the beginning of a request.
+    /// What was read and not used yet: the beginning of a request, maybe while another one is served.
     input: ReadBuffer,
     output: WriteBuffer,
     /// Set through a shared reference, when a request begins and when its head was read; read by the task that reads.
     phase: AtomicU8,
-    timeouts: ListenerTimeouts,
+    settings: ConnectionSettings,
     first: bool,
+    head: RequestHead,
+    /// The body of the request; `None` until it is read.
+    body: Option<RequestBody>,
+    /// Its length, or [`CHUNKED`]. Set through a shared reference when the request head was read.
+    framing: AtomicU64,
+    half_closed: Option<HalfClosed>,
     line: RequestLine,
     /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
@@ -57,7 +85,7 @@ pub(crate) struct DeadlineStream {
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 impl DeadlineStream {
-    pub(super) fn new(inner: Stream, timeouts: ListenerTimeouts, metrics: &Arc<Metrics>) -> Self {
+    pub(super) fn new(inner: Stream, settings: ConnectionSettings, metrics: &Arc<Metrics>) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
@@ -65,8 +93,12 @@ impl DeadlineStream {
             input: ReadBuffer::default(),
             output: WriteBuffer::default(),
             phase: AtomicU8::new(IDLE),
-            timeouts,
+            settings,
             first: true,
+            head: RequestHead::default(),
+            body: None,
+            framing: AtomicU64::new(0),
+            half_closed: None,
             line: RequestLine::default(),
             deadline: None,
             timer: None,
@@ -76,10 +108,29 @@ impl DeadlineStream {
         }
     }
 
+    /// The connection of an HTTP/1 request.
+    pub(crate) fn of(exchange: &Exchange) -> Option<&Self> {
+        exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Self>())
+    }
+
     /// The request head was read. True when its first line is valid.
     pub(crate) fn headers_are_read(&self) -> bool {
         self.phase.store(BODY, Ordering::Relaxed);
         !self.line.invalid
+    }
+
+    /// The request has a body.
+    pub(crate) fn body_follows(&self, framing: BodyFraming) {
+        let framing = match framing {
+            BodyFraming::Length(length) => length,
+            BodyFraming::Chunked => CHUNKED,
+        };
+        self.framing.store(framing, Ordering::Relaxed);
+    }
+
+    /// The connection no longer speaks HTTP.
+    pub(crate) fn is_upgraded(&self) {
+        self.phase.store(TUNNEL, Ordering::Relaxed);
     }
 
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
@@ -93,7 +144,11 @@ impl DeadlineStream {
     }
 
     fn timeout(&self, phase: u8) -> Duration {
-        if phase == IDLE && !self.first { self.timeouts.keepalive } else { self.timeouts.request_header }
+        if phase == IDLE && !self.first {
+            self.settings.timeouts.keepalive
+        } else {
+            self.settings.timeouts.request_header
+        }
     }
 
     /// Ready when the deadline of the phase has passed.
@@ -138,46 +193,146 @@ impl DeadlineStream {
     }
 
     /// The pause between requests is over: the request head gets its own deadline.
-    fn advance(&mut self, phase: u8) {
-        if phase == IDLE {
-            self.first = false;
-            self.phase.store(HEAD, Ordering::Relaxed);
-            self.deadline = None;
-            self.line = RequestLine::default();
-        }
+    fn begin_request(&mut self) {
+        self.first = false;
+        self.phase.store(HEAD, Ordering::Relaxed);
+        self.deadline = None;
+        self.line = RequestLine::default();
+        self.head = RequestHead::default();
+        self.body = None;
+        *self.framing.get_mut() = 0;
     }
 
     /// Reads a part of a request head, with the deadline of the phase. Returns how many bytes; 0 at the end of the stream.
-    fn poll_head(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let before = self.input.bytes().len();
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match self.input.poll_fill(&mut self.inner, context) {
-            Poll::Ready(result) => {
-                self.advance(phase);
-                let fresh = self.input.bytes().get(before..).unwrap_or_default();
-                if self.preface_left > 0 {
-                    self.preface_left = self.preface_left.saturating_sub(fresh.len());
-                    if self.preface_left == 0 {
-                        self.phase.store(BODY, Ordering::Relaxed);
-                    }
-                } else {
-                    self.line.scan(fresh);
-                }
-                Poll::Ready(result)
-            }
+            Poll::Ready(result) => Poll::Ready(result),
             Poll::Pending => {
+                let phase = *self.phase.get_mut();
                 ready!(self.poll_deadline(phase, context));
                 Poll::Ready(self.time_out(phase, context).map(|()| 0))
             }
         }
     }
 
+    /// Ready with true when there are bytes of a request head, with false at the end of the stream.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if *self.phase.get_mut() == IDLE && self.preface_left == 0 {
+                if !self.body().is_complete() {
+                    // Where the next request begins is unknown.
+                    return Poll::Ready(Ok(false));
+                }
+                self.skip_empty_lines();
+            }
+            if !self.input.is_empty() && self.input.bytes() != b"\r" {
+                break;
+            }
+            if ready!(self.poll_more(context))? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        if *self.phase.get_mut() == IDLE {
+            self.begin_request();
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Empty lines before a request are ignored (RFC 9112, section 2.2): old clients send one behind a body.
+    fn skip_empty_lines(&mut self) {
+        loop {
+            match self.input.bytes() {
+                [b'\r', b'\n', ..] => self.input.consume(2),
+                [b'\n', ..] => self.input.consume(1),
+                _ => return,
+            }
+        }
+    }
+
     /// Ready with true when a request begins, with false when there will be none.
     pub(super) fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<bool> {
-        if !self.input.is_empty() {
-            return Poll::Ready(true);
+        self.poll_head(context).map(|begins| begins.unwrap_or(false))
+    }
+
+    /// Moves bytes of the request head, and none behind it.
+    fn poll_read_head(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.head.is_complete() {
+            // The parser does not agree.
+            ready!(self.poll_deadline(HEAD, context));
+            return Poll::Ready(self.time_out(HEAD, context));
         }
-        let phase = self.phase.load(Ordering::Relaxed);
-        self.poll_head(phase, context).map(|read| read.is_ok_and(|count| count > 0))
+        if !ready!(self.poll_head(context))? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.preface_left > 0 {
+            let before = buffer.filled().len();
+            self.input.give(buffer);
+            self.preface_left = self.preface_left.saturating_sub(buffer.filled().len() - before);
+            if self.preface_left == 0 {
+                *self.phase.get_mut() = TUNNEL;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let bytes = self.input.bytes();
+        let bytes = bytes.get(..buffer.remaining()).unwrap_or(bytes);
+        let count = self.head.advance(bytes);
+        let bytes = bytes.get(..count).unwrap_or_default();
+        self.line.scan(bytes);
+        buffer.put_slice(bytes);
+        self.input.consume(count);
+        Poll::Ready(Ok(()))
+    }
+
+    fn body(&mut self) -> &mut RequestBody {
+        let framing = match *self.framing.get_mut() {
+            CHUNKED => BodyFraming::Chunked,
+            length => BodyFraming::Length(length),
+        };
+        self.body.get_or_insert_with(|| RequestBody::new(framing))
+    }
+
+    /// Moves bytes of the request's body, and none behind it.
+    fn poll_read_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.deadline = None;
+        if self.body().is_complete() {
+            return self.poll_client(context);
+        }
+        let before = buffer.filled().len();
+        if self.input.is_empty() {
+            ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        } else {
+            self.input.peek(buffer);
+        }
+        let fresh = buffer.filled().get(before..).unwrap_or_default();
+        let count = self.body().advance(fresh)?;
+        if !self.input.is_empty() {
+            self.input.consume(count);
+        } else if count < fresh.len() {
+            self.input.put(fresh.get(count..).unwrap_or_default());
+        }
+        buffer.set_filled(before + count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The request is complete, and its response is under way. Ready when the client is gone.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(half_closed) = &mut self.half_closed {
+            return half_closed.poll_reset(&self.inner, context);
+        }
+        if !self.input.is_empty() {
+            // The next request waits; what is behind it waits in the socket.
+            return Poll::Pending;
+        }
+        if ready!(self.input.poll_fill(&mut self.inner, context))? > 0 {
+            self.input.shrink();
+            return Poll::Pending;
+        }
+        match self.settings.on_half_close {
+            OnClientHalfClose::Cancel => Poll::Ready(Ok(())),
+            OnClientHalfClose::Finish => {
+                self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
+            }
+        }
     }
 
     /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
@@ -189,16 +344,15 @@ impl DeadlineStream {
 impl AsyncRead for DeadlineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.input.is_empty() {
-            let phase = this.phase.load(Ordering::Relaxed);
-            if phase == BODY {
-                this.deadline = None;
-                return Pin::new(&mut this.inner).poll_read(context, buffer);
+        match *this.phase.get_mut() {
+            BODY => this.poll_read_body(context, buffer),
+            TUNNEL if this.input.is_empty() => Pin::new(&mut this.inner).poll_read(context, buffer),
+            TUNNEL => {
+                this.input.give(buffer);
+                Poll::Ready(Ok(()))
             }
-            ready!(this.poll_head(phase, context))?;
+            _ => this.poll_read_head(context, buffer),
         }
-        this.input.give(buffer);
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -245,8 +399,7 @@ impl Peek for DeadlineStream {
     /// shorter. Here it is enough that the first ones differ from the preface.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
         while self.input.bytes().len() < buffer.len() && self.may_be_http2() {
-            let phase = self.phase.load(Ordering::Relaxed);
-            if poll_fn(|context| self.poll_head(phase, context)).await? == 0 {
+            if poll_fn(|context| self.poll_more(context)).await? == 0 {
                 break;
             }
         }
@@ -254,8 +407,8 @@ impl Peek for DeadlineStream {
             *to = *from;
         }
         if self.input.bytes().starts_with(PREFACE) {
-            // HTTP/2 has its own timeouts.
-            self.headers_are_read();
+            // It has its own timeouts.
+            *self.phase.get_mut() = TUNNEL;
         }
         Ok(true)
     }

@@ -9,10 +9,13 @@ mod accept;
 mod buffered_socket;
 pub(crate) mod deadlines;
 mod delegate;
+mod half_close;
 mod http1;
 pub(crate) mod listener;
 mod proxy_protocol;
 mod read_buffer;
+pub(crate) mod request_body;
+mod request_head;
 mod request_line;
 mod write_buffer;
 
@@ -29,12 +32,11 @@ use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
-use crate::config::ListenerTimeouts;
 
 use crate::proxy::EdgeProxy;
 
 use self::accept::Handshake;
-use self::deadlines::DeadlineStream;
+use self::deadlines::{ConnectionSettings, DeadlineStream};
 use self::listener::listener_of;
 
 /// Gets the connections of Pingora's listeners, and wraps each before a byte of it is read.
@@ -65,7 +67,7 @@ impl ConnectionApp {
         let metrics = &self.app.metrics;
         let accepted = match self.listener_kind(&stream) {
             None => None,
-            Some(ListenerKind::Plain(timeouts)) => Some(DeadlineStream::new(stream, timeouts, metrics)),
+            Some(ListenerKind::Plain(settings)) => Some(DeadlineStream::new(stream, settings, metrics)),
             // In a box: a handshake takes more room than all that follows.
             Some(ListenerKind::WithHandshake(runtime, index)) => Box::pin(self.accept(runtime, index, stream)).await,
         };
@@ -79,7 +81,7 @@ impl ConnectionApp {
         let listener = runtime.config.listeners.get(index)?;
         let tls = runtime.tls.get(index)?.as_ref();
         let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
-        Some(DeadlineStream::new(stream, listener.timeouts, metrics))
+        Some(DeadlineStream::new(stream, ConnectionSettings::of(listener), metrics))
     }
 
     fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
@@ -90,7 +92,7 @@ impl ConnectionApp {
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some(ListenerKind::Plain(listener.timeouts));
+            return Some(ListenerKind::Plain(ConnectionSettings::of(listener)));
         }
         Some(ListenerKind::WithHandshake(Arc::clone(&runtime), index))
     }
@@ -99,7 +101,7 @@ impl ConnectionApp {
 /// What connections of a listener begin with.
 enum ListenerKind {
     /// HTTP.
-    Plain(ListenerTimeouts),
+    Plain(ConnectionSettings),
     /// A PROXY header or a TLS handshake: the version of the configuration, and the listener's index in it.
     WithHandshake(Arc<Runtime>, usize),
 }

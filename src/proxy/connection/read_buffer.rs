@@ -59,13 +59,39 @@ impl ReadBuffer {
         }
     }
 
-    /// Moves as many bytes as fit.
-    pub(super) fn give(&mut self, to: &mut ReadBuf<'_>) {
+    /// Copies as many bytes as fit, and returns how many.
+    pub(super) fn peek(&self, to: &mut ReadBuf<'_>) -> usize {
         let bytes = self.bytes();
         let bytes = bytes.get(..to.remaining()).unwrap_or(bytes);
-        let count = bytes.len();
         to.put_slice(bytes);
+        bytes.len()
+    }
+
+    /// Moves as many bytes as fit.
+    pub(super) fn give(&mut self, to: &mut ReadBuf<'_>) {
+        let count = self.peek(to);
         self.consume(count);
+    }
+
+    /// Adds bytes behind those that are there.
+    pub(super) fn put(&mut self, bytes: &[u8]) {
+        let mut all = Vec::with_capacity(self.bytes().len() + bytes.len());
+        all.extend_from_slice(self.bytes());
+        all.extend_from_slice(bytes);
+        self.replace(all);
+    }
+
+    /// Takes no more memory than the bytes need, since they will stay for a while.
+    pub(super) fn shrink(&mut self) {
+        if self.memory.as_ref().is_some_and(|memory| memory.len() > 2 * self.bytes().len()) {
+            self.replace(self.bytes().to_vec());
+        }
+    }
+
+    fn replace(&mut self, bytes: Vec<u8>) {
+        self.release();
+        self.end = bytes.len();
+        self.memory = (self.end > 0).then(|| bytes.into_boxed_slice());
     }
 
     /// Reads once, behind the bytes that are there. Returns how many arrived; 0 at the end of the stream.
@@ -73,6 +99,9 @@ impl ReadBuffer {
     where
         S: AsyncRead + Unpin + ?Sized,
     {
+        if self.memory.as_ref().is_some_and(|memory| memory.len() == self.end) {
+            self.grow();
+        }
         let end = self.end;
         let memory = self.memory.get_or_insert_with(take_spare);
         let mut free = ReadBuf::new(memory.get_mut(end..).unwrap_or_default());
@@ -86,9 +115,18 @@ impl ReadBuffer {
         Poll::Ready(Ok(count))
     }
 
+    /// Makes room behind the bytes.
+    fn grow(&mut self) {
+        let mut bytes = self.bytes().to_vec();
+        let length = bytes.len();
+        bytes.resize(length + CAPACITY, 0);
+        self.replace(bytes);
+        self.end = length;
+    }
+
     fn release(&mut self) {
         (self.start, self.end) = (0, 0);
-        if let Some(memory) = self.memory.take() {
+        if let Some(memory) = self.memory.take().filter(|memory| memory.len() == CAPACITY) {
             return_spare(memory);
         }
     }
@@ -134,16 +172,32 @@ mod tests {
         assert_eq!(SPARE_BUFFERS.with_borrow(Vec::len), SPARE);
     }
 
+    #[test]
+    fn bytes_that_stay_take_only_their_own_memory() {
+        let mut buffer = ReadBuffer::default();
+        fill(&mut buffer, b"abc");
+        buffer.shrink();
+        assert_eq!(buffer.memory.as_ref().map(|memory| memory.len()), Some(3));
+        assert_eq!(fill(&mut buffer, b"def"), 3, "and there is room for more");
+        assert_eq!(buffer.bytes(), b"abcdef");
+    }
+
     proptest! {
         #[test]
         fn bytes_come_out_as_they_went_in(
-            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..10),
+            pieces in prop::collection::vec((prop::collection::vec(any::<u8>(), 0..40), 0..3), 0..10),
             room in 1usize..50,
         ) {
             let mut buffer = ReadBuffer::default();
             let (mut put, mut got) = (Vec::new(), Vec::new());
-            for piece in &pieces {
-                prop_assert_eq!(fill(&mut buffer, piece), piece.len());
+            for (piece, how) in &pieces {
+                match how {
+                    0 => buffer.put(piece),
+                    _ => prop_assert_eq!(fill(&mut buffer, piece), piece.len()),
+                }
+                if *how == 2 {
+                    buffer.shrink();
+                }
                 put.extend_from_slice(piece);
                 let mut out = vec![0; room];
                 let mut out = ReadBuf::new(&mut out);

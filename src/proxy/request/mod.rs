@@ -96,14 +96,9 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     Ok(true)
 }
 
-/// The connection of an HTTP/1 request.
-fn connection_of(exchange: &Exchange) -> Option<&DeadlineStream> {
-    exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>())
-}
-
 /// Validates the request and finds its client and route.
 fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Result<(), Rejection> {
-    let connection = connection_of(exchange);
+    let connection = DeadlineStream::of(exchange);
     let line_is_valid = connection.is_none_or(DeadlineStream::headers_are_read);
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let peer_text = connection.and_then(|connection| connection.peer_text(peer)).cloned();
@@ -126,7 +121,12 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let request = head::view(exchange.req_header());
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
-    validate::check_length(scan.length.value, listener.max_body_size)?;
+    if let Some(framing) = scan.body_framing() {
+        validate::check_length(framing, listener.max_body_size)?;
+        if let Some(connection) = DeadlineStream::of(exchange) {
+            connection.body_follows(framing);
+        }
+    }
 
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);

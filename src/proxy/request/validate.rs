@@ -9,6 +9,7 @@ use http::{Method, Version};
 use crate::message::RequestView;
 use crate::telemetry::metrics::Rejection;
 
+use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::request::header_scan::HeaderScan;
 
 /// Checks the header block as it was received (HTTP/1 only) and as it was parsed.
@@ -121,10 +122,9 @@ fn is_length_valid(raw: Option<&[u8]>, request: &RequestView<'_>, scan: &HeaderS
 }
 
 /// A body that announces a length above the limit is refused unread; any other is counted while it arrives.
-pub(crate) fn check_length(length: Option<&[u8]>, limit: Option<u64>) -> Result<(), Rejection> {
-    let (Some(length), Some(limit)) = (length, limit) else { return Ok(()) };
-    let length = std::str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
+pub(crate) fn check_length(framing: BodyFraming, limit: Option<u64>) -> Result<(), Rejection> {
+    let BodyFraming::Length(length) = framing else { return Ok(()) };
+    if limit.is_some_and(|limit| length > limit) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
 }
 
 fn is_number(text: &[u8]) -> bool {

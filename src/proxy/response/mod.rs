@@ -6,7 +6,7 @@ pub(crate) mod own_response;
 pub(crate) mod redirect;
 pub(crate) mod status;
 
-use http::{Version, header};
+use http::{StatusCode, Version, header};
 use parking_lot::Mutex;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -14,6 +14,7 @@ use pingora_proxy::Session as Exchange;
 
 use crate::persistence::Sessions;
 use crate::persistence::issue::Issued;
+use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
@@ -44,6 +45,12 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     if exchange.req_header().version == Version::HTTP_10 {
         // HTTP/1.0 knows no chunks: the response ends with its connection.
         response.remove_header(&header::TRANSFER_ENCODING);
+    }
+    if ctx.upgrade
+        && response.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(connection) = DeadlineStream::of(exchange)
+    {
+        connection.is_upgraded();
     }
     let is_final = head::response_view(response).is_final();
     if is_final && ctx.app().is_draining() && !ctx.upgrade {
