@@ -1,8 +1,10 @@
 //! What is set for the whole process: limits, memory pages, the panic hook, the PID file.
 
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::pool::descriptors;
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
@@ -20,6 +22,17 @@ pub(super) fn disable_huge_pages() {
 pub(super) fn raise_file_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
         tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
+}
+
+/// Keeps some descriptors back from clients and servers. All listeners are open.
+pub(super) fn keep_descriptors_back() {
+    // A new descriptor has the lowest number that is free.
+    let (limit, next) = (rlimit::getrlimit(rlimit::Resource::NOFILE), std::fs::File::open("/dev/null"));
+    if let (Ok((limit, _)), Ok(Ok(in_use))) = (limit, next.map(|file| u64::try_from(file.as_raw_fd()))) {
+        descriptors::keep_back(limit, in_use);
+    } else {
+        tracing::warn!("no descriptors are kept back for probes and metrics: their limit is not known");
     }
 }
 

@@ -9,7 +9,7 @@ use crate::config::Loaded;
 
 use super::background::{self, Background};
 use super::error::RunError;
-use super::process::{PidFile, count_panics, disable_huge_pages, raise_file_limit};
+use super::process::{PidFile, count_panics, disable_huge_pages, keep_descriptors_back, raise_file_limit};
 use super::shutdown::wait_and_drain;
 use super::signals::StopSwitch;
 use super::snapshot_task::SnapshotTask;
@@ -51,6 +51,7 @@ pub fn run(loaded: Loaded, origin: Origin) -> Result<(), RunError> {
     let background = Background::start(executor, Arc::clone(&app), events, file, &stop, &snapshots);
     listeners::start_proxy(&config, &app, &stop)?;
     listeners::await_listeners(&config)?;
+    keep_descriptors_back();
     readiness.started.store(true, Ordering::Release);
     log_lines::ready(&config);
 

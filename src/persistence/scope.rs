@@ -137,6 +137,11 @@ impl RequestSession {
         self.lookup.session.as_ref()
     }
 
+    /// The request belongs to a session, known or begun by it, or what it carries decides its server.
+    pub fn has_key(&self) -> bool {
+        self.session().is_some() || self.created.is_some() || self.carried_key().is_some()
+    }
+
     /// The request has waited, for its server or for the shared store, so that the time since its head was read is not
     /// that of an attempt.
     pub fn has_waited(&self) -> bool {

@@ -4,7 +4,7 @@
 //! and starts every server as healthy.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector as HttpConnector;
@@ -16,9 +16,10 @@ use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config;
-use crate::telemetry::metrics::ProbeResult;
+use crate::telemetry::metrics::{LocalResource, ProbeResult};
 
 use super::condition::Health;
+use super::exhaustion;
 use super::server::{LiveState, Server};
 
 /// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
@@ -44,6 +45,8 @@ impl HealthTracker {
             ProbeResult::Success => Health::Up,
             ProbeResult::Drain => Health::Draining,
             ProbeResult::Failure => Health::Down,
+            // Nothing was learned of the server.
+            ProbeResult::LocalError => return None,
         };
         if observed == self.health {
             self.against = 0;
@@ -99,16 +102,17 @@ impl Checker {
         Self { http, drain_status, timeout: check.timeout }
     }
 
-    /// Probes once. With a failure comes its reason.
-    pub async fn check(&self, address: PeerAddr) -> (ProbeResult, Option<String>) {
+    /// Probes once.
+    async fn check(&self, address: PeerAddr) -> Check {
         match tokio::time::timeout(self.timeout, self.probe(address)).await {
-            Ok(Ok(())) => (ProbeResult::Success, None),
-            Ok(Err(error)) => match error.etype() {
-                ErrorType::CustomCode(STATUS, code) if self.drain_status.contains(code) => (ProbeResult::Drain, None),
-                ErrorType::CustomCode(STATUS, code) => (ProbeResult::Failure, Some(format!("status {code}"))),
-                _ => (ProbeResult::Failure, Some(short(&error))),
+            Ok(Ok(())) => Check::Success,
+            Ok(Err(error)) => match (error.etype(), exhaustion::exhausted_in(&error)) {
+                (_, Some(resource)) => Check::Exhausted(resource),
+                (ErrorType::CustomCode(STATUS, code), _) if self.drain_status.contains(code) => Check::Drain,
+                (ErrorType::CustomCode(STATUS, code), _) => Check::Failure(format!("status {code}")),
+                _ => Check::Failure(short(&error)),
             },
-            Err(_) => (ProbeResult::Failure, Some(format!("no answer within {:?}", self.timeout))),
+            Err(_) => Check::Failure(format!("no answer within {:?}", self.timeout)),
         }
     }
 
@@ -116,6 +120,27 @@ impl Checker {
         match &self.http {
             Some(probe) => probe.check(&Backend { addr: address, weight: 1, ext: http::Extensions::new() }).await,
             None => connect(&address).await.or_err(ErrorType::ConnectError, "health check"),
+        }
+    }
+}
+
+/// What a probe found.
+enum Check {
+    Success,
+    Drain,
+    /// With the reason.
+    Failure(String),
+    /// The proxy could not probe.
+    Exhausted(LocalResource),
+}
+
+impl Check {
+    fn result(&self) -> ProbeResult {
+        match self {
+            Self::Success => ProbeResult::Success,
+            Self::Drain => ProbeResult::Drain,
+            Self::Failure(_) => ProbeResult::Failure,
+            Self::Exhausted(_) => ProbeResult::LocalError,
         }
     }
 }
@@ -195,17 +220,23 @@ pub struct HealthTask {
 impl HealthTask {
     /// Checks once and updates the server's health. `address` is the server's current address.
     pub async fn round(&self, tracker: &mut HealthTracker, address: Option<PeerAddr>) {
-        let (result, why) = match address {
+        let check = match address {
             Some(address) => self.checker.check(address).await,
-            None => (ProbeResult::Failure, Some("its host name has no address".to_owned())),
+            None => Check::Failure("its host name has no address".to_owned()),
         };
-        self.live.metrics.checks.inc(result);
-        let Some(health) = tracker.observe(result) else { return };
+        self.live.metrics.checks.inc(check.result());
+        if let Check::Exhausted(resource) = check {
+            self.live.metrics.exhausted_checks.inc(resource);
+            let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+            exhaustion::warn(resource, "a health check could not be carried out; the server keeps its health", second);
+        }
+        let Some(health) = tracker.observe(check.result()) else { return };
+        let why = if let Check::Failure(why) = &check { Some(why.as_str()) } else { None };
         let before = self.live.health();
         self.live.set_health(health);
         let (pool, server) = (&self.pool, &self.server);
         match health {
-            Health::Down => tracing::warn!(%pool, %server, reason = why.as_deref(), "server is down"),
+            Health::Down => tracing::warn!(%pool, %server, reason = why, "server is down"),
             Health::Draining => tracing::info!(%pool, %server, "server is up and declines new sessions"),
             _ if before == Health::Unknown => tracing::info!(%pool, %server, "server is up"),
             _ => tracing::info!(%pool, %server, "server is up again"),
@@ -273,6 +304,22 @@ mod tests {
         for (step, (result, expected)) in walk.into_iter().enumerate() {
             assert_eq!(tracker.observe(result), expected, "step {step}");
         }
+    }
+
+    #[test]
+    fn a_check_that_could_not_be_carried_out_says_nothing() {
+        use ProbeResult::{Failure, LocalError};
+        let mut known = tracker(Health::Up);
+        for _ in 0..10 {
+            assert_eq!(known.observe(LocalError), None);
+        }
+        let walk = [Failure, LocalError, Failure, LocalError, Failure].map(|result| known.observe(result));
+        assert_eq!(
+            walk,
+            [None, None, None, None, Some(Health::Down)],
+            "only failures are counted, and none is forgotten"
+        );
+        assert_eq!(tracker(Health::Unknown).observe(LocalError), None, "still not checked");
     }
 
     #[test]

@@ -6,6 +6,8 @@
 pub mod balancer;
 pub mod budget;
 pub mod condition;
+pub mod descriptors;
+pub mod exhaustion;
 pub mod health;
 pub mod resolve;
 pub mod server;

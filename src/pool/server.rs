@@ -16,6 +16,7 @@ use crate::session::key::ServerId;
 use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::{Condition, Health};
+use super::descriptors;
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -221,5 +222,6 @@ fn template(pool: &config::Pool, address: &config::ServerAddress) -> HttpPeer {
         // As many as h2 servers commonly allow; one stream a connection would make h2 pointless.
         options.max_h2_streams = 100;
     }
+    descriptors::limit_peer(&mut peer);
     peer
 }

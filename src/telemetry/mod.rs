@@ -2,5 +2,6 @@
 
 pub mod access_log;
 pub mod log;
+pub mod log_limit;
 pub mod metrics;
 pub mod request_record;

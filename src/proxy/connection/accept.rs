@@ -28,6 +28,8 @@ use super::proxy_protocol::{self, ProxyHeader};
 pub(super) struct Handshake<'a> {
     pub(super) listener: &'a Listener,
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
+    /// For the PROXY header, and again for the TLS handshake.
+    pub(super) timeout: Duration,
     pub(super) metrics: &'a Metrics,
 }
 
@@ -58,13 +60,13 @@ impl Handshake<'_> {
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
         let mut socket = BufferedSocket::new(socket);
-        let expected = timeout(self.timeout(), expect_tls(&mut socket)).await;
+        let expected = timeout(self.timeout, expect_tls(&mut socket)).await;
         if let Err(error) = expected.unwrap_or(Err(HandshakeError::ClientGone)) {
             self.refuse(error);
             return None;
         }
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
-        match timeout(self.timeout(), acceptor.tls_handshake(socket)).await {
+        match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "TLS handshake failed");
@@ -78,11 +80,6 @@ impl Handshake<'_> {
         }
     }
 
-    /// For the PROXY header, and again for the TLS handshake.
-    fn timeout(&self) -> Duration {
-        self.listener.timeouts.request_header
-    }
-
     fn refuse(&self, error: HandshakeError) {
         let HandshakeError::Refused(rejection, why) = error else { return };
         tracing::debug!(reason = rejection.label(), why, "connection refused");
@@ -92,7 +89,7 @@ impl Handshake<'_> {
     /// Reads a PROXY header, if there is one: its source becomes the connection's peer.
     async fn read_proxy_header(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
         let trusted = is_trusted_peer(peer(socket), &self.listener.trusted_proxies);
-        let deadline = Instant::now() + self.timeout();
+        let deadline = Instant::now() + self.timeout;
         let mut bytes: SmallVec<[u8; 256]> = SmallVec::new();
         let mut piece = [0; 256];
         loop {

@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
+use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::delegate::delegate;
@@ -38,16 +39,24 @@ const TUNNEL: u8 = 3;
 /// A chunked body, in place of its length.
 const CHUNKED: u64 = u64::MAX;
 
-/// What a listener says about its connections.
-#[derive(Debug, Clone, Copy)]
+/// What holds for a connection from its beginning.
 pub(super) struct ConnectionSettings {
     pub(super) timeouts: ListenerTimeouts,
     pub(super) on_half_close: OnClientHalfClose,
+    /// Its request is refused, since descriptors run out.
+    pub(super) refusal: Option<RefusalPermit>,
 }
 
+/// How long a connection that is refused may hold its descriptor before its request has arrived.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
 impl ConnectionSettings {
-    pub(super) const fn of(listener: &Listener) -> Self {
-        Self { timeouts: listener.timeouts, on_half_close: listener.on_client_half_close }
+    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
+        let mut timeouts = listener.timeouts;
+        if refusal.is_some() {
+            timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
+        }
+        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
     }
 }
 
@@ -131,6 +140,11 @@ impl DeadlineStream {
     /// The connection no longer speaks HTTP.
     pub(crate) fn is_upgraded(&self) {
         self.phase.store(TUNNEL, Ordering::Relaxed);
+    }
+
+    /// Its request is to be refused, since descriptors run out.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.settings.refusal.is_some()
     }
 
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
@@ -407,6 +421,9 @@ impl Peek for DeadlineStream {
             *to = *from;
         }
         if self.input.bytes().starts_with(PREFACE) {
+            if self.is_refused() {
+                return Err(io::ErrorKind::ConnectionRefused.into());
+            }
             // It has its own timeouts.
             *self.phase.get_mut() = TUNNEL;
         }

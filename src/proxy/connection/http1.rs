@@ -36,12 +36,15 @@ pub(super) async fn serve(requests: &Arc<RequestApp>, mut connection: Box<Deadli
             return;
         }
         let mut session = ServerSession::new_http1(connection);
-        match settings {
-            Some(settings) => settings.apply_to_session(&mut session),
-            // Unless the service stops, which the proxy looks at with every request.
-            None => session.set_keepalive(Some(0)),
+        // The deadlines replace Pingora's timeout per read, unless the connection must close. Whether the service stops, the
+        // proxy looks at with every request.
+        let mut keepalive = Some(0);
+        if let Some(settings) = settings {
+            settings.apply_to_session(&mut session);
+            keepalive = session.get_keepalive().map(|_| 0);
         }
-        let Some(reused) = requests.process_new_http(session, &shutdown).await else { return };
+        session.set_keepalive(keepalive);
+        let Some(reused) = requests.proxy.process_new_http(session, &shutdown).await else { return };
         let (stream, next) = reused.consume();
         let Ok(reused) = stream.into_any().downcast() else { return };
         (connection, settings) = (reused, next);

@@ -24,16 +24,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
-
+use crate::pool::descriptors::{self, Admission, RefusalPermit};
+use crate::pool::exhaustion;
 use crate::proxy::EdgeProxy;
+use crate::proxy::context::wall_clock;
+use crate::telemetry::metrics::LocalResource;
 
 use self::accept::Handshake;
 use self::deadlines::{ConnectionSettings, DeadlineStream};
@@ -64,37 +67,64 @@ impl ServerApp for ConnectionApp {
 impl ConnectionApp {
     /// The whole life of a connection.
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
-        let metrics = &self.app.metrics;
-        let accepted = match self.listener_kind(&stream) {
+        let Ok(refusal) = self.admit(&stream) else { return };
+        let accepted = match self.listener_kind(&stream, refusal) {
             None => None,
-            Some(ListenerKind::Plain(settings)) => Some(DeadlineStream::new(stream, settings, metrics)),
+            Some(ListenerKind::Plain(settings)) => Some(DeadlineStream::new(stream, settings, &self.app.metrics)),
             // In a box: a handshake takes more room than all that follows.
-            Some(ListenerKind::WithHandshake(runtime, index)) => Box::pin(self.accept(runtime, index, stream)).await,
+            Some(ListenerKind::WithHandshake(before)) => Box::pin(self.accept(before, stream)).await,
         };
         if let Some(connection) = accepted {
             http1::serve(&self.requests, Box::new(connection), shutdown).await;
         }
     }
 
-    async fn accept(&self, runtime: Arc<Runtime>, index: usize, stream: Stream) -> Option<DeadlineStream> {
+    /// With a permit: its request is refused. An error: it is closed.
+    fn admit(&self, stream: &Stream) -> Result<Option<RefusalPermit>, ()> {
+        match descriptors::admit(stream.id()) {
+            Admission::Served => Ok(None),
+            Admission::Refused(permit) => {
+                self.note_exhaustion();
+                Ok(Some(permit))
+            }
+            Admission::Closed => {
+                self.note_exhaustion();
+                Err(())
+            }
+        }
+    }
+
+    async fn accept(&self, before: BeforeHttp, stream: Stream) -> Option<DeadlineStream> {
+        let BeforeHttp { runtime, index, settings } = before;
         let metrics = &self.app.metrics;
         let listener = runtime.config.listeners.get(index)?;
         let tls = runtime.tls.get(index)?.as_ref();
-        let stream = Handshake { listener, tls, metrics }.accept(stream).await?;
-        Some(DeadlineStream::new(stream, ConnectionSettings::of(listener), metrics))
+        let handshake = Handshake { listener, tls, timeout: settings.timeouts.request_header, metrics };
+        let stream = handshake.accept(stream).await?;
+        // HTTP/2 has no response before its requests; the connection closes.
+        if settings.refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return None;
+        }
+        Some(DeadlineStream::new(stream, settings, metrics))
     }
 
-    fn listener_kind(&self, stream: &Stream) -> Option<ListenerKind> {
+    fn note_exhaustion(&self) {
+        self.app.metrics.exhausted_accepts.inc(LocalResource::Descriptors);
+        exhaustion::warn(LocalResource::Descriptors, "a client was refused", wall_clock().0 / 1000);
+    }
+
+    fn listener_kind(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<ListenerKind> {
         let runtime = self.app.current.load();
         let listeners = &runtime.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
+        let settings = ConnectionSettings::new(listener, refusal);
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some(ListenerKind::Plain(ConnectionSettings::of(listener)));
+            return Some(ListenerKind::Plain(settings));
         }
-        Some(ListenerKind::WithHandshake(Arc::clone(&runtime), index))
+        Some(ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), index, settings }))
     }
 }
 
@@ -102,8 +132,16 @@ impl ConnectionApp {
 enum ListenerKind {
     /// HTTP.
     Plain(ConnectionSettings),
-    /// A PROXY header or a TLS handshake: the version of the configuration, and the listener's index in it.
-    WithHandshake(Arc<Runtime>, usize),
+    /// A PROXY header or a TLS handshake.
+    WithHandshake(BeforeHttp),
+}
+
+struct BeforeHttp {
+    /// The version of the configuration.
+    runtime: Arc<Runtime>,
+    /// The listener's index in it.
+    index: usize,
+    settings: ConnectionSettings,
 }
 
 /// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.

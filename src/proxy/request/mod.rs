@@ -102,6 +102,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let line_is_valid = connection.is_none_or(DeadlineStream::headers_are_read);
     let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
     let peer_text = connection.and_then(|connection| connection.peer_text(peer)).cloned();
+    let is_refused = connection.is_some_and(DeadlineStream::is_refused);
     let listeners = &ctx.runtime.config.listeners;
     let local = if listeners.len() > 1 { exchange.server_addr() } else { None };
     let Some(listener) = listeners.get(listener_of(listeners, local)) else { return Err(Rejection::NoRoute) };
@@ -110,6 +111,9 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     set_timeouts(exchange, listener, upgrade);
     if (http2 && !listener.http2) || (!http2 && !listener.http1) {
         return Err(Rejection::Protocol);
+    }
+    if is_refused {
+        return Err(Rejection::Descriptors);
     }
     if ctx.app().is_draining() {
         exchange.set_keepalive(None);

@@ -20,7 +20,7 @@ pub(crate) const fn of_rejection(rejection: Rejection) -> u16 {
         Rejection::HeaderTimeout => 408,
         Rejection::BodyTooLarge => 413,
         Rejection::HeaderTooLarge => 431,
-        Rejection::StoreUnavailable => 503,
+        Rejection::StoreUnavailable | Rejection::Descriptors => 503,
         Rejection::Protocol => 505,
     }
 }

@@ -10,14 +10,22 @@ use pingora_proxy::Session as Exchange;
 use crate::config::OnServerDown;
 use crate::persistence::select::FailureKind;
 use crate::persistence::{Outcome, PoolRuntime};
-use crate::telemetry::metrics::{Retry, UpstreamError};
-
-use super::retry::{FailedAttempt, GiveUpReason, RetryRules, RetryVerdict, judge};
+use crate::pool::exhaustion;
 use crate::proxy::context::{Refusal, RequestContext};
+use crate::telemetry::metrics::{LocalResource, Retry, UpstreamError};
+
+use super::retry::{FailedAttempt, GiveUpReason, RetryRules, RetryVerdict, judge, judge_exhausted};
+
+/// The proxy lacks a resource.
+pub(super) const LOCAL_RESOURCES: Refusal = Refusal::new(503, "local_resources");
 
 /// The hook for a connection that was not established.
 #[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
 pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+    if let Some(resource) = exhaustion::exhausted_in(&error) {
+        error.set_retry(retry_elsewhere(resource, ctx));
+        return error;
+    }
     let kind = match error.etype() {
         ConnectRefused => UpstreamError::ConnectRefused,
         ConnectTimedout => UpstreamError::ConnectTimeout,
@@ -39,6 +47,26 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
     error
 }
 
+/// No connection for lack of a local resource: the server has not failed. True when the request goes to another.
+fn retry_elsewhere(resource: LocalResource, ctx: &mut RequestContext) -> bool {
+    note_exhaustion(resource, ctx);
+    ctx.attempts.in_flight = None;
+    let Some(pool) = ctx.pool_runtime() else { return false };
+    let retried = judge_exhausted(ctx.session.has_key(), &rules(pool, ctx)) == RetryVerdict::AnotherServer;
+    match ctx.attempts.server.filter(|_| retried) {
+        Some(server) => ctx.session.history.failed.push((server, FailureKind::Connect)),
+        None => ctx.refusal = Some(LOCAL_RESOURCES),
+    }
+    retried
+}
+
+fn note_exhaustion(resource: LocalResource, ctx: &RequestContext) {
+    if let Some(server) = ctx.server() {
+        server.live.metrics.exhausted_connects.inc(resource);
+    }
+    exhaustion::warn(resource, "a server could not be connected to; its sessions stay", ctx.now.0 / 1000);
+}
+
 /// The hook for a failure on an established connection.
 #[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
 pub(crate) fn while_proxying(
@@ -52,6 +80,13 @@ pub(crate) fn while_proxying(
     // The client went away, or one of the proxy's own filters refused: the server has not failed.
     if *error.esource() != ErrorSource::Upstream || matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         ctx.attempts.in_flight = None;
+        return error;
+    }
+    // The system had no buffer or memory for the connection.
+    if let Some(resource) = exhaustion::exhausted_in(&error) {
+        note_exhaustion(resource, ctx);
+        ctx.attempts.in_flight = None;
+        ctx.refusal = Some(LOCAL_RESOURCES);
         return error;
     }
     let response_begun = exchange.response_written().is_some_and(|response| !response.status.is_informational());

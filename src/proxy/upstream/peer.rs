@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::persistence::select::Selection;
 use crate::pool::ServerIndex;
+use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
 use crate::pool::server::{InFlight, Server};
 use crate::proxy::context::{Refusal, RequestContext};
@@ -17,6 +18,7 @@ use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
+use super::failure::LOCAL_RESOURCES;
 use super::upgrade;
 
 /// No server can serve the request now.
@@ -54,8 +56,10 @@ pub(crate) fn run<'hook>(
 async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<ServerIndex>) -> Result<Box<HttpPeer>> {
     let mut held = home;
     let selection = loop {
-        if let Some(home) = held {
-            hold(ctx, home).await;
+        if let Some(home) = held
+            && hold(ctx, home).await == Waited::InVain
+        {
+            return refuse(ctx, Err(LOCAL_RESOURCES));
         }
         let (sessions, scope, state) = ctx.sessions(head::view(request));
         match sessions.select(&scope, state).await {
@@ -124,17 +128,30 @@ fn start_of_attempt(ctx: &RequestContext) -> std::time::Instant {
     if waited { std::time::Instant::now() } else { ctx.started }
 }
 
+/// What waiting for a server led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    /// The server is back.
+    CameBack,
+    /// It did not come back in time.
+    TimedOut,
+    /// The proxy lacked the resources to find out.
+    InVain,
+}
+
 /// Waits for the session's server. When it is back, its earlier failure does not count; either way no request waits twice.
-async fn hold(ctx: &mut RequestContext, home: ServerIndex) {
+async fn hold(ctx: &mut RequestContext, home: ServerIndex) -> Waited {
     ctx.session.history.held = true;
     let runtime = Arc::clone(&ctx.runtime);
     let pool = ctx.session.pool.and_then(|pool| runtime.pools.get(pool));
-    let Some((pool, persistence)) = pool.and_then(|pool| Some((pool, pool.persistence.as_ref()?))) else { return };
-    let Some(server) = pool.pool.servers.get(home) else { return };
+    let plan = pool.and_then(|pool| Some((pool.pool.servers.get(home)?, pool.persistence.as_ref()?)));
+    let Some((server, persistence)) = plan else { return Waited::TimedOut };
     let refused = ctx.session.history.failure_of(home).is_some();
-    if came_back(server, refused, persistence.policy.hold).await {
+    let waited = wait_for(server, refused, persistence.policy.hold).await;
+    if waited == Waited::CameBack {
         ctx.session.forget_failure_of(home);
     }
+    waited
 }
 
 /// How often a server is tested while a request waits for it.
@@ -144,23 +161,27 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits for a server, at most `hold`: until its health checks succeed, and a connection to it too when a connection had
 /// failed or when the server has no health checks.
-async fn came_back(server: &Server, refused: bool, hold: Duration) -> bool {
+async fn wait_for(server: &Server, refused: bool, hold: Duration) -> Waited {
     let until = Instant::now() + hold;
     loop {
-        let usable = server.condition().accepts_bound();
-        if usable && ((server.is_checked() && !refused) || accepts_connections(server).await) {
-            return true;
-        }
-        if Instant::now() + TEST_INTERVAL >= until {
-            return false;
+        let state = match server.condition().accepts_bound() {
+            true if server.is_checked() && !refused => Waited::CameBack,
+            true => test(server).await,
+            false => Waited::TimedOut,
+        };
+        if state == Waited::CameBack || Instant::now() + TEST_INTERVAL >= until {
+            return state;
         }
         sleep(TEST_INTERVAL).await;
     }
 }
 
-async fn accepts_connections(server: &Server) -> bool {
-    match server.peer_address() {
-        Some(address) => matches!(timeout(TEST_TIMEOUT, connect(&address)).await, Ok(Ok(()))),
-        None => false,
+/// Whether the server accepts connections now.
+async fn test(server: &Server) -> Waited {
+    let Some(address) = server.peer_address() else { return Waited::TimedOut };
+    match timeout(TEST_TIMEOUT, connect(&address)).await {
+        Ok(Ok(())) => Waited::CameBack,
+        Ok(Err(error)) if exhausted(&error).is_some() => Waited::InVain,
+        _ => Waited::TimedOut,
     }
 }

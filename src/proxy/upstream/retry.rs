@@ -7,6 +7,8 @@
 //!   without a session goes to another server.
 //! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
+//! - The proxy itself lacks a resource to connect with (descriptors, ports, memory): that says nothing about the server. A
+//!   session stays where it is, and its request fails; a request without one may find a connection to another server.
 //! - Anything later fails the request. A request that may have been acted on is never sent twice.
 
 use crate::config::Retries;
@@ -68,6 +70,8 @@ pub(crate) enum GiveUpReason {
     AttemptsExhausted,
     /// `retries.budget_percent` is used up.
     BudgetExhausted,
+    /// The proxy lacks a resource, and the session stays.
+    LocalResources,
 }
 
 /// Decides. `take_budget` takes a retry out of the pool's budget, when there is one; it is only called when the budget is
@@ -105,6 +109,21 @@ pub(crate) fn judge(
         return RetryVerdict::GiveUp(GiveUpReason::BudgetExhausted);
     }
     if rules.bound { RetryVerdict::SameServerFresh } else { RetryVerdict::AnotherServer }
+}
+
+/// Decides for an attempt that found no connection for lack of a local resource. `keyed`: the request belongs to a session,
+/// or its key decides its server.
+pub(crate) fn judge_exhausted(keyed: bool, rules: &RetryRules<'_>) -> RetryVerdict {
+    if keyed {
+        return RetryVerdict::GiveUp(GiveUpReason::LocalResources);
+    }
+    if !rules.retries.on_connect_failure {
+        return RetryVerdict::GiveUp(GiveUpReason::Disabled);
+    }
+    if rules.failed >= rules.retries.attempts as usize {
+        return RetryVerdict::GiveUp(GiveUpReason::AttemptsExhausted);
+    }
+    RetryVerdict::AnotherServer
 }
 
 fn is_connect_failure(error: UpstreamError) -> bool {
@@ -192,6 +211,17 @@ mod tests {
             let attempt = FailedAttempt { reused, ..RESET };
             assert_eq!(judge(attempt, &again, || true), give_up(GiveUpReason::SessionStays));
         }
+    }
+
+    #[test]
+    fn a_session_stays_when_the_proxy_lacks_a_resource() {
+        assert_eq!(judge_exhausted(true, &RULES), give_up(GiveUpReason::LocalResources));
+        assert_eq!(judge_exhausted(false, &RULES), RetryVerdict::AnotherServer);
+        let spent = RetryRules { failed: 2, ..RULES };
+        assert_eq!(judge_exhausted(false, &spent), give_up(GiveUpReason::AttemptsExhausted));
+        let off = Retries { on_connect_failure: false, ..RETRIES };
+        let rules = RetryRules { retries: &off, ..RULES };
+        assert_eq!(judge_exhausted(false, &rules), give_up(GiveUpReason::Disabled));
     }
 
     prop_compose! {

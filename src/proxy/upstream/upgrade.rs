@@ -9,6 +9,7 @@
 //! the request body has been handled. Such connections are never pooled; an upgraded connection cannot be reused anyway.
 
 use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
@@ -23,7 +24,9 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use crate::pool::descriptors::check_server_socket;
 
 static CONNECT: LazyLock<Arc<DelayedReadConnect>> = LazyLock::new(Arc::default);
 
@@ -42,15 +45,23 @@ impl Connect for DelayedReadConnect {
     async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
         let socket: Box<dyn VirtualSocket> = match address {
             PeerAddr::Inet(address) => {
-                Box::new(DelayedFirstRead::new(TcpStream::connect(address).await.map_err(connect_error)?))
+                Box::new(DelayedFirstRead::new(connect_tcp(*address).await.map_err(connect_error)?))
             }
             PeerAddr::Unix(address) => {
                 let path = address.as_pathname().ok_or_else(|| connect_error(ErrorKind::AddrNotAvailable.into()))?;
-                Box::new(DelayedFirstRead::new(UnixStream::connect(path).await.map_err(connect_error)?))
+                let socket = UnixStream::connect(path).await.map_err(connect_error)?;
+                check_server_socket(&socket).map_err(connect_error)?;
+                Box::new(DelayedFirstRead::new(socket))
             }
         };
         Ok(Stream::from(VirtualSocketStream::new(socket)))
     }
+}
+
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    check_server_socket(&socket)?;
+    socket.connect(address).await
 }
 
 /// Translates to Pingora's error types.

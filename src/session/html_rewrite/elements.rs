@@ -13,7 +13,7 @@ use crate::session::link::Base;
 /// Selects the elements for [`Elements::visit`]. No image, script or style: they need no session, and a token in their URL
 /// would make every client download them again.
 pub(super) const SELECTOR: &str = "a[href], area[href], base[href], form, button[formaction], input, iframe[src], \
-                                   frame[src], meta[http-equiv][content], template, table, select";
+                                   frame[src], meta[http-equiv][content], template, table, select, svg, math";
 
 /// The state of a page while its elements are visited in order.
 pub(super) struct Elements {
@@ -62,6 +62,8 @@ impl Elements {
             "template" => self.nesting.enter_template(element),
             "table" => self.nesting.enter_container(element, "table"),
             "select" => self.nesting.enter_container(element, "select"),
+            "svg" => self.nesting.enter_picture(element, "svg"),
+            "math" => self.nesting.enter_picture(element, "math"),
             "base" => {
                 self.base(element);
                 Ok(())
@@ -87,8 +89,11 @@ impl Elements {
         }
     }
 
+    /// In an SVG picture or a formula, a form gets no field and does not end the form around it. A form that leads to another
+    /// site counts there too, and an action of ours gets the token: both are safe should a browser see the form as HTML.
     fn form(&mut self, element: &mut Element<'_, '_>) -> HandlerResult {
-        self.has_field = false;
+        let in_picture = self.nesting.is_in_picture(element);
+        self.has_field &= in_picture;
         let method = text(element, "method").unwrap_or_default();
         if method.eq_ignore_ascii_case("dialog") {
             return self.nesting.leave_form_at_end(element);
@@ -103,7 +108,7 @@ impl Elements {
                 Some(_) => self.action(element, "action")?,
                 None => put(element, "action", "", &self.base.own(&self.name, &self.token))?,
             }
-        } else if !self.nesting.in_offsite_form() {
+        } else if !in_picture && !self.nesting.in_offsite_form() {
             // The browser replaces the action's query with the fields (HTML, "mutate action URL").
             element.prepend(&self.field, ContentType::Html);
             self.has_field = true;
@@ -111,9 +116,11 @@ impl Elements {
         self.nesting.leave_form_at_end(element)
     }
 
-    /// A field that an earlier pass or the application wrote. A field with `form=` may belong to another form.
+    /// A field that an earlier pass or the application wrote. A field with `form=` may belong to another form. An `<input>` in a
+    /// picture may have content, which would be removed along with it.
     fn is_old_field(&self, element: &Element<'_, '_>) -> bool {
         self.has_field
+            && !element.can_have_content()
             && text(element, "name").is_some_and(|name| name == self.name)
             && text(element, "type").is_some_and(|kind| kind.eq_ignore_ascii_case("hidden"))
             && !element.has_attribute("form")

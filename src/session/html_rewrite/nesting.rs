@@ -21,8 +21,10 @@ struct OpenElements {
     /// A form that submits to another site is open; the number of templates around it. Browsers ignore a form inside a form
     /// and submit its fields to the outer form's target, so they get no token.
     offsite_form: Option<usize>,
-    /// Number of open `table` and `select` elements inside that form.
+    /// Number of open `table`, `select`, `svg` and `math` elements inside that form.
     containers: usize,
+    /// Number of open `svg` and `math` elements.
+    pictures: usize,
 }
 
 impl Nesting {
@@ -36,13 +38,36 @@ impl Nesting {
         self.at_end(element, "template", |open| open.templates = open.templates.saturating_sub(1))
     }
 
-    /// A `table` or `select` begins. A form's end tag inside of it does not end the form.
+    /// A `table`, `select`, `svg` or `math` begins. A form's end tag inside of it does not end the form: in a table or select
+    /// browsers ignore it, in a picture it ends an element of the picture that has the same name.
     pub(super) fn enter_container(&self, element: &mut Element<'_, '_>, name: &'static str) -> HandlerResult {
         if !element.can_have_content() || !self.in_offsite_form() {
             return Ok(());
         }
         self.0.lock().containers += 1;
         self.at_end(element, name, |open| open.containers = open.containers.saturating_sub(1))
+    }
+
+    /// An `svg` or `math` begins.
+    pub(super) fn enter_picture(&self, element: &mut Element<'_, '_>, name: &'static str) -> HandlerResult {
+        if !element.can_have_content() {
+            return Ok(());
+        }
+        self.0.lock().pictures += 1;
+        let open = Arc::clone(&self.0);
+        // A parent's end tag ends a picture too.
+        element.on_end_tag(Box::new(move |_: &mut EndTag<'_>| {
+            let mut open = open.lock();
+            open.pictures = open.pictures.saturating_sub(1);
+            Ok(())
+        }))?;
+        self.enter_container(element, name)
+    }
+
+    /// Whether the element is part of an SVG picture or a formula, where `<form>` and `<input>` have no function. The parser's
+    /// namespace alone does not say so: to it an `<svg/>` without content goes on.
+    pub(super) fn is_in_picture(&self, element: &Element<'_, '_>) -> bool {
+        element.namespace_uri() != HTML && self.0.lock().pictures > 0
     }
 
     /// A form that submits to another site begins.

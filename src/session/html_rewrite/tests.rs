@@ -135,6 +135,31 @@ fn no_field_goes_into_a_form_that_browsers_have_not_closed() {
 }
 
 #[test]
+fn a_form_in_a_picture_is_no_form() {
+    stays(&[
+        "<svg><form></svg>",
+        "<math><form action=/x><input type=hidden name=sid value=old></math>",
+        "<form action=https://other.example/><svg><form></form></svg><form action=/x>",
+        "<form action=https://other.example/><math></form></math><form action=/x>",
+    ]);
+    let field = r#"<input type="hidden" name="sid" value="T"/>"#;
+    let old = "<input type=hidden name=sid value=old>";
+    let post = r#"<form method=post action="/shop/cart?a=1&amp;sid=T">"#;
+    becomes(&[
+        // An `<input>` of a picture has content: all up to the end of the picture.
+        (&format!("<svg><form>{old}<form method=post></svg>{old}"), &format!("<svg><form>{old}{post}</svg>{old}")),
+        (&format!("<form><svg><form>{old}</svg>{old}</form>"), &format!("<form>{field}<svg><form>{old}</svg></form>")),
+        (
+            "<form action=https://other.example/><button><svg></svg></button></form><form>",
+            &format!("<form action=https://other.example/><button><svg></svg></button></form><form>{field}"),
+        ),
+        (&format!("<svg/><form>{old}</form>"), &format!("<svg/><form>{field}{old}</form>")),
+        ("<div><svg><g></div><form>", &format!("<div><svg><g></div><form>{field}")),
+        ("<svg><foreignObject><form>", &format!("<svg><foreignObject><form>{field}")),
+    ]);
+}
+
+#[test]
 fn a_base_in_a_template_or_a_picture_does_not_hide_the_one_that_counts() {
     for kind in ["template", "svg", "math"] {
         stays(&[
@@ -295,8 +320,17 @@ fn pieces() -> impl Strategy<Value = String> {
         "<iframe src=x></iframe>",
         "<svg>",
         "</svg>",
+        "<svg/>",
+        "<math>",
+        "</math>",
+        "<foreignObject>",
+        "</foreignObject>",
+        "<template>",
+        "</template>",
         "<table>",
+        "</table>",
         "<select>",
+        "</select>",
         "<![CDATA[",
         "]]>",
         "<textarea>",

@@ -127,4 +127,8 @@ pub struct ServerMetrics {
     pub errors: Counters,
     /// By [`ProbeResult`](super::ProbeResult).
     pub checks: Counters,
+    /// Connections for requests that failed for lack of a [`LocalResource`](super::LocalResource).
+    pub exhausted_connects: Counters,
+    /// The same of health checks.
+    pub exhausted_checks: Counters,
 }

@@ -25,7 +25,7 @@ macro_rules! label {
     };
 }
 
-label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection);
+label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource);
 
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
@@ -137,6 +137,43 @@ pub enum ProbeResult {
     Drain,
     /// Unhealthy.
     Failure,
+    /// Not carried out, for lack of a local resource: it says nothing about the server.
+    LocalError,
+}
+
+/// `operation` of `homing_resource_exhausted_total`: what could not be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum ResourceUser {
+    /// Accepting a client's connection.
+    Accept,
+    /// Connecting to a server for a request.
+    Connect,
+    /// Checking a server's health.
+    HealthCheck,
+}
+
+/// `resource` of `homing_resource_exhausted_total`: what this process or machine was short of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum LocalResource {
+    /// File descriptors of this process.
+    Descriptors,
+    /// File descriptors of the whole system.
+    SystemDescriptors,
+    /// Buffers of the kernel.
+    Buffers,
+    /// Local ports towards the address of a server.
+    Ports,
+    /// Memory.
+    Memory,
+}
+
+impl LocalResource {
+    /// For logs.
+    pub fn label(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// `reason` of `homing_requests_rejected_total`: why the proxy itself rejected a request.
@@ -165,6 +202,8 @@ pub enum Rejection {
     TlsHandshake,
     /// Only the shared store knows its session, and the store does not answer: 503.
     StoreUnavailable,
+    /// File descriptors run out: 503.
+    Descriptors,
 }
 
 impl Rejection {
@@ -198,7 +237,7 @@ mod tests {
                 "invalid_response"
             ]
         );
-        assert_eq!(ProbeResult::VARIANTS, ["success", "drain", "failure"]);
+        assert_eq!(ProbeResult::VARIANTS, ["success", "drain", "failure", "local_error"]);
         assert_eq!(
             Rejection::VARIANTS,
             [
@@ -212,9 +251,12 @@ mod tests {
                 "forged_token",
                 "proxy_header",
                 "tls_handshake",
-                "store_unavailable"
+                "store_unavailable",
+                "descriptors"
             ]
         );
+        assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);
+        assert_eq!(LocalResource::VARIANTS, ["descriptors", "system_descriptors", "buffers", "ports", "memory"]);
         assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (9, "tls_handshake"));
     }
 }

@@ -15,8 +15,8 @@ use self::registrar::Registrar;
 
 pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
 pub use labels::{
-    ENDS, Handoff, LOOKUPS, LabelIndex, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection, Retry,
-    TokenReason, UpstreamError,
+    ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection,
+    ResourceUser, Retry, TokenReason, UpstreamError,
 };
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
@@ -47,10 +47,13 @@ pub struct Metrics {
     oversized_cookies: IntCounterVec,
     guest_cookies_held: IntCounterVec,
     health_checks: IntCounterVec,
+    exhausted: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
     /// Requests rejected before they reached a pool.
     pub rejected: Counters,
+    /// Connections of clients that were refused for lack of a [`LocalResource`].
+    pub exhausted_accepts: Counters,
     /// Panics caught in requests.
     pub panics: IntCounter,
     /// Lines that the access log dropped.
@@ -138,6 +141,11 @@ impl Metrics {
             .set(1);
         #[cfg(target_os = "linux")]
         make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let exhausted = make.counters(
+            "homing_resource_exhausted_total",
+            "Operations that failed for lack of a resource of this process or machine; no fault of a server.",
+            &["operation", "resource"],
+        )?;
         let requests = make.counters("homing_requests_total", "Responses, by pool and status.", &["pool", "code"])?;
         let duration = make.add(HistogramVec::new(
             HistogramOpts::new(
@@ -212,6 +220,8 @@ impl Metrics {
                 &["pool", "server", "result"],
             )?,
             rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
+            exhausted_accepts: of_resources(&exhausted, ResourceUser::Accept),
+            exhausted,
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
@@ -286,6 +296,8 @@ impl Metrics {
         ServerMetrics {
             errors: Counters::new(&self.upstream_errors, &[pool, server], UpstreamError::VARIANTS),
             checks: Counters::new(&self.health_checks, &[pool, server], ProbeResult::VARIANTS),
+            exhausted_connects: of_resources(&self.exhausted, ResourceUser::Connect),
+            exhausted_checks: of_resources(&self.exhausted, ResourceUser::HealthCheck),
         }
     }
 
@@ -379,6 +391,10 @@ impl Metrics {
                 .set(i64::from(*state == reading.state));
         }
     }
+}
+
+fn of_resources(exhausted: &IntCounterVec, user: ResourceUser) -> Counters {
+    Counters::new(exhausted, &[user.into()], LocalResource::VARIANTS)
 }
 
 fn gauge_value(count: usize) -> i64 {

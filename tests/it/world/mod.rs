@@ -283,6 +283,7 @@ impl Town {
             access_log: self.access_of(suffix),
             environment: Vec::new(),
             arguments: None,
+            descriptors: None,
         }
     }
 

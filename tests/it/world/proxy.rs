@@ -36,6 +36,20 @@ pub(crate) fn command() -> Command {
     command
 }
 
+/// The same under `ulimit -n`.
+fn limited_command(descriptors: u64) -> Command {
+    let program = command();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$@\""), "sh"]).arg(program.get_program());
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -60,6 +74,8 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<(String, String)>,
     /// Instead of `run --config FILE`.
     pub(crate) arguments: Option<Vec<String>>,
+    /// How many files it may have open, `ulimit -n`.
+    pub(crate) descriptors: Option<u64>,
 }
 
 thread_local! {
@@ -83,7 +99,7 @@ impl Proxy {
         });
         let output = directory.join(format!("proxy-{number}.out"));
         let log = directory.join(format!("proxy-{number}.log"));
-        let mut command = command();
+        let mut command = launch.descriptors.map_or_else(command, limited_command);
         match &launch.arguments {
             Some(arguments) => command.args(arguments),
             None => command.arg("run").arg("--config").arg(&launch.config),

@@ -35,6 +35,7 @@ fn of_reason(reason: &str) -> Option<&'static str> {
         "tls_handshake" => "The TLS handshake failed.",
         "forged_token" => "The session token is not valid. Try again without it.",
         "store_unavailable" => "The session store is not available. Try again in a moment.",
+        "descriptors" | "local_resources" => "The proxy is overloaded. Try again in a moment.",
         "no_server" => "No server is available. Try again in a moment.",
         "connect_failure" | "attempts_exhausted" => "No server could be reached. Try again in a moment.",
         "broke_off" => "The server of your session closed the connection before it responded.",
