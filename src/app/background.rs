@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::proxy::connection::memory;
 use crate::proxy::context::wall_clock;
 use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
@@ -119,14 +120,10 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
 
 /// How often unused memory is returned to the system.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);
-/// A block that the allocator gets pages for, and frees them.
-const LARGE_BLOCK: usize = 8 << 20;
 
-/// The allocator returns memory to the system a second after it was freed, but only when it next gets or frees pages. When all
-/// clients have left, nothing does. The block is never written, so it takes no memory.
 async fn return_memory() {
     loop {
         tokio::time::sleep(RETURN_INTERVAL).await;
-        drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGE_BLOCK)));
+        memory::return_unused();
     }
 }

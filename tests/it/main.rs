@@ -31,6 +31,7 @@ mod cookie_scope;
 mod cookies;
 mod demo;
 mod descriptors;
+mod early_responses;
 mod engine_contract;
 mod engines;
 mod engines_hazelcast;

@@ -4,8 +4,9 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pingora::protocols::Peek;
+use async_trait::async_trait;
 use pingora::protocols::l4::stream::Stream as Socket;
+use pingora::protocols::{Peek, Shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::delegate::delegate;
@@ -69,6 +70,13 @@ impl AsyncWrite for BufferedSocket {
 }
 
 delegate!(BufferedSocket, socket);
+
+#[async_trait]
+impl Shutdown for BufferedSocket {
+    async fn shutdown(&mut self) {
+        self.socket.shutdown().await;
+    }
+}
 
 // TLS streams do not peek.
 impl Peek for BufferedSocket {}

@@ -6,20 +6,21 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::HeaderValue;
-use pingora::protocols::{ALPN, Peek, Stream};
+use pingora::protocols::{ALPN, Peek, Shutdown, Stream};
 use pingora_proxy::Session as Exchange;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 
 use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
 use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
+use super::deadline::Deadline;
 use super::delegate::delegate;
 use super::half_close::HalfClosed;
 use super::read_buffer::ReadBuffer;
@@ -80,11 +81,7 @@ pub(crate) struct DeadlineStream {
     line: RequestLine,
     /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
-    deadline: Option<Instant>,
-    /// One timer a connection, reset from request to request.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The task that the timer wakes.
-    timer_waker: Option<Waker>,
+    deadline: Deadline,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     metrics: Arc<Metrics>,
@@ -92,6 +89,9 @@ pub(crate) struct DeadlineStream {
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// How long a connection that was closed with unread bytes is read.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl DeadlineStream {
     pub(super) fn new(inner: Stream, settings: ConnectionSettings, metrics: &Arc<Metrics>) -> Self {
@@ -109,9 +109,7 @@ impl DeadlineStream {
             framing: AtomicU64::new(0),
             half_closed: None,
             line: RequestLine::default(),
-            deadline: None,
-            timer: None,
-            timer_waker: None,
+            deadline: Deadline::default(),
             peer: OnceLock::new(),
             metrics: Arc::clone(metrics),
         }
@@ -165,30 +163,9 @@ impl DeadlineStream {
         }
     }
 
-    /// Ready when the deadline of the phase has passed.
     fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
         let timeout = self.timeout(phase);
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        // Every request has a later deadline. A timer that is set too early is left as it is, and reset only when it fires:
-        // once a pause, instead of once a request.
-        if timer.deadline() > deadline {
-            timer.as_mut().reset(deadline);
-            self.timer_waker = None;
-        }
-        // It is already set to wake the same task at the same time or earlier.
-        let is_set = self.timer_waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
-        if is_set && timer.deadline() <= deadline && !timer.is_elapsed() {
-            return Poll::Pending;
-        }
-        self.timer_waker = Some(context.waker().clone());
-        loop {
-            ready!(timer.as_mut().poll(context));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(deadline);
-        }
+        self.deadline.poll(timeout, context)
     }
 
     fn time_out(&mut self, phase: u8, context: &mut Context<'_>) -> io::Result<()> {
@@ -210,7 +187,7 @@ impl DeadlineStream {
     fn begin_request(&mut self) {
         self.first = false;
         self.phase.store(HEAD, Ordering::Relaxed);
-        self.deadline = None;
+        self.deadline.clear();
         self.line = RequestLine::default();
         self.head = RequestHead::default();
         self.body = None;
@@ -290,6 +267,9 @@ impl DeadlineStream {
         let bytes = self.input.bytes();
         let bytes = bytes.get(..buffer.remaining()).unwrap_or(bytes);
         let count = self.head.advance(bytes);
+        if self.head.is_complete() {
+            self.deadline.clear();
+        }
         let bytes = bytes.get(..count).unwrap_or_default();
         self.line.scan(bytes);
         buffer.put_slice(bytes);
@@ -307,7 +287,7 @@ impl DeadlineStream {
 
     /// Moves bytes of the request's body, and none behind it.
     fn poll_read_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.deadline = None;
+        self.deadline.clear();
         if self.body().is_complete() {
             return self.poll_client(context);
         }
@@ -345,6 +325,18 @@ impl DeadlineStream {
             OnClientHalfClose::Cancel => Poll::Ready(Ok(())),
             OnClientHalfClose::Finish => {
                 self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
+            }
+        }
+    }
+
+    /// Reads until the client closes its side. A socket that is closed with unread bytes is reset, and the client may lose the
+    /// response.
+    async fn discard(&mut self) -> io::Result<()> {
+        loop {
+            let count = self.input.bytes().len();
+            self.input.consume(count);
+            if poll_fn(|context| self.input.poll_fill(&mut self.inner, context)).await? == 0 {
+                return Ok(());
             }
         }
     }
@@ -403,6 +395,18 @@ impl AsyncWrite for DeadlineStream {
 }
 
 delegate!(DeadlineStream, inner);
+
+#[async_trait]
+impl Shutdown for DeadlineStream {
+    async fn shutdown(&mut self) {
+        // Bytes that were not flushed go first.
+        let _ = self.flush().await;
+        let _ = self.inner.shutdown().await;
+        if !self.input.is_empty() {
+            let _ = timeout(LINGER_TIMEOUT, self.discard()).await;
+        }
+    }
+}
 
 /// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";

@@ -3,15 +3,6 @@
 /// Implements the traits for a type with a field of the inner stream.
 macro_rules! delegate {
     ($type:ty, $inner:ident) => {
-        #[::async_trait::async_trait]
-        impl ::pingora::protocols::Shutdown for $type {
-            async fn shutdown(&mut self) {
-                // Bytes that were not flushed go first.
-                let _ = ::tokio::io::AsyncWriteExt::flush(self).await;
-                self.$inner.shutdown().await;
-            }
-        }
-
         impl ::pingora::protocols::UniqueID for $type {
             fn id(&self) -> ::pingora::protocols::UniqueIDType {
                 self.$inner.id()

@@ -13,8 +13,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Ssl};
 use pingora::server::ShutdownWatch;
 
-use super::RequestApp;
 use super::deadlines::DeadlineStream;
+use super::request_app::RequestApp;
 
 /// Serves the connection until it ends. One of HTTP/2 is left to Pingora.
 pub(super) async fn serve(requests: &Arc<RequestApp>, mut connection: Box<DeadlineStream>, shutdown: ShutdownWatch) {

@@ -7,36 +7,37 @@
 
 mod accept;
 mod buffered_socket;
+mod deadline;
 pub(crate) mod deadlines;
 mod delegate;
 mod half_close;
 mod http1;
+mod http2_body;
 pub(crate) mod listener;
+pub mod memory;
 mod proxy_protocol;
 mod read_buffer;
+mod request_app;
 pub(crate) mod request_body;
 mod request_head;
 mod request_line;
 mod write_buffer;
 
-use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
+use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
-use crate::proxy::EdgeProxy;
 use crate::proxy::context::wall_clock;
 use crate::telemetry::metrics::LocalResource;
+
+pub use self::request_app::RequestApp;
 
 use self::accept::Handshake;
 use self::deadlines::{ConnectionSettings, DeadlineStream};
@@ -75,7 +76,9 @@ impl ConnectionApp {
             Some(ListenerKind::WithHandshake(before)) => Box::pin(self.accept(before, stream)).await,
         };
         if let Some(connection) = accepted {
+            memory::connection_opened();
             http1::serve(&self.requests, Box::new(connection), shutdown).await;
+            memory::connection_closed();
         }
     }
 
@@ -142,48 +145,4 @@ struct BeforeHttp {
     /// The listener's index in it.
     index: usize,
     settings: ConnectionSettings,
-}
-
-/// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.
-pub struct RequestApp {
-    /// Pingora's proxy.
-    pub proxy: Arc<HttpProxy<EdgeProxy>>,
-    /// h2c, and how long an idle HTTP/2 connection is kept.
-    pub options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for RequestApp {
-    // What `async_trait` makes of an `async fn`, written out: Pingora's future is returned as it is, instead of being moved
-    // into another one, some kilobytes with every request.
-    fn process_new_http<'this, 'shutdown, 'future>(
-        self: &'this Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &'shutdown ShutdownWatch,
-    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
-    where
-        'this: 'future,
-        'shutdown: 'future,
-    {
-        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
-        if let Some(connection) = connection {
-            connection.await_next_request();
-            // The deadlines replace Pingora's timeout per read, unless the connection must close.
-            let keepalive = session.get_keepalive();
-            session.set_keepalive(keepalive.map(|_| 0));
-        }
-        self.proxy.process_new_http(session, shutdown)
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    async fn http_cleanup(&self) {
-        self.proxy.http_cleanup().await;
-    }
 }

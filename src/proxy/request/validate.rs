@@ -85,7 +85,11 @@ fn is_host_valid(request: &RequestView<'_>, scan: &HeaderScan<'_>) -> bool {
     }
     let authority = authority_of(request);
     let Some(host) = scan.host.value else {
-        return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
+        return match authority {
+            // Over HTTP/2 it is what Host is over HTTP/1.
+            Some(authority) => request.version != Version::HTTP_11 && is_host_name_valid(authority),
+            None => request.version == Version::HTTP_10,
+        };
     };
     is_host_name_valid(host) && authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host))
 }

@@ -1,5 +1,6 @@
 //! What the client gets: the server's response, and a token when it must.
 
+pub(crate) mod early_response;
 pub(crate) mod error_response;
 pub(crate) mod link_rewrite;
 pub(crate) mod own_response;

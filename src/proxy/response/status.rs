@@ -17,7 +17,7 @@ pub(crate) const fn of_rejection(rejection: Rejection) -> u16 {
         Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
         Rejection::NoRoute => 404,
         Rejection::Method => 405,
-        Rejection::HeaderTimeout => 408,
+        Rejection::HeaderTimeout | Rejection::BodyTimeout => 408,
         Rejection::BodyTooLarge => 413,
         Rejection::HeaderTooLarge => 431,
         Rejection::StoreUnavailable | Rejection::Descriptors => 503,

@@ -25,6 +25,10 @@ pub(crate) fn run<'hook>(
         return hook::done(Ok(()));
     }
     ctx.attempts.responded = Some(Instant::now());
+    if let Some(progress) = &ctx.body_progress {
+        // Both directions of a stream may be open for hours.
+        progress.await_nothing();
+    }
     if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connected()
     {
