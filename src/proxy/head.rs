@@ -36,16 +36,13 @@ pub(crate) fn apply_to_request(edits: &mut RequestEdits<'_>, request: &mut Reque
     for name in &*remove {
         request.remove_header(name);
     }
+    // Before the fields that are set: a decision that sets Cookie itself comes after this one.
     match std::mem::take(cookie) {
         CookieEdit::Keep => {}
         CookieEdit::Remove => {
             request.remove_header(&header::COOKIE);
         }
-        CookieEdit::Set(value) if set.is_empty() && !lower => {
-            return header_case::set(request, std::iter::once((&header_case::COOKIE, value)));
-        }
-        // A decision that sets the field itself comes after this one.
-        CookieEdit::Set(value) => set.insert(0, (&header_case::COOKIE, value)),
+        CookieEdit::Set(value) => request.insert_header("Cookie", value)?,
     }
     if lower {
         header_case::lower_request(request, set.drain(..))
@@ -61,6 +58,17 @@ pub(crate) fn apply_to_response(edits: &mut ResponseEdits<'_>, response: &mut Re
     let ResponseEdits { remove, set, append } = edits;
     for name in &*remove {
         response.remove_header(name);
+    }
+    if !response.has_case() {
+        // Pingora's own methods would parse each name from text.
+        return header_case::with_response_parts(response, |parts| {
+            for (name, value) in set.drain(..) {
+                parts.headers.insert(name.name.clone(), value);
+            }
+            for (name, value) in append.drain(..) {
+                parts.headers.append(name.name.clone(), value);
+            }
+        });
     }
     for (name, value) in set.drain(..) {
         match name.written {
@@ -169,6 +177,42 @@ mod tests {
                 prop_assert_eq!(values.collect::<Vec<_>>(), expected, "{}", name);
             }
             prop_assert_eq!(request.raw_path(), target.as_bytes());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_response_is_edited_alike_whether_the_case_of_names_is_kept_or_not(
+            sent in fields(),
+            remove in prop::collection::vec(name(), 0..3),
+            set in fields(),
+            append in fields(),
+            usual: bool,
+        ) {
+            let edited = |mut response: ResponseHeader| {
+                if !usual {
+                    response.set_reason_phrase(Some("Fine")).unwrap();
+                }
+                for (name, value) in &sent {
+                    response.append_header(*name, value.as_str()).unwrap();
+                }
+                let written = |fields: &[(&str, String)]| -> Vec<_> {
+                    fields.iter().map(|(name, _)| WrittenName::of(&name.parse().unwrap())).collect()
+                };
+                let (set_names, append_names) = (written(&set), written(&append));
+                let value = |(_, value): &(&str, String)| HeaderValue::from_str(value).unwrap();
+                let mut edits = ResponseEdits {
+                    remove: remove.iter().map(|name| name.parse().unwrap()).collect(),
+                    set: set_names.iter().zip(set.iter().map(value)).collect(),
+                    append: append_names.iter().zip(append.iter().map(value)).collect(),
+                };
+                apply_to_response(&mut edits, &mut response).unwrap();
+                let phrase = response.get_reason_phrase().map(str::to_owned);
+                (response.headers.clone(), phrase)
+            };
+            let with_case = edited(ResponseHeader::build(200, None).unwrap());
+            let without = edited(ResponseHeader::build_no_case(200, None).unwrap());
+            prop_assert_eq!(with_case, without);
         }
     }
 

@@ -8,12 +8,9 @@ use std::borrow::Cow;
 
 use crate::message::WrittenName;
 use crate::proxy::context::RequestContext;
-use http::{HeaderValue, request};
+use http::{HeaderValue, request, response};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-
-/// `Cookie`.
-pub(crate) static COOKIE: WrittenName = WrittenName::new("Cookie", "cookie");
 
 /// Whether the names of the request, and of its response, are forwarded in lower case. Upgrades are left as they are: not
 /// every WebSocket client reads the names of the response regardless of case.
@@ -35,14 +32,20 @@ pub(crate) fn lower_request<'a>(
 
 /// Drops how the names of a response were written.
 pub(crate) fn lower_response(response: &mut ResponseHeader) -> Result<()> {
-    if !response.has_case() {
-        return Ok(());
-    }
+    if response.has_case() { with_response_parts(response, |_| {}) } else { Ok(()) }
+}
+
+/// Changes the parts of a response, and drops how its names were written.
+pub(crate) fn with_response_parts(
+    response: &mut ResponseHeader,
+    change: impl FnOnce(&mut response::Parts),
+) -> Result<()> {
     // A reason phrase other than the usual one is not in the parts.
     let usual = response.status.canonical_reason();
     let phrase = response.get_reason_phrase().filter(|phrase| Some(*phrase) != usual).map(str::to_owned);
     let (nothing, ()) = http::Response::new(()).into_parts();
-    let parts = http::response::Parts::from(std::mem::replace(response, ResponseHeader::from(nothing)));
+    let mut parts = response::Parts::from(std::mem::replace(response, ResponseHeader::from(nothing)));
+    change(&mut parts);
     *response = ResponseHeader::from(parts);
     match phrase {
         Some(phrase) => response.set_reason_phrase(Some(&phrase)),

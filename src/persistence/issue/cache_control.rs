@@ -20,30 +20,33 @@ pub(super) fn keep_from_shared_caches(
     cache_control: &HeaderValue,
     edits: &mut ResponseEdits<'_>,
 ) {
-    for (name, _) in response.fields.iter().filter(|(name, _)| is_targeted(name)) {
-        edits.remove.extend(HeaderName::from_bytes(name.as_bytes()));
+    // Hardly any response has such a field.
+    if response.fields.any_name(is_targeted) {
+        let targeted = response.fields.iter().filter(|(name, _)| is_targeted(name));
+        edits.remove.extend(targeted.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
     }
-    let mut directives = Vec::new();
     let (mut private, mut opposed) = (false, false);
     for value in response.fields.all(&header::CACHE_CONTROL) {
-        for directive in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+        for directive in directives(value) {
             private |= directive.eq_ignore_ascii_case(b"private") || directive.eq_ignore_ascii_case(b"no-store");
-            if addresses_shared_caches(directive) {
-                opposed = true;
-            } else if !directive.is_empty() {
-                directives.push(directive);
-            }
+            opposed |= addresses_shared_caches(directive);
         }
     }
     if opposed {
-        directives.push(cache_control.as_bytes());
+        let all = response.fields.all(&header::CACHE_CONTROL).flat_map(directives);
+        let mut kept: Vec<_> = all.filter(|one| !one.is_empty() && !addresses_shared_caches(one)).collect();
+        kept.push(cache_control.as_bytes());
         // Made of what were headers' values before, so it is one.
-        if let Ok(joined) = HeaderValue::from_bytes(&directives.join(&b", "[..])) {
+        if let Ok(joined) = HeaderValue::from_bytes(&kept.join(&b", "[..])) {
             edits.set.push((&CACHE_CONTROL, joined));
         }
     } else if !private {
         edits.append.push((&CACHE_CONTROL, cache_control.clone()));
     }
+}
+
+fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Shared caches that know such a field go by it and ignore Cache-Control (RFC 9213, section 2.2; before that, the "Edge

@@ -32,7 +32,7 @@ fn is_between_servers(name: &str) -> bool {
         && name.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("homing-"))
 }
 
-/// What is done to a response.
+/// What is done to a response. Filled by reference: it is large to move.
 #[derive(Default)]
 pub struct Issued<'a> {
     /// Changes to its head.
@@ -50,15 +50,15 @@ impl Sessions {
         server: ServerIndex,
         scope: &Scope<'a, '_>,
         state: &mut RequestSession,
-    ) -> Issued<'a> {
-        let mut issued = Issued::default();
+        issued: &mut Issued<'a>,
+    ) {
         let extracted = handoff::extract(response, scope, state, &mut issued.edits);
         // One look at each name instead of a search for both.
         if response.fields.any_name(is_between_servers) {
             issued.edits.remove.extend(NEVER_TO_CLIENTS);
         }
         if !response.is_final() {
-            return issued;
+            return;
         }
         // A 304 updates what a cache holds, and a token does not belong there; it comes with the next response. But a
         // cookie that the application sets in it would replace the one that has the token.
@@ -70,10 +70,9 @@ impl Sessions {
         let carries_token =
             response.status != StatusCode::NOT_MODIFIED || set_cookie::sets_cookie_of_token(response, scope, state);
         if carries_token {
-            give_token(response, server, scope, state, &mut issued);
+            give_token(response, server, scope, state, issued);
         }
         handoff::settle(response.status, extracted, server, self, scope, state);
-        issued
     }
 }
 

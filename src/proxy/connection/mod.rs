@@ -21,6 +21,7 @@ mod request_app;
 pub(crate) mod request_body;
 mod request_head;
 mod request_line;
+mod timer;
 mod write_buffer;
 
 use std::sync::Arc;

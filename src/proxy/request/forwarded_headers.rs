@@ -26,17 +26,16 @@ pub(crate) fn forwarded_headers(
     client: &Client,
     reserved: ReservedNames,
     request_id: Option<&HeaderValue>,
-) -> RequestEdits<'static> {
-    let mut edits = RequestEdits::default();
+    edits: &mut RequestEdits<'static>,
+) {
     if reserved.always || (reserved.unless_trusted && !client.peer_trusted) {
         let names = request.fields.iter().filter(|(name, _)| is_reserved(name, client.peer_trusted));
         edits.remove.extend(names.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
     }
-    forward_client(request, client, &mut edits);
+    forward_client(request, client, edits);
     if let Some(id) = request_id {
         edits.set.push((&SENT_REQUEST_ID, id.clone()));
     }
-    edits
 }
 
 /// `trusted`: sent by a trusted proxy. But no proxy writes `X_Forwarded_For`, which an application could read in place of
@@ -123,7 +122,8 @@ mod tests {
         let view = RequestView::http1(&Method::GET, b"/", Version::HTTP_11, Fields::Parsed(&parsed));
         let id = HeaderValue::from_static("id-1");
         let reserved = HeaderScan::of(view.fields).reserved;
-        let edits = forwarded_headers(&view, client, reserved, Some(&id));
+        let mut edits = RequestEdits::default();
+        forwarded_headers(&view, client, reserved, Some(&id), &mut edits);
         let stays = |name: &str| {
             let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
             !edits.remove.iter().any(is) && !edits.set.iter().any(|(set, _)| is(&set.name))

@@ -15,7 +15,7 @@ use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
-use crate::message::RequestView;
+use crate::message::{RequestEdits, RequestView};
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::listener::listener_of;
 use crate::proxy::context::{BodyProgress, Refusal, RequestContext};
@@ -76,7 +76,8 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
 
 fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Result<()> {
     let request = exchange.req_header_mut();
-    let mut edits = forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ctx.request_id.as_ref());
+    let mut edits = RequestEdits::default();
+    forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ctx.request_id.as_ref(), &mut edits);
     head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 

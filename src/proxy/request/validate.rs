@@ -108,7 +108,21 @@ fn is_host_name_valid(host: &[u8]) -> bool {
         matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!')
             || matches!(byte, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
     };
-    !host.is_empty() && host.iter().all(allowed)
+    host.iter().all(allowed) && is_port_valid(host)
+}
+
+/// A name that is not empty, or an address in brackets; then nothing, or a colon and digits.
+fn is_port_valid(host: &[u8]) -> bool {
+    let name = match host.first() {
+        Some(b'[') => host.iter().position(|byte| *byte == b']').map(|end| end + 1),
+        _ => host.iter().position(|byte| *byte == b':').or(Some(host.len())),
+    };
+    let Some((name, port)) = name.and_then(|end| host.split_at_checked(end)) else { return false };
+    !name.is_empty()
+        && match port.split_first() {
+            None => true,
+            Some((colon, digits)) => *colon == b':' && digits.iter().all(u8::is_ascii_digit),
+        }
 }
 
 /// The length of the body is given once and in one way.
@@ -219,6 +233,11 @@ mod tests {
             &[("host", "a b")],
             &[("host", "a/b")],
             &[("host", "u@a")],
+            &[("host", "a:80:90")],
+            &[("host", "a:b")],
+            &[("host", ":80")],
+            &[("host", "[::1")],
+            &[("host", "[::1]80")],
         ] {
             assert!(!valid("/", fields, b"\r\n"), "{fields:?}");
         }

@@ -14,7 +14,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
 use crate::persistence::Sessions;
-use crate::persistence::issue::Issued;
+use crate::persistence::issue::{Issued, PageRewrite};
+use crate::pool::ServerIndex;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
@@ -59,14 +60,24 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     }
     // Without a server it is a response of the proxy itself.
     let Some(server) = ctx.attempts.server else { return Ok(()) };
-    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
-    let Issued { mut edits, page } = sessions.issue(&head::response_view(response), server, &scope, state);
-    if !edits.is_empty() {
-        head::apply_to_response(&mut edits, response)?;
-    }
-    drop(edits);
-    if let Some(page) = page {
+    if let Some(page) = issue(exchange.req_header(), response, server, ctx)? {
         ctx.page = Some(Mutex::new(page));
     }
     Ok(())
+}
+
+/// Puts the token into a response of a server. Returned is a page whose links are rewritten.
+fn issue(
+    request: &RequestHeader,
+    response: &mut ResponseHeader,
+    server: ServerIndex,
+    ctx: &mut RequestContext,
+) -> Result<Option<Box<PageRewrite>>> {
+    let (sessions, scope, state) = ctx.sessions(head::view(request));
+    let mut issued = Issued::default();
+    sessions.issue(&head::response_view(response), server, &scope, state, &mut issued);
+    if !issued.edits.is_empty() {
+        head::apply_to_response(&mut issued.edits, response)?;
+    }
+    Ok(issued.page)
 }
