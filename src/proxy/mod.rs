@@ -31,7 +31,7 @@ use crate::app::state::AppState;
 use self::context::RequestContext;
 use self::hook::hook;
 use self::request::limits;
-use self::response::{link_rewrite, own_response};
+use self::response::{early_response, link_rewrite, own_response};
 use self::upstream::{dedicated, failure, peer, request_headers, response_head};
 
 /// The application that Pingora runs.
@@ -70,8 +70,8 @@ impl ProxyHttp for EdgeProxy {
     hook!(upstream_request_filter<'r>(_, request: &'r mut RequestHeader; ctx) -> Result<()> =>
         request_headers::run(request, ctx));
 
-    hook!(request_body_filter<'b>(_, body: &'b mut Option<Bytes>, _: bool; ctx) -> Result<()> =>
-        hook::done(limits::check_body(body.as_ref(), ctx)));
+    hook!(request_body_filter<'b>(_, body: &'b mut Option<Bytes>, end: bool; ctx) -> Result<()> =>
+        hook::done(limits::check_body(body.as_ref(), end, ctx)));
 
     // 3  If the attempt fails: no connection was established …
     fn fail_to_connect(
@@ -116,6 +116,9 @@ impl ProxyHttp for EdgeProxy {
             failure::check_end(exchange, ctx)?;
         }
         link_rewrite::pass(body, end, ctx)?;
+        if end && let Some(progress) = &ctx.body_progress {
+            progress.end_within(limits::DRAIN_TIMEOUT);
+        }
         Ok(if end && ctx.attempts.unshare { dedicated::end_connection(ctx) } else { None })
     }
 
@@ -132,7 +135,7 @@ impl ProxyHttp for EdgeProxy {
     // 5  Afterwards: metrics, access log.
     hook!(logging<'e>(exchange, error: Option<&'e Error>; ctx) -> () => {
         access_log::run(exchange, error, ctx);
-        hook::nothing()
+        early_response::run(exchange, error, ctx)
     });
 
     // Failures are counted, written to the access log, and logged when a server's condition changes, not with each request.

@@ -4,55 +4,87 @@ use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::SslDigest;
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
+use pingora::protocols::{ALPN, GetProxyDigest, Peek, Shutdown, Stream};
 use pingora_proxy::Session as Exchange;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::timeout;
 
-use crate::config::ListenerTimeouts;
+use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
 use crate::pool::descriptors::RefusalPermit;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::authentication::ConnectionAuthentication;
+use super::deadline::Deadline;
+use super::delegate::delegate;
+use super::half_close::HalfClosed;
+use super::read_buffer::ReadBuffer;
+use super::request_body::{BodyFraming, RequestBody};
+use super::request_head::RequestHead;
 use super::request_line::RequestLine;
-use super::timer::Timer;
+use super::write_buffer::WriteBuffer;
 
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
 /// The request head is arriving.
 const HEAD: u8 = 1;
-/// The request head was read; no deadline applies.
+/// The request head was read; its body follows, then the response.
 const BODY: u8 = 2;
+/// Another protocol than HTTP/1: HTTP/2, or the one of an upgraded connection.
+const TUNNEL: u8 = 3;
+/// A chunked body, in place of its length.
+const CHUNKED: u64 = u64::MAX;
 
-/// A connection with one deadline for a whole request head, and one for the pause between requests.
+/// What holds for a connection from its beginning.
+pub(super) struct ConnectionSettings {
+    pub(super) timeouts: ListenerTimeouts,
+    pub(super) on_half_close: OnClientHalfClose,
+    /// Its request is refused, since descriptors run out.
+    pub(super) refusal: Option<RefusalPermit>,
+}
+
+/// How long a connection that is refused may hold its descriptor before its request has arrived.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl ConnectionSettings {
+    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
+        let mut timeouts = listener.timeouts;
+        if refusal.is_some() {
+            timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
+        }
+        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
+    }
+}
+
+/// A connection with one deadline for a whole request head, and one for the pause between requests. While a request is served,
+/// it shows no more of the connection than that request.
 pub(crate) struct DeadlineStream {
     inner: Stream,
+    /// What was read and not used yet: the beginning of a request, maybe while another one is served.
+    input: ReadBuffer,
+    output: WriteBuffer,
     /// Set through a shared reference, when a request begins and when its head was read; read by the task that reads.
     phase: AtomicU8,
-    timeouts: ListenerTimeouts,
+    settings: ConnectionSettings,
     first: bool,
-    /// What was read to tell HTTP/2 from HTTP/1.
-    peeked: Vec<u8>,
-    /// How much of it was read again.
-    replayed: usize,
+    head: RequestHead,
+    /// The body of the request; `None` until it is read.
+    body: Option<RequestBody>,
+    /// Its length, or [`CHUNKED`]. Set through a shared reference when the request head was read.
+    framing: AtomicU64,
+    half_closed: Option<HalfClosed>,
     line: RequestLine,
     /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
-    deadline: Option<Instant>,
-    /// One timer a connection, reset from request to request.
-    timer: Option<Timer>,
+    deadline: Deadline,
     /// The peer's address, written once for all requests of the connection.
     peer: OnceLock<Option<HeaderValue>>,
     /// A head was refused that could not be parsed.
@@ -60,8 +92,6 @@ pub(crate) struct DeadlineStream {
     /// Whether its requests share server connections with those of others.
     authentication: ConnectionAuthentication,
     metrics: Arc<Metrics>,
-    /// Its request is refused, since descriptors run out.
-    refusal: Option<RefusalPermit>,
 }
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
@@ -71,31 +101,30 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length:
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
       Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
+/// How long a connection that was closed with unread bytes is read.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl DeadlineStream {
-    pub(super) fn new(
-        inner: Stream,
-        timeouts: ListenerTimeouts,
-        metrics: &Arc<Metrics>,
-        refusal: Option<RefusalPermit>,
-    ) -> Self {
+    pub(super) fn new(inner: Stream, settings: ConnectionSettings, metrics: &Arc<Metrics>) -> Self {
         let http2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
         Self {
             preface_left: if http2 { PREFACE.len() } else { 0 },
             inner,
+            input: ReadBuffer::default(),
+            output: WriteBuffer::default(),
             phase: AtomicU8::new(IDLE),
-            timeouts,
+            settings,
             first: true,
-            peeked: Vec::new(),
-            replayed: 0,
+            head: RequestHead::default(),
+            body: None,
+            framing: AtomicU64::new(0),
+            half_closed: None,
             line: RequestLine::default(),
-            deadline: None,
-            timer: None,
+            deadline: Deadline::default(),
             peer: OnceLock::new(),
             refused: false,
             authentication: ConnectionAuthentication::default(),
             metrics: Arc::clone(metrics),
-            refusal,
         }
     }
 
@@ -119,9 +148,23 @@ impl DeadlineStream {
         !self.line.invalid
     }
 
+    /// The request has a body.
+    pub(crate) fn body_follows(&self, framing: BodyFraming) {
+        let framing = match framing {
+            BodyFraming::Length(length) => length,
+            BodyFraming::Chunked => CHUNKED,
+        };
+        self.framing.store(framing, Ordering::Relaxed);
+    }
+
+    /// The connection no longer speaks HTTP.
+    pub(crate) fn is_upgraded(&self) {
+        self.phase.store(TUNNEL, Ordering::Relaxed);
+    }
+
     /// Its request is refused, since descriptors run out.
     pub(crate) fn is_refused(&self) -> bool {
-        self.refusal.is_some()
+        self.settings.refusal.is_some()
     }
 
     /// The address of the peer as a header value: written once, since it is the same for the whole connection.
@@ -135,26 +178,16 @@ impl DeadlineStream {
     }
 
     fn timeout(&self, phase: u8) -> Duration {
-        if phase == IDLE && !self.first { self.timeouts.keepalive } else { self.timeouts.request_header }
+        if phase == IDLE && !self.first {
+            self.settings.timeouts.keepalive
+        } else {
+            self.settings.timeouts.request_header
+        }
     }
 
-    /// Ready when the deadline of the phase has passed.
     fn poll_deadline(&mut self, phase: u8, context: &mut Context<'_>) -> Poll<()> {
         let timeout = self.timeout(phase);
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + timeout);
-        let timer = self.timer.get_or_insert_with(|| Timer::at(deadline));
-        // Every request has a later deadline. A timer that is set too early is left as it is, and set again only when it
-        // fires: once a pause, instead of once a request.
-        if timer.deadline() > deadline {
-            *timer = Timer::at(deadline);
-        }
-        loop {
-            ready!(timer.poll(context));
-            if timer.deadline() >= deadline {
-                return Poll::Ready(());
-            }
-            *timer = Timer::at(deadline);
-        }
+        self.deadline.poll(timeout, context)
     }
 
     fn time_out(&mut self, phase: u8, context: &mut Context<'_>) -> io::Result<()> {
@@ -174,7 +207,7 @@ impl DeadlineStream {
 
     /// No request head was read, and HTTP/2 does not begin: what Pingora writes now is its own refusal of the head.
     fn is_before_request(&self) -> bool {
-        self.phase.load(Ordering::Relaxed) != BODY && self.preface_left == 0
+        matches!(self.phase.load(Ordering::Relaxed), IDLE | HEAD) && self.preface_left == 0
     }
 
     /// Refuses a head in place of Pingora, whose refusal names the software.
@@ -187,56 +220,181 @@ impl DeadlineStream {
     }
 
     /// The pause between requests is over: the request head gets its own deadline.
-    fn advance(&mut self, phase: u8) {
-        if phase == IDLE {
-            self.first = false;
-            self.phase.store(HEAD, Ordering::Relaxed);
-            self.deadline = None;
-            self.line = RequestLine::default();
+    fn begin_request(&mut self) {
+        self.first = false;
+        self.phase.store(HEAD, Ordering::Relaxed);
+        self.deadline.clear();
+        self.line = RequestLine::default();
+        self.head = RequestHead::default();
+        self.body = None;
+        *self.framing.get_mut() = 0;
+    }
+
+    /// Reads a part of a request head, with the deadline of the phase. Returns how many bytes; 0 at the end of the stream.
+    fn poll_more(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match self.input.poll_fill(&mut self.inner, context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => {
+                let phase = *self.phase.get_mut();
+                ready!(self.poll_deadline(phase, context));
+                Poll::Ready(self.time_out(phase, context).map(|()| 0))
+            }
         }
     }
 
-    /// Reads from the connection, with the deadline of the phase.
-    fn poll_fresh(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let phase = self.phase.load(Ordering::Relaxed);
-        if phase == BODY {
-            self.deadline = None;
-            return Pin::new(&mut self.inner).poll_read(context, buffer);
+    /// Ready with true when there are bytes of a request head, with false at the end of the stream.
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if *self.phase.get_mut() == IDLE && self.preface_left == 0 {
+                if !self.body().is_complete() {
+                    // Where the next request begins is unknown.
+                    return Poll::Ready(Ok(false));
+                }
+                self.skip_empty_lines();
+            }
+            if !self.input.is_empty() && self.input.bytes() != b"\r" {
+                break;
+            }
+            if ready!(self.poll_more(context))? == 0 {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        if *self.phase.get_mut() == IDLE {
+            self.begin_request();
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// Empty lines before a request are ignored (RFC 9112, section 2.2): old clients send one behind a body.
+    fn skip_empty_lines(&mut self) {
+        loop {
+            match self.input.bytes() {
+                [b'\r', b'\n', ..] => self.input.consume(2),
+                [b'\n', ..] => self.input.consume(1),
+                _ => return,
+            }
+        }
+    }
+
+    /// Ready with true when a request begins, with false when there will be none.
+    pub(super) fn poll_request(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        self.poll_head(context).map(|begins| begins.unwrap_or(false))
+    }
+
+    /// Moves bytes of the request head, and none behind it.
+    fn poll_read_head(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.head.is_complete() {
+            // The parser does not agree.
+            ready!(self.poll_deadline(HEAD, context));
+            return Poll::Ready(self.time_out(HEAD, context));
+        }
+        if !ready!(self.poll_head(context))? {
+            return Poll::Ready(Ok(()));
+        }
+        if self.preface_left > 0 {
+            let before = buffer.filled().len();
+            self.input.give(buffer);
+            self.preface_left = self.preface_left.saturating_sub(buffer.filled().len() - before);
+            if self.preface_left == 0 {
+                *self.phase.get_mut() = TUNNEL;
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let bytes = self.input.bytes();
+        let bytes = bytes.get(..buffer.remaining()).unwrap_or(bytes);
+        let count = self.head.advance(bytes);
+        if self.head.is_complete() {
+            self.deadline.clear();
+        }
+        let bytes = bytes.get(..count).unwrap_or_default();
+        self.line.scan(bytes);
+        buffer.put_slice(bytes);
+        self.input.consume(count);
+        Poll::Ready(Ok(()))
+    }
+
+    fn body(&mut self) -> &mut RequestBody {
+        let framing = match *self.framing.get_mut() {
+            CHUNKED => BodyFraming::Chunked,
+            length => BodyFraming::Length(length),
+        };
+        self.body.get_or_insert_with(|| RequestBody::new(framing))
+    }
+
+    /// Moves bytes of the request's body, and none behind it.
+    fn poll_read_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.deadline.clear();
+        if self.body().is_complete() {
+            return self.poll_client(context);
         }
         let before = buffer.filled().len();
-        match Pin::new(&mut self.inner).poll_read(context, buffer) {
-            Poll::Ready(result) => {
-                self.advance(phase);
-                let fresh = buffer.filled().get(before..).unwrap_or_default();
-                if self.preface_left > 0 {
-                    self.preface_left = self.preface_left.saturating_sub(fresh.len());
-                    if self.preface_left == 0 {
-                        self.phase.store(BODY, Ordering::Relaxed);
-                    }
-                    return Poll::Ready(result);
-                }
-                self.line.scan(fresh);
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                ready!(self.poll_deadline(phase, context));
-                Poll::Ready(self.time_out(phase, context))
+        if self.input.is_empty() {
+            ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        } else {
+            self.input.peek(buffer);
+        }
+        let fresh = buffer.filled().get(before..).unwrap_or_default();
+        let count = self.body().advance(fresh)?;
+        if !self.input.is_empty() {
+            self.input.consume(count);
+        } else if count < fresh.len() {
+            self.input.put(fresh.get(count..).unwrap_or_default());
+        }
+        buffer.set_filled(before + count);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The request is complete, and its response is under way. Ready when the client is gone.
+    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(half_closed) = &mut self.half_closed {
+            return half_closed.poll_reset(&self.inner, context);
+        }
+        if !self.input.is_empty() {
+            // The next request waits; what is behind it waits in the socket.
+            return Poll::Pending;
+        }
+        if ready!(self.input.poll_fill(&mut self.inner, context))? > 0 {
+            self.input.shrink();
+            return Poll::Pending;
+        }
+        match self.settings.on_half_close {
+            OnClientHalfClose::Cancel => Poll::Ready(Ok(())),
+            OnClientHalfClose::Finish => {
+                self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
             }
         }
+    }
+
+    /// Reads until the client closes its side. A socket that is closed with unread bytes is reset, and the client may lose the
+    /// response.
+    async fn discard(&mut self) -> io::Result<()> {
+        loop {
+            let count = self.input.bytes().len();
+            self.input.consume(count);
+            if poll_fn(|context| self.input.poll_fill(&mut self.inner, context)).await? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
+    pub(super) fn may_be_http2(&self) -> bool {
+        self.input.bytes().iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
     }
 }
 
 impl AsyncRead for DeadlineStream {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.replayed < this.peeked.len() {
-            let left = this.peeked.get(this.replayed..).unwrap_or_default();
-            let now = left.get(..buffer.remaining().min(left.len())).unwrap_or_default();
-            buffer.put_slice(now);
-            this.replayed += now.len();
-            return Poll::Ready(Ok(()));
+        match *this.phase.get_mut() {
+            BODY => this.poll_read_body(context, buffer),
+            TUNNEL if this.input.is_empty() => Pin::new(&mut this.inner).poll_read(context, buffer),
+            TUNNEL => {
+                this.input.give(buffer);
+                Poll::Ready(Ok(()))
+            }
+            _ => this.poll_read_head(context, buffer),
         }
-        this.poll_fresh(context, buffer)
     }
 }
 
@@ -247,15 +405,19 @@ impl AsyncWrite for DeadlineStream {
             this.refuse(context);
             return Poll::Ready(Ok(bytes.len()));
         }
-        Pin::new(&mut this.inner).poll_write(context, bytes)
+        this.output.poll_write(&mut this.inner, context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+        let this = self.get_mut();
+        ready!(this.output.poll_drain(&mut this.inner, context))?;
+        Pin::new(&mut this.inner).poll_flush(context)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+        let this = self.get_mut();
+        ready!(this.output.poll_drain(&mut this.inner, context))?;
+        Pin::new(&mut this.inner).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -268,55 +430,20 @@ impl AsyncWrite for DeadlineStream {
             this.refuse(context);
             return Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()));
         }
-        Pin::new(&mut this.inner).poll_write_vectored(context, slices)
+        this.output.poll_write_vectored(&mut this.inner, context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 }
 
-// The rest is delegated.
-
-impl std::fmt::Debug for DeadlineStream {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DeadlineStream").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-#[async_trait]
-impl Shutdown for DeadlineStream {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for DeadlineStream {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for DeadlineStream {
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for DeadlineStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-}
+delegate!(DeadlineStream, inner);
 
 impl GetProxyDigest for DeadlineStream {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
         // HTTP/1 asks for it with every request, HTTP/2 once for the connection.
-        let http2 = self.preface_left > 0 || self.peeked == PREFACE;
+        let http2 = self.preface_left > 0 || self.input.bytes().starts_with(PREFACE);
         if !http2 {
             return None;
         }
@@ -325,9 +452,15 @@ impl GetProxyDigest for DeadlineStream {
     }
 }
 
-impl GetSocketDigest for DeadlineStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+#[async_trait]
+impl Shutdown for DeadlineStream {
+    async fn shutdown(&mut self) {
+        // Bytes that were not flushed go first.
+        let _ = self.flush().await;
+        let _ = self.inner.shutdown().await;
+        if !self.input.is_empty() {
+            let _ = timeout(LINGER_TIMEOUT, self.discard()).await;
+        }
     }
 }
 
@@ -339,25 +472,20 @@ impl Peek for DeadlineStream {
     /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, even when a request is
     /// shorter. Here it is enough that the first ones differ from the preface.
     async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        while self.peeked.len() < buffer.len() && PREFACE.starts_with(&self.peeked) {
-            let mut room = [0; PREFACE.len()];
-            let wanted = buffer.len() - self.peeked.len();
-            let mut fresh = ReadBuf::new(room.get_mut(..wanted).unwrap_or_default());
-            poll_fn(|context| self.poll_fresh(context, &mut fresh)).await?;
-            if fresh.filled().is_empty() {
+        while self.input.bytes().len() < buffer.len() && self.may_be_http2() {
+            if poll_fn(|context| self.poll_more(context)).await? == 0 {
                 break;
             }
-            self.peeked.extend_from_slice(fresh.filled());
         }
-        for (to, from) in buffer.iter_mut().zip(&self.peeked) {
+        for (to, from) in buffer.iter_mut().zip(self.input.bytes()) {
             *to = *from;
         }
-        if self.peeked == PREFACE {
+        if self.input.bytes().starts_with(PREFACE) {
             if self.is_refused() {
                 return Err(io::ErrorKind::ConnectionRefused.into());
             }
-            // HTTP/2 has its own timeouts.
-            self.headers_are_read();
+            // It has its own timeouts.
+            *self.phase.get_mut() = TUNNEL;
         }
         Ok(true)
     }

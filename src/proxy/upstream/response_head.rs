@@ -33,6 +33,10 @@ pub(crate) fn run<'hook>(
         return hook::done(Ok(()));
     }
     ctx.note_response(Instant::now());
+    if let Some(progress) = &ctx.body_progress {
+        // Both directions of a stream may be open for hours.
+        progress.await_nothing();
+    }
     if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
         && server.live.connected()
     {
