@@ -34,6 +34,7 @@ pub(super) struct Handshake<'a> {
 }
 
 /// Why a connection ends before HTTP.
+#[derive(Clone, Copy)]
 enum HandshakeError {
     /// The client closed it, or sent nothing.
     ClientGone,

@@ -191,9 +191,10 @@ mod tests {
             let mut buffer = ReadBuffer::default();
             let (mut put, mut got) = (Vec::new(), Vec::new());
             for (piece, how) in &pieces {
-                match how {
-                    0 => buffer.put(piece),
-                    _ => prop_assert_eq!(fill(&mut buffer, piece), piece.len()),
+                if *how == 0 {
+                    buffer.put(piece);
+                } else {
+                    prop_assert_eq!(fill(&mut buffer, piece), piece.len());
                 }
                 if *how == 2 {
                     buffer.shrink();

@@ -99,7 +99,7 @@ impl ChunkState {
     fn after(self, byte: u8) -> Option<Self> {
         let next = match (self, byte) {
             (Self::SizeStart, _) => Self::Size(digit(byte)?),
-            (Self::Size(size), b'\r') | (Self::Extension(size), b'\r') => Self::SizeLf(size),
+            (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeLf(size),
             (Self::Size(size), b';' | b' ' | b'\t') => Self::Extension(size),
             (Self::Size(size), _) => Self::Size(size.checked_mul(16)?.checked_add(digit(byte)?)?),
             (Self::SizeLf(0), b'\n') => Self::TrailerStart,

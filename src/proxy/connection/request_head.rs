@@ -28,16 +28,14 @@ impl RequestHead {
                 (Self::Complete, _) => return at,
                 (Self::LineEnd | Self::LineEndCr, Some(b'\n')) => Self::Complete,
                 (Self::LineEnd, Some(b'\r')) => Self::LineEndCr,
-                _ => match memchr::memchr(b'\n', rest) {
-                    Some(line) => {
-                        at += line;
-                        Self::LineEnd
-                    }
-                    None => {
+                _ => {
+                    let Some(line) = memchr::memchr(b'\n', rest) else {
                         *self = Self::Line;
                         return bytes.len();
-                    }
-                },
+                    };
+                    at += line;
+                    Self::LineEnd
+                }
             };
             at += 1;
         }

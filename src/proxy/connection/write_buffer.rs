@@ -59,7 +59,9 @@ impl WriteBuffer {
         if length >= CAPACITY {
             return Pin::new(sink).poll_write_vectored(context, slices);
         }
-        slices.iter().for_each(|slice| self.push(slice));
+        for slice in slices {
+            self.push(slice);
+        }
         Poll::Ready(Ok(length))
     }
 
