@@ -140,12 +140,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let request = head::view(exchange.req_header());
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
-    if let Some(framing) = scan.body_framing() {
-        if let Some(connection) = DeadlineStream::of(exchange) {
-            connection.body_follows(framing);
-        }
-        validate::check_length(framing, listener.max_body_size)?;
-    }
+    announce_body(exchange, &scan, listener)?;
     let (request, scan) = match origin_form(&request, &scan) {
         None => (request, scan),
         Some((target, host)) => {
@@ -175,6 +170,19 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// The connection must know where the request ends.
+fn announce_body(
+    exchange: &Exchange,
+    scan: &HeaderScan<'_>,
+    listener: &Listener,
+) -> std::result::Result<(), Rejection> {
+    let Some(framing) = scan.body_framing() else { return Ok(()) };
+    if let Some(connection) = DeadlineStream::of(exchange) {
+        connection.body_follows(framing);
+    }
+    validate::check_length(framing, listener.max_body_size)
 }
 
 /// What servers get in place of a target that is a URL, and Host where the request has none.
