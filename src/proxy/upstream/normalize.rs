@@ -139,7 +139,10 @@ fn unify_length(response: &mut ResponseHeader) -> Result<()> {
     let mut length = None;
     for value in response.headers.get_all(header::CONTENT_LENGTH) {
         for element in value.as_bytes().split(|byte| *byte == b',') {
-            let number = std::str::from_utf8(element.trim_ascii()).ok().and_then(|text| text.parse::<u64>().ok());
+            let digits = element.trim_ascii();
+            // A sign would be parsed too.
+            let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+            let number = text.and_then(|text| text.parse::<u64>().ok());
             match number {
                 Some(number) if length.is_none_or(|before| before == number) => length = Some(number),
                 _ => return invalid("ambiguous length"),
