@@ -1,6 +1,6 @@
 //! Compares two configurations, so that the log says what a reload changes and what only a restart changes.
 
-use crate::config::{Config, Listener, Remote, Store};
+use crate::config::{Config, Listener, Pool, Remote, Server, Store};
 
 /// One thing that a reload changes, or cannot change.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,10 +13,10 @@ pub enum Change {
     ServerAdded(String, String),
     /// A server was removed; its sessions move with their next request.
     ServerRemoved(String, String),
-    /// A server's address, weight, state or backup changed.
-    ServerChanged(String, String),
-    /// A pool's other settings changed.
-    PoolChanged(String),
+    /// A server changed, as (pool, server, what).
+    ServerChanged(String, String, String),
+    /// A pool's other settings changed, as (pool, their keys).
+    PoolChanged(String, String),
     /// Routes changed.
     Routes,
     /// Sealing keys changed.
@@ -40,8 +40,8 @@ impl std::fmt::Display for Change {
             Self::PoolRemoved(pool) => write!(f, "pool {pool} removed"),
             Self::ServerAdded(pool, server) => write!(f, "server {pool}/{server} added"),
             Self::ServerRemoved(pool, server) => write!(f, "server {pool}/{server} removed"),
-            Self::ServerChanged(pool, server) => write!(f, "server {pool}/{server} changed"),
-            Self::PoolChanged(pool) => write!(f, "pool {pool} changed"),
+            Self::ServerChanged(pool, server, what) => write!(f, "server {pool}/{server} changed: {what}"),
+            Self::PoolChanged(pool, keys) => write!(f, "pool {pool} changed: {keys}"),
             Self::Routes => f.write_str("routes changed"),
             Self::Keys => f.write_str("keys changed"),
             Self::Listeners => f.write_str("limits, trusted proxies or certificates of listeners changed"),
@@ -156,8 +156,9 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
                     Change::ServerAdded(pool, server)
                 }),
                 Some(before) if before != server => changes.push({
+                    let what = server_changes(before, server);
                     let (pool, server) = named(&server.name);
-                    Change::ServerChanged(pool, server)
+                    Change::ServerChanged(pool, server, what)
                 }),
                 Some(_) => {}
             }
@@ -168,9 +169,9 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
                 changes.push(Change::ServerRemoved(pool, server));
             }
         }
-        let rest = |pool: &crate::config::Pool| crate::config::Pool { servers: Vec::new(), ..pool.clone() };
-        if rest(before) != rest(pool) {
-            changes.push(Change::PoolChanged(pool.name.clone()));
+        let keys = pool_keys_changed(before, pool);
+        if !keys.is_empty() {
+            changes.push(Change::PoolChanged(pool.name.clone(), keys.join(", ")));
         }
     }
     for before in &old.pools {
@@ -178,6 +179,38 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
             changes.push(Change::PoolRemoved(before.name.clone()));
         }
     }
+}
+
+/// What changed of a server, with the values before and after.
+fn server_changes(old: &Server, new: &Server) -> String {
+    // All of them, so that a new setting cannot be forgotten here.
+    let Server { name: _, address, weight, state, route, backup } = old;
+    let state_word = |state: &crate::config::ServerState| <&str>::from(*state).to_owned();
+    let all = [
+        ("address", address.to_string(), new.address.to_string()),
+        ("weight", weight.to_string(), new.weight.to_string()),
+        ("state", state_word(state), state_word(&new.state)),
+        ("route", route.clone(), new.route.clone()),
+        ("backup", backup.to_string(), new.backup.to_string()),
+    ];
+    let changed = all.into_iter().filter(|(_, old, new)| old != new);
+    changed.map(|(key, old, new)| format!("{key} {old} -> {new}")).collect::<Vec<_>>().join(", ")
+}
+
+/// Keys of a pool with changed values, except `servers`.
+fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
+    let Pool { name: _, servers: _, balance, hash_on, connection, health_check, streams_on_down, retries, persistence } =
+        old;
+    let all = [
+        (*balance != new.balance, "balance"),
+        (*hash_on != new.hash_on, "hash_on"),
+        (*connection != new.connection, "connection"),
+        (*health_check != new.health_check, "health_check"),
+        (*streams_on_down != new.streams_on_down, "streams_on_down"),
+        (*retries != new.retries, "retries"),
+        (*persistence != new.persistence, "persistence"),
+    ];
+    all.into_iter().filter(|(differs, _)| *differs).map(|(_, key)| key).collect()
 }
 
 #[cfg(test)]
@@ -194,6 +227,29 @@ mod tests {
              keys: [{{ id: k, secret: '0123456789abcdef' }}]\nstore: {{ {store} }}\n"
         );
         Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    #[test]
+    fn a_changed_server_says_what_changed_and_a_pool_says_which_keys() {
+        let config = |pool: &str, server: &str| {
+            let text = format!(
+                "version: 1\nlisteners: [{{ address: '127.0.0.1:8080' }}]\n\
+                 pools: {{ p: {{ {pool} servers: [{{ name: a, {server} }}] }} }}\n"
+            );
+            Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}")).config
+        };
+        let said = |new: &Config| -> Vec<String> {
+            let old = config("", "address: 'app:1', weight: 1");
+            changes(&old, new).iter().map(ToString::to_string).collect()
+        };
+        let server = config("", "address: 'app:2', weight: 5, state: drain, route: x, backup: true");
+        assert_eq!(
+            said(&server),
+            ["server p/a changed: address app:1 -> app:2, weight 1 -> 5, state ready -> drain, route a -> x, \
+              backup false -> true"]
+        );
+        let pool = config("balance: random, retries: { attempts: 1 },", "address: 'app:1'");
+        assert_eq!(said(&pool), ["pool p changed: balance, retries"]);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::config::{ServerState, StreamsOnDown};
 use crate::pool::condition::Health;
-use crate::pool::server::{LiveState, Server};
+use crate::pool::live_state::LiveState;
+use crate::pool::server::Server;
 
 use super::runtime::Runtime;
 use super::state::AppState;

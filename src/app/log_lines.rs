@@ -25,7 +25,6 @@ pub(super) fn ready(config: &Config) {
     let servers: usize = config.pools.iter().map(|pool| pool.servers.len()).sum();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        node = %config.proxy.node,
         listeners = %listeners.join(", "),
         admin = config.admin.as_ref().map(|admin| admin.address.to_string()),
         pools = config.pools.len(),

@@ -6,6 +6,7 @@ pub mod build;
 pub mod changes;
 mod connection_closer;
 mod error;
+pub mod inspect;
 mod listeners;
 mod log_lines;
 mod process;

@@ -122,7 +122,7 @@ impl SnapshotTask {
 }
 
 /// What of a pool is loaded from a snapshot.
-fn load_scope(persistence: Option<&PoolPersistence>) -> LoadScope {
+pub(super) fn load_scope(persistence: Option<&PoolPersistence>) -> LoadScope {
     match persistence.map(|persistence| &persistence.handoff) {
         None => LoadScope::Skip,
         Some(None) => LoadScope::Sessions,

@@ -35,6 +35,7 @@ pub(super) fn build_state(
     executor: &Handle,
 ) -> Result<(Arc<AppState>, Option<UnboundedReceiver<Event>>), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
+    metrics.started_as(&config.proxy.node);
     let on_end = {
         let metrics = Arc::clone(&metrics);
         Box::new(move |target: &Target, reason: EndReason| metrics.session_ended(target.pool(), reason as usize))

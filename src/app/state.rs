@@ -52,10 +52,11 @@ impl AppState {
             pool.pool.servers.iter().enumerate().map(|(index, server)| ServerReading {
                 pool: &pool.pool.name,
                 server: &server.name,
-                up: server.condition().accepts_bound(),
+                up: server.is_up(),
                 state: server.state.into(),
                 in_flight: server.live.in_flight(),
-                weight: server.weight,
+                streams: server.live.streams(),
+                weight: pool.pool.weight_now(server),
                 sessions: pool
                     .persistence
                     .as_ref()

@@ -40,11 +40,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         what: KeysCommand,
     },
-    /// Print a token's pool, server, epoch, times and key, or why it is not valid
-    Explain {
-        /// The cookie's value, or `-` to read it from standard input
-        token: String,
-    },
+    /// Print what a token contains, or what is known of an application's session id or of a client's address
+    Explain(ExplainArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -65,6 +62,19 @@ pub(super) struct RunArgs {
     /// Address of probes and metrics, with --to
     #[arg(long, value_name = "ADDRESS", default_value = crate::demo::DEFAULT_ADMIN)]
     pub(super) admin: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainArgs {
+    /// A token (the cookie's value) or an address; without it, or with `-`, it is read from standard input. An application's
+    /// session id is read from standard input only
+    pub(super) value: Option<String>,
+    /// Take the input for an application's session id, whatever it looks like
+    #[arg(long)]
+    pub(super) id: bool,
+    /// Only in this pool
+    #[arg(long, value_name = "NAME")]
+    pub(super) pool: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -50,7 +50,7 @@ pub fn main() -> ExitCode {
             print(&new_key());
             ExitCode::SUCCESS
         }
-        Command::Explain { token } => explain::explain(&token, cli.config.as_deref()),
+        Command::Explain(args) => explain::explain(&args, cli.config.as_deref()),
         Command::Version => {
             print(concat!("homing ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS

@@ -2,6 +2,9 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::session::token::UnixMillis;
 
 /// Failed while running.
 pub(super) const FAILED: u8 = 1;
@@ -32,4 +35,11 @@ pub(super) fn usage(message: &str) -> ExitCode {
 pub(super) fn failure(message: &str) -> ExitCode {
     print_message(&format!("error: {message}"));
     ExitCode::from(FAILED)
+}
+
+/// A time, readable.
+pub(super) fn time(time: UnixMillis) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_millis(time.0));
+    time.filter(|time| *time < UNIX_EPOCH + Duration::from_secs(253_402_300_800))
+        .map_or_else(|| "after the year 9999".to_owned(), |time| humantime::format_rfc3339_millis(time).to_string())
 }

@@ -59,7 +59,7 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
 
 fn start(loaded: Loaded, origin: Origin) -> ExitCode {
     let settings = &loaded.config.log;
-    log::start(settings.level.into(), settings.format == LogFormat::Json);
+    log::start(settings.level.into(), settings.format == LogFormat::Json, Some(&loaded.config.proxy.node));
     exit_code(app::run(loaded, origin))
 }
 
@@ -74,7 +74,7 @@ fn exit_code(result: Result<(), RunError>) -> ExitCode {
 }
 
 pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
-    log::start(LogLevel::Warn.into(), false);
+    log::start(LogLevel::Warn.into(), false, None);
     match try_demo(listen, admin) {
         Ok(code) => code,
         Err(error) => failure(&format!("the demo cannot start: {error}")),

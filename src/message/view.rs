@@ -26,7 +26,7 @@ enum Target<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// A head whose target is parsed; `sent` is the target as it was sent.
+    /// A head with a parsed target; `sent` is the original text of the target.
     pub const fn parsed(
         method: &'a Method,
         uri: &'a Uri,

@@ -9,6 +9,7 @@ use crate::session::key::SessionKey;
 use crate::store::engine::Kind;
 use crate::store::shared::{Move, SharedStore};
 
+use super::moves::{self, server_of};
 use super::outcome::Outcome;
 use super::resolve::ResolvedSession;
 use super::scope::{RequestSession, Scope};
@@ -58,12 +59,13 @@ impl Sessions {
         scope: &Scope<'_, '_>,
         state: &mut RequestSession,
     ) {
-        let Some(mut session) = state.lookup.session.take() else { return split::settle(self, scope, state) };
+        let Some(mut session) = state.lookup.session.take() else { return split::settle(self, server, scope, state) };
         let undelivered = handoff::undelivered(self, response.status, state);
+        let from = state.runtime(scope).map(|runtime| server_of(&session, runtime, self));
         if self.rebind(&mut session, server, undelivered.as_deref(), scope, state).await
-            && let (Some(runtime), Some(reason)) = (state.runtime(scope), state.reason)
+            && let Some(from) = from
         {
-            runtime.metrics.moves.inc(reason as usize);
+            moves::note(&from, server, scope, state);
         }
         state.lookup.session = Some(session);
     }

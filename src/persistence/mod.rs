@@ -25,6 +25,7 @@ mod hash_key;
 pub mod issue;
 mod keepalive;
 mod learn;
+mod moves;
 mod outcome;
 mod pool;
 pub mod resolve;
@@ -35,5 +36,6 @@ mod split;
 
 pub use self::outcome::{Outcome, Reason};
 pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, TableHistory};
+pub use self::resolve::{IdentifiedBy, ResolvedSession};
 pub use self::scope::{RequestSession, Scope};
 pub use self::sessions::Sessions;

@@ -5,6 +5,9 @@
 
 use smallvec::SmallVec;
 
+use crate::pool::ServerIndex;
+
+use super::moves::{self, server_of};
 use super::outcome::{Outcome, Reason};
 use super::resolve::IdentifiedBy;
 use super::scope::{RequestSession, Scope, SplitFailover};
@@ -43,11 +46,12 @@ pub(super) fn arrive(state: &mut RequestSession) {
 }
 
 /// A server of the other pool has responded: the session has left its pool for good.
-pub(super) fn settle(sessions: &Sessions, scope: &Scope<'_, '_>, state: &RequestSession) {
+pub(super) fn settle(sessions: &Sessions, server: ServerIndex, scope: &Scope<'_, '_>, state: &RequestSession) {
     let Some(split) = &state.split else { return };
     let (Some(session), Some(runtime)) = (&split.session, scope.pools.get(split.pool)) else { return };
     if let Some(reason) = split.reason {
-        runtime.metrics.moves.inc(reason as usize);
+        let from = server_of(session, runtime, sessions);
+        moves::note_departure(&from, runtime, reason, server, scope, state);
     }
     // A token is replaced by the other pool's. A binding that only the table has would lead back.
     if matches!(session.identified_by, IdentifiedBy::Id | IdentifiedBy::Address) {

@@ -26,7 +26,7 @@ pub fn exhausted(error: &(dyn StdError + 'static)) -> Option<LocalResource> {
     None
 }
 
-/// The same for an error of Pingora, whose causes are its own.
+/// The same for an error of Pingora, which keeps its own chain of causes.
 pub fn exhausted_in(error: &Error) -> Option<LocalResource> {
     exhausted(error.root_cause())
 }

@@ -17,7 +17,8 @@ use crate::telemetry::metrics::{LocalResource, ProbeResult};
 use super::condition::Health;
 use super::exhaustion;
 use super::http_probe::HttpProbe;
-use super::server::{LiveState, Server};
+use super::live_state::LiveState;
+use super::server::Server;
 
 /// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
 /// first result counts at once, so that a start need not wait for `rise` rounds.
@@ -186,6 +187,9 @@ impl HealthTask {
             self.live.metrics.exhausted_checks.inc(resource);
             let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
             exhaustion::warn(resource, "a health check could not be carried out; the server keeps its health", second);
+        }
+        if matches!(check, Check::Success | Check::Drain) {
+            self.live.connected();
         }
         let Some(health) = tracker.observe(check.result()) else { return };
         let why = if let Check::Failure(why) = &check { Some(why.as_str()) } else { None };

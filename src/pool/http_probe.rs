@@ -56,7 +56,7 @@ impl HttpProbe {
         Ok(Self { connector: Connector::new(Some(options)), peer, request })
     }
 
-    /// The status of the final response, whose body has been read.
+    /// Reads the whole response and returns its status; interim responses are skipped.
     pub async fn status(&self, address: PeerAddr) -> Result<u16> {
         let mut peer = self.peer.clone();
         peer._address = address;

@@ -1,6 +1,6 @@
 //! The servers of a pool, and which of them accept requests now.
 //!
-//! A [`Pool`] belongs to one configuration. The live state of a server ([`server::LiveState`]: health, requests in flight,
+//! A [`Pool`] belongs to one configuration. The live state of a server ([`LiveState`]: health, requests in flight,
 //! resolved address) belongs to the server's *name* and is carried over reloads.
 
 pub mod balancer;
@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
+pub mod live_state;
 pub mod resolve;
 pub mod server;
 
@@ -23,7 +24,8 @@ use crate::telemetry::metrics::Metrics;
 
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
-use self::server::{LiveState, Server};
+use self::live_state::LiveState;
+use self::server::Server;
 
 pub use self::server::ServerIndex;
 
@@ -81,6 +83,12 @@ impl Pool {
     pub fn find(&self, id: ServerId) -> Option<ServerIndex> {
         let position = self.by_id.binary_search_by_key(&id.0, |(id, _)| id.0).ok()?;
         self.by_id.get(position).map(|(_, index)| *index)
+    }
+
+    /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
+    pub fn weight_now(&self, server: &Server) -> u16 {
+        let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
+        if needed && server.accepts_new() { server.weight } else { 0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.

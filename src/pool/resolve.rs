@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::server::LiveState;
+use super::live_state::LiveState;
 
 /// How often a name is resolved; the TTL of most zones of application servers is 30 to 60 seconds.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(15);

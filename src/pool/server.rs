@@ -1,22 +1,20 @@
-//! One application server: its configuration and its live state.
+//! One application server of one configuration.
 
 use std::net::SocketAddr;
 use std::os::unix::net::SocketAddr as UnixAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 
 use crate::config;
 use crate::session::key::ServerId;
-use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::{Condition, Health};
-use super::connections::{Connections, ServerConnector};
+use super::connections::ServerConnector;
+use super::live_state::LiveState;
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -39,110 +37,6 @@ pub struct Server {
     pub live: Arc<LiveState>,
     template: HttpPeer,
     checked: bool,
-}
-
-/// The live state of a server, carried over reloads by pool and server name.
-pub struct LiveState {
-    /// [`Health`] as a number. Written by the server's health check, read by every request that selects a server.
-    health: AtomicU8,
-    /// Requests in flight. Written by [`InFlight`].
-    in_flight: AtomicUsize,
-    /// Resolved address of a host name. Written by the resolver.
-    resolved: ArcSwapOption<SocketAddr>,
-    /// The pool's generation, raised with every change, so that the balancer updates its selection.
-    generation: Arc<AtomicU64>,
-    /// The last request could not connect. For the log only.
-    connect_failing: AtomicBool,
-    /// What is open to it, in use or not.
-    pub connections: Arc<Connections>,
-    /// What is open to it is being ended: also for requests of an earlier configuration, where it is a server as any other.
-    /// Relaxed: read after one of its connections broke.
-    ended: AtomicBool,
-    /// Its counters.
-    pub metrics: ServerMetrics,
-}
-
-impl LiveState {
-    /// The state of a new server.
-    pub fn new(generation: Arc<AtomicU64>, metrics: ServerMetrics) -> Self {
-        Self {
-            health: AtomicU8::new(Health::Unknown as u8),
-            in_flight: AtomicUsize::new(0),
-            resolved: ArcSwapOption::empty(),
-            generation,
-            connect_failing: AtomicBool::new(false),
-            connections: Arc::default(),
-            ended: AtomicBool::new(false),
-            metrics,
-        }
-    }
-
-    /// Notes that a request could not connect; true if the one before could.
-    pub fn connect_failed(&self) -> bool {
-        !self.connect_failing.swap(true, Ordering::Relaxed)
-    }
-
-    /// Notes that a request was answered; true if the one before could not connect.
-    pub fn connected(&self) -> bool {
-        self.connect_failing.load(Ordering::Relaxed) && self.connect_failing.swap(false, Ordering::Relaxed)
-    }
-
-    /// Whether what is open to it is being ended.
-    pub fn is_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// Sets whether what is open to it is being ended.
-    pub fn set_ended(&self, ended: bool) {
-        self.ended.store(ended, Ordering::Relaxed);
-    }
-
-    /// The result of its health checks.
-    pub fn health(&self) -> Health {
-        Health::from_u8(self.health.load(Ordering::Acquire))
-    }
-
-    /// Sets the result of its health checks.
-    pub fn set_health(&self, health: Health) {
-        if self.health.swap(health as u8, Ordering::AcqRel) != health as u8 {
-            self.generation.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    /// The resolved address of its host name.
-    pub fn resolved(&self) -> Option<SocketAddr> {
-        self.resolved.load().as_deref().copied()
-    }
-
-    /// Sets the resolved address.
-    pub fn set_resolved(&self, address: Option<SocketAddr>) {
-        if self.resolved() != address {
-            self.resolved.store(address.map(Arc::new));
-            self.generation.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-
-    /// Requests in flight.
-    pub fn in_flight(&self) -> usize {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-}
-
-/// Counts one request in flight, until it is dropped.
-pub struct InFlight(Arc<LiveState>);
-
-impl InFlight {
-    /// Begins a request.
-    pub fn begin(live: &Arc<LiveState>) -> Self {
-        live.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(live))
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl Server {
@@ -168,7 +62,13 @@ impl Server {
         Condition::of(self.state, health, self.has_address())
     }
 
-    /// Which requests it accepts, for a request whose connection it has closed: it may have been taken away since.
+    /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
+    /// health checks nothing else tells that it is dead.
+    pub fn is_up(&self) -> bool {
+        self.condition().accepts_bound() && !self.live.is_connect_failing()
+    }
+
+    /// Which requests it accepts, asked after a connection to it broke: it may have been removed meanwhile.
     pub fn condition_after_failure(&self) -> Condition {
         if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
@@ -184,7 +84,7 @@ impl Server {
     }
 
     fn has_address(&self) -> bool {
-        !matches!(self.address, config::ServerAddress::Name { .. }) || self.live.resolved.load().is_some()
+        !matches!(self.address, config::ServerAddress::Name { .. }) || self.live.resolved().is_some()
     }
 
     /// Pingora's peer for it; `None` while its host name has no address.

@@ -19,7 +19,7 @@ use crate::proxy::head;
 
 /// The hook.
 pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
-    ctx.attempts.in_flight = None;
+    (ctx.attempts.in_flight, ctx.attempts.stream) = (None, None);
     let result = RequestResult {
         status: exchange.response_written().map_or(0, |response| response.status.as_u16()),
         duration: ctx.started.elapsed(),
@@ -79,6 +79,7 @@ fn record<'a>(
             ErrorSource::Upstream => FailureSource::Server,
             ErrorSource::Internal | ErrorSource::Unset => FailureSource::Proxy,
         }),
+        node: &ctx.runtime.config.proxy.node,
         epoch: ctx.session.session().map(|session| session.binding.epoch).or(ctx.session.created.map(|_| 0)),
     }
 }

@@ -60,9 +60,9 @@ impl ProxyHttp for EdgeProxy {
 
     // … a connection to it is taken from the pool or established …
     hook!(connected_to_upstream<'p, 'd>(
-        _, _: bool, _: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
+        _, reused: bool, _: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
     ) -> Result<()> => {
-        ctx.attempts.socket = Some(socket);
+        peer::connected(reused, socket, ctx);
         hook::done(Ok(()))
     });
 
@@ -104,7 +104,7 @@ impl ProxyHttp for EdgeProxy {
     hook!(response_filter<'r>(exchange, response: &'r mut ResponseHeader; ctx) -> Result<()> =>
         response::run(exchange, response, ctx));
 
-    // The links of a page are rewritten while it passes.
+    // The links of a page are rewritten while it passes, and its bytes are counted.
     fn response_body_filter(
         &self,
         exchange: &mut Exchange,
@@ -119,6 +119,7 @@ impl ProxyHttp for EdgeProxy {
         if end && let Some(progress) = &ctx.body_progress {
             progress.end_within(limits::DRAIN_TIMEOUT);
         }
+        limits::count_response(body.as_ref(), ctx);
         Ok(if end && ctx.attempts.unshare { dedicated::end_connection(ctx) } else { None })
     }
 

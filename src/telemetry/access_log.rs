@@ -65,6 +65,8 @@ pub struct Line<'a> {
     pub reason: Option<&'a str>,
     /// Epoch of the session's binding.
     pub epoch: Option<u32>,
+    /// Name of this proxy.
+    pub node: &'a str,
 }
 
 enum Message {

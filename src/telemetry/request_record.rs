@@ -103,6 +103,8 @@ pub struct RequestRecord<'a> {
     pub failure: Option<FailureSource>,
     /// Epoch of the session's binding.
     pub epoch: Option<u32>,
+    /// Name of this proxy.
+    pub node: &'a str,
 }
 
 impl RequestRecord<'_> {
@@ -132,6 +134,7 @@ impl RequestRecord<'_> {
             outcome: self.result.outcome.and_then(|outcome| OUTCOMES.get(outcome).copied()),
             reason: self.session_reason.or(self.refusal).or(failure),
             epoch: self.epoch,
+            node: self.node,
         }
     }
 }
@@ -191,6 +194,7 @@ mod tests {
             refusal: None,
             failure: None,
             epoch: Some(0),
+            node: "edge-1",
         }
     }
 
@@ -206,6 +210,7 @@ mod tests {
             ("reason", serde_json::Value::Null),
             ("route", serde_json::Value::Null),
             ("client_ip", "192.0.2.1".into()),
+            ("node", "edge-1".into()),
         ] {
             assert_eq!(line[field], value, "{field}");
         }

@@ -13,6 +13,9 @@ use crate::world::{App, Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, Wi
 
 /// Longer than any test waits for an end.
 const FOREVER: &str = "600000";
+/// The proxy looks at its servers every 100 ms. What must not be ended is still open after several looks: there is no event to
+/// wait for.
+const SEVERAL_PASSES: Duration = Duration::from_secs(1);
 /// As `proxy.shutdown_grace` in these tests.
 const GRACE: Duration = Duration::from_secs(2);
 const MOVES: &str = "homing_session_moves_total";
@@ -116,7 +119,7 @@ fn streams_of_other_servers_stay() {
     let (mut hers, mut his) = (alice.websocket(&world.address), bob.websocket(&world.address));
     world.app(&alice.home).set_health(500);
     assert!(hers.time_to_close(PATIENCE).is_some());
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(SEVERAL_PASSES);
     assert!(is_alive(&mut his));
 }
 
@@ -127,7 +130,7 @@ fn with_keep_they_stay_when_their_server_is_found_down() {
     let mut websocket = alice.websocket(&world.address);
     world.app(&alice.home).set_health(500);
     world.wait_for_health(&alice.home, false);
-    thread::sleep(Duration::from_millis(500));
+    thread::sleep(SEVERAL_PASSES);
     assert!(is_alive(&mut websocket));
 }
 
@@ -193,7 +196,7 @@ fn a_server_that_leaves_maint_within_the_grace_keeps_what_is_open() {
     let mut websocket = alice.websocket(&world.address);
     world.reload(conf().server(&alice.home, "state: maint"));
     world.reload(conf());
-    thread::sleep(GRACE + Duration::from_secs(1));
+    thread::sleep(GRACE + SEVERAL_PASSES);
     assert!(is_alive(&mut websocket));
     assert_eq!(alice.browser.server(), alice.home);
 }
@@ -204,7 +207,7 @@ fn a_draining_server_keeps_what_is_open() {
     let alice = client(&world);
     let mut websocket = alice.websocket(&world.address);
     world.reload(conf().server(&alice.home, "state: drain"));
-    thread::sleep(GRACE + Duration::from_secs(1));
+    thread::sleep(GRACE + SEVERAL_PASSES);
     assert!(is_alive(&mut websocket));
 }
 

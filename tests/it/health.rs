@@ -152,6 +152,44 @@ fn without_checks_a_server_counts_as_up() {
 }
 
 #[test]
+fn without_checks_a_server_that_takes_no_connections_is_not_up_until_it_responds() {
+    let world = World::start(Conf::servers("a b"));
+    world.app("a").kill();
+    ask(&world, 4);
+    assert_eq!((up(&world, "a"), up(&world, "b")), (0.0, 1.0));
+    world.app("b").kill();
+    world.browser().get("/echo").expect(503);
+    assert_eq!((up(&world, "a"), up(&world, "b")), (0.0, 0.0), "an empty pool is seen");
+    world.app("a").start();
+    eventually(PATIENCE, "it serves again", || world.browser().get("/echo").status == 200);
+    assert_eq!((up(&world, "a"), up(&world, "b")), (1.0, 0.0));
+    world.app("b").start();
+    eventually(PATIENCE, "all are up", || world.browser().server() == "b" && up(&world, "b") > 0.5);
+}
+
+#[test]
+fn without_checks_a_server_whose_connections_time_out_is_not_up() {
+    let world = World::start(Conf::servers("a b").pool("connection: { connect_timeout: 200ms }"));
+    world.app("b").blackhole();
+    eventually(PATIENCE, "a connection to b times out", || {
+        world.browser().server();
+        up(&world, "b") < 0.5
+    });
+    assert_eq!(up(&world, "a"), 1.0);
+}
+
+#[test]
+fn with_slow_checks_a_server_that_takes_no_connections_is_not_up_until_a_check_succeeds() {
+    let check = "health_check: { type: http, path: /healthz, interval: 300ms, timeout: 300ms, rise: 1, fall: 1000 }";
+    let world = World::start(Conf::servers("a b").pool(check));
+    world.app("b").kill();
+    ask(&world, 4);
+    assert_eq!((up(&world, "a"), up(&world, "b")), (1.0, 0.0), "before its checks have failed often enough");
+    world.app("b").start();
+    world.wait_for_health("b", true);
+}
+
+#[test]
 fn a_server_may_be_known_by_name() {
     let world = World::start(Conf::servers("a b").address("b", "localhost:{{b:port}}").pool(QUICK_CHECK));
     let servers = ask(&world, 10);

@@ -176,13 +176,18 @@ impl Drop for Edge {
 }
 
 impl Edge {
-    /// Three of them, with a store of that entry.
+    /// Three of them, connected to the store of that entry.
     pub(crate) fn start(entry: &str, conf: Conf) -> Self {
-        let mut world = World::start(sharing(entry, conf));
-        let others = OTHERS.iter().map(|suffix| world.another_proxy(suffix)).collect();
-        let edge = Self { world, others };
+        let edge = Self::start_without_store(entry, conf);
         edge.wait_for_store();
         edge
+    }
+
+    /// Three of them, with the entry of a store that may be out of reach.
+    pub(crate) fn start_without_store(entry: &str, conf: Conf) -> Self {
+        let mut world = World::start(sharing(entry, conf));
+        let others = OTHERS.iter().map(|suffix| world.another_proxy(suffix)).collect();
+        Self { world, others }
     }
 
     pub(crate) fn proxies(&self) -> [&Proxy; 3] {

@@ -8,7 +8,7 @@ use homing::persistence::resolve::{ResolvedSession, recognize};
 use homing::persistence::select::{Choice, FailureKind, History, Placement, choose};
 use homing::persistence::{Outcome, Reason};
 use homing::pool::ServerIndex;
-use homing::pool::server::InFlight;
+use homing::pool::live_state::InFlight;
 use homing::session::binding::{Binding, Lookup};
 use homing::session::key::SessionId;
 use homing::session::source::SessionClaim;

@@ -1,9 +1,8 @@
 //! The moved header: `Homing-Session-Moved: from=<server>; reason=<reason>; epoch=<n>`.
 
-use std::sync::Arc;
-
 use http::HeaderValue;
 
+use crate::persistence::moves::server_of;
 use crate::persistence::pool::PoolRuntime;
 use crate::persistence::resolve::ResolvedSession;
 use crate::persistence::scope::{RequestSession, Scope};
@@ -30,18 +29,8 @@ pub(super) fn moved_header(
     state: &RequestSession,
 ) -> Option<HeaderValue> {
     let reason = state.reason?.label();
-    let from = match session.home.and_then(|home| runtime.pool.servers.get(home)) {
-        Some(server) => Arc::clone(&server.name),
-        None => name_of_former(sessions, &runtime.pool.name, session),
-    };
+    let from = server_of(session, runtime, sessions);
     let epoch = session.binding.epoch.saturating_add(1);
     // Names of servers are letters, digits and a few signs.
     HeaderValue::try_from(format!("from={from}; reason={reason}; epoch={epoch}")).ok()
-}
-
-/// The configuration no longer has the server; the table may remember its name.
-fn name_of_former(sessions: &Sessions, pool: &str, session: &ResolvedSession) -> Arc<str> {
-    let targets = sessions.table.targets();
-    let former = targets.iter().find(|target| target.pool() == pool && target.id() == session.binding.server);
-    former.map_or_else(|| Arc::from("unknown"), |target| Arc::from(target.server()))
 }

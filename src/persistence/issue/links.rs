@@ -39,7 +39,7 @@ pub enum PageRewriteError {
 
 /// A response that carries the token where it leads to other pages.
 pub(super) struct RewrittenResponse {
-    /// It is a page, whose links are rewritten while it streams through.
+    /// Rewrites the links of a page while it streams through.
     pub(super) page: Option<Box<PageRewrite>>,
 }
 

@@ -1,4 +1,4 @@
-//! Which server does this request go to: its session's, or what the [`decision`](super::failover) says, or a balanced one.
+//! Which server does this request go to: its session's, or what the pool's policy says, or a balanced one.
 
 use smallvec::SmallVec;
 

@@ -139,7 +139,7 @@ impl Selection {
     }
 }
 
-fn only_backups_left(servers: &[Server], tried: &[ServerIndex]) -> bool {
+pub(super) fn only_backups_left(servers: &[Server], tried: &[ServerIndex]) -> bool {
     !servers.iter().enumerate().any(|(index, server)| !server.backup && server.accepts_new() && !tried.contains(&index))
 }
 

@@ -53,37 +53,39 @@ impl Handshake<'_> {
     pub(super) async fn accept(&self, stream: Stream) -> Option<Stream> {
         // The type that Pingora's plain listeners make.
         let mut socket = *stream.into_any().downcast::<Socket>().ok()?;
+        let client = peer(&socket);
         if self.listener.proxy_protocol
             && let Err(error) = self.read_proxy_header(&mut socket).await
         {
-            self.refuse(error);
+            self.refuse(error, client);
             return None;
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
+        let client = peer(&socket);
         let mut socket = BufferedSocket::new(socket);
         let expected = timeout(self.timeout, expect_tls(&mut socket)).await;
         if let Err(error) = expected.unwrap_or(Err(HandshakeError::ClientGone)) {
-            self.refuse(error);
+            self.refuse(error, client);
             return None;
         }
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
         match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
-                tracing::debug!(%error, "TLS handshake failed");
+                tracing::debug!(client = client.map(display), %error, "TLS handshake failed");
                 self.metrics.rejected.inc(Rejection::TlsHandshake as usize);
                 None
             }
             Err(_) => {
-                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"));
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
                 None
             }
         }
     }
 
-    fn refuse(&self, error: HandshakeError) {
+    fn refuse(&self, error: HandshakeError, client: Option<IpAddr>) {
         let HandshakeError::Refused(rejection, why) = error else { return };
-        tracing::debug!(reason = rejection.label(), why, "connection refused");
+        tracing::debug!(client = client.map(display), reason = rejection.label(), why, "connection refused");
         self.metrics.rejected.inc(rejection as usize);
     }
 

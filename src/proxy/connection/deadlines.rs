@@ -12,6 +12,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{ALPN, GetProxyDigest, Peek, Shutdown, Stream};
 use pingora_proxy::Session as Exchange;
@@ -172,6 +173,11 @@ impl DeadlineStream {
         self.peer.get_or_init(|| HeaderValue::try_from(peer?.to_canonical().to_string()).ok()).as_ref()
     }
 
+    fn client(&self) -> Option<IpAddr> {
+        let digest = self.inner.get_socket_digest()?;
+        digest.peer_addr().and_then(PeerAddr::as_inet).map(std::net::SocketAddr::ip)
+    }
+
     /// The next request begins, unless its first bytes were already read to tell HTTP/2 from HTTP/1.
     pub(super) fn await_next_request(&self) {
         let _ = self.phase.compare_exchange(BODY, IDLE, Ordering::Relaxed, Ordering::Relaxed);
@@ -196,6 +202,11 @@ impl DeadlineStream {
             return Ok(());
         }
         self.metrics.rejected.inc(Rejection::HeaderTimeout as usize);
+        tracing::debug!(
+            client = self.client().map(display),
+            reason = Rejection::HeaderTimeout.label(),
+            "request rejected"
+        );
         if self.preface_left > 0 {
             return Err(io::ErrorKind::TimedOut.into());
         }

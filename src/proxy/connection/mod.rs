@@ -37,7 +37,7 @@ use crate::app::state::AppState;
 use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
 use crate::proxy::context::wall_clock;
-use crate::telemetry::metrics::LocalResource;
+use crate::telemetry::metrics::{LocalResource, OpenCount};
 
 pub use self::request_app::RequestApp;
 
@@ -51,6 +51,8 @@ pub struct ConnectionApp {
     pub requests: Arc<RequestApp>,
     /// For the settings of listeners.
     pub app: Arc<AppState>,
+    /// The open connections of each listener, in the configuration's order.
+    pub open: Vec<OpenCount>,
 }
 
 #[async_trait]
@@ -71,11 +73,12 @@ impl ConnectionApp {
     /// The whole life of a connection.
     async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
         let Ok(refusal) = self.admit(&stream) else { return };
-        let accepted = match self.listener_kind(&stream, refusal) {
-            None => None,
-            Some(ListenerKind::Plain(settings)) => Some(DeadlineStream::new(stream, settings, &self.app.metrics)),
+        let Some((index, kind)) = self.listener_kind(&stream, refusal) else { return };
+        let _open = self.open.get(index).map(OpenCount::begin);
+        let accepted = match kind {
+            ListenerKind::Plain(settings) => Some(DeadlineStream::new(stream, settings, &self.app.metrics)),
             // In a box: a handshake takes more room than all that follows.
-            Some(ListenerKind::WithHandshake(before)) => Box::pin(self.accept(before, stream)).await,
+            ListenerKind::WithHandshake(before) => Box::pin(self.accept(index, before, stream)).await,
         };
         if let Some(connection) = accepted {
             memory::connection_opened();
@@ -99,8 +102,8 @@ impl ConnectionApp {
         }
     }
 
-    async fn accept(&self, before: BeforeHttp, stream: Stream) -> Option<DeadlineStream> {
-        let BeforeHttp { runtime, index, settings } = before;
+    async fn accept(&self, index: usize, before: BeforeHttp, stream: Stream) -> Option<DeadlineStream> {
+        let BeforeHttp { runtime, settings } = before;
         let metrics = &self.app.metrics;
         let listener = runtime.config.listeners.get(index)?;
         let tls = runtime.tls.get(index)?.as_ref();
@@ -118,7 +121,8 @@ impl ConnectionApp {
         exhaustion::warn(LocalResource::Descriptors, "a client was refused", wall_clock().0 / 1000);
     }
 
-    fn listener_kind(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<ListenerKind> {
+    /// The listener of a connection: its index, and what its connections begin with.
+    fn listener_kind(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<(usize, ListenerKind)> {
         let runtime = self.app.current.load();
         let listeners = &runtime.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
@@ -127,9 +131,9 @@ impl ConnectionApp {
         let listener = listeners.get(index)?;
         let settings = ConnectionSettings::new(listener, refusal);
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some(ListenerKind::Plain(settings));
+            return Some((index, ListenerKind::Plain(settings)));
         }
-        Some(ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), index, settings }))
+        Some((index, ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), settings })))
     }
 }
 
@@ -144,7 +148,5 @@ enum ListenerKind {
 struct BeforeHttp {
     /// The version of the configuration.
     runtime: Arc<Runtime>,
-    /// The listener's index in it.
-    index: usize,
     settings: ConnectionSettings,
 }

@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::time::Instant;
 
 use crate::pool::ServerIndex;
-use crate::pool::server::InFlight;
+use crate::pool::live_state::{InFlight, OpenStream};
 
 /// Attempts of one request at servers.
 #[derive(Default)]
@@ -33,4 +33,6 @@ pub struct Attempts {
     pub between_servers: bool,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
+    /// Counts its connection among its server's upgraded ones.
+    pub stream: Option<OpenStream>,
 }

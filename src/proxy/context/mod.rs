@@ -64,6 +64,8 @@ pub struct RequestContext {
     pub interim: bool,
     /// Bytes of its body so far, in this attempt.
     pub body_bytes: u64,
+    /// Bytes of its body that are counted: the most that an attempt has sent.
+    pub body_bytes_counted: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
     /// How far its body has come, when it is one of HTTP/2 that was not complete with the head.
@@ -120,6 +122,7 @@ impl RequestContext {
             upgrade: false,
             interim: false,
             body_bytes: 0,
+            body_bytes_counted: 0,
             max_body: None,
             body_progress: None,
             refusal: None,

@@ -1,11 +1,11 @@
-//! The limits of request bodies: their size, and the time that they may take.
+//! Bytes of bodies: counted, and limited in requests, as is the time that they may take.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
 
-use crate::telemetry::metrics::Rejection;
+use crate::telemetry::metrics::{Direction, Rejection};
 
 use crate::proxy::context::{Refusal, RequestContext};
 
@@ -19,10 +19,24 @@ pub(crate) fn check_body(body: Option<&Bytes>, end: bool, ctx: &mut RequestConte
     }
     let Some(body) = body else { return Ok(()) };
     ctx.body_bytes += body.len() as u64;
+    // What an earlier attempt has sent is not counted twice.
+    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
+        ctx.body_bytes_counted = ctx.body_bytes;
+        if let Some(pool) = ctx.pool_runtime() {
+            pool.metrics.bytes.add(Direction::In, fresh);
+        }
+    }
     if ctx.max_body.is_none_or(|limit| ctx.body_bytes <= limit) {
         return Ok(());
     }
     ctx.app().metrics.rejected.inc(Rejection::BodyTooLarge as usize);
     ctx.refusal = Some(Refusal::new(413, Rejection::BodyTooLarge.label()));
     Error::e_explain(ErrorType::HTTPStatus(413), "request body larger than max_body_size")
+}
+
+/// Counts a piece of a response's body.
+pub(crate) fn count_response(body: Option<&Bytes>, ctx: &RequestContext) {
+    if let (Some(body), Some(pool)) = (body, ctx.pool_runtime()) {
+        pool.metrics.bytes.add(Direction::Out, body.len() as u64);
+    }
 }

@@ -94,6 +94,8 @@ fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Resul
 /// Responds to a request that is refused. A malformed request ends its connection: the bytes after it cannot be trusted.
 async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Rejection) -> Result<bool> {
     ctx.app().metrics.rejected.inc(rejection as usize);
+    set_client(exchange, ctx);
+    tracing::debug!(client = ctx.client.address.map(display), reason = rejection.label(), "request rejected");
     set_request_id(&head::view(exchange.req_header()), ctx);
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
         exchange.set_keepalive(None);
@@ -109,6 +111,19 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     ctx.refusal = Some(Refusal { clear_token, ..Refusal::new(status, rejection.label()) });
     own_response::send_error(exchange, ctx, status).await?;
     Ok(true)
+}
+
+/// The client of a request that was refused before it was known, for the logs.
+fn set_client(exchange: &Exchange, ctx: &mut RequestContext) {
+    if ctx.client.address.is_some() {
+        return;
+    }
+    let listeners = &ctx.runtime.config.listeners;
+    let Some(listener) = listeners.get(listener_of(listeners, exchange.server_addr())) else { return };
+    let peer = exchange.client_addr().and_then(|address| address.as_inet()).map(std::net::SocketAddr::ip);
+    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
+    let fields = head::view(exchange.req_header()).fields;
+    ctx.client = client_addr::client(peer, secure, fields, &listener.trusted_proxies);
 }
 
 /// Validates the request and finds its client and route.

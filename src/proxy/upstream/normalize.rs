@@ -35,37 +35,27 @@ impl ResponseScan {
     fn of(response: &ResponseHeader) -> Self {
         let mut scan = Self::default();
         for (name, value) in &response.headers {
-            match *name {
-                header::CONNECTION => {
-                    scan.connection = true;
-                    scan.nominates |= nominates(value.as_bytes());
-                }
-                header::UPGRADE => scan.upgrade = true,
-                header::CONTENT_LENGTH => {
-                    scan.lengths = scan.lengths.saturating_add(1);
-                    scan.listed |= value.is_empty() || !value.as_bytes().iter().all(u8::is_ascii_digit);
-                }
-                header::TRANSFER_ENCODING => {
-                    scan.encodings = scan.encodings.saturating_add(1);
-                    scan.unknown_encoding |= !value.as_bytes().eq_ignore_ascii_case(b"chunked");
-                }
-                // What nearly every response has.
-                header::CACHE_CONTROL
-                | header::CONTENT_TYPE
-                | header::DATE
-                | header::ETAG
-                | header::LAST_MODIFIED
-                | header::SERVER
-                | header::SET_COOKIE
-                | header::VARY => {}
-                _ => scan.note_other(name),
-            }
+            scan.note(name, value.as_bytes());
         }
         scan
     }
 
-    fn note_other(&mut self, name: &HeaderName) {
+    /// The first letter tells most names apart from those that matter.
+    fn note(&mut self, name: &HeaderName, value: &[u8]) {
         match name.as_str().as_bytes() {
+            [b'c', ..] if *name == header::CONNECTION => {
+                self.connection = true;
+                self.nominates |= nominates(value);
+            }
+            [b'c', ..] if *name == header::CONTENT_LENGTH => {
+                self.lengths = self.lengths.saturating_add(1);
+                self.listed |= value.is_empty() || !value.iter().all(u8::is_ascii_digit);
+            }
+            [b't', ..] if *name == header::TRANSFER_ENCODING => {
+                self.encodings = self.encodings.saturating_add(1);
+                self.unknown_encoding |= !value.eq_ignore_ascii_case(b"chunked");
+            }
+            [b'u', ..] => self.upgrade |= *name == header::UPGRADE,
             [b'h', ..] => self.between_servers |= name.as_str().starts_with("homing-"),
             [b'k', ..] => self.keep_alive |= *name == KEEP_ALIVE,
             [b'p', ..] => self.proxy_connection |= *name == PROXY_CONNECTION,

@@ -1,5 +1,6 @@
 //! Selecting a server, once for each attempt of a request.
 
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,8 @@ use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
-use crate::pool::server::{InFlight, Server};
+use crate::pool::live_state::InFlight;
+use crate::pool::server::Server;
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
@@ -120,6 +122,7 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
+        target.live.metrics.retries.inc();
     }
     if let Some(dedicated) = &ctx.dedicated {
         peer.group_key = dedicated.group;
@@ -140,6 +143,14 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
         upgrade::prepare(&mut peer, connections);
     }
     Ok(peer)
+}
+
+/// The hook for a connection to the server of an attempt. `reused`: it has carried other requests.
+pub(crate) fn connected(reused: bool, socket: RawFd, ctx: &mut RequestContext) {
+    ctx.attempts.socket = Some(socket);
+    if let (false, Some(server), Some(started)) = (reused, ctx.server(), ctx.attempts.started) {
+        server.live.metrics.connected(started.elapsed());
+    }
 }
 
 /// The first attempt starts when the request head is read, unless the request has waited.

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
+use http::StatusCode;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
 use crate::pool::ServerIndex;
+use crate::pool::live_state::OpenStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
@@ -32,16 +34,10 @@ pub(crate) fn run<'hook>(
     if ctx.attempts.responded.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    ctx.note_response(Instant::now());
+    note_response(response.status, ctx);
     if let Some(progress) = &ctx.body_progress {
         // Both directions of a stream may be open for hours.
         progress.await_nothing();
-    }
-    if let (Some(server), Some(runtime)) = (ctx.server(), ctx.pool_runtime())
-        && server.live.connected()
-    {
-        let (pool, server) = (&runtime.pool.name, &server.name);
-        tracing::info!(%pool, %server, "server accepts connections again");
     }
     let ends = dedicated::note_response(exchange, response, ctx);
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
@@ -68,6 +64,24 @@ async fn end_and_commit(
 ) -> Result<()> {
     dedicated::end_bodyless(ctx).await?;
     commit(request, response, server, ctx).await
+}
+
+fn note_response(status: StatusCode, ctx: &mut RequestContext) {
+    let now = Instant::now();
+    ctx.note_response(now);
+    let Some(server) = ctx.server() else { return };
+    let took = ctx.attempts.started.map(|started| now.saturating_duration_since(started));
+    server.live.metrics.response(status.as_u16(), took);
+    if server.live.connected()
+        && let Some(runtime) = ctx.pool_runtime()
+    {
+        let (pool, server) = (&runtime.pool.name, &server.name);
+        tracing::info!(%pool, %server, "server accepts connections again");
+    }
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let stream = OpenStream::begin(&server.live);
+        ctx.attempts.stream = Some(stream);
+    }
 }
 
 /// The shared store must be written first.

@@ -30,7 +30,7 @@
 //!
 //! Keys are keyed hashes, or random: without the configuration's keys, stolen sessions are worthless. Data may be a login.
 //!
-//! [`format`] has the layout of blocks, [`mod@write`] and [`read`] the stream of blocks, [`load`] fills the table.
+//! [`mod@format`] has the layout of blocks, [`mod@write`] and [`read`] the stream of blocks, [`mod@load`] fills the table.
 
 mod format;
 mod load;

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::labels::LabelIndex;
 
@@ -21,6 +21,13 @@ impl Counters {
                 })
                 .collect(),
         )
+    }
+
+    /// Adds to the counter of a label's value.
+    pub fn add(&self, label: impl LabelIndex, count: u64) {
+        if let Some(counter) = self.0.get(label.index()) {
+            counter.inc_by(count);
+        }
     }
 
     /// Increments the counter of a label's value.
@@ -63,6 +70,10 @@ pub struct PoolMetrics {
     pub outcomes: Counters,
     /// By [`MOVES`](super::MOVES).
     pub moves: Counters,
+    /// The same by servers.
+    pub server_moves: ServerMoves,
+    /// Bytes of bodies, by [`Direction`](super::Direction).
+    pub bytes: Counters,
     /// By [`TokenReason`](super::TokenReason).
     pub tokens: Counters,
     /// By [`Handoff`](super::Handoff).
@@ -71,6 +82,43 @@ pub struct PoolMetrics {
     pub oversized_cookies: IntCounter,
     /// Cookies of guest servers that were held back.
     pub guest_cookies_held: IntCounter,
+}
+
+/// Moves of one pool's sessions between its servers. Looked up by name, since a move is rare, and most pairs have none.
+pub struct ServerMoves {
+    moves: IntCounterVec,
+    pool: Arc<str>,
+}
+
+impl ServerMoves {
+    pub(super) fn new(moves: &IntCounterVec, pool: &str) -> Self {
+        Self { moves: moves.clone(), pool: Arc::from(pool) }
+    }
+
+    /// Counts a move.
+    pub fn inc(&self, from: &str, to: &str) {
+        self.moves.with_label_values(&[&*self.pool, from, to]).inc();
+    }
+}
+
+/// How many of a kind are open.
+pub struct OpenCount(pub(super) IntGauge);
+
+impl OpenCount {
+    /// Counts one more, until the guard is dropped.
+    pub fn begin(&self) -> OpenGuard {
+        self.0.inc();
+        OpenGuard(self.0.clone())
+    }
+}
+
+/// One that is open.
+pub struct OpenGuard(IntGauge);
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 /// Statuses that are counted.
@@ -119,16 +167,4 @@ impl RouteMetrics {
     pub fn request(&self, code: u16) {
         self.0.inc(code);
     }
-}
-
-/// The counters of one server.
-pub struct ServerMetrics {
-    /// By [`UpstreamError`](super::UpstreamError).
-    pub errors: Counters,
-    /// By [`ProbeResult`](super::ProbeResult).
-    pub checks: Counters,
-    /// Connections for requests that failed for lack of a [`LocalResource`](super::LocalResource).
-    pub exhausted_connects: Counters,
-    /// The same of health checks.
-    pub exhausted_checks: Counters,
 }

@@ -25,7 +25,7 @@ macro_rules! label {
     };
 }
 
-label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource);
+label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction);
 
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
@@ -47,6 +47,8 @@ pub const LOOKUPS: &[&str] = &[
 pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
 /// `reason` of `homing_session_moves_total`, in the order of `persistence::Reason`.
 pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "connect_failure"];
+/// `class` of `homing_server_responses_total`: by the first digit of the status.
+pub(super) const CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// `reason` of `homing_sessions_ended_total`, in the order of `store::EndReason`.
 pub const ENDS: &[&str] = &["idle", "absolute", "evicted", "ended"];
 /// `reason` of `homing_requests_rejected_total`.
@@ -125,6 +127,16 @@ impl UpstreamError {
     pub fn label(self) -> &'static str {
         self.into()
     }
+}
+
+/// `direction` of `homing_bytes_total`, as the proxy sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Direction {
+    /// From clients.
+    In,
+    /// To clients.
+    Out,
 }
 
 /// `result` of `homing_health_checks_total`: the result of one probe.

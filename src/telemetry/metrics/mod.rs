@@ -6,19 +6,20 @@
 
 use parking_lot::Mutex;
 use prometheus::{
-    Encoder, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 use strum::VariantNames;
 
-use self::registrar::Registrar;
+use self::registrar::{Registrar, gauge_value};
+use self::server::ServerFamilies;
 
-pub use handles::{Counters, PoolMetrics, PoolRequests, RouteMetrics, ServerMetrics};
+pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
-    ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS, Rejection,
-    ResourceUser, Retry, TokenReason, UpstreamError,
+    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
+    Rejection, ResourceUser, Retry, TokenReason, UpstreamError,
 };
 pub use readings::{ServerReading, TableReading};
+pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 
@@ -26,6 +27,7 @@ mod handles;
 mod labels;
 mod readings;
 mod registrar;
+mod server;
 mod store;
 mod table_snapshot;
 
@@ -38,18 +40,18 @@ pub struct Metrics {
     requests: IntCounterVec,
     duration: HistogramVec,
     route_requests: IntCounterVec,
-    upstream_errors: IntCounterVec,
     retries: IntCounterVec,
     lookups: IntCounterVec,
     outcomes: IntCounterVec,
     moves: IntCounterVec,
+    server_moves: IntCounterVec,
+    bytes: IntCounterVec,
+    client_connections: IntGaugeVec,
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
     oversized_cookies: IntCounterVec,
     guest_cookies_held: IntCounterVec,
-    health_checks: IntCounterVec,
-    exhausted: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
     /// Requests rejected before they reached a pool.
@@ -60,16 +62,13 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
-    sessions: IntGaugeVec,
     sessions_complete: IntGaugeVec,
     table_entries: IntGauge,
     table_capacity: IntGauge,
     table_bytes: IntGauge,
     handoff_bytes: IntGauge,
-    server_up: IntGaugeVec,
-    server_state: IntGaugeVec,
-    server_in_flight: IntGaugeVec,
-    server_weight: GaugeVec,
+    servers: ServerFamilies,
+    build: IntGaugeVec,
     reloads: IntCounterVec,
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
@@ -83,9 +82,6 @@ pub struct Metrics {
     /// Locked while gauges of live state are set and read, so that concurrent scrapes do not mix.
     rendering: Mutex<()>,
 }
-
-/// HAProxy's server states, for `homing_server_state`.
-const STATES: &[&str] = &["ready", "drain", "maint"];
 
 /// Buckets of request durations: half a millisecond (a proxy on a local network) to a minute (the default timeouts).
 const DURATION_BUCKETS: &[f64] =
@@ -106,12 +102,9 @@ impl Metrics {
         )?;
         let build = make.gauges(
             "homing_build_info",
-            "Always 1; the labels are the version that runs.",
-            &["version", "revision"],
+            "Always 1; the labels are the version that runs and the name of this proxy.",
+            &["version", "revision", "node"],
         )?;
-        build
-            .with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("HOMING_REVISION").unwrap_or("unknown")])
-            .set(1);
         #[cfg(target_os = "linux")]
         make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let exhausted = make.counters(
@@ -129,6 +122,7 @@ impl Metrics {
             &["pool"],
         ))?;
         Ok(Self {
+            build,
             no_pool: PoolRequests::new(&requests, &duration, NO_POOL),
             requests,
             duration,
@@ -136,11 +130,6 @@ impl Metrics {
                 "homing_route_requests_total",
                 "Responses, by route and status; without requests that matched no route.",
                 &["route", "code"],
-            )?,
-            upstream_errors: make.counters(
-                "homing_upstream_errors_total",
-                "Requests that failed at a server.",
-                &["pool", "server", "kind"],
             )?,
             retries: make.counters(
                 "homing_retries_total",
@@ -161,6 +150,21 @@ impl Metrics {
                 "homing_session_moves_total",
                 "Sessions that moved to another server, by reason.",
                 &["pool", "reason"],
+            )?,
+            server_moves: make.counters(
+                "homing_server_moves_total",
+                "Sessions that moved to another server, by both; from \"-\": a server that is not known any more.",
+                &["pool", "from", "to"],
+            )?,
+            bytes: make.counters(
+                "homing_bytes_total",
+                "Bytes of bodies, from clients (in) and to clients (out), upgraded connections included.",
+                &["pool", "direction"],
+            )?,
+            client_connections: make.gauges(
+                "homing_client_connections",
+                "Open connections of clients, by address of the listener.",
+                &["listener"],
             )?,
             ended: make.counters(
                 "homing_sessions_ended_total",
@@ -187,18 +191,11 @@ impl Metrics {
                 "Tokens set in a separate cookie, since the application's would exceed what browsers keep.",
                 &["pool"],
             )?,
-            health_checks: make.counters(
-                "homing_health_checks_total",
-                "Health checks, by result.",
-                &["pool", "server", "result"],
-            )?,
             rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
-            exhausted_accepts: of_resources(&exhausted, ResourceUser::Accept),
-            exhausted,
+            exhausted_accepts: Counters::new(&exhausted, &[ResourceUser::Accept.into()], LocalResource::VARIANTS),
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
-            sessions: make.gauges("homing_sessions", "Sessions in the table, by server.", &["pool", "server"])?,
             sessions_complete: make.gauges(
                 "homing_sessions_complete",
                 "1 when homing_sessions has them all; 0 while sessions from before the start may not have come back.",
@@ -208,23 +205,7 @@ impl Metrics {
             table_capacity: make.gauge("homing_table_capacity", "Maximum of sessions in the table.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
             handoff_bytes: make.gauge("homing_handoff_bytes", "Estimated memory of handoff data.")?,
-            server_up: make.gauges(
-                "homing_server_up",
-                "1 when the server accepts the sessions that are bound to it.",
-                &["pool", "server"],
-            )?,
-            server_state: make.gauges(
-                "homing_server_state",
-                "1 for the state that the operator set.",
-                &["pool", "server", "state"],
-            )?,
-            server_in_flight: make.gauges(
-                "homing_server_requests_in_flight",
-                "Requests in flight, by server.",
-                &["pool", "server"],
-            )?,
-            server_weight: make
-                .add(GaugeVec::new(Opts::new("homing_server_weight", "Share of new sessions."), &["pool", "server"]))?,
+            servers: ServerFamilies::new(&make, &exhausted)?,
             reloads: make.counters("homing_config_reloads_total", "Reloads, by result.", &["result"])?,
             last_reload_success: make
                 .gauge("homing_config_last_reload_success", "1 when the last reload (or start) was accepted.")?,
@@ -257,6 +238,8 @@ impl Metrics {
             lookups: sources.iter().map(|source| Counters::new(&self.lookups, &[pool, source], LOOKUPS)).collect(),
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
+            server_moves: ServerMoves::new(&self.server_moves, pool),
+            bytes: Counters::new(&self.bytes, &[pool], Direction::VARIANTS),
             tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
             handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
             oversized_cookies: self.oversized_cookies.with_label_values(&[pool]),
@@ -271,12 +254,12 @@ impl Metrics {
 
     /// The handles of a server; called twice, the same counters.
     pub fn server(&self, pool: &str, server: &str) -> ServerMetrics {
-        ServerMetrics {
-            errors: Counters::new(&self.upstream_errors, &[pool, server], UpstreamError::VARIANTS),
-            checks: Counters::new(&self.health_checks, &[pool, server], ProbeResult::VARIANTS),
-            exhausted_connects: of_resources(&self.exhausted, ResourceUser::Connect),
-            exhausted_checks: of_resources(&self.exhausted, ResourceUser::HealthCheck),
-        }
+        self.servers.handles(pool, server)
+    }
+
+    /// The open connections of a listener; called twice, the same gauge.
+    pub fn client_connections(&self, listener: &str) -> OpenCount {
+        OpenCount(self.client_connections.with_label_values(&[listener]))
     }
 
     /// Counts a session that left the table; `end` is the index of the reason in [`ENDS`].
@@ -289,6 +272,12 @@ impl Metrics {
     /// Counts handoff data that was evicted.
     pub fn handoff_evicted(&self, pool: &str) {
         self.handoffs.with_label_values(&[pool, Handoff::Evicted.into()]).inc();
+    }
+
+    /// Says which version runs, under which name.
+    pub fn started_as(&self, node: &str) {
+        let (version, revision) = (env!("CARGO_PKG_VERSION"), option_env!("HOMING_REVISION").unwrap_or("unknown"));
+        self.build.with_label_values(&[version, revision, node]).set(1);
     }
 
     /// Records that a configuration was accepted: at start (`first`) or by a reload.
@@ -350,39 +339,11 @@ impl Metrics {
         for (pool, complete) in pools {
             self.sessions_complete.with_label_values(&[pool]).set(complete.into());
         }
-        self.sessions.reset();
-        self.server_up.reset();
-        self.server_state.reset();
-        self.server_in_flight.reset();
-        self.server_weight.reset();
-        for reading in servers {
-            self.set_server(&reading);
-        }
+        self.servers.set(servers);
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
     }
-
-    fn set_server(&self, reading: &ServerReading<'_>) {
-        let labels = [reading.pool, reading.server];
-        self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
-        self.server_up.with_label_values(&labels).set(i64::from(reading.up));
-        self.server_in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
-        self.server_weight.with_label_values(&labels).set(f64::from(reading.weight));
-        for state in STATES {
-            self.server_state
-                .with_label_values(&[reading.pool, reading.server, state])
-                .set(i64::from(*state == reading.state));
-        }
-    }
-}
-
-fn of_resources(exhausted: &IntCounterVec, user: ResourceUser) -> Counters {
-    Counters::new(exhausted, &[user.into()], LocalResource::VARIANTS)
-}
-
-fn gauge_value(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -400,16 +361,25 @@ mod tests {
     #[test]
     fn names_are_unique_and_all_carry_help() {
         let metrics = Metrics::new().unwrap();
+        metrics.started_as("edge-1");
         let text = text(&metrics, vec![]);
-        assert!(text.contains("homing_build_info{"), "{text}");
+        assert!(text.contains("homing_build_info{node=\"edge-1\","), "{text}");
         assert!(text.contains("homing_table_capacity 10"), "{text}");
     }
 
     #[test]
     fn a_removed_server_is_no_longer_shown() {
         let metrics = Metrics::new().unwrap();
-        let reading =
-            ServerReading { pool: "web", server: "a", up: true, state: "drain", in_flight: 2, weight: 7, sessions: 5 };
+        let reading = ServerReading {
+            pool: "web",
+            server: "a",
+            up: true,
+            state: "drain",
+            in_flight: 2,
+            streams: 1,
+            weight: 7,
+            sessions: 5,
+        };
         let with = text(&metrics, vec![reading]);
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="drain"} 1"#), "{with}");
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="ready"} 0"#), "{with}");

@@ -6,13 +6,15 @@ pub struct ServerReading<'a> {
     pub pool: &'a str,
     /// Its name.
     pub server: &'a str,
-    /// It accepts bound sessions now.
+    /// It accepts bound sessions now, and accepted the last connection.
     pub up: bool,
     /// `ready`, `drain` or `maint`.
     pub state: &'static str,
     /// Requests in flight.
     pub in_flight: usize,
-    /// Its weight.
+    /// Upgraded connections that are open.
+    pub streams: usize,
+    /// Its share of new sessions now.
     pub weight: u16,
     /// Sessions in the table that are bound to it.
     pub sessions: u64,

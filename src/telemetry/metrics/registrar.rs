@@ -29,3 +29,8 @@ impl Registrar {
         self.add(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 }
+
+/// A count as the value of a gauge.
+pub(super) fn gauge_value(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -1,5 +1,7 @@
 //! A client that speaks HTTP/2 without TLS, by prior knowledge.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
 use h2::client::SendRequest;
 use tokio::net::TcpStream;
@@ -36,14 +38,19 @@ impl H2Request {
     }
 }
 
+async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
+    let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("in time").expect("a connection");
+    let (client, connection) = h2::client::handshake(stream).await.expect("an HTTP/2 handshake");
+    tokio::spawn(connection);
+    client
+}
+
 /// Sends all requests at once over one connection; answers in the order of the requests, or the error of each.
 pub(crate) fn h2_try(address: &Address, requests: Vec<H2Request>) -> Vec<Result<Response, String>> {
     let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("in time").expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("an HTTP/2 handshake");
-        tokio::spawn(connection);
+        let client = connect(address).await;
         let mut tasks = JoinSet::new();
         let total = requests.len();
         for (index, request) in requests.into_iter().enumerate() {
@@ -77,9 +84,7 @@ pub(crate) fn h2_in_turn(address: &Address, requests: Vec<H2Request>) -> Vec<Res
     let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
-        let stream = timeout(PATIENCE, TcpStream::connect(address)).await.expect("in time").expect("a connection");
-        let (client, connection) = h2::client::handshake(stream).await.expect("an HTTP/2 handshake");
-        tokio::spawn(connection);
+        let client = connect(address).await;
         let mut answers = Vec::new();
         for request in requests {
             let answer = timeout(PATIENCE, exchange(client.clone(), request)).await.expect("an answer in time");

@@ -90,7 +90,7 @@ impl PoolCodec {
         OpenOutcome::Forged(flaw)
     }
 
-    /// The same result as [`open`](Self::open), from this thread's [`cache`](super::cache) where possible: a client sends the
+    /// The same result as [`open`](Self::open), from this thread's `cache` where possible: a client sends the
     /// same token with every request.
     #[must_use]
     pub fn reopen(&self, text: &[u8]) -> OpenOutcome {

@@ -1,0 +1,121 @@
+//! `explain`: prints what a token contains, and what is known of an application's id or of an address.
+
+mod external;
+
+use std::io::Read;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::app::build::keyring;
+use crate::config::{self, Config};
+use crate::proxy::context::wall_clock;
+use crate::session::binding::{Limits, Lookup, Resolution, resolve};
+use crate::session::key::{ServerId, SessionKey};
+use crate::session::token::explain::{Explanation, open_any};
+use crate::session::token::keyring::Keyring;
+use crate::session::token::{Flaw, Token};
+
+use self::external::ExternalName;
+use super::args::ExplainArgs;
+use super::load::load;
+use super::output::{failure, print, time};
+
+/// Longer than any token; the rest of the input is not read.
+const MAX_BYTES: u64 = 64 * 1024;
+
+pub(super) fn explain(args: &ExplainArgs, path: Option<&Path>) -> ExitCode {
+    let loaded = match load(path) {
+        Ok(loaded) => loaded,
+        Err(code) => return code,
+    };
+    let (text, is_argument) = match args.value.as_deref() {
+        Some(value) if value != "-" => (value.to_owned(), true),
+        _ => match read_input() {
+            Ok(text) => (text, false),
+            Err(error) => return failure(&format!("standard input cannot be read: {error}")),
+        },
+    };
+    match answer(text.trim(), is_argument, args, &loaded.config) {
+        Ok(answer) => {
+            print(&answer);
+            ExitCode::SUCCESS
+        }
+        Err(why) => failure(&why),
+    }
+}
+
+fn answer(text: &str, is_argument: bool, args: &ExplainArgs, config: &Config) -> Result<String, String> {
+    let keys = keyring(config).map_err(|error| error.to_string())?;
+    let keys = keys.ok_or("the configuration has no keys: the running proxy generated its own, which only it has")?;
+    let only = args.pool.as_deref();
+    if args.id {
+        return external_id(text, is_argument, config, only);
+    }
+    let pools = config.pools.iter().map(|pool| pool.name.as_str()).filter(|pool| only.is_none_or(|only| only == *pool));
+    let explanation = open_any(&keys, pools, value_of(text).as_bytes());
+    if let Explanation::Valid { pool, key, token, .. } = explanation {
+        return Ok(description(config, &keys, pool, key, &token));
+    }
+    if let Ok(address) = text.parse() {
+        return external::describe(ExternalName::Address(address), config, only);
+    }
+    let is_token = matches!(explanation, Explanation::Forged(flaw) if flaw != Flaw::Length);
+    if !is_token && !text.is_empty() && external::reads_ids(config) {
+        return external_id(text, is_argument, config, only);
+    }
+    Err(match explanation {
+        Explanation::Forged(flaw) => format!("the token does not open: {flaw}"),
+        _ => "the token is for a pool that this configuration does not have".to_owned(),
+    })
+}
+
+/// The arguments of a process can be read by every user of the machine, and by its shell's history.
+fn external_id(text: &str, is_argument: bool, config: &Config, only: Option<&str>) -> Result<String, String> {
+    if is_argument {
+        return Err(
+            "this is no token and no address; an application's session id is a secret, and is read from standard \
+                    input only: `homing explain < FILE`"
+                .to_owned(),
+        );
+    }
+    external::describe(ExternalName::Id(text), config, only)
+}
+
+fn read_input() -> std::io::Result<String> {
+    let mut text = String::new();
+    std::io::stdin().take(MAX_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// The value itself, or a whole `name=value; …` as pasted from a browser or a log.
+fn value_of(text: &str) -> &str {
+    let value = text.rsplit_once('=').map_or(text, |(_, value)| value);
+    value.trim_end_matches(';').trim_matches('"')
+}
+
+fn description(config: &Config, keys: &Keyring, pool: &str, key: &str, token: &Token) -> String {
+    let configured = config.pools.iter().find(|candidate| candidate.name == pool);
+    let server = configured
+        .and_then(|pool| pool.servers.iter().find(|server| ServerId::of(&server.name) == token.server))
+        .map_or("(not in this configuration)", |server| &server.name);
+    let session = keys.log_key().digest8(SessionKey::from(token.session));
+    let persistence = configured.and_then(|pool| pool.persistence.as_ref());
+    let state = persistence.map_or("the pool has no persistence", |persistence| state_of(token, persistence));
+    format!(
+        "pool     {pool}\nserver   {server}\nepoch    {}\ncreated  {}\nissued   {}\nkey      {key}\n\
+         session  {session}   (as the access log writes it)\nstate    {state}\n",
+        token.epoch,
+        time(token.created),
+        time(token.issued),
+    )
+}
+
+fn state_of(token: &Token, persistence: &config::Persistence) -> &'static str {
+    let limits = Limits { idle: persistence.idle_timeout, absolute: persistence.absolute_timeout };
+    match resolve(token, None, &limits, wall_clock()) {
+        Resolution::Live { .. } => "live by the token alone; a proxy's table may have a later state",
+        Resolution::Expired(Lookup::ExpiredAbsolute) => "expired: older than absolute_timeout",
+        Resolution::FromTheFuture => "not honoured: its times are more than five minutes ahead of this clock",
+        Resolution::Expired(_) => "expired by the token alone: issued more than idle_timeout ago",
+    }
+}
