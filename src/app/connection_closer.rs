@@ -89,7 +89,7 @@ impl ConnectionCloser {
 }
 
 fn standing(server: &Server, keeps_when_down: bool) -> Standing {
-    if server.state == ServerState::Maint {
+    if server.state() == ServerState::Maint {
         Standing::Withdrawn("maint")
     } else if server.is_checked() && server.live.health() == Health::Down && !keeps_when_down {
         Standing::Down

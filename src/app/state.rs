@@ -53,7 +53,7 @@ impl AppState {
                 pool: &pool.pool.name,
                 server: &server.name,
                 up: server.is_up(),
-                state: server.state.into(),
+                state: server.state().into(),
                 in_flight: server.live.in_flight(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),

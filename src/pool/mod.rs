@@ -88,7 +88,7 @@ impl Pool {
     /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
     pub fn weight_now(&self, server: &Server) -> u16 {
         let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
-        if needed && server.accepts_new() { server.weight } else { 0 }
+        if needed && server.accepts_new() { server.weight() } else { 0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.

@@ -25,12 +25,12 @@ pub struct Server {
     pub name: Arc<str>,
     /// Stable hash of the name, for tokens.
     pub id: ServerId,
-    /// Share of new sessions.
-    pub weight: u16,
+    /// Share of new sessions, as the file says.
+    file_weight: u16,
     /// Accepts new sessions only while no other server does.
     pub backup: bool,
-    /// Set by the operator.
-    pub state: config::ServerState,
+    /// What the file says of its state.
+    file_state: config::ServerState,
     /// Its address, as configured.
     pub address: config::ServerAddress,
     /// Its live state, carried over reloads.
@@ -46,9 +46,9 @@ impl Server {
         Self {
             name: Arc::from(config.name.as_str()),
             id: ServerId::of(&config.name),
-            weight: config.weight,
+            file_weight: config.weight,
             backup: config.backup,
-            state: config.state,
+            file_state: config.state,
             address: config.address.clone(),
             template: template(pool, &config.address, &live),
             live,
@@ -56,10 +56,20 @@ impl Server {
         }
     }
 
+    /// The operator's state in force.
+    pub fn state(&self) -> config::ServerState {
+        self.file_state
+    }
+
+    /// Its share of new sessions in force; 0 = it takes none.
+    pub fn weight(&self) -> u16 {
+        self.file_weight
+    }
+
     /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
-        Condition::of(self.state, health, self.has_address())
+        Condition::of(self.state(), health, self.has_address())
     }
 
     /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
@@ -75,7 +85,7 @@ impl Server {
 
     /// Accepts a share of new sessions now.
     pub fn accepts_new(&self) -> bool {
-        self.weight > 0 && self.condition().accepts_new()
+        self.weight() > 0 && self.condition().accepts_new()
     }
 
     /// Has a health check.

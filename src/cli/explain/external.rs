@@ -136,7 +136,7 @@ fn binding(session: &ResolvedSession, pool: &PoolRuntime) -> String {
     let server = session.home.and_then(|home| pool.pool.servers.get(home));
     let server = server.map_or_else(
         || "(not in this configuration)".to_owned(),
-        |server| format!("{}   ({})", server.name, <&str>::from(server.state)),
+        |server| format!("{}   ({})", server.name, <&str>::from(server.state())),
     );
     // A route id names its server without a binding.
     if session.identified_by == IdentifiedBy::RouteId {

@@ -156,7 +156,7 @@ fn rendezvous(servers: &[Server], key: &[u8], accepts: impl Fn(ServerIndex) -> b
         hasher.write(key);
         // In (0, 1]. The least of exponential variables is distributed by their rates, which are the weights.
         let uniform = ((hasher.finish() >> 12) + 1) as f64 / (1_u64 << 52) as f64;
-        -uniform.ln() / f64::from(server.weight.max(1))
+        -uniform.ln() / f64::from(server.weight().max(1))
     };
     servers
         .iter()
@@ -173,7 +173,7 @@ fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> 
     for (index, server) in servers.iter().enumerate().filter(|(index, _)| accepts(*index)) {
         // In flight after this one, as a fixed-point quotient by weight.
         let in_flight = u64::try_from(server.live.in_flight()).unwrap_or(u64::MAX >> 33);
-        let load = (in_flight + 1).saturating_mul(1 << 32) / u64::from(server.weight.max(1));
+        let load = (in_flight + 1).saturating_mul(1 << 32) / u64::from(server.weight().max(1));
         match best {
             Some((least, _)) if load > least => {}
             Some((least, _)) if load == least => {
@@ -230,7 +230,7 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 /// Placeholders in the order of the file, with weights in lowest terms.
 fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
     let weights: Vec<usize> =
-        servers.iter().map(|server| if accepts(server) { usize::from(server.weight) } else { 0 }).collect();
+        servers.iter().map(|server| if accepts(server) { usize::from(server.weight()) } else { 0 }).collect();
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let total = weights.iter().sum::<usize>() / divisor;
     let shrink = total.div_ceil(UNITS_MAX).max(1);
@@ -246,15 +246,16 @@ fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<
 
 /// A ketama ring over the names of the servers that have a weight.
 fn ring(servers: &[Server]) -> LoadBalancer<Consistent> {
-    let weighted: Vec<(usize, &Server)> = servers.iter().enumerate().filter(|(_, server)| server.weight > 0).collect();
-    let total: usize = weighted.iter().map(|(_, server)| usize::from(server.weight)).sum();
-    let least = weighted.iter().map(|(_, server)| usize::from(server.weight)).min().unwrap_or(1).max(1);
+    let weighted: Vec<(usize, &Server)> =
+        servers.iter().enumerate().filter(|(_, server)| server.weight() > 0).collect();
+    let total: usize = weighted.iter().map(|(_, server)| usize::from(server.weight())).sum();
+    let least = weighted.iter().map(|(_, server)| usize::from(server.weight())).min().unwrap_or(1).max(1);
     let units = (weighted.len() * RING_UNITS_PER_SERVER).max(total * RING_UNITS_MIN / least);
     let units = units.min(RING_UNITS_MAX.max(weighted.len() * RING_UNITS_PER_SERVER));
     let backends = weighted
         .iter()
         .map(|(index, server)| {
-            let share = (usize::from(server.weight) * units + total / 2) / total.max(1);
+            let share = (usize::from(server.weight()) * units + total / 2) / total.max(1);
             placeholder(name_address(server.id), *index, share.max(1))
         })
         .collect();
