@@ -22,6 +22,7 @@ mod request_app;
 pub(crate) mod request_body;
 mod request_head;
 mod request_line;
+mod settings;
 mod timer;
 mod write_buffer;
 
@@ -42,8 +43,9 @@ use crate::telemetry::metrics::{LocalResource, OpenCount};
 pub use self::request_app::RequestApp;
 
 use self::accept::Handshake;
-use self::deadlines::{ConnectionSettings, DeadlineStream};
+use self::deadlines::DeadlineStream;
 use self::listener::listener_of;
+use self::settings::ConnectionSettings;
 
 /// Gets the connections of Pingora's listeners, and wraps each before a byte of it is read.
 pub struct ConnectionApp {

@@ -1,5 +1,7 @@
 //! Deadlines for the request heads of a connection.
 
+mod preface;
+
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
@@ -10,17 +12,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{HeaderValue, StatusCode};
-use pingora::http::ResponseHeader;
+use http::HeaderValue;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{ALPN, GetProxyDigest, Peek, Shutdown, Stream};
+use pingora::protocols::{ALPN, Shutdown, Stream};
 use pingora_proxy::Session as Exchange;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
-use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
-use crate::pool::descriptors::RefusalPermit;
+use crate::config::OnClientHalfClose;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::authentication::ConnectionAuthentication;
@@ -31,7 +30,10 @@ use super::read_buffer::ReadBuffer;
 use super::request_body::{BodyFraming, RequestBody};
 use super::request_head::RequestHead;
 use super::request_line::RequestLine;
+use super::settings::ConnectionSettings;
 use super::write_buffer::WriteBuffer;
+
+use self::preface::PREFACE;
 
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
@@ -43,27 +45,6 @@ const BODY: u8 = 2;
 const TUNNEL: u8 = 3;
 /// A chunked body, in place of its length.
 const CHUNKED: u64 = u64::MAX;
-
-/// What holds for a connection from its beginning.
-pub(super) struct ConnectionSettings {
-    pub(super) timeouts: ListenerTimeouts,
-    pub(super) on_half_close: OnClientHalfClose,
-    /// Its request is refused, since descriptors run out.
-    pub(super) refusal: Option<RefusalPermit>,
-}
-
-/// How long a connection that is refused may hold its descriptor before its request has arrived.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-
-impl ConnectionSettings {
-    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
-        let mut timeouts = listener.timeouts;
-        if refusal.is_some() {
-            timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
-        }
-        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
-    }
-}
 
 /// A connection with one deadline for a whole request head, and one for the pause between requests. While a request is served,
 /// it shows no more of the connection than that request.
@@ -387,11 +368,6 @@ impl DeadlineStream {
             }
         }
     }
-
-    /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
-    pub(super) fn may_be_http2(&self) -> bool {
-        self.input.bytes().iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
-    }
 }
 
 impl AsyncRead for DeadlineStream {
@@ -451,18 +427,6 @@ impl AsyncWrite for DeadlineStream {
 
 delegate!(DeadlineStream, inner);
 
-impl GetProxyDigest for DeadlineStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        // HTTP/1 asks for it with every request, HTTP/2 once for the connection.
-        let http2 = self.preface_left > 0 || self.input.bytes().starts_with(PREFACE);
-        if !http2 {
-            return None;
-        }
-        let no_response = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
-        Some(Arc::new(ProxyDigest::new(Box::new(no_response), Some(Box::new(ConnectionAuthentication::default())))))
-    }
-}
-
 #[async_trait]
 impl Shutdown for DeadlineStream {
     async fn shutdown(&mut self) {
@@ -472,32 +436,5 @@ impl Shutdown for DeadlineStream {
         if !self.input.is_empty() {
             let _ = timeout(LINGER_TIMEOUT, self.discard()).await;
         }
-    }
-}
-
-/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-#[async_trait]
-impl Peek for DeadlineStream {
-    /// Pingora asks for as many bytes as the preface has, and its own streams wait for all of them, even when a request is
-    /// shorter. Here it is enough that the first ones differ from the preface.
-    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
-        while self.input.bytes().len() < buffer.len() && self.may_be_http2() {
-            if poll_fn(|context| self.poll_more(context)).await? == 0 {
-                break;
-            }
-        }
-        for (to, from) in buffer.iter_mut().zip(self.input.bytes()) {
-            *to = *from;
-        }
-        if self.input.bytes().starts_with(PREFACE) {
-            if self.is_refused() {
-                return Err(io::ErrorKind::ConnectionRefused.into());
-            }
-            // It has its own timeouts.
-            *self.phase.get_mut() = TUNNEL;
-        }
-        Ok(true)
     }
 }
