@@ -38,7 +38,7 @@ use crate::app::state::AppState;
 use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
 use crate::proxy::context::wall_clock;
-use crate::telemetry::metrics::{LocalResource, OpenCount};
+use crate::telemetry::metrics::{LocalResource, OpenCount, OpenGuard};
 
 pub use self::request_app::RequestApp;
 
@@ -60,9 +60,17 @@ pub struct ConnectionApp {
 #[async_trait]
 impl ServerApp for ConnectionApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let (open, connection) = self.open(stream).await?;
+        let next = http1::serve_first(&self.requests, connection, shutdown).await?;
         // The task in which this is called has room for everything that Pingora could do with a connection, some kilobytes
-        // for as long as the connection lives. One of our own has room for what an idle connection needs.
-        tokio::spawn(Arc::clone(self).serve(stream, shutdown.clone()));
+        // for as long as it runs. One of our own has room for what an idle connection needs. It begins between requests: a
+        // task that begins with a request wakes another thread, and Pingora's pool of server connections, asked by two at
+        // once, now and then has none.
+        let (requests, shutdown) = (Arc::clone(&self.requests), shutdown.clone());
+        tokio::spawn(async move {
+            next.serve(&requests, shutdown).await;
+            drop(open);
+        });
         None
     }
 
@@ -72,21 +80,16 @@ impl ServerApp for ConnectionApp {
 }
 
 impl ConnectionApp {
-    /// The whole life of a connection.
-    async fn serve(self: Arc<Self>, stream: Stream, shutdown: ShutdownWatch) {
-        let Ok(refusal) = self.admit(&stream) else { return };
-        let Some((index, kind)) = self.listener_kind(&stream, refusal) else { return };
-        let _open = self.open.get(index).map(OpenCount::begin);
-        let accepted = match kind {
-            ListenerKind::Plain(settings) => Some(DeadlineStream::new(stream, settings, &self.app.metrics)),
-            // In a box: a handshake takes more room than all that follows.
-            ListenerKind::WithHandshake(before) => Box::pin(self.accept(index, before, stream)).await,
+    /// The connection from where HTTP begins, and what counts it.
+    async fn open(&self, stream: Stream) -> Option<(OpenConnection, Box<DeadlineStream>)> {
+        let refusal = self.admit(&stream).ok()?;
+        let (index, kind) = self.listener_kind(&stream, refusal)?;
+        let open = OpenConnection::begin(self.open.get(index));
+        let connection = match kind {
+            ListenerKind::Plain(settings) => DeadlineStream::new(stream, settings, &self.app.metrics),
+            ListenerKind::WithHandshake(before) => self.accept(index, before, stream).await?,
         };
-        if let Some(connection) = accepted {
-            memory::connection_opened();
-            http1::serve(&self.requests, Box::new(connection), shutdown).await;
-            memory::connection_closed();
-        }
+        Some((open, Box::new(connection)))
     }
 
     /// With a permit: its request is refused. An error: it is closed.
@@ -136,6 +139,24 @@ impl ConnectionApp {
             return Some((index, ListenerKind::Plain(settings)));
         }
         Some((index, ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), settings })))
+    }
+}
+
+/// Counts a connection while it is open.
+struct OpenConnection {
+    _listener: Option<OpenGuard>,
+}
+
+impl OpenConnection {
+    fn begin(listener: Option<&OpenCount>) -> Self {
+        memory::connection_opened();
+        Self { _listener: listener.map(OpenCount::begin) }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        memory::connection_closed();
     }
 }
 
