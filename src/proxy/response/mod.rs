@@ -97,7 +97,7 @@ fn issue(
     let view = head::response_view(response);
     sessions.issue(&view, server, &scope, state, &mut issued);
     if view.is_final() {
-        sessions.reopen(server, &scope, state);
+        sessions.reopen(server, view.status == StatusCode::SWITCHING_PROTOCOLS, &scope, state);
     }
     if between_servers {
         issued.edits.remove.extend(NEVER_TO_CLIENTS);

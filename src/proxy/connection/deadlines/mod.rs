@@ -33,8 +33,6 @@ use super::request_line::RequestLine;
 use super::settings::ConnectionSettings;
 use super::write_buffer::WriteBuffer;
 
-use self::preface::PREFACE;
-
 /// No byte of the next request has arrived.
 const IDLE: u8 = 0;
 /// The request head is arriving.
@@ -43,6 +41,8 @@ const HEAD: u8 = 1;
 const BODY: u8 = 2;
 /// Another protocol than HTTP/1: HTTP/2, or the one of an upgraded connection.
 const TUNNEL: u8 = 3;
+/// What an HTTP/2 connection begins with (RFC 9113, section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// A chunked body, in place of its length.
 const CHUNKED: u64 = u64::MAX;
 

@@ -10,10 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{GetProxyDigest, Peek};
 
-use super::{ConnectionAuthentication, DeadlineStream, TUNNEL};
-
-/// The preface.
-pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+use super::{ConnectionAuthentication, DeadlineStream, PREFACE, TUNNEL};
 
 impl DeadlineStream {
     /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
