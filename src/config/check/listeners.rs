@@ -53,6 +53,7 @@ fn listener(
         max_header_size: listener.max_header_size.bytes(),
         max_body_size: listener.max_body_size.map(|size| size.0),
         timeouts: listener.timeouts,
+        on_client_half_close: listener.on_client_half_close,
     })
 }
 

@@ -40,6 +40,9 @@ pub(crate) struct Listener {
     /// Timeouts towards clients.
     #[serde(default)]
     pub(crate) timeouts: ListenerTimeouts,
+    /// What happens to a request whose client has sent all of it and then closes its side of the connection.
+    #[serde(default)]
+    pub(crate) on_client_half_close: OnClientHalfClose,
     /// TLS on this listener. null = none. Enabling or disabling it needs a restart; everything else is reloaded,
     /// with the files.
     #[serde(default)]
@@ -51,6 +54,18 @@ impl Listener {
     pub(crate) const fn max_header_size() -> Size {
         Size(64 * 1024)
     }
+}
+
+/// What happens to a request whose client closes its side of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OnClientHalfClose {
+    /// The response is still sent. A client that is gone is noticed when it resets the connection, or by a failed write.
+    #[default]
+    Finish,
+    /// The request is cancelled.
+    Cancel,
 }
 
 /// Protocol of a listener.
