@@ -33,6 +33,7 @@ mod cookies;
 mod demo;
 mod descriptors;
 mod early_responses;
+mod drains;
 mod ended_streams;
 mod engine_contract;
 mod engines;
