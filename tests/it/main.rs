@@ -77,6 +77,7 @@ mod reload;
 mod request_forms;
 mod response_forms;
 mod retries;
+mod rolling_deploy;
 mod route_ids;
 mod routes_match;
 mod routes_redirect;
