@@ -56,6 +56,8 @@ pub struct Admin {
     pub address: ListenAddress,
     /// `Host` names answered, lower case, without port; another: 421.
     pub allowed_hosts: Vec<String>,
+    /// Keeps what operators set at run time over a restart; `None` = it ends with the process.
+    pub state_file: Option<PathBuf>,
 }
 
 /// A separate listener for Prometheus.

@@ -69,6 +69,7 @@ mod outage_store_redis;
 mod outage_store_refuse;
 mod outage_store_restarts;
 mod outage_store_slow;
+mod overrides;
 mod pipelining;
 mod proxy_protocol;
 mod reload;
