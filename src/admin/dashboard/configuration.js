@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { confirmed, facts, h, time } from "./dom.js";
 
-const shown = (value) => (value === null || value === undefined ? null : typeof value === "object" ? JSON.stringify(value) : String(value));
+const shown = (value) => (Array.isArray(value) ? value.join(", ") : value === null ? null : String(value));
 
 export function open(main, _, { refresh, report }) {
   const [body, result] = [h("div"), h("div", { "aria-live": "polite" })];
@@ -15,7 +15,7 @@ export function open(main, _, { refresh, report }) {
       await refresh();
     } catch (error) {
       if (!(error instanceof api.Refused) || error.status !== 422) return report(error);
-      result.replaceChildren(h("h2", {}, "The reload was refused"), h("pre", {}, problems(error.problem)));
+      result.replaceChildren(h("h2", {}, "The reload was refused"), h("pre", {}, (error.problem.problems ?? [error.message]).join("\n\n")));
     }
   } }, "Reload");
   main.replaceChildren(h("h1", {}, "Configuration"), h("p", { class: "actions" }, reload), result, body);
@@ -23,25 +23,20 @@ export function open(main, _, { refresh, report }) {
     metrics: false,
     update({ status }) {
       reload.hidden = status.role === "viewer";
-      const { version, configuration = {}, last_reload: last, ...rest } = status;
-      const others = Object.entries(rest).flatMap(([name, value]) => (value !== null && typeof value === "object"
-        ? Object.entries(value).map(([inner, one]) => [`${name} ${inner}`, shown(one)]) : [[name, shown(value)]]));
-      const flat = typeof configuration === "object" ? Object.entries(configuration).map(([name, value]) => [`configuration ${name}`, shown(value)]) : [["configuration", configuration]];
-      body.replaceChildren(facts([["version", version], ...flat, ...others].map(([name, value]) => [name.replaceAll("_", " "), value])),
-        ...(last ? [h("h2", {}, "Last reload"), lastReload(last)] : []));
+      const { configuration, last_reload: last, store, table, ...rest } = status;
+      const parts = { ...rest, ...prefixed("configuration", configuration), ...prefixed("store", store), ...prefixed("table", table) };
+      body.replaceChildren(facts(Object.entries(parts).map(([name, value]) => [name.replaceAll("_", " "), shown(value)])), ...(last ? lastReload(last) : []));
     },
   };
 }
 
-function lastReload(last) {
-  const errors = last.problems ?? last.errors ?? [];
-  return h("div", {},
-    facts([["At", last.at ? time(last.at) : null], ["Result", shown(last.result ?? last.success)]]),
-    errors.length === 0 ? null : h("pre", {}, problems({ problems: errors })));
-}
+const prefixed = (prefix, object) => Object.fromEntries(Object.entries(object).map(([name, value]) => [`${prefix} ${name}`, value]));
 
-function problems(problem) {
-  const list = problem.problems ?? problem.errors;
-  if (!list) return problem.detail ?? problem.title ?? "refused";
-  return list.map((one) => (typeof one === "string" ? one : one.text ?? one.message ?? JSON.stringify(one))).join("\n\n");
+function lastReload({ at, who, result, changes, problems }) {
+  return [
+    h("h2", {}, "Last reload"),
+    facts([["At", time(at)], ["By", who], ["Result", result]]),
+    changes.length === 0 ? null : h("ul", {}, changes.map((change) => h("li", {}, change))),
+    problems.length === 0 ? null : h("pre", {}, problems.join("\n\n")),
+  ].filter(Boolean);
 }

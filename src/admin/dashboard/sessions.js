@@ -6,8 +6,8 @@ import { address } from "./overview.js";
 
 const NAMED = [
   ["cookie", "Cookie header, or the token"],
-  ["learned", "Id of the application"],
-  ["client_ip", "Address of the client"],
+  ["id", "Id of the application"],
+  ["address", "Address of the client"],
   ["key", "Key, as in the log or the list below"],
 ];
 
@@ -66,16 +66,13 @@ async function explain(pool, by, value, context) {
   if (by === "key") return showSession(await api.get(api.session(pool, value.trim())), pool, context);
   const explained = await api.change("POST", "/api/v1/explain", { pool, [by]: value });
   const { answer } = context;
-  const { steps = [], key, session } = explained;
+  const { steps, key } = explained;
   const rest = Object.entries(explained).filter(([name, one]) => name !== "steps" && one !== null && typeof one !== "object");
   answer.replaceChildren(h("h2", {}, "What would happen to its next request"),
     facts(rest.map(([name, one]) => [name.replaceAll("_", " "), String(one)])),
-    h("ol", { class: "steps" }, steps.map((step) => h("li", {}, typeof step === "string" ? step : describe(step)))));
-  const found = key ?? session?.key;
-  if (found) answer.append(...(await sessionParts(pool, found, context)));
+    h("ol", { class: "steps" }, steps.map(({ subject, said }) => h("li", {}, h("strong", {}, subject), `: ${said}`))));
+  if (key) answer.append(...(await sessionParts(pool, key, context)));
 }
-
-const describe = (step) => Object.entries(step).filter(([, one]) => one !== null).map(([name, one]) => `${name.replaceAll("_", " ")}: ${typeof one === "object" ? JSON.stringify(one) : one}`).join(", ");
 
 async function sessionParts(pool, key, context) {
   try {

@@ -1,5 +1,12 @@
 //! Where the head of a request ends.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::{Finder, find};
+
+/// The end of a line and an empty line behind it.
+static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
+
 /// Finds the end of a head while it arrives: a line end, and right behind it another one. As Pingora's parser does, it accepts
 /// LF for CRLF; [`validate`](crate::proxy::request::validate) refuses such a head later.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -21,6 +28,18 @@ impl RequestHead {
 
     /// How many of the next bytes belong to the head.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
+        // Nearly every head arrives whole, and with CRLF.
+        if *self == Self::Line
+            && let Some(at) = EMPTY_LINE.find(bytes)
+        {
+            *self = Self::Complete;
+            let bare = bytes.get(..=at).and_then(|lines| find(lines, b"\n\n"));
+            return bare.map_or(at + 3, |bare| bare + 2);
+        }
+        self.advance_by_lines(bytes)
+    }
+
+    fn advance_by_lines(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         loop {
             let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) else { return at };

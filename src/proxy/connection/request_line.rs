@@ -17,6 +17,29 @@ impl RequestLine {
         if self.ended {
             return;
         }
+        // Nearly every line arrives whole, and first.
+        if !self.begun
+            && self.blanks == 0
+            && bytes.first().is_some_and(|first| *first > b' ' && *first != 0x7f)
+            && let Some(line) = memchr::memchr(b'\n', bytes).and_then(|end| bytes.get(..end))
+        {
+            self.scan_whole(line);
+        } else {
+            self.scan_bytes(bytes);
+        }
+    }
+
+    /// Pass after pass, each of which becomes vectors.
+    fn scan_whole(&mut self, line: &[u8]) {
+        (self.begun, self.ended) = (true, true);
+        let blanks = line.iter().map(|byte| usize::from(*byte == b' ')).sum::<usize>();
+        let is_control = |byte: u8| (byte < b' ' && byte != b'\r') || byte == 0x7f;
+        let control = line.iter().fold(false, |any, byte| any | is_control(*byte));
+        let target = memchr::memchr(b' ', line).and_then(|blank| line.get(blank..)).unwrap_or_default();
+        self.invalid |= blanks != 2 || control || memchr::memchr(b'#', target).is_some();
+    }
+
+    fn scan_bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             match byte {
                 // Empty lines before a request are ignored (RFC 9112, section 2.2).
@@ -39,6 +62,8 @@ impl RequestLine {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn invalid(pieces: &[&[u8]]) -> bool {
@@ -55,6 +80,20 @@ mod tests {
         for at in 0..line.len() {
             let (head, tail) = line.split_at(at);
             assert!(!invalid(&[head, tail]), "cut at {at}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_judged_alike_however_it_is_cut(
+            pieces in prop::collection::vec(
+                prop::sample::select(vec!["GET", " ", "/a", "#", "\r", "\t", "\0", "\x7f", "é", "HTTP/1.1", "\r\n"]),
+                0..10,
+            ),
+        ) {
+            let line = format!("{}\r\n", pieces.concat());
+            let bytes: Vec<&[u8]> = line.as_bytes().chunks(1).collect();
+            prop_assert_eq!(invalid(&[line.as_bytes()]), invalid(&bytes), "{:?}", line);
         }
     }
 
