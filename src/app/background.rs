@@ -16,6 +16,7 @@ use crate::store::local::table::Table;
 use super::connection_closer;
 use super::error::RunError;
 use super::reload::Reloader;
+use super::server_clock;
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::{self, StopSwitch};
 use super::snapshot_task::SnapshotTask;
@@ -78,6 +79,7 @@ impl Background {
         }
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
         executor.spawn(connection_closer::run(Arc::clone(&app)));
+        executor.spawn(server_clock::run(Arc::clone(&app)));
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));

@@ -199,13 +199,24 @@ fn server_changes(old: &Server, new: &Server) -> String {
 
 /// Keys of a pool with changed values, except `servers`.
 fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
-    let Pool { name: _, servers: _, balance, hash_on, connection, health_check, streams_on_down, retries, persistence } =
-        old;
+    let Pool {
+        name: _,
+        servers: _,
+        balance,
+        hash_on,
+        connection,
+        health_check,
+        circuit_breaker,
+        streams_on_down,
+        retries,
+        persistence,
+    } = old;
     let all = [
         (*balance != new.balance, "balance"),
         (*hash_on != new.hash_on, "hash_on"),
         (*connection != new.connection, "connection"),
         (*health_check != new.health_check, "health_check"),
+        (*circuit_breaker != new.circuit_breaker, "circuit_breaker"),
         (*streams_on_down != new.streams_on_down, "streams_on_down"),
         (*retries != new.retries, "retries"),
         (*persistence != new.persistence, "persistence"),

@@ -13,6 +13,7 @@ mod process;
 mod reload;
 mod run;
 pub mod runtime;
+mod server_clock;
 mod server_tasks;
 mod shared_store;
 mod shutdown;

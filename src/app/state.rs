@@ -7,6 +7,7 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::persistence::{Sessions, TableHistory};
+use crate::pool::breaker::BreakerState;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
@@ -54,6 +55,7 @@ impl AppState {
                 server: &server.name,
                 up: server.is_up(),
                 state: server.state().into(),
+                breaker: server.breaker().map(BreakerState::label),
                 in_flight: server.live.in_flight(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),

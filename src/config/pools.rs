@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, Connection, Persistence, ServerState, StreamsOnDown};
+use super::raw::{Balance, CircuitBreaker, Connection, Persistence, ServerState, StreamsOnDown};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,8 @@ pub struct Pool {
     pub streams_on_down: StreamsOnDown,
     /// Active checks; `None` = servers count as up.
     pub health_check: Option<HealthCheck>,
+    /// When requests that fail eject a server; `None` = never.
+    pub circuit_breaker: Option<CircuitBreaker>,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.

@@ -1,4 +1,5 @@
-//! Whether a server accepts requests: one rule over the operator's state, the health checks and the resolved address.
+//! Whether a server accepts requests: one rule over the operator's state, the health checks, the circuit breaker and the
+//! resolved address.
 
 use crate::config::ServerState;
 
@@ -40,15 +41,18 @@ pub enum Condition {
     Maint,
     /// None: it failed its checks, is not checked yet, or its host name has no address.
     Down,
+    /// None: its circuit breaker is open, or half-open with a probe under way.
+    Ejected,
 }
 
 impl Condition {
-    /// Applies the rule.
-    pub fn of(state: ServerState, health: Health, has_address: bool) -> Self {
+    /// Applies the rule. `ejected`: the circuit breaker lets no request pass now.
+    pub fn of(state: ServerState, health: Health, ejected: bool, has_address: bool) -> Self {
         match (state, health) {
             (ServerState::Maint, _) => Self::Maint,
             (_, Health::Unknown | Health::Down) => Self::Down,
             _ if !has_address => Self::Down,
+            _ if ejected => Self::Ejected,
             (ServerState::Drain, _) | (_, Health::Draining) => Self::BoundOnly,
             (ServerState::Ready, Health::Up) => Self::Accepting,
         }
@@ -72,24 +76,35 @@ mod tests {
     #[test]
     fn the_operators_maint_beats_every_check() {
         for health in [Health::Unknown, Health::Up, Health::Draining, Health::Down] {
-            assert_eq!(Condition::of(ServerState::Maint, health, true), Condition::Maint);
+            assert_eq!(Condition::of(ServerState::Maint, health, false, true), Condition::Maint);
+            assert_eq!(Condition::of(ServerState::Maint, health, true, true), Condition::Maint);
         }
     }
 
     #[test]
     fn a_draining_server_keeps_its_sessions_and_accepts_no_new_ones() {
         for (state, health) in [(ServerState::Drain, Health::Up), (ServerState::Ready, Health::Draining)] {
-            let condition = Condition::of(state, health, true);
+            let condition = Condition::of(state, health, false, true);
             assert!(condition.accepts_bound() && !condition.accepts_new(), "{state:?} {health:?}");
         }
     }
 
     #[test]
     fn a_server_that_is_down_unchecked_or_without_address_accepts_no_request() {
-        assert_eq!(Condition::of(ServerState::Ready, Health::Down, true), Condition::Down);
-        assert_eq!(Condition::of(ServerState::Drain, Health::Down, true), Condition::Down);
-        assert_eq!(Condition::of(ServerState::Ready, Health::Unknown, true), Condition::Down);
-        assert_eq!(Condition::of(ServerState::Ready, Health::Up, false), Condition::Down);
+        assert_eq!(Condition::of(ServerState::Ready, Health::Down, false, true), Condition::Down);
+        assert_eq!(Condition::of(ServerState::Drain, Health::Down, false, true), Condition::Down);
+        assert_eq!(Condition::of(ServerState::Ready, Health::Unknown, false, true), Condition::Down);
+        assert_eq!(Condition::of(ServerState::Ready, Health::Up, false, false), Condition::Down);
+    }
+
+    #[test]
+    fn an_ejected_server_accepts_no_request_and_health_checks_come_first() {
+        for (state, health) in
+            [(ServerState::Ready, Health::Up), (ServerState::Drain, Health::Up), (ServerState::Ready, Health::Draining)]
+        {
+            assert_eq!(Condition::of(state, health, true, true), Condition::Ejected, "{state:?} {health:?}");
+        }
+        assert_eq!(Condition::of(ServerState::Ready, Health::Down, true, true), Condition::Down);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use arc_swap::ArcSwapOption;
 
 use crate::telemetry::metrics::ServerMetrics;
 
+use super::breaker::{LiveBreaker, Ticket};
 use super::condition::Health;
 use super::connections::Connections;
 
@@ -22,6 +23,8 @@ pub struct LiveState {
     streams: AtomicUsize,
     /// Resolved address of a host name. Written by the resolver.
     resolved: ArcSwapOption<SocketAddr>,
+    /// Its circuit breaker.
+    pub breaker: LiveBreaker,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
@@ -43,6 +46,7 @@ impl LiveState {
             in_flight: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
+            breaker: LiveBreaker::new(Arc::clone(&generation)),
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),
@@ -130,18 +134,35 @@ impl Drop for OpenStream {
 }
 
 /// Counts one request in flight, until it is dropped.
-pub struct InFlight(Arc<LiveState>);
+pub struct InFlight {
+    live: Arc<LiveState>,
+    /// What the request is to the circuit breaker; `None`: its result is known, or there is no breaker.
+    ticket: Option<Ticket>,
+}
 
 impl InFlight {
     /// Begins a request.
-    pub fn begin(live: &Arc<LiveState>) -> Self {
+    pub fn begin(live: &Arc<LiveState>, ticket: Option<Ticket>) -> Self {
         live.in_flight.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(live))
+        Self { live: Arc::clone(live), ticket }
+    }
+
+    /// The request tests whether the server serves again.
+    pub fn is_probe(&self) -> bool {
+        self.ticket.is_some_and(Ticket::is_probe)
+    }
+
+    /// The result of the request is known: returns what it is a result of. A request that is no probe may have several.
+    pub(super) fn resolve(&mut self) -> Option<Ticket> {
+        if self.is_probe() { self.ticket.take() } else { self.ticket }
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if let Some(probe) = self.ticket.filter(|ticket| ticket.is_probe()) {
+            self.live.breaker.change(|breaker| breaker.abandon(probe));
+        }
     }
 }

@@ -4,10 +4,12 @@
 //! resolved address) belongs to the server's *name* and is carried over reloads.
 
 pub mod balancer;
+pub mod breaker;
 pub mod budget;
 pub mod condition;
 pub mod connections;
 pub mod descriptors;
+pub mod ejection;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
@@ -17,6 +19,8 @@ pub mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::config;
 use crate::session::key::ServerId;
@@ -42,6 +46,10 @@ pub struct Pool {
     pub retries: config::Retries,
     /// Limits the retries.
     pub budget: RetryBudget,
+    /// When requests that fail eject a server; `None` = never.
+    pub circuit_breaker: Option<config::CircuitBreaker>,
+    /// Held while a server is ejected; shared by all versions of the pool.
+    ejecting: Arc<Mutex<()>>,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
     pub generation: Arc<AtomicU64>,
 }
@@ -69,6 +77,8 @@ impl Pool {
             by_id,
             servers,
             retries: config.retries,
+            circuit_breaker: config.circuit_breaker.clone(),
+            ejecting: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ejecting)),
             budget: RetryBudget::new(config.retries.budget_percent),
             generation,
         }

@@ -12,9 +12,10 @@ use pingora::upstreams::peer::HttpPeer;
 use crate::config;
 use crate::session::key::ServerId;
 
+use super::breaker::BreakerState;
 use super::condition::{Condition, Health};
 use super::connections::ServerConnector;
-use super::live_state::LiveState;
+use super::live_state::{InFlight, LiveState};
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -37,6 +38,8 @@ pub struct Server {
     pub live: Arc<LiveState>,
     template: HttpPeer,
     checked: bool,
+    /// Its pool has a circuit breaker.
+    breaks: bool,
 }
 
 impl Server {
@@ -53,6 +56,7 @@ impl Server {
             template: template(pool, &config.address, &live),
             live,
             checked,
+            breaks: pool.circuit_breaker.is_some(),
         }
     }
 
@@ -69,18 +73,31 @@ impl Server {
     /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
-        Condition::of(self.state(), health, self.has_address())
+        let ejected = self.breaks && self.live.breaker.excludes();
+        Condition::of(self.state(), health, ejected, self.has_address())
     }
 
     /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
     /// health checks nothing else tells that it is dead.
     pub fn is_up(&self) -> bool {
-        self.condition().accepts_bound() && !self.live.is_connect_failing()
+        let serves = self.breaker().is_none_or(|state| state == BreakerState::Closed);
+        serves && self.condition().accepts_bound() && !self.live.is_connect_failing()
     }
 
     /// Which requests it accepts, asked after a connection to it broke: it may have been removed meanwhile.
     pub fn condition_after_failure(&self) -> Condition {
         if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
+    }
+
+    /// The state of its circuit breaker; `None` without one.
+    pub fn breaker(&self) -> Option<BreakerState> {
+        self.breaks.then(|| self.live.breaker.state())
+    }
+
+    /// Begins a request at it; `None`: it cannot take the request any more, since its circuit breaker is open now.
+    pub fn admit(&self) -> Option<InFlight> {
+        let ticket = if self.breaks { Some(self.live.breaker.begin()?) } else { None };
+        Some(InFlight::begin(&self.live, ticket))
     }
 
     /// Accepts a share of new sessions now.

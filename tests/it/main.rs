@@ -24,6 +24,7 @@ mod apps_socketio_learned;
 mod apps_wsgi;
 mod apps_wsgi_learned;
 mod balancing;
+mod circuit_breaker;
 mod cli;
 mod conf_files;
 mod connection_authentication;

@@ -169,7 +169,7 @@ impl Request {
             self.end(End::Failed("attempts exhausted"), around);
             return;
         }
-        self.in_flight = Some(InFlight::begin(&self.version.pool.servers[server].live));
+        self.in_flight = self.version.pool.servers[server].admit();
         self.sent_to.push(server);
         self.stage = Stage::Tries(server);
     }

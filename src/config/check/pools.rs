@@ -51,6 +51,9 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
+        circuit_breaker: pool.circuit_breaker.clone().inspect(|breaker| {
+            circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);
+        }),
         retries: Retries {
             attempts: pool.retries.attempts,
             on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),
@@ -135,6 +138,18 @@ fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Dia
         }
     };
     HealthCheck { probe, interval: check.interval, timeout: check.timeout, rise: check.rise, fall: check.fall }
+}
+
+fn circuit_breaker(breaker: &raw::CircuitBreaker, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    if breaker.max_ejection_time < breaker.ejection_time {
+        let (max, time) = (duration_text(breaker.max_ejection_time), duration_text(breaker.ejection_time));
+        let key = if at.key("max_ejection_time").is_written() { "max_ejection_time" } else { "ejection_time" };
+        diagnostics.problem(
+            at.key(key).location,
+            format!("the longest ejection ({max}) is shorter than ejection_time ({time})"),
+            format!("write a max_ejection_time of at least {time}"),
+        );
+    }
 }
 
 fn http_probe(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Probe {

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+mod circuit_breaker;
 mod listeners;
 mod not_supported;
 mod persistence;
@@ -23,6 +24,7 @@ mod pool;
 mod route;
 mod store;
 
+pub use circuit_breaker::CircuitBreaker;
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+use super::CircuitBreaker;
 use super::NotSupported;
 use super::Persistence;
 use super::not_supported::Limits;
@@ -38,10 +39,10 @@ pub(crate) struct Pool {
     #[serde(default)]
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
     pub(crate) health_check: Option<HealthCheck>,
-    /// Servers that fail real requests are skipped for some time.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; health_check finds servers that are down"))]
-    pub(crate) circuit_breaker: NotSupported,
+    /// Servers that fail requests get none for some time. null = off; `{}` = on, with all defaults.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) circuit_breaker: Option<CircuitBreaker>,
     /// Which requests may be retried.
     #[serde(default)]
     pub(crate) retries: Retries,

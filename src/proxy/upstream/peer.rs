@@ -14,7 +14,6 @@ use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
-use crate::pool::live_state::InFlight;
 use crate::pool::server::Server;
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
@@ -31,27 +30,47 @@ const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
 /// `retries.attempts` are used up.
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
+/// An attempt that has begun, or why there is none.
+type Attempt = std::result::Result<Box<HttpPeer>, NoAttempt>;
+
+/// Why an attempt has not begun.
+enum NoAttempt {
+    /// The request fails.
+    Refused(Refusal),
+    /// The server takes no request any more: another selection is due.
+    NotAdmitted,
+}
+
 /// The hook.
 pub(crate) fn run<'hook>(
     request: &'hook RequestHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
+    if let Some(same) = ctx.attempts.next.take() {
+        match begin_attempt(ctx, same) {
+            Err(NoAttempt::NotAdmitted) => {}
+            attempt => {
+                return hook::now(refuse(
+                    ctx,
+                    attempt.map(|mut peer| {
+                        only_fresh_connections(&mut peer);
+                        peer
+                    }),
+                ));
+            }
+        }
+    }
     // The previous attempt is over for its server.
     ctx.attempts.in_flight = None;
-    if let Some(same) = ctx.attempts.next.take() {
-        let fresh = begin_attempt(ctx, same).map(|mut peer| {
-            only_fresh_connections(&mut peer);
-            peer
-        });
-        return hook::now(refuse(ctx, fresh));
-    }
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     match sessions.try_select(&scope, state) {
         Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
         Some(selection) => {
             open_session(selection, sessions, &scope, state);
-            let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
-            hook::now(refuse(ctx, peer))
+            match attempt(selection, ctx) {
+                Err(NoAttempt::NotAdmitted) => Box::pin(wait(request, ctx, None)),
+                attempt => hook::now(refuse(ctx, attempt)),
+            }
         }
         None => Box::pin(wait(request, ctx, None)),
     }
@@ -59,23 +78,25 @@ pub(crate) fn run<'hook>(
 
 async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<ServerIndex>) -> Result<Box<HttpPeer>> {
     let mut held = home;
-    let selection = loop {
-        if let Some(home) = held
+    loop {
+        if let Some(home) = held.take()
             && hold(ctx, home).await == Waited::InVain
         {
-            return refuse(ctx, Err(LOCAL_RESOURCES));
+            return refuse(ctx, Err(NoAttempt::Refused(LOCAL_RESOURCES)));
         }
         let (sessions, scope, state) = ctx.sessions(head::view(request));
-        match sessions.select(&scope, state).await {
-            Selection::Hold(home) => held = Some(home),
-            selection => {
-                open_session(selection, sessions, &scope, state);
-                break selection;
-            }
+        let selection = sessions.select(&scope, state).await;
+        if let Selection::Hold(home) = selection {
+            held = Some(home);
+            continue;
         }
-    };
-    let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
-    refuse(ctx, peer)
+        open_session(selection, sessions, &scope, state);
+        match attempt(selection, ctx) {
+            // Its condition has changed since it was selected.
+            Err(NoAttempt::NotAdmitted) => tokio::task::yield_now().await,
+            attempt => return refuse(ctx, attempt),
+        }
+    }
 }
 
 /// A first request of an address has bound it with the selection.
@@ -96,8 +117,18 @@ fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<
     }
 }
 
-fn refuse(ctx: &mut RequestContext, peer: std::result::Result<Box<HttpPeer>, Refusal>) -> Result<Box<HttpPeer>> {
-    peer.map_err(|refusal| {
+/// Begins the attempt that was selected.
+fn attempt(selection: Selection, ctx: &mut RequestContext) -> Attempt {
+    let server = server_of(selection, ctx).map_err(NoAttempt::Refused)?;
+    begin_attempt(ctx, server)
+}
+
+fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
+    attempt.map_err(|none| {
+        let refusal = match none {
+            NoAttempt::Refused(refusal) => refusal,
+            NoAttempt::NotAdmitted => NO_SERVER,
+        };
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
     })
@@ -110,16 +141,19 @@ fn only_fresh_connections(peer: &mut HttpPeer) {
     peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
-fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
-    let Some(pool) = ctx.pool_runtime() else { return Err(NO_SERVER) };
+fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
+    // An attempt that is repeated at the same server has its place there.
+    let admitted = ctx.attempts.in_flight.take();
+    let Some(pool) = ctx.pool_runtime() else { return Err(NoAttempt::Refused(NO_SERVER)) };
     // Neither an attempt that was repeated at the same server counts, nor one at a server that came back.
     let failed = ctx.session.history.failed.len();
     if failed > pool.pool.retries.attempts as usize {
         pool.metrics.retries.inc(Retry::AttemptsExhausted as usize);
-        return Err(EXHAUSTED);
+        return Err(NoAttempt::Refused(EXHAUSTED));
     }
-    let Some(target) = pool.pool.servers.get(server) else { return Err(NO_SERVER) };
-    let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
+    let Some(target) = pool.pool.servers.get(server) else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    let Some(mut peer) = target.peer() else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    let Some(in_flight) = admitted.or_else(|| target.admit()) else { return Err(NoAttempt::NotAdmitted) };
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
         target.live.metrics.retries.inc();
@@ -127,7 +161,10 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     if let Some(dedicated) = &ctx.dedicated {
         peer.group_key = dedicated.group;
     }
-    let in_flight = InFlight::begin(&target.live);
+    if in_flight.is_probe() {
+        // A connection from before the ejection would say nothing about the server.
+        only_fresh_connections(&mut peer);
+    }
     let ends = target.live.connections.ends();
     let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);

@@ -375,6 +375,7 @@ mod tests {
             server: "a",
             up: true,
             state: "drain",
+            breaker: Some("half_open"),
             in_flight: 2,
             streams: 1,
             weight: 7,
@@ -383,6 +384,7 @@ mod tests {
         let with = text(&metrics, vec![reading]);
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="drain"} 1"#), "{with}");
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="ready"} 0"#), "{with}");
+        assert!(with.contains(r#"homing_server_breaker{pool="web",server="a",state="half_open"} 1"#), "{with}");
         assert!(with.contains(r#"homing_sessions{pool="web",server="a"} 5"#), "{with}");
         let without = text(&metrics, vec![]);
         assert!(!without.contains("server=\"a\""), "{without}");

@@ -10,6 +10,8 @@ pub struct ServerReading<'a> {
     pub up: bool,
     /// `ready`, `drain` or `maint`.
     pub state: &'static str,
+    /// The state of its circuit breaker; `None` without one.
+    pub breaker: Option<&'static str>,
     /// Requests in flight.
     pub in_flight: usize,
     /// Upgraded connections that are open.

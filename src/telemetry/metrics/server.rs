@@ -14,6 +14,9 @@ use super::registrar::{Registrar, gauge_value};
 /// HAProxy's server states, for `homing_server_state`.
 const STATES: &[&str] = &["ready", "drain", "maint"];
 
+/// The states of a circuit breaker, for `homing_server_breaker`.
+const BREAKER_STATES: &[&str] = &["closed", "open", "half_open"];
+
 /// A fifth of a millisecond (a server on a local network) to a minute (the default timeout of a response).
 const RESPONSE_BUCKETS: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -32,6 +35,7 @@ pub(super) struct ServerFamilies {
     sessions: IntGaugeVec,
     up: IntGaugeVec,
     state: IntGaugeVec,
+    breaker: IntGaugeVec,
     in_flight: IntGaugeVec,
     streams: IntGaugeVec,
     weight: GaugeVec,
@@ -118,6 +122,11 @@ impl ServerFamilies {
                 "1 for the state that the operator set.",
                 &["pool", "server", "state"],
             )?,
+            breaker: make.gauges(
+                "homing_server_breaker",
+                "1 for the state of the server's circuit breaker; without one there is no series.",
+                &["pool", "server", "state"],
+            )?,
             in_flight: make.gauges("homing_server_requests_in_flight", "Requests in flight, by server.", SERVER)?,
             streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
             weight: make.add(GaugeVec::new(
@@ -145,7 +154,7 @@ impl ServerFamilies {
 
     /// Sets the gauges. Servers that are not among the readings are dropped.
     pub(super) fn set<'a>(&self, readings: impl Iterator<Item = ServerReading<'a>>) {
-        for gauges in [&self.sessions, &self.up, &self.state, &self.in_flight, &self.streams] {
+        for gauges in [&self.sessions, &self.up, &self.state, &self.breaker, &self.in_flight, &self.streams] {
             gauges.reset();
         }
         self.weight.reset();
@@ -163,6 +172,13 @@ impl ServerFamilies {
             self.state
                 .with_label_values(&[reading.pool, reading.server, state])
                 .set(i64::from(*state == reading.state));
+        }
+        if let Some(breaker) = reading.breaker {
+            for state in BREAKER_STATES {
+                self.breaker
+                    .with_label_values(&[reading.pool, reading.server, state])
+                    .set(i64::from(*state == breaker));
+            }
         }
     }
 }
