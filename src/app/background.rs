@@ -60,6 +60,7 @@ impl Background {
         snapshots: &Arc<SnapshotTask>,
     ) -> Self {
         let (reloads, triggers) = tokio::sync::mpsc::channel(4);
+        let _ = app.reloads.set(reloads.clone());
         // Signals first: a start that waits for a slow name must be stoppable.
         let signals = signals::listen(stop.clone(), Arc::clone(&app), reloads.clone());
         executor.spawn(async move {

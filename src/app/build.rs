@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
@@ -20,6 +21,7 @@ use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 
+use crate::persistence::keepalive::outlasts_interval;
 use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
 
 use super::runtime::Runtime;
@@ -81,7 +83,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
     let pools: Vec<PoolRuntime> =
-        config.pools.iter().map(|pool| build_pool(pool, keys, context)).collect::<Result<_, _>>()?;
+        config.pools.iter().map(|pool| build_pool(pool, &config.listeners, keys, context)).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
     let tls = tls::build(&config.listeners, context.previous)?;
     Ok(Runtime {
@@ -105,12 +107,21 @@ fn secret_parameters(pools: &[config::Pool]) -> Vec<Box<str>> {
     names
 }
 
-fn build_pool(config: &config::Pool, keys: &Keyring, context: &BuildContext<'_>) -> Result<PoolRuntime, BuildError> {
+fn build_pool(
+    config: &config::Pool,
+    listeners: &[config::Listener],
+    keys: &Keyring,
+    context: &BuildContext<'_>,
+) -> Result<PoolRuntime, BuildError> {
     let previous =
         context.previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
     let pool = Pool::build(config, previous.map(|previous| &previous.pool), context.metrics);
-    let persistence =
+    let mut persistence =
         config.persistence.as_ref().map(|policy| persistence_plan(policy, config, keys, context.table)).transpose()?;
+    if let Some(persistence) = &mut persistence {
+        let silence = longest_silence(config, &persistence.policy, listeners);
+        persistence.lists_all_requests = outlasts_interval(silence, persistence.limits.idle);
+    }
     let sources: Vec<_> = persistence.iter().flat_map(|persistence| &persistence.sources).map(Source::label).collect();
     Ok(PoolRuntime {
         hash_on: (config.balance == config::Balance::Hash).then(|| config.hash_on.clone()),
@@ -147,9 +158,21 @@ fn persistence_plan(
             .then(|| ClientIpSource::new(HINT_PREFIXES, &pool.name, keys)),
         tombstone: table.target(&pool.name, ""),
         targets: pool.servers.iter().map(|server| table.target(&pool.name, &server.name)).collect(),
+        lists_all_requests: true,
         handoff: policy.handoff.enabled.then(|| handoff_plan(&policy.handoff)).transpose()?,
         policy: policy.clone(),
     })
+}
+
+/// How long a request may be under way without a byte of its body or of its response, at most: it waits for its server, and
+/// each of its attempts for a connection and for the response.
+fn longest_silence(pool: &config::Pool, policy: &config::Persistence, listeners: &[config::Listener]) -> Duration {
+    let connection = &pool.connection;
+    let attempt =
+        connection.connect_timeout.saturating_add(connection.write_timeout).saturating_add(connection.read_timeout);
+    let attempts = attempt.saturating_mul(pool.retries.attempts.saturating_add(1));
+    let body = listeners.iter().map(|listener| listener.timeouts.request_body).max().unwrap_or_default();
+    attempts.saturating_add(policy.hold).saturating_add(body)
 }
 
 /// In the modes prefix and rewrite.

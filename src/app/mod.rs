@@ -11,6 +11,7 @@ mod listeners;
 mod log_lines;
 mod process;
 mod reload;
+pub mod reload_trigger;
 mod run;
 pub mod runtime;
 mod server_clock;

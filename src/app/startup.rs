@@ -1,7 +1,7 @@
 //! The state of a new process, from its first configuration.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -69,6 +69,8 @@ pub(super) fn build_state(
         started: Instant::now(),
         table_restored: AtomicBool::new(false),
         in_flight: AtomicUsize::new(0),
+        last_reload: ArcSwapOption::empty(),
+        reloads: OnceLock::new(),
     });
     Ok((app, events))
 }

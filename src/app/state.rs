@@ -1,10 +1,11 @@
 //! The state of the process, which outlives every reload.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc::Sender;
 
 use crate::persistence::{Sessions, TableHistory};
 use crate::pool::breaker::BreakerState;
@@ -12,6 +13,7 @@ use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
 
+use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
 
 /// The state of the process.
@@ -34,6 +36,10 @@ pub struct AppState {
     pub table_restored: AtomicBool,
     /// Requests in flight, with and without a pool.
     pub in_flight: AtomicUsize,
+    /// The last reload, if there was one.
+    pub last_reload: ArcSwapOption<ReloadReport>,
+    /// Asks for a reload. Set when the background has started.
+    pub reloads: OnceLock<Sender<ReloadTrigger>>,
 }
 
 impl AppState {

@@ -2,6 +2,10 @@
 //! It brings no visit and its client can be given no newer token meanwhile, so the background extends the session for it.
 //! The table remembers that the session is alive, and a shared store does for other proxies; what the token says of its age
 //! counts for less than that.
+//!
+//! A request that ends before a quarter of the idle timeout has passed has nothing to extend, and nearly all do. So a request is
+//! listed from its start only where its silence alone may last that long ([`PoolPersistence::lists_all_requests`]); elsewhere
+//! once it shows that it lasts, by a piece of a body that is not the last, or by an upgrade.
 
 use std::time::Duration;
 
@@ -27,6 +31,34 @@ impl Sessions {
     /// The request's session is known: it is in use from now on, until [`close`](Self::close). Called when the session has been
     /// resolved, and again when a server was selected, since a first request binds its address then.
     pub fn open(&self, selected: Option<ServerIndex>, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+        if lists_all_requests(scope, state) {
+            self.list_request(selected, scope, state);
+        }
+    }
+
+    /// The response has begun: sessions that it begins are in use too, and the one that the request named may have moved.
+    /// `upgraded`: the connection goes on with another protocol.
+    pub fn reopen(&self, server: ServerIndex, upgraded: bool, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+        if upgraded || state.is_open() || lists_all_requests(scope, state) {
+            self.list_response(server, scope, state);
+        }
+    }
+
+    /// A piece of a body has passed, and it is not the last. `responded`: the response has begun.
+    pub fn keep_open(
+        &self,
+        server: Option<ServerIndex>,
+        responded: bool,
+        scope: &Scope<'_, '_>,
+        state: &mut RequestSession,
+    ) {
+        match server {
+            Some(server) if responded => self.list_response(server, scope, state),
+            _ => self.list_request(server, scope, state),
+        }
+    }
+
+    fn list_request(&self, selected: Option<ServerIndex>, scope: &Scope<'_, '_>, state: &mut RequestSession) {
         if state.is_open() {
             return;
         }
@@ -39,9 +71,9 @@ impl Sessions {
         state.open.extend(session.and_then(|session| self.open.insert(session, scope.now)));
     }
 
-    /// The response has begun: sessions that it begins are in use too, and the one that the request named may have moved.
-    pub fn reopen(&self, server: ServerIndex, scope: &Scope<'_, '_>, state: &mut RequestSession) {
+    fn list_response(&self, server: ServerIndex, scope: &Scope<'_, '_>, state: &mut RequestSession) {
         if !state.renames_session() {
+            self.list_request(Some(server), scope, state);
             return;
         }
         for slot in state.open.drain(..) {
@@ -91,6 +123,15 @@ impl Sessions {
 
 fn interval(target: &Target) -> Duration {
     target.idle() / EXTENSIONS
+}
+
+fn lists_all_requests(scope: &Scope<'_, '_>, state: &RequestSession) -> bool {
+    state.persistence(scope).is_some_and(|persistence| persistence.lists_all_requests)
+}
+
+/// Whether a request that is silent for this long, in an exchange that goes well, may be due for an extension.
+pub fn outlasts_interval(silence: Duration, idle_timeout: Duration) -> bool {
+    silence >= idle_timeout / EXTENSIONS
 }
 
 /// The session that a request named, as it stands.

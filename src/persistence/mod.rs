@@ -23,7 +23,7 @@ mod first_request;
 pub mod handoff;
 mod hash_key;
 pub mod issue;
-mod keepalive;
+pub mod keepalive;
 mod learn;
 mod moves;
 mod outcome;

@@ -81,6 +81,8 @@ pub struct PoolPersistence {
     pub handoff: Option<HandoffSettings>,
     /// Responses may issue ids, which are learned.
     pub learns: bool,
+    /// A request is listed as use of its session from its start, since it may be silent for so long that this matters.
+    pub lists_all_requests: bool,
     /// A source reads the token from a header, which is then the proxy's in responses too.
     pub has_token_header: bool,
 }

@@ -70,8 +70,12 @@ impl ProxyHttp for EdgeProxy {
     hook!(upstream_request_filter<'r>(_, request: &'r mut RequestHeader; ctx) -> Result<()> =>
         request_headers::run(request, ctx));
 
-    hook!(request_body_filter<'b>(_, body: &'b mut Option<Bytes>, _: bool; ctx) -> Result<()> =>
-        hook::done(limits::check_body(body.as_ref(), ctx)));
+    hook!(request_body_filter<'b>(exchange, body: &'b mut Option<Bytes>, end: bool; ctx) -> Result<()> => {
+        if !end {
+            ctx.note_piece(head::view(exchange.req_header()));
+        }
+        hook::done(limits::check_body(body.as_ref(), ctx))
+    });
 
     // 3  If the attempt fails: no connection was established …
     fn fail_to_connect(
@@ -114,6 +118,8 @@ impl ProxyHttp for EdgeProxy {
     ) -> Result<Option<Duration>> {
         if end {
             failure::check_end(exchange, ctx)?;
+        } else {
+            ctx.note_piece(head::view(exchange.req_header()));
         }
         link_rewrite::pass(body, end, ctx)?;
         limits::count_response(body.as_ref(), ctx);

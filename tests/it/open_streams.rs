@@ -18,6 +18,13 @@ const LENGTH: Duration = Duration::from_millis(4500);
 /// Before the end of the stream or after it: less than the idle timeout.
 const MOMENT: Duration = Duration::from_millis(500);
 
+const UPGRADE: [(&str, &str); 4] = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
 /// How a client names its session.
 #[derive(Debug, Clone, Default)]
 struct Client {
@@ -119,13 +126,7 @@ impl Stream {
             let body = head.head.clone();
             return (head, Box::new(move || wire.reader.body(&body, true, |_| {}).expect("the stream ends whole")));
         }
-        let upgrade = [
-            ("Connection", "Upgrade"),
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", "13"),
-            ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
-        ];
-        let mut wire = client.begin(address, "GET", "/ws", &upgrade);
+        let mut wire = client.begin(address, "GET", "/ws", &UPGRADE);
         let head = wire.receive("GET").expect(101);
         let end = move || {
             thread::sleep(LENGTH);
@@ -338,6 +339,74 @@ fn a_snapshot_remembers_that_a_session_was_in_use() {
     world.restart_proxy();
     assert_eq!(client.server(&world.address), home);
     assert_eq!(world.metric("homing_session_lookups_total", &[("result", "hit")]), 1.0);
+}
+
+/// With these timeouts no request is silent for a quarter of the idle timeout, and only pieces of its bodies show that it lasts.
+fn conf_with_short_silences() -> Conf {
+    Conf::servers("a b c")
+        .listener("timeouts: { request_body: 900ms }")
+        .pool("connection: { connect_timeout: 500ms, write_timeout: 500ms, read_timeout: 1s }")
+        .pool("retries: { attempts: 0 }")
+        .persistence("idle_timeout: 12s")
+}
+
+/// Longer than that idle timeout.
+const LONG: Duration = Duration::from_secs(14);
+const PIECES: u32 = 140;
+
+/// Something of the stream passes every tenth of a second.
+fn run_in_pieces(stream: Stream, client: &Client, address: &Address) {
+    let pause = LONG / PIECES;
+    match stream {
+        Stream::Upload => {
+            let length = PIECES.to_string();
+            let mut wire = client.begin(address, "POST", "/echo", &[("Content-Length", &length)]);
+            for _ in 0..PIECES {
+                thread::sleep(pause);
+                wire.send("x");
+            }
+            assert_eq!(wire.receive("POST").expect(200).json()["body_length"], PIECES);
+        }
+        Stream::WebSocket => {
+            let mut wire = client.begin(address, "GET", "/ws", &UPGRADE);
+            wire.receive("GET").expect(101);
+            for _ in 0..PIECES {
+                thread::sleep(pause);
+                write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).expect("the frame is taken");
+                assert!(matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_)))), "the WebSocket is open");
+            }
+        }
+        _ => {
+            client.get(address, &format!("/sse?events={PIECES}&every={}", pause.as_millis())).expect(200);
+        }
+    }
+}
+
+#[test]
+fn a_session_lives_as_long_as_streams_that_are_never_silent() {
+    let world = World::start(conf_with_short_silences());
+    let address = &world.address;
+    thread::scope(|scope| {
+        for stream in [Stream::WebSocket, Stream::Events, Stream::Upload] {
+            let (client, home) = by_cookie(&world);
+            scope.spawn(move || {
+                run_in_pieces(stream, &client, address);
+                thread::sleep(MOMENT);
+                assert_eq!(client.server(address), home, "{stream:?}");
+            });
+        }
+    });
+    assert_eq!(world.metric("homing_session_lookups_total", &[("result", "expired_idle")]), 0.0);
+}
+
+#[test]
+fn a_session_that_begins_with_a_stream_that_is_never_silent_lives_as_long_as_it() {
+    let world = World::start(conf_with_short_silences());
+    let target = format!("/sse?events={PIECES}&every={}", (LONG / PIECES).as_millis());
+    let first = Client::default().get(&world.address, &target).expect(200);
+    let home = world.apps().find(|app| app.requests() == 1).expect("the server of the stream").name().to_owned();
+    assert_eq!(Client::of_cookies(&first).server(&world.address), home);
+    assert_eq!(world.metric("homing_session_lookups_total", &[("result", "expired_idle")]), 0.0);
 }
 
 /// A stream at one proxy, and the session's next request at another that does not know it, or knew it before.

@@ -58,6 +58,8 @@ pub struct RequestContext {
     pub attempts: Attempts,
     /// It asks for another protocol on its connection, as a WebSocket does.
     pub upgrade: bool,
+    /// A piece of its body, or of its response's since the response has begun, has passed that was not the last.
+    pub lasts: bool,
     /// A 1xx was passed on.
     pub interim: bool,
     /// Bytes of its body so far, in this attempt.
@@ -116,6 +118,7 @@ impl RequestContext {
             page: None,
             attempts: Attempts::default(),
             upgrade: false,
+            lasts: false,
             interim: false,
             body_bytes: 0,
             body_bytes_counted: 0,
@@ -126,14 +129,27 @@ impl RequestContext {
     }
 
     /// The response head has arrived. When that took long, its time is what counts from now on: a token of the time of the
-    /// request might be old when its client gets it.
-    pub fn note_response(&mut self, responded: Instant) {
+    /// request might be old when its client gets it. Returns the time since the request began.
+    pub fn note_response(&mut self, responded: Instant) -> Duration {
         self.attempts.responded = Some(responded);
+        self.lasts = false;
         let waited = responded.saturating_duration_since(self.started);
         if waited >= LATE {
             self.late = waited;
             self.now = self.now.plus(waited);
         }
+        waited
+    }
+
+    /// A piece of a body has passed that is not the last: the request's session is in use for as long as the request lasts.
+    pub fn note_piece(&mut self, request: RequestView<'_>) {
+        if self.lasts {
+            return;
+        }
+        self.lasts = true;
+        let (server, responded) = (self.attempts.server, self.attempts.responded.is_some());
+        let (sessions, scope, state) = self.sessions(request);
+        sessions.keep_open(server, responded, &scope, state);
     }
 
     /// The state of the process.

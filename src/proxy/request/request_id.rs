@@ -16,18 +16,21 @@ pub(crate) fn request_id(
     fields: Fields<'_>,
     peer_trusted: bool,
     now: UnixMillis,
-    random: impl FnOnce() -> [u8; 10],
+    random: impl FnOnce() -> u128,
 ) -> HeaderValue {
     let sent = if peer_trusted { fields.value(&REQUEST_ID) } else { None };
     match sent {
         Some(sent) if (1..=MAX_LENGTH).contains(&sent.len()) => sent,
-        _ => new_request_id(now, &random()),
+        _ => new_request_id(now, random()),
     }
 }
 
 /// `Uuid::now_v7` would read the clock and the kernel's random numbers for every request.
-fn new_request_id(now: UnixMillis, random: &[u8; 10]) -> HeaderValue {
-    let id = uuid::Builder::from_unix_timestamp_millis(now.0, random).into_uuid();
+fn new_request_id(now: UnixMillis, random: u128) -> HeaderValue {
+    let bytes = random.to_le_bytes();
+    // More random bits than an id has.
+    let (bits, _) = bytes.split_first_chunk().unwrap_or((&[0; 10], &[]));
+    let id = uuid::Builder::from_unix_timestamp_millis(now.0, bits).into_uuid();
     let mut text = Uuid::encode_buffer();
     let text = id.as_hyphenated().encode_lower(&mut text);
     // Hexadecimal digits and hyphens are a header value.
@@ -46,7 +49,7 @@ mod tests {
     fn id(sent: Option<&str>, peer_trusted: bool) -> String {
         let field = sent.map(|sent| httparse::Header { name: "X-Request-ID", value: sent.as_bytes() });
         let fields: Vec<_> = field.into_iter().collect();
-        let id = request_id(Fields::Parsed(&fields), peer_trusted, NOW, || [7; 10]);
+        let id = request_id(Fields::Parsed(&fields), peer_trusted, NOW, || 0x0707_0707_0707_0707_0707);
         id.to_str().unwrap().to_owned()
     }
 
@@ -61,9 +64,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn new_ids_sort_by_time(earlier in 0u64..1 << 47, by in 1u64..1 << 40, one: [u8; 10], other: [u8; 10]) {
-            let new = |now: u64, random: &[u8; 10]| new_request_id(UnixMillis(now), random);
-            prop_assert!(new(earlier, &one).as_bytes() < new(earlier + by, &other).as_bytes());
+        fn new_ids_sort_by_time(earlier in 0u64..1 << 47, by in 1u64..1 << 40, one: u128, other: u128) {
+            let new = |now: u64, random| new_request_id(UnixMillis(now), random);
+            prop_assert!(new(earlier, one).as_bytes() < new(earlier + by, other).as_bytes());
         }
     }
 }

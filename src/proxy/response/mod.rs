@@ -6,7 +6,7 @@ pub(crate) mod own_response;
 pub(crate) mod redirect;
 pub(crate) mod status;
 
-use http::{HeaderName, Version, header};
+use http::{HeaderName, StatusCode, Version, header};
 use parking_lot::Mutex;
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -89,7 +89,7 @@ fn issue(
     let view = head::response_view(response);
     sessions.issue(&view, server, &scope, state, &mut issued);
     if view.is_final() {
-        sessions.reopen(server, &scope, state);
+        sessions.reopen(server, view.status == StatusCode::SWITCHING_PROTOCOLS, &scope, state);
     }
     if between_servers {
         issued.edits.remove.extend(NEVER_TO_CLIENTS);

@@ -40,25 +40,42 @@ impl ResponseScan {
         scan
     }
 
-    /// The first letter tells most names apart from those that matter.
     fn note(&mut self, name: &HeaderName, value: &[u8]) {
-        match name.as_str().as_bytes() {
-            [b'c', ..] if *name == header::CONNECTION => {
-                self.connection = true;
-                self.nominates |= nominates(value);
-            }
-            [b'c', ..] if *name == header::CONTENT_LENGTH => {
+        match *name {
+            header::CONTENT_LENGTH => {
                 self.lengths = self.lengths.saturating_add(1);
                 self.listed |= value.is_empty() || !value.iter().all(u8::is_ascii_digit);
             }
-            [b't', ..] if *name == header::TRANSFER_ENCODING => {
+            header::CONNECTION => {
+                self.connection = true;
+                self.nominates |= nominates(value);
+            }
+            header::TRANSFER_ENCODING => {
                 self.encodings = self.encodings.saturating_add(1);
                 self.unknown_encoding |= !value.eq_ignore_ascii_case(b"chunked");
             }
-            [b'u', ..] => self.upgrade |= *name == header::UPGRADE,
-            [b'h', ..] => self.between_servers |= name.as_str().starts_with("homing-"),
-            [b'k', ..] => self.keep_alive |= *name == KEEP_ALIVE,
-            [b'p', ..] => self.proxy_connection |= *name == PROXY_CONNECTION,
+            header::UPGRADE => self.upgrade = true,
+            // What nearly every response has, and is told apart without a look at its letters.
+            header::CACHE_CONTROL
+            | header::CONTENT_ENCODING
+            | header::CONTENT_TYPE
+            | header::DATE
+            | header::ETAG
+            | header::EXPIRES
+            | header::LAST_MODIFIED
+            | header::LOCATION
+            | header::SERVER
+            | header::SET_COOKIE
+            | header::VARY => {}
+            _ => self.note_other(name.as_str()),
+        }
+    }
+
+    fn note_other(&mut self, name: &str) {
+        match name.as_bytes() {
+            [b'h', ..] => self.between_servers |= name.starts_with("homing-"),
+            [b'k', ..] => self.keep_alive |= name == KEEP_ALIVE.as_str(),
+            [b'p', ..] => self.proxy_connection |= name == PROXY_CONNECTION.as_str(),
             _ => {}
         }
     }

@@ -64,9 +64,12 @@ async fn end_and_commit(
 
 fn note_response(status: StatusCode, ctx: &mut RequestContext) {
     let now = Instant::now();
-    ctx.note_response(now);
+    let waited = ctx.note_response(now);
     let Some(server) = ctx.server() else { return };
-    let took = ctx.attempts.started.map(|started| now.saturating_duration_since(started));
+    let took = ctx
+        .attempts
+        .started
+        .map(|started| if started == ctx.started { waited } else { now.saturating_duration_since(started) });
     server.live.metrics.response(status.as_u16(), took);
     if server.live.connected()
         && let Some(runtime) = ctx.pool_runtime()

@@ -34,22 +34,28 @@ const MAX_HOPS: usize = 64;
 /// The client is the rightmost hop that is not trusted: the hops to the left of it were written by a party that no trusted
 /// proxy vouches for. Hops are those of X-Forwarded-For, and of Forwarded only when there is none. `encrypted`: the peer
 /// came by TLS; a trusted peer may report how the client came.
+#[inline]
 pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, fields: Fields<'_>, trusted: &[IpNet]) -> Client {
     let peer = peer.map(canonical);
     let peer_trusted = is_trusted_peer(peer, trusted);
     let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, forwarded: None };
-    if !peer_trusted {
-        return client;
+    if peer_trusted {
+        believe(&mut client, fields, trusted);
     }
+    client
+}
+
+/// What a trusted peer reports. Not inlined: most clients come without a proxy.
+#[inline(never)]
+fn believe(client: &mut Client, fields: Fields<'_>, trusted: &[IpNet]) {
     if fields.contains(&FORWARDED_FOR) {
-        client.address = rightmost_untrusted(fields, trusted).or(peer);
+        client.address = rightmost_untrusted(fields, trusted).or(client.peer);
     } else if fields.contains(&FORWARDED) {
-        apply_forwarded(&mut client, fields, trusted);
+        apply_forwarded(client, fields, trusted);
     }
     if let Some(proto) = fields.get(&FORWARDED_PROTO).and_then(first_element) {
         client.secure = is_secure(proto);
     }
-    client
 }
 
 /// Whether a peer is a trusted proxy. Over a unix socket it has no address, and is trusted when the listener trusts any.
