@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use crate::config::{CircuitBreaker as Settings, ServerState};
+use crate::telemetry::events::{self, Change, EventKind, cause};
 
 use super::Pool;
 use super::breaker::{Breaker, BreakerState};
@@ -108,6 +109,8 @@ fn change(
         return None;
     }
     let (pool, server) = (&pool.name, &server.name);
+    let event = Change::new(EventKind::Breaker).pool(pool).server(server).values(before.label(), after.label());
+    events::record(event.who(cause::BREAKER));
     match after {
         BreakerState::Open => {
             tracing::warn!(%pool, %server, breaker = after.label(), ?ejection, "server ejected: its requests fail");
