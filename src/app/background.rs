@@ -69,6 +69,7 @@ impl Background {
             }
         });
         let runtime = app.current.load_full();
+        runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         let tasks = executor.block_on(async {
             check_new_servers(&runtime).await;
             let mut tasks = ServerTasks::default();

@@ -144,6 +144,7 @@ impl Reloader {
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
         app.current.store(Arc::clone(&runtime));
+        runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
         if let Some(watcher) = &mut self.watcher {

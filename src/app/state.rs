@@ -11,7 +11,7 @@ use crate::persistence::{Sessions, TableHistory};
 use crate::pool::breaker::BreakerState;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
+use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
 
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
@@ -63,6 +63,7 @@ impl AppState {
                 state: server.state().into(),
                 breaker: server.breaker().map(BreakerState::label),
                 in_flight: server.live.in_flight(),
+                queued: server.live.queued(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),
                 sessions: pool
@@ -73,7 +74,11 @@ impl AppState {
             })
         });
         let history = self.table_history();
-        let pools = runtime.pools.iter().map(|pool| (&*pool.pool.name, pool.has_all_sessions(&history)));
+        let pools = runtime.pools.iter().map(|pool| PoolReading {
+            pool: &pool.pool.name,
+            complete: pool.has_all_sessions(&history),
+            queued: pool.pool.queue.any(),
+        });
         self.metrics.render(&table, servers, pools)
     }
 

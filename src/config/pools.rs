@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, CircuitBreaker, Connection, Persistence, ServerState, StreamsOnDown};
+use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, ServerState, StreamsOnDown};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Pool {
     pub health_check: Option<HealthCheck>,
     /// When requests that fail eject a server; `None` = never.
     pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many requests a server has in flight, and how others wait.
+    pub limits: PoolLimits,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.

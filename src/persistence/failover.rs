@@ -38,7 +38,8 @@ pub enum Decision {
 /// The table. `held` = this request has waited already.
 pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision {
     match bound {
-        BoundServer::Is(Condition::Accepting) => Decision::Stay,
+        // A full one has room in a moment.
+        BoundServer::Is(Condition::Accepting | Condition::Full) => Decision::Stay,
         BoundServer::Is(Condition::BoundOnly) => match policy.on_server_drain {
             OnServerDrain::Keep => Decision::Stay,
             OnServerDrain::Reassign => Decision::Move(Reason::Drain),
@@ -112,8 +113,9 @@ mod tests {
         }
     }
 
-    const EVERY_BOUND: [BoundServer; 8] = [
+    const EVERY_BOUND: [BoundServer; 9] = [
         BoundServer::Is(Condition::Accepting),
+        BoundServer::Is(Condition::Full),
         BoundServer::Is(Condition::BoundOnly),
         BoundServer::Is(Condition::Maint),
         BoundServer::Is(Condition::Down),
@@ -130,11 +132,21 @@ mod tests {
         let table = [
             (
                 OnServerDown::Reassign,
-                [Stay, Stay, Move(Maint), Move(Down), Move(Ejected), Move(ConnectFailure), Fail, Move(Removed)],
+                [Stay, Stay, Stay, Move(Maint), Move(Down), Move(Ejected), Move(ConnectFailure), Fail, Move(Removed)],
             ),
             (
                 OnServerDown::Borrow,
-                [Stay, Stay, Borrow(Maint), Borrow(Down), Borrow(Ejected), Borrow(ConnectFailure), Fail, Move(Removed)],
+                [
+                    Stay,
+                    Stay,
+                    Stay,
+                    Borrow(Maint),
+                    Borrow(Down),
+                    Borrow(Ejected),
+                    Borrow(ConnectFailure),
+                    Fail,
+                    Move(Removed),
+                ],
             ),
             (
                 OnServerDown::Refuse,

@@ -57,6 +57,7 @@ impl Pool {
                 self.reinstate(backup, settings, now);
             }
         }
+        self.review_queue();
     }
 
     /// Closes the breakers that were opened first, while more are open than may be.
@@ -160,7 +161,7 @@ mod tests {
     /// Fails a request at every server, and says which are ejected.
     fn fail_all(pool: &Pool, now: Instant) -> String {
         for (index, server) in pool.servers.iter().enumerate() {
-            if let Some(mut attempt) = server.admit() {
+            if let Ok(mut attempt) = server.admit(None) {
                 pool.note_failure(index, &mut attempt, now);
             }
         }
@@ -196,7 +197,7 @@ mod tests {
         let now = Instant::now();
         let before = pool("a b c d", 100, None);
         for (index, seconds) in [(1, 0), (0, 100), (3, 200)] {
-            let mut attempt = before.servers[index].admit().unwrap();
+            let mut attempt = before.servers[index].admit(None).unwrap();
             before.note_failure(index, &mut attempt, now + Duration::from_millis(seconds));
         }
         let after = pool("a b c d", 50, Some(&before));
@@ -225,17 +226,17 @@ mod tests {
     fn statuses_that_count_as_failures_eject_and_others_do_not() {
         let (pool, now) = (pool("a b", 50, None), Instant::now());
         for status in [200, 404, 500, 101] {
-            pool.note_status(0, &mut pool.servers[0].admit().unwrap(), status, now);
+            pool.note_status(0, &mut pool.servers[0].admit(None).unwrap(), status, now);
         }
         assert_eq!(ejected(&pool), "");
-        pool.note_status(0, &mut pool.servers[0].admit().unwrap(), 503, now);
+        pool.note_status(0, &mut pool.servers[0].admit(None).unwrap(), 503, now);
         assert_eq!(ejected(&pool), "a");
         pool.tick(now + Duration::from_secs(1));
         assert_eq!(ejected(&pool), "");
-        let probe = pool.servers[0].admit().unwrap();
-        assert!(pool.servers[0].admit().is_none() && ejected(&pool) == "a", "one at a time");
+        let probe = pool.servers[0].admit(None).unwrap();
+        assert!(pool.servers[0].admit(None).is_err() && ejected(&pool) == "a", "one at a time");
         drop(probe);
-        pool.note_status(0, &mut pool.servers[0].admit().unwrap(), 200, now);
+        pool.note_status(0, &mut pool.servers[0].admit(None).unwrap(), 200, now);
         assert!(pool.servers[0].live.breaker.is_quiet());
     }
 }

@@ -13,7 +13,9 @@ pub mod ejection;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
+pub mod limits;
 pub mod live_state;
+pub mod queue;
 pub mod resolve;
 pub mod server;
 
@@ -28,7 +30,8 @@ use crate::telemetry::metrics::Metrics;
 
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
-use self::live_state::LiveState;
+use self::live_state::{InFlight, LiveState};
+use self::queue::Queue;
 use self::server::Server;
 
 pub use self::server::ServerIndex;
@@ -48,6 +51,10 @@ pub struct Pool {
     pub budget: RetryBudget,
     /// When requests that fail eject a server; `None` = never.
     pub circuit_breaker: Option<config::CircuitBreaker>,
+    /// How many requests a server has in flight, and how others wait.
+    pub limits: config::PoolLimits,
+    /// The requests that wait; shared by all versions of the pool.
+    pub queue: Arc<Queue<InFlight>>,
     /// Held while a server is ejected; shared by all versions of the pool.
     ejecting: Arc<Mutex<()>>,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
@@ -58,12 +65,19 @@ impl Pool {
     /// Builds a pool; `previous` is the same pool before a reload, whose live state is carried over by server name.
     pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
         let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
+        let queue = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.queue));
         let servers: Vec<Server> = config
             .servers
             .iter()
             .map(|server| {
                 let live = previous.and_then(|previous| previous.server_named(&server.name)).map_or_else(
-                    || Arc::new(LiveState::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
+                    || {
+                        Arc::new(LiveState::new(
+                            Arc::clone(&generation),
+                            Arc::clone(&queue),
+                            metrics.server(&config.name, &server.name),
+                        ))
+                    },
                     |previous| Arc::clone(&previous.live),
                 );
                 Server::build(config, server, live)
@@ -77,6 +91,8 @@ impl Pool {
             by_id,
             servers,
             retries: config.retries,
+            limits: config.limits.clone(),
+            queue,
             circuit_breaker: config.circuit_breaker.clone(),
             ejecting: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ejecting)),
             budget: RetryBudget::new(config.retries.budget_percent),
@@ -98,7 +114,7 @@ impl Pool {
     /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
     pub fn weight_now(&self, server: &Server) -> u16 {
         let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
-        if needed && server.accepts_new() { server.weight() } else { 0 }
+        if needed && server.takes_new() { server.weight() } else { 0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.

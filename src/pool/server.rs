@@ -20,6 +20,15 @@ use super::live_state::{InFlight, LiveState};
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
 
+/// Why a server does not take a request that was to be sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It has as many in flight as it may have.
+    Full,
+    /// Its circuit breaker is open now.
+    Ejected,
+}
+
 /// A server of one configuration.
 pub struct Server {
     /// Its identity in tokens, metrics and logs.
@@ -40,6 +49,8 @@ pub struct Server {
     checked: bool,
     /// Its pool has a circuit breaker.
     breaks: bool,
+    /// Its pool limits requests in flight.
+    limited: bool,
 }
 
 impl Server {
@@ -57,6 +68,7 @@ impl Server {
             live,
             checked,
             breaks: pool.circuit_breaker.is_some(),
+            limited: pool.limits.max_requests_per_server.is_some(),
         }
     }
 
@@ -74,7 +86,8 @@ impl Server {
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
         let ejected = self.breaks && self.live.breaker.excludes();
-        Condition::of(self.state(), health, ejected, self.has_address())
+        let full = self.limited && self.live.is_full();
+        Condition::of(self.state(), health, ejected, full, self.has_address())
     }
 
     /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
@@ -89,20 +102,38 @@ impl Server {
         if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
 
+    /// Which requests it accepts, asked by a request that has waited for it: its configuration may have been replaced.
+    pub fn condition_after_wait(&self) -> Condition {
+        if self.live.is_withdrawn() { Condition::Maint } else { self.condition() }
+    }
+
     /// The state of its circuit breaker; `None` without one.
     pub fn breaker(&self) -> Option<BreakerState> {
         self.breaks.then(|| self.live.breaker.state())
     }
 
-    /// Begins a request at it; `None`: it cannot take the request any more, since its circuit breaker is open now.
-    pub fn admit(&self) -> Option<InFlight> {
-        let ticket = if self.breaks { Some(self.live.breaker.begin()?) } else { None };
-        Some(InFlight::begin(&self.live, ticket))
+    /// Begins a request at it, in a slot that the request may have already.
+    pub fn admit(&self, slot: Option<InFlight>) -> Result<InFlight, NotAdmitted> {
+        let slot = slot.filter(|slot| slot.is_of(&self.live));
+        let mut in_flight = match slot {
+            Some(slot) => slot,
+            None if self.limited && self.live.is_full() => return Err(NotAdmitted::Full),
+            None => InFlight::try_begin(&self.live).ok_or(NotAdmitted::Full)?,
+        };
+        if self.breaks && !in_flight.pass_breaker() {
+            return Err(NotAdmitted::Ejected);
+        }
+        Ok(in_flight)
     }
 
-    /// Accepts a share of new sessions now.
+    /// Accepts a new session now.
     pub fn accepts_new(&self) -> bool {
         self.weight() > 0 && self.condition().accepts_new()
+    }
+
+    /// Has a share of new sessions, though the next one may have to wait.
+    pub fn takes_new(&self) -> bool {
+        self.weight() > 0 && self.condition().takes_new()
     }
 
     /// Has a health check.

@@ -78,6 +78,7 @@ mod routes_match;
 mod routes_redirect;
 mod routes_split;
 mod routing;
+mod server_limits;
 mod serving;
 mod sessions_complete;
 mod shared_ends;

@@ -54,6 +54,7 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         circuit_breaker: pool.circuit_breaker.clone().inspect(|breaker| {
             circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);
         }),
+        limits: pool.limits.clone(),
         retries: Retries {
             attempts: pool.retries.attempts,
             on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),

@@ -17,6 +17,7 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 mod circuit_breaker;
+mod limits;
 mod listeners;
 mod not_supported;
 mod persistence;
@@ -25,6 +26,7 @@ mod route;
 mod store;
 
 pub use circuit_breaker::CircuitBreaker;
+pub use limits::PoolLimits;
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };

@@ -10,7 +10,7 @@ use strum::IntoStaticStr;
 use super::CircuitBreaker;
 use super::NotSupported;
 use super::Persistence;
-use super::not_supported::Limits;
+use super::PoolLimits;
 use crate::config::units::DurationText;
 
 /// A group of servers that run the same application.
@@ -47,8 +47,8 @@ pub(crate) struct Pool {
     #[serde(default)]
     pub(crate) retries: Retries,
     /// Limits of requests in flight.
-    #[serde(default, skip_serializing_if = "NotSupported::unwritten")]
-    pub(crate) limits: Limits,
+    #[serde(default)]
+    pub(crate) limits: PoolLimits,
     /// New sessions ramp up over this time after a server comes back.
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]

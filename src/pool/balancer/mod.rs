@@ -74,7 +74,7 @@ impl Balancer {
         tried: &[ServerIndex],
     ) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        let accepts = |index: ServerIndex| is_candidate(servers, index, backups, tried);
+        let accepts = |index: ServerIndex| is_free(servers, index, backups, tried);
         let selection = self.selection(servers, generation);
         // Enough steps to reach every server many times; the order is random, so that one may still be missed (see below).
         let steps = selection.accepting.saturating_mul(32) + 64;
@@ -128,7 +128,7 @@ impl Balancer {
 impl Selection {
     fn build(balance: Balance, servers: &[Server], generation: u64) -> Self {
         let backups = only_backups_left(servers, &[]);
-        let accepts = |server: &Server| server.accepts_new() && server.backup == backups;
+        let accepts = |server: &Server| server.takes_new() && server.backup == backups;
         let kind = match balance {
             Balance::RoundRobin => Kind::RoundRobin(balancer(&by_weight(servers, accepts))),
             Balance::Random => Kind::Random(balancer(&by_weight(servers, accepts))),
@@ -140,10 +140,16 @@ impl Selection {
 }
 
 pub(super) fn only_backups_left(servers: &[Server], tried: &[ServerIndex]) -> bool {
-    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.accepts_new() && !tried.contains(&index))
+    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.takes_new() && !tried.contains(&index))
 }
 
-fn is_candidate(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
+/// A server that may take the session, though not at once when it is full.
+pub(super) fn is_candidate(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
+    !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.takes_new())
+}
+
+/// One that may take it at once.
+fn is_free(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
     !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.accepts_new())
 }
 

@@ -40,6 +40,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         streams_on_down: config::StreamsOnDown::End,
         health_check: Some(health_check),
         circuit_breaker: None,
+        limits: config::PoolLimits::default(),
         retries: config::Retries {
             attempts: 2,
             on_connect_failure: true,
@@ -129,7 +130,7 @@ fn random_gives_about_the_weights() {
 fn least_requests_prefers_fewer_in_flight_for_the_weight_and_ties_spread() {
     let pool = pool(Balance::LeastRequests, &["a", "b", "c*4"]);
     let busy =
-        |name, many| -> Vec<_> { (0..many).map(|_| pool.server_named(name).unwrap().admit().unwrap()).collect() };
+        |name, many| -> Vec<_> { (0..many).map(|_| pool.server_named(name).unwrap().admit(None).unwrap()).collect() };
     let _c = busy("c", 3);
     assert_eq!(new_sessions(&pool, 3_000).len(), 3, "one more makes each of them as busy as the others");
     let _a = busy("a", 1);

@@ -4,9 +4,9 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session as Exchange;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::persistence::select::Selection;
@@ -14,14 +14,14 @@ use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
-use crate::pool::server::Server;
+use crate::pool::server::{NotAdmitted, Server};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
 use super::failure::LOCAL_RESOURCES;
-use super::{dedicated, upgrade};
+use super::{dedicated, queue, upgrade};
 
 /// No server can serve the request now.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -37,18 +37,29 @@ type Attempt = std::result::Result<Box<HttpPeer>, NoAttempt>;
 enum NoAttempt {
     /// The request fails.
     Refused(Refusal),
-    /// The server takes no request any more: another selection is due.
-    NotAdmitted,
+    /// Not yet.
+    Wait(NextStep),
+}
+
+/// What a request without a server does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    /// The server that was selected takes no request any more: another selection is due.
+    Select,
+    /// It waits for its session's server to come back.
+    Hold(ServerIndex),
+    /// It waits until this server has room, or any.
+    Queue(Option<ServerIndex>),
 }
 
 /// The hook.
 pub(crate) fn run<'hook>(
-    request: &'hook RequestHeader,
+    exchange: &'hook mut Exchange,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
     if let Some(same) = ctx.attempts.next.take() {
         match begin_attempt(ctx, same) {
-            Err(NoAttempt::NotAdmitted) => {}
+            Err(NoAttempt::Wait(_)) => {}
             attempt => {
                 return hook::now(refuse(
                     ctx,
@@ -62,39 +73,59 @@ pub(crate) fn run<'hook>(
     }
     // The previous attempt is over for its server.
     ctx.attempts.in_flight = None;
-    let (sessions, scope, state) = ctx.sessions(head::view(request));
+    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.try_select(&scope, state) {
-        Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
+        Some(Selection::Hold(home)) => Box::pin(wait(exchange, ctx, NextStep::Hold(home))),
         Some(selection) => {
             open_session(selection, sessions, &scope, state);
             match attempt(selection, ctx) {
-                Err(NoAttempt::NotAdmitted) => Box::pin(wait(request, ctx, None)),
+                Err(NoAttempt::Wait(step)) => Box::pin(wait(exchange, ctx, step)),
                 attempt => hook::now(refuse(ctx, attempt)),
             }
         }
-        None => Box::pin(wait(request, ctx, None)),
+        None => Box::pin(wait(exchange, ctx, NextStep::Select)),
     }
 }
 
-async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<ServerIndex>) -> Result<Box<HttpPeer>> {
-    let mut held = home;
+async fn wait(exchange: &mut Exchange, ctx: &mut RequestContext, mut step: NextStep) -> Result<Box<HttpPeer>> {
+    let mut patience = queue::Patience::default();
     loop {
-        if let Some(home) = held.take()
-            && hold(ctx, home).await == Waited::InVain
-        {
-            return refuse(ctx, Err(NoAttempt::Refused(LOCAL_RESOURCES)));
+        // The server at which a request that waited for any has a place now.
+        let mut place = None;
+        match step {
+            NextStep::Select => {}
+            NextStep::Hold(home) => {
+                ctx.attempts.in_flight = None;
+                if hold(ctx, home).await == Waited::InVain {
+                    return refuse(ctx, Err(NoAttempt::Refused(LOCAL_RESOURCES)));
+                }
+            }
+            NextStep::Queue(server) => match queue::wait(exchange, ctx, server, &mut patience).await {
+                Ok(None) => {}
+                Ok(Some((at, slot))) => {
+                    ctx.attempts.in_flight = Some(slot);
+                    place = Some(at).filter(|_| server.is_none());
+                }
+                Err(queue::GaveUp::Refused(refusal)) => return refuse(ctx, Err(NoAttempt::Refused(refusal))),
+                Err(queue::GaveUp::ClientLeft) => {
+                    return Error::e_explain(ErrorType::ConnectionClosed, "while it waited for a server")
+                        .map_err(Error::into_down);
+                }
+            },
         }
-        let (sessions, scope, state) = ctx.sessions(head::view(request));
-        let selection = sessions.select(&scope, state).await;
-        if let Selection::Hold(home) = selection {
-            held = Some(home);
-            continue;
-        }
+        let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
+        let selection = match place {
+            Some(server) => sessions.place(server, &scope, state).await,
+            None => sessions.select(&scope, state).await,
+        };
         open_session(selection, sessions, &scope, state);
-        match attempt(selection, ctx) {
-            // Its condition has changed since it was selected.
-            Err(NoAttempt::NotAdmitted) => tokio::task::yield_now().await,
+        step = match attempt(selection, ctx) {
+            Err(NoAttempt::Wait(step)) => step,
             attempt => return refuse(ctx, attempt),
+        };
+        if step == NextStep::Select {
+            // The server's condition has changed since it was selected.
+            tokio::task::yield_now().await;
         }
     }
 }
@@ -106,20 +137,24 @@ fn open_session(selection: Selection, sessions: &Sessions, scope: &Scope<'_, '_>
     }
 }
 
-fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<ServerIndex, Refusal> {
-    match selection {
-        Selection::Server(server) if ctx.dedicated.is_some() => Ok(dedicated::preferred(ctx).unwrap_or(server)),
-        Selection::Server(server) => Ok(server),
-        Selection::Refuse { status, reason, clear_token } => Err(Refusal { status, why: reason.label(), clear_token }),
-        Selection::Fail => Err(BROKE_OFF),
-        // A hold was waited for.
-        Selection::NoServer | Selection::Hold(_) => Err(NO_SERVER),
-    }
+fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<ServerIndex, NoAttempt> {
+    let refusal = match selection {
+        Selection::Server(server) if ctx.dedicated.is_some() => return Ok(dedicated::preferred(ctx).unwrap_or(server)),
+        Selection::Server(server) => return Ok(server),
+        Selection::Hold(home) => return Err(NoAttempt::Wait(NextStep::Hold(home))),
+        Selection::Full => return Err(NoAttempt::Wait(NextStep::Queue(None))),
+        Selection::Refuse { status, reason, clear_token } => {
+            Refusal { clear_token, ..Refusal::new(status, reason.label()) }
+        }
+        Selection::Fail => BROKE_OFF,
+        Selection::NoServer => NO_SERVER,
+    };
+    Err(NoAttempt::Refused(refusal))
 }
 
 /// Begins the attempt that was selected.
 fn attempt(selection: Selection, ctx: &mut RequestContext) -> Attempt {
-    let server = server_of(selection, ctx).map_err(NoAttempt::Refused)?;
+    let server = server_of(selection, ctx)?;
     begin_attempt(ctx, server)
 }
 
@@ -127,7 +162,7 @@ fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
     attempt.map_err(|none| {
         let refusal = match none {
             NoAttempt::Refused(refusal) => refusal,
-            NoAttempt::NotAdmitted => NO_SERVER,
+            NoAttempt::Wait(_) => NO_SERVER,
         };
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
@@ -153,7 +188,14 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
     }
     let Some(target) = pool.pool.servers.get(server) else { return Err(NoAttempt::Refused(NO_SERVER)) };
     let Some(mut peer) = target.peer() else { return Err(NoAttempt::Refused(NO_SERVER)) };
-    let Some(in_flight) = admitted.or_else(|| target.admit()) else { return Err(NoAttempt::NotAdmitted) };
+    let in_flight = match target.admit(admitted) {
+        Ok(in_flight) => in_flight,
+        Err(NotAdmitted::Ejected) => return Err(NoAttempt::Wait(NextStep::Select)),
+        // A session waits for its own server.
+        Err(NotAdmitted::Full) => {
+            return Err(NoAttempt::Wait(NextStep::Queue(ctx.session.has_key().then_some(server))));
+        }
+    };
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
         target.live.metrics.retries.inc();

@@ -14,12 +14,24 @@ pub struct ServerReading<'a> {
     pub breaker: Option<&'static str>,
     /// Requests in flight.
     pub in_flight: usize,
+    /// Requests that wait for it.
+    pub queued: usize,
     /// Upgraded connections that are open.
     pub streams: usize,
     /// Its share of new sessions now.
     pub weight: u16,
     /// Sessions in the table that are bound to it.
     pub sessions: u64,
+}
+
+/// The gauges of one pool, read at a scrape.
+pub struct PoolReading<'a> {
+    /// Its name.
+    pub pool: &'a str,
+    /// The table has all of its sessions.
+    pub complete: bool,
+    /// Requests that wait for any server.
+    pub queued: usize,
 }
 
 /// The gauges of the session table.

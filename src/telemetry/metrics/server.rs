@@ -37,6 +37,7 @@ pub(super) struct ServerFamilies {
     state: IntGaugeVec,
     breaker: IntGaugeVec,
     in_flight: IntGaugeVec,
+    queued: IntGaugeVec,
     streams: IntGaugeVec,
     weight: GaugeVec,
 }
@@ -72,6 +73,9 @@ impl ServerMetrics {
         self.connect_time.observe(took.as_secs_f64());
     }
 }
+
+/// Label `server` of requests that wait for any server.
+const ANY_SERVER: &str = "-";
 
 const SERVER: &[&str] = &["pool", "server"];
 
@@ -128,6 +132,11 @@ impl ServerFamilies {
                 &["pool", "server", "state"],
             )?,
             in_flight: make.gauges("homing_server_requests_in_flight", "Requests in flight, by server.", SERVER)?,
+            queued: make.gauges(
+                "homing_server_requests_queued",
+                "Requests that wait for the server; server \"-\": new sessions that wait for any.",
+                SERVER,
+            )?,
             streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
             weight: make.add(GaugeVec::new(
                 Opts::new("homing_server_weight", "Share of new sessions now; 0 while it gets none."),
@@ -154,11 +163,18 @@ impl ServerFamilies {
 
     /// Sets the gauges. Servers that are not among the readings are dropped.
     pub(super) fn set<'a>(&self, readings: impl Iterator<Item = ServerReading<'a>>) {
-        for gauges in [&self.sessions, &self.up, &self.state, &self.breaker, &self.in_flight, &self.streams] {
+        for gauges in
+            [&self.sessions, &self.up, &self.state, &self.breaker, &self.in_flight, &self.queued, &self.streams]
+        {
             gauges.reset();
         }
         self.weight.reset();
         readings.for_each(|reading| self.set_server(&reading));
+    }
+
+    /// Sets how many requests of a pool wait for any of its servers.
+    pub(super) fn set_queued(&self, pool: &str, queued: usize) {
+        self.queued.with_label_values(&[pool, ANY_SERVER]).set(gauge_value(queued));
     }
 
     fn set_server(&self, reading: &ServerReading<'_>) {
@@ -166,6 +182,7 @@ impl ServerFamilies {
         self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
         self.up.with_label_values(&labels).set(i64::from(reading.up));
         self.in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
+        self.queued.with_label_values(&labels).set(gauge_value(reading.queued));
         self.streams.with_label_values(&labels).set(gauge_value(reading.streams));
         self.weight.with_label_values(&labels).set(f64::from(reading.weight));
         for state in STATES {
