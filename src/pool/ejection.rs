@@ -49,7 +49,7 @@ impl Pool {
                 Some(settings) => {
                     change(self, server, settings, |breaker| breaker.tick(now, settings));
                 }
-                None => server.live.breaker.change(|breaker| breaker.reset()),
+                None => server.live.breaker.change(Breaker::reset),
             }
         }
         if let Some(settings) = &self.circuit_breaker {

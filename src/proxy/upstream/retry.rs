@@ -38,7 +38,7 @@ pub(crate) struct FailedAttempt {
 
 impl FailedAttempt {
     /// It counts for the server's circuit breaker: no connection, or no response on it.
-    pub(crate) fn is_failure_of_server(&self) -> bool {
+    pub(crate) fn is_failure_of_server(self) -> bool {
         let before_response = match self.error {
             UpstreamError::ResetBeforeResponse => true,
             UpstreamError::Timeout => !self.client_slow,
