@@ -169,7 +169,7 @@ impl Request {
             self.end(End::Failed("attempts exhausted"), around);
             return;
         }
-        self.in_flight = self.version.pool.servers[server].admit();
+        self.in_flight = self.version.pool.servers[server].admit(None).ok();
         self.sent_to.push(server);
         self.stage = Stage::Tries(server);
     }

@@ -41,6 +41,8 @@ pub struct Setup {
     /// Which of the two keys seals.
     pub first_key: usize,
     pub servers: Vec<Written>,
+    /// More lines of the pool: limits and circuit breakers.
+    pub load: String,
 }
 
 impl Setup {
@@ -60,6 +62,7 @@ impl Setup {
             capacity: *[4, 10_000, 10_000, 10_000].choose(random).unwrap(),
             first_key: 0,
             servers,
+            load: String::new(),
         }
     }
 
@@ -78,6 +81,7 @@ impl Setup {
             capacity: 100_000,
             first_key: 0,
             servers,
+            load: String::new(),
         }
     }
 
@@ -155,6 +159,7 @@ impl Setup {
         if self.checked {
             text.push_str("    health_check: { type: tcp }\n");
         }
+        text.push_str(&self.load);
         self.write_rest(&mut text);
         text
     }
