@@ -27,6 +27,8 @@ pub struct Pool {
     pub circuit_breaker: Option<CircuitBreaker>,
     /// How many requests a server has in flight, and how others wait.
     pub limits: PoolLimits,
+    /// How long a server that comes back gets less than its share of new sessions.
+    pub slow_start: Duration,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.

@@ -41,9 +41,9 @@ impl Pool {
             == Some(BreakerState::Open)
     }
 
-    /// Time has passed: breakers whose ejection is over become half-open. After a reload or a change of states there may be
+    /// Breakers whose ejection is over become half-open. After a reload or a change of states there may be
     /// fewer servers than before, of which fewer may be ejected.
-    pub fn tick(&self, now: Instant) {
+    pub(super) fn tick_breakers(&self, now: Instant) {
         for server in self.servers.iter().filter(|server| !server.live.breaker.is_quiet()) {
             match &self.circuit_breaker {
                 Some(settings) => {
@@ -57,7 +57,6 @@ impl Pool {
                 self.reinstate(backup, settings, now);
             }
         }
-        self.review_queue();
     }
 
     /// Closes the breakers that were opened first, while more are open than may be.

@@ -82,3 +82,21 @@ pub fn retry_after(waiting: usize, turns: u64, waited: Duration, timeout: Durati
     let seconds = estimate.as_millis().div_ceil(1000).clamp(1, 60);
     u16::try_from(seconds).unwrap_or(60)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_to_stay_away_follows_from_how_fast_others_got_a_slot() {
+        let after = |waiting, turns, waited, timeout| {
+            retry_after(waiting, turns, Duration::from_secs(waited), Duration::from_secs(timeout))
+        };
+        assert_eq!(after(9, 10, 4, 4), 4, "ten in four seconds, and nine of them still wait");
+        assert_eq!(after(99, 10, 4, 4), 40);
+        assert_eq!(after(0, 10, 4, 4), 1, "never at once");
+        assert_eq!(after(1000, 1, 4, 4), 60, "nor longer than a minute");
+        assert_eq!(after(3, 0, 4, 4), 4, "those that wait have left by then");
+        assert_eq!(after(0, 0, 0, 0), 1);
+    }
+}

@@ -13,11 +13,14 @@ use super::breaker::{LiveBreaker, Ticket};
 use super::condition::Health;
 use super::connections::Connections;
 use super::queue::{Lane, Queue};
+use super::ramp::Ramp;
 
 /// The live state of a server, carried over reloads by pool and server name.
 pub struct LiveState {
     /// [`Health`] as a number. Written by the server's health check, read by every request that selects a server.
     health: AtomicU8,
+    /// Which part of its weight it has for new sessions.
+    pub ramp: Ramp,
     /// Requests in flight. Written by [`InFlight`].
     in_flight: AtomicUsize,
     /// How many there may be; `usize::MAX` = no limit. Of the configuration in effect, also for requests of an earlier one.
@@ -48,10 +51,11 @@ pub struct LiveState {
 }
 
 impl LiveState {
-    /// The state of a new server.
-    pub fn new(generation: Arc<AtomicU64>, queue: Arc<Queue<InFlight>>, metrics: ServerMetrics) -> Self {
+    /// The state of a new server. `slow`: its share of new sessions rises slowly.
+    pub fn new(generation: Arc<AtomicU64>, queue: Arc<Queue<InFlight>>, slow: bool, metrics: ServerMetrics) -> Self {
         Self {
             health: AtomicU8::new(Health::Unknown as u8),
+            ramp: Ramp::new(Arc::clone(&generation), slow),
             in_flight: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             queue,

@@ -6,6 +6,7 @@
 pub mod balancer;
 pub mod breaker;
 pub mod budget;
+pub mod clock;
 pub mod condition;
 pub mod connections;
 pub mod descriptors;
@@ -16,11 +17,13 @@ pub mod http_probe;
 pub mod limits;
 pub mod live_state;
 pub mod queue;
+pub mod ramp;
 pub mod resolve;
 pub mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -32,6 +35,7 @@ use self::balancer::Balancer;
 use self::budget::RetryBudget;
 use self::live_state::{InFlight, LiveState};
 use self::queue::Queue;
+use self::ramp::WHOLE;
 use self::server::Server;
 
 pub use self::server::ServerIndex;
@@ -51,6 +55,8 @@ pub struct Pool {
     pub budget: RetryBudget,
     /// When requests that fail eject a server; `None` = never.
     pub circuit_breaker: Option<config::CircuitBreaker>,
+    /// How long a server that comes back gets less than its share of new sessions.
+    pub slow_start: Duration,
     /// How many requests a server has in flight, and how others wait.
     pub limits: config::PoolLimits,
     /// The requests that wait; shared by all versions of the pool.
@@ -66,6 +72,8 @@ impl Pool {
     pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
         let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
         let queue = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.queue));
+        // Only what is added to a pool starts slowly.
+        let slow = previous.is_some() && !config.slow_start.is_zero();
         let servers: Vec<Server> = config
             .servers
             .iter()
@@ -75,6 +83,7 @@ impl Pool {
                         Arc::new(LiveState::new(
                             Arc::clone(&generation),
                             Arc::clone(&queue),
+                            slow,
                             metrics.server(&config.name, &server.name),
                         ))
                     },
@@ -91,6 +100,7 @@ impl Pool {
             by_id,
             servers,
             retries: config.retries,
+            slow_start: config.slow_start,
             limits: config.limits.clone(),
             queue,
             circuit_breaker: config.circuit_breaker.clone(),
@@ -112,9 +122,9 @@ impl Pool {
     }
 
     /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
-    pub fn weight_now(&self, server: &Server) -> u16 {
+    pub fn weight_now(&self, server: &Server) -> f64 {
         let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
-        if needed && server.takes_new() { server.weight() } else { 0 }
+        if needed && server.takes_new() { f64::from(server.weight_in_thousandths()) / f64::from(WHOLE) } else { 0.0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.

@@ -82,6 +82,11 @@ impl Server {
         self.file_weight
     }
 
+    /// The same with slow start, in thousandths.
+    pub fn weight_in_thousandths(&self) -> u32 {
+        u32::from(self.weight()) * self.live.ramp.part()
+    }
+
     /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };

@@ -90,6 +90,7 @@ mod shared_proxies;
 mod shared_topologies;
 mod shared_traffic;
 mod second_opinion_hazelcast;
+mod slow_start;
 mod snapshot;
 mod source_order;
 mod split_sessions;

@@ -1,5 +1,7 @@
 //! Pools: servers, checks, retries.
 
+use std::time::Duration;
+
 use crate::config::address::{self, ListenAddress, ServerAddress};
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
@@ -55,6 +57,7 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
             circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);
         }),
         limits: pool.limits.clone(),
+        slow_start: slow_start(pool, at, diagnostics),
         retries: Retries {
             attempts: pool.retries.attempts,
             on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),
@@ -139,6 +142,18 @@ fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Dia
         }
     };
     HealthCheck { probe, interval: check.interval, timeout: check.timeout, rise: check.rise, fall: check.fall }
+}
+
+fn slow_start(pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Duration {
+    if pool.balance == raw::Balance::Hash && !pool.slow_start.is_zero() {
+        diagnostics.warn(
+            at.key_location("slow_start"),
+            "\"slow_start\" means nothing with balance: hash",
+            "remove it, or choose another balance",
+        );
+        return Duration::ZERO;
+    }
+    pool.slow_start
 }
 
 fn circuit_breaker(breaker: &raw::CircuitBreaker, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {

@@ -49,10 +49,11 @@ pub(crate) struct Pool {
     /// Limits of requests in flight.
     #[serde(default)]
     pub(crate) limits: PoolLimits,
-    /// New sessions ramp up over this time after a server comes back.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]
-    pub(crate) slow_start: NotSupported,
+    /// A server that was down, in `maint` or ejected, or was added by a reload, gets its share of new sessions bit by bit: from a
+    /// tenth to the whole over this time. Not at the start of the proxy, and not with `balance: hash`. 0s = at once.
+    #[schemars(extend("x-maximum" = "24h", "default" = "0s"))]
+    #[serde(default, with = "DurationText")]
+    pub(crate) slow_start: Duration,
     /// After it, sessions still bound to a draining server are moved.
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; state: maint moves the sessions that are left"))]

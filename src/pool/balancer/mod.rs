@@ -177,9 +177,9 @@ fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> 
     let mut best: Option<(u64, ServerIndex)> = None;
     let mut equals = 0_u32;
     for (index, server) in servers.iter().enumerate().filter(|(index, _)| accepts(*index)) {
-        // In flight after this one, as a fixed-point quotient by weight.
+        // In flight after this one, as a fixed-point quotient by weight, in thousandths that all have alike.
         let in_flight = u64::try_from(server.live.in_flight()).unwrap_or(u64::MAX >> 33);
-        let load = (in_flight + 1).saturating_mul(1 << 32) / u64::from(server.weight().max(1));
+        let load = (in_flight + 1).saturating_mul(1 << 42) / u64::from(server.weight_in_thousandths().max(1));
         match best {
             Some((least, _)) if load > least => {}
             Some((least, _)) if load == least => {
@@ -235,8 +235,8 @@ fn poll_once<F: Future>(future: F) -> Option<F::Output> {
 
 /// Placeholders in the order of the file, with weights in lowest terms.
 fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
-    let weights: Vec<usize> =
-        servers.iter().map(|server| if accepts(server) { usize::from(server.weight()) } else { 0 }).collect();
+    let weight = |server: &Server| usize::try_from(server.weight_in_thousandths()).unwrap_or(usize::MAX);
+    let weights: Vec<usize> = servers.iter().map(|server| if accepts(server) { weight(server) } else { 0 }).collect();
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let total = weights.iter().sum::<usize>() / divisor;
     let shrink = total.div_ceil(UNITS_MAX).max(1);

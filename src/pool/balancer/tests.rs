@@ -40,6 +40,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         streams_on_down: config::StreamsOnDown::End,
         health_check: Some(health_check),
         circuit_breaker: None,
+        slow_start: Duration::ZERO,
         limits: config::PoolLimits::default(),
         retries: config::Retries {
             attempts: 2,

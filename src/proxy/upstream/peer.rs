@@ -90,7 +90,7 @@ pub(crate) fn run<'hook>(
 async fn wait(exchange: &mut Exchange, ctx: &mut RequestContext, mut step: NextStep) -> Result<Box<HttpPeer>> {
     let mut patience = queue::Patience::default();
     loop {
-        // The server at which a request that waited for any has a place now.
+        // The server at which a request without a session has a place now.
         let mut place = None;
         match step {
             NextStep::Select => {}
@@ -104,7 +104,7 @@ async fn wait(exchange: &mut Exchange, ctx: &mut RequestContext, mut step: NextS
                 Ok(None) => {}
                 Ok(Some((at, slot))) => {
                     ctx.attempts.in_flight = Some(slot);
-                    place = Some(at).filter(|_| server.is_none());
+                    place = Some(at).filter(|_| server.is_none() || !ctx.session.has_key());
                 }
                 Err(queue::GaveUp::Refused(refusal)) => return refuse(ctx, Err(NoAttempt::Refused(refusal))),
                 Err(queue::GaveUp::ClientLeft) => {
@@ -164,6 +164,7 @@ fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
             NoAttempt::Refused(refusal) => refusal,
             NoAttempt::Wait(_) => NO_SERVER,
         };
+        ctx.attempts.in_flight = None;
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
     })
@@ -191,9 +192,10 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
     let in_flight = match target.admit(admitted) {
         Ok(in_flight) => in_flight,
         Err(NotAdmitted::Ejected) => return Err(NoAttempt::Wait(NextStep::Select)),
-        // A session waits for its own server.
         Err(NotAdmitted::Full) => {
-            return Err(NoAttempt::Wait(NextStep::Queue(ctx.session.has_key().then_some(server))));
+            // A session waits for its own server, and so does a client that has authenticated a connection to one.
+            let own = ctx.session.has_key() || ctx.dedicated.is_some();
+            return Err(NoAttempt::Wait(NextStep::Queue(own.then_some(server))));
         }
     };
     if ctx.attempts.count > 0 {

@@ -380,7 +380,7 @@ mod tests {
             in_flight: 2,
             queued: 3,
             streams: 1,
-            weight: 7,
+            weight: 7.0,
             sessions: 5,
         };
         let with = text(&metrics, vec![reading]);

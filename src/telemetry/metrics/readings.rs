@@ -19,7 +19,7 @@ pub struct ServerReading<'a> {
     /// Upgraded connections that are open.
     pub streams: usize,
     /// Its share of new sessions now.
-    pub weight: u16,
+    pub weight: f64,
     /// Sessions in the table that are bound to it.
     pub sessions: u64,
 }

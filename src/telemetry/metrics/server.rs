@@ -139,7 +139,10 @@ impl ServerFamilies {
             )?,
             streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
             weight: make.add(GaugeVec::new(
-                Opts::new("homing_server_weight", "Share of new sessions now; 0 while it gets none."),
+                Opts::new(
+                    "homing_server_weight",
+                    "Share of new sessions now, as slow start makes it; 0 while it gets none.",
+                ),
                 SERVER,
             ))?,
         })
@@ -184,7 +187,7 @@ impl ServerFamilies {
         self.in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
         self.queued.with_label_values(&labels).set(gauge_value(reading.queued));
         self.streams.with_label_values(&labels).set(gauge_value(reading.streams));
-        self.weight.with_label_values(&labels).set(f64::from(reading.weight));
+        self.weight.with_label_values(&labels).set(reading.weight);
         for state in STATES {
             self.state
                 .with_label_values(&[reading.pool, reading.server, state])

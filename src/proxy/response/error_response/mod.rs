@@ -102,7 +102,7 @@ mod tests {
                 reason: None,
                 request_id: None,
                 retry_after: 0,
-            clear_cookies: SmallVec::new(),
+                clear_cookies: SmallVec::new(),
             };
             let response = error_response(Fields::Parsed(&fields), page);
             prop_assert_eq!(field(&response, "content-length").unwrap(), response.body.len().to_string());
