@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use crate::config::ServerState;
 use crate::telemetry::metrics::ServerMetrics;
 
 use super::breaker::{LiveBreaker, Ticket};
 use super::condition::Health;
 use super::connections::Connections;
+use super::operator::{OperatorSettings, Override};
 use super::queue::{Lane, Queue};
 use super::ramp::Ramp;
 
@@ -37,6 +39,8 @@ pub struct LiveState {
     resolved: ArcSwapOption<SocketAddr>,
     /// Its circuit breaker.
     pub breaker: LiveBreaker,
+    /// What an operator set over the file's values.
+    operator: OperatorSettings,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
@@ -64,6 +68,7 @@ impl LiveState {
             streams: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
             breaker: LiveBreaker::new(Arc::clone(&generation)),
+            operator: OperatorSettings::default(),
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),
@@ -120,6 +125,27 @@ impl LiveState {
             self.resolved.store(address.map(Arc::new));
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// The state that an operator set over the file's.
+    pub fn operator_state(&self) -> Option<ServerState> {
+        self.operator.state()
+    }
+
+    /// The weight that an operator set over the file's.
+    pub fn operator_weight(&self) -> Option<u16> {
+        self.operator.weight()
+    }
+
+    /// What an operator set over the file's values.
+    pub fn operator_override(&self) -> Option<Arc<Override>> {
+        self.operator.details()
+    }
+
+    /// Sets what is set over the file's values.
+    pub fn set_override(&self, details: Option<Override>) {
+        self.operator.set(details);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Upgraded connections that are open.

@@ -16,6 +16,7 @@ pub mod health;
 pub mod http_probe;
 pub mod limits;
 pub mod live_state;
+pub mod operator;
 pub mod queue;
 pub mod ramp;
 pub mod resolve;
@@ -137,6 +138,7 @@ impl Pool {
     /// The next server of a session that moves: the consistent hash of its key over those that accept new sessions, the same
     /// on every proxy that sees the same health.
     pub fn pick_moved(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
-        self.balancer.pick_moved(&self.servers, key, tried)
+        let generation = self.generation.load(Ordering::Acquire);
+        self.balancer.pick_moved(&self.servers, generation, key, tried)
     }
 }

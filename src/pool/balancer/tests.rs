@@ -7,6 +7,7 @@ use super::*;
 use crate::config::{self, ServerState};
 use crate::pool::Pool;
 use crate::pool::condition::Health;
+use crate::session::key::ServerId;
 use crate::telemetry::metrics::Metrics;
 
 /// A server as a test writes it: `a`, `a*3` (weight), `a!` (backup).
