@@ -153,6 +153,7 @@ mod tests {
                 [
                     Stay,
                     Stay,
+                    Stay,
                     Refuse(Maint),
                     Refuse(Down),
                     Refuse(Ejected),

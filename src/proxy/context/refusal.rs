@@ -20,6 +20,7 @@ impl Refusal {
     }
 
     /// The same with `Retry-After`.
+    #[must_use]
     pub const fn after(self, seconds: u16) -> Self {
         Self { retry_after: seconds, ..self }
     }

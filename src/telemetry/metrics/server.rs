@@ -80,6 +80,7 @@ const ANY_SERVER: &str = "-";
 const SERVER: &[&str] = &["pool", "server"];
 
 impl ServerFamilies {
+    #[expect(clippy::too_many_lines, reason = "the list of all metrics of servers, to be read in one piece")]
     pub(super) fn new(make: &Registrar, exhausted: &IntCounterVec) -> prometheus::Result<Self> {
         Ok(Self {
             responses: make.counters(
