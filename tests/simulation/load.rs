@@ -60,7 +60,7 @@ struct Request {
 enum Place {
     At(ServerIndex, InFlight),
     /// The number is that of its arrival in the queue.
-    Queue(Option<ServerIndex>, u64, Waiting),
+    Queue(Option<ServerIndex>, u64, Waiting<InFlight>),
 }
 
 /// Everything.
@@ -172,15 +172,16 @@ impl World {
             Some(server) => self.pool().wait_for(server).expect("the server"),
             None => {
                 let takes = self.pool().servers.iter().filter(|one| one.takes_new());
-                let taking: Vec<_> = takes.map(|one| Arc::clone(&one.live)).collect();
-                self.pool().wait_for_any(Box::new(move |live| taking.iter().any(|one| Arc::ptr_eq(one, live))))
+                let taking: Vec<_> = takes.map(|one| Arc::clone(&one.live.lane)).collect();
+                self.pool().wait_for_any(Box::new(move |lane| taking.iter().any(|one| Arc::ptr_eq(one, lane))))
             }
         };
         let Ok(waiting) = waiting else { return };
         self.arrivals += 1;
         self.journal.saw(if to.is_some() { "waited" } else { "waited for any" });
-        self.queue(to).push_back(self.arrivals);
-        let place = Place::Queue(to, self.arrivals, waiting);
+        let arrival = self.arrivals;
+        self.queue(to).push_back(arrival);
+        let place = Place::Queue(to, arrival, waiting);
         self.requests.push(Request { session, history, place });
     }
 
@@ -202,8 +203,8 @@ impl World {
                 continue;
             };
             let (of, number) = (*of, *number);
-            let mut turn = Box::pin(waiting.turn());
-            let Poll::Ready(turn) = turn.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            let turn = Box::pin(waiting.turn()).as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(turn) = turn else {
                 at += 1;
                 continue;
             };

@@ -160,6 +160,7 @@ impl Request {
                 self.end(End::Failed("refused"), around);
             }
             Choice::Fail => self.end(End::Failed("broke off"), around),
+            Choice::Full(_) => self.end(End::Failed("no room"), around),
             Choice::NoServer { .. } => self.end(End::Failed("no server"), around),
         }
     }
