@@ -14,6 +14,9 @@ const LONG: &str = "circuit_breaker: { consecutive_failures: 3, ejection_time: 1
 /// Three failures eject for a moment.
 const SHORT: &str = "circuit_breaker: { consecutive_failures: 3, ejection_time: 400ms }";
 
+/// A client that closes its side of the connection has left.
+const CANCEL: &str = "on_client_half_close: cancel";
+
 fn wait_for(world: &World, server: &str, state: &str) {
     eventually(PATIENCE, &format!("the breaker of {server} is {state}"), || {
         world.metric(BREAKER, &[("server", server), ("state", state)]) > 0.5
@@ -106,7 +109,7 @@ fn one_request_at_a_time_tests_a_server() {
 
 #[test]
 fn a_test_whose_client_leaves_makes_room_for_the_next() {
-    let (world, alice, home) = start_with_session(Conf::servers("a b").pool(SHORT));
+    let (world, alice, home) = start_with_session(Conf::servers("a b").pool(SHORT).listener(CANCEL));
     eject(&world, &alice, &home);
     wait_for(&world, &home, "half_open");
     for lost in 1..=3 {
@@ -156,7 +159,7 @@ fn resets_timeouts_and_refused_connections_are_failures() {
 #[test]
 fn a_client_that_leaves_is_no_failure() {
     let conf = Conf::servers("a").pool("circuit_breaker: { consecutive_failures: 1, max_ejected_percent: 100 }");
-    let world = World::start(conf);
+    let world = World::start(conf.listener(CANCEL));
     for n in 1..=5 {
         let mut wire = world.wire();
         wire.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: x\r\n\r\n");
