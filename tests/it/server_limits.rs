@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::failover::{MOVES, OUTCOMES, start_with_session};
 use crate::world::client::Response;
 use crate::world::h2c::{H2Request, h2_reset};
-use crate::world::{Browser, Conf, PATIENCE, World, eventually};
+use crate::world::{App, Browser, Conf, PATIENCE, World, eventually};
 
 const QUEUED: &str = "homing_server_requests_queued";
 const IN_FLIGHT: &str = "homing_server_requests_in_flight";
@@ -162,7 +162,7 @@ fn new_sessions_go_to_a_server_with_room_or_wait_for_the_first() {
         wait_until_queued(&world, "-", 1);
         world.app(&busy).open_gate();
         assert_eq!(third.join().unwrap(), busy, "the first that had room");
-        world.apps().for_each(|app| app.open_gate());
+        world.apps().for_each(App::open_gate);
         first.join().unwrap().expect(200);
         second.join().unwrap().expect(200);
     });

@@ -12,7 +12,7 @@ use homing::persistence::select::{Choice, History, Placement, choose};
 use homing::pool::ServerIndex;
 use homing::pool::breaker::BreakerState;
 use homing::pool::live_state::InFlight;
-use homing::pool::queue::{Turn, Waiting};
+use homing::pool::queue::{Lane, Turn, Waiting};
 use homing::pool::server::{NotAdmitted, Server};
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
@@ -73,6 +73,8 @@ struct World {
     requests: Vec<Request>,
     /// Arrivals of those that wait, oldest first, by what they wait for.
     queues: Vec<(Option<ServerIndex>, VecDeque<u64>)>,
+    /// Of those that wait for any server, which suit them.
+    suits: BTreeMap<u64, Vec<Arc<Lane>>>,
     arrivals: u64,
     keys: u128,
     now: Instant,
@@ -94,9 +96,23 @@ impl World {
         proxy.current.pool.take_effect();
         let mut journal = Journal::new(seed);
         journal.note(format!("{setup:?}"));
-        let (requests, queues) = (Vec::new(), Vec::new());
+        let (requests, queues, suits) = (Vec::new(), Vec::new(), BTreeMap::new());
         let now = Instant::now();
-        Self { setup, proxy, metrics, limit, percent, requests, queues, arrivals: 0, keys: 0, now, random, journal }
+        Self {
+            setup,
+            proxy,
+            metrics,
+            limit,
+            percent,
+            requests,
+            queues,
+            suits,
+            arrivals: 0,
+            keys: 0,
+            now,
+            random,
+            journal,
+        }
     }
 
     fn run(&mut self) {
@@ -168,18 +184,18 @@ impl World {
 
     fn waits(&mut self, to: Option<ServerIndex>, session: Option<ResolvedSession>, mut history: History) {
         history.queued = true;
+        let takes = self.pool().servers.iter().filter(|one| one.takes_new());
+        let taking: Vec<_> = takes.map(|one| Arc::clone(&one.live.lane)).collect();
+        let suits = taking.clone();
         let waiting = match to {
             Some(server) => self.pool().wait_for(server).expect("the server"),
-            None => {
-                let takes = self.pool().servers.iter().filter(|one| one.takes_new());
-                let taking: Vec<_> = takes.map(|one| Arc::clone(&one.live.lane)).collect();
-                self.pool().wait_for_any(Box::new(move |lane| taking.iter().any(|one| Arc::ptr_eq(one, lane))))
-            }
+            None => self.pool().wait_for_any(Box::new(move |lane| suits.iter().any(|one| Arc::ptr_eq(one, lane)))),
         };
         let Ok(waiting) = waiting else { return };
         self.arrivals += 1;
         self.journal.saw(if to.is_some() { "waited" } else { "waited for any" });
         let arrival = self.arrivals;
+        self.suits.insert(arrival, taking);
         self.queue(to).push_back(arrival);
         let place = Place::Queue(to, arrival, waiting);
         self.requests.push(Request { session, history, place });
@@ -209,11 +225,14 @@ impl World {
                 continue;
             };
             let Request { session, history, .. } = self.requests.remove(at);
-            let queue = self.queue(of);
-            let first = queue.front() == Some(&number);
-            queue.retain(|one| *one != number);
+            let before: Vec<_> = self.queue(of).iter().copied().take_while(|one| *one != number).collect();
+            self.queue(of).retain(|one| *one != number);
             match turn {
                 Turn::Slot(slot) => {
+                    let at = self.pool().servers.iter().find(|one| slot.is_of(&one.live)).map(|one| &one.live.lane);
+                    let suits =
+                        |one: &u64| at.is_some_and(|at| self.suits[one].iter().any(|lane| Arc::ptr_eq(lane, at)));
+                    let first = !before.iter().any(|one| of.is_some() || suits(one));
                     let promise = "a slot goes to the request that has waited longest";
                     self.journal.promise(promise, first, || format!("arrival {number} for {of:?}"));
                     match self.pool().servers.iter().position(|one| slot.is_of(&one.live)).filter(|_| of.is_none()) {
