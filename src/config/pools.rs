@@ -29,6 +29,8 @@ pub struct Pool {
     pub limits: PoolLimits,
     /// How long a server that comes back gets less than its share of new sessions.
     pub slow_start: Duration,
+    /// After it, sessions leave a draining server; `None` = they may stay for ever.
+    pub drain_deadline: Option<Duration>,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.
@@ -65,6 +67,8 @@ pub struct Server {
     pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,
+    /// The file no longer has it, and it drains.
+    pub removed: bool,
 }
 
 /// Active checks.

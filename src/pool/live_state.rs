@@ -13,6 +13,7 @@ use crate::telemetry::metrics::ServerMetrics;
 use super::breaker::{LiveBreaker, Ticket};
 use super::condition::Health;
 use super::connections::Connections;
+use super::drain::LiveDrain;
 use super::operator::{OperatorSettings, Override};
 use super::queue::{Lane, Queue};
 use super::ramp::Ramp;
@@ -41,6 +42,8 @@ pub struct LiveState {
     pub breaker: LiveBreaker,
     /// What an operator set over the file's values.
     operator: OperatorSettings,
+    /// Since when it drains.
+    pub drain: LiveDrain,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
@@ -69,6 +72,7 @@ impl LiveState {
             resolved: ArcSwapOption::empty(),
             breaker: LiveBreaker::new(Arc::clone(&generation)),
             operator: OperatorSettings::default(),
+            drain: LiveDrain::default(),
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),

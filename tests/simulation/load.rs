@@ -157,7 +157,7 @@ impl World {
         for _ in 0..20 {
             let choice = {
                 let version = &self.proxy.current;
-                choose(&version.pool, Some(&version.policy), session.as_ref(), &history, Placement::Balanced(b""))
+                choose(&version.pool, Some(&version.policy), session.as_ref(), &history, Placement::Balanced(b""), NOW)
             };
             self.judges(session.as_ref(), choice);
             let to = match choice {
