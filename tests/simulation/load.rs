@@ -25,7 +25,7 @@ use crate::journal::Journal;
 use crate::proxy::Proxy;
 use crate::setup::Setup;
 
-const STEPS: usize = 400;
+const STEPS: usize = 300;
 const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
 
 /// What must have happened in all worlds together.
@@ -414,7 +414,7 @@ fn load(limit: u32, percent: u32) -> String {
 #[test]
 fn breakers_and_queues_keep_every_promise_in_every_world() {
     let wanted: Option<u64> = std::env::var("SIM_SEED").ok().map(|seed| seed.parse().expect("SIM_SEED is a number"));
-    let seeds = wanted.map_or(0..256, |seed| seed..seed + 1);
+    let seeds = wanted.map_or(0..48, |seed| seed..seed + 1);
     let mut seen = BTreeMap::<&str, usize>::new();
     for seed in seeds {
         let mut world = World::new(seed);
@@ -425,6 +425,6 @@ fn breakers_and_queues_keep_every_promise_in_every_world() {
     }
     for what in MUST_HAPPEN {
         let times = seen.get(what).copied().unwrap_or_default();
-        assert!(wanted.is_some() || times >= 20, "\"{what}\" happened {times} times in all: {seen:#?}");
+        assert!(wanted.is_some() || times >= 5, "\"{what}\" happened {times} times in all: {seen:#?}");
     }
 }
