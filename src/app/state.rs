@@ -7,8 +7,9 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc::Sender;
 
-use crate::persistence::{Sessions, TableHistory};
+use crate::persistence::{PoolRuntime, Sessions, TableHistory};
 use crate::pool::breaker::BreakerState;
+use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
@@ -41,6 +42,8 @@ pub struct AppState {
     pub in_flight: AtomicUsize,
     /// The last reload, if there was one.
     pub last_reload: ArcSwapOption<ReloadReport>,
+    /// The wall clock.
+    pub clock: fn() -> UnixMillis,
     /// Asks for a reload. Set when the background has started.
     pub reloads: OnceLock<Sender<ReloadTrigger>>,
 }
@@ -83,6 +86,11 @@ impl AppState {
             queued: pool.pool.queue.any(),
         });
         self.metrics.render(&table, servers, pools)
+    }
+
+    /// Whether the table has all sessions of a pool.
+    pub fn has_all_sessions(&self, pool: &PoolRuntime) -> bool {
+        pool.has_all_sessions(&self.table_history())
     }
 
     /// How the table came to what it has.

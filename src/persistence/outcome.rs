@@ -18,6 +18,8 @@ pub enum Reason {
     Ejected,
     /// It took no connection.
     ConnectFailure,
+    /// An operator moved it.
+    Admin,
 }
 
 impl Reason {
