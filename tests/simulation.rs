@@ -18,6 +18,8 @@
 mod engine;
 #[path = "simulation/journal.rs"]
 mod journal;
+#[path = "simulation/load.rs"]
+mod load;
 #[path = "simulation/proxy.rs"]
 mod proxy;
 #[path = "simulation/request.rs"]

@@ -18,6 +18,7 @@ use super::connection_closer;
 use super::drains;
 use super::error::RunError;
 use super::reload::Reloader;
+use super::server_clock;
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::{self, StopSwitch};
 use super::snapshot_task::SnapshotTask;
@@ -70,6 +71,7 @@ impl Background {
             }
         });
         let runtime = app.current.load_full();
+        runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         let tasks = executor.block_on(async {
             check_new_servers(&runtime).await;
             let mut tasks = ServerTasks::default();
@@ -81,6 +83,7 @@ impl Background {
         }
         executor.spawn(sweep(Arc::clone(&app.sessions.table)));
         executor.spawn(connection_closer::run(Arc::clone(&app)));
+        executor.spawn(server_clock::run(Arc::clone(&app)));
         executor.spawn(drains::run(Arc::clone(&app), reloads.clone()));
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());

@@ -18,6 +18,7 @@ pub mod reload_trigger;
 mod run;
 mod removed_servers;
 pub mod runtime;
+mod server_clock;
 mod server_tasks;
 mod shared_store;
 mod shutdown;

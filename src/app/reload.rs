@@ -168,6 +168,7 @@ impl Reloader {
         set_limits(&app.sessions.table, &runtime);
         drains::observe(&runtime, wall_clock());
         app.current.store(Arc::clone(&runtime));
+        runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         record_file_changes(previous, &runtime);
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);

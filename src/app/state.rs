@@ -8,10 +8,11 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc::Sender;
 
 use crate::persistence::{PoolRuntime, Sessions, TableHistory};
+use crate::pool::breaker::BreakerState;
 use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
+use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
 
 use super::overrides::Overrides;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
@@ -66,7 +67,9 @@ impl AppState {
                 server: &server.name,
                 up: server.is_up(),
                 state: server.state_in_force().into(),
+                breaker: server.breaker().map(BreakerState::label),
                 in_flight: server.live.in_flight(),
+                queued: server.live.queued(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),
                 sessions: pool
@@ -77,7 +80,11 @@ impl AppState {
             })
         });
         let history = self.table_history();
-        let pools = runtime.pools.iter().map(|pool| (&*pool.pool.name, pool.has_all_sessions(&history)));
+        let pools = runtime.pools.iter().map(|pool| PoolReading {
+            pool: &pool.pool.name,
+            complete: pool.has_all_sessions(&history),
+            queued: pool.pool.queue.any(),
+        });
         self.metrics.render(&table, servers, pools)
     }
 

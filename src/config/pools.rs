@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, Connection, Persistence, ServerState, StreamsOnDown};
+use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, ServerState, StreamsOnDown};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +23,12 @@ pub struct Pool {
     pub streams_on_down: StreamsOnDown,
     /// Active checks; `None` = servers count as up.
     pub health_check: Option<HealthCheck>,
+    /// When requests that fail eject a server; `None` = never.
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How many requests a server has in flight, and how others wait.
+    pub limits: PoolLimits,
+    /// How long a server that comes back gets less than its share of new sessions.
+    pub slow_start: Duration,
     /// After it, sessions leave a draining server; `None` = they may stay for ever.
     pub drain_deadline: Option<Duration>,
     /// What may be tried again.

@@ -154,9 +154,11 @@ fn flaw_text(flaw: Flaw) -> &'static str {
 fn condition_text(condition: Condition) -> &'static str {
     match condition {
         Condition::Accepting => "takes new and bound sessions",
+        Condition::Full => "full: new and bound sessions wait for it",
         Condition::BoundOnly => "takes bound sessions only",
         Condition::Maint => "in maint, takes none",
         Condition::Down => "down, takes none",
+        Condition::Ejected => "ejected by its circuit breaker, takes none",
     }
 }
 
@@ -224,6 +226,7 @@ fn explain_choice(
             explanation.step("policy", format!("refused, because of {}", reason.label()));
         }
         Choice::Hold(_) => explanation.step("policy", "waits for the server (hold), then chooses again"),
+        Choice::Full(_) => explanation.step("choice", "waits for the first server that has room"),
         Choice::Fail | Choice::NoServer { .. } => explanation.step("choice", "no server may take it now"),
     }
 }

@@ -40,7 +40,8 @@ pub enum Decision {
 /// The table. `held` = this request has waited already.
 pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision {
     match bound {
-        BoundServer::Is(Condition::Accepting) => Decision::Stay,
+        // A full one has room in a moment.
+        BoundServer::Is(Condition::Accepting | Condition::Full) => Decision::Stay,
         BoundServer::Is(Condition::BoundOnly) => match policy.on_server_drain {
             OnServerDrain::Keep => Decision::Stay,
             OnServerDrain::Reassign => Decision::Move(Reason::Drain),
@@ -48,6 +49,7 @@ pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision 
         // The operator took it away on purpose; waiting would only delay.
         BoundServer::Is(Condition::Maint) => leave(policy, Reason::Maint),
         BoundServer::Is(Condition::Down) => hold_or_leave(policy, held, Reason::Down),
+        BoundServer::Is(Condition::Ejected) => hold_or_leave(policy, held, Reason::Ejected),
         BoundServer::ConnectFailed => hold_or_leave(policy, held, Reason::ConnectFailure),
         // One broken request is not a dead server, and the log-in page of another would overwrite the client's cookies: the
         // session stays until its server refuses connections or is found down.
@@ -120,11 +122,13 @@ mod tests {
         }
     }
 
-    const EVERY_BOUND: [BoundServer; 7] = [
+    const EVERY_BOUND: [BoundServer; 9] = [
         BoundServer::Is(Condition::Accepting),
+        BoundServer::Is(Condition::Full),
         BoundServer::Is(Condition::BoundOnly),
         BoundServer::Is(Condition::Maint),
         BoundServer::Is(Condition::Down),
+        BoundServer::Is(Condition::Ejected),
         BoundServer::ConnectFailed,
         BoundServer::BrokeOff,
         BoundServer::Gone,
@@ -133,16 +137,39 @@ mod tests {
     #[test]
     fn the_whole_table() {
         use Decision::{Borrow, Fail, Move, Refuse, Stay};
-        use Reason::{ConnectFailure, Down, Maint, Removed};
+        use Reason::{ConnectFailure, Down, Ejected, Maint, Removed};
         let table = [
-            (OnServerDown::Reassign, [Stay, Stay, Move(Maint), Move(Down), Move(ConnectFailure), Fail, Move(Removed)]),
+            (
+                OnServerDown::Reassign,
+                [Stay, Stay, Stay, Move(Maint), Move(Down), Move(Ejected), Move(ConnectFailure), Fail, Move(Removed)],
+            ),
             (
                 OnServerDown::Borrow,
-                [Stay, Stay, Borrow(Maint), Borrow(Down), Borrow(ConnectFailure), Fail, Move(Removed)],
+                [
+                    Stay,
+                    Stay,
+                    Stay,
+                    Borrow(Maint),
+                    Borrow(Down),
+                    Borrow(Ejected),
+                    Borrow(ConnectFailure),
+                    Fail,
+                    Move(Removed),
+                ],
             ),
             (
                 OnServerDown::Refuse,
-                [Stay, Stay, Refuse(Maint), Refuse(Down), Refuse(ConnectFailure), Fail, Refuse(Removed)],
+                [
+                    Stay,
+                    Stay,
+                    Stay,
+                    Refuse(Maint),
+                    Refuse(Down),
+                    Refuse(Ejected),
+                    Refuse(ConnectFailure),
+                    Fail,
+                    Refuse(Removed),
+                ],
             ),
         ];
         for (down, expected) in table {
@@ -158,7 +185,8 @@ mod tests {
         for down in [OnServerDown::Reassign, OnServerDown::Borrow, OnServerDown::Refuse] {
             let policy = policy(down, OnServerDrain::Keep, Duration::from_secs(5));
             for bound in EVERY_BOUND {
-                let waits = matches!(bound, BoundServer::Is(Condition::Down) | BoundServer::ConnectFailed);
+                let waits =
+                    matches!(bound, BoundServer::Is(Condition::Down | Condition::Ejected) | BoundServer::ConnectFailed);
                 assert_eq!(decide(bound, &policy, false) == Decision::Hold, waits, "{down:?} {bound:?}");
                 assert_ne!(decide(bound, &policy, true), Decision::Hold, "{down:?} {bound:?}");
             }

@@ -14,6 +14,8 @@ pub enum Reason {
     Drain,
     /// The configuration no longer has it.
     Removed,
+    /// Its circuit breaker is open.
+    Ejected,
     /// It took no connection.
     ConnectFailure,
     /// An operator moved it.

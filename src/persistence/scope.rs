@@ -148,7 +148,7 @@ impl RequestSession {
     /// The request has waited, for its server or for the shared store, so that the time since its head was read is not
     /// that of an attempt.
     pub fn has_waited(&self) -> bool {
-        self.history.held || self.has_asked_store
+        self.history.held || self.history.queued || self.has_asked_store
     }
 
     /// Whether a response of a server changes nothing here: the session does not move, and there are no ids to learn.

@@ -4,21 +4,30 @@
 //! resolved address) belongs to the server's *name* and is carried over reloads.
 
 pub mod balancer;
+pub mod breaker;
 pub mod budget;
+pub mod clock;
 pub mod condition;
 pub mod connections;
 pub mod descriptors;
 pub mod drain;
+pub mod ejection;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
+pub mod limits;
 pub mod live_state;
 pub mod operator;
+pub mod queue;
+pub mod ramp;
 pub mod resolve;
 pub mod server;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::config;
 use crate::session::key::ServerId;
@@ -26,7 +35,9 @@ use crate::telemetry::metrics::Metrics;
 
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
-use self::live_state::LiveState;
+use self::live_state::{InFlight, LiveState};
+use self::queue::Queue;
+use self::ramp::WHOLE;
 use self::server::Server;
 
 pub use self::server::ServerIndex;
@@ -44,6 +55,16 @@ pub struct Pool {
     pub retries: config::Retries,
     /// Limits the retries.
     pub budget: RetryBudget,
+    /// When requests that fail eject a server; `None` = never.
+    pub circuit_breaker: Option<config::CircuitBreaker>,
+    /// How long a server that comes back gets less than its share of new sessions.
+    pub slow_start: Duration,
+    /// How many requests a server has in flight, and how others wait.
+    pub limits: config::PoolLimits,
+    /// The requests that wait; shared by all versions of the pool.
+    pub queue: Arc<Queue<InFlight>>,
+    /// Held while a server is ejected; shared by all versions of the pool.
+    ejecting: Arc<Mutex<()>>,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
     pub generation: Arc<AtomicU64>,
 }
@@ -52,12 +73,22 @@ impl Pool {
     /// Builds a pool; `previous` is the same pool before a reload, whose live state is carried over by server name.
     pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
         let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
+        let queue = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.queue));
+        // Only what is added to a pool starts slowly.
+        let slow = previous.is_some() && !config.slow_start.is_zero();
         let servers: Vec<Server> = config
             .servers
             .iter()
             .map(|server| {
                 let live = previous.and_then(|previous| previous.server_named(&server.name)).map_or_else(
-                    || Arc::new(LiveState::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
+                    || {
+                        Arc::new(LiveState::new(
+                            Arc::clone(&generation),
+                            Arc::clone(&queue),
+                            slow,
+                            metrics.server(&config.name, &server.name),
+                        ))
+                    },
                     |previous| Arc::clone(&previous.live),
                 );
                 Server::build(config, server, live)
@@ -71,6 +102,11 @@ impl Pool {
             by_id,
             servers,
             retries: config.retries,
+            slow_start: config.slow_start,
+            limits: config.limits.clone(),
+            queue,
+            circuit_breaker: config.circuit_breaker.clone(),
+            ejecting: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ejecting)),
             budget: RetryBudget::new(config.retries.budget_percent),
             generation,
         }
@@ -88,9 +124,9 @@ impl Pool {
     }
 
     /// The share of new sessions that a server gets now: none while it is draining, down or a backup that is not needed.
-    pub fn weight_now(&self, server: &Server) -> u16 {
+    pub fn weight_now(&self, server: &Server) -> f64 {
         let needed = server.backup == balancer::only_backups_left(&self.servers, &[]);
-        if needed && server.accepts_new() { server.weight() } else { 0 }
+        if needed && server.takes_new() { f64::from(server.weight_in_thousandths()) / f64::from(WHOLE) } else { 0.0 }
     }
 
     /// A server for a new session: balanced over those that accept new sessions, without those in `tried`.

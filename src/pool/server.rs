@@ -13,13 +13,23 @@ use crate::config::{self, ServerState};
 use crate::session::key::ServerId;
 use crate::session::token::UnixMillis;
 
+use super::breaker::BreakerState;
 use super::condition::{Condition, Health};
 use super::connections::ServerConnector;
 use super::drain::DrainSchedule;
-use super::live_state::LiveState;
+use super::live_state::{InFlight, LiveState};
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
+
+/// Why a server does not take a request that was to be sent to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAdmitted {
+    /// It has as many in flight as it may have.
+    Full,
+    /// Its circuit breaker is open now.
+    Ejected,
+}
 
 /// A server of one configuration.
 pub struct Server {
@@ -43,6 +53,10 @@ pub struct Server {
     pub drain_deadline: Option<Duration>,
     template: HttpPeer,
     checked: bool,
+    /// Its pool has a circuit breaker.
+    breaks: bool,
+    /// Its pool limits requests in flight.
+    limited: bool,
 }
 
 impl Server {
@@ -61,6 +75,8 @@ impl Server {
             removed: config.removed,
             drain_deadline: pool.drain_deadline,
             checked,
+            breaks: pool.circuit_breaker.is_some(),
+            limited: pool.limits.max_requests_per_server.is_some(),
         }
     }
 
@@ -98,16 +114,24 @@ impl Server {
         self.live.operator_weight().unwrap_or(self.file_weight)
     }
 
+    /// The same with slow start, in thousandths.
+    pub fn weight_in_thousandths(&self) -> u32 {
+        u32::from(self.weight()) * self.live.ramp.part()
+    }
+
     /// Which requests it accepts now.
     pub fn condition(&self) -> Condition {
         let health = if self.checked { self.live.health() } else { Health::Up };
-        Condition::of(self.state(), health, self.has_address())
+        let ejected = self.breaks && self.live.breaker.excludes();
+        let full = self.limited && self.live.is_full();
+        Condition::of(self.state(), health, ejected, full, self.has_address())
     }
 
     /// Serves the sessions that are bound to it, as far as is known: the last connection to it was accepted, too. Without
     /// health checks nothing else tells that it is dead.
     pub fn is_up(&self) -> bool {
-        self.condition().accepts_bound() && !self.live.is_connect_failing()
+        let serves = self.breaker().is_none_or(|state| state == BreakerState::Closed);
+        serves && self.condition().accepts_bound() && !self.live.is_connect_failing()
     }
 
     /// Which requests it accepts, asked after a connection to it broke: it may have been removed meanwhile.
@@ -115,9 +139,38 @@ impl Server {
         if self.live.is_ended() && self.condition().accepts_bound() { Condition::Maint } else { self.condition() }
     }
 
-    /// Accepts a share of new sessions now.
+    /// Which requests it accepts, asked by a request that has waited for it: its configuration may have been replaced.
+    pub fn condition_after_wait(&self) -> Condition {
+        if self.live.is_withdrawn() { Condition::Maint } else { self.condition() }
+    }
+
+    /// The state of its circuit breaker; `None` without one.
+    pub fn breaker(&self) -> Option<BreakerState> {
+        self.breaks.then(|| self.live.breaker.state())
+    }
+
+    /// Begins a request at it, in a slot that the request may have already.
+    pub fn admit(&self, slot: Option<InFlight>) -> Result<InFlight, NotAdmitted> {
+        let slot = slot.filter(|slot| slot.is_of(&self.live));
+        let mut in_flight = match slot {
+            Some(slot) => slot,
+            None if self.limited && self.live.is_full() => return Err(NotAdmitted::Full),
+            None => InFlight::try_begin(&self.live).ok_or(NotAdmitted::Full)?,
+        };
+        if self.breaks && !in_flight.pass_breaker() {
+            return Err(NotAdmitted::Ejected);
+        }
+        Ok(in_flight)
+    }
+
+    /// Accepts a new session now.
     pub fn accepts_new(&self) -> bool {
         self.weight() > 0 && self.condition().accepts_new()
+    }
+
+    /// Has a share of new sessions, though the next one may have to wait.
+    pub fn takes_new(&self) -> bool {
+        self.weight() > 0 && self.condition().takes_new()
     }
 
     /// Has a health check.

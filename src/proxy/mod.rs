@@ -56,7 +56,7 @@ impl ProxyHttp for EdgeProxy {
     hook!(request_filter(exchange, ctx) -> Result<bool> => request::run(exchange, ctx));
 
     // 2  For each attempt: the server is selected …
-    hook!(upstream_peer(exchange, ctx) -> Result<Box<HttpPeer>> => peer::run(exchange.req_header(), ctx));
+    hook!(upstream_peer(exchange, ctx) -> Result<Box<HttpPeer>> => peer::run(exchange, ctx));
 
     // … a connection to it is taken from the pool or established …
     hook!(connected_to_upstream<'p, 'd>(

@@ -161,6 +161,7 @@ impl Request {
                 self.end(End::Failed("refused"), around);
             }
             Choice::Fail => self.end(End::Failed("broke off"), around),
+            Choice::Full(_) => self.end(End::Failed("no room"), around),
             Choice::NoServer { .. } => self.end(End::Failed("no server"), around),
         }
     }
@@ -170,7 +171,7 @@ impl Request {
             self.end(End::Failed("attempts exhausted"), around);
             return;
         }
-        self.in_flight = Some(InFlight::begin(&self.version.pool.servers[server].live));
+        self.in_flight = self.version.pool.servers[server].admit(None).ok();
         self.sent_to.push(server);
         self.stage = Stage::Tries(server);
     }

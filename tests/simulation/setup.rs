@@ -43,6 +43,8 @@ pub struct Setup {
     /// Which of the two keys seals.
     pub first_key: usize,
     pub servers: Vec<Written>,
+    /// More lines of the pool: limits and circuit breakers.
+    pub load: String,
 }
 
 impl Setup {
@@ -63,6 +65,7 @@ impl Setup {
             drain_deadline: *[None, Some(20), Some(400)].choose(random).unwrap(),
             first_key: 0,
             servers,
+            load: String::new(),
         }
     }
 
@@ -82,6 +85,7 @@ impl Setup {
             drain_deadline: None,
             first_key: 0,
             servers,
+            load: String::new(),
         }
     }
 
@@ -159,6 +163,7 @@ impl Setup {
         if self.checked {
             text.push_str("    health_check: { type: tcp }\n");
         }
+        text.push_str(&self.load);
         if let Some(seconds) = self.drain_deadline {
             writeln!(text, "    drain_deadline: {seconds}s").unwrap();
         }

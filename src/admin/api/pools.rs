@@ -11,6 +11,7 @@ use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::config::ServerState;
 use crate::persistence::PoolRuntime;
+use crate::pool::breaker::BreakerState;
 use crate::pool::condition::Health;
 use crate::pool::operator::{Override, Patch};
 use crate::pool::server::Server;
@@ -69,11 +70,11 @@ fn server_view(pool: &PoolRuntime, index: usize, app: &AppState) -> Option<Serve
         file_state: server.file_state.into(),
         r#override: server.live.operator_override().map(|set| override_view(&set)),
         health: health(server),
-        breaker: "closed",
+        breaker: server.breaker().map_or("closed", BreakerState::label),
         sessions: targets.and_then(|targets| targets.get(index)).map_or(0, |target| target.sessions()),
         sessions_complete: app.has_all_sessions(pool),
         in_flight: server.live.in_flight(),
-        queued: 0,
+        queued: server.live.queued(),
         streams: server.live.streams(),
         removed: server.removed,
         drain: pool.drain_progress(index, &app.table_history(), (app.clock)()).map(Into::into),

@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::pool::drain::DrainProgress;
 use crate::session::token::UnixMillis;
@@ -46,7 +46,8 @@ pub(crate) struct ServerView {
     /// As set, by the file or an operator.
     pub(crate) weight: u16,
     /// Its share of new sessions now.
-    pub(crate) effective_weight: u16,
+    #[serde(serialize_with = "whole_number")]
+    pub(crate) effective_weight: f64,
     /// In force: `ready`, `drain` or `maint`.
     pub(crate) state: &'static str,
     pub(crate) file_state: &'static str,
@@ -240,4 +241,12 @@ pub(crate) struct StepView {
     /// A source, `table`, `store`, `server`, `policy` or `choice`.
     pub(crate) subject: String,
     pub(crate) said: String,
+}
+
+/// A weight without slow start is written as it stands in the file.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature that serde asks for")]
+fn whole_number<S: Serializer>(weight: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 65,535, and never negative")]
+    let whole = *weight as u64;
+    if weight.fract() == 0.0 { serializer.serialize_u64(whole) } else { serializer.serialize_f64(*weight) }
 }

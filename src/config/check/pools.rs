@@ -1,5 +1,7 @@
 //! Pools: servers, checks, retries.
 
+use std::time::Duration;
+
 use crate::config::address::{self, ListenAddress, ServerAddress};
 use crate::config::check_context::{NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
@@ -52,6 +54,11 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         streams_on_down: pool.streams_on_down,
         drain_deadline: pool.drain_deadline,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
+        circuit_breaker: pool.circuit_breaker.clone().inspect(|breaker| {
+            circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);
+        }),
+        limits: pool.limits.clone(),
+        slow_start: slow_start(pool, at, diagnostics),
         retries: Retries {
             attempts: pool.retries.attempts,
             on_connect_failure: pool.retries.retry_on.contains(&raw::RetryOn::ConnectFailure),
@@ -137,6 +144,30 @@ fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Dia
         }
     };
     HealthCheck { probe, interval: check.interval, timeout: check.timeout, rise: check.rise, fall: check.fall }
+}
+
+fn slow_start(pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Duration {
+    if pool.balance == raw::Balance::Hash && !pool.slow_start.is_zero() {
+        diagnostics.warn(
+            at.key_location("slow_start"),
+            "\"slow_start\" means nothing with balance: hash",
+            "remove it, or choose another balance",
+        );
+        return Duration::ZERO;
+    }
+    pool.slow_start
+}
+
+fn circuit_breaker(breaker: &raw::CircuitBreaker, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    if breaker.max_ejection_time < breaker.ejection_time {
+        let (max, time) = (duration_text(breaker.max_ejection_time), duration_text(breaker.ejection_time));
+        let key = if at.key("max_ejection_time").is_written() { "max_ejection_time" } else { "ejection_time" };
+        diagnostics.problem(
+            at.key(key).location,
+            format!("the longest ejection ({max}) is shorter than ejection_time ({time})"),
+            format!("write a max_ejection_time of at least {time}"),
+        );
+    }
 }
 
 fn http_probe(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Probe {

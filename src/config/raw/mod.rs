@@ -16,6 +16,8 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+mod circuit_breaker;
+mod limits;
 mod listeners;
 mod not_supported;
 mod persistence;
@@ -23,6 +25,8 @@ mod pool;
 mod route;
 mod store;
 
+pub use circuit_breaker::CircuitBreaker;
+pub use limits::PoolLimits;
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };

@@ -22,11 +22,6 @@ impl NotSupported {
     pub(crate) fn always(&self) -> bool {
         true
     }
-
-    /// Nor are the mappings that hold nothing else.
-    pub(crate) fn unwritten<T>(_: &T) -> bool {
-        true
-    }
 }
 
 impl<'de> Deserialize<'de> for NotSupported {
@@ -46,33 +41,5 @@ impl JsonSchema for NotSupported {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({})
-    }
-}
-
-/// A mapping of such keys, each with its default and what to write instead.
-macro_rules! not_supported {
-    ($(#[doc = $doc:literal] $name:ident, $help:expr => { $(#[doc = $key_doc:literal] $key:ident = $default:expr,)* })*) => {$(
-        #[doc = $doc]
-        #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-        #[serde(default, deny_unknown_fields)]
-        #[schemars(inline)]
-        pub(crate) struct $name {
-            $(
-                #[doc = $key_doc]
-                #[serde(skip_serializing_if = "NotSupported::always")]
-                #[schemars(extend("default" = $default, "x-not-in-this-version" = $help))]
-                $key: NotSupported,
-            )*
-        }
-    )*};
-}
-
-not_supported! {
-    /// Limits of requests in flight.
-    Limits, "remove it; limits are not in this version" => {
-        /// Limit of requests in flight on one server.
-        max_requests_per_server = null,
-        /// How long a bound session waits for its server.
-        queue_timeout = "1s",
     }
 }

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+use super::CircuitBreaker;
 use super::NotSupported;
 use super::Persistence;
-use super::not_supported::Limits;
+use super::PoolLimits;
 use crate::config::units::{DurationText, OptionalDurationText};
 
 /// A group of servers that run the same application.
@@ -38,20 +39,21 @@ pub(crate) struct Pool {
     #[serde(default)]
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
     pub(crate) health_check: Option<HealthCheck>,
-    /// Servers that fail real requests are skipped for some time.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; health_check finds servers that are down"))]
-    pub(crate) circuit_breaker: NotSupported,
+    /// Servers that fail requests get none for some time. null = off; `{}` = on, with all defaults.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{}]))]
+    pub(crate) circuit_breaker: Option<CircuitBreaker>,
     /// Which requests may be retried.
     #[serde(default)]
     pub(crate) retries: Retries,
     /// Limits of requests in flight.
-    #[serde(default, skip_serializing_if = "NotSupported::unwritten")]
-    pub(crate) limits: Limits,
-    /// New sessions ramp up over this time after a server comes back.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]
-    pub(crate) slow_start: NotSupported,
+    #[serde(default)]
+    pub(crate) limits: PoolLimits,
+    /// A server that was down, in `maint` or ejected, or was added by a reload, gets its share of new sessions bit by bit: from a
+    /// tenth to the whole over this time. Not at the start of the proxy, and not with `balance: hash`. 0s = at once.
+    #[schemars(extend("x-maximum" = "24h", "default" = "0s"))]
+    #[serde(default, with = "DurationText")]
+    pub(crate) slow_start: Duration,
     /// After it, sessions that are still bound to a draining server are moved with their next request, and streams are ended:
     /// spread over a quarter of it, at least a second and at most a minute. The clock starts with the state. A server that is
     /// removed from the file drains first. null = a drain has no end, and a removed server is gone at once.

@@ -35,6 +35,8 @@ pub enum Selection {
     },
     /// The session's server closed the connection before it responded, and the pool wants its sessions nowhere else.
     Fail,
+    /// No server has room for a new session: wait for the first that has, then [`place`](Sessions::place) it.
+    Full,
     /// No server may take the request now.
     NoServer,
 }
@@ -88,15 +90,11 @@ impl Sessions {
         match choose(&runtime.pool, policy, state.session(), &state.history, placement, scope.now) {
             Choice::To { server, outcome, reason } => {
                 (state.outcome, state.reason) = (Some(issuable(outcome, runtime, scope)), reason);
-                if state.lookup.session.is_some() {
-                    return Step::Done(Selection::Server(server));
-                }
-                if let Some(address) = state.lookup.unknown_address {
-                    return Step::Bind(address, server);
-                }
-                let server = hinted(self, server, scope, state).unwrap_or(server);
-                split::arrive(state);
-                Step::Done(Selection::Server(server))
+                self.place_at(server, scope, state)
+            }
+            Choice::Full(outcome) => {
+                (state.outcome, state.reason) = (Some(issuable(outcome, runtime, scope)), None);
+                Step::Done(Selection::Full)
             }
             Choice::Hold(home) => Step::Done(Selection::Hold(home)),
             Choice::Refuse(reason) => {
@@ -116,6 +114,30 @@ impl Sessions {
                 }
             }
         }
+    }
+
+    /// A request that waited for any server has a place at this one. Another is returned when parallel requests have decided so.
+    pub async fn place(&self, server: ServerIndex, scope: &Scope<'_, '_>, state: &mut RequestSession) -> Selection {
+        match self.place_at(server, scope, state) {
+            Step::Done(selection) => selection,
+            Step::Bind(key, server) => {
+                state.pending_bind = Some((key, server));
+                self.select(scope, state).await
+            }
+            Step::OtherPool => self.select(scope, state).await,
+        }
+    }
+
+    fn place_at(&self, server: ServerIndex, scope: &Scope<'_, '_>, state: &mut RequestSession) -> Step {
+        if state.lookup.session.is_some() {
+            return Step::Done(Selection::Server(server));
+        }
+        if let Some(address) = state.lookup.unknown_address {
+            return Step::Bind(address, server);
+        }
+        let server = hinted(self, server, scope, state).unwrap_or(server);
+        split::arrive(state);
+        Step::Done(Selection::Server(server))
     }
 
     /// A refused session is over, so that its client begins a new one with the next request. True when that is done by

@@ -26,8 +26,10 @@ pub enum FailureKind {
 pub struct History {
     /// Servers that failed it, and how; never tried again.
     pub failed: SmallVec<[(ServerIndex, FailureKind); 2]>,
-    /// It has waited for its server.
+    /// It has waited for its server to come back.
     pub held: bool,
+    /// It has waited for a server that had no room.
+    pub queued: bool,
 }
 
 impl History {
@@ -56,6 +58,8 @@ pub enum Choice {
     },
     /// Nowhere yet: wait for this server to come back, then choose again.
     Hold(ServerIndex),
+    /// Nowhere yet: it begins a session, and all servers that would take it are full.
+    Full(Outcome),
     /// Nowhere, since the pool wants it so.
     Refuse(Reason),
     /// Nowhere: its server broke off, and the pool wants its sessions nowhere else.
@@ -94,7 +98,10 @@ pub fn choose(
             Placement::Balanced(hash_key) => pool.pick_new(hash_key, &history.servers()),
             Placement::ByKey(key) => pool.pick_moved(&key.to_bytes(), &history.servers()),
         };
-        return to(server, outcome, None);
+        return match server {
+            None if pool.is_full(&history.servers()) => Choice::Full(outcome),
+            server => to(server, outcome, None),
+        };
     };
     let home = session.home.filter(|home| *home < pool.servers.len());
     match (decide(stands(pool, home, session.key, policy, history, now), policy, history.held), home) {
@@ -131,10 +138,13 @@ fn stands(
             condition if condition.accepts_bound() => BoundServer::BrokeOff,
             condition => BoundServer::Is(condition),
         },
-        None => match server.condition() {
-            Condition::BoundOnly => draining(server, key, policy, now),
-            condition => BoundServer::Is(condition),
-        },
+        None => {
+            let condition = if history.queued { server.condition_after_wait() } else { server.condition() };
+            match condition {
+                Condition::BoundOnly => draining(server, key, policy, now),
+                condition => BoundServer::Is(condition),
+            }
+        }
     }
 }
 
@@ -220,7 +230,8 @@ mod tests {
         };
         for n in 1..=50 {
             let first = to(&History::default(), key(n));
-            let failed = History { failed: [(first, FailureKind::Connect)].into_iter().collect(), held: false };
+            let failed =
+                History { failed: [(first, FailureKind::Connect)].into_iter().collect(), ..History::default() };
             let second = to(&failed, key(n));
             assert_ne!(second, first);
             let name = world.pool.servers[first].name.to_string();
@@ -273,7 +284,7 @@ mod tests {
         let ask = |history: &History| {
             choose(&world.pool, Some(&world.policy), Some(&session), history, Placement::Balanced(&[]), NOW)
         };
-        let failed = |how| History { failed: [(world.server("b"), how)].into_iter().collect(), held: false };
+        let failed = |how| History { failed: [(world.server("b"), how)].into_iter().collect(), ..History::default() };
         assert_eq!(ask(&failed(FailureKind::Connect)), Choice::Refuse(Reason::ConnectFailure));
         assert_eq!(ask(&failed(FailureKind::BrokeOff)), Choice::Fail);
         world.set("b", Health::Down);
@@ -287,7 +298,8 @@ mod tests {
             let home = world.server("b");
             assert!(world.pool_sessions().claim(key(n), home, NOW).is_none());
             let follower = world.pool_sessions().claim(key(n), home, NOW).unwrap();
-            let history = History { failed: [(home, FailureKind::Connect)].into_iter().collect(), held: false };
+            let history =
+                History { failed: [(home, FailureKind::Connect)].into_iter().collect(), ..History::default() };
             let ask =
                 |session| choose(&world.pool, Some(&world.policy), session, &history, Placement::ByKey(key(n)), NOW);
             assert_eq!(chosen(ask(Some(&follower))), chosen(ask(None)));

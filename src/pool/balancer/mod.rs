@@ -70,7 +70,7 @@ impl Balancer {
         tried: &[ServerIndex],
     ) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        let accepts = |index: ServerIndex| is_candidate(servers, index, backups, tried);
+        let accepts = |index: ServerIndex| is_free(servers, index, backups, tried);
         let selection = self.selection(servers, generation);
         // Enough steps to reach every server many times; the order is random, so that one may still be missed (see below).
         let steps = selection.accepting.saturating_mul(32) + 64;
@@ -136,7 +136,7 @@ impl Balancer {
 impl Selection {
     fn build(balance: Balance, servers: &[Server], generation: u64) -> Self {
         let backups = only_backups_left(servers, &[]);
-        let accepts = |server: &Server| server.accepts_new() && server.backup == backups;
+        let accepts = |server: &Server| server.takes_new() && server.backup == backups;
         let kind = match balance {
             Balance::RoundRobin => Kind::RoundRobin(balancer(&by_weight(servers, accepts))),
             Balance::Random => Kind::Random(balancer(&by_weight(servers, accepts))),
@@ -148,10 +148,16 @@ impl Selection {
 }
 
 pub(super) fn only_backups_left(servers: &[Server], tried: &[ServerIndex]) -> bool {
-    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.accepts_new() && !tried.contains(&index))
+    !servers.iter().enumerate().any(|(index, server)| !server.backup && server.takes_new() && !tried.contains(&index))
 }
 
-fn is_candidate(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
+/// A server that may take the session, though not at once when it is full.
+pub(super) fn is_candidate(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
+    !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.takes_new())
+}
+
+/// One that may take it at once.
+fn is_free(servers: &[Server], index: ServerIndex, backups: bool, tried: &[ServerIndex]) -> bool {
     !tried.contains(&index) && servers.get(index).is_some_and(|server| server.backup == backups && server.accepts_new())
 }
 
@@ -179,9 +185,9 @@ fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> 
     let mut best: Option<(u64, ServerIndex)> = None;
     let mut equals = 0_u32;
     for (index, server) in servers.iter().enumerate().filter(|(index, _)| accepts(*index)) {
-        // In flight after this one, as a fixed-point quotient by weight.
+        // In flight after this one, as a fixed-point quotient by weight, in thousandths that all have alike.
         let in_flight = u64::try_from(server.live.in_flight()).unwrap_or(u64::MAX >> 33);
-        let load = (in_flight + 1).saturating_mul(1 << 32) / u64::from(server.weight().max(1));
+        let load = (in_flight + 1).saturating_mul(1 << 42) / u64::from(server.weight_in_thousandths().max(1));
         match best {
             Some((least, _)) if load > least => {}
             Some((least, _)) if load == least => {
@@ -201,8 +207,8 @@ fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> 
 
 /// Placeholders in the order of the file, with weights in lowest terms.
 fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
-    let weights: Vec<usize> =
-        servers.iter().map(|server| if accepts(server) { usize::from(server.weight()) } else { 0 }).collect();
+    let weight = |server: &Server| usize::try_from(server.weight_in_thousandths()).unwrap_or(usize::MAX);
+    let weights: Vec<usize> = servers.iter().map(|server| if accepts(server) { weight(server) } else { 0 }).collect();
     let divisor = weights.iter().copied().fold(0, greatest_common_divisor).max(1);
     let total = weights.iter().sum::<usize>() / divisor;
     let shrink = total.div_ceil(UNITS_MAX).max(1);

@@ -7,7 +7,6 @@ use super::*;
 use crate::config::{self, ServerState};
 use crate::pool::Pool;
 use crate::pool::condition::Health;
-use crate::pool::live_state::InFlight;
 use crate::session::key::ServerId;
 use crate::telemetry::metrics::Metrics;
 
@@ -43,6 +42,9 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         streams_on_down: config::StreamsOnDown::End,
         drain_deadline: None,
         health_check: Some(health_check),
+        circuit_breaker: None,
+        slow_start: Duration::ZERO,
+        limits: config::PoolLimits::default(),
         retries: config::Retries {
             attempts: 2,
             on_connect_failure: true,
@@ -132,7 +134,7 @@ fn random_gives_about_the_weights() {
 fn least_requests_prefers_fewer_in_flight_for_the_weight_and_ties_spread() {
     let pool = pool(Balance::LeastRequests, &["a", "b", "c*4"]);
     let busy =
-        |name, many| -> Vec<_> { (0..many).map(|_| InFlight::begin(&pool.server_named(name).unwrap().live)).collect() };
+        |name, many| -> Vec<_> { (0..many).map(|_| pool.server_named(name).unwrap().admit(None).unwrap()).collect() };
     let _c = busy("c", 3);
     assert_eq!(new_sessions(&pool, 3_000).len(), 3, "one more makes each of them as busy as the others");
     let _a = busy("a", 1);

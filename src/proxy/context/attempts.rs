@@ -36,3 +36,10 @@ pub struct Attempts {
     /// Counts its connection among its server's upgraded ones.
     pub stream: Option<OpenStream>,
 }
+
+impl Attempts {
+    /// The current one tests whether an ejected server serves again.
+    pub fn is_probe(&self) -> bool {
+        self.in_flight.as_ref().is_some_and(InFlight::is_probe)
+    }
+}

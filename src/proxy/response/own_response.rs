@@ -35,6 +35,7 @@ pub(crate) async fn send_error(exchange: &mut Exchange, ctx: &RequestContext, st
         outcome: ctx.session.outcome,
         reason: ctx.refusal.map(|refusal| refusal.why),
         request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
+        retry_after: ctx.refusal.map_or(0, |refusal| refusal.retry_after),
         clear_cookies: ctx
             .persistence()
             .filter(|_| clear_token)

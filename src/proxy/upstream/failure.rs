@@ -1,6 +1,8 @@
 //! An attempt failed: Pingora's error is translated for the [`retry`](super::retry) judgement, and its verdict is carried
 //! out.
 
+use std::time::Instant;
+
 use h2::Reason;
 use http::header;
 use pingora::ErrorType::{
@@ -48,6 +50,7 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
         idempotent: false,
         unprocessed: is_closing(&error),
         replayable: true,
+        client_slow: false,
     };
     let retried = apply(attempt, ctx);
     if !retried {
@@ -108,6 +111,7 @@ pub(crate) fn while_proxying(
         idempotent: exchange.req_header().method.is_idempotent(),
         unprocessed: is_unprocessed(&error),
         replayable: !exchange.as_ref().retry_buffer_truncated(),
+        client_slow: *error.etype() == ReadTimedout && !exchange.as_mut().is_body_done(),
     };
     let retried = apply(attempt, ctx);
     error.set_retry(retried);
@@ -149,10 +153,11 @@ fn kind_of(etype: &ErrorType, response_begun: bool) -> UpstreamError {
 
 /// Carries out the verdict. True when the request is sent again: where to is for the next selection.
 fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
-    ctx.attempts.in_flight = None;
+    let verdict = verdict(attempt, ctx);
+    if !matches!(verdict, RetryVerdict::SameServerUnprocessed | RetryVerdict::SameServerFresh) {
+        ctx.attempts.in_flight = None;
+    }
     let Some(pool) = ctx.pool_runtime() else { return false };
-    let second = ctx.now.0 / 1000;
-    let verdict = judge(attempt, &rules(pool, ctx), || pool.pool.budget.take(second));
     match verdict {
         RetryVerdict::SameServerUnprocessed => {
             ctx.attempts.unprocessed += 1;
@@ -189,6 +194,34 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     retried
 }
 
+/// What happens to the request. A failure that ejects its server changes what is possible there.
+fn verdict(attempt: FailedAttempt, ctx: &mut RequestContext) -> RetryVerdict {
+    let second = ctx.now.0 / 1000;
+    let judged = |ctx: &RequestContext, paid: bool| {
+        let nowhere = RetryVerdict::GiveUp(GiveUpReason::NotRepeatable);
+        ctx.pool_runtime()
+            .map_or(nowhere, |pool| judge(attempt, &rules(pool, ctx), || paid || pool.pool.budget.take(second)))
+    };
+    let first = judged(ctx, false);
+    // A stale connection is no failure of the server.
+    let stale = first == RetryVerdict::SameServerFresh && attempt.reused;
+    if stale || !attempt.is_failure_of_server() || !note_failure(ctx) {
+        return first;
+    }
+    match first {
+        RetryVerdict::SameServerFresh => judged(ctx, true),
+        RetryVerdict::GiveUp(GiveUpReason::SessionStays) => judged(ctx, false),
+        other => other,
+    }
+}
+
+/// Tells the circuit breaker. True when the server is ejected by it.
+fn note_failure(ctx: &mut RequestContext) -> bool {
+    let Some(pool) = ctx.session.pool.and_then(|pool| ctx.runtime.pools.get(pool)) else { return false };
+    let Some((server, in_flight)) = ctx.attempts.server.zip(ctx.attempts.in_flight.as_mut()) else { return false };
+    pool.pool.note_failure(server, in_flight, Instant::now())
+}
+
 fn count(error: UpstreamError, ctx: &RequestContext) {
     if let Some(server) = ctx.server() {
         server.live.metrics.errors.inc(error as usize);
@@ -206,7 +239,9 @@ fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
         unprocessed: ctx.attempts.unprocessed,
         bound: kept && ctx.session.session().is_some(),
         refuses_others: policy.is_some_and(|policy| policy.on_server_down == OnServerDown::Refuse),
-        server_gone: ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound()),
+        // A probe has its server for itself.
+        server_gone: !ctx.attempts.is_probe()
+            && ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound()),
         may_hold: policy.is_some_and(|policy| !policy.hold.is_zero() && !history.held),
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod dedicated;
 pub(crate) mod failure;
 mod normalize;
 pub(crate) mod peer;
+mod queue;
 pub(crate) mod request_headers;
 pub(crate) mod response_head;
 mod retry;

@@ -4,9 +4,9 @@ use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::http::RequestHeader;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session as Exchange;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::persistence::select::Selection;
@@ -14,15 +14,14 @@ use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
-use crate::pool::live_state::InFlight;
-use crate::pool::server::Server;
+use crate::pool::server::{NotAdmitted, Server};
 use crate::proxy::context::{Refusal, RequestContext, wall_clock};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
 use super::failure::LOCAL_RESOURCES;
-use super::{dedicated, upgrade};
+use super::{dedicated, queue, upgrade};
 
 /// No server can serve the request now.
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
@@ -31,51 +30,104 @@ const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
 /// `retries.attempts` are used up.
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
+/// An attempt that has begun, or why there is none.
+type Attempt = std::result::Result<Box<HttpPeer>, NoAttempt>;
+
+/// Why an attempt has not begun.
+enum NoAttempt {
+    /// The request fails.
+    Refused(Refusal),
+    /// Not yet.
+    Wait(NextStep),
+}
+
+/// What a request without a server does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NextStep {
+    /// The server that was selected takes no request any more: another selection is due.
+    Select,
+    /// It waits for its session's server to come back.
+    Hold(ServerIndex),
+    /// It waits until this server has room, or any.
+    Queue(Option<ServerIndex>),
+}
+
 /// The hook.
 pub(crate) fn run<'hook>(
-    request: &'hook RequestHeader,
+    exchange: &'hook mut Exchange,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
+    if let Some(same) = ctx.attempts.next.take() {
+        match begin_attempt(ctx, same) {
+            Err(NoAttempt::Wait(_)) => {}
+            attempt => {
+                return hook::now(refuse(
+                    ctx,
+                    attempt.map(|mut peer| {
+                        only_fresh_connections(&mut peer);
+                        peer
+                    }),
+                ));
+            }
+        }
+    }
     // The previous attempt is over for its server.
     ctx.attempts.in_flight = None;
-    if let Some(same) = ctx.attempts.next.take() {
-        let fresh = begin_attempt(ctx, same).map(|mut peer| {
-            only_fresh_connections(&mut peer);
-            peer
-        });
-        return hook::now(refuse(ctx, fresh));
-    }
-    let (sessions, scope, state) = ctx.sessions(head::view(request));
+    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.try_select(&scope, state) {
-        Some(Selection::Hold(home)) => Box::pin(wait(request, ctx, Some(home))),
+        Some(Selection::Hold(home)) => Box::pin(wait(exchange, ctx, NextStep::Hold(home))),
         Some(selection) => {
             open_session(selection, sessions, &scope, state);
-            let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
-            hook::now(refuse(ctx, peer))
+            match attempt(selection, ctx) {
+                Err(NoAttempt::Wait(step)) => Box::pin(wait(exchange, ctx, step)),
+                attempt => hook::now(refuse(ctx, attempt)),
+            }
         }
-        None => Box::pin(wait(request, ctx, None)),
+        None => Box::pin(wait(exchange, ctx, NextStep::Select)),
     }
 }
 
-async fn wait(request: &RequestHeader, ctx: &mut RequestContext, home: Option<ServerIndex>) -> Result<Box<HttpPeer>> {
-    let mut held = home;
-    let selection = loop {
-        if let Some(home) = held
-            && hold(ctx, home).await == Waited::InVain
-        {
-            return refuse(ctx, Err(LOCAL_RESOURCES));
-        }
-        let (sessions, scope, state) = ctx.sessions(head::view(request));
-        match sessions.select(&scope, state).await {
-            Selection::Hold(home) => held = Some(home),
-            selection => {
-                open_session(selection, sessions, &scope, state);
-                break selection;
+async fn wait(exchange: &mut Exchange, ctx: &mut RequestContext, mut step: NextStep) -> Result<Box<HttpPeer>> {
+    let mut patience = queue::Patience::default();
+    loop {
+        // The server at which a request without a session has a place now.
+        let mut place = None;
+        match step {
+            NextStep::Select => {}
+            NextStep::Hold(home) => {
+                ctx.attempts.in_flight = None;
+                if hold(ctx, home).await == Waited::InVain {
+                    return refuse(ctx, Err(NoAttempt::Refused(LOCAL_RESOURCES)));
+                }
             }
+            NextStep::Queue(server) => match queue::wait(exchange, ctx, server, &mut patience).await {
+                Ok(None) => {}
+                Ok(Some((at, slot))) => {
+                    ctx.attempts.in_flight = Some(slot);
+                    place = Some(at).filter(|_| server.is_none() || !ctx.session.has_key());
+                }
+                Err(queue::GaveUp::Refused(refusal)) => return refuse(ctx, Err(NoAttempt::Refused(refusal))),
+                Err(queue::GaveUp::ClientLeft) => {
+                    return Error::e_explain(ErrorType::ConnectionClosed, "while it waited for a server")
+                        .map_err(Error::into_down);
+                }
+            },
         }
-    };
-    let peer = server_of(selection, ctx).and_then(|server| begin_attempt(ctx, server));
-    refuse(ctx, peer)
+        let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
+        let selection = match place {
+            Some(server) => sessions.place(server, &scope, state).await,
+            None => sessions.select(&scope, state).await,
+        };
+        open_session(selection, sessions, &scope, state);
+        step = match attempt(selection, ctx) {
+            Err(NoAttempt::Wait(step)) => step,
+            attempt => return refuse(ctx, attempt),
+        };
+        if step == NextStep::Select {
+            // The server's condition has changed since it was selected.
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 /// A first request of an address has bound it with the selection.
@@ -85,19 +137,34 @@ fn open_session(selection: Selection, sessions: &Sessions, scope: &Scope<'_, '_>
     }
 }
 
-fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<ServerIndex, Refusal> {
-    match selection {
-        Selection::Server(server) if ctx.dedicated.is_some() => Ok(dedicated::preferred(ctx).unwrap_or(server)),
-        Selection::Server(server) => Ok(server),
-        Selection::Refuse { status, reason, clear_token } => Err(Refusal { status, why: reason.label(), clear_token }),
-        Selection::Fail => Err(BROKE_OFF),
-        // A hold was waited for.
-        Selection::NoServer | Selection::Hold(_) => Err(NO_SERVER),
-    }
+fn server_of(selection: Selection, ctx: &RequestContext) -> std::result::Result<ServerIndex, NoAttempt> {
+    let refusal = match selection {
+        Selection::Server(server) if ctx.dedicated.is_some() => return Ok(dedicated::preferred(ctx).unwrap_or(server)),
+        Selection::Server(server) => return Ok(server),
+        Selection::Hold(home) => return Err(NoAttempt::Wait(NextStep::Hold(home))),
+        Selection::Full => return Err(NoAttempt::Wait(NextStep::Queue(None))),
+        Selection::Refuse { status, reason, clear_token } => {
+            Refusal { clear_token, ..Refusal::new(status, reason.label()) }
+        }
+        Selection::Fail => BROKE_OFF,
+        Selection::NoServer => NO_SERVER,
+    };
+    Err(NoAttempt::Refused(refusal))
 }
 
-fn refuse(ctx: &mut RequestContext, peer: std::result::Result<Box<HttpPeer>, Refusal>) -> Result<Box<HttpPeer>> {
-    peer.map_err(|refusal| {
+/// Begins the attempt that was selected.
+fn attempt(selection: Selection, ctx: &mut RequestContext) -> Attempt {
+    let server = server_of(selection, ctx)?;
+    begin_attempt(ctx, server)
+}
+
+fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
+    attempt.map_err(|none| {
+        let refusal = match none {
+            NoAttempt::Refused(refusal) => refusal,
+            NoAttempt::Wait(_) => NO_SERVER,
+        };
+        ctx.attempts.in_flight = None;
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
     })
@@ -110,16 +177,27 @@ fn only_fresh_connections(peer: &mut HttpPeer) {
     peer.options.idle_timeout = Some(Duration::ZERO);
 }
 
-fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<Box<HttpPeer>, Refusal> {
-    let Some(pool) = ctx.pool_runtime() else { return Err(NO_SERVER) };
+fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
+    // An attempt that is repeated at the same server has its place there.
+    let admitted = ctx.attempts.in_flight.take();
+    let Some(pool) = ctx.pool_runtime() else { return Err(NoAttempt::Refused(NO_SERVER)) };
     // Neither an attempt that was repeated at the same server counts, nor one at a server that came back.
     let failed = ctx.session.history.failed.len();
     if failed > pool.pool.retries.attempts as usize {
         pool.metrics.retries.inc(Retry::AttemptsExhausted as usize);
-        return Err(EXHAUSTED);
+        return Err(NoAttempt::Refused(EXHAUSTED));
     }
-    let Some(target) = pool.pool.servers.get(server) else { return Err(NO_SERVER) };
-    let Some(mut peer) = target.peer() else { return Err(NO_SERVER) };
+    let Some(target) = pool.pool.servers.get(server) else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    let Some(mut peer) = target.peer() else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    let in_flight = match target.admit(admitted) {
+        Ok(in_flight) => in_flight,
+        Err(NotAdmitted::Ejected) => return Err(NoAttempt::Wait(NextStep::Select)),
+        Err(NotAdmitted::Full) => {
+            // A session waits for its own server, and so does a client that has authenticated a connection to one.
+            let own = ctx.session.has_key() || ctx.dedicated.is_some();
+            return Err(NoAttempt::Wait(NextStep::Queue(own.then_some(server))));
+        }
+    };
     if ctx.attempts.count > 0 {
         pool.metrics.retries.inc(Retry::Sent as usize);
         target.live.metrics.retries.inc();
@@ -127,7 +205,10 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
     if let Some(dedicated) = &ctx.dedicated {
         peer.group_key = dedicated.group;
     }
-    let in_flight = InFlight::begin(&target.live);
+    if in_flight.is_probe() {
+        // A connection from before the ejection would say nothing about the server.
+        only_fresh_connections(&mut peer);
+    }
     let ends = target.live.connections.ends();
     let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);

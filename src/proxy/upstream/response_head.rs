@@ -85,6 +85,12 @@ fn note_response(status: StatusCode, ctx: &mut RequestContext) {
         let stream = OpenStream::begin(&server.live);
         ctx.attempts.stream = Some(stream);
     }
+    if let Some(pool) = ctx.session.pool.and_then(|pool| ctx.runtime.pools.get(pool))
+        && pool.pool.circuit_breaker.is_some()
+        && let Some((server, in_flight)) = ctx.attempts.server.zip(ctx.attempts.in_flight.as_mut())
+    {
+        pool.pool.note_status(server, in_flight, status.as_u16(), now);
+    }
 }
 
 /// The shared store must be written first.

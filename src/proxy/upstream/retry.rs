@@ -32,6 +32,20 @@ pub(crate) struct FailedAttempt {
     pub(crate) unprocessed: bool,
     /// All that was read of the body is still buffered.
     pub(crate) replayable: bool,
+    /// The server may have waited for the client, which has not sent the whole body.
+    pub(crate) client_slow: bool,
+}
+
+impl FailedAttempt {
+    /// It counts for the server's circuit breaker: no connection, or no response on it.
+    pub(crate) fn is_failure_of_server(self) -> bool {
+        let before_response = match self.error {
+            UpstreamError::ResetBeforeResponse => true,
+            UpstreamError::Timeout => !self.client_slow,
+            error => is_connect_failure(error),
+        };
+        before_response && !self.responded && !self.unprocessed
+    }
 }
 
 /// What the pool and earlier attempts allow.
@@ -180,6 +194,7 @@ mod tests {
         idempotent: true,
         unprocessed: false,
         replayable: true,
+        client_slow: false,
     };
     const ERRORS: [UpstreamError; 7] = [
         UpstreamError::ConnectRefused,
@@ -290,6 +305,19 @@ mod tests {
         assert_eq!(judge_exhausted(false, &rules), give_up(GiveUpReason::Disabled));
     }
 
+    #[test]
+    fn what_counts_for_the_circuit_breaker_is_what_the_server_failed_before_its_response() {
+        let counts = |attempt: FailedAttempt| attempt.is_failure_of_server();
+        for error in ERRORS {
+            let late = matches!(error, UpstreamError::ResetMidResponse | UpstreamError::InvalidResponse);
+            assert_eq!(counts(FailedAttempt { error, ..RESET }), !late, "{error:?}");
+            assert!(!counts(FailedAttempt { error, responded: true, ..RESET }), "{error:?}: its response had begun");
+            assert!(!counts(FailedAttempt { error, unprocessed: true, ..RESET }), "{error:?}: not processed");
+        }
+        let timeout = FailedAttempt { error: UpstreamError::Timeout, ..RESET };
+        assert!(!counts(FailedAttempt { client_slow: true, ..timeout }), "the client may be what is slow");
+    }
+
     prop_compose! {
         fn retries()(attempts in 0u32..4, on_connect_failure: bool, on_reset_before_response: bool, percent in 0u32..3)
             -> Retries {
@@ -302,7 +330,7 @@ mod tests {
             error in prop::sample::select(ERRORS.to_vec()),
             (responded, reused, idempotent, replayable) in any::<(bool, bool, bool, bool)>(),
         ) -> FailedAttempt {
-            FailedAttempt { error, responded, reused, idempotent, unprocessed: false, replayable }
+            FailedAttempt { error, responded, reused, idempotent, unprocessed: false, replayable, client_slow: false }
         }
     }
 

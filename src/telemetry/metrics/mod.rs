@@ -18,7 +18,7 @@ pub use labels::{
     Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
     Rejection, ResourceUser, Retry, TokenReason, UpstreamError,
 };
-pub use readings::{ServerReading, TableReading};
+pub use readings::{PoolReading, ServerReading, TableReading};
 pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
@@ -328,7 +328,7 @@ impl Metrics {
         &self,
         table: &TableReading,
         servers: impl Iterator<Item = ServerReading<'a>>,
-        pools: impl Iterator<Item = (&'a str, bool)>,
+        pools: impl Iterator<Item = PoolReading<'a>>,
     ) -> prometheus::Result<Vec<u8>> {
         let _guard = self.rendering.lock();
         self.table_entries.set(gauge_value(table.entries));
@@ -336,10 +336,11 @@ impl Metrics {
         self.table_bytes.set(gauge_value(table.bytes));
         self.handoff_bytes.set(gauge_value(table.handoff_bytes));
         self.sessions_complete.reset();
-        for (pool, complete) in pools {
-            self.sessions_complete.with_label_values(&[pool]).set(complete.into());
-        }
         self.servers.set(servers);
+        for reading in pools {
+            self.sessions_complete.with_label_values(&[reading.pool]).set(reading.complete.into());
+            self.servers.set_queued(reading.pool, reading.queued);
+        }
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -375,14 +376,18 @@ mod tests {
             server: "a",
             up: true,
             state: "drain",
+            breaker: Some("half_open"),
             in_flight: 2,
+            queued: 3,
             streams: 1,
-            weight: 7,
+            weight: 7.0,
             sessions: 5,
         };
         let with = text(&metrics, vec![reading]);
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="drain"} 1"#), "{with}");
         assert!(with.contains(r#"homing_server_state{pool="web",server="a",state="ready"} 0"#), "{with}");
+        assert!(with.contains(r#"homing_server_breaker{pool="web",server="a",state="half_open"} 1"#), "{with}");
+        assert!(with.contains(r#"homing_server_requests_queued{pool="web",server="a"} 3"#), "{with}");
         assert!(with.contains(r#"homing_sessions{pool="web",server="a"} 5"#), "{with}");
         let without = text(&metrics, vec![]);
         assert!(!without.contains("server=\"a\""), "{without}");

@@ -10,14 +10,28 @@ pub struct ServerReading<'a> {
     pub up: bool,
     /// `ready`, `drain` or `maint`.
     pub state: &'static str,
+    /// The state of its circuit breaker; `None` without one.
+    pub breaker: Option<&'static str>,
     /// Requests in flight.
     pub in_flight: usize,
+    /// Requests that wait for it.
+    pub queued: usize,
     /// Upgraded connections that are open.
     pub streams: usize,
     /// Its share of new sessions now.
-    pub weight: u16,
+    pub weight: f64,
     /// Sessions in the table that are bound to it.
     pub sessions: u64,
+}
+
+/// The gauges of one pool, read at a scrape.
+pub struct PoolReading<'a> {
+    /// Its name.
+    pub pool: &'a str,
+    /// The table has all of its sessions.
+    pub complete: bool,
+    /// Requests that wait for any server.
+    pub queued: usize,
 }
 
 /// The gauges of the session table.

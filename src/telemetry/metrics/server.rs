@@ -14,6 +14,9 @@ use super::registrar::{Registrar, gauge_value};
 /// HAProxy's server states, for `homing_server_state`.
 const STATES: &[&str] = &["ready", "drain", "maint"];
 
+/// The states of a circuit breaker, for `homing_server_breaker`.
+const BREAKER_STATES: &[&str] = &["closed", "open", "half_open"];
+
 /// A fifth of a millisecond (a server on a local network) to a minute (the default timeout of a response).
 const RESPONSE_BUCKETS: &[f64] =
     &[0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
@@ -32,7 +35,9 @@ pub(super) struct ServerFamilies {
     sessions: IntGaugeVec,
     up: IntGaugeVec,
     state: IntGaugeVec,
+    breaker: IntGaugeVec,
     in_flight: IntGaugeVec,
+    queued: IntGaugeVec,
     streams: IntGaugeVec,
     weight: GaugeVec,
 }
@@ -69,9 +74,13 @@ impl ServerMetrics {
     }
 }
 
+/// Label `server` of requests that wait for any server.
+const ANY_SERVER: &str = "-";
+
 const SERVER: &[&str] = &["pool", "server"];
 
 impl ServerFamilies {
+    #[expect(clippy::too_many_lines, reason = "the list of all metrics of servers, to be read in one piece")]
     pub(super) fn new(make: &Registrar, exhausted: &IntCounterVec) -> prometheus::Result<Self> {
         Ok(Self {
             responses: make.counters(
@@ -118,10 +127,23 @@ impl ServerFamilies {
                 "1 for the state in force: what an operator set, else the file's; drain, too, while the server's checks ask for it.",
                 &["pool", "server", "state"],
             )?,
+            breaker: make.gauges(
+                "homing_server_breaker",
+                "1 for the state of the server's circuit breaker; without one there is no series.",
+                &["pool", "server", "state"],
+            )?,
             in_flight: make.gauges("homing_server_requests_in_flight", "Requests in flight, by server.", SERVER)?,
+            queued: make.gauges(
+                "homing_server_requests_queued",
+                "Requests that wait for the server; server \"-\": new sessions that wait for any.",
+                SERVER,
+            )?,
             streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
             weight: make.add(GaugeVec::new(
-                Opts::new("homing_server_weight", "Share of new sessions now; 0 while it gets none."),
+                Opts::new(
+                    "homing_server_weight",
+                    "Share of new sessions now, as slow start makes it; 0 while it gets none.",
+                ),
                 SERVER,
             ))?,
         })
@@ -145,11 +167,18 @@ impl ServerFamilies {
 
     /// Sets the gauges. Servers that are not among the readings are dropped.
     pub(super) fn set<'a>(&self, readings: impl Iterator<Item = ServerReading<'a>>) {
-        for gauges in [&self.sessions, &self.up, &self.state, &self.in_flight, &self.streams] {
+        for gauges in
+            [&self.sessions, &self.up, &self.state, &self.breaker, &self.in_flight, &self.queued, &self.streams]
+        {
             gauges.reset();
         }
         self.weight.reset();
         readings.for_each(|reading| self.set_server(&reading));
+    }
+
+    /// Sets how many requests of a pool wait for any of its servers.
+    pub(super) fn set_queued(&self, pool: &str, queued: usize) {
+        self.queued.with_label_values(&[pool, ANY_SERVER]).set(gauge_value(queued));
     }
 
     fn set_server(&self, reading: &ServerReading<'_>) {
@@ -157,12 +186,20 @@ impl ServerFamilies {
         self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
         self.up.with_label_values(&labels).set(i64::from(reading.up));
         self.in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
+        self.queued.with_label_values(&labels).set(gauge_value(reading.queued));
         self.streams.with_label_values(&labels).set(gauge_value(reading.streams));
-        self.weight.with_label_values(&labels).set(f64::from(reading.weight));
+        self.weight.with_label_values(&labels).set(reading.weight);
         for state in STATES {
             self.state
                 .with_label_values(&[reading.pool, reading.server, state])
                 .set(i64::from(*state == reading.state));
+        }
+        if let Some(breaker) = reading.breaker {
+            for state in BREAKER_STATES {
+                self.breaker
+                    .with_label_values(&[reading.pool, reading.server, state])
+                    .set(i64::from(*state == breaker));
+            }
         }
     }
 }

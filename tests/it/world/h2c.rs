@@ -94,6 +94,18 @@ pub(crate) fn h2_in_turn(address: &Address, requests: Vec<H2Request>) -> Vec<Res
     })
 }
 
+/// One request whose stream is reset after `before`; its connection stays until after `then`.
+pub(crate) fn h2_reset(address: &Address, request: H2Request, before: impl FnOnce(), then: impl FnOnce()) {
+    let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let client = runtime.block_on(connect(address));
+    let stream = runtime.spawn(exchange(client.clone(), request));
+    before();
+    stream.abort();
+    then();
+    drop(client);
+}
+
 pub(super) async fn exchange(client: SendRequest<Bytes>, request: H2Request) -> Result<Response, String> {
     let mut client = client.ready().await.map_err(|e| format!("the connection is not ready: {e}"))?;
     let mut builder =

@@ -22,13 +22,15 @@ pub(crate) struct ErrorPage<'a> {
     /// Why the request is refused: the label of a `Refusal`.
     pub(crate) reason: Option<&'static str>,
     pub(crate) request_id: Option<&'a str>,
+    /// Seconds for `Retry-After`; 0 = as is usual for the status.
+    pub(crate) retry_after: u16,
     /// Set-Cookie values that delete the client's token.
     pub(crate) clear_cookies: SmallVec<[HeaderValue; 2]>,
 }
 
 /// The error page for a request with these fields.
 pub(crate) fn error_response(request: Fields<'_>, page: ErrorPage<'_>) -> OwnResponse {
-    let ErrorPage { status, outcome, reason, request_id, clear_cookies } = page;
+    let ErrorPage { status, outcome, reason, request_id, retry_after, clear_cookies } = page;
     let format = Format::accepted(request);
     let body = format.write(&Contents { status, sentence: sentence::sentence(status, outcome, reason), request_id });
     let mut fields = SmallVec::new();
@@ -37,7 +39,9 @@ pub(crate) fn error_response(request: Fields<'_>, page: ErrorPage<'_>) -> OwnRes
     fields.push((header::CACHE_CONTROL, HeaderValue::from_static("no-store")));
     // Text stays text, whatever request id a trusted proxy sends.
     fields.push((header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")));
-    if status == StatusCode::SERVICE_UNAVAILABLE {
+    if retry_after > 0 {
+        fields.push((header::RETRY_AFTER, HeaderValue::from(retry_after)));
+    } else if status == StatusCode::SERVICE_UNAVAILABLE {
         fields.push((header::RETRY_AFTER, HeaderValue::from_static("1")));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
@@ -59,6 +63,7 @@ mod tests {
             outcome: None,
             reason,
             request_id: Some("id-1"),
+            retry_after: 0,
             clear_cookies: clear_cookie.map(HeaderValue::from_static).into_iter().collect(),
         };
         error_response(Fields::Parsed(&[]), page)
@@ -96,6 +101,7 @@ mod tests {
                 outcome: None,
                 reason: None,
                 request_id: None,
+                retry_after: 0,
                 clear_cookies: SmallVec::new(),
             };
             let response = error_response(Fields::Parsed(&fields), page);

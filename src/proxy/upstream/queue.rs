@@ -1,0 +1,106 @@
+//! A request waits for a server that has as many in flight as it may have.
+
+use std::sync::Arc;
+
+use pingora_proxy::Session as Exchange;
+use tokio::time::{Duration, Instant, sleep, sleep_until};
+
+use crate::persistence::PoolRuntime;
+use crate::pool::ServerIndex;
+use crate::pool::limits::retry_after;
+use crate::pool::live_state::InFlight;
+use crate::pool::queue::{QueueFull, Suits, Turn, Waiting};
+use crate::proxy::context::{Refusal, RequestContext};
+
+/// No server had room in time.
+const QUEUE_TIMEOUT: Refusal = Refusal::new(503, "queue_timeout");
+/// Too many requests wait already.
+const QUEUE_FULL: Refusal = Refusal::new(503, "queue_full");
+
+/// How long a request waits in all, however often it has to.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    since: Option<Instant>,
+}
+
+/// Why a request waits no longer, without a place.
+pub(super) enum GaveUp {
+    /// It took too long, or too many wait.
+    Refused(Refusal),
+    /// The client has gone.
+    ClientLeft,
+}
+
+/// Waits for a place at this server, or at any that takes new sessions. `None`: the server takes no requests any more, and
+/// another selection is due.
+pub(super) async fn wait(
+    exchange: &mut Exchange,
+    ctx: &mut RequestContext,
+    server: Option<ServerIndex>,
+    patience: &mut Patience,
+) -> Result<Option<(ServerIndex, InFlight)>, GaveUp> {
+    ctx.session.history.queued = true;
+    let runtime = Arc::clone(&ctx.runtime);
+    let Some(pool) = ctx.session.pool.and_then(|pool| runtime.pools.get(pool)) else { return Ok(None) };
+    let timeout = pool.pool.limits.queue_timeout;
+    let since = *patience.since.get_or_insert_with(Instant::now);
+    let give_up = |refusal: Refusal, waiting: usize, turns: u64| {
+        let seconds = retry_after(waiting, turns, since.elapsed(), timeout);
+        GaveUp::Refused(refusal.after(seconds))
+    };
+    if since.elapsed() >= timeout {
+        return Err(give_up(QUEUE_TIMEOUT, 0, 0));
+    }
+    let mut waiting = enqueue(pool, ctx, server).map_err(|QueueFull| give_up(QUEUE_FULL, 0, 0))?;
+    let turn = tokio::select! {
+        biased;
+        turn = waiting.turn() => turn,
+        () = client_left(exchange) => return Err(GaveUp::ClientLeft),
+        () = sleep_until(since + timeout) => {
+            let (others, turns) = waiting.progress();
+            return Err(give_up(QUEUE_TIMEOUT, others, turns));
+        }
+    };
+    let Turn::Slot(slot) = turn else { return Ok(None) };
+    let at = server.or_else(|| pool.pool.servers.iter().position(|one| slot.is_of(&one.live)));
+    Ok(at.map(|at| (at, slot)))
+}
+
+fn enqueue(
+    pool: &PoolRuntime,
+    ctx: &RequestContext,
+    server: Option<ServerIndex>,
+) -> Result<Waiting<InFlight>, QueueFull> {
+    if let Some(server) = server {
+        return pool.pool.wait_for(server).unwrap_or(Err(QueueFull));
+    }
+    let (runtime, pool_index, tried) = (Arc::clone(&ctx.runtime), ctx.session.pool, ctx.session.history.servers());
+    let suits: Suits = Box::new(move |lane| {
+        let pool = pool_index.and_then(|index| runtime.pools.get(index));
+        pool.is_some_and(|pool| pool.pool.suitable(lane, &tried).is_some())
+    });
+    pool.pool.wait_for_any(suits)
+}
+
+/// How often the connection of a waiting client is looked at.
+const CHECK_INTERVAL: Duration = Duration::from_millis(25);
+/// States of a connection that the client has closed or reset, from Linux's `tcp_states.h`: `TCP_CLOSE`, `TCP_CLOSE_WAIT`.
+const CLOSED: [u8; 2] = [7, 8];
+
+/// Returns when the client has gone. A client that has closed its side of the connection counts as gone here: whether it still
+/// reads cannot be told before there is something to send, and a place for it would be one less for others.
+async fn client_left(exchange: &mut Exchange) {
+    if let Some(closed) = exchange.as_mut().watch_h2_stream_close() {
+        // Reset, or ended with its connection.
+        let _ = closed.await;
+        return;
+    }
+    while !is_closed(exchange) {
+        sleep(CHECK_INTERVAL).await;
+    }
+}
+
+fn is_closed(exchange: &Exchange) -> bool {
+    let socket = exchange.digest().and_then(|digest| digest.socket_digest.as_ref());
+    socket.and_then(|socket| socket.tcp_info()).is_some_and(|info| CLOSED.contains(&info.tcpi_state))
+}
