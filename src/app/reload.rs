@@ -16,6 +16,7 @@ use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
 use super::changes::{Change, changes, keep_restart_only};
 use super::log_lines;
+use super::overrides::record_file_changes;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
@@ -144,6 +145,7 @@ impl Reloader {
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
         app.current.store(Arc::clone(&runtime));
+        record_file_changes(previous, &runtime);
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
         if let Some(watcher) = &mut self.watcher {
@@ -161,6 +163,8 @@ impl Reloader {
             // May evict many sessions: not on the thread that checks servers.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
+        let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
+        let _ = tokio::task::spawn_blocking(move || of_app.overrides.drop_removed(&current)).await;
         app.metrics.config_accepted(&runtime.config.hash, false);
         tracing::info!(config = %runtime.config.hash, "reload done");
     }

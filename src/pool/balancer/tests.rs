@@ -8,6 +8,7 @@ use crate::config::{self, ServerState};
 use crate::pool::Pool;
 use crate::pool::condition::Health;
 use crate::pool::live_state::InFlight;
+use crate::session::key::ServerId;
 use crate::telemetry::metrics::Metrics;
 
 /// A server as a test writes it: `a`, `a*3` (weight), `a!` (backup).
