@@ -25,6 +25,7 @@ mod apps_wsgi;
 mod apps_wsgi_learned;
 mod balancing;
 mod cli;
+mod cli_admin;
 mod conf_files;
 mod connection_authentication;
 mod cookie_modes;

@@ -101,7 +101,7 @@ pub(in crate::cli) struct SetArgs {
     pub(super) state: Option<State>,
     /// Its share of new sessions, relative to other servers
     #[arg(long, value_name = "N")]
-    pub(super) weight: Option<u32>,
+    pub(super) weight: Option<u16>,
     /// Back to the file's state and weight
     #[arg(long, conflicts_with_all = ["state", "weight"])]
     pub(super) reset: bool,

@@ -190,12 +190,9 @@ impl Problem {
         let field = |name: &str| problem.get(name).and_then(Value::as_str).filter(|text| !text.is_empty());
         let text = String::from_utf8_lossy(body);
         let line = text.lines().next().map(str::trim).filter(|line| !line.is_empty() && problem.is_null());
-        let message = match (field("title"), field("detail"), line) {
-            (Some(title), Some(detail), _) if title != detail => format!("{title}: {detail}"),
-            (Some(text), _, _) | (_, Some(text), _) => text.to_owned(),
-            (None, None, Some(line)) => line.to_owned(),
-            (None, None, None) => status.to_string(),
-        };
+        // A detail says it all: the title is the status in words.
+        let message = field("detail").or_else(|| field("title")).or(line);
+        let message = message.map_or_else(|| status.to_string(), str::to_owned);
         let message = match status {
             StatusCode::UNAUTHORIZED => format!("{message} (the token is read from HOMING_ADMIN_TOKEN)"),
             _ => message,
@@ -304,7 +301,7 @@ mod tests {
             panic!("the proxy responded");
         };
         assert_eq!(problem.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert_eq!(problem.message, "configuration refused: 2 problems");
+        assert_eq!(problem.message, "2 problems");
         assert_eq!(problem.problems, ["a", "b"]);
         let text = Problem::read(StatusCode::NOT_FOUND, b"404 not found\n");
         assert_eq!((text.message.as_str(), text.problems.len()), ("404 not found", 0), "from an older proxy");

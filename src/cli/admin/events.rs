@@ -27,6 +27,7 @@ const COLUMNS: &[Column] = &[
     text("FROM").at_least(8),
     text("TO").at_least(8),
     text("WHO").at_least(8),
+    text("SESSION").at_least(8),
     text("REASON"),
 ];
 
@@ -76,7 +77,7 @@ fn print_events(table: &mut Table, events: &[&Value], format: Format) -> Result<
         Format::Table => {
             for event in events {
                 let of = |name: &str| cell(event.get(name));
-                table.push(["id", "at", "kind", "pool", "server", "from", "to", "who", "reason"].map(of));
+                table.push(["id", "at", "kind", "pool", "server", "from", "to", "who", "session", "reason"].map(of));
             }
             table.take_lines()
         }
@@ -119,13 +120,16 @@ fn identity(event: &Value) -> Option<(u64, String)> {
 
 fn follow(client: &Client, args: &EventsArgs, table: &mut Table, mut position: Position) -> Result<(), Failure> {
     let filter = Filter { kinds: &args.kind, since: None };
-    let mut absent_since = None;
+    // Ids that fall are those of another process, as after a handover of the listener.
+    let (mut absent_since, mut begins_again) = (None, false);
     loop {
-        match poll(client, &position, absent_since.is_some()) {
+        match poll(client, &position, absent_since.is_some() || begins_again) {
             Ok(page) => {
                 let items: Vec<&Value> = items(&page)?.iter().filter(|event| filter.accepts(event)).collect();
                 print_events(table, &items, args.client.output)?;
+                let before = position.after;
                 position.advance(&page);
+                begins_again = position.after < before;
                 absent_since = None;
             }
             Err(error) if is_absence(&error) => {
@@ -143,9 +147,9 @@ fn follow(client: &Client, args: &EventsArgs, table: &mut Table, mut position: P
     }
 }
 
-/// The next events; after an absence those of the whole list that have not been printed.
-fn poll(client: &Client, position: &Position, was_absent: bool) -> Result<Value, ClientError> {
-    if !was_absent {
+/// The next events; of a list that may be another process's, those that have not been printed.
+fn poll(client: &Client, position: &Position, begins_again: bool) -> Result<Value, ClientError> {
+    if !begins_again {
         let path = format!("/api/v1/events?after={}&wait={}s", position.after, POLL.as_secs());
         return client.get_waiting(&path, POLL);
     }
@@ -184,7 +188,7 @@ mod tests {
         let now = humantime::parse_rfc3339("2026-11-29T12:00:00Z").expect("a time");
         let moved = json!({ "kind": "move", "at": "2026-11-29T11:55:00.000Z" });
         let kinds = ["move".to_owned()];
-        let since = |minutes| Some(now - Duration::from_secs(60 * minutes));
+        let since = |minutes: u64| Some(now - Duration::from_secs(60 * minutes));
         let accepts = |kinds, since| Filter { kinds, since }.accepts(&moved);
         assert!(accepts(&[], None) && accepts(&kinds, since(10)));
         assert!(!accepts(&kinds, since(1)), "older");

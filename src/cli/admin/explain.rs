@@ -95,6 +95,9 @@ fn render(explained: &Value) -> String {
 
 fn step_text(step: &Value) -> String {
     let word = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    if let (Some(subject), Some(said)) = (step.get("subject"), step.get("said")) {
+        return format!("{}: {}", word(subject), word(said));
+    }
     let Value::Object(fields) = step else { return word(step) };
     let shown = fields.iter().filter(|(_, value)| !value.is_null());
     shown.map(|(name, value)| format!("{}: {}", name.replace('_', " "), word(value))).collect::<Vec<_>>().join(", ")
@@ -108,12 +111,12 @@ mod tests {
     fn an_explanation_is_its_facts_and_its_numbered_steps() {
         let explained = json!({
             "pool": "web", "server": "b",
-            "steps": ["cookie: restored", { "step": "table", "result": "hit", "detail": null }],
+            "steps": ["a word", { "said": "restored", "subject": "cookie" }, { "result": "hit", "detail": null }],
         });
         let text = render(&explained);
         assert!(text.contains("pool    web\n") && text.contains("server  b\n"), "{text}");
-        assert!(text.contains(" 1. cookie: restored\n 2. "), "{text}");
-        assert!(text.contains("result: hit") && !text.contains("null"), "{text}");
+        assert!(text.contains(" 1. a word\n 2. cookie: restored\n 3. result: hit\n"), "{text}");
+        assert!(!text.contains("null"), "{text}");
     }
 
     #[test]

@@ -44,7 +44,8 @@ impl Screen {
     /// Draws lines, as many as fit.
     #[expect(clippy::unused_self, reason = "only an open screen is drawn on")]
     pub(super) fn draw(&self, lines: &[String]) {
-        let rows = tcgetwinsize(stdout()).ok().map_or(24, |size| usize::from(size.ws_row)).max(2);
+        let rows =
+            tcgetwinsize(stdout()).ok().map(|size| usize::from(size.ws_row)).filter(|rows| *rows > 0).unwrap_or(24);
         let shown: Vec<String> = lines.iter().take(rows).map(|line| format!("{line}{CLEAR_LINE}")).collect();
         write(&format!("{HOME}{}{CLEAR_REST}", shown.join("\r\n")));
     }
