@@ -45,7 +45,7 @@ pub(super) enum Command {
     /// Print what would happen to a session now, asked of the running proxy; with --config, what a token contains or what is
     /// known of an application's session id or of a client's address
     ///
-    /// With --admin or HOMING_ADMIN, or without a configuration file, the running proxy is asked. With --config no proxy need
+    /// With --admin or `HOMING_ADMIN`, or without a configuration file, the running proxy is asked. With --config no proxy need
     /// run: the file's keys open a token, and the snapshot on disk and the shared store know ids and addresses.
     Explain(ExplainArgs),
     #[command(flatten)]

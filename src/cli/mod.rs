@@ -79,7 +79,7 @@ fn explain_session(args: &ExplainArgs, matches: &ArgMatches, config: Option<&Pat
         return explain::explain(args, config);
     }
     let question = Question { argument: args.value.as_deref(), is_id: args.id, pool: args.pool.as_deref() };
-    admin::explain::explain(question, &args.client)
+    admin::explain(question, &args.client)
 }
 
 /// Whether the command line itself, not the environment, has the argument.

@@ -11,7 +11,8 @@ use super::address::AdminAddress;
 /// The proxy, and how its response is printed.
 #[derive(Debug, Args)]
 pub(in crate::cli) struct ClientArgs {
-    /// The proxy's admin address: HOST:PORT, http://HOST:PORT or unix:/PATH. The token is read from HOMING_ADMIN_TOKEN
+    /// The proxy's admin address: `HOST:PORT`, `http://HOST:PORT` or `unix:/PATH`. The token is read from
+    /// `HOMING_ADMIN_TOKEN`
     #[arg(long, value_name = "ADDR", env = "HOMING_ADMIN", default_value = crate::demo::DEFAULT_ADMIN)]
     pub(super) admin: AdminAddress,
     /// A table for people or JSON for scripts

@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn a_problem_says_what_is_wrong() {
         let server = CannedServer::on_tcp(
-            b"HTTP/1.1 422 Unprocessable Content\r\nContent-Type: application/problem+json\r\nContent-Length: 74\r\n\r\n\
+            b"HTTP/1.1 422 Unprocessable Content\r\nContent-Type: application/problem+json\r\nContent-Length: 76\r\n\r\n\
               {\"title\":\"configuration refused\",\"detail\":\"2 problems\",\"problems\":[\"a\",\"b\"]}",
         );
         let ClientError::Refused(problem) = client(&server.address, None).get("/").expect_err("refused") else {

@@ -73,7 +73,7 @@ impl<'a> Filter<'a> {
 
 fn print_events(table: &mut Table, events: &[&Value], format: Format) -> Result<(), Failure> {
     let text = match format {
-        Format::Json => events.iter().map(|event| format!("{event}\n")).collect(),
+        Format::Json => events.iter().flat_map(|event| [event.to_string(), "\n".to_owned()]).collect(),
         Format::Table => {
             for event in events {
                 let of = |name: &str| cell(event.get(name));

@@ -1,12 +1,11 @@
 //! `explain` by the running proxy: what would happen to a session now, and why.
 
 use std::net::IpAddr;
-use std::process::ExitCode;
 
 use http::Method;
 use serde_json::{Value, json};
 
-use super::args::{ClientArgs, Format};
+use super::args::Format;
 use super::client::{Client, ClientError};
 use super::failure::Failure;
 use super::servers::read_pools;
@@ -25,11 +24,7 @@ pub(in crate::cli) struct Question<'a> {
 }
 
 /// Asks the running proxy.
-pub(in crate::cli) fn explain(question: Question<'_>, args: &ClientArgs) -> ExitCode {
-    super::exit_code(super::connect(args).and_then(|client| ask(&client, question, args.output)))
-}
-
-fn ask(client: &Client, question: Question<'_>, format: Format) -> Result<(), Failure> {
+pub(super) fn ask(client: &Client, question: Question<'_>, format: Format) -> Result<(), Failure> {
     let text = match question.argument.filter(|argument| *argument != "-") {
         Some(argument) if argument.parse::<IpAddr>().is_ok() => argument.to_owned(),
         Some(_) => {

@@ -22,6 +22,7 @@ use std::process::ExitCode;
 
 use self::args::{AdminCommand, ClientArgs, ServerCommand};
 use self::client::Client;
+use self::explain::Question;
 use self::failure::Failure;
 
 /// Runs a command.
@@ -38,6 +39,11 @@ pub(super) fn run(command: &AdminCommand) -> ExitCode {
         AdminCommand::Top(args) => connect(&args.client).and_then(|client| top::top(&client, args)),
         AdminCommand::Reload(args) => connect(args).and_then(|client| status::reload(&client, args.output)),
     })
+}
+
+/// `explain` by the running proxy.
+pub(super) fn explain(question: Question<'_>, args: &ClientArgs) -> ExitCode {
+    exit_code(connect(args).and_then(|client| explain::ask(&client, question, args.output)))
 }
 
 fn exit_code(result: Result<(), Failure>) -> ExitCode {
