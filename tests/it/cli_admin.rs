@@ -1,4 +1,4 @@
-//! The commands that ask a running proxy, and the operator's six questions.
+//! The commands that ask a running proxy.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -216,6 +216,24 @@ fn a_servers_state_and_weight_are_set_and_taken_back() {
     let back = homing(&world, "server set web/a --reset").expect(0);
     assert_eq!(back.row("a")[3..5], ["ready", "-"]);
     homing(&world, "server set web/z --state drain").expect(1);
+}
+
+#[test]
+fn a_wait_ends_when_the_server_is_empty_over_a_restart_of_the_proxy() {
+    let conf = Conf::servers("a b c")
+        .persistence("idle_timeout: 4s")
+        .top("admin: { address: \"{{admin}}\", state_file: \"{{dir}}/servers.json\" }");
+    let mut world = World::start(conf);
+    let (_browser, home) = returning(&world);
+    let line = format!("server set web/{home} --state drain --wait --timeout 60s");
+    let waiting = piped(client(&world, &line));
+    eventually(PATIENCE, "it drains", || homing(&world, "servers").row(&home)[3] == "drain");
+    world.restart_proxy();
+    let said = finish(waiting).expect(0);
+    assert_eq!(said.row(&home)[12], "empty", "{said:?}");
+    assert!(said.stderr.contains(&format!("web/{home}: ")), "progress: {}", said.stderr);
+    let hasty = homing(&world, &format!("{line} --ignore-silent")).expect(0);
+    assert_eq!(hasty.row(&home)[3], "drain");
 }
 
 #[test]
