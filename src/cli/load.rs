@@ -10,7 +10,7 @@ use crate::session::token::keyring::Keyring;
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 
-use super::output::{INVALID_CONFIG, print_message, usage};
+use super::output::{INVALID_CONFIG, print_message, usage, uses_colour_on};
 
 /// Loads a file and builds it as a start would, without listening.
 pub(super) fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
@@ -49,6 +49,5 @@ pub(super) fn print_warnings(warnings: &[Warning]) {
 }
 
 fn uses_colour() -> bool {
-    use std::io::IsTerminal;
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    uses_colour_on(&std::io::stderr())
 }

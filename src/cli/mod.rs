@@ -1,5 +1,6 @@
 //! The command line. Messages go to standard error, data to standard output.
 
+mod admin;
 mod args;
 mod explain;
 mod load;
@@ -12,15 +13,16 @@ use std::process::ExitCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::parser::ValueSource;
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use rand::RngCore;
 
 use crate::config;
 use crate::proxy::context::wall_clock;
 
-use self::args::{Cli, Command, ConfigCommand, KeysCommand};
+use self::admin::explain::Question;
+use self::args::{Cli, Command, ConfigCommand, ExplainArgs, KeysCommand};
 use self::load::{load, print_warnings};
-use self::output::{INVALID_CONFIG, print, usage};
+use self::output::{INVALID_CONFIG, failure, print, usage};
 
 /// Parses the command line and runs its command.
 pub fn main() -> ExitCode {
@@ -38,9 +40,11 @@ pub fn main() -> ExitCode {
     match command {
         Command::Run(args) if !args.to.is_empty() => {
             // A file in HOMING_CONFIG is overruled by --to; --config together with --to is an error.
-            let sub = matches.subcommand().map(|(_, sub)| sub);
-            let has_config = sub.and_then(|sub| sub.value_source("config")) == Some(ValueSource::CommandLine);
-            if has_config { usage("--to replaces the file: use --to or --config, not both") } else { run::quick(&args) }
+            if is_argument(&matches, "config") {
+                usage("--to replaces the file: use --to or --config, not both")
+            } else {
+                run::quick(&args)
+            }
         }
         Command::Run(_) => run::run(cli.config.as_deref()),
         Command::Check { strict } => check(cli.config.as_deref(), strict),
@@ -50,7 +54,8 @@ pub fn main() -> ExitCode {
             print(&new_key());
             ExitCode::SUCCESS
         }
-        Command::Explain(args) => explain::explain(&args, cli.config.as_deref()),
+        Command::Explain(args) => explain_session(&args, &matches, cli.config.as_deref()),
+        Command::Admin(command) => admin::run(&command),
         Command::Version => {
             print(concat!("homing ", env!("CARGO_PKG_VERSION"), "\n"));
             ExitCode::SUCCESS
@@ -59,6 +64,50 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "homing", &mut std::io::stdout());
             ExitCode::SUCCESS
         }
+        Command::Man { command } => man(&command),
+    }
+}
+
+/// The file is asked when it is named on the command line, or when no proxy is named anywhere.
+fn explain_session(args: &ExplainArgs, matches: &ArgMatches, config: Option<&Path>) -> ExitCode {
+    let [admin, file] = ["admin", "config"].map(|name| is_argument(matches, name));
+    if admin && file {
+        return usage("--admin asks the running proxy, --config the file: use one of them");
+    }
+    let names_proxy = admin || source(matches, "admin") == Some(ValueSource::EnvVariable);
+    if file || (!names_proxy && config.is_some()) {
+        return explain::explain(args, config);
+    }
+    let question = Question { argument: args.value.as_deref(), is_id: args.id, pool: args.pool.as_deref() };
+    admin::explain(question, &args.client)
+}
+
+/// Whether the command line itself, not the environment, has the argument.
+fn is_argument(matches: &ArgMatches, name: &str) -> bool {
+    source(matches, name) == Some(ValueSource::CommandLine)
+}
+
+fn source(matches: &ArgMatches, name: &str) -> Option<ValueSource> {
+    matches.subcommand().and_then(|(_, sub)| sub.value_source(name))
+}
+
+fn man(names: &[String]) -> ExitCode {
+    let mut root = Cli::command();
+    root.build();
+    let mut command = &root;
+    for name in names {
+        match command.find_subcommand(name) {
+            Some(found) => command = found,
+            None => return usage(&format!("no command {name:?}; `homing --help` lists them")),
+        }
+    }
+    let mut page = Vec::new();
+    match clap_mangen::Man::new(command.clone()).render(&mut page) {
+        Ok(()) => {
+            print(&String::from_utf8_lossy(&page));
+            ExitCode::SUCCESS
+        }
+        Err(error) => failure(&error.to_string()),
     }
 }
 

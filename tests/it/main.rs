@@ -27,6 +27,7 @@ mod apps_wsgi_learned;
 mod balancing;
 mod circuit_breaker;
 mod cli;
+mod cli_admin;
 mod conf_files;
 mod connection_authentication;
 mod cookie_modes;

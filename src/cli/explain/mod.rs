@@ -2,7 +2,6 @@
 
 mod external;
 
-use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -18,10 +17,7 @@ use crate::session::token::{Flaw, Token};
 use self::external::ExternalName;
 use super::args::ExplainArgs;
 use super::load::load;
-use super::output::{failure, print, time};
-
-/// Longer than any token; the rest of the input is not read.
-const MAX_BYTES: u64 = 64 * 1024;
+use super::output::{failure, print, read_input, time};
 
 pub(super) fn explain(args: &ExplainArgs, path: Option<&Path>) -> ExitCode {
     let loaded = match load(path) {
@@ -32,7 +28,7 @@ pub(super) fn explain(args: &ExplainArgs, path: Option<&Path>) -> ExitCode {
         Some(value) if value != "-" => (value.to_owned(), true),
         _ => match read_input() {
             Ok(text) => (text, false),
-            Err(error) => return failure(&format!("standard input cannot be read: {error}")),
+            Err(error) => return failure(&error.to_string()),
         },
     };
     match answer(text.trim(), is_argument, args, &loaded.config) {
@@ -79,12 +75,6 @@ fn external_id(text: &str, is_argument: bool, config: &Config, only: Option<&str
         );
     }
     external::describe(ExternalName::Id(text), config, only)
-}
-
-fn read_input() -> std::io::Result<String> {
-    let mut text = String::new();
-    std::io::stdin().take(MAX_BYTES).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// The value itself, or a whole `name=value; …` as pasted from a browser or a log.
