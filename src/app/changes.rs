@@ -199,12 +199,23 @@ fn server_changes(old: &Server, new: &Server) -> String {
 
 /// Keys of a pool with changed values, except `servers`.
 fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
-    let Pool { name: _, servers: _, balance, hash_on, connection, health_check, streams_on_down, retries, persistence } =
-        old;
+    let Pool {
+        name: _,
+        servers: _,
+        balance,
+        hash_on,
+        connection,
+        tls,
+        health_check,
+        streams_on_down,
+        retries,
+        persistence,
+    } = old;
     let all = [
         (*balance != new.balance, "balance"),
         (*hash_on != new.hash_on, "hash_on"),
         (*connection != new.connection, "connection"),
+        (*connection == new.connection && *tls != new.tls, "connection.tls (its files)"),
         (*health_check != new.health_check, "health_check"),
         (*streams_on_down != new.streams_on_down, "streams_on_down"),
         (*retries != new.retries, "retries"),

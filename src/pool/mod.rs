@@ -14,6 +14,8 @@ pub mod http_probe;
 pub mod live_state;
 pub mod resolve;
 pub mod server;
+pub mod tls;
+pub mod tls_failure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,6 +28,7 @@ use self::balancer::Balancer;
 use self::budget::RetryBudget;
 use self::live_state::LiveState;
 use self::server::Server;
+use self::tls::PoolTls;
 
 pub use self::server::ServerIndex;
 
@@ -42,13 +45,15 @@ pub struct Pool {
     pub retries: config::Retries,
     /// Limits the retries.
     pub budget: RetryBudget,
+    /// TLS to its servers; `None` = none.
+    pub tls: Option<Arc<PoolTls>>,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
     pub generation: Arc<AtomicU64>,
 }
 
 impl Pool {
     /// Builds a pool; `previous` is the same pool before a reload, whose live state is carried over by server name.
-    pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
+    pub fn build(config: &config::Pool, tls: Option<Arc<PoolTls>>, previous: Option<&Self>, metrics: &Metrics) -> Self {
         let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
         let servers: Vec<Server> = config
             .servers
@@ -58,7 +63,7 @@ impl Pool {
                     || Arc::new(LiveState::new(Arc::clone(&generation), metrics.server(&config.name, &server.name))),
                     |previous| Arc::clone(&previous.live),
                 );
-                Server::build(config, server, live)
+                Server::build(config, server, tls.clone(), live)
             })
             .collect();
         let mut by_id: Vec<_> = servers.iter().enumerate().map(|(index, server)| (server.id, index)).collect();
@@ -70,6 +75,7 @@ impl Pool {
             servers,
             retries: config.retries,
             budget: RetryBudget::new(config.retries.budget_percent),
+            tls,
             generation,
         }
     }

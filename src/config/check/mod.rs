@@ -15,6 +15,7 @@ mod handoff;
 mod persistence;
 mod pools;
 mod routes;
+mod server_tls;
 mod sources;
 mod store;
 
@@ -39,7 +40,7 @@ pub(crate) fn check(
     let config = Config {
         proxy: proxy(&root.proxy, at.key("proxy"), context.environment, diagnostics),
         routes: routes::routes(root, at, pools, diagnostics),
-        pools: pools::pools(root, at.key("pools"), diagnostics),
+        pools: pools::pools(root, at.key("pools"), context, diagnostics),
         keys: keys(root, at, diagnostics),
         store: store::store(root, at, context, diagnostics),
         log: log(&root.log, at.key("log"), diagnostics),

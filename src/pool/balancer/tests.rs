@@ -48,7 +48,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         },
         persistence: None,
     };
-    let pool = Pool::build(&config, None, &Metrics::new().unwrap());
+    let pool = Pool::build(&config, None, None, &Metrics::new().unwrap());
     for server in &pool.servers {
         server.live.set_health(Health::Up);
     }

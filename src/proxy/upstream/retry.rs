@@ -106,7 +106,8 @@ pub(crate) fn judge(
             return RetryVerdict::AnotherServer;
         }
     }
-    if is_connect_failure(attempt.error) {
+    // A server can end a handshake of TLS after a part of the body was read.
+    if attempt.error.is_connect_failure() && attempt.replayable {
         // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
         let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
         return if selects { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::Disabled) };
@@ -151,10 +152,6 @@ pub(crate) fn judge_exhausted(keyed: bool, rules: &RetryRules<'_>) -> RetryVerdi
     RetryVerdict::AnotherServer
 }
 
-fn is_connect_failure(error: UpstreamError) -> bool {
-    matches!(error, UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectError)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -181,7 +178,7 @@ mod tests {
         unprocessed: false,
         replayable: true,
     };
-    const ERRORS: [UpstreamError; 7] = [
+    const ERRORS: [UpstreamError; 9] = [
         UpstreamError::ConnectRefused,
         UpstreamError::ConnectTimeout,
         UpstreamError::ConnectError,
@@ -189,6 +186,8 @@ mod tests {
         UpstreamError::Timeout,
         UpstreamError::ResetMidResponse,
         UpstreamError::InvalidResponse,
+        UpstreamError::CertificateUntrusted,
+        UpstreamError::TlsHandshake,
     ];
 
     fn give_up(reason: GiveUpReason) -> RetryVerdict {
@@ -318,7 +317,7 @@ mod tests {
             let rules = RetryRules { retries: &retries, failed, same_server_again, unprocessed: 0, bound, refuses_others, may_hold, server_gone };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
-            if !is_connect_failure(attempt.error) {
+            if !attempt.error.is_connect_failure() {
                 let broke_early = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
                 let repeatable = broke_early && attempt.idempotent && attempt.replayable;
                 prop_assert!(repeatable || verdict == give_up(GiveUpReason::NotRepeatable), "{verdict:?}");
