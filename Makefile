@@ -19,7 +19,7 @@ STORES ?=
 PROFILE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-table bench-load bench-shared \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-table bench-load bench-idle bench-shared \
 	counts counts-check counts-write release-pgo fmt setup clean
 
 help: ## list these commands
@@ -73,6 +73,10 @@ bench-table: setup ## the table from a thousand to ten million sessions, with a 
 bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CASES=hit,new ROUNDS=3 SECONDS=2 ONLY=floor,homing-cookie PGO=1
 	@scripts/bench-tools haproxy
 	python3 benches/load/bench.py --cases "$(CASES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)" --only "$(ONLY)" $(if $(PGO),--pgo)
+
+bench-idle: setup ## compare the memory of idle client connections with HAProxy and nginx: ARGS="--tls --http2 --connections 3000"
+	@scripts/bench-tools haproxy nginx
+	python3 benches/load/idle.py $(ARGS)
 
 bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast, Ignite) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"

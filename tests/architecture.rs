@@ -84,9 +84,9 @@ const LOWER_CONFIG: &[&str] = &[
 
 /// From this folder, only these parts of that one.
 const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
-    ("pool", "session", &["key"]),
+    ("pool", "session", &["key", "token"]),
     ("proxy", "app", &["runtime", "state"]),
-    ("admin", "app", &["runtime", "state"]),
+    ("admin", "app", &["overrides", "runtime", "state"]),
     ("config", "session", &["source"]),
     ("config", "store", &["engines", "shared"]),
     ("store", "config", LOWER_CONFIG),
@@ -346,8 +346,8 @@ fn the_reader_sees_every_form_of_a_wrong_import() {
     assert!(said.starts_with("src/session/id.rs:3: "), "{said}");
     assert!(complaints("src/drawer/mod.rs", "").contains("`drawer` is not in the table"));
     assert!(
-        complaints("src/pool/server.rs", "use crate::session::{key::SessionKey, token::Token};")
-            .contains("imports token of `session`")
+        complaints("src/pool/server.rs", "use crate::session::{key::SessionKey, cookie::jar::Jar};")
+            .contains("imports cookie of `session`")
     );
 }
 

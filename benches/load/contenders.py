@@ -25,7 +25,10 @@ NGINX_MODES = {
     "cookie": "sticky cookie SRV path=/;",
     "learn": "sticky learn create=$upstream_cookie_JSESSIONID lookup=$cookie_JSESSIONID "
              "zone=app:@ZONE_MIB@m timeout=@IDLE_TIMEOUT@;",
+    "none": "",
 }
+# The modes that `bench.py` compares.
+NGINX_STICKY = ("cookie", "learn")
 
 
 @dataclass
@@ -36,6 +39,7 @@ class Setting:
     ports: list                       # of the servers s0, s1, …
     idle: int = 128                   # connections kept to servers
     tls: bool = False
+    http2: bool = False
     routes: int = 1
     max_sessions: int = 1_000_000
     idle_timeout: str = "30m"
@@ -82,7 +86,7 @@ def find(binaries: dict, by_profile: dict | None, directory: Path) -> tuple[list
         missing.append("haproxy: not installed")
     path = programs.nginx()
     if path:
-        found += [Contender(f"nginx-{mode}", True, False, mode == "learn", nginx(path, mode)) for mode in NGINX_MODES]
+        found += [Contender(f"nginx-{mode}", True, False, mode == "learn", nginx(path, mode)) for mode in NGINX_STICKY]
     else:
         missing.append("nginx: not installed, or older than 1.29.6, which first has `sticky`")
     path = programs.envoy(directory)
@@ -147,6 +151,7 @@ def homing(binary: Path, mode: str, store: str = "type: memory", name: str | Non
         metrics_port = programs.free_port()
         more = {
             "SERVERS": servers, "PERSISTENCE": HOMING_MODES[mode], "ROUTES": routes, "TLS": tls,
+            "PROTOCOLS": ("h2" if setting.tls else "h2c") if setting.http2 else "http1",
             "ACCESS_LOG": log, "METRICS_PORT": metrics_port, "STORE": store, "NAME": name,
         }
         path = write(setting, name, "homing.yaml", more, port)
@@ -169,7 +174,9 @@ def haproxy(binary: str, mode: str) -> Callable:
         tls = ""
         if setting.tls:
             programs.self_signed(setting.directory)
-            tls = f"ssl crt {setting.directory / 'both.pem'} alpn http/1.1"
+            tls = f"ssl crt {setting.directory / 'both.pem'} alpn {'h2' if setting.http2 else 'http/1.1'}"
+        elif setting.http2:
+            tls = "proto h2"
         more = {"SERVERS": servers, "PERSISTENCE": HAPROXY_MODES[mode], "TLS": tls}
         path = write(setting, f"haproxy-{mode}", "haproxy.cfg", more, port)
         command = [*prefix, binary, "-db", "-f", path]
@@ -185,7 +192,8 @@ def nginx(binary: str, mode: str) -> Callable:
             files = programs.self_signed(setting.directory)
             certificate = "        ssl_certificate {};\n        ssl_certificate_key {};".format(*files)
         more = {
-            "SERVERS": servers, "PERSISTENCE": NGINX_MODES[mode], "TLS": "ssl" if setting.tls else "",
+            "SERVERS": servers, "PERSISTENCE": NGINX_MODES[mode],
+            "TLS": " ".join(word for word, on in (("ssl", setting.tls), ("http2", setting.http2)) if on),
             "CERTIFICATE": certificate,
         }
         path = write(setting, f"nginx-{mode}", "nginx.conf", more, port)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
 
+use crate::proxy::connection::memory;
 use crate::proxy::context::wall_clock;
 use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
@@ -59,6 +60,7 @@ impl Background {
         snapshots: &Arc<SnapshotTask>,
     ) -> Self {
         let (reloads, triggers) = tokio::sync::mpsc::channel(4);
+        let _ = app.reloads.set(reloads.clone());
         // Signals first: a start that waits for a slow name must be stoppable.
         let signals = signals::listen(stop.clone(), Arc::clone(&app), reloads.clone());
         executor.spawn(async move {
@@ -81,6 +83,7 @@ impl Background {
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
+        executor.spawn(return_memory());
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }
@@ -124,5 +127,15 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
         for _ in 0..pace.steps.get() {
             data.sweep_step(&table, wall_clock());
         }
+    }
+}
+
+/// How often unused memory is returned to the system.
+const RETURN_INTERVAL: Duration = Duration::from_secs(5);
+
+async fn return_memory() {
+    loop {
+        tokio::time::sleep(RETURN_INTERVAL).await;
+        memory::return_unused();
     }
 }

@@ -151,12 +151,13 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options, metrics: Arc::clone(&app.metrics) });
     let open = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string())).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };
     let mut service = Service::new("clients".to_owned(), connections);
     for listener in &config.listeners {
-        listen(&mut service, &listener.address);
+        // Client connections have buffers of their own, which take no memory while they are idle.
+        listen(&mut service, &listener.address, L4BufferSettings::unbuffered());
     }
     server.add_service(service);
     run(server, "clients", stop.for_listeners())
@@ -186,7 +187,7 @@ pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result
     let mut any = false;
     for (address, endpoint) in admin.chain(metrics) {
         let mut service = Service::new(format!("admin {address}"), HttpServer::new_app(endpoint));
-        listen(&mut service, address);
+        listen(&mut service, address, L4BufferSettings::default());
         server.add_service(service);
         any = true;
     }
@@ -199,11 +200,7 @@ fn server(conf: ServerConf) -> Server {
     server
 }
 
-/// Bytes of a response that are buffered before they are written to the client. Pingora's 1,460 are less than many small
-/// responses with their headers, and each overflow costs a system call.
-const WRITE_BUFFER: usize = 4 << 10;
-
-fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
+fn listen<A>(service: &mut Service<A>, address: &ListenAddress, buffers: L4BufferSettings) {
     let endpoint = match address {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
@@ -214,7 +211,7 @@ fn listen<A>(service: &mut Service<A>, address: &ListenAddress) {
         }
         ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
     };
-    service.add_listener(endpoint.l4_buffer(L4BufferSettings::default().write(WRITE_BUFFER)));
+    service.add_listener(endpoint.l4_buffer(buffers));
 }
 
 fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'static) -> Result<(), RunError> {

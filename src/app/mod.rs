@@ -1,6 +1,7 @@
 //! From a checked configuration to a running process, and back: state → background → listeners → requests → drain.
 
 mod apply;
+mod atomic_file;
 mod background;
 pub mod build;
 pub mod changes;
@@ -9,8 +10,10 @@ mod error;
 pub mod inspect;
 mod listeners;
 mod log_lines;
+pub mod overrides;
 mod process;
 mod reload;
+pub mod reload_trigger;
 mod run;
 pub mod runtime;
 mod server_tasks;
@@ -20,6 +23,7 @@ mod signals;
 mod snapshot_task;
 mod startup;
 pub mod state;
+mod state_file;
 mod table_file;
 mod tls;
 mod watched_files;

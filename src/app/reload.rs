@@ -7,16 +7,19 @@ use tokio::sync::mpsc::Receiver;
 
 use crate::config::Config;
 use crate::persistence::PoolRuntime;
+use crate::proxy::context::wall_clock;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::events::{self, EventKind};
 use crate::telemetry::log;
 
 use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
 use super::changes::{Change, changes, keep_restart_only};
 use super::log_lines;
+use super::overrides::record_file_changes;
+use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
-use super::signals::ReloadTrigger;
 use super::state::AppState;
 use super::watched_files::FileWatcher;
 
@@ -41,19 +44,35 @@ impl Reloader {
 
     pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
         while let Some(trigger) = triggers.recv().await {
-            let Some(file) = &self.file else {
-                tracing::warn!("started without a file, so there is nothing to reload");
-                continue;
+            let who = trigger.who().to_owned();
+            let report = match self.reload(matches!(trigger, ReloadTrigger::FileChanged)).await {
+                // The file is as it was.
+                Ok(None) => continue,
+                Ok(Some(changes)) => self.report(who, changes, Vec::new()),
+                Err(problems) => self.report(who, Vec::new(), problems),
             };
-            match Config::load(file) {
-                Ok(loaded) => {
-                    loaded.warnings.iter().for_each(log_lines::warn);
-                    self.apply(loaded.config, trigger).await;
-                }
-                Err(problems) => {
-                    problems.iter().for_each(log_lines::error);
-                    self.reject("the file has problems");
-                }
+            if let ReloadTrigger::Operator { reply, .. } = trigger {
+                // The operator may have left.
+                drop(reply.send(report));
+            }
+        }
+    }
+
+    /// Returns what has changed, or why nothing did. `only_changes`: a file without changes is not worth a reload.
+    async fn reload(&mut self, only_changes: bool) -> Result<Option<Vec<String>>, Vec<String>> {
+        let Some(file) = &self.file else {
+            tracing::warn!("started without a file, so there is nothing to reload");
+            return Err(vec!["the proxy was started without a file, so there is nothing to reload".to_owned()]);
+        };
+        match Config::load(file) {
+            Ok(loaded) => {
+                loaded.warnings.iter().for_each(log_lines::warn);
+                self.apply(loaded.config, only_changes).await.map_err(|why| vec![why])
+            }
+            Err(problems) => {
+                problems.iter().for_each(log_lines::error);
+                self.reject("the file has problems");
+                Err(problems.iter().map(ToString::to_string).collect())
             }
         }
     }
@@ -63,11 +82,26 @@ impl Reloader {
         tracing::error!(why, "reload rejected; the previous configuration stays in effect");
     }
 
-    async fn apply(&mut self, new: Config, trigger: ReloadTrigger) {
+    /// Remembers the result, for operators who ask later.
+    fn report(&self, who: String, changes: Vec<String>, problems: Vec<String>) -> Arc<ReloadReport> {
+        let (result, reason) = match (problems.first(), changes.as_slice()) {
+            (Some(problem), _) => ("refused", problem.lines().next().unwrap_or_default().to_owned()),
+            (None, []) => ("done", "no changes".to_owned()),
+            (None, changes) => ("done", changes.join("; ")),
+        };
+        let mut change = events::Change::new(EventKind::Reload).reason(&reason).who(&who);
+        change.to = Some(result.into());
+        events::record(change);
+        let report = Arc::new(ReloadReport { at: wall_clock(), who, changes, problems });
+        self.app.last_reload.store(Some(Arc::clone(&report)));
+        report
+    }
+
+    async fn apply(&mut self, new: Config, only_changes: bool) -> Result<Option<Vec<String>>, String> {
         let previous = self.app.current.load_full();
         let changes = changes(&previous.config, &new);
-        if changes.is_empty() && trigger == ReloadTrigger::FileChanged && self.app.metrics.last_reload_succeeded() {
-            return;
+        if changes.is_empty() && only_changes && self.app.metrics.last_reload_succeeded() {
+            return Ok(None);
         }
         for change in &changes {
             if matches!(change, Change::NeedsRestart(_)) {
@@ -79,8 +113,12 @@ impl Reloader {
         let new = keep_restart_only(&previous.config, new);
         match self.prepare(new, &previous).await {
             Ok(update) => self.publish(update, &previous).await,
-            Err(why) => self.reject(&why),
+            Err(why) => {
+                self.reject(&why);
+                return Err(why);
+            }
         }
+        Ok(Some(changes.iter().map(ToString::to_string).collect()))
     }
 
     /// Everything that may fail, before anything changes.
@@ -107,6 +145,7 @@ impl Reloader {
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
         app.current.store(Arc::clone(&runtime));
+        record_file_changes(previous, &runtime);
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
         if let Some(watcher) = &mut self.watcher {
@@ -124,6 +163,8 @@ impl Reloader {
             // May evict many sessions: not on the thread that checks servers.
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
+        let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
+        let _ = tokio::task::spawn_blocking(move || of_app.overrides.drop_removed(&current)).await;
         app.metrics.config_accepted(&runtime.config.hash, false);
         tracing::info!(config = %runtime.config.hash, "reload done");
     }

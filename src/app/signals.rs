@@ -12,16 +12,8 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use super::reload_trigger::ReloadTrigger;
 use super::state::AppState;
-
-/// Why a reload starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ReloadTrigger {
-    /// HUP.
-    Hangup,
-    /// The file's content is different.
-    FileChanged,
-}
 
 /// Whether and how the process stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

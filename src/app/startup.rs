@@ -1,7 +1,7 @@
 //! The state of a new process, from its first configuration.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -26,6 +26,7 @@ use crate::telemetry::metrics::Metrics;
 use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
 use super::error::RunError;
+use super::overrides::Overrides;
 use super::shared_store;
 use super::state::AppState;
 
@@ -57,6 +58,7 @@ pub(super) fn build_state(
     let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
     let runtime = build(config, &context).map_err(RunError::internal)?;
     set_limits(&table, &runtime);
+    let overrides = Overrides::load(&runtime);
     metrics.config_accepted(&runtime.config.hash, true);
     report_certificates(&metrics, &runtime.config);
     let app = Arc::new(AppState {
@@ -68,7 +70,10 @@ pub(super) fn build_state(
         draining: AtomicBool::new(false),
         started: Instant::now(),
         table_restored: AtomicBool::new(false),
+        overrides,
         in_flight: AtomicUsize::new(0),
+        last_reload: ArcSwapOption::empty(),
+        reloads: OnceLock::new(),
     });
     Ok((app, events))
 }

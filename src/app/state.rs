@@ -1,16 +1,19 @@
 //! The state of the process, which outlives every reload.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use tokio::sync::mpsc::Sender;
 
 use crate::persistence::{Sessions, TableHistory};
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
 
+use super::overrides::Overrides;
+use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
 
 /// The state of the process.
@@ -31,8 +34,14 @@ pub struct AppState {
     pub started: Instant,
     /// The table was read from a snapshot at start. Set before the first request.
     pub table_restored: AtomicBool,
+    /// What operators set for servers at run time.
+    pub overrides: Overrides,
     /// Requests in flight, with and without a pool.
     pub in_flight: AtomicUsize,
+    /// The last reload, if there was one.
+    pub last_reload: ArcSwapOption<ReloadReport>,
+    /// Asks for a reload. Set when the background has started.
+    pub reloads: OnceLock<Sender<ReloadTrigger>>,
 }
 
 impl AppState {
@@ -53,7 +62,7 @@ impl AppState {
                 pool: &pool.pool.name,
                 server: &server.name,
                 up: server.is_up(),
-                state: server.state().into(),
+                state: server.state_in_force().into(),
                 in_flight: server.live.in_flight(),
                 streams: server.live.streams(),
                 weight: pool.pool.weight_now(server),

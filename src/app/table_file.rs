@@ -1,16 +1,14 @@
 //! The table's file on disk (the snapshot): written by one process, and replaced atomically.
-//!
-//! A new file is written under a temporary name, synced, and renamed over the old one; then the directory is synced. Whenever
-//! the machine stops, the file is the old or the new one. A temporary file left by a crash is never read.
 
-use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::session::token::UnixMillis;
 use crate::store::disk::{self, LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
+
+use super::atomic_file::{self, FileStepError, beside, step};
 
 /// The file, locked by this process until this is dropped.
 pub(super) struct TableFile {
@@ -30,17 +28,8 @@ pub(super) enum FileError {
     #[error(transparent)]
     Read(#[from] ReadError),
     /// An I/O error.
-    #[error("{what}: {source}")]
-    System {
-        /// What was tried.
-        what: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> FileError {
-    move |source| FileError::System { what, source }
+    #[error(transparent)]
+    System(#[from] FileStepError),
 }
 
 /// Loads a file into a table and session data that are not in use yet; `None` = there is no file.
@@ -58,9 +47,9 @@ fn open(path: &Path) -> Result<Option<File>, FileError> {
     match fs::metadata(path) {
         // Opening a pipe would wait for a writer.
         Ok(metadata) if !metadata.is_file() => Err(ReadError::NotASnapshot.into()),
-        Ok(_) => File::open(path).map(Some).map_err(system("cannot be opened")),
+        Ok(_) => Ok(File::open(path).map(Some).map_err(step("cannot be opened"))?),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(system("cannot be opened")(error)),
+        Err(error) => Err(step("cannot be opened")(error).into()),
     }
 }
 
@@ -68,12 +57,12 @@ impl TableFile {
     /// Locks a file, which need not exist, and removes the temporary file that a crash may have left.
     pub(super) fn lock(path: &Path) -> Result<Self, FileError> {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(beside(path, ".lock"));
-        let lock = lock.map_err(system("its lock file cannot be created"))?;
+        let lock = lock.map_err(step("its lock file cannot be created"))?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => FileError::Locked,
-            TryLockError::Error(error) => system("it cannot be locked")(error),
+            TryLockError::Error(error) => step("it cannot be locked")(error).into(),
         })?;
-        remove(&beside(path, ".new"))?;
+        atomic_file::remove_temporary(path)?;
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -84,26 +73,8 @@ impl TableFile {
     /// Replaces the file by the table and session data of now.
     pub(super) fn write(&self, store: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
         self.check_replaceable()?;
-        let temporary = beside(&self.path, ".new");
-        remove(&temporary)?;
-        let written = self.replace(&temporary, store, now);
-        if written.is_err() {
-            // A full disk needs the space. The error to report is the one before.
-            let _ = fs::remove_file(&temporary);
-        }
-        written
-    }
-
-    fn replace(&self, temporary: &Path, store: LocalStore<'_>, now: UnixMillis) -> Result<SessionCounts, FileError> {
-        // Session data may hold a login: only the owner may read the file, from its first byte on.
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(temporary);
-        let file = file.map_err(system("its temporary file cannot be created"))?;
-        let written = disk::write(store, now, &file).map_err(system("cannot be written"))?;
-        file.sync_all().map_err(system("cannot be synced"))?;
-        fs::rename(temporary, &self.path).map_err(system("cannot be replaced"))?;
-        let folder = self.path.parent().map_or_else(|| File::open("/"), File::open);
-        folder.and_then(|folder| folder.sync_all()).map_err(system("its directory cannot be synced"))?;
-        Ok(written)
+        // Session data may hold a login.
+        Ok(atomic_file::replace(&self.path, |file| disk::write(store, now, file))?)
     }
 
     /// Only a snapshot of this version or an earlier one is replaced: no other file, whatever its name, and no later version's.
@@ -118,25 +89,7 @@ impl TableFile {
 
     /// Renames the file, so that it is neither read nor replaced. Returns its new path.
     pub(super) fn set_aside(&self) -> Result<PathBuf, FileError> {
-        let damaged = beside(&self.path, ".damaged");
-        fs::rename(&self.path, &damaged).map_err(system("cannot be set aside"))?;
-        Ok(damaged)
-    }
-}
-
-/// The path with a suffix.
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut path: OsString = path.into();
-    path.push(ending);
-    path.into()
-}
-
-fn remove(path: &Path) -> Result<(), FileError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(system("its old temporary file cannot be removed")(error))
-        }
-        _ => Ok(()),
+        Ok(atomic_file::set_aside(&self.path)?)
     }
 }
 
@@ -292,7 +245,7 @@ mod tests {
         // Nothing can be made where a directory with something in it is.
         fs::create_dir(beside(&path, ".new")).unwrap();
         fs::write(beside(&path, ".new").join("x"), "").unwrap();
-        assert!(matches!(write(&file, 5), Err(FileError::System { .. })));
+        assert!(matches!(write(&file, 5), Err(FileError::System(_))));
         assert_eq!(found(&path), Some(3));
     }
 }

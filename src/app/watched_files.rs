@@ -6,7 +6,7 @@ use tokio::sync::mpsc::Sender;
 
 use crate::config::{Config, ServerTls, Tls, Watch, watch};
 
-use super::signals::ReloadTrigger;
+use super::reload_trigger::ReloadTrigger;
 
 /// Triggers a reload when one of the files changes, until it is dropped.
 pub(super) struct FileWatcher {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::ListenAddress;
-use super::raw::{ListenerTimeouts, LogFormat, LogLevel};
+use super::raw::{ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
 use super::tls::Tls;
 
 /// Process-wide settings.
@@ -45,6 +45,8 @@ pub struct Listener {
     pub max_body_size: Option<u64>,
     /// Timeouts towards clients.
     pub timeouts: ListenerTimeouts,
+    /// A client that closes its side of the connection behind its request.
+    pub on_client_half_close: OnClientHalfClose,
 }
 
 /// The door for probes and metrics.
@@ -54,6 +56,8 @@ pub struct Admin {
     pub address: ListenAddress,
     /// `Host` names answered, lower case, without port; another: 421.
     pub allowed_hosts: Vec<String>,
+    /// Keeps what operators set at run time over a restart; `None` = it ends with the process.
+    pub state_file: Option<PathBuf>,
 }
 
 /// A separate listener for Prometheus.

@@ -1,8 +1,9 @@
-//! A session has moved: counted by reason and by servers, and logged.
+//! A session has moved: counted by reason and by servers, logged, and in the event list.
 
 use std::sync::Arc;
 
 use crate::pool::ServerIndex;
+use crate::telemetry::events::{self, Change, EventKind};
 use crate::telemetry::log_limit::LogLimit;
 
 use super::outcome::Reason;
@@ -44,6 +45,7 @@ pub(super) fn note_departure(
 fn record(runtime: &PoolRuntime, from: &str, to: &str, reason: Reason, scope: &Scope<'_, '_>) {
     runtime.metrics.moves.inc(reason as usize);
     runtime.metrics.server_moves.inc(from, to);
+    events::record(Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label()));
     if let Some(suppressed) = LOG.admit(scope.now.0 / 1000) {
         let (pool, reason) = (&runtime.pool.name, reason.label());
         tracing::info!(%pool, from, to, reason, suppressed, "session moved");

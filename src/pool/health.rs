@@ -13,6 +13,7 @@ use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::config;
+use crate::telemetry::events::{self, Change, EventKind, cause};
 use crate::telemetry::metrics::{LocalResource, ProbeResult};
 
 use super::condition::Health;
@@ -219,6 +220,9 @@ impl HealthTask {
         let before = self.live.health();
         self.live.set_health(health);
         let (pool, server) = (&self.pool, &self.server);
+        let change = Change::new(EventKind::Health).pool(pool).server(server).who(cause::HEALTH);
+        let change = change.values(before.label(), health.label());
+        events::record(if let Some(why) = why { change.reason(why) } else { change });
         match health {
             Health::Down => tracing::warn!(%pool, %server, reason = why, "server is down"),
             Health::Draining => tracing::info!(%pool, %server, "server is up and declines new sessions"),

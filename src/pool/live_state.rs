@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
+use crate::config::ServerState;
 use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::Health;
 use super::connections::Connections;
+use super::operator::{OperatorSettings, Override};
 
 /// The live state of a server, carried over reloads by pool and server name.
 pub struct LiveState {
@@ -22,6 +24,8 @@ pub struct LiveState {
     streams: AtomicUsize,
     /// Resolved address of a host name. Written by the resolver.
     resolved: ArcSwapOption<SocketAddr>,
+    /// What an operator set over the file's values.
+    operator: OperatorSettings,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
@@ -43,6 +47,7 @@ impl LiveState {
             in_flight: AtomicUsize::new(0),
             streams: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
+            operator: OperatorSettings::default(),
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),
@@ -99,6 +104,27 @@ impl LiveState {
             self.resolved.store(address.map(Arc::new));
             self.generation.fetch_add(1, Ordering::AcqRel);
         }
+    }
+
+    /// The state that an operator set over the file's.
+    pub fn operator_state(&self) -> Option<ServerState> {
+        self.operator.state()
+    }
+
+    /// The weight that an operator set over the file's.
+    pub fn operator_weight(&self) -> Option<u16> {
+        self.operator.weight()
+    }
+
+    /// What an operator set over the file's values.
+    pub fn operator_override(&self) -> Option<Arc<Override>> {
+        self.operator.details()
+    }
+
+    /// Sets what is set over the file's values.
+    pub fn set_override(&self, details: Option<Override>) {
+        self.operator.set(details);
+        self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Upgraded connections that are open.

@@ -12,6 +12,7 @@ pub mod exhaustion;
 pub mod health;
 pub mod http_probe;
 pub mod live_state;
+pub mod operator;
 pub mod resolve;
 pub mod server;
 pub mod tls;
@@ -107,6 +108,7 @@ impl Pool {
     /// The next server of a session that moves: the consistent hash of its key over those that accept new sessions, the same
     /// on every proxy that sees the same health.
     pub fn pick_moved(&self, key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
-        self.balancer.pick_moved(&self.servers, key, tried)
+        let generation = self.generation.load(Ordering::Acquire);
+        self.balancer.pick_moved(&self.servers, generation, key, tried)
     }
 }

@@ -8,7 +8,7 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::config;
+use crate::config::{self, ServerState};
 use crate::session::key::ServerId;
 
 use super::condition::{Condition, Health};
@@ -25,12 +25,12 @@ pub struct Server {
     pub name: Arc<str>,
     /// Stable hash of the name, for tokens.
     pub id: ServerId,
-    /// Share of new sessions, as the file says.
-    file_weight: u16,
+    /// Share of new sessions, as configured.
+    pub file_weight: u16,
     /// Accepts new sessions only while no other server does.
     pub backup: bool,
-    /// What the file says of its state.
-    file_state: config::ServerState,
+    /// Its state, as configured.
+    pub file_state: ServerState,
     /// Its address, as configured.
     pub address: config::ServerAddress,
     /// Its live state, carried over reloads.
@@ -67,14 +67,22 @@ impl Server {
         }
     }
 
-    /// The operator's state in force.
-    pub fn state(&self) -> config::ServerState {
-        self.file_state
+    /// Its administrative state: what an operator set, else the file's.
+    pub fn state(&self) -> ServerState {
+        self.live.operator_state().unwrap_or(self.file_state)
     }
 
-    /// Its share of new sessions in force; 0 = it takes none.
+    /// The state in force: also `drain` while its own checks ask for it (`drain_status`).
+    pub fn state_in_force(&self) -> ServerState {
+        match self.state() {
+            ServerState::Ready if self.checked && self.live.health() == Health::Draining => ServerState::Drain,
+            state => state,
+        }
+    }
+
+    /// Its share of new sessions: what an operator set, else the file's.
     pub fn weight(&self) -> u16 {
-        self.file_weight
+        self.live.operator_weight().unwrap_or(self.file_weight)
     }
 
     /// Which requests it accepts now.

@@ -31,7 +31,7 @@ use crate::app::state::AppState;
 use self::context::RequestContext;
 use self::hook::hook;
 use self::request::limits;
-use self::response::{link_rewrite, own_response};
+use self::response::{early_response, link_rewrite, own_response};
 use self::upstream::{dedicated, failure, peer, request_headers, response_head};
 
 /// The application that Pingora runs.
@@ -74,7 +74,7 @@ impl ProxyHttp for EdgeProxy {
         if !end {
             ctx.note_piece(head::view(exchange.req_header()));
         }
-        hook::done(limits::check_body(body.as_ref(), ctx))
+        hook::done(limits::check_body(body.as_ref(), end, ctx))
     });
 
     // 3  If the attempt fails: no connection was established …
@@ -122,6 +122,9 @@ impl ProxyHttp for EdgeProxy {
             ctx.note_piece(head::view(exchange.req_header()));
         }
         link_rewrite::pass(body, end, ctx)?;
+        if end && let Some(progress) = &ctx.body_progress {
+            progress.end_within(limits::DRAIN_TIMEOUT);
+        }
         limits::count_response(body.as_ref(), ctx);
         Ok(if end && ctx.attempts.unshare { dedicated::end_connection(ctx) } else { None })
     }
@@ -139,7 +142,7 @@ impl ProxyHttp for EdgeProxy {
     // 5  Afterwards: metrics, access log.
     hook!(logging<'e>(exchange, error: Option<&'e Error>; ctx) -> () => {
         access_log::run(exchange, error, ctx);
-        hook::nothing()
+        early_response::run(exchange, error, ctx)
     });
 
     // Failures are counted, written to the access log, and logged when a server's condition changes, not with each request.

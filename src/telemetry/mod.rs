@@ -1,6 +1,7 @@
 //! Metrics, access log and log. Imports none of the other folders: callers bring the values of labels.
 
 pub mod access_log;
+pub mod events;
 pub mod log;
 pub mod log_limit;
 pub mod metrics;

@@ -8,7 +8,7 @@ use rcgen::date_time_ymd;
 
 use crate::world::proxy::command;
 use crate::world::tls::{Authority, Signed};
-use crate::world::tls_server::{Manners, TlsServer};
+use crate::world::tls_server::{Arrival, Manners, TlsServer};
 use crate::world::{App, Conf, Proxy, World};
 
 pub(crate) const ERRORS: &str = "homing_upstream_errors_total";
@@ -42,7 +42,7 @@ fn expect_refused(world: &World, server: &TlsServer, kind: &str) {
         let response = world.browser().request(method, "/echo").body("x").send();
         assert_eq!(response.status, 502, "{kind}: {}", response.text());
     }
-    assert_eq!(server.arrivals().iter().map(|arrival| arrival.sent()).collect::<String>(), "", "{kind}");
+    assert_eq!(server.arrivals().iter().map(Arrival::sent).collect::<String>(), "", "{kind}");
     assert_eq!(world.app("a").requests(), 0);
     world.expect_metric(ERRORS, &[("server", "a"), ("kind", kind)], 3.0);
     world.expect_metric("homing_server_up", &[("server", "a")], 0.0);

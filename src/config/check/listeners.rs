@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use ipnet::IpNet;
 
 use super::certificates;
+use super::files::WrittenFile;
 use crate::config::address::{self, ListenAddress};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::{Diagnostics, Location};
@@ -52,6 +53,7 @@ fn listener(
         max_header_size: listener.max_header_size.bytes(),
         max_body_size: listener.max_body_size.map(|size| size.0),
         timeouts: listener.timeouts,
+        on_client_half_close: listener.on_client_half_close,
     })
 }
 
@@ -103,7 +105,15 @@ fn address(text: &str, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option
         .ok()
 }
 
-pub(super) fn admin(admin: &raw::Admin, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Option<Admin> {
+const STATE_FILE: WrittenFile =
+    WrittenFile { key: "admin.state_file", what: "states", example: "/var/lib/homing/servers.json" };
+
+pub(super) fn admin(
+    admin: &raw::Admin,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Admin> {
     let address = address(&admin.address, at.key("address"), diagnostics);
     if let Some(ListenAddress::Tcp(tcp)) = &address
         && !is_loopback(tcp.ip())
@@ -127,7 +137,10 @@ pub(super) fn admin(admin: &raw::Admin, at: NodeRef<'_>, diagnostics: &mut Diagn
             }
         }
     }
-    Some(Admin { address: address?, allowed_hosts })
+    let path = admin.state_file.as_deref();
+    let state_file =
+        path.and_then(|path| STATE_FILE.check(path, at.key("state_file"), context.environment, diagnostics));
+    Some(Admin { address: address?, allowed_hosts, state_file })
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

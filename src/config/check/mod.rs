@@ -10,6 +10,7 @@ use super::yaml::{Node, Origin};
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
 mod certificates;
+mod files;
 mod listeners;
 mod handoff;
 mod persistence;
@@ -34,7 +35,7 @@ pub(crate) fn check(
 ) -> Config {
     let at = NodeRef::root(tree);
     let listeners = listeners::listeners(&root.listeners, at.key("listeners"), context, diagnostics);
-    let admin = root.admin.as_ref().and_then(|admin| listeners::admin(admin, at.key("admin"), diagnostics));
+    let admin = root.admin.as_ref().and_then(|admin| listeners::admin(admin, at.key("admin"), context, diagnostics));
     let metrics = root.metrics.as_ref().and_then(|metrics| listeners::metrics(metrics, at.key("metrics"), diagnostics));
     listeners::overlapping(root, at, diagnostics);
     let config = Config {
@@ -56,6 +57,7 @@ pub(crate) fn check(
     handoff::changed_by_routes(&config, at, diagnostics);
     persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
+    files::shared_files(&config, at, diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config
 }

@@ -1,14 +1,13 @@
 //! Where bindings live, and the table on disk.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::files::WrittenFile;
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::environment::Environment;
 use crate::config::raw;
 use crate::config::store::{Store, TableSnapshot};
-use crate::config::suggest;
 use crate::store::engines::StoreType;
 use crate::store::shared::settings::Remote;
 
@@ -31,6 +30,9 @@ pub(super) fn store(
     }
 }
 
+const FILE: WrittenFile =
+    WrittenFile { key: "store.snapshot.path", what: "snapshot", example: "/var/lib/homing/sessions" };
+
 fn snapshot(
     root: &raw::Root,
     at: NodeRef<'_>,
@@ -38,7 +40,7 @@ fn snapshot(
     diagnostics: &mut Diagnostics,
 ) -> Option<TableSnapshot> {
     let snapshot = &root.store.snapshot;
-    let path = snapshot.path.as_deref().and_then(|path| file(path, at.key("path"), environment, diagnostics));
+    let path = snapshot.path.as_deref().and_then(|path| FILE.check(path, at.key("path"), environment, diagnostics));
     if snapshot.path.is_some() && root.keys.is_empty() {
         let message = "without keys a snapshot is of no use: what is in it cannot be found again after a restart";
         diagnostics.warn(at.key("path").location, message, "\"homing keys generate\" prints a key to add");
@@ -51,20 +53,6 @@ fn snapshot(
         diagnostics.warn(at.key("interval").location, message, "add the path, or remove it");
     }
     path.map(|path| TableSnapshot { path, interval: snapshot.interval })
-}
-
-fn file(path: &str, at: NodeRef<'_>, environment: &dyn Environment, diagnostics: &mut Diagnostics) -> Option<PathBuf> {
-    let file = Path::new(path);
-    let (Some(folder), true, false) = (file.parent(), file.is_absolute(), path.ends_with('/')) else {
-        let message = format!("\"store.snapshot.path\" cannot be {}", suggest::quoted(path));
-        diagnostics.problem(at.location, message, "write the absolute path of a file, like /var/lib/homing/sessions");
-        return None;
-    };
-    if let Err(error) = environment.takes_files(folder) {
-        let message = format!("no snapshot can be written to {}: {error}", folder.display());
-        diagnostics.warn(at.location, message, "make the directory, and give it to the user that homing runs as");
-    }
-    Some(file.to_owned())
 }
 
 fn remote(

@@ -40,6 +40,9 @@ pub(crate) struct Listener {
     /// Timeouts towards clients.
     #[serde(default)]
     pub(crate) timeouts: ListenerTimeouts,
+    /// What happens to a request whose client has sent all of it and then closes its side of the connection.
+    #[serde(default)]
+    pub(crate) on_client_half_close: OnClientHalfClose,
     /// TLS on this listener. null = none. Enabling or disabling it needs a restart; everything else is reloaded,
     /// with the files.
     #[serde(default)]
@@ -51,6 +54,18 @@ impl Listener {
     pub(crate) const fn max_header_size() -> Size {
         Size(64 * 1024)
     }
+}
+
+/// What happens to a request whose client closes its side of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum OnClientHalfClose {
+    /// The response is still sent. A client that is gone is noticed when it resets the connection, or by a failed write.
+    #[default]
+    Finish,
+    /// The request is cancelled.
+    Cancel,
 }
 
 /// Protocol of a listener.
@@ -173,10 +188,10 @@ pub(crate) struct Admin {
     /// Accepted `Host` names, without port. Any other gets 421, so that no web page reaches this listener by DNS
     /// rebinding.
     pub(crate) allowed_hosts: Vec<String>,
-    /// File for server states that are set at run time.
-    #[serde(skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; states are set in this file: pools.NAME.servers[].state"))]
-    pub(crate) state_file: NotSupported,
+    /// File that keeps the states and weights that operators set at run time over a restart: an absolute path. Without it
+    /// they end with the process. A file that cannot be read is put aside with a warning.
+    #[schemars(extend("examples" = ["/var/lib/homing/servers.json"]))]
+    pub(crate) state_file: Option<String>,
 }
 
 impl Default for Admin {
@@ -185,7 +200,7 @@ impl Default for Admin {
             address: "127.0.0.1:9900".to_owned(),
             tokens: NotSupported,
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec(),
-            state_file: NotSupported,
+            state_file: None,
         }
     }
 }

@@ -7,20 +7,23 @@
 
 use std::collections::BTreeSet;
 use std::hash::Hasher;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
-use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora_load_balancing::discovery::Static;
-use pingora_load_balancing::selection::{BackendIter, BackendSelection, Consistent, Random, RoundRobin};
-use pingora_load_balancing::{Backend, Backends, LoadBalancer};
+use pingora_load_balancing::selection::{Random, RoundRobin};
+use pingora_load_balancing::{Backend, LoadBalancer};
 
 use crate::config::Balance;
-use crate::session::key::{KeyHasher, ServerId};
+use crate::session::key::KeyHasher;
 
+use self::placeholder::{balancer, placeholder, select};
+use self::ring::Ring;
 use super::server::{Server, ServerIndex};
+
+mod placeholder;
+mod ring;
 
 /// Selects servers for new and for moved sessions.
 pub struct Balancer {
@@ -32,7 +35,7 @@ pub struct Balancer {
     building: Mutex<()>,
     /// For moved sessions and for `balance: hash`, over all servers with a weight: servers that are down are skipped, so that
     /// the other sessions stay on their servers.
-    ring: LoadBalancer<Consistent>,
+    ring: Ring,
 }
 
 struct Selection {
@@ -49,20 +52,13 @@ enum Kind {
     Hash,
 }
 
-/// Ketama places 160 points per unit of weight. With about two thousand points a server's share is within a few per cent of
-/// its weight (the deviation is 1/√points).
-const RING_UNITS_PER_SERVER: usize = 12;
-/// A server of little weight needs this many units for a share within 10 % of its weight.
-const RING_UNITS_MIN: usize = 5;
-/// 160 points of 8 bytes each: a ring of at most 10 MiB.
-const RING_UNITS_MAX: usize = 8_000;
 /// Round robin and random have one entry per unit of weight.
 const UNITS_MAX: usize = 16_384;
 
 impl Balancer {
     /// A balancer over the servers of a pool.
     pub fn build(balance: Balance, servers: &[Server]) -> Self {
-        Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring: ring(servers) }
+        Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring: Ring::build(servers) }
     }
 
     /// A server for a new session.
@@ -82,27 +78,39 @@ impl Balancer {
             Kind::RoundRobin(balancer) => select(balancer, key, steps, accepts),
             Kind::Random(balancer) => select(balancer, key, steps, accepts),
             Kind::LeastRequests => least_requests(servers, accepts),
-            Kind::Hash => return self.on_ring(servers, key, accepts),
+            Kind::Hash => return self.on_ring(servers, generation, key, accepts),
         }
         // With very uneven weights, or when only backups remain after a failure.
         .or_else(|| rendezvous(servers, &rand::random::<[u8; 16]>(), accepts))
     }
 
     /// A server for a session that moves.
-    pub fn pick_moved(&self, servers: &[Server], key: &[u8], tried: &[ServerIndex]) -> Option<ServerIndex> {
+    pub fn pick_moved(
+        &self,
+        servers: &[Server],
+        generation: u64,
+        key: &[u8],
+        tried: &[ServerIndex],
+    ) -> Option<ServerIndex> {
         let backups = only_backups_left(servers, tried);
-        self.on_ring(servers, key, |index| is_candidate(servers, index, backups, tried))
+        self.on_ring(servers, generation, key, |index| is_candidate(servers, index, backups, tried))
     }
 
     /// The next accepted server on the ring after the key.
-    fn on_ring(&self, servers: &[Server], key: &[u8], accepts: impl Fn(ServerIndex) -> bool) -> Option<ServerIndex> {
+    fn on_ring(
+        &self,
+        servers: &[Server],
+        generation: u64,
+        key: &[u8],
+        accepts: impl Fn(ServerIndex) -> bool,
+    ) -> Option<ServerIndex> {
         // Without any such server the walk along the ring would be long.
         if !(0..servers.len()).any(&accepts) {
             return None;
         }
         let steps = servers.len().saturating_mul(128) + 256;
         // A server with nearly all the weight that is down leaves long gaps in the ring.
-        select(&self.ring, key, steps, &accepts).or_else(|| rendezvous(servers, key, accepts))
+        select(&self.ring.at(servers, generation), key, steps, &accepts).or_else(|| rendezvous(servers, key, accepts))
     }
 
     fn selection(&self, servers: &[Server], generation: u64) -> Arc<Selection> {
@@ -191,42 +199,6 @@ fn least_requests(servers: &[Server], accepts: impl Fn(ServerIndex) -> bool) -> 
     best.map(|(_, index)| index)
 }
 
-/// Selects by one of Pingora's balancers.
-fn select<S>(
-    balancer: &LoadBalancer<S>,
-    key: &[u8],
-    steps: usize,
-    accepts: impl Fn(ServerIndex) -> bool,
-) -> Option<ServerIndex>
-where
-    S: BackendSelection + 'static,
-    S::Iter: BackendIter,
-{
-    let chosen = balancer.select_with(key, steps, |backend, _| index_of(backend).is_some_and(&accepts))?;
-    index_of(&chosen)
-}
-
-fn balancer<S>(backends: &BTreeSet<Backend>) -> LoadBalancer<S>
-where
-    S: BackendSelection + 'static,
-    S::Iter: BackendIter,
-{
-    let balancer = LoadBalancer::from_backends(Backends::new(Static::new(backends.clone())));
-    // A static list is ready at once; the future never waits.
-    let _ = poll_once(balancer.update());
-    balancer
-}
-
-/// Polls a future that does not wait.
-fn poll_once<F: Future>(future: F) -> Option<F::Output> {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(output) => Some(output),
-        std::task::Poll::Pending => None,
-    }
-}
-
 /// Placeholders in the order of the file, with weights in lowest terms.
 fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<Backend> {
     let weights: Vec<usize> =
@@ -244,47 +216,8 @@ fn by_weight(servers: &[Server], accepts: impl Fn(&Server) -> bool) -> BTreeSet<
         .collect()
 }
 
-/// A ketama ring over the names of the servers that have a weight.
-fn ring(servers: &[Server]) -> LoadBalancer<Consistent> {
-    let weighted: Vec<(usize, &Server)> =
-        servers.iter().enumerate().filter(|(_, server)| server.weight() > 0).collect();
-    let total: usize = weighted.iter().map(|(_, server)| usize::from(server.weight())).sum();
-    let least = weighted.iter().map(|(_, server)| usize::from(server.weight())).min().unwrap_or(1).max(1);
-    let units = (weighted.len() * RING_UNITS_PER_SERVER).max(total * RING_UNITS_MIN / least);
-    let units = units.min(RING_UNITS_MAX.max(weighted.len() * RING_UNITS_PER_SERVER));
-    let backends = weighted
-        .iter()
-        .map(|(index, server)| {
-            let share = (usize::from(server.weight()) * units + total / 2) / total.max(1);
-            placeholder(name_address(server.id), *index, share.max(1))
-        })
-        .collect();
-    balancer(&backends)
-}
-
 fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
-}
-
-/// An address from the name's hash, in the prefix for documentation, which is never routed.
-fn name_address(id: ServerId) -> Ipv6Addr {
-    Ipv6Addr::from_bits((0x2001_0db8_u128 << 96) | u128::from(id.0))
-}
-
-fn placeholder(address: Ipv6Addr, index: ServerIndex, weight: usize) -> Backend {
-    let scope = u32::try_from(index).unwrap_or(u32::MAX);
-    Backend {
-        addr: PeerAddr::Inet(SocketAddr::V6(SocketAddrV6::new(address, 1, 0, scope))),
-        weight,
-        ext: http::Extensions::new(),
-    }
-}
-
-fn index_of(backend: &Backend) -> Option<ServerIndex> {
-    match backend.addr {
-        PeerAddr::Inet(SocketAddr::V6(address)) => usize::try_from(address.scope_id()).ok(),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

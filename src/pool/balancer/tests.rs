@@ -8,6 +8,7 @@ use crate::config::{self, ServerState};
 use crate::pool::Pool;
 use crate::pool::condition::Health;
 use crate::pool::live_state::InFlight;
+use crate::session::key::ServerId;
 use crate::telemetry::metrics::Metrics;
 
 /// A server as a test writes it: `a`, `a*3` (weight), `a!` (backup).
@@ -38,6 +39,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         hash_on: config::HashOn::ClientIp,
         servers,
         connection: config::Connection::default(),
+        tls: None,
         streams_on_down: config::StreamsOnDown::End,
         health_check: Some(health_check),
         retries: config::Retries {

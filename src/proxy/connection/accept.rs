@@ -21,6 +21,7 @@ use crate::config::Listener;
 use crate::proxy::request::client_addr::is_trusted_peer;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
+use super::buffered_socket::BufferedSocket;
 use super::proxy_protocol::{self, ProxyHeader};
 
 /// The handshakes of a new connection, by the settings of its listener.
@@ -33,6 +34,7 @@ pub(super) struct Handshake<'a> {
 }
 
 /// Why a connection ends before HTTP.
+#[derive(Clone, Copy)]
 enum HandshakeError {
     /// The client closed it, or sent nothing.
     ClientGone,
@@ -51,16 +53,21 @@ impl Handshake<'_> {
     pub(super) async fn accept(&self, stream: Stream) -> Option<Stream> {
         // The type that Pingora's plain listeners make.
         let mut socket = *stream.into_any().downcast::<Socket>().ok()?;
-        match self.before_tls(&mut socket).await {
-            Ok(()) => {}
-            Err(HandshakeError::ClientGone) => return None,
-            Err(HandshakeError::Refused(rejection, why)) => {
-                self.refuse(rejection, why, peer(&socket));
-                return None;
-            }
+        let client = peer(&socket);
+        if self.listener.proxy_protocol
+            && let Err(error) = self.read_proxy_header(&mut socket).await
+        {
+            self.refuse(error, client);
+            return None;
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
         let client = peer(&socket);
+        let mut socket = BufferedSocket::new(socket);
+        let expected = timeout(self.timeout, expect_tls(&mut socket)).await;
+        if let Err(error) = expected.unwrap_or(Err(HandshakeError::ClientGone)) {
+            self.refuse(error, client);
+            return None;
+        }
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
         match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
@@ -70,25 +77,16 @@ impl Handshake<'_> {
                 None
             }
             Err(_) => {
-                self.refuse(Rejection::TlsHandshake, "TLS handshake timed out", client);
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
                 None
             }
         }
     }
 
-    fn refuse(&self, rejection: Rejection, why: &'static str, client: Option<IpAddr>) {
+    fn refuse(&self, error: HandshakeError, client: Option<IpAddr>) {
+        let HandshakeError::Refused(rejection, why) = error else { return };
         tracing::debug!(client = client.map(display), reason = rejection.label(), why, "connection refused");
         self.metrics.rejected.inc(rejection as usize);
-    }
-
-    async fn before_tls(&self, socket: &mut Socket) -> Result<(), HandshakeError> {
-        if self.listener.proxy_protocol {
-            self.read_proxy_header(socket).await?;
-        }
-        if self.tls.is_none() {
-            return Ok(());
-        }
-        timeout(self.timeout, expect_tls(socket)).await.unwrap_or(Err(HandshakeError::ClientGone))
     }
 
     /// Reads a PROXY header, if there is one: its source becomes the connection's peer.
@@ -151,14 +149,9 @@ const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain
       Connection: close\r\n\r\nThis port is for HTTPS only.\r\n";
 
 /// Checks that a handshake begins. A client that only opens the port, as health checks do, is no failed handshake.
-async fn expect_tls(socket: &mut Socket) -> Result<(), HandshakeError> {
-    let mut first = [0];
-    if socket.read(&mut first).await? == 0 {
-        return Err(HandshakeError::ClientGone);
-    }
-    let [byte] = first;
+async fn expect_tls(socket: &mut BufferedSocket) -> Result<(), HandshakeError> {
+    let Some(byte) = socket.first_byte().await? else { return Err(HandshakeError::ClientGone) };
     if byte == HANDSHAKE {
-        socket.rewind(&first);
         return Ok(());
     }
     if byte.is_ascii_uppercase() {

@@ -7,36 +7,45 @@
 
 mod accept;
 pub(crate) mod authentication;
+mod buffered_socket;
+mod deadline;
 pub(crate) mod deadlines;
+mod delegate;
+mod half_close;
+mod http1;
+mod http2_body;
 pub(crate) mod listener;
+pub mod memory;
 mod proxy_protocol;
+mod read_buffer;
+mod request_app;
+pub(crate) mod request_body;
+mod request_head;
 mod request_line;
+mod settings;
 mod timer;
+mod write_buffer;
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
+use pingora::apps::ServerApp;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
-use crate::config::ListenerTimeouts;
 use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
-use crate::proxy::EdgeProxy;
 use crate::proxy::context::wall_clock;
-use crate::telemetry::metrics::{LocalResource, OpenCount};
+use crate::telemetry::metrics::{LocalResource, OpenCount, OpenGuard};
+
+pub use self::request_app::RequestApp;
 
 use self::accept::Handshake;
 use self::deadlines::DeadlineStream;
 use self::listener::listener_of;
+use self::settings::ConnectionSettings;
 
 /// Gets the connections of Pingora's listeners, and wraps each before a byte of it is read.
 pub struct ConnectionApp {
@@ -51,8 +60,18 @@ pub struct ConnectionApp {
 #[async_trait]
 impl ServerApp for ConnectionApp {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let stream: Stream = Box::new(self.accept(stream).await?);
-        ServerApp::process_new(&self.requests, stream, shutdown).await
+        let (open, connection) = self.open(stream).await?;
+        let next = http1::serve_first(&self.requests, connection, shutdown).await?;
+        // The task in which this is called has room for everything that Pingora could do with a connection, some kilobytes
+        // for as long as it runs. One of our own has room for what an idle connection needs. It begins between requests: a
+        // task that begins with a request wakes another thread, and Pingora's pool of server connections, asked by two at
+        // once, now and then has none.
+        let (requests, shutdown) = (Arc::clone(&self.requests), shutdown.clone());
+        tokio::spawn(async move {
+            next.serve(&requests, shutdown).await;
+            drop(open);
+        });
+        None
     }
 
     async fn cleanup(&self) {
@@ -61,39 +80,45 @@ impl ServerApp for ConnectionApp {
 }
 
 impl ConnectionApp {
-    async fn accept(&self, stream: Stream) -> Option<DeadlineStream> {
-        let refusal = match descriptors::admit(stream.id()) {
-            Admission::Served => None,
+    /// The connection from where HTTP begins, and what counts it.
+    async fn open(&self, stream: Stream) -> Option<(OpenConnection, Box<DeadlineStream>)> {
+        let refusal = self.admit(&stream).ok()?;
+        let (index, kind) = self.listener_kind(&stream, refusal)?;
+        let open = OpenConnection::begin(self.open.get(index));
+        let connection = match kind {
+            ListenerKind::Plain(settings) => DeadlineStream::new(stream, settings, &self.app.metrics),
+            ListenerKind::WithHandshake(before) => self.accept(index, before, stream).await?,
+        };
+        Some((open, Box::new(connection)))
+    }
+
+    /// With a permit: its request is refused. An error: it is closed.
+    fn admit(&self, stream: &Stream) -> Result<Option<RefusalPermit>, ()> {
+        match descriptors::admit(stream.id()) {
+            Admission::Served => Ok(None),
             Admission::Refused(permit) => {
                 self.note_exhaustion();
-                Some(permit)
+                Ok(Some(permit))
             }
             Admission::Closed => {
                 self.note_exhaustion();
-                return None;
-            }
-        };
-        let metrics = &self.app.metrics;
-        let (index, kind) = self.listener_kind(&stream)?;
-        let open = self.open.get(index).map(OpenCount::begin);
-        match kind {
-            ListenerKind::Plain(timeouts) => {
-                let timeouts = limited(timeouts, refusal.as_ref());
-                Some(DeadlineStream::new(stream, timeouts, metrics, refusal, open))
-            }
-            ListenerKind::WithHandshake(runtime) => {
-                let listener = runtime.config.listeners.get(index)?;
-                let timeouts = limited(listener.timeouts, refusal.as_ref());
-                let tls = runtime.tls.get(index)?.as_ref();
-                let handshake = Handshake { listener, tls, timeout: timeouts.request_header, metrics };
-                let stream = handshake.accept(stream).await?;
-                // HTTP/2 has no response before its requests; the connection closes.
-                if refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-                    return None;
-                }
-                Some(DeadlineStream::new(stream, timeouts, metrics, refusal, open))
+                Err(())
             }
         }
+    }
+
+    async fn accept(&self, index: usize, before: BeforeHttp, stream: Stream) -> Option<DeadlineStream> {
+        let BeforeHttp { runtime, settings } = before;
+        let metrics = &self.app.metrics;
+        let listener = runtime.config.listeners.get(index)?;
+        let tls = runtime.tls.get(index)?.as_ref();
+        let handshake = Handshake { listener, tls, timeout: settings.timeouts.request_header, metrics };
+        let stream = handshake.accept(stream).await?;
+        // HTTP/2 has no response before its requests; the connection closes.
+        if settings.refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
+            return None;
+        }
+        Some(DeadlineStream::new(stream, settings, metrics))
     }
 
     fn note_exhaustion(&self) {
@@ -102,78 +127,49 @@ impl ConnectionApp {
     }
 
     /// The listener of a connection: its index, and what its connections begin with.
-    fn listener_kind(&self, stream: &Stream) -> Option<(usize, ListenerKind)> {
+    fn listener_kind(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<(usize, ListenerKind)> {
         let runtime = self.app.current.load();
         let listeners = &runtime.config.listeners;
         let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
         let local = digest.as_ref().and_then(|digest| digest.local_addr());
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
+        let settings = ConnectionSettings::new(listener, refusal);
         if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some((index, ListenerKind::Plain(listener.timeouts)));
+            return Some((index, ListenerKind::Plain(settings)));
         }
-        Some((index, ListenerKind::WithHandshake(Arc::clone(&runtime))))
+        Some((index, ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), settings })))
     }
 }
 
-/// How long a connection that is refused may hold its descriptor before its request has arrived.
-const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Counts a connection while it is open.
+struct OpenConnection {
+    _listener: Option<OpenGuard>,
+}
 
-fn limited(mut timeouts: ListenerTimeouts, refusal: Option<&RefusalPermit>) -> ListenerTimeouts {
-    if refusal.is_some() {
-        timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
+impl OpenConnection {
+    fn begin(listener: Option<&OpenCount>) -> Self {
+        memory::connection_opened();
+        Self { _listener: listener.map(OpenCount::begin) }
     }
-    timeouts
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        memory::connection_closed();
+    }
 }
 
 /// What connections of a listener begin with.
 enum ListenerKind {
     /// HTTP.
-    Plain(ListenerTimeouts),
-    /// A PROXY header or a TLS handshake, by this version of the configuration.
-    WithHandshake(Arc<Runtime>),
+    Plain(ConnectionSettings),
+    /// A PROXY header or a TLS handshake.
+    WithHandshake(BeforeHttp),
 }
 
-/// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.
-pub struct RequestApp {
-    /// Pingora's proxy.
-    pub proxy: Arc<HttpProxy<EdgeProxy>>,
-    /// h2c, and how long an idle HTTP/2 connection is kept.
-    pub options: HttpServerOptions,
-}
-
-#[async_trait]
-impl HttpServerApp for RequestApp {
-    // What `async_trait` makes of an `async fn`, written out: Pingora's future is returned as it is, instead of being moved
-    // into another one, some kilobytes with every request.
-    fn process_new_http<'this, 'shutdown, 'future>(
-        self: &'this Arc<Self>,
-        mut session: ServerSession,
-        shutdown: &'shutdown ShutdownWatch,
-    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
-    where
-        'this: 'future,
-        'shutdown: 'future,
-    {
-        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
-        if let Some(connection) = connection {
-            connection.await_next_request();
-            // The deadlines replace Pingora's timeout per read, unless the connection must close.
-            let keepalive = session.get_keepalive();
-            session.set_keepalive(keepalive.map(|_| 0));
-        }
-        self.proxy.process_new_http(session, shutdown)
-    }
-
-    fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
-    }
-
-    fn server_options(&self) -> Option<&HttpServerOptions> {
-        Some(&self.options)
-    }
-
-    async fn http_cleanup(&self) {
-        self.proxy.http_cleanup().await;
-    }
+struct BeforeHttp {
+    /// The version of the configuration.
+    runtime: Arc<Runtime>,
+    settings: ConnectionSettings,
 }

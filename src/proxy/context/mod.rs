@@ -18,11 +18,13 @@ use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
 
 pub use self::attempts::Attempts;
+pub(crate) use self::body_progress::BodyProgress;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
 pub use self::dedicated::Dedicated;
 pub use self::refusal::Refusal;
 
 mod attempts;
+mod body_progress;
 mod client;
 mod dedicated;
 mod refusal;
@@ -68,6 +70,8 @@ pub struct RequestContext {
     pub body_bytes_counted: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
+    /// How far its body has come, when it is one of HTTP/2 that was not complete with the head.
+    pub(crate) body_progress: Option<BodyProgress>,
     /// A refusal decided by a hook that cannot respond itself.
     pub refusal: Option<Refusal>,
     /// Counts it among the requests in flight.
@@ -123,6 +127,7 @@ impl RequestContext {
             body_bytes: 0,
             body_bytes_counted: 0,
             max_body: None,
+            body_progress: None,
             refusal: None,
             in_flight: InFlight(Arc::clone(app)),
         }

@@ -7,6 +7,7 @@ use http::{HeaderName, header};
 
 use crate::message::Fields;
 use crate::proxy::connection::authentication::authenticates_connection;
+use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::ReservedNames;
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 
@@ -50,6 +51,15 @@ impl<'a> HeaderScan<'a> {
             Fields::Parsed(fields) => fields.iter().for_each(|field| scan.add_text(field.name, field.value)),
         }
         scan
+    }
+
+    /// How a valid request frames its body; `None` when it has none.
+    pub(crate) fn body_framing(&self) -> Option<BodyFraming> {
+        if self.encoding.value.is_some() {
+            return Some(BodyFraming::Chunked);
+        }
+        let length = std::str::from_utf8(self.length.value?).ok()?.parse().ok()?;
+        Some(BodyFraming::Length(length))
     }
 
     fn add(&mut self, name: &HeaderName, value: &'a [u8]) {

@@ -1,4 +1,6 @@
-//! Bytes of bodies: counted, and limited in requests.
+//! Bytes of bodies: counted, and limited in requests, as is the time that they may take.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use pingora::{Error, ErrorType, Result};
@@ -7,8 +9,14 @@ use crate::telemetry::metrics::{Direction, Rejection};
 
 use crate::proxy::context::{Refusal, RequestContext};
 
+/// How long the rest of a body that is not used is read.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Counts a piece of the body. Each attempt sends the body from its first byte, and resets the count.
-pub(crate) fn check_body(body: Option<&Bytes>, ctx: &mut RequestContext) -> Result<()> {
+pub(crate) fn check_body(body: Option<&Bytes>, end: bool, ctx: &mut RequestContext) -> Result<()> {
+    if let Some(progress) = &ctx.body_progress {
+        if end || ctx.attempts.responded.is_some() { progress.await_nothing() } else { progress.await_piece() }
+    }
     let Some(body) = body else { return Ok(()) };
     ctx.body_bytes += body.len() as u64;
     // What an earlier attempt has sent is not counted twice.

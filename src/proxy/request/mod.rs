@@ -21,7 +21,7 @@ use crate::config::Listener;
 use crate::message::{RequestEdits, RequestView};
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::listener::listener_of;
-use crate::proxy::context::{Dedicated, Refusal, RequestContext};
+use crate::proxy::context::{BodyProgress, Dedicated, Refusal, RequestContext};
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::response::redirect::redirect_response;
 use crate::proxy::response::{own_response, status};
@@ -100,6 +100,10 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
         exchange.set_keepalive(None);
     }
+    if matches!(rejection, Rejection::Malformed | Rejection::HeaderTooLarge | Rejection::Protocol | Rejection::Method) {
+        // Nor can be said where its body ends.
+        exchange.set_total_drain_timeout(Some(Duration::ZERO));
+    }
     let forged_cookie =
         || ctx.persistence().is_some_and(|persistence| ctx.session.lookup.cookie_is_forged(persistence));
     let clear_token = rejection == Rejection::ForgedToken && forged_cookie();
@@ -151,7 +155,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let request = head::view(exchange.req_header());
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
-    validate::check_length(scan.length.value, listener.max_body_size)?;
+    announce_body(exchange, &scan, listener)?;
     let (request, scan) = match origin_form(&request, &scan) {
         None => (request, scan),
         Some((target, host)) => {
@@ -164,6 +168,10 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
+    if http2 && let Some(progress) = exchange.req_header().extensions.get::<BodyProgress>() {
+        progress.limit(listener.timeouts.request_body);
+        ctx.body_progress = Some(progress.clone());
+    }
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;
     ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
@@ -177,6 +185,19 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// The connection must know where the request ends.
+fn announce_body(
+    exchange: &Exchange,
+    scan: &HeaderScan<'_>,
+    listener: &Listener,
+) -> std::result::Result<(), Rejection> {
+    let Some(framing) = scan.body_framing() else { return Ok(()) };
+    if let Some(connection) = DeadlineStream::of(exchange) {
+        connection.body_follows(framing);
+    }
+    validate::check_length(framing, listener.max_body_size)
 }
 
 /// What servers get in place of a target that is a URL, and Host where the request has none.
@@ -221,5 +242,5 @@ fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {
     exchange.set_read_timeout(between_reads);
     exchange.set_write_timeout(Some(timeouts.write));
     // The rest of a body that is not used is read for this long at most, so that the connection can be kept.
-    exchange.set_total_drain_timeout(Some(Duration::from_secs(5).min(timeouts.request_body)));
+    exchange.set_total_drain_timeout(Some(limits::DRAIN_TIMEOUT.min(timeouts.request_body)));
 }

@@ -9,6 +9,7 @@ use http::{Method, Version};
 use crate::message::RequestView;
 use crate::telemetry::metrics::Rejection;
 
+use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::request::header_scan::HeaderScan;
 use crate::proxy::request::target::AbsoluteTarget;
 
@@ -76,7 +77,11 @@ fn is_host_valid(request: &RequestView<'_>, scan: &HeaderScan<'_>) -> bool {
     }
     let authority = authority_of(request);
     let Some(host) = scan.host.value else {
-        return request.version != Version::HTTP_11 && (request.version == Version::HTTP_10 || authority.is_some());
+        return match authority {
+            // Over HTTP/2 it is what Host is over HTTP/1.
+            Some(authority) => request.version != Version::HTTP_11 && is_host_name_valid(authority),
+            None => request.version == Version::HTTP_10,
+        };
     };
     is_host_name_valid(host) && authority.is_none_or(|authority| authority.eq_ignore_ascii_case(host))
 }
@@ -95,7 +100,21 @@ fn is_host_name_valid(host: &[u8]) -> bool {
         matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!')
             || matches!(byte, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
     };
-    !host.is_empty() && host.iter().all(allowed)
+    host.iter().all(allowed) && is_port_valid(host)
+}
+
+/// A name that is not empty, or an address in brackets; then nothing, or a colon and digits.
+fn is_port_valid(host: &[u8]) -> bool {
+    let name = match host.first() {
+        Some(b'[') => host.iter().position(|byte| *byte == b']').map(|end| end + 1),
+        _ => host.iter().position(|byte| *byte == b':').or(Some(host.len())),
+    };
+    let Some((name, port)) = name.and_then(|end| host.split_at_checked(end)) else { return false };
+    !name.is_empty()
+        && match port.split_first() {
+            None => true,
+            Some((colon, digits)) => *colon == b':' && digits.iter().all(u8::is_ascii_digit),
+        }
 }
 
 /// The length of the body is given once and in one way.
@@ -113,10 +132,9 @@ fn is_length_valid(raw: Option<&[u8]>, request: &RequestView<'_>, scan: &HeaderS
 }
 
 /// A body that announces a length above the limit is refused unread; any other is counted while it arrives.
-pub(crate) fn check_length(length: Option<&[u8]>, limit: Option<u64>) -> Result<(), Rejection> {
-    let (Some(length), Some(limit)) = (length, limit) else { return Ok(()) };
-    let length = std::str::from_utf8(length).ok().and_then(|length| length.parse::<u64>().ok());
-    if length.is_some_and(|length| length > limit) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
+pub(crate) fn check_length(framing: BodyFraming, limit: Option<u64>) -> Result<(), Rejection> {
+    let BodyFraming::Length(length) = framing else { return Ok(()) };
+    if limit.is_some_and(|limit| length > limit) { Err(Rejection::BodyTooLarge) } else { Ok(()) }
 }
 
 fn is_number(text: &[u8]) -> bool {
@@ -207,6 +225,11 @@ mod tests {
             &[("host", "a b")],
             &[("host", "a/b")],
             &[("host", "u@a")],
+            &[("host", "a:80:90")],
+            &[("host", "a:b")],
+            &[("host", ":80")],
+            &[("host", "[::1")],
+            &[("host", "[::1]80")],
         ] {
             assert!(!valid("/", fields, b"\r\n"), "{fields:?}");
         }

@@ -1,5 +1,6 @@
 //! What the client gets: the server's response, and a token when it must.
 
+pub(crate) mod early_response;
 pub(crate) mod error_response;
 pub(crate) mod link_rewrite;
 pub(crate) mod own_response;
@@ -15,6 +16,7 @@ use pingora_proxy::Session as Exchange;
 use crate::persistence::Sessions;
 use crate::persistence::issue::{Issued, PageRewrite};
 use crate::pool::ServerIndex;
+use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
@@ -62,6 +64,12 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
         response.remove_header(&header::TRANSFER_ENCODING);
         // Nor 1xx (RFC 9110, section 15.2).
         exchange.set_ignore_info_resp(true);
+    }
+    if ctx.upgrade
+        && response.status == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(connection) = DeadlineStream::of(exchange)
+    {
+        connection.is_upgraded();
     }
     let is_final = head::response_view(response).is_final();
     pass_interim(exchange, is_final, ctx);

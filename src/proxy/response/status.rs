@@ -1,5 +1,7 @@
 //! The status that the client gets for an error: the only place that decides it.
 
+use std::io;
+
 use pingora::ErrorType::{
     ConnectError, ConnectNoRoute, ConnectProxyFailure, ConnectRefused, ConnectTimedout, ConnectionClosed, HTTPStatus,
     ReadError, ReadTimedout, SocketError, WriteError, WriteTimedout,
@@ -15,7 +17,7 @@ pub(crate) const fn of_rejection(rejection: Rejection) -> u16 {
         Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
         Rejection::NoRoute => 404,
         Rejection::Method => 405,
-        Rejection::HeaderTimeout => 408,
+        Rejection::HeaderTimeout | Rejection::BodyTimeout => 408,
         Rejection::BodyTooLarge => 413,
         Rejection::HeaderTooLarge => 431,
         Rejection::StoreUnavailable | Rejection::Descriptors => 503,
@@ -34,10 +36,17 @@ pub(crate) fn of_error(error: &Error) -> u16 {
         (ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
         (ReadTimedout, ErrorSource::Downstream) => 408,
+        (ReadError, ErrorSource::Downstream) if is_body_malformed(error) => 400,
         (ReadError | WriteError | WriteTimedout | ConnectionClosed, ErrorSource::Downstream) => 0,
         (_, ErrorSource::Downstream) => 400,
         (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
     }
+}
+
+/// The connection is fine, but its client sends chunks that are none.
+fn is_body_malformed(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }
 
 #[cfg(test)]

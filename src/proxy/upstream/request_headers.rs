@@ -43,6 +43,9 @@ async fn fetch_and_change(request: &mut RequestHeader, ctx: &mut RequestContext)
 
 /// `None`: session data has to be fetched first.
 fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) -> Option<Result<()>> {
+    if let Some(progress) = &ctx.body_progress {
+        progress.await_piece();
+    }
     let view = head::view(request);
     let host = if ctx.host_missing { ctx.server().and_then(host) } else { None };
     let (sessions, scope, state) = ctx.sessions(view);

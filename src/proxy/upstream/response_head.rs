@@ -35,6 +35,10 @@ pub(crate) fn run<'hook>(
         return hook::done(Ok(()));
     }
     note_response(response.status, ctx);
+    if let Some(progress) = &ctx.body_progress {
+        // Both directions of a stream may be open for hours.
+        progress.await_nothing();
+    }
     let ends = dedicated::note_response(exchange, response, ctx);
     let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     let request = exchange.req_header();

@@ -20,6 +20,7 @@ use crate::store::engine::{Capabilities, Engine, Event, StoreError, Value, Write
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::targets::Target;
+use crate::telemetry::events::{self, Change, EventKind};
 use crate::telemetry::metrics::{Metrics, StoreOperation, StoreResult};
 
 use super::breaker::Breaker;
@@ -134,7 +135,10 @@ impl SharedStore {
     }
 
     pub(super) fn set_unavailable(&self, unavailable: bool) {
-        self.unavailable.store(unavailable, Relaxed);
+        if self.unavailable.swap(unavailable, Relaxed) != unavailable {
+            let (from, to) = if unavailable { ("up", "down") } else { ("down", "up") };
+            events::record(Change::new(EventKind::Store).values(from, to));
+        }
         self.context.metrics.store.set_up(!unavailable);
     }
 

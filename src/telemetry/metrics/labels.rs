@@ -227,6 +227,8 @@ pub enum Rejection {
     BodyTooLarge,
     /// Its headers took longer than `request_header`: 408.
     HeaderTimeout,
+    /// A piece of its body took longer than `request_body`, over HTTP/2: the stream is reset.
+    BodyTimeout,
     /// No route matches: 404.
     NoRoute,
     /// A method that is not proxied: 405.
@@ -289,6 +291,7 @@ mod tests {
                 "header_too_large",
                 "body_too_large",
                 "header_timeout",
+                "body_timeout",
                 "no_route",
                 "method",
                 "protocol",
@@ -301,6 +304,6 @@ mod tests {
         );
         assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);
         assert_eq!(LocalResource::VARIANTS, ["descriptors", "system_descriptors", "buffers", "ports", "memory"]);
-        assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (9, "tls_handshake"));
+        assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (10, "tls_handshake"));
     }
 }

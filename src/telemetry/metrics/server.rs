@@ -115,7 +115,7 @@ impl ServerFamilies {
             )?,
             state: make.gauges(
                 "homing_server_state",
-                "1 for the state that the operator set.",
+                "1 for the state in force: what an operator set, else the file's; drain, too, while the server's checks ask for it.",
                 &["pool", "server", "state"],
             )?,
             in_flight: make.gauges("homing_server_requests_in_flight", "Requests in flight, by server.", SERVER)?,

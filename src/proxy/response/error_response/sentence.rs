@@ -27,6 +27,7 @@ fn of_reason(reason: &str) -> Option<&'static str> {
         "header_too_large" => "The request headers are too large.",
         "body_too_large" => "The request body is too large.",
         "header_timeout" => "The request headers took too long to arrive.",
+        "body_timeout" => "The request body took too long to arrive.",
         "no_route" => "No route matches this request.",
         "method" => "This method is not allowed.",
         "protocol" => "HTTP version not supported.",

@@ -1,0 +1,31 @@
+//! The time limit of HTTP/2 request bodies.
+//!
+//! Pingora waits for the next piece of such a body without limit, and nothing that is called for a request runs meanwhile. So
+//! the request is watched from outside. One whose client has stopped sending is dropped, which resets its stream.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+
+use crate::proxy::context::BodyProgress;
+use crate::telemetry::metrics::{Metrics, Rejection};
+
+/// How often the progress of a body is read.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves a request; `None` when its body has stopped.
+pub(super) async fn watch<F, T>(mut request: F, progress: &BodyProgress, metrics: &Metrics) -> Option<T>
+where
+    F: Future<Output = Option<T>> + Unpin,
+{
+    loop {
+        match timeout(progress.left().min(CHECK_INTERVAL), &mut request).await {
+            Ok(result) => return result,
+            Err(_) if progress.left().is_zero() => {
+                metrics.rejected.inc(Rejection::BodyTimeout as usize);
+                return None;
+            }
+            Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What serves the requests of a connection: Pingora's proxy, with what Pingora leaves out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+use pingora_proxy::HttpProxy;
+
+use crate::proxy::EdgeProxy;
+use crate::proxy::context::BodyProgress;
+use crate::telemetry::metrics::Metrics;
+
+use super::deadlines::DeadlineStream;
+use super::http2_body;
+
+/// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.
+pub struct RequestApp {
+    /// Pingora's proxy.
+    pub proxy: Arc<HttpProxy<EdgeProxy>>,
+    /// h2c, and how long an idle HTTP/2 connection is kept.
+    pub options: HttpServerOptions,
+    /// All metrics.
+    pub metrics: Arc<Metrics>,
+}
+
+impl RequestApp {
+    /// Serves a request of HTTP/2 whose body is still to come.
+    async fn watch_body(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let progress = BodyProgress::default();
+        session.req_header_mut().extensions_mut().insert(progress.clone());
+        let request = self.proxy.process_new_http(session, shutdown);
+        http2_body::watch(request, &progress, &self.metrics).await
+    }
+}
+
+#[async_trait]
+impl HttpServerApp for RequestApp {
+    // What `async_trait` makes of an `async fn`, written out: Pingora's future is returned as it is, instead of being moved
+    // into another one, some kilobytes with every request.
+    fn process_new_http<'this, 'shutdown, 'future>(
+        self: &'this Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &'shutdown ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>>
+    where
+        'this: 'future,
+        'shutdown: 'future,
+    {
+        let connection = session.stream().and_then(|stream| stream.as_any().downcast_ref::<DeadlineStream>());
+        if let Some(connection) = connection {
+            connection.await_next_request();
+            // The deadlines replace Pingora's timeout per read, unless the connection must close.
+            let keepalive = session.get_keepalive();
+            session.set_keepalive(keepalive.map(|_| 0));
+        }
+        if session.is_http2() && !session.is_body_done() {
+            return Box::pin(self.watch_body(session, shutdown));
+        }
+        self.proxy.process_new_http(session, shutdown)
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.proxy.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
+    }
+
+    async fn http_cleanup(&self) {
+        self.proxy.http_cleanup().await;
+    }
+}

@@ -1,0 +1,27 @@
+//! What holds for a connection from its beginning.
+
+use std::time::Duration;
+
+use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
+use crate::pool::descriptors::RefusalPermit;
+
+/// The settings of its listener, and whether it is refused.
+pub(super) struct ConnectionSettings {
+    pub(super) timeouts: ListenerTimeouts,
+    pub(super) on_half_close: OnClientHalfClose,
+    /// Its request is refused, since descriptors run out.
+    pub(super) refusal: Option<RefusalPermit>,
+}
+
+/// How long a connection that is refused may hold its descriptor before its request has arrived.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl ConnectionSettings {
+    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
+        let mut timeouts = listener.timeouts;
+        if refusal.is_some() {
+            timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
+        }
+        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
+    }
+}
