@@ -219,7 +219,7 @@ fn a_server_without_tls_is_told_from_one_that_is_down() {
     });
     let conf = Conf::servers("a b").address("b", &plain.to_string()).pool("connection: { tls: { ca: ca.pem } }");
     let conf = conf.server("a", "state: maint").without_persistence();
-    let mut world = World::builder(&conf).before(|town| authority.write(town.directory(), "ca")).down("a").start();
+    let mut world = World::builder(&conf).down("a").before(|town| authority.write(town.directory(), "ca")).start();
     world.browser().get("/echo").expect(502);
     world.expect_metric(ERRORS, &[("server", "b"), ("kind", "tls_handshake")], 1.0);
     world.reload(conf.to_string().replace("maint", "ready"));
