@@ -151,7 +151,7 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options, metrics: Arc::clone(&app.metrics) });
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
     let open = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string())).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };
     let mut service = Service::new("clients".to_owned(), connections);

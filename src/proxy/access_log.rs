@@ -3,28 +3,55 @@
 use std::borrow::Cow;
 use std::time::{Duration, UNIX_EPOCH};
 
+use pingora::http::RequestHeader;
 use pingora::{Error, ErrorSource};
 use pingora_proxy::Session as Exchange;
 
+use crate::message::RequestView;
 use crate::persistence::{Outcome, Reason};
 use crate::routing::host_name;
 use crate::session::binding::Lookup;
 use crate::session::key::Digest8;
 use crate::session::source::Source;
 use crate::session::url_params;
+use crate::telemetry::metrics::Rejection;
 use crate::telemetry::request_record::{FailureSource, RequestRecord, RequestResult};
 
-use crate::proxy::context::RequestContext;
+use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
+use crate::proxy::response::status;
 
 /// The hook.
 pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestContext) {
+    // What becomes of the rest of its body is no part of it.
+    ctx.log_dropped = None;
+    let status = exchange.response_written().map_or(0, |response| response.status.as_u16());
+    let bytes = || (exchange.body_bytes_read(), exchange.body_bytes_sent());
+    note(head::view(exchange.req_header()), status, bytes, error, ctx);
+}
+
+/// A request of HTTP/2 whose body did not arrive in time: its stream is reset.
+pub(crate) fn run_dropped(ctx: &mut RequestContext, head: &RequestHeader) {
+    let rejection = Rejection::BodyTimeout;
+    ctx.app().metrics.rejected.inc(rejection as usize);
+    tracing::debug!(client = ctx.client.address.map(display), reason = rejection.label(), "request rejected");
+    let status = status::of_rejection(rejection);
+    ctx.refusal = Some(Refusal::new(status, rejection.label()));
+    let read = usize::try_from(ctx.body_bytes).unwrap_or(usize::MAX);
+    note(head::view(head), status, || (read, 0), None, ctx);
+}
+
+/// `bytes`: those of its body and of its response's.
+fn note(
+    request: RequestView<'_>,
+    status: u16,
+    bytes: impl FnOnce() -> (usize, usize),
+    error: Option<&Error>,
+    ctx: &mut RequestContext,
+) {
     (ctx.attempts.in_flight, ctx.attempts.stream) = (None, None);
-    let result = RequestResult {
-        status: exchange.response_written().map_or(0, |response| response.status.as_u16()),
-        duration: ctx.started.elapsed(),
-        outcome: outcome(ctx).map(|outcome| outcome as usize),
-    };
+    let duration = ctx.started.elapsed();
+    let result = RequestResult { status, duration, outcome: outcome(ctx).map(|outcome| outcome as usize) };
     let app = ctx.app();
     let route = ctx.route.and_then(|route| ctx.runtime.routes.get(route));
     result.count(route, ctx.pool_runtime().map(|pool| &pool.metrics), &app.metrics.no_pool);
@@ -33,7 +60,7 @@ pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestC
     let Some(log) = &*log else { return };
     let session = ctx.session.session().map(|session| session.key).or(ctx.session.created);
     let session = session.map(|key| ctx.runtime.log_key.digest8(key));
-    let record = record(exchange, error, ctx, result, session.as_ref());
+    let record = record(request, bytes(), error, ctx, result, session.as_ref());
     if !log.write(&record.line()) {
         app.metrics.access_log_dropped.inc();
     }
@@ -45,13 +72,13 @@ fn outcome(ctx: &RequestContext) -> Option<Outcome> {
 }
 
 fn record<'a>(
-    exchange: &'a Exchange,
+    request: RequestView<'a>,
+    (bytes_in, bytes_out): (usize, usize),
     error: Option<&Error>,
     ctx: &'a RequestContext,
     result: RequestResult,
     session: Option<&'a Digest8>,
 ) -> RequestRecord<'a> {
-    let request = head::view(exchange.req_header());
     let attempt = ctx.attempts.started.zip(ctx.attempts.responded);
     RequestRecord {
         result,
@@ -62,8 +89,8 @@ fn record<'a>(
         host: host_name(request.host()),
         path: without_session_ids(request.path(), ctx),
         version: request.version,
-        bytes_in: exchange.body_bytes_read(),
-        bytes_out: exchange.body_bytes_sent(),
+        bytes_in,
+        bytes_out,
         server_time: attempt.map(|(started, responded)| responded.saturating_duration_since(started)),
         route: ctx.route.and_then(|route| ctx.runtime.config.routes.get(route)).map(|route| route.name.as_str()),
         pool: ctx.pool_runtime().map(|pool| &*pool.pool.name),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
+use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::world::app::answers::pattern;
@@ -54,6 +55,9 @@ fn an_upload_over_http2_that_stops_is_reset() {
     });
     assert!(took > Duration::from_millis(700) && took < Duration::from_secs(5), "{took:?}");
     world.expect_metric("homing_requests_rejected_total", &[("reason", "body_timeout")], 1.0);
+    let line = world.access_line("/upload");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(408), &json!("body_timeout")), "{line}");
+    assert_eq!((&line["protocol"], &line["bytes_in"]), (&json!("HTTP/2.0"), &json!(4)), "{line}");
     let whole = world.app("a").seen().iter().filter(|seen| seen.body_complete).count();
     assert_eq!(whole, 0, "no server took it for a whole request");
     assert_eq!(world.browser().server(), "a");
@@ -191,6 +195,54 @@ fn a_client_can_read_the_early_response_of_a_server() {
         let mut wire = world.wire();
         wire.send("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf");
         wire.receive("POST").expect(401);
+    }
+}
+
+/// A server that answers uploads when it has their heads, and closes the connection with the rest unread.
+fn abrupt_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut byte = [0];
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                head.push(byte[0]);
+            }
+            let response = "HTTP/1.1 413 Content Too Large\r\nContent-Length: 5\r\nConnection: close\r\n\r\nlarge";
+            let _ = stream.write_all(response.as_bytes());
+        }
+    });
+    address
+}
+
+#[test]
+fn the_early_response_of_a_server_to_a_large_upload_arrives_each_time() {
+    let world = World::start(Conf::servers("a").address("a", &abrupt_server().to_string()));
+    let body = pattern(3 << 20);
+    for _ in 0..50 {
+        let mut wire = world.wire();
+        wire.send(format!("POST /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len()));
+        for piece in body.chunks(16 << 10) {
+            if wire.try_send(piece).is_err() {
+                break;
+            }
+        }
+        assert_eq!(wire.receive("POST").expect(413).text(), "large");
+    }
+    for _ in 0..50 {
+        let responses = h2_try(&world.address, vec![H2Request::post("/upload", body.clone())]);
+        assert_eq!(responses[0].as_ref().map(|response| response.status), Ok(413));
+    }
+}
+
+#[test]
+fn a_failure_is_told_whatever_is_behind_the_request() {
+    let world = World::start(Conf::servers("a").address("a", "127.0.0.1:1"));
+    for _ in 0..20 {
+        let mut wire = world.wire();
+        wire.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3000));
+        wire.receive("GET").expect(503);
     }
 }
 

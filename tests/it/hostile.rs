@@ -176,6 +176,42 @@ fn broken_chunks_never_make_a_whole_request() {
     assert_eq!(world.browser().get("/echo").status, 200);
 }
 
+#[test]
+fn malformed_chunks_are_the_clients_fault_on_new_and_on_kept_connections() {
+    let world = World::start(Conf::servers("a b"));
+    let head = "POST /chunks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let long = "a".repeat(100_000);
+    for chunks in [
+        "\r\nhello\r\n0\r\n\r\n",
+        ";\r\nhello\r\n0\r\n\r\n",
+        "5;name\nhello\r\n0\r\n\r\n",
+        "5\nhello\r\n0\r\n\r\n",
+        "+5\r\nhello\r\n0\r\n\r\n",
+        "-5\r\nhello\r\n0\r\n\r\n",
+        "0x5\r\nhello\r\n0\r\n\r\n",
+        "10000000000000005\r\nhello\r\n0\r\n\r\n",
+        "5\r\nhello\r\n;\r\n\r\n",
+        "5\r\nhelloXX0\r\n\r\n",
+    ] {
+        for requests_before in [0, 1] {
+            let mut wire = world.wire();
+            for _ in 0..requests_before {
+                wire.send("GET /echo HTTP/1.1\r\nHost: x\r\n\r\n");
+                wire.receive("GET").expect(200);
+            }
+            let _ = wire.try_send(format!("{head}{chunks}{long}"));
+            let response = wire.receive("POST");
+            assert_eq!(response.status, 400, "{chunks:?}, behind {requests_before} requests");
+            assert!(wire.time_to_close(Duration::from_secs(5)).is_some(), "where the next request begins is unknown");
+        }
+    }
+    let whole =
+        |app| world.app(app).seen().iter().filter(|seen| seen.body_complete && seen.target == "/chunks").count();
+    assert_eq!(whole("a") + whole("b"), 0, "no server took one for whole");
+    assert_eq!(world.metric("homing_upstream_errors_total", &[]), 0.0, "no server is blamed");
+    assert_eq!(world.metric("homing_retries_total", &[]), 0.0, "and none was asked again");
+}
+
 /// Numbers that look random and are the same each time.
 struct Random(u64);
 

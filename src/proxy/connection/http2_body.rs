@@ -8,13 +8,12 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use crate::proxy::context::BodyProgress;
-use crate::telemetry::metrics::{Metrics, Rejection};
 
 /// How often the progress of a body is read.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves a request; `None` when its body has stopped.
-pub(super) async fn watch<F, T>(mut request: F, progress: &BodyProgress, metrics: &Metrics) -> Option<T>
+pub(super) async fn watch<F, T>(mut request: F, progress: &BodyProgress) -> Option<T>
 where
     F: Future<Output = Option<T>> + Unpin,
 {
@@ -22,7 +21,7 @@ where
         match timeout(progress.left().min(CHECK_INTERVAL), &mut request).await {
             Ok(result) => return result,
             Err(_) if progress.left().is_zero() => {
-                metrics.rejected.inc(Rejection::BodyTimeout as usize);
+                progress.drop_request();
                 return None;
             }
             Err(_) => {}

@@ -12,7 +12,6 @@ use pingora_proxy::HttpProxy;
 
 use crate::proxy::EdgeProxy;
 use crate::proxy::context::BodyProgress;
-use crate::telemetry::metrics::Metrics;
 
 use super::deadlines::DeadlineStream;
 use super::http2_body;
@@ -23,8 +22,6 @@ pub struct RequestApp {
     pub proxy: Arc<HttpProxy<EdgeProxy>>,
     /// h2c, and how long an idle HTTP/2 connection is kept.
     pub options: HttpServerOptions,
-    /// All metrics.
-    pub metrics: Arc<Metrics>,
 }
 
 impl RequestApp {
@@ -34,10 +31,10 @@ impl RequestApp {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        let progress = BodyProgress::default();
+        let progress = BodyProgress::new(session.req_header().clone());
         session.req_header_mut().extensions_mut().insert(progress.clone());
         let request = self.proxy.process_new_http(session, shutdown);
-        http2_body::watch(request, &progress, &self.metrics).await
+        http2_body::watch(request, &progress).await
     }
 }
 

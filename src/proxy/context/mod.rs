@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 use parking_lot::Mutex;
+use pingora::http::RequestHeader;
 use rand::RngCore;
 
 use crate::app::runtime::Runtime;
@@ -72,6 +73,8 @@ pub struct RequestContext {
     pub max_body: Option<u64>,
     /// How far its body has come, when it is one of HTTP/2 that was not complete with the head.
     pub(crate) body_progress: Option<BodyProgress>,
+    /// Logs it when it is dropped before its end: no hook runs then.
+    pub(crate) log_dropped: Option<fn(&mut Self, &RequestHeader)>,
     /// A refusal decided by a hook that cannot respond itself.
     pub refusal: Option<Refusal>,
     /// Counts it among the requests in flight.
@@ -91,6 +94,12 @@ impl Drop for InFlight {
 
 impl Drop for RequestContext {
     fn drop(&mut self) {
+        if let Some(log) = self.log_dropped
+            && let Some(progress) = self.body_progress.take()
+            && let Some(head) = progress.dropped()
+        {
+            log(self, head);
+        }
         if self.session.is_open() {
             self.in_flight.0.sessions.close(&mut self.session, wall_clock);
         }
@@ -128,6 +137,7 @@ impl RequestContext {
             body_bytes_counted: 0,
             max_body: None,
             body_progress: None,
+            log_dropped: None,
             refusal: None,
             in_flight: InFlight(Arc::clone(app)),
         }

@@ -19,6 +19,7 @@ use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
 use crate::message::{RequestEdits, RequestView};
+use crate::proxy::access_log;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::listener::listener_of;
 use crate::proxy::context::{BodyProgress, Dedicated, Refusal, RequestContext};
@@ -171,6 +172,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     if http2 && let Some(progress) = exchange.req_header().extensions.get::<BodyProgress>() {
         progress.limit(listener.timeouts.request_body);
         ctx.body_progress = Some(progress.clone());
+        ctx.log_dropped = Some(access_log::run_dropped);
     }
     (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
     ctx.client = client;

@@ -36,7 +36,7 @@ pub(crate) fn of_error(error: &Error) -> u16 {
         (ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
         (ReadTimedout, ErrorSource::Downstream) => 408,
-        (ReadError, ErrorSource::Downstream) if is_body_malformed(error) => 400,
+        (ReadError, ErrorSource::Downstream) if is_body_malformed(error) => of_rejection(Rejection::Malformed),
         (ReadError | WriteError | WriteTimedout | ConnectionClosed, ErrorSource::Downstream) => 0,
         (_, ErrorSource::Downstream) => 400,
         (_, ErrorSource::Internal | ErrorSource::Unset) => 500,
@@ -44,7 +44,7 @@ pub(crate) fn of_error(error: &Error) -> u16 {
 }
 
 /// The connection is fine, but its client sends chunks that are none.
-fn is_body_malformed(error: &Error) -> bool {
+pub(crate) fn is_body_malformed(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
 }

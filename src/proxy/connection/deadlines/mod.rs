@@ -4,6 +4,7 @@ mod preface;
 
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -83,6 +84,8 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length:
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
       Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
+/// How much is read of the next request while this one is served.
+const BEGINNING: usize = 512;
 /// How long a connection that was closed with unread bytes is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -345,8 +348,13 @@ impl DeadlineStream {
             // The next request waits; what is behind it waits in the socket.
             return Poll::Pending;
         }
-        if ready!(self.input.poll_fill(&mut self.inner, context))? > 0 {
-            self.input.shrink();
+        // Asked with every step of the response, and mostly in vain: without a buffer of the thread, which would be taken and
+        // returned each time.
+        let mut room = [MaybeUninit::uninit(); BEGINNING];
+        let mut beginning = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.inner).poll_read(context, &mut beginning))?;
+        if !beginning.filled().is_empty() {
+            self.input.put(beginning.filled());
             return Poll::Pending;
         }
         match self.settings.on_half_close {
@@ -433,7 +441,8 @@ impl Shutdown for DeadlineStream {
         // Bytes that were not flushed go first.
         let _ = self.flush().await;
         let _ = self.inner.shutdown().await;
-        if !self.input.is_empty() {
+        let in_body = *self.phase.get_mut() == BODY && !self.body().is_complete();
+        if in_body || !self.input.is_empty() {
             let _ = timeout(LINGER_TIMEOUT, self.discard()).await;
         }
     }
