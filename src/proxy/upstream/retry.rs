@@ -106,8 +106,9 @@ pub(crate) fn judge(
             return RetryVerdict::AnotherServer;
         }
     }
-    // A server can end a handshake of TLS after a part of the body was read.
-    if attempt.error.is_connect_failure() && attempt.replayable {
+    // A server can end a handshake of TLS when the body has been read.
+    let body_lost = attempt.error.is_of_tls() && !attempt.replayable;
+    if attempt.error.is_connect_failure() && !body_lost {
         // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
         let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
         return if selects { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::Disabled) };
@@ -206,6 +207,14 @@ mod tests {
                 assert_eq!(judge(post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
             }
         }
+    }
+
+    #[test]
+    fn a_handshake_that_the_server_ends_late_is_no_connection_while_the_body_can_be_sent_again() {
+        let post = FailedAttempt { error: UpstreamError::TlsHandshake, idempotent: false, ..RESET };
+        assert_eq!(judge(post, &RULES, || false), RetryVerdict::AnotherServer);
+        let lost = FailedAttempt { replayable: false, ..post };
+        assert_eq!(judge(lost, &RULES, || true), give_up(GiveUpReason::NotRepeatable));
     }
 
     #[test]
