@@ -25,6 +25,7 @@ use crate::telemetry::metrics::Metrics;
 
 use super::apply::{open_access_log, report_certificates, set_limits};
 use super::build::{BuildContext, build};
+use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
 use super::shared_store;
@@ -59,6 +60,7 @@ pub(super) fn build_state(
     let runtime = build(config, &context).map_err(RunError::internal)?;
     set_limits(&table, &runtime);
     let overrides = Overrides::load(&runtime);
+    drains::observe(&runtime, wall_clock());
     metrics.config_accepted(&runtime.config.hash, true);
     report_certificates(&metrics, &runtime.config);
     let app = Arc::new(AppState {

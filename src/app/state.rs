@@ -78,7 +78,8 @@ impl AppState {
         self.metrics.render(&table, servers, pools)
     }
 
-    fn table_history(&self) -> TableHistory {
+    /// How the table came to what it has.
+    pub fn table_history(&self) -> TableHistory {
         TableHistory {
             age: self.started.elapsed(),
             restored: self.table_restored.load(Ordering::Relaxed),

@@ -65,6 +65,7 @@ fn pool(
         servers,
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
+        drain_deadline: pool.drain_deadline,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,
@@ -120,6 +121,7 @@ fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnosti
             state: server.state,
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
+            removed: false,
         });
     }
     checked
