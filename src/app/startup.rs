@@ -76,6 +76,7 @@ pub(super) fn build_state(
         in_flight: AtomicUsize::new(0),
         last_reload: ArcSwapOption::empty(),
         reloads: OnceLock::new(),
+        clock: wall_clock,
     });
     Ok((app, events))
 }

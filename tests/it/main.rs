@@ -15,6 +15,7 @@
 )]
 
 mod addresses;
+mod admin_api;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;

@@ -38,7 +38,9 @@ fn under_load(clients: &[Browser], during: impl FnOnce()) -> usize {
         let finish = StopWhenDone(&stop);
         during();
         drop(finish);
-        threads.into_iter().for_each(|thread| thread.join().expect("every request was answered"));
+        for thread in threads {
+            thread.join().expect("every request was answered");
+        }
     });
     served.into_inner()
 }
@@ -71,7 +73,9 @@ fn replace(world: &mut World, server: &str) -> f64 {
 fn no_request_fails_no_session_is_lost_and_only_those_of_drained_servers_move() {
     let mut world = World::start(conf());
     let clients: Vec<_> = (0..12).map(|_| world.browser()).collect();
-    clients.iter().for_each(|client| drop(shopping(client)));
+    for client in &clients {
+        drop(shopping(client));
+    }
     let mut drained = 0.0;
     for server in SERVERS {
         let served = under_load(&clients, || drained += replace(&mut world, server));

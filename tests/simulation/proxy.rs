@@ -80,6 +80,7 @@ impl Version {
             data: &self.data,
             shared: None,
             hands_over: false,
+            looks_only: false,
         }
     }
 
