@@ -10,6 +10,7 @@ use http::{HeaderName, HeaderValue};
 use crate::config::{self, Config};
 use crate::message::WrittenName;
 use crate::pool::Pool;
+use crate::pool::tls::{PoolTls, SystemAuthorities, TlsBuildError};
 use crate::routing::Router;
 use crate::session::binding::Limits;
 use crate::session::cookie::overflow;
@@ -48,6 +49,14 @@ pub enum BuildError {
     /// Certificates.
     #[error("listeners[].tls: {0}")]
     Tls(#[from] rustls::Error),
+    /// TLS to the servers of a pool.
+    #[error("pools.{pool}.connection.tls: {why}")]
+    ServerTls {
+        /// The pool.
+        pool: String,
+        /// The reason.
+        why: TlsBuildError,
+    },
 }
 
 /// What a runtime is built on.
@@ -82,8 +91,12 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     let keys = configured.as_ref().unwrap_or(context.generated_keys);
     let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
     let router = Router::build(&config.routes, &names);
-    let pools: Vec<PoolRuntime> =
-        config.pools.iter().map(|pool| build_pool(pool, &config.listeners, keys, context)).collect::<Result<_, _>>()?;
+    let system = SystemAuthorities::default();
+    let one = |pool| {
+        let tls = server_tls(pool, &system, context.previous)?;
+        build_pool(pool, tls, &config.listeners, keys, context)
+    };
+    let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
     let tls = tls::build(&config.listeners, context.previous)?;
     Ok(Runtime {
@@ -107,15 +120,28 @@ fn secret_parameters(pools: &[config::Pool]) -> Vec<Box<str>> {
     names
 }
 
+/// TLS to the servers of a pool; unchanged, it stays the same object.
+fn server_tls(
+    config: &config::Pool,
+    system: &SystemAuthorities,
+    previous: Option<&Runtime>,
+) -> Result<Option<Arc<PoolTls>>, BuildError> {
+    let Some(tls) = &config.tls else { return Ok(None) };
+    let previous = previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
+    let built = PoolTls::build(tls, system, previous.and_then(|previous| previous.pool.tls.as_ref()));
+    built.map(Some).map_err(|why| BuildError::ServerTls { pool: config.name.clone(), why })
+}
+
 fn build_pool(
     config: &config::Pool,
+    tls: Option<Arc<PoolTls>>,
     listeners: &[config::Listener],
     keys: &Keyring,
     context: &BuildContext<'_>,
 ) -> Result<PoolRuntime, BuildError> {
     let previous =
         context.previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
-    let pool = Pool::build(config, previous.map(|previous| &previous.pool), context.metrics);
+    let pool = Pool::build(config, tls, previous.map(|previous| &previous.pool), context.metrics);
     let mut persistence =
         config.persistence.as_ref().map(|policy| persistence_plan(policy, config, keys, context.table)).transpose()?;
     if let Some(persistence) = &mut persistence {

@@ -18,8 +18,8 @@ use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{Config, ListenAddress};
-use crate::pool::http_probe::NO_CERTIFICATES;
 use crate::pool::server::KEEPALIVE;
+use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, RequestApp};
 

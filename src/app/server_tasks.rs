@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use tokio::task::JoinHandle;
 
-use crate::config::{HealthCheck, ServerAddress};
+use crate::config::{HealthCheck, ServerAddress, UpstreamProtocol};
 use crate::pool::condition::Health;
 use crate::pool::health::{self, HealthTask, HealthTracker};
 use crate::pool::resolve::Resolver;
@@ -20,7 +20,7 @@ use super::runtime::Runtime;
 /// Pool and server.
 type Key = (Arc<str>, Arc<str>);
 /// The settings that a task was started with; a change restarts it.
-type Settings = (ServerAddress, Option<HealthCheck>);
+type Settings = (ServerAddress, Option<HealthCheck>, UpstreamProtocol, Option<u64>);
 
 /// The running tasks.
 #[derive(Default)]
@@ -55,7 +55,13 @@ impl ServerTasks {
         for (pool, server) in servers_of(runtime) {
             let key = (Arc::clone(pool), Arc::clone(&server.name));
             let check = check_of(runtime, pool, server);
-            let settings = (server.address.clone(), check.as_ref().map(|check| check.config.clone()));
+            let protocol = check.as_ref().map_or(UpstreamProtocol::Http1, |check| check.protocol);
+            let settings = (
+                server.address.clone(),
+                check.as_ref().map(|check| check.config.clone()),
+                protocol,
+                server.tls().map(|tls| tls.group()),
+            );
             let unchanged = previous.remove(&key).and_then(|(before, handles)| {
                 if before == settings {
                     return Some(handles);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::Sender;
 
-use crate::config::{Config, Tls, Watch, watch};
+use crate::config::{Config, ServerTls, Tls, Watch, watch};
 
 use super::reload_trigger::ReloadTrigger;
 
@@ -27,8 +27,9 @@ impl FileWatcher {
     /// Watches the files that this configuration names.
     pub(super) fn update(&mut self, config: &Config) {
         let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(Tls::files);
+        let to_servers = config.pools.iter().filter_map(|pool| pool.tls.as_ref()).flat_map(ServerTls::files);
         let mut files = vec![self.file.clone()];
-        for certificate in certificates {
+        for certificate in certificates.chain(to_servers) {
             if !files.iter().any(|file| file == certificate) {
                 files.push(certificate.to_owned());
             }

@@ -56,9 +56,9 @@ pub(crate) fn server_address(text: &str) -> Result<ServerAddress, String> {
         return unix_path(path).map(ServerAddress::Unix);
     }
     if let Some((scheme, rest)) = text.split_once("://") {
-        let help = "TLS to servers is not in this version";
         let rest = rest.trim_end_matches('/');
-        return Err(if scheme == "https" { help.to_owned() } else { format!("write {rest} without {scheme}://") });
+        let tls = if scheme == "https" { ", and for TLS connection: { tls: {} } in its pool" } else { "" };
+        return Err(format!("write {rest} without {scheme}://{tls}"));
     }
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {

@@ -47,16 +47,17 @@ pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AdminToken, Balance, CircuitBreaker, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat,
-    LogLevel, NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence,
-    PoolLimits, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
+    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, GuestCookies, Handoff, Issue, Key,
+    ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown,
+    OnServerDrain, Persistence, PoolLimits, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown, TlsVersion,
+    UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use settings::Config;
 pub use store::{Store, TableSnapshot};
-pub use tls::{Certificate, Tls};
+pub use tls::{Certificate, ServerTls, Tls};
 pub use units::Size;
 pub use watch::{Watch, watch};
 

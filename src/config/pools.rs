@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::address::ServerAddress;
 use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, ServerState, StreamsOnDown};
+use super::tls::ServerTls;
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Pool {
     pub servers: Vec<Server>,
     /// Connections to the servers.
     pub connection: Connection,
+    /// TLS to the servers, with what the files held; `None` = none.
+    pub tls: Option<ServerTls>,
     /// What becomes of open connections to a server that is found down.
     pub streams_on_down: StreamsOnDown,
     /// Active checks; `None` = servers count as up.

@@ -1,11 +1,11 @@
-//! The checked configuration of TLS on a listener, with what the files held when it was read.
+//! The checked configuration of TLS, on a listener and to servers, with what the files held when it was read.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::certificate_files::{ClientCa, NamedFile};
+use super::certificate_files::{ClientCa, ClientTls, NamedFile};
 use super::raw::TlsVersion;
 
 /// TLS on a listener.
@@ -49,5 +49,22 @@ impl Tls {
     pub fn files(&self) -> impl Iterator<Item = &Path> {
         let certificates = self.certificates.iter().flat_map(|one| [&one.cert, &one.key]);
         certificates.chain(self.client_ca.iter().map(|ca| &ca.file)).map(|file| file.path.as_path())
+    }
+}
+
+/// TLS to the servers of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerTls {
+    /// Servers' certificates are verified.
+    pub verify: bool,
+    /// By which authorities and for which name, and what the proxy shows to servers.
+    pub client: ClientTls,
+}
+
+impl ServerTls {
+    /// Every file that was read.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = self.client.certificate.iter().flat_map(|one| [&one.cert, &one.key]);
+        own.chain(self.client.authorities.iter().map(|ca| &ca.file)).map(|file| file.path.as_path())
     }
 }

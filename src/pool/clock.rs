@@ -42,7 +42,7 @@ mod tests {
         );
         let config =
             Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}")).config;
-        let pool = Pool::build(&config.pools[0], previous, &Metrics::new().unwrap());
+        let pool = Pool::build(&config.pools[0], None, previous, &Metrics::new().unwrap());
         for server in &pool.servers {
             if server.live.health() == Health::Unknown {
                 server.live.set_health(Health::Up);

@@ -150,7 +150,7 @@ mod tests {
 
     fn pool(names: &str, percent: u32, previous: Option<&Pool>) -> Pool {
         let metrics = Metrics::new().unwrap();
-        let pool = Pool::build(&config(&servers(names), percent).pools[0], previous, &metrics);
+        let pool = Pool::build(&config(&servers(names), percent).pools[0], None, previous, &metrics);
         for server in &pool.servers {
             server.live.set_resolved(Some("127.0.0.1:1".parse().unwrap()));
         }
@@ -215,7 +215,7 @@ mod tests {
         let mut off = config(&servers("a b"), 50);
         off.pools[0].circuit_breaker = None;
         off.pools[0].balance = Balance::Random;
-        let off = Pool::build(&off.pools[0], Some(&after), &Metrics::new().unwrap());
+        let off = Pool::build(&off.pools[0], None, Some(&after), &Metrics::new().unwrap());
         assert_eq!(ejected(&off), "", "without a breaker at once");
         off.tick(now);
         assert_eq!(ejected(&pool("a b", 50, Some(&off))), "", "and it is not remembered");

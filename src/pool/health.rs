@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr};
 use rand::Rng;
 use tokio::net::{TcpStream, UnixStream};
@@ -20,6 +21,8 @@ use super::exhaustion;
 use super::http_probe::HttpProbe;
 use super::live_state::LiveState;
 use super::server::Server;
+use super::tls::PoolTls;
+use super::tls_failure::{refused_by_server, tls_failure};
 
 /// Derives a server's health from probe results: `rise` successes in a row bring it up, `fall` failures take it down. The
 /// first result counts at once, so that a start need not wait for `rise` rounds.
@@ -70,24 +73,24 @@ impl HealthTracker {
 
 /// The health check of one server.
 pub struct Checker {
-    /// `None` = only a connection is made.
-    http: Option<HttpProbe>,
+    probe: Probe,
     expected: Vec<u16>,
     drain_status: Vec<u16>,
     timeout: Duration,
 }
 
 impl Checker {
-    /// Builds the check of a pool for one server, in the server's protocol.
-    pub fn new(check: &config::HealthCheck, protocol: config::UpstreamProtocol, host: &str) -> Self {
-        let (http, expected, drain_status) = match &check.probe {
-            config::Probe::Tcp => (None, Vec::new(), Vec::new()),
-            config::Probe::Http { path, expect_status, drain_status } => {
-                let probe = HttpProbe::new(check, protocol, host, path).ok();
+    /// Builds the check of a pool for one server, in the pool's protocol and with its TLS; `host` is the value of Host.
+    pub fn new(check: &config::HealthCheck, peer: HttpPeer, tls: Option<&Arc<PoolTls>>, host: &str) -> Self {
+        let (probe, expected, drain_status) = match (&check.probe, tls) {
+            (config::Probe::Tcp, None) => (Probe::Tcp, Vec::new(), Vec::new()),
+            (config::Probe::Tcp, Some(tls)) => (Probe::Tls(Box::new(peer), Arc::clone(tls)), Vec::new(), Vec::new()),
+            (config::Probe::Http { path, expect_status, drain_status }, _) => {
+                let probe = Probe::Http(Box::new(HttpProbe::new(peer, host, path)));
                 (probe, expect_status.clone(), drain_status.clone())
             }
         };
-        Self { http, expected, drain_status, timeout: check.timeout }
+        Self { probe, expected, drain_status, timeout: check.timeout }
     }
 
     /// Probes once.
@@ -107,11 +110,26 @@ impl Checker {
 
     /// The status of the response, if one was asked for.
     async fn probe(&self, address: PeerAddr) -> pingora::Result<Option<u16>> {
-        match &self.http {
-            Some(probe) => probe.status(address).await.map(Some),
-            None => connect(&address).await.map(|()| None).or_err(ErrorType::ConnectError, "health check"),
+        match &self.probe {
+            Probe::Http(probe) => probe.status(address).await.map(Some),
+            Probe::Tcp => connect(&address).await.map(|()| None).or_err(ErrorType::ConnectError, "health check"),
+            Probe::Tls(peer, tls) => {
+                let mut peer = peer.clone();
+                peer._address = address;
+                tls.test(&peer).await.map(|()| None)
+            }
         }
     }
+}
+
+/// What a check does.
+enum Probe {
+    /// A request.
+    Http(Box<HttpProbe>),
+    /// A connection.
+    Tcp,
+    /// A connection with its handshake.
+    Tls(Box<HttpPeer>, Arc<PoolTls>),
 }
 
 /// What a probe found.
@@ -138,7 +156,7 @@ impl Check {
 /// Connects and closes the connection.
 ///
 /// Not Pingora's TCP probe: it needs the system's certificates, although it speaks no TLS.
-pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
+async fn connect(address: &PeerAddr) -> std::io::Result<()> {
     match address {
         PeerAddr::Inet(address) => TcpStream::connect(address).await.map(drop),
         PeerAddr::Unix(address) => match address.as_pathname() {
@@ -148,9 +166,12 @@ pub async fn connect(address: &PeerAddr) -> std::io::Result<()> {
     }
 }
 
-/// Pingora's errors carry addresses and call chains; an operator needs the kind.
+/// Pingora's errors carry addresses and call chains; an operator needs the kind, and what is wrong with a certificate.
 fn short(error: &Error) -> String {
-    error.etype().as_str().to_owned()
+    match tls_failure(error).or_else(|| refused_by_server(error)) {
+        Some(failure) => format!("{}: {}", failure.kind.label(), failure.reason),
+        None => error.etype().as_str().to_owned(),
+    }
 }
 
 /// The Host of a check: the server's address, as curl would send it.
@@ -174,6 +195,8 @@ pub struct HealthTask {
     pub checker: Checker,
     /// Its configuration.
     pub config: config::HealthCheck,
+    /// The pool's protocol.
+    pub protocol: config::UpstreamProtocol,
 }
 
 impl HealthTask {
@@ -228,7 +251,8 @@ pub fn task(pool: &config::Pool, name: &Arc<str>, server: &Server) -> Option<Hea
         pool: Arc::clone(name),
         server: Arc::clone(&server.name),
         live: Arc::clone(&server.live),
-        checker: Checker::new(&config, pool.connection.protocol, &host_of(&server.address)),
+        checker: Checker::new(&config, server.test_peer(pool, config.timeout), server.tls(), &host_of(&server.address)),
+        protocol: pool.connection.protocol,
         config,
     })
 }

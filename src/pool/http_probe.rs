@@ -6,15 +6,13 @@ use http::{Uri, header};
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 
-use crate::config;
-
-/// Loads no certificates: Pingora loads the system's for every connector, which takes tens of milliseconds, and ends the
-/// process if there are none. Health checks speak no TLS.
-pub const NO_CERTIFICATES: &str = "/dev/null";
+use super::tls::NO_CERTIFICATES;
+use super::tls_failure::NO_HTTP2;
 
 /// Interim responses that are read; a server that sends more does not respond.
 const MAX_INTERIM: usize = 16;
@@ -23,37 +21,34 @@ const MAX_INTERIM: usize = 16;
 pub struct HttpProbe {
     connector: Connector,
     peer: HttpPeer,
-    request: RequestHeader,
+    path: String,
+    /// The value of Host.
+    host: String,
 }
 
 impl HttpProbe {
-    /// Builds the probe of a server, in its protocol; `host` is the value of Host.
-    pub fn new(
-        check: &config::HealthCheck,
-        protocol: config::UpstreamProtocol,
-        host: &str,
-        path: &str,
-    ) -> Result<Self> {
+    /// Builds the probe of a server; `host` is the value of Host. Each check sets the server's current address.
+    pub fn new(peer: HttpPeer, host: &str, path: &str) -> Self {
         let mut options = ConnectorOptions::new(1);
         options.ca_file = Some(NO_CERTIFICATES.to_owned());
-        // Each check sets the server's current address.
-        let mut peer = HttpPeer::new(std::net::SocketAddr::from(([127, 0, 0, 1], 9)), false, String::new());
-        peer.options.connection_timeout = Some(check.timeout);
-        peer.options.read_timeout = Some(check.timeout);
-        peer.options.write_timeout = Some(check.timeout);
-        let mut request = RequestHeader::build("GET", path.as_bytes(), None)?;
+        Self { connector: Connector::new(Some(options)), peer, path: path.to_owned(), host: host.to_owned() }
+    }
+
+    /// In the protocol of the connection, which ALPN may have decided.
+    fn request(&self, h2: bool) -> Result<RequestHeader> {
+        let mut request = RequestHeader::build("GET", self.path.as_bytes(), None)?;
         request.insert_header(header::USER_AGENT, concat!("homing/", env!("CARGO_PKG_VERSION")))?;
-        if protocol == config::UpstreamProtocol::H2 {
-            peer.options.set_http_version(2, 2);
+        if h2 {
+            let scheme = if self.peer.is_tls() { "https" } else { "http" };
             // HTTP/2 needs scheme and authority in the target; a checked path always parses.
-            if let Ok(target) = format!("http://{host}{path}").parse::<Uri>() {
+            if let Ok(target) = format!("{scheme}://{}{}", self.host, self.path).parse::<Uri>() {
                 request.set_uri(target);
             }
         } else {
-            request.insert_header(header::HOST, host)?;
+            request.insert_header(header::HOST, self.host.as_str())?;
             request.insert_header(header::CONNECTION, "close")?;
         }
-        Ok(Self { connector: Connector::new(Some(options)), peer, request })
+        Ok(request)
     }
 
     /// Reads the whole response and returns its status; interim responses are skipped.
@@ -61,8 +56,12 @@ impl HttpProbe {
         let mut peer = self.peer.clone();
         peer._address = address;
         let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let h2 = matches!(session, HttpSession::H2(_));
+        if !h2 && peer.options.alpn.get_min_http_version() == 2 {
+            return Error::e_explain(NO_HTTP2, "the server does not agree to HTTP/2");
+        }
         session.set_write_timeout(peer.options.write_timeout);
-        session.write_request_header(Box::new(self.request.clone())).await?;
+        session.write_request_header(Box::new(self.request(h2)?)).await?;
         session.finish_request_body().await?;
         session.set_read_timeout(peer.options.read_timeout);
         for _ in 0..=MAX_INTERIM {

@@ -22,6 +22,8 @@ pub mod queue;
 pub mod ramp;
 pub mod resolve;
 pub mod server;
+pub mod tls;
+pub mod tls_failure;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,6 +41,7 @@ use self::live_state::{InFlight, LiveState};
 use self::queue::Queue;
 use self::ramp::WHOLE;
 use self::server::Server;
+use self::tls::PoolTls;
 
 pub use self::server::ServerIndex;
 
@@ -65,13 +68,15 @@ pub struct Pool {
     pub queue: Arc<Queue<InFlight>>,
     /// Held while a server is ejected; shared by all versions of the pool.
     ejecting: Arc<Mutex<()>>,
+    /// TLS to its servers; `None` = none.
+    pub tls: Option<Arc<PoolTls>>,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
     pub generation: Arc<AtomicU64>,
 }
 
 impl Pool {
     /// Builds a pool; `previous` is the same pool before a reload, whose live state is carried over by server name.
-    pub fn build(config: &config::Pool, previous: Option<&Self>, metrics: &Metrics) -> Self {
+    pub fn build(config: &config::Pool, tls: Option<Arc<PoolTls>>, previous: Option<&Self>, metrics: &Metrics) -> Self {
         let generation = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.generation));
         let queue = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.queue));
         // Only what is added to a pool starts slowly.
@@ -91,7 +96,7 @@ impl Pool {
                     },
                     |previous| Arc::clone(&previous.live),
                 );
-                Server::build(config, server, live)
+                Server::build(config, server, tls.clone(), live)
             })
             .collect();
         let mut by_id: Vec<_> = servers.iter().enumerate().map(|(index, server)| (server.id, index)).collect();
@@ -108,6 +113,7 @@ impl Pool {
             circuit_breaker: config.circuit_breaker.clone(),
             ejecting: previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.ejecting)),
             budget: RetryBudget::new(config.retries.budget_percent),
+            tls,
             generation,
         }
     }

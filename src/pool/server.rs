@@ -1,13 +1,12 @@
 //! One application server of one configuration.
 
-use std::net::SocketAddr;
-use std::os::unix::net::SocketAddr as UnixAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
 
 use crate::config::{self, ServerState};
 use crate::session::key::ServerId;
@@ -15,9 +14,10 @@ use crate::session::token::UnixMillis;
 
 use super::breaker::BreakerState;
 use super::condition::{Condition, Health};
-use super::connections::ServerConnector;
+use super::connections::{ServerConnector, connect};
 use super::drain::DrainSchedule;
 use super::live_state::{InFlight, LiveState};
+use super::tls::{self, PoolTls};
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
 pub type ServerIndex = usize;
@@ -52,6 +52,10 @@ pub struct Server {
     /// After it, sessions leave when it drains.
     pub drain_deadline: Option<Duration>,
     template: HttpPeer,
+    /// `None` = no TLS.
+    tls: Option<Arc<PoolTls>>,
+    /// Only if it agrees to HTTP/2 it gets a request. Without TLS nothing is agreed on.
+    pub must_speak_h2: bool,
     checked: bool,
     /// Its pool has a circuit breaker.
     breaks: bool,
@@ -61,7 +65,12 @@ pub struct Server {
 
 impl Server {
     /// Builds a server around its live state.
-    pub fn build(pool: &config::Pool, config: &config::Server, live: Arc<LiveState>) -> Self {
+    pub fn build(
+        pool: &config::Pool,
+        config: &config::Server,
+        tls: Option<Arc<PoolTls>>,
+        live: Arc<LiveState>,
+    ) -> Self {
         let checked = pool.health_check.is_some();
         Self {
             name: Arc::from(config.name.as_str()),
@@ -70,7 +79,9 @@ impl Server {
             backup: config.backup,
             file_state: config.state,
             address: config.address.clone(),
-            template: template(pool, &config.address, &live),
+            template: template(pool, &config.address, tls.as_deref(), &live),
+            must_speak_h2: tls.is_some() && pool.connection.protocol == config::UpstreamProtocol::H2,
+            tls,
             live,
             removed: config.removed,
             drain_deadline: pool.drain_deadline,
@@ -191,6 +202,29 @@ impl Server {
         Some(peer)
     }
 
+    /// Its pool's TLS.
+    pub fn tls(&self) -> Option<&Arc<PoolTls>> {
+        self.tls.as_ref()
+    }
+
+    /// Pingora's peer for its health checks, each of which takes at most this long.
+    pub fn test_peer(&self, pool: &config::Pool, timeout: Duration) -> HttpPeer {
+        tls::test_peer(&self.address, pool.connection.protocol, self.tls.as_deref(), timeout)
+    }
+
+    /// Whether it accepts a connection now, with TLS where its pool has that.
+    ///
+    /// # Errors
+    /// Pingora's, by which the failed attempt is judged.
+    pub async fn test(&self, timeout: Duration) -> Result<()> {
+        let Some(mut peer) = self.peer() else { return Err(Error::new(ErrorType::ConnectNoRoute)) };
+        let Some(tls) = &self.tls else { return connect(&peer._address).await.map(drop) };
+        peer.options.total_connection_timeout = Some(timeout);
+        // Not listed: no request is on it.
+        peer.options.custom_l4 = None;
+        tls.test(&peer).await
+    }
+
     /// Its current address, for health checks.
     pub fn peer_address(&self) -> Option<PeerAddr> {
         match self.address {
@@ -211,20 +245,9 @@ pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// The parts of a peer that are the same for all requests.
-fn template(pool: &config::Pool, address: &config::ServerAddress, live: &LiveState) -> HttpPeer {
+fn template(pool: &config::Pool, address: &config::ServerAddress, tls: Option<&PoolTls>, live: &LiveState) -> HttpPeer {
     // The resolver sets the address of a host name; until then no connection is made.
-    let placeholder = SocketAddr::from(([127, 0, 0, 1], 9));
-    let mut peer = match address {
-        config::ServerAddress::Ip(address) => HttpPeer::new(*address, false, String::new()),
-        config::ServerAddress::Name { .. } => HttpPeer::new(placeholder, false, String::new()),
-        config::ServerAddress::Unix(path) => {
-            let mut peer = HttpPeer::new(placeholder, false, String::new());
-            if let Ok(path) = UnixAddr::from_pathname(path) {
-                peer._address = PeerAddr::Unix(path);
-            }
-            peer
-        }
-    };
+    let mut peer = tls::peer(address, pool.connection.protocol, tls);
     let connection = &pool.connection;
     let options = &mut peer.options;
     options.connection_timeout = Some(connection.connect_timeout);
@@ -236,8 +259,7 @@ fn template(pool: &config::Pool, address: &config::ServerAddress, live: &LiveSta
     if !matches!(address, config::ServerAddress::Unix(_)) {
         options.tcp_keepalive = Some(KEEPALIVE);
     }
-    if connection.protocol == config::UpstreamProtocol::H2 {
-        options.set_http_version(2, 2);
+    if options.alpn.get_max_http_version() == 2 {
         // As many as h2 servers commonly allow; one stream a connection would make h2 pointless.
         options.max_h2_streams = 100;
     }

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::world::proxy::command;
+use crate::world::tls::Authority;
 use crate::world::{Conf, Launch, Proxy, World};
 
 fn conf_directory() -> PathBuf {
@@ -83,6 +84,12 @@ fn the_proxy_starts_with_every_file_of_conf() {
             .unwrap_or_else(|| panic!("{}: no address of the admin door in:\n{text}", path.display()));
         let launch = town.launch("");
         fs::write(&launch.config, &text).expect("the file");
+        if text.contains("tls/ca.pem") {
+            let (authority, directory) = (Authority::new(), town.directory().join("tls"));
+            fs::create_dir_all(&directory).expect("a directory");
+            authority.write(&directory, "ca");
+            authority.issue(&directory, "edge", &["edge"]);
+        }
         if ["type: redis", "type: memcached", "type: ignite"].iter().any(|shared| text.contains(shared)) {
             let check = command().arg("check").arg("--config").arg(&launch.config).envs(environment).output();
             let check = check.expect("the program runs");

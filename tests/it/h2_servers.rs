@@ -15,7 +15,7 @@ use crate::world::{Conf, World};
 
 /// What a connection of the server does.
 #[derive(Debug, Clone, Copy)]
-enum Manner {
+pub(crate) enum Manner {
     /// Processes requests.
     Serve,
     /// Processes three requests, then ends as a server that restarts.
@@ -28,8 +28,8 @@ enum Manner {
 
 /// A server; its connections have the manners that it was opened with, the last one for all that follow.
 #[derive(Clone)]
-struct Server {
-    address: SocketAddr,
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     /// How often each request was processed, by its path.
     processed: Arc<Mutex<BTreeMap<String, usize>>>,
@@ -38,7 +38,7 @@ struct Server {
 }
 
 impl Server {
-    fn open(manners: Vec<Manner>) -> Self {
+    pub(crate) fn open(manners: Vec<Manner>) -> Self {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
@@ -78,6 +78,7 @@ impl Server {
             let this = self.clone();
             tokio::spawn(async move {
                 let path = request.uri().path().to_owned();
+                let wants_trailers = request.headers().get("te").is_some_and(|te| te == "trailers");
                 let mut body = request.into_body();
                 let mut text = Vec::new();
                 while let Some(Ok(piece)) = body.data().await {
@@ -86,7 +87,12 @@ impl Server {
                 }
                 *this.processed.lock().unwrap().entry(path).or_default() += 1;
                 if let Ok(mut send) = respond.send_response(http::Response::new(()), false) {
-                    let _ = send.send_data(Bytes::from(text), true);
+                    let _ = send.send_data(Bytes::from(text), !wants_trailers);
+                    if wants_trailers {
+                        let trailers =
+                            [("grpc-status", "0")].map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()));
+                        let _ = send.send_trailers(http::HeaderMap::from_iter(trailers));
+                    }
                 }
             });
         }
@@ -122,7 +128,7 @@ impl Server {
         }
     }
 
-    fn processed(&self, path: &str) -> usize {
+    pub(crate) fn processed(&self, path: &str) -> usize {
         self.processed.lock().unwrap().get(path).copied().unwrap_or_default()
     }
 }

@@ -43,7 +43,7 @@ impl Version {
         let config = setup.config(number);
         let keys = keyring(&config).unwrap().expect("the file has keys");
         let config_pool = &config.pools[0];
-        let pool = Pool::build(config_pool, former.map(|former| &former.pool), metrics);
+        let pool = Pool::build(config_pool, None, former.map(|former| &former.pool), metrics);
         let policy = config_pool.persistence.clone().unwrap();
         let limits = Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout };
         table.set_limits(POOL, limits.idle, limits.absolute);

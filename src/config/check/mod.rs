@@ -17,6 +17,7 @@ mod persistence;
 mod pools;
 mod routes;
 mod secrets;
+mod server_tls;
 mod sources;
 mod store;
 
@@ -38,7 +39,7 @@ pub(crate) fn check(
     let config = Config {
         proxy: proxy(&root.proxy, at.key("proxy"), context.environment, diagnostics),
         routes: routes::routes(root, at, pools, diagnostics),
-        pools: pools::pools(root, at.key("pools"), diagnostics),
+        pools: pools::pools(root, at.key("pools"), context, diagnostics),
         keys: keys(root, at, diagnostics),
         store: store::store(root, at, context, diagnostics),
         log: log(&root.log, at.key("log"), diagnostics),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::address::{self, ListenAddress, ServerAddress};
-use crate::config::check_context::{NodeRef, UniqueNames, check_name};
+use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 use crate::config::raw;
@@ -13,8 +13,15 @@ use crate::config::units::duration_text;
 use crate::config::yaml::Node;
 use crate::session::source::SourceSettings;
 
+use super::server_tls;
+
 /// In the order of the file.
-pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Pool> {
+pub(super) fn pools(
+    root: &raw::Root,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<Pool> {
     let mut pools = Vec::new();
     for name in at.keys() {
         let Some(pool) = root.pools.get(name) else { continue };
@@ -24,12 +31,18 @@ pub(super) fn pools(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnos
             let help = "add persistence: {}, or persistence: null if no session needs its server";
             diagnostics.warn(at.key_location(name), message, help);
         }
-        pools.push(self::pool(name, pool, at.key(name), diagnostics));
+        pools.push(self::pool(name, pool, at.key(name), context, diagnostics));
     }
     pools
 }
 
-fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Pool {
+fn pool(
+    name: &str,
+    pool: &raw::Pool,
+    at: NodeRef<'_>,
+    context: &CheckContext<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Pool {
     let persistence = pool.persistence.as_ref();
     let has_route_ids =
         persistence.is_some_and(|one| one.sources.iter().any(|source| matches!(source, SourceSettings::Route(_))));
@@ -45,11 +58,13 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
             );
         }
     }
+    let servers = servers(&pool.servers, at.key("servers"), diagnostics);
     Pool {
         name: name.to_owned(),
         balance: pool.balance,
         hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
-        servers: servers(&pool.servers, at.key("servers"), diagnostics),
+        tls: server_tls::server_tls(&pool.connection, &servers, at, context, diagnostics),
+        servers,
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
         drain_deadline: pool.drain_deadline,

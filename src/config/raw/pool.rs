@@ -168,10 +168,9 @@ pub enum ServerState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Connection {
-    /// TLS to the servers.
-    #[serde(skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; connections to servers are not encrypted"))]
-    pub tls: NotSupported,
+    /// TLS to the servers, health checks included. `{}` = with the authorities that the system trusts. null = none.
+    #[schemars(extend("examples" = [{"ca": "tls/ca.pem"}]))]
+    pub tls: Option<ConnectionTls>,
     /// The protocol.
     pub protocol: UpstreamProtocol,
     /// To establish a connection.
@@ -199,7 +198,7 @@ pub struct Connection {
 impl Default for Connection {
     fn default() -> Self {
         Self {
-            tls: NotSupported,
+            tls: None,
             protocol: UpstreamProtocol::Http1,
             connect_timeout: Duration::from_secs(2),
             read_timeout: Duration::from_secs(60),
@@ -210,6 +209,34 @@ impl Default for Connection {
     }
 }
 
+/// TLS to the servers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConnectionTls {
+    /// Host name or IP address that the servers' certificates are for; a host name is also sent to them (SNI). null = as written
+    /// in each server's address.
+    #[schemars(extend("examples" = ["app.internal"]))]
+    pub sni: Option<String>,
+    /// PEM file of the authorities that sign the servers' certificates. A relative path is relative to the directory of the
+    /// configuration file. null = those that the system trusts.
+    #[schemars(extend("examples" = ["tls/ca.pem"]))]
+    pub ca: Option<String>,
+    /// Servers' certificates are verified. false = connections are encrypted, to whatever server answers.
+    pub verify: bool,
+    /// PEM file with the proxy's own certificate, for servers that require one; with `key`.
+    #[schemars(extend("examples" = ["tls/edge.pem"]))]
+    pub cert: Option<String>,
+    /// PEM file with its private key.
+    #[schemars(extend("examples" = ["tls/edge.key"]))]
+    pub key: Option<String>,
+}
+
+impl Default for ConnectionTls {
+    fn default() -> Self {
+        Self { sni: None, ca: None, verify: true, cert: None, key: None }
+    }
+}
+
 /// The protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -217,8 +244,10 @@ impl Default for Connection {
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 without TLS (prior knowledge).
+    /// HTTP/2: without TLS by prior knowledge; with TLS a server that does not agree to it (ALPN) is not used.
     H2,
+    /// With TLS what the server prefers (ALPN); without, HTTP/1.1.
+    Auto,
 }
 
 /// Active checks.

@@ -193,7 +193,9 @@ fn same_site_none_makes_an_automatic_cookie_secure() {
 
 #[test]
 fn what_should_be_looked_at_is_a_warning() {
-    for name in ["warnings", "tls", "snapshot", "store", "store-hazelcast", "store-ignite", "store-unused"] {
+    for name in
+        ["warnings", "tls", "tls-to-servers", "snapshot", "store", "store-hazelcast", "store-ignite", "store-unused"]
+    {
         let text = read(&format!("tests/data/config/valid/{name}.yaml"));
         let loaded = parse(&text).unwrap_or_else(|problems| panic!("{problems}"));
         let shown: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

@@ -39,6 +39,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         hash_on: config::HashOn::ClientIp,
         servers,
         connection: config::Connection::default(),
+        tls: None,
         streams_on_down: config::StreamsOnDown::End,
         drain_deadline: None,
         health_check: Some(health_check),
@@ -53,7 +54,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         },
         persistence: None,
     };
-    let pool = Pool::build(&config, None, &Metrics::new().unwrap());
+    let pool = Pool::build(&config, None, None, &Metrics::new().unwrap());
     for server in &pool.servers {
         server.live.set_health(Health::Up);
     }

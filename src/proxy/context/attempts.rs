@@ -29,6 +29,10 @@ pub struct Attempts {
     pub socket: Option<RawFd>,
     /// The current one's connection must not be pooled, though it was established to be shared.
     pub unshare: bool,
+    /// The current one's server gets the request over HTTP/2 or not at all.
+    pub must_speak_h2: bool,
+    /// A handshake of TLS with a server failed.
+    pub tls_failed: bool,
     /// The response head has fields between servers and the proxy.
     pub between_servers: bool,
     /// Counts the current one among its server's requests in flight.

@@ -15,11 +15,14 @@ use crate::config::OnServerDown;
 use crate::persistence::select::FailureKind;
 use crate::persistence::{Outcome, PoolRuntime};
 use crate::pool::exhaustion;
+use crate::pool::tls_failure::{TlsFailure, refused_by_server, tls_failure};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::telemetry::metrics::{LocalResource, Retry, UpstreamError};
 
 use super::retry::{FailedAttempt, GiveUpReason, RetryRules, RetryVerdict, judge, judge_exhausted};
 
+/// A server responded, and there was no TLS that the pool accepts.
+pub(super) const TLS_FAILURE: Refusal = Refusal::new(502, "tls_failure");
 /// The proxy lacks a resource.
 pub(super) const LOCAL_RESOURCES: Refusal = Refusal::new(503, "local_resources");
 
@@ -30,17 +33,15 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
         error.set_retry(retry_elsewhere(resource, ctx));
         return error;
     }
-    let kind = match error.etype() {
-        ConnectRefused => UpstreamError::ConnectRefused,
-        ConnectTimedout => UpstreamError::ConnectTimeout,
-        _ => UpstreamError::ConnectError,
+    let tls = tls_failure(&error);
+    let kind = match (&tls, error.etype()) {
+        (Some(failure), _) => failure.kind,
+        (None, ConnectRefused) => UpstreamError::ConnectRefused,
+        (None, ConnectTimedout) => UpstreamError::ConnectTimeout,
+        (None, _) => UpstreamError::ConnectError,
     };
-    if let (Some(server), Some(pool)) = (ctx.server(), ctx.pool_runtime())
-        && !is_closing(&error)
-        && server.live.connect_failed()
-    {
-        let (pool, server) = (&pool.pool.name, &server.name);
-        tracing::warn!(%pool, %server, kind = kind.label(), "server does not accept connections");
+    if !is_closing(&error) {
+        note_unreachable(kind, tls.as_ref(), ctx);
     }
     // Nothing was sent, so what the request is does not matter.
     let attempt = FailedAttempt {
@@ -54,10 +55,32 @@ pub(crate) fn on_connect(ctx: &mut RequestContext, mut error: Box<Error>) -> Box
     };
     let retried = apply(attempt, ctx);
     if !retried {
-        ctx.refusal = Some(Refusal::new(503, "connect_failure"));
+        ctx.refusal = Some(unreachable(ctx));
     }
     error.set_retry(retried);
     error
+}
+
+/// Logs the first failed connection to a server since one succeeded.
+fn note_unreachable(kind: UpstreamError, tls: Option<&TlsFailure>, ctx: &mut RequestContext) {
+    ctx.attempts.tls_failed |= tls.is_some();
+    let (Some(server), Some(pool)) = (ctx.server(), ctx.pool_runtime()) else { return };
+    if !server.live.connect_failed() {
+        return;
+    }
+    let (pool, server, kind) = (&pool.pool.name, &server.name, kind.label());
+    match tls {
+        None => tracing::warn!(%pool, %server, kind, "server does not accept connections"),
+        Some(failure) => {
+            let (reason, help) = (&failure.reason, failure.help());
+            tracing::warn!(%pool, %server, kind, reason, help, "no TLS connection to a server");
+        }
+    }
+}
+
+/// Nothing was sent, and no server is left to send it to.
+fn unreachable(ctx: &RequestContext) -> Refusal {
+    if ctx.attempts.tls_failed { TLS_FAILURE } else { Refusal::new(503, "connect_failure") }
 }
 
 /// No connection for lack of a local resource: the server has not failed. True when the request goes to another.
@@ -104,8 +127,13 @@ pub(crate) fn while_proxying(
     }
     tracing::debug!(%error, reused, "attempt failed");
     let response_begun = exchange.response_written().is_some_and(|response| !response.status.is_informational());
+    let refused = tls_failure(&error).or_else(|| refused_by_server(&error).filter(|_| !reused));
+    let refused = refused.filter(|_| ctx.attempts.responded.is_none());
+    if let Some(failure) = &refused {
+        note_unreachable(failure.kind, Some(failure), ctx);
+    }
     let attempt = FailedAttempt {
-        error: kind_of(error.etype(), response_begun),
+        error: refused.as_ref().map_or_else(|| kind_of(error.etype(), response_begun), |failure| failure.kind),
         responded: ctx.attempts.responded.is_some(),
         reused,
         idempotent: exchange.req_header().method.is_idempotent(),
@@ -114,6 +142,9 @@ pub(crate) fn while_proxying(
         client_slow: *error.etype() == ReadTimedout && !exchange.as_mut().is_body_done(),
     };
     let retried = apply(attempt, ctx);
+    if refused.is_some() && !retried {
+        ctx.refusal = Some(TLS_FAILURE);
+    }
     error.set_retry(retried);
     error
 }

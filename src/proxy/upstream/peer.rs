@@ -12,15 +12,14 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::persistence::select::Selection;
 use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
-use crate::pool::exhaustion::exhausted;
-use crate::pool::health::connect;
+use crate::pool::exhaustion::exhausted_in;
 use crate::pool::server::{NotAdmitted, Server};
 use crate::proxy::context::{Refusal, RequestContext, wall_clock};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
 
-use super::failure::LOCAL_RESOURCES;
+use super::failure::{LOCAL_RESOURCES, TLS_FAILURE};
 use super::{dedicated, queue, upgrade};
 
 /// No server can serve the request now.
@@ -164,6 +163,8 @@ fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
             NoAttempt::Refused(refusal) => refusal,
             NoAttempt::Wait(_) => NO_SERVER,
         };
+        let unserved = [NO_SERVER.why, EXHAUSTED.why].contains(&refusal.why);
+        let refusal = if unserved && ctx.attempts.tls_failed { TLS_FAILURE } else { refusal };
         ctx.attempts.in_flight = None;
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)
@@ -203,19 +204,22 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
         target.live.metrics.retries.inc();
     }
     if let Some(dedicated) = &ctx.dedicated {
-        peer.group_key = dedicated.group;
+        // Not of one group with another pool, nor with another certificate.
+        peer.group_key ^= dedicated.group;
     }
     if in_flight.is_probe() {
         // A connection from before the ejection would say nothing about the server.
         only_fresh_connections(&mut peer);
     }
     let ends = target.live.connections.ends();
+    let must_speak_h2 = target.must_speak_h2 && !ctx.upgrade;
     let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);
     ctx.attempts.ends = ends;
     ctx.attempts.server = Some(server);
     ctx.attempts.count += 1;
     ctx.attempts.unshare = false;
+    ctx.attempts.must_speak_h2 = must_speak_h2;
     // The body is sent again from its first byte.
     ctx.body_bytes = 0;
     ctx.attempts.started = Some(start_of_attempt(ctx));
@@ -294,10 +298,9 @@ async fn wait_for(server: &Server, refused: bool, hold: Duration) -> Waited {
 
 /// Whether the server accepts connections now.
 async fn test(server: &Server) -> Waited {
-    let Some(address) = server.peer_address() else { return Waited::TimedOut };
-    match timeout(TEST_TIMEOUT, connect(&address)).await {
+    match timeout(TEST_TIMEOUT, server.test(TEST_TIMEOUT)).await {
         Ok(Ok(())) => Waited::CameBack,
-        Ok(Err(error)) if exhausted(&error).is_some() => Waited::InVain,
+        Ok(Err(error)) if exhausted_in(&error).is_some() => Waited::InVain,
         _ => Waited::TimedOut,
     }
 }

@@ -1,13 +1,14 @@
 //! The request head that a server gets: edits to the copy that Pingora makes for each attempt.
 
-use http::HeaderValue;
-use pingora::Result;
+use http::{HeaderValue, Version};
 use pingora::http::RequestHeader;
+use pingora::{Error, Result};
 
 use crate::message::{RequestEdits, WrittenName};
 use crate::persistence::issue::ask_readable;
 use crate::pool::health::host_of;
 use crate::pool::server::Server;
+use crate::pool::tls_failure::NO_HTTP2;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
@@ -22,6 +23,11 @@ pub(crate) fn run<'hook>(
     request: &'hook mut RequestHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
+    // Pingora falls back to HTTP/1.1 where the server does not agree to HTTP/2.
+    if ctx.attempts.must_speak_h2 && request.version != Version::HTTP_2 {
+        let error = Error::explain(NO_HTTP2, "the server does not agree to HTTP/2");
+        return hook::done(Err(error.into_up()));
+    }
     match change(request, ctx, false) {
         Some(changed) => hook::done(changed),
         None => Box::pin(fetch_and_change(request, ctx)),

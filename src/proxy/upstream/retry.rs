@@ -42,7 +42,7 @@ impl FailedAttempt {
         let before_response = match self.error {
             UpstreamError::ResetBeforeResponse => true,
             UpstreamError::Timeout => !self.client_slow,
-            error => is_connect_failure(error),
+            error => error.is_connect_failure(),
         };
         before_response && !self.responded && !self.unprocessed
     }
@@ -120,7 +120,9 @@ pub(crate) fn judge(
             return RetryVerdict::AnotherServer;
         }
     }
-    if is_connect_failure(attempt.error) {
+    // A server can end a handshake of TLS when the body has been read.
+    let body_lost = attempt.error.is_of_tls() && !attempt.replayable;
+    if attempt.error.is_connect_failure() && !body_lost {
         // A pool that holds or refuses its sessions decides that in the selection, also when nothing is retried.
         let selects = retries.on_connect_failure || rules.refuses_others || rules.may_hold;
         return if selects { RetryVerdict::AnotherServer } else { RetryVerdict::GiveUp(GiveUpReason::Disabled) };
@@ -165,10 +167,6 @@ pub(crate) fn judge_exhausted(keyed: bool, rules: &RetryRules<'_>) -> RetryVerdi
     RetryVerdict::AnotherServer
 }
 
-fn is_connect_failure(error: UpstreamError) -> bool {
-    matches!(error, UpstreamError::ConnectRefused | UpstreamError::ConnectTimeout | UpstreamError::ConnectError)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -196,7 +194,7 @@ mod tests {
         replayable: true,
         client_slow: false,
     };
-    const ERRORS: [UpstreamError; 7] = [
+    const ERRORS: [UpstreamError; 9] = [
         UpstreamError::ConnectRefused,
         UpstreamError::ConnectTimeout,
         UpstreamError::ConnectError,
@@ -204,6 +202,8 @@ mod tests {
         UpstreamError::Timeout,
         UpstreamError::ResetMidResponse,
         UpstreamError::InvalidResponse,
+        UpstreamError::CertificateUntrusted,
+        UpstreamError::TlsHandshake,
     ];
 
     fn give_up(reason: GiveUpReason) -> RetryVerdict {
@@ -222,6 +222,14 @@ mod tests {
                 assert_eq!(judge(post, &rules, || true), RetryVerdict::AnotherServer, "the selection decides");
             }
         }
+    }
+
+    #[test]
+    fn a_handshake_that_the_server_ends_late_is_no_connection_while_the_body_can_be_sent_again() {
+        let post = FailedAttempt { error: UpstreamError::TlsHandshake, idempotent: false, ..RESET };
+        assert_eq!(judge(post, &RULES, || false), RetryVerdict::AnotherServer);
+        let lost = FailedAttempt { replayable: false, ..post };
+        assert_eq!(judge(lost, &RULES, || true), give_up(GiveUpReason::NotRepeatable));
     }
 
     #[test]
@@ -346,7 +354,7 @@ mod tests {
             let rules = RetryRules { retries: &retries, failed, same_server_again, unprocessed: 0, bound, refuses_others, may_hold, server_gone };
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
-            if !is_connect_failure(attempt.error) {
+            if !attempt.error.is_connect_failure() {
                 let broke_early = attempt.error == UpstreamError::ResetBeforeResponse && !attempt.responded;
                 let repeatable = broke_early && attempt.idempotent && attempt.replayable;
                 prop_assert!(repeatable || verdict == give_up(GiveUpReason::NotRepeatable), "{verdict:?}");

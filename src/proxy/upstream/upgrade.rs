@@ -6,7 +6,9 @@
 //! handshake. That takes a server that responds within microseconds, so about one in a hundred requests on a busy machine.
 //!
 //! A connection whose first read is pending once avoids it: both halves run before the next read, and by then the end of
-//! the request body has been handled. Such connections are never pooled; an upgraded connection cannot be reused anyway.
+//! the request body has been handled. With TLS the handshake reads first, so there the first read after each write is pending
+//! once, and with it the one that follows the request. Such connections are never pooled; an upgraded connection cannot be
+//! reused anyway.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -30,21 +32,22 @@ use crate::pool::connections::{Connections, Socket, connect};
 /// Prepares a peer for an upgrade: HTTP/1.1, the only version that can, on a connection with a delayed first read.
 pub(crate) fn prepare(peer: &mut HttpPeer, connections: Arc<Connections>) {
     peer.options.set_http_version(1, 1);
-    peer.options.custom_l4 = Some(Arc::new(DelayedReadConnect { connections }));
+    peer.options.custom_l4 = Some(Arc::new(DelayedReadConnect { connections, tls: peer.is_tls() }));
 }
 
 /// Opens connections with a delayed first read.
 #[derive(Debug)]
 struct DelayedReadConnect {
     connections: Arc<Connections>,
+    tls: bool,
 }
 
 #[async_trait]
 impl Connect for DelayedReadConnect {
     async fn connect(&self, address: &PeerAddr) -> Result<Stream> {
         let (socket, delayed): (RawFd, Box<dyn VirtualSocket>) = match connect(address).await? {
-            Socket::Tcp(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket))),
-            Socket::Unix(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket))),
+            Socket::Tcp(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket, self.tls))),
+            Socket::Unix(socket) => (socket.as_raw_fd(), Box::new(DelayedFirstRead::new(socket, self.tls))),
         };
         let mut stream = Stream::from(VirtualSocketStream::new(delayed));
         self.connections.list(&mut stream, socket);
@@ -57,11 +60,13 @@ impl Connect for DelayedReadConnect {
 struct DelayedFirstRead<S> {
     socket: S,
     delayed: bool,
+    /// The first read after each write is delayed.
+    after_writes: bool,
 }
 
 impl<S> DelayedFirstRead<S> {
-    fn new(socket: S) -> Self {
-        Self { socket, delayed: false }
+    fn new(socket: S, after_writes: bool) -> Self {
+        Self { socket, delayed: false, after_writes }
     }
 }
 
@@ -79,7 +84,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for DelayedFirstRead<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for DelayedFirstRead<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().socket).poll_write(context, bytes)
+        let this = self.get_mut();
+        if this.after_writes {
+            this.delayed = false;
+        }
+        Pin::new(&mut this.socket).poll_write(context, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

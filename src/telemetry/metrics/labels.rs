@@ -120,9 +120,36 @@ pub enum UpstreamError {
     ResetMidResponse,
     /// The response is not valid HTTP.
     InvalidResponse,
+    /// No trusted authority has signed the server's certificate.
+    CertificateUntrusted,
+    /// The server's certificate has expired, or is not valid yet.
+    CertificateExpired,
+    /// The server's certificate is for another name.
+    CertificateName,
+    /// The TLS handshake with the server failed for another reason.
+    TlsHandshake,
+    /// The server does not agree to HTTP/2.
+    NoHttp2,
 }
 
 impl UpstreamError {
+    /// No connection was established, so nothing was sent.
+    pub fn is_connect_failure(self) -> bool {
+        matches!(self, Self::ConnectRefused | Self::ConnectTimeout | Self::ConnectError) || self.is_of_tls()
+    }
+
+    /// The server accepted a connection, and then there was no TLS on it that the pool accepts.
+    pub fn is_of_tls(self) -> bool {
+        matches!(
+            self,
+            Self::CertificateUntrusted
+                | Self::CertificateExpired
+                | Self::CertificateName
+                | Self::TlsHandshake
+                | Self::NoHttp2
+        )
+    }
+
     /// For logs.
     pub fn label(self) -> &'static str {
         self.into()
@@ -248,7 +275,12 @@ mod tests {
                 "reset_before_response",
                 "timeout",
                 "reset_mid_response",
-                "invalid_response"
+                "invalid_response",
+                "certificate_untrusted",
+                "certificate_expired",
+                "certificate_name",
+                "tls_handshake",
+                "no_http2"
             ]
         );
         assert_eq!(ProbeResult::VARIANTS, ["success", "drain", "failure", "local_error"]);

@@ -28,6 +28,7 @@ mod ports;
 pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod tls;
+pub(crate) mod tls_server;
 pub(crate) mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet};

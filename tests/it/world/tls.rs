@@ -24,7 +24,7 @@ pub(crate) type Encrypted = StreamOwned<ClientConnection, TcpStream>;
 #[derive(Debug)]
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    certificate: CertificateDer<'static>,
+    pub(super) certificate: CertificateDer<'static>,
     pem: String,
 }
 
@@ -47,8 +47,14 @@ impl Authority {
     }
 
     pub(crate) fn sign(&self, hosts: &[&str]) -> Signed {
+        self.sign_with(hosts, |_| {})
+    }
+
+    /// The same with more to say, e.g. another validity.
+    pub(crate) fn sign_with(&self, hosts: &[&str], edit: impl FnOnce(&mut CertificateParams)) -> Signed {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
-        let params = CertificateParams::new(hosts).expect("host names");
+        let mut params = CertificateParams::new(hosts).expect("host names");
+        edit(&mut params);
         let key = KeyPair::generate().expect("a key");
         let made = params.signed_by(&key, &self.issuer).expect("a certificate");
         Signed { certificate: made.der().clone(), pem: made.pem(), key }
@@ -73,7 +79,7 @@ impl Signed {
         fs::write(directory.join(format!("{name}.key")), self.key.serialize_pem()).expect("a file for the key");
     }
 
-    fn private_key(&self) -> PrivateKeyDer<'static> {
+    pub(super) fn private_key(&self) -> PrivateKeyDer<'static> {
         PrivateKeyDer::try_from(self.key.serialize_der()).expect("a key that rustls reads")
     }
 }

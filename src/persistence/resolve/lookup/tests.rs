@@ -48,7 +48,7 @@ impl World {
         let config = Config::parse("test.yaml", &text, &Nothing).unwrap_or_else(|wrong| panic!("{wrong}")).config;
         let table = Table::new(1000, NOW, Box::new(|_, _| ()));
         table.set_limits("shop", IDLE, ABSOLUTE);
-        let pool = Pool::build(&config.pools[0], None, &Metrics::new().unwrap());
+        let pool = Pool::build(&config.pools[0], None, None, &Metrics::new().unwrap());
         for server in &pool.servers {
             server.live.set_health(Health::Up);
         }

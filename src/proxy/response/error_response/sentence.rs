@@ -40,6 +40,7 @@ fn of_reason(reason: &str) -> Option<&'static str> {
         "no_server" => "No server is available. Try again in a moment.",
         "connect_failure" | "attempts_exhausted" => "No server could be reached. Try again in a moment.",
         "queue_timeout" | "queue_full" => "The server is busy. Try again in a moment.",
+        "tls_failure" => "No secure connection to a server could be established.",
         "broke_off" => "The server of your session closed the connection before it responded.",
         _ => return None,
     })
