@@ -102,6 +102,7 @@ fn pool_sessions<'a>(plan: &'a PoolRuntime, table: &'a Table, data: &'a SessionD
         data,
         shared: None,
         hands_over: false,
+        looks_only: false,
     }
 }
 
@@ -132,6 +133,7 @@ fn returning(bench: &mut Criterion) {
                 found.session.as_ref(),
                 &History::default(),
                 Placement::Balanced(&[]),
+                NOW,
             );
             (found.lookup, choice)
         };
@@ -171,7 +173,7 @@ fn new(bench: &mut Criterion) {
         bench.iter(|| {
             let claim = persistence.sources[0].claim(black_box(&asked), &persistence.codec);
             black_box(claim);
-            choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Placement::Balanced(&[]))
+            choose(&plan.pool, Some(&persistence.policy), None, &History::default(), Placement::Balanced(&[]), NOW)
         });
     });
 }

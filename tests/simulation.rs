@@ -47,6 +47,7 @@ const MUST_HAPPEN: &[&str] = &[
     "borrowed",
     "refused",
     "held",
+    "drain over",
     "followed",
     "replayed",
     "connect failed",

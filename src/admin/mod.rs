@@ -1,121 +1,265 @@
-//! Probes and metrics for the operator:
+//! The operator's listener: probes, metrics, the API and the dashboard.
 //!
 //! | path | response |
 //! |---|---|
 //! | `GET /healthz` | 200 as long as the process answers |
 //! | `GET /readyz` | 200 when it serves clients; 503 while it starts and from the moment it stops |
 //! | `GET /metrics` | Prometheus text |
+//! | `/api/v1/…` | the API ([`api`]), JSON |
+//! | `GET /` | the dashboard |
 //!
-//! `admin` answers only requests for a host of `admin.allowed_hosts`, so that a web page cannot reach it through a name that
-//! the page's owner controls (DNS rebinding); others get 421. `metrics`, a separate listener for Prometheus, answers its one
-//! path for any host.
+//! `admin` answers only requests for a host of `admin.allowed_hosts`; others get 421. Probes, metrics and the dashboard's files
+//! need no token. `metrics`, a separate listener for Prometheus, answers its one path for any host.
+
+mod access;
+mod api;
+mod dashboard;
+mod problem;
+mod readiness;
+mod request;
+mod response;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use http::{Method, Response, StatusCode, header};
-use pingora::apps::http_app::ServeHttp;
-use pingora::protocols::http::ServerSession;
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::{HttpTask, ServerSession};
+use pingora::server::ShutdownWatch;
 
-use crate::app::state::AppState;
-use crate::routing::host_name;
+use crate::config::Admin;
+use crate::telemetry::events;
 
-/// Whether the process is ready for requests.
-pub struct Readiness {
-    /// The listeners accept connections and every server has been checked once.
-    pub started: AtomicBool,
-    /// Knows when the process stops.
-    pub app: Arc<AppState>,
+use self::access::Access;
+use self::api::{Api, ApiResponse, EventQuery, event_view, frame};
+use self::problem::Problem;
+use self::request::AdminRequest;
+
+pub use self::readiness::Readiness;
+
+/// What a listener answers.
+enum Purpose {
+    /// Everything.
+    Admin(Access),
+    /// The metrics, at this path.
+    Metrics(String),
 }
 
-impl Readiness {
-    fn status(&self) -> Result<&'static str, &'static str> {
-        if self.app.is_draining() {
-            Err("draining\n")
-        } else if self.started.load(Ordering::Acquire) {
-            Ok("ready\n")
-        } else {
-            Err("starting\n")
-        }
+/// One admin listener.
+pub struct AdminEndpoint {
+    readiness: Arc<Readiness>,
+    purpose: Purpose,
+    /// Requests in progress, streams of events included.
+    in_progress: AtomicUsize,
+}
+
+/// Where the API is.
+const API: &str = "/api/v1/";
+/// Requests of the API that are in progress at once. Each may hold a stream, and the table is read for some.
+const MOST_IN_PROGRESS: usize = 256;
+/// Seconds that a connection waits for its next request.
+const KEEPALIVE: u64 = 60;
+/// A stream of events says so often that it lives, so that a client that is gone is noticed.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// A response, or what it goes on with.
+enum Reply {
+    /// The client has left.
+    None,
+    Whole(Response<Vec<u8>>),
+    Events(EventQuery),
+}
+
+/// Counts a request in progress, until it is dropped.
+struct InProgress<'a>(&'a AtomicUsize);
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
-
-/// One admin listener: its paths, and the hosts that it answers for.
-pub struct AdminEndpoint {
-    /// For `/readyz`.
-    pub readiness: Arc<Readiness>,
-    /// `None` = any host.
-    pub allowed_hosts: Option<Vec<String>>,
-    /// Has `/healthz` and `/readyz`.
-    pub probes: bool,
-    /// The path of the metrics.
-    pub metrics_path: String,
-}
-
-const TEXT: &str = "text/plain; charset=utf-8";
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[async_trait]
-impl ServeHttp for AdminEndpoint {
-    async fn response(&self, exchange: &mut ServerSession) -> Response<Vec<u8>> {
-        let request = exchange.req_header();
-        let host = match request.uri.authority() {
-            Some(authority) => authority.as_str(),
-            None => request.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default(),
-        };
-        let mut response = self.respond(&request.method, host, request.uri.path());
-        if request.method == Method::HEAD {
-            response.body_mut().clear();
+impl HttpServerApp for AdminEndpoint {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut exchange: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        // A head that is malformed, or a client that has left.
+        if !exchange.read_request().await.ok()? {
+            return None;
         }
-        response
+        exchange.set_keepalive(Some(KEEPALIVE));
+        let (reply, _in_progress) = match self.admit(exchange.req_header().uri.path()) {
+            Ok(in_progress) => (self.reply(&mut exchange).await, in_progress),
+            Err(problem) => (Reply::Whole(response::problem(&problem)), None),
+        };
+        match reply {
+            Reply::None => None,
+            Reply::Whole(mut response) => {
+                if exchange.req_header().method == Method::HEAD {
+                    response.body_mut().clear();
+                }
+                if !exchange.is_body_done() {
+                    exchange.set_keepalive(None);
+                }
+                write(&mut exchange, response).await?;
+                let settings = HttpPersistentSettings::for_session(&exchange);
+                let stream = exchange.finish().await.ok()??;
+                Some(ReusedHttpStream::from_reusable_stream(stream, settings))
+            }
+            Reply::Events(query) => {
+                exchange.set_keepalive(None);
+                self.stream_events(exchange, query, shutdown.clone()).await;
+                None
+            }
+        }
     }
+}
+
+/// `None`: the client has left.
+async fn write(exchange: &mut ServerSession, response: Response<Vec<u8>>) -> Option<()> {
+    let (parts, body) = response.into_parts();
+    exchange.write_response_header(Box::new(ResponseHeader::from(parts))).await.ok()?;
+    if !body.is_empty() {
+        exchange.write_response_body(Bytes::from(body), true).await.ok()?;
+    }
+    Some(())
 }
 
 impl AdminEndpoint {
-    fn respond(&self, method: &Method, host: &str, path: &str) -> Response<Vec<u8>> {
-        if !self.allows(host) {
-            return text(StatusCode::MISDIRECTED_REQUEST, "421 host not in admin.allowed_hosts\n");
+    /// The listener `admin`.
+    pub fn admin(admin: &Admin, readiness: &Arc<Readiness>) -> Self {
+        Self::new(Purpose::Admin(Access::of(admin)), readiness)
+    }
+
+    /// The listener `metrics`.
+    pub fn metrics(path: &str, readiness: &Arc<Readiness>) -> Self {
+        Self::new(Purpose::Metrics(path.to_owned()), readiness)
+    }
+
+    fn new(purpose: Purpose, readiness: &Arc<Readiness>) -> Self {
+        Self { readiness: Arc::clone(readiness), purpose, in_progress: AtomicUsize::new(0) }
+    }
+
+    /// Counts a request of the API; probes are always answered.
+    fn admit(&self, path: &str) -> Result<Option<InProgress<'_>>, Problem> {
+        if !path.starts_with(API) {
+            return Ok(None);
         }
-        if method != Method::GET && method != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "405 only GET and HEAD\n");
+        let before = self.in_progress.fetch_add(1, Ordering::Relaxed);
+        let in_progress = InProgress(&self.in_progress);
+        if before < MOST_IN_PROGRESS {
+            return Ok(Some(in_progress));
         }
+        Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many requests of the API are in progress"))
+    }
+
+    async fn reply(&self, exchange: &mut ServerSession) -> Reply {
+        let mut request = AdminRequest::head(exchange);
+        let replied = match &self.purpose {
+            Purpose::Metrics(path) if request.path == *path => self.only_reads(&request, Self::metrics_text),
+            Purpose::Metrics(_) => Err(Problem::not_found("no resource here")),
+            Purpose::Admin(access) => match self.administer(access, &mut request, exchange).await {
+                Ok(reply) => return reply,
+                Err(problem) => Err(problem),
+            },
+        };
+        Reply::Whole(replied.unwrap_or_else(|problem| response::problem(&problem)))
+    }
+
+    async fn administer(
+        &self,
+        access: &Access,
+        request: &mut AdminRequest,
+        exchange: &mut ServerSession,
+    ) -> Result<Reply, Problem> {
+        access.check_host(&request.host)?;
+        if !request.path.starts_with(API) {
+            return self.only_reads(request, |this| this.file(&request.path)).map(Reply::Whole);
+        }
+        let caller = access.authorize(request)?;
+        request.read_body(exchange).await?;
+        let segments = request.segments()?;
+        let segments: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
+        let api = Api { app: &self.readiness.app, readiness: &self.readiness, caller: &caller };
+        let responded = tokio::select! {
+            responded = api.respond(request, &segments) => responded?,
+            // The client of a long poll has left.
+            _ = exchange.read_body_or_idle(true) => return Ok(Reply::None),
+        };
+        Ok(match responded {
+            ApiResponse::Json(status, body) => Reply::Whole(response::json(status, body)),
+            ApiResponse::NoContent => Reply::Whole(response::no_content()),
+            ApiResponse::EventStream(query) => Reply::Events(query),
+        })
+    }
+
+    fn only_reads(
+        &self,
+        request: &AdminRequest,
+        respond: impl FnOnce(&Self) -> Response<Vec<u8>>,
+    ) -> Result<Response<Vec<u8>>, Problem> {
+        match request.method {
+            Method::GET | Method::HEAD => Ok(respond(self)),
+            _ => Err(Problem::method_not_allowed("GET, HEAD")),
+        }
+    }
+
+    /// What needs no token.
+    fn file(&self, path: &str) -> Response<Vec<u8>> {
         match path {
-            "/healthz" if self.probes => text(StatusCode::OK, "ok\n"),
-            "/readyz" if self.probes => match self.readiness.status() {
-                Ok(status) => text(StatusCode::OK, status),
-                Err(status) => text(StatusCode::SERVICE_UNAVAILABLE, status),
+            "/healthz" => response::text(StatusCode::OK, "ok\n"),
+            "/readyz" => match self.readiness.state() {
+                "ready" => response::text(StatusCode::OK, "ready\n"),
+                state => response::text(StatusCode::SERVICE_UNAVAILABLE, &format!("{state}\n")),
             },
-            path if path == self.metrics_path => match self.readiness.app.render_metrics() {
-                Ok(metrics) => response(StatusCode::OK, PROMETHEUS, metrics),
-                Err(error) => {
-                    tracing::error!(%error, "metrics cannot be encoded");
-                    text(StatusCode::INTERNAL_SERVER_ERROR, "500 metrics cannot be encoded\n")
-                }
+            "/metrics" => self.metrics_text(),
+            path => match dashboard::asset(path) {
+                Some(asset) => response::asset(asset),
+                None => response::problem(&Problem::not_found(format!("no resource at {path:?}"))),
             },
-            _ => text(StatusCode::NOT_FOUND, "404 not found\n"),
         }
     }
 
-    fn allows(&self, host: &str) -> bool {
-        let Some(allowed) = &self.allowed_hosts else { return true };
-        let name = host_name(host);
-        allowed.iter().any(|allowed| allowed.eq_ignore_ascii_case(name))
+    fn metrics_text(&self) -> Response<Vec<u8>> {
+        match self.readiness.app.render_metrics() {
+            Ok(metrics) => response::metrics(metrics),
+            Err(error) => {
+                tracing::error!(%error, "metrics cannot be encoded");
+                response::text(StatusCode::INTERNAL_SERVER_ERROR, "500 metrics cannot be encoded\n")
+            }
+        }
     }
-}
 
-fn text(status: StatusCode, body: &str) -> Response<Vec<u8>> {
-    response(status, TEXT, body.as_bytes().to_vec())
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
-    let length = body.len();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from(length));
-    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    headers.insert("x-content-type-options", header::HeaderValue::from_static("nosniff"));
-    response
+    /// Until the client leaves or the process stops.
+    async fn stream_events(&self, mut exchange: ServerSession, query: EventQuery, mut shutdown: ShutdownWatch) {
+        let list = events::list();
+        let mut after = query.after;
+        let (head, _) = response::event_stream().into_parts();
+        let mut task = HttpTask::Header(Box::new(ResponseHeader::from(head)), false);
+        // Unlike a body that is written whole, tasks are flushed one by one.
+        while exchange.response_duplex_vec(vec![task]).await.is_ok() {
+            if list.after(after).is_empty() {
+                tokio::select! {
+                    () = list.grown(after) => {}
+                    () = tokio::time::sleep(HEARTBEAT) => {}
+                    _ = shutdown.changed() => return,
+                }
+            }
+            let fresh = list.after(after);
+            after = fresh.last().map_or(after, |last| last.id);
+            let text = if fresh.is_empty() {
+                ": \n\n".to_owned()
+            } else {
+                fresh.iter().map(|event| frame(&event_view(event, &self.readiness.app))).collect()
+            };
+            task = HttpTask::Body(Some(Bytes::from(text)), false);
+        }
+    }
 }

@@ -149,8 +149,9 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
             continue;
         };
         let named = |server: &str| (pool.name.clone(), server.to_owned());
+        let before_servers: Vec<&Server> = before.servers.iter().filter(|server| !server.removed).collect();
         for server in &pool.servers {
-            match before.servers.iter().find(|before| before.name == server.name) {
+            match before_servers.iter().copied().find(|before| before.name == server.name) {
                 None => changes.push({
                     let (pool, server) = named(&server.name);
                     Change::ServerAdded(pool, server)
@@ -163,7 +164,7 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
                 Some(_) => {}
             }
         }
-        for server in &before.servers {
+        for server in before_servers {
             if pool.servers.iter().all(|now| now.name != server.name) {
                 let (pool, server) = named(&server.name);
                 changes.push(Change::ServerRemoved(pool, server));
@@ -184,7 +185,7 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
 /// What changed of a server, with the values before and after.
 fn server_changes(old: &Server, new: &Server) -> String {
     // All of them, so that a new setting cannot be forgotten here.
-    let Server { name: _, address, weight, state, route, backup } = old;
+    let Server { name: _, address, weight, state, route, backup, removed: _ } = old;
     let state_word = |state: &crate::config::ServerState| <&str>::from(*state).to_owned();
     let all = [
         ("address", address.to_string(), new.address.to_string()),
@@ -199,14 +200,25 @@ fn server_changes(old: &Server, new: &Server) -> String {
 
 /// Keys of a pool with changed values, except `servers`.
 fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
-    let Pool { name: _, servers: _, balance, hash_on, connection, health_check, streams_on_down, retries, persistence } =
-        old;
+    let Pool {
+        name: _,
+        servers: _,
+        balance,
+        hash_on,
+        connection,
+        health_check,
+        streams_on_down,
+        drain_deadline,
+        retries,
+        persistence,
+    } = old;
     let all = [
         (*balance != new.balance, "balance"),
         (*hash_on != new.hash_on, "hash_on"),
         (*connection != new.connection, "connection"),
         (*health_check != new.health_check, "health_check"),
         (*streams_on_down != new.streams_on_down, "streams_on_down"),
+        (*drain_deadline != new.drain_deadline, "drain_deadline"),
         (*retries != new.retries, "retries"),
         (*persistence != new.persistence, "persistence"),
     ];

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::{ServerState, StreamsOnDown};
 use crate::pool::condition::Health;
+use crate::pool::drain::DrainSchedule;
 use crate::pool::live_state::LiveState;
 use crate::pool::server::Server;
+use crate::proxy::context::wall_clock;
+use crate::session::token::UnixMillis;
 
 use super::runtime::Runtime;
 use super::state::AppState;
@@ -28,6 +31,8 @@ enum Standing {
     Withdrawn(&'static str),
     /// It is found down, and what is open is ended.
     Down,
+    /// It drains, and other servers can take its sessions: streams are ended after the deadline.
+    Draining(DrainSchedule),
 }
 
 /// A server, in the configuration or not any more.
@@ -74,7 +79,8 @@ impl ConnectionCloser {
         for pool in &runtime.pools {
             let keeps = config(&pool.pool.name).is_some_and(|pool| pool.streams_on_down == StreamsOnDown::Keep);
             for server in &pool.pool.servers {
-                let standing = standing(server, keeps);
+                // Where sessions cannot go elsewhere, streams stay as well.
+                let standing = standing(server, keeps, || pool.pool.servers.iter().any(Server::accepts_new));
                 let known = self.servers.entry(Arc::as_ptr(&server.live).addr()).or_insert_with(|| KnownServer {
                     pool: Arc::clone(&pool.pool.name),
                     name: Arc::clone(&server.name),
@@ -88,14 +94,31 @@ impl ConnectionCloser {
     }
 }
 
-fn standing(server: &Server, keeps_when_down: bool) -> Standing {
+fn standing(server: &Server, keeps_when_down: bool, has_others: impl Fn() -> bool) -> Standing {
     if server.state() == ServerState::Maint {
         Standing::Withdrawn("maint")
     } else if server.is_checked() && server.live.health() == Health::Down && !keeps_when_down {
         Standing::Down
     } else {
-        Standing::Serving
+        let schedule = server.drain_schedule().filter(|_| has_others());
+        schedule.map_or(Standing::Serving, Standing::Draining)
     }
+}
+
+/// An exchange that has lasted this long is a stream, not a request that is about to be answered.
+const STREAM: Duration = Duration::from_secs(1);
+
+/// Ends streams on a draining server that are due: those that were open at its deadline, each at its moment, and after the
+/// last moment all. Returns how many.
+fn end_drained(schedule: DrainSchedule, live: &LiveState, now: UnixMillis) -> usize {
+    if now < schedule.deadline {
+        return 0;
+    }
+    live.connections.end_due(|id, last_use| {
+        let began = last_use.unwrap_or(UnixMillis(0));
+        let lasts = now.since(began) >= STREAM;
+        lasts && (schedule.is_over(now) || (began < schedule.deadline && schedule.is_stream_due(id, now)))
+    })
 }
 
 impl KnownServer {
@@ -109,6 +132,11 @@ impl KnownServer {
                 self.since = None;
                 Some("down")
             }
+            Standing::Draining(schedule) => {
+                self.since = None;
+                self.log_ended("drain", end_drained(schedule, &self.live, wall_clock()));
+                None
+            }
             Standing::Withdrawn(reason) => {
                 let since = *self.since.get_or_insert(now);
                 (now.saturating_duration_since(since) >= grace).then_some(reason)
@@ -116,7 +144,10 @@ impl KnownServer {
         };
         self.live.set_ended(reason.is_some());
         let Some(reason) = reason else { return };
-        let connections = self.live.connections.end_all();
+        self.log_ended(reason, self.live.connections.end_all());
+    }
+
+    fn log_ended(&self, reason: &str, connections: usize) {
         if connections > 0 {
             tracing::info!(pool = %self.pool, server = %self.name, reason, connections, "open connections to the server ended");
         }

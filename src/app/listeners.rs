@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerOptions;
-use pingora::apps::http_app::HttpServer;
+
 use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignalWatch};
@@ -165,28 +165,13 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
 
 /// Starts the admin listeners: `admin` and `metrics`.
 pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result<(), RunError> {
-    let admin = config.admin.iter().map(|admin| {
-        let endpoint = AdminEndpoint {
-            readiness: Arc::clone(readiness),
-            allowed_hosts: Some(admin.allowed_hosts.clone()),
-            probes: true,
-            metrics_path: "/metrics".to_owned(),
-        };
-        (&admin.address, endpoint)
-    });
-    let metrics = config.metrics.iter().map(|metrics| {
-        let endpoint = AdminEndpoint {
-            readiness: Arc::clone(readiness),
-            allowed_hosts: None,
-            probes: false,
-            metrics_path: metrics.path.clone(),
-        };
-        (&metrics.address, endpoint)
-    });
+    let admin = config.admin.iter().map(|admin| (&admin.address, AdminEndpoint::admin(admin, readiness)));
+    let metrics = config.metrics.iter();
+    let metrics = metrics.map(|metrics| (&metrics.address, AdminEndpoint::metrics(&metrics.path, readiness)));
     let mut server = server(ServerConf { threads: 1, ..ServerConf::default() });
     let mut any = false;
     for (address, endpoint) in admin.chain(metrics) {
-        let mut service = Service::new(format!("admin {address}"), HttpServer::new_app(endpoint));
+        let mut service = Service::new(format!("admin {address}"), endpoint);
         listen(&mut service, address, L4BufferSettings::default());
         server.add_service(service);
         any = true;

@@ -97,6 +97,7 @@ impl Overrides {
         self.save(&mut written, all).map_err(|error| OverrideError::NotWritten(error.to_string()))?;
         let (state, weight) = (found.state(), found.weight());
         found.live.set_override(details);
+        found.observe_drain(now);
         record_change(&of_pool.pool.name, found, (state, weight), who);
         Ok(())
     }

@@ -16,9 +16,11 @@ use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
 use super::changes::{Change, changes, keep_restart_only};
+use super::drains;
 use super::log_lines;
 use super::overrides::record_file_changes;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
+use super::removed_servers::{keep_draining, without_drained};
 use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::state::AppState;
@@ -45,6 +47,10 @@ impl Reloader {
 
     pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
         while let Some(trigger) = triggers.recv().await {
+            if matches!(trigger, ReloadTrigger::ServerDrained) {
+                self.drop_drained().await;
+                continue;
+            }
             let who = trigger.who().to_owned();
             let report = match self.reload(matches!(trigger, ReloadTrigger::FileChanged)).await {
                 // The file is as it was.
@@ -112,14 +118,30 @@ impl Reloader {
             }
         }
         let new = keep_restart_only(&previous.config, new);
+        let new = keep_draining(new, &previous, &self.app.table_history(), wall_clock());
         match self.prepare(new, &previous).await {
-            Ok(update) => self.publish(update, &previous).await,
+            Ok(update) => {
+                self.publish(update, &previous).await;
+                let hash = &self.app.current.load().config.hash;
+                self.app.metrics.config_accepted(hash, false);
+                tracing::info!(config = %hash, "reload done");
+            }
             Err(why) => {
                 self.reject(&why);
                 return Err(why);
             }
         }
         Ok(Some(changes.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Takes the servers away that the file no longer has and that have drained.
+    async fn drop_drained(&mut self) {
+        let previous = self.app.current.load_full();
+        let Some(config) = without_drained(&previous, &self.app.table_history(), wall_clock()) else { return };
+        match self.prepare(config, &previous).await {
+            Ok(update) => self.publish(update, &previous).await,
+            Err(why) => tracing::error!(why, "a server that has drained cannot be taken away"),
+        }
     }
 
     /// Everything that may fail, before anything changes.
@@ -145,6 +167,7 @@ impl Reloader {
         let app = &self.app;
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
+        drains::observe(&runtime, wall_clock());
         app.current.store(Arc::clone(&runtime));
         record_file_changes(previous, &runtime);
         drop_handoff_data(app, previous, &runtime);
@@ -166,8 +189,6 @@ impl Reloader {
         }
         let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
         let _ = tokio::task::spawn_blocking(move || of_app.overrides.drop_removed(&current)).await;
-        app.metrics.config_accepted(&runtime.config.hash, false);
-        tracing::info!(config = %runtime.config.hash, "reload done");
     }
 }
 

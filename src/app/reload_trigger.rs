@@ -14,6 +14,8 @@ pub enum ReloadTrigger {
     Hangup,
     /// The file's content is different.
     FileChanged,
+    /// A server that the file no longer has is empty, or its time is over: it is taken away.
+    ServerDrained,
     /// An operator asks for it.
     Operator {
         /// The name of the operator's token.
@@ -28,7 +30,7 @@ impl ReloadTrigger {
     pub(super) fn who(&self) -> &str {
         match self {
             Self::Hangup => cause::SIGNAL,
-            Self::FileChanged => cause::FILE,
+            Self::FileChanged | Self::ServerDrained => cause::FILE,
             Self::Operator { who, .. } => who,
         }
     }

@@ -26,6 +26,7 @@ use crate::telemetry::metrics::Metrics;
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
+use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
 use super::shared_store;
@@ -60,6 +61,7 @@ pub(super) fn build_state(
     let runtime = build(config, &context).map_err(RunError::internal)?;
     set_limits(&table, &runtime);
     let overrides = Overrides::load(&runtime);
+    drains::observe(&runtime, wall_clock());
     metrics.config_accepted(&runtime.config.hash, true);
     report_certificates(&metrics, None, &runtime.config);
     let app = Arc::new(AppState {
@@ -75,6 +77,7 @@ pub(super) fn build_state(
         in_flight: AtomicUsize::new(0),
         last_reload: ArcSwapOption::empty(),
         reloads: OnceLock::new(),
+        clock: wall_clock,
     });
     Ok((app, events))
 }

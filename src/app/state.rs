@@ -7,7 +7,8 @@ use std::time::Instant;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::sync::mpsc::Sender;
 
-use crate::persistence::{Sessions, TableHistory};
+use crate::persistence::{PoolRuntime, Sessions, TableHistory};
+use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, RenderError, ServerReading, TableReading};
@@ -40,6 +41,8 @@ pub struct AppState {
     pub in_flight: AtomicUsize,
     /// The last reload, if there was one.
     pub last_reload: ArcSwapOption<ReloadReport>,
+    /// The wall clock.
+    pub clock: fn() -> UnixMillis,
     /// Asks for a reload. Set when the background has started.
     pub reloads: OnceLock<Sender<ReloadTrigger>>,
 }
@@ -78,7 +81,13 @@ impl AppState {
         self.metrics.render(&table, servers, pools)
     }
 
-    fn table_history(&self) -> TableHistory {
+    /// Whether the table has all sessions of a pool.
+    pub fn has_all_sessions(&self, pool: &PoolRuntime) -> bool {
+        pool.has_all_sessions(&self.table_history())
+    }
+
+    /// How the table came to what it has.
+    pub fn table_history(&self) -> TableHistory {
         TableHistory {
             age: self.started.elapsed(),
             restored: self.table_restored.load(Ordering::Relaxed),

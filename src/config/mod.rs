@@ -47,9 +47,9 @@ pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
-    NotSupported, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState,
-    Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
+    AdminToken, Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel,
+    NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect,
+    Role, Scheme, ServerState, Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

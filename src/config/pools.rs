@@ -23,6 +23,8 @@ pub struct Pool {
     pub streams_on_down: StreamsOnDown,
     /// Active checks; `None` = servers count as up.
     pub health_check: Option<HealthCheck>,
+    /// After it, sessions leave a draining server; `None` = they may stay for ever.
+    pub drain_deadline: Option<Duration>,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.
@@ -59,6 +61,8 @@ pub struct Server {
     pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,
+    /// The file no longer has it, and it drains.
+    pub removed: bool,
 }
 
 /// Active checks.

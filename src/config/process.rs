@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::ListenAddress;
-use super::raw::{ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
+use super::raw::{AdminToken, ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
 use super::tls::Tls;
 
 /// Process-wide settings.
@@ -49,11 +49,13 @@ pub struct Listener {
     pub on_client_half_close: OnClientHalfClose,
 }
 
-/// The door for probes and metrics.
+/// The listener for the admin API, probes and metrics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
-    /// Loopback or a unix socket.
+    /// Loopback or a unix socket, unless there are tokens.
     pub address: ListenAddress,
+    /// Who may use the API; empty = everybody who reaches the address.
+    pub tokens: Vec<AdminToken>,
     /// `Host` names answered, lower case, without port; another: 421.
     pub allowed_hosts: Vec<String>,
     /// Keeps what operators set at run time over a restart; `None` = it ends with the process.

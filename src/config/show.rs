@@ -58,8 +58,18 @@ fn replace_secrets(value: &mut Value, root: &Root, by: Replacement) {
     let written = value.get_mut("keys").and_then(Value::as_sequence_mut);
     for (written, key) in written.into_iter().flatten().zip(&root.keys) {
         let secret = match by {
-            Replacement::Placeholder => placeholder(&key.id),
+            Replacement::Placeholder => placeholder("KEY", &key.id),
             Replacement::Digest => digest(key.secret.expose().as_bytes()),
+        };
+        if let Some(map) = written.as_mapping_mut() {
+            map.insert("secret".into(), secret.into());
+        }
+    }
+    let tokens = value.get_mut("admin").and_then(|admin| admin.get_mut("tokens")).and_then(Value::as_sequence_mut);
+    for (written, token) in tokens.into_iter().flatten().zip(root.admin.iter().flat_map(|admin| &admin.tokens)) {
+        let secret = match by {
+            Replacement::Placeholder => placeholder("ADMIN_TOKEN", &token.name),
+            Replacement::Digest => digest(token.secret.expose().as_bytes()),
         };
         if let Some(map) = written.as_mapping_mut() {
             map.insert("secret".into(), secret.into());
@@ -73,10 +83,10 @@ fn replace_secrets(value: &mut Value, root: &Root, by: Replacement) {
     }
 }
 
-fn placeholder(id: &str) -> String {
+fn placeholder(kind: &str, id: &str) -> String {
     let name: String =
         id.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
-    format!("${{HOMING_KEY_{name}}}")
+    format!("${{HOMING_{kind}_{name}}}")
 }
 
 /// A literal `${` is written `$${`.

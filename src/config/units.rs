@@ -19,6 +19,9 @@ const SIZE_UNITS: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB"
 /// `#[serde(with = "DurationText")]`.
 pub(crate) struct DurationText;
 
+/// The same where null is a value.
+pub(crate) struct OptionalDurationText;
+
 /// A number of bytes: digits and a unit (`B`, `KiB`, `MiB`, `GiB`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -92,6 +95,32 @@ impl JsonSchema for DurationText {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": "string", "format": DURATION, "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
+    }
+}
+
+impl OptionalDurationText {
+    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        duration.map(duration_text).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+        parse_duration(&text).map(Some).ok_or_else(|| D::Error::custom("not a duration"))
+    }
+}
+
+impl JsonSchema for OptionalDurationText {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OptionalDuration".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": ["string", "null"], "format": DURATION, "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
     }
 }
 

@@ -62,12 +62,11 @@ impl Sessions {
         let Some(mut session) = state.lookup.session.take() else { return split::settle(self, server, scope, state) };
         let undelivered = handoff::undelivered(self, response.status, state);
         let from = state.runtime(scope).map(|runtime| server_of(&session, runtime, self));
-        if self.rebind(&mut session, server, undelivered.as_deref(), scope, state).await
-            && let Some(from) = from
-        {
+        let moved = self.rebind(&mut session, server, undelivered.as_deref(), scope, state).await;
+        state.lookup.session = Some(session);
+        if let (true, Some(from)) = (moved, from) {
             moves::note(&from, server, scope, state);
         }
-        state.lookup.session = Some(session);
     }
 
     /// The session moves to `chosen` on all proxies, or this proxy learns that another has moved it. True when it was this

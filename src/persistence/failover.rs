@@ -14,6 +14,8 @@ pub enum BoundServer {
     ConnectFailed,
     /// It closed the connection of this very request before it responded, also when tried again.
     BrokeOff,
+    /// It accepts bound sessions only, and this one's time there is over, for this reason.
+    Drained(Reason),
     /// The configuration no longer has it.
     Gone,
 }
@@ -50,11 +52,18 @@ pub fn decide(bound: BoundServer, policy: &Persistence, held: bool) -> Decision 
         // One broken request is not a dead server, and the log-in page of another would overwrite the client's cookies: the
         // session stays until its server refuses connections or is found down.
         BoundServer::BrokeOff => Decision::Fail,
+        BoundServer::Drained(Reason::Removed) => removed(policy),
+        BoundServer::Drained(reason) => Decision::Move(reason),
+        BoundServer::Gone => removed(policy),
+    }
+}
+
+/// A server that is no longer configured.
+fn removed(policy: &Persistence) -> Decision {
+    match policy.on_server_down {
         // It will not come back, so there is nothing to borrow until.
-        BoundServer::Gone => match policy.on_server_down {
-            OnServerDown::Reassign | OnServerDown::Borrow => Decision::Move(Reason::Removed),
-            OnServerDown::Refuse => Decision::Refuse(Reason::Removed),
-        },
+        OnServerDown::Reassign | OnServerDown::Borrow => Decision::Move(Reason::Removed),
+        OnServerDown::Refuse => Decision::Refuse(Reason::Removed),
     }
 }
 
@@ -160,5 +169,18 @@ mod tests {
     fn sessions_leave_a_draining_server_only_when_told_to() {
         let policy = policy(OnServerDown::Refuse, OnServerDrain::Reassign, Duration::ZERO);
         assert_eq!(decide(BoundServer::Is(Condition::BoundOnly), &policy, false), Decision::Move(Reason::Drain));
+    }
+
+    #[test]
+    fn a_session_whose_time_on_a_draining_server_is_over_leaves_it_for_good() {
+        for down in [OnServerDown::Reassign, OnServerDown::Borrow, OnServerDown::Refuse] {
+            let policy = policy(down, OnServerDrain::Keep, Duration::from_secs(5));
+            assert_eq!(decide(BoundServer::Drained(Reason::Drain), &policy, false), Decision::Move(Reason::Drain));
+            assert_eq!(
+                decide(BoundServer::Drained(Reason::Removed), &policy, false),
+                decide(BoundServer::Gone, &policy, false),
+                "as from a server that was removed at once"
+            );
+        }
     }
 }

@@ -18,6 +18,7 @@
 //! says when something is left, the `async` form does the rest. Without a shared store nothing ever is left.
 
 mod commit;
+pub mod explain;
 pub mod failover;
 mod first_request;
 pub mod handoff;
@@ -26,6 +27,7 @@ pub mod issue;
 pub mod keepalive;
 mod learn;
 mod moves;
+mod operate;
 mod outcome;
 mod pool;
 pub mod resolve;

@@ -20,7 +20,7 @@ pub(super) fn note(from: &str, to: ServerIndex, scope: &Scope<'_, '_>, state: &R
     if let (Some(runtime), Some(reason)) = (state.runtime(scope), state.reason)
         && let Some(server) = runtime.pool.servers.get(to)
     {
-        record(runtime, from, &server.name, reason, scope);
+        record(runtime, (from, &server.name), reason, state.session(), scope);
     }
 }
 
@@ -38,14 +38,22 @@ pub(super) fn note_departure(
         Some(format!("{}/{}", runtime.pool.name, server.name))
     };
     if let Some(to) = state.runtime(scope).and_then(server) {
-        record(left, from, &to, reason, scope);
+        record(left, (from, &to), reason, state.split.as_ref().and_then(|split| split.session.as_ref()), scope);
     }
 }
 
-fn record(runtime: &PoolRuntime, from: &str, to: &str, reason: Reason, scope: &Scope<'_, '_>) {
+fn record(
+    runtime: &PoolRuntime,
+    (from, to): (&str, &str),
+    reason: Reason,
+    session: Option<&ResolvedSession>,
+    scope: &Scope<'_, '_>,
+) {
     runtime.metrics.moves.inc(reason as usize);
     runtime.metrics.server_moves.inc(from, to);
-    events::record(Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label()));
+    let mut change = Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label());
+    change.session = session.map(|session| session.key.0);
+    events::record(change);
     if let Some(suppressed) = LOG.admit(scope.now.0 / 1000) {
         let (pool, reason) = (&runtime.pool.name, reason.label());
         tracing::info!(%pool, from, to, reason, suppressed, "session moved");

@@ -16,6 +16,8 @@ pub enum Reason {
     Removed,
     /// It took no connection.
     ConnectFailure,
+    /// An operator moved it.
+    Admin,
 }
 
 impl Reason {

@@ -9,12 +9,14 @@ use smallvec::SmallVec;
 
 use crate::config;
 use crate::message::WrittenName;
-use crate::pool::Pool;
+use crate::pool::drain::{DrainFacts, DrainProgress};
+use crate::pool::{Pool, ServerIndex};
 use crate::session::binding::Limits;
 use crate::session::cookie::scope::RequestUri;
 use crate::session::cookie::write::SetCookie;
 use crate::session::source::Source;
 use crate::session::source::client_ip::ClientIpSource;
+use crate::session::token::UnixMillis;
 use crate::session::token::codec::PoolCodec;
 use crate::store::targets::Target;
 use crate::telemetry::metrics::PoolMetrics;
@@ -52,6 +54,27 @@ impl PoolRuntime {
         let kept_elsewhere =
             history.shared || persistence.policy.sources.iter().any(config::SourceSettings::reads_token);
         history.restored || !kept_elsewhere || history.age >= persistence.limits.idle
+    }
+
+    /// How far a server has drained; `None` = it does not drain.
+    pub fn drain_progress(
+        &self,
+        server: ServerIndex,
+        history: &TableHistory,
+        now: UnixMillis,
+    ) -> Option<DrainProgress> {
+        let (drains, persistence) = (self.pool.servers.get(server)?, self.persistence.as_ref());
+        let age = u64::try_from(history.age.as_millis()).unwrap_or(u64::MAX);
+        let incomplete = !self.has_all_sessions(history);
+        let facts = DrainFacts {
+            started: drains.live.drain.started()?,
+            drain_deadline: drains.drain_deadline,
+            bound: persistence.and_then(|one| one.targets.get(server)).map_or(0, |target| target.sessions()),
+            idle_timeout: persistence.map(|one| one.limits.idle),
+            last_token: drains.live.drain.last_token(),
+            incomplete_since: incomplete.then(|| UnixMillis(now.0.saturating_sub(age))),
+        };
+        Some(DrainProgress::of(&facts, now))
     }
 }
 

@@ -38,6 +38,7 @@ impl Sessions {
             data: &self.data,
             shared: self.shared.as_deref(),
             hands_over: persistence.handoff.is_some(),
+            looks_only: false,
         })
     }
 

@@ -3,7 +3,7 @@
 //! Connections are opened here and pooled by Pingora. While Pingora holds a connection, its socket is listed; it is taken off
 //! the list just before it is closed. So under the list's lock a socket's number cannot be that of another connection.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
@@ -22,6 +22,8 @@ use pingora::upstreams::peer::{Tracer, Tracing};
 use pingora::{Error, Result};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
+use crate::session::token::UnixMillis;
+
 use super::descriptors::check_server_socket;
 
 /// The open connections to one server.
@@ -36,7 +38,16 @@ pub struct Connections {
 #[derive(Debug, Default)]
 struct OpenSockets {
     next: u64,
-    sockets: BTreeMap<u64, RawFd>,
+    sockets: BTreeMap<u64, OpenSocket>,
+    /// The same by the socket's number.
+    numbers: HashMap<RawFd, u64>,
+}
+
+#[derive(Debug)]
+struct OpenSocket {
+    number: RawFd,
+    /// When a request was given it last. Noted only while the server drains.
+    last_use: Option<UnixMillis>,
 }
 
 /// A socket that was just connected.
@@ -72,12 +83,36 @@ impl Connections {
             }
             self.ends.fetch_add(1, Ordering::Relaxed);
             for _ in 0..BATCH {
-                let Some((_, socket)) = open.sockets.pop_first() else { break };
-                // An error means that the other side has ended it already.
-                let _ = shutdown(socket, Shutdown::Both);
+                let Some((id, _)) = open.sockets.first_key_value() else { break };
+                let id = *id;
+                open.end(id);
                 ended += 1;
             }
         }
+    }
+
+    /// Notes that a request is given a connection.
+    pub fn note_use(&self, socket: RawFd, now: UnixMillis) {
+        let mut open = self.open.lock();
+        if let Some(id) = open.numbers.get(&socket).copied()
+            && let Some(socket) = open.sockets.get_mut(&id)
+        {
+            socket.last_use = Some(now);
+        }
+    }
+
+    /// Ends those that are due, by their id and when a request was given them last, if that was noted. Returns how many.
+    pub fn end_due(&self, is_due: impl Fn(u64, Option<UnixMillis>) -> bool) -> usize {
+        let mut open = self.open.lock();
+        let due = open.sockets.iter().filter(|(id, socket)| is_due(**id, socket.last_use));
+        let due: Vec<u64> = due.map(|(id, _)| *id).take(BATCH).collect();
+        if !due.is_empty() {
+            self.ends.fetch_add(1, Ordering::Relaxed);
+        }
+        for id in &due {
+            open.end(*id);
+        }
+        due.len()
     }
 
     /// Lists a connection for as long as Pingora holds it.
@@ -85,8 +120,24 @@ impl Connections {
         let mut open = self.open.lock();
         let id = open.next;
         open.next += 1;
-        open.sockets.insert(id, socket);
+        open.sockets.insert(id, OpenSocket { number: socket, last_use: None });
+        open.numbers.insert(socket, id);
         stream.tracer = Some(Tracer(Box::new(ListedConnection { connections: Arc::clone(self), id })));
+    }
+}
+
+impl OpenSockets {
+    fn remove(&mut self, id: u64) -> Option<OpenSocket> {
+        let socket = self.sockets.remove(&id)?;
+        self.numbers.remove(&socket.number);
+        Some(socket)
+    }
+
+    fn end(&mut self, id: u64) {
+        if let Some(socket) = self.remove(id) {
+            // An error means that the other side has ended it already.
+            let _ = shutdown(socket.number, Shutdown::Both);
+        }
     }
 }
 
@@ -101,7 +152,7 @@ impl Tracing for ListedConnection {
     fn on_connected(&self) {}
 
     fn on_disconnected(&self) {
-        self.connections.open.lock().sockets.remove(&self.id);
+        self.connections.open.lock().remove(self.id);
     }
 
     fn boxed_clone(&self) -> Box<dyn Tracing> {

@@ -12,6 +12,7 @@ use crate::telemetry::metrics::ServerMetrics;
 
 use super::condition::Health;
 use super::connections::Connections;
+use super::drain::LiveDrain;
 use super::operator::{OperatorSettings, Override};
 
 /// The live state of a server, carried over reloads by pool and server name.
@@ -26,6 +27,8 @@ pub struct LiveState {
     resolved: ArcSwapOption<SocketAddr>,
     /// What an operator set over the file's values.
     operator: OperatorSettings,
+    /// Since when it drains.
+    pub drain: LiveDrain,
     /// The pool's generation, raised with every change, so that the balancer updates its selection.
     generation: Arc<AtomicU64>,
     /// The last connection for a request was not accepted. For the log and the metric only: selections do not read it.
@@ -48,6 +51,7 @@ impl LiveState {
             streams: AtomicUsize::new(0),
             resolved: ArcSwapOption::empty(),
             operator: OperatorSettings::default(),
+            drain: LiveDrain::default(),
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),

@@ -8,6 +8,7 @@ pub mod budget;
 pub mod condition;
 pub mod connections;
 pub mod descriptors;
+pub mod drain;
 pub mod exhaustion;
 pub mod health;
 pub mod http_probe;

@@ -11,9 +11,11 @@ use pingora::upstreams::peer::HttpPeer;
 
 use crate::config::{self, ServerState};
 use crate::session::key::ServerId;
+use crate::session::token::UnixMillis;
 
 use super::condition::{Condition, Health};
 use super::connections::ServerConnector;
+use super::drain::DrainSchedule;
 use super::live_state::LiveState;
 
 /// Index of a server within its pool, in one configuration. Never leaves the process, never outlives a reload.
@@ -35,6 +37,10 @@ pub struct Server {
     pub address: config::ServerAddress,
     /// Its live state, carried over reloads.
     pub live: Arc<LiveState>,
+    /// The file no longer has it, and it drains.
+    pub removed: bool,
+    /// After it, sessions leave when it drains.
+    pub drain_deadline: Option<Duration>,
     template: HttpPeer,
     checked: bool,
 }
@@ -52,13 +58,31 @@ impl Server {
             address: config.address.clone(),
             template: template(pool, &config.address, &live),
             live,
+            removed: config.removed,
+            drain_deadline: pool.drain_deadline,
             checked,
         }
     }
 
     /// Its administrative state: what an operator set, else the file's.
     pub fn state(&self) -> ServerState {
-        self.live.operator_state().unwrap_or(self.file_state)
+        match self.live.operator_state().unwrap_or(self.file_state) {
+            ServerState::Ready if self.removed => ServerState::Drain,
+            state => state,
+        }
+    }
+
+    /// Since when it drains, and when sessions leave; asked of a server that accepts bound sessions only.
+    pub fn drain_schedule(&self) -> Option<DrainSchedule> {
+        Some(DrainSchedule::new(self.live.drain.started()?, self.drain_deadline?))
+    }
+
+    /// Notes whether it drains now, for the clock of `drain_deadline`.
+    pub fn observe_drain(&self, now: UnixMillis) {
+        let drains = self.state_in_force() == ServerState::Drain;
+        let details = if drains { self.live.operator_override() } else { None };
+        let set_at = details.filter(|details| details.state == Some(ServerState::Drain));
+        self.live.drain.observe(drains, set_at.map(|details| details.state_at), now);
     }
 
     /// The state in force: also `drain` while its own checks ask for it (`drain_status`).

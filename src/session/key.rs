@@ -132,6 +132,15 @@ impl LogKey {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
+    /// The first 32 hexadecimal characters of HMAC-SHA256 of the session's key: names the session for operators. The logs have
+    /// the first eight of them.
+    #[must_use]
+    pub fn digest(&self, session: SessionKey) -> u128 {
+        let tag = hmac::sign(&self.0, &session.to_bytes());
+        let (bytes, _) = tag.as_ref().split_first_chunk().unwrap_or((&[0; 16], &[]));
+        u128::from_be_bytes(*bytes)
+    }
+
     /// The first eight hexadecimal characters of HMAC-SHA256 of the session's key: enough to follow a session through
     /// logs, useless to request it.
     #[must_use]

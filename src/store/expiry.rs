@@ -144,8 +144,10 @@ pub enum EndReason {
     Absolute,
     /// The table was full, and this session had been idle the longest of a sample.
     Evicted,
-    /// Ended by its server or by an operator.
+    /// Ended by its server.
     Ended,
+    /// Ended by an operator.
+    Admin,
 }
 
 impl EndReason {

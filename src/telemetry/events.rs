@@ -4,6 +4,7 @@
 //! a request that changes nothing.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,7 +53,7 @@ pub mod cause {
 }
 
 /// A change, before it has its number and time. What does not apply is `None`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Change {
     /// What changed.
     pub kind: EventKind,
@@ -68,12 +69,21 @@ pub struct Change {
     pub reason: Option<Arc<str>>,
     /// The name of a token, or one of [`cause`]; `None` when a request caused it.
     pub who: Option<Arc<str>>,
+    /// The key of the session. A secret: it is shown as its keyed hash only.
+    pub session: Option<u128>,
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, pool, server, from, to, reason, who, session: _ } = self;
+        write!(f, "Change({kind:?} {pool:?} {server:?} {from:?} {to:?} {reason:?} {who:?})")
+    }
 }
 
 impl Change {
     /// A change of that kind.
     pub fn new(kind: EventKind) -> Self {
-        Self { kind, pool: None, server: None, from: None, to: None, reason: None, who: None }
+        Self { kind, pool: None, server: None, from: None, to: None, reason: None, who: None, session: None }
     }
 
     /// Of a pool.
@@ -101,6 +111,13 @@ impl Change {
     #[must_use]
     pub fn reason(mut self, reason: &str) -> Self {
         self.reason = Some(reason.into());
+        self
+    }
+
+    /// The session that moved or ended.
+    #[must_use]
+    pub fn session(mut self, key: u128) -> Self {
+        self.session = Some(key);
         self
     }
 
@@ -175,8 +192,9 @@ impl EventList {
         *self.last.borrow()
     }
 
-    /// Waits until there is an event after that one.
+    /// Waits until there is an event after that one, or after the last one when that has a lower id.
     pub async fn grown(&self, id: u64) {
+        let id = id.min(self.last_id());
         let mut last = self.last.subscribe();
         // The sender lives as long as the list.
         let _ = last.wait_for(|last| *last > id).await;

@@ -175,7 +175,7 @@ const MISTAKES: [(&str, &str); 30] = [
     ("store: { max_sessions: many }\n", "max_sessions"),
     ("log: { level: loud }\n", "loud"),
     ("admin: { address: 0.0.0.0:9900 }\n", "token"),
-    ("admin: { tokens: [{ name: ops, role: operator, secret: 0123456789012345 }] }\n", "not in this version"),
+    ("admin: { tokens: [{ name: ops, role: operator, secret: short }] }\n", "shorter than 16"),
     ("proxy: { threads: 0 }\n", "threads"),
     ("proxy: { shutdown_grace: 30 }\n", "30s"),
     ("proxy: { shutdown_grace: soon }\n", "soon"),

@@ -15,6 +15,7 @@
 )]
 
 mod addresses;
+mod admin_api;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;
@@ -33,6 +34,7 @@ mod cookies;
 mod demo;
 mod descriptors;
 mod early_responses;
+mod drains;
 mod ended_streams;
 mod engine_contract;
 mod engines;
@@ -76,6 +78,7 @@ mod reload;
 mod request_forms;
 mod response_forms;
 mod retries;
+mod rolling_deploy;
 mod route_ids;
 mod routes_match;
 mod routes_redirect;

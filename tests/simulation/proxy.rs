@@ -34,6 +34,8 @@ pub struct Version {
     pub data: Arc<SessionData>,
     /// The results of checks, recorded separately to verify the pool.
     verdicts: BTreeMap<String, Rc<Cell<Health>>>,
+    /// Since when servers drain, recorded separately too.
+    drains_since: BTreeMap<String, Rc<Cell<Option<UnixMillis>>>>,
 }
 
 impl Version {
@@ -49,11 +51,16 @@ impl Version {
             let known = former.and_then(|former| former.verdicts.get(&server.name));
             (server.name.clone(), known.map_or_else(|| Rc::new(Cell::new(Health::Unknown)), Rc::clone))
         };
+        let since = |server: &Written| {
+            let known = former.and_then(|former| former.drains_since.get(&server.name));
+            (server.name.clone(), known.map_or_else(Rc::default, Rc::clone))
+        };
         Self {
             tombstone: table.target(POOL, ""),
             data: Arc::new(SessionData::new(0, UnixMillis(0), Box::new(|_| ()))),
             targets: pool.servers.iter().map(|server| table.target(POOL, &server.name)).collect(),
             verdicts: setup.servers.iter().map(verdict).collect(),
+            drains_since: setup.servers.iter().map(since).collect(),
             codec: PoolCodec::new(&keys, POOL),
             setup: setup.clone(),
             pool,
@@ -73,6 +80,7 @@ impl Version {
             data: &self.data,
             shared: None,
             hands_over: false,
+            looks_only: false,
         }
     }
 
@@ -100,6 +108,18 @@ impl Version {
 
     pub fn drains(&self, server: &Written) -> bool {
         self.keeps(server) && (server.state == ServerState::Drain || self.verdict(&server.name) == Health::Draining)
+    }
+
+    /// How long ago its `drain_deadline` was over, in milliseconds; negative before. `None` = it does not drain, or for ever.
+    pub fn past_deadline(&self, server: &Written, now: UnixMillis) -> Option<i64> {
+        let since = self.drains_since.get(&server.name)?.get().filter(|_| self.drains(server))?;
+        let deadline = since.0 + self.setup.drain_deadline? * 1000;
+        Some(i64::try_from(now.0).unwrap() - i64::try_from(deadline).unwrap())
+    }
+
+    /// The time within which the sessions leave, in milliseconds.
+    pub fn drain_window(&self) -> i64 {
+        i64::try_from((self.setup.drain_deadline.unwrap_or(0) * 250).clamp(1_000, 60_000)).unwrap()
     }
 
     /// … it may take new sessions, were it not for others (`backup`).
@@ -144,6 +164,18 @@ impl Proxy {
             if self.current.verdict(&server.name) == Health::Unknown {
                 self.check(&server.name, if well(&server.name) { Health::Up } else { Health::Down });
             }
+        }
+    }
+
+    /// The background looks which servers drain.
+    pub fn observe_drains(&self, now: UnixMillis) {
+        for server in &self.current.setup.servers {
+            let ready_but =
+                server.state == ServerState::Ready && self.current.verdict(&server.name) == Health::Draining;
+            let since = &self.current.drains_since[&server.name];
+            let drains = server.state == ServerState::Drain || ready_but;
+            since.set(if drains { since.get().or(Some(now)) } else { None });
+            self.current.pool.server_named(&server.name).unwrap().observe_drain(now);
         }
     }
 

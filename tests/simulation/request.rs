@@ -146,7 +146,8 @@ impl Request {
         let version = Rc::clone(&self.version);
         let hash_key = self.client.to_le_bytes();
         let spread = Placement::Balanced(&hash_key);
-        let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
+        let choice =
+            choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread, self.now);
         rules::chosen(self, choice, around);
         match choice {
             Choice::To { server, outcome, reason } => {

@@ -136,7 +136,13 @@ impl Case<'_> {
     fn leaves_draining(&self) -> bool {
         let version = &self.request.version;
         let drains = self.home.is_some_and(|home| version.drains(home));
-        drains && version.policy.on_server_drain == OnServerDrain::Reassign
+        let told = matches!(self.choice, Choice::To { reason: Some(Reason::Drain), .. });
+        let due = self.past_deadline().is_some_and(|past| past >= version.drain_window() || (past >= 0 && told));
+        drains && (due || version.policy.on_server_drain == OnServerDrain::Reassign)
+    }
+
+    fn past_deadline(&self) -> Option<i64> {
+        self.request.version.past_deadline(self.home?, self.request.now)
     }
 
     fn home_could(&self) -> bool {
@@ -186,6 +192,12 @@ fn stays(case: &Case<'_>, around: &mut Around<'_>) {
     let kept = matches!(case.choice, Choice::To { outcome: Outcome::Kept, .. });
     let promise = "a session stays while its server may keep it";
     around.journal.promise(promise, !may_keep || kept, || case.told.clone());
+    let is_over = case.failure.is_none() && case.past_deadline().is_some_and(|past| past >= version.drain_window());
+    let left = is_over && kept && !takers(case.request).is_empty();
+    around.journal.promise("after a deadline no session is left", !left, || case.told.clone());
+    if is_over {
+        around.journal.saw("drain over");
+    }
     let Choice::To { outcome: Outcome::Moved, reason, .. } = case.choice else { return };
     let caused = match (reason, case.home) {
         (Some(Reason::Removed), home) => home.is_none(),

@@ -38,6 +38,8 @@ pub struct Setup {
     pub idle_secs: u64,
     pub absolute_secs: u64,
     pub capacity: usize,
+    /// In seconds.
+    pub drain_deadline: Option<u64>,
     /// Which of the two keys seals.
     pub first_key: usize,
     pub servers: Vec<Written>,
@@ -58,6 +60,7 @@ impl Setup {
             idle_secs: *[60, 1800].choose(random).unwrap(),
             absolute_secs: *[3600, 86_400].choose(random).unwrap(),
             capacity: *[4, 10_000, 10_000, 10_000].choose(random).unwrap(),
+            drain_deadline: *[None, Some(20), Some(400)].choose(random).unwrap(),
             first_key: 0,
             servers,
         }
@@ -76,6 +79,7 @@ impl Setup {
             idle_secs: 1800,
             absolute_secs: 86_400,
             capacity: 100_000,
+            drain_deadline: None,
             first_key: 0,
             servers,
         }
@@ -154,6 +158,9 @@ impl Setup {
         }
         if self.checked {
             text.push_str("    health_check: { type: tcp }\n");
+        }
+        if let Some(seconds) = self.drain_deadline {
+            writeln!(text, "    drain_deadline: {seconds}s").unwrap();
         }
         self.write_rest(&mut text);
         text

@@ -94,6 +94,7 @@ impl World {
         for step in 0..STEPS {
             self.journal.step = step;
             self.happens();
+            self.proxies.iter().for_each(|proxy| proxy.observe_drains(self.now));
         }
         self.journal.step = STEPS;
         self.calms_down();

@@ -115,16 +115,19 @@ pub(super) fn admin(
     diagnostics: &mut Diagnostics,
 ) -> Option<Admin> {
     let address = address(&admin.address, at.key("address"), diagnostics);
+    let tokens = super::secrets::tokens(&admin.tokens, at.key("tokens"), diagnostics);
     if let Some(ListenAddress::Tcp(tcp)) = &address
         && !is_loopback(tcp.ip())
+        && tokens.is_empty()
     {
         let help = format!(
-            "write 127.0.0.1:{port}, [::1]:{port} or unix:/path; for Prometheus on another machine add \
+            "write 127.0.0.1:{port}, [::1]:{port} or unix:/path, or add \
+             tokens: [{{ name: ops, role: operator, secret: \"${{ADMIN_TOKEN}}\" }}]; for Prometheus on another machine add \
              metrics: {{ address: \"{}\" }} on a port of its own",
             std::net::SocketAddr::new(tcp.ip(), 9901),
             port = tcp.port(),
         );
-        let message = "the admin door would be open to other machines, and this version has no tokens to guard it";
+        let message = "the admin API would be open to other machines without a token";
         diagnostics.problem(at.key("address").location, message, help);
     }
     let mut allowed_hosts = Vec::new();
@@ -140,7 +143,7 @@ pub(super) fn admin(
     let path = admin.state_file.as_deref();
     let state_file =
         path.and_then(|path| STATE_FILE.check(path, at.key("state_file"), context.environment, diagnostics));
-    Some(Admin { address: address?, allowed_hosts, state_file })
+    Some(Admin { address: address?, tokens, allowed_hosts, state_file })
 }
 
 fn is_loopback(ip: IpAddr) -> bool {

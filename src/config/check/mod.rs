@@ -6,7 +6,7 @@ use super::process::{AccessLog, Log, Proxy};
 use super::raw::{self, Key};
 use super::settings::Config;
 use super::suggest;
-use super::yaml::{Node, Origin};
+use super::yaml::Node;
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
 mod certificates;
@@ -16,11 +16,9 @@ mod handoff;
 mod persistence;
 mod pools;
 mod routes;
+mod secrets;
 mod sources;
 mod store;
-
-/// Shortest secret of a key, in characters.
-const MIN_SECRET: usize = 16;
 
 /// Builds the checked configuration. It means something only if no problem was found.
 ///
@@ -102,32 +100,10 @@ fn keys(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec
         let at = at.key("keys").item(index);
         check_name(&key.id, "key", at.key("id").location, diagnostics);
         ids.see(&key.id, "key", at.key("id").location, diagnostics);
-        secret(key, at.key("secret"), diagnostics);
+        secrets::secret(&key.secret, &format!("key {}", suggest::quoted(&key.id)), at.key("secret"), diagnostics);
         keys.push(key.clone());
     }
     keys
-}
-
-fn secret(key: &Key, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    let id = suggest::quoted(&key.id);
-    if key.secret.expose().trim().chars().count() < MIN_SECRET {
-        let message = format!("the secret of key {id} is shorter than {MIN_SECRET} characters");
-        diagnostics.problem(at.location, message, "\"homing keys generate\" prints a good one");
-        return;
-    }
-    match at.origin() {
-        Origin::Literal | Origin::Default => diagnostics.warn(
-            at.location,
-            format!("the secret of key {id} stands in the configuration file"),
-            "keep it elsewhere: \"${file:/run/secrets/name}\" or \"${NAME}\"",
-        ),
-        Origin::OpenFile => diagnostics.warn(
-            at.location,
-            format!("every user of this machine may read the secret of key {id}"),
-            "chmod 600, or 640 with a group for homing",
-        ),
-        Origin::Expanded | Origin::Broken => {}
-    }
 }
 
 fn log(log: &raw::Log, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Log {

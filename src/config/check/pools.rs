@@ -50,6 +50,7 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         servers: servers(&pool.servers, at.key("servers"), diagnostics),
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
+        drain_deadline: pool.drain_deadline,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,
@@ -105,6 +106,7 @@ fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnosti
             state: server.state,
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
+            removed: false,
         });
     }
     checked

@@ -5,8 +5,9 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::Serialize;
+use strum::IntoStaticStr;
 
-use super::NotSupported;
+use crate::config::secret::Secret;
 use crate::config::units::{DurationText, Size};
 
 /// Where clients connect.
@@ -179,12 +180,10 @@ impl Default for ListenerTimeouts {
 #[serde(default, deny_unknown_fields)]
 #[schemars(extend("x-shorthand" = "address"))]
 pub(crate) struct Admin {
-    /// A loopback address with port, or `unix:/path`.
+    /// `IP:port`, `[IPv6]:port` or `unix:/path`. Anything but a loopback address and a unix socket needs `tokens`.
     pub(crate) address: String,
-    /// Tokens that may use the API.
-    #[serde(skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = [], "x-not-in-this-version" = "remove it; the admin door of this version is for this machine only"))]
-    pub(crate) tokens: NotSupported,
+    /// Tokens that may use the API, as `Authorization: Bearer SECRET`. Without any, everybody who reaches the address may.
+    pub(crate) tokens: Vec<AdminToken>,
     /// Accepted `Host` names, without port. Any other gets 421, so that no web page reaches this listener by DNS
     /// rebinding.
     pub(crate) allowed_hosts: Vec<String>,
@@ -194,11 +193,37 @@ pub(crate) struct Admin {
     pub(crate) state_file: Option<String>,
 }
 
+/// A token of the admin API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AdminToken {
+    /// Its name, which the event list shows: letters, digits, `_`, `.`, `-`, at most 64. Unique.
+    #[schemars(extend("examples" = ["ops"]))]
+    pub name: String,
+    /// What it may do.
+    pub role: Role,
+    /// The secret, at least 16 characters. Better not written here: `"${file:/run/secrets/admin}"` or `"${ADMIN_TOKEN}"`.
+    #[schemars(extend("x-secret" = true, "examples" = ["${ADMIN_TOKEN}"]))]
+    pub secret: Secret,
+}
+
+/// What a token of the admin API may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum Role {
+    /// Reads.
+    Viewer,
+    /// Reads and changes.
+    Operator,
+}
+
 impl Default for Admin {
     fn default() -> Self {
         Self {
             address: "127.0.0.1:9900".to_owned(),
-            tokens: NotSupported,
+            tokens: Vec::new(),
             allowed_hosts: ["localhost", "127.0.0.1", "[::1]"].map(str::to_owned).to_vec(),
             state_file: None,
         }

@@ -26,7 +26,7 @@ mod store;
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
-pub use listeners::{ListenerTimeouts, OnClientHalfClose, TlsVersion};
+pub use listeners::{AdminToken, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
 pub use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,

@@ -10,7 +10,7 @@ use strum::IntoStaticStr;
 use super::NotSupported;
 use super::Persistence;
 use super::not_supported::Limits;
-use crate::config::units::DurationText;
+use crate::config::units::{DurationText, OptionalDurationText};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,10 +52,12 @@ pub(crate) struct Pool {
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = "0s", "x-not-in-this-version" = "remove it, or write 0s"))]
     pub(crate) slow_start: NotSupported,
-    /// After it, sessions still bound to a draining server are moved.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; state: maint moves the sessions that are left"))]
-    pub(crate) drain_deadline: NotSupported,
+    /// After it, sessions that are still bound to a draining server are moved with their next request, and streams are ended:
+    /// spread over a quarter of it, at least a second and at most a minute. The clock starts with the state. A server that is
+    /// removed from the file drains first. null = a drain has no end, and a removed server is gone at once.
+    #[serde(default, with = "OptionalDurationText")]
+    #[schemars(extend("examples" = ["5m"], "x-minimum" = "1s", "x-maximum" = "30d"))]
+    pub(crate) drain_deadline: Option<Duration>,
     /// Idle sessions leave crowded servers for new ones.
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it"))]
@@ -82,7 +84,8 @@ impl Pool {
 }
 
 /// How new sessions are spread over servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub enum Balance {

@@ -95,6 +95,9 @@ fn give_token<'a>(
     let Some(due) = due else { return };
     if given {
         runtime.metrics.tokens.inc(due.reason as usize);
+        if let Some(server) = runtime.pool.find(due.token.server).and_then(|server| runtime.pool.servers.get(server)) {
+            server.live.drain.token_issued(scope.now);
+        }
         if due.reason == TokenReason::New {
             state.created = Some(SessionKey::from(due.token.session));
             state.response_ids.token = state.created;

@@ -85,7 +85,7 @@ impl Sessions {
         let Some(runtime) = state.runtime(scope) else { return Step::Done(Selection::NoServer) };
         let policy = runtime.persistence.as_ref().map(|persistence| &persistence.policy);
         let placement = state.carried_key().map_or(Placement::Balanced(&state.hash_key), Placement::ByKey);
-        match choose(&runtime.pool, policy, state.session(), &state.history, placement) {
+        match choose(&runtime.pool, policy, state.session(), &state.history, placement, scope.now) {
             Choice::To { server, outcome, reason } => {
                 (state.outcome, state.reason) = (Some(issuable(outcome, runtime, scope)), reason);
                 if state.lookup.session.is_some() {

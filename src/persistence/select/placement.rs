@@ -2,12 +2,15 @@
 
 use smallvec::SmallVec;
 
-use crate::config::{Issue, Persistence};
+use crate::config::{Issue, OnServerDrain, Persistence};
 use crate::persistence::failover::{BoundServer, Decision, decide};
 use crate::persistence::outcome::{Outcome, Reason};
 use crate::persistence::resolve::lookup::{IdentifiedBy, ResolvedSession};
+use crate::pool::condition::Condition;
+use crate::pool::server::Server;
 use crate::pool::{Pool, ServerIndex};
 use crate::session::key::SessionKey;
+use crate::session::token::UnixMillis;
 
 /// How a server failed a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,13 +78,14 @@ pub enum Placement<'a> {
     ByKey(SessionKey),
 }
 
-/// Chooses. `policy` = `None`: the pool keeps no sessions. `spread` matters to requests without a session.
+/// Chooses at `now`. `policy` = `None`: the pool keeps no sessions. `spread` matters to requests without a session.
 pub fn choose(
     pool: &Pool,
     policy: Option<&Persistence>,
     session: Option<&ResolvedSession>,
     history: &History,
     spread: Placement<'_>,
+    now: UnixMillis,
 ) -> Choice {
     let (Some(policy), Some(session)) = (policy, session) else {
         let gives = policy.is_some_and(|policy| policy.issue != Issue::None);
@@ -93,7 +97,7 @@ pub fn choose(
         return to(server, outcome, None);
     };
     let home = session.home.filter(|home| *home < pool.servers.len());
-    match (decide(stands(pool, home, history), policy, history.held), home) {
+    match (decide(stands(pool, home, session.key, policy, history, now), policy, history.held), home) {
         (Decision::Stay, home) => to(home, Outcome::Kept, None),
         (Decision::Hold, Some(home)) => Choice::Hold(home),
         (Decision::Hold, None) => to(None, Outcome::Kept, None),
@@ -109,7 +113,14 @@ pub fn choose(
 }
 
 /// How the session's server stands, as this request sees it.
-fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> BoundServer {
+fn stands(
+    pool: &Pool,
+    home: Option<ServerIndex>,
+    key: SessionKey,
+    policy: &Persistence,
+    history: &History,
+    now: UnixMillis,
+) -> BoundServer {
     let Some((home, server)) = home.and_then(|home| Some((home, pool.servers.get(home)?))) else {
         return BoundServer::Gone;
     };
@@ -120,8 +131,19 @@ fn stands(pool: &Pool, home: Option<ServerIndex>, history: &History) -> BoundSer
             condition if condition.accepts_bound() => BoundServer::BrokeOff,
             condition => BoundServer::Is(condition),
         },
-        None => BoundServer::Is(server.condition()),
+        None => match server.condition() {
+            Condition::BoundOnly => draining(server, key, policy, now),
+            condition => BoundServer::Is(condition),
+        },
     }
+}
+
+/// A draining server, for one of its sessions.
+fn draining(server: &Server, key: SessionKey, policy: &Persistence, now: UnixMillis) -> BoundServer {
+    let reason = if server.removed { Reason::Removed } else { Reason::Drain };
+    let is_due = server.drain_schedule().is_some_and(|schedule| schedule.is_session_due(key, now));
+    let reassigned = policy.on_server_drain == OnServerDrain::Reassign;
+    if is_due || reassigned { BoundServer::Drained(reason) } else { BoundServer::Is(Condition::BoundOnly) }
 }
 
 /// To the server that the consistent hash of the session's key says: on every proxy the same.
@@ -137,7 +159,7 @@ fn leave(
     not.extend(home);
     match (pool.pick_moved(&session.key.to_bytes(), &not), reason, home) {
         // A draining server still serves: better there than nowhere.
-        (None, Some(Reason::Drain), Some(home)) => to(Some(home), Outcome::Kept, None),
+        (None, Some(Reason::Drain | Reason::Removed), Some(home)) => to(Some(home), Outcome::Kept, None),
         (next, ..) => to(next, outcome, reason),
     }
 }
@@ -181,7 +203,7 @@ mod tests {
         let mut went = [0; 4];
         for n in 1..=400 {
             let to = |world: &World| {
-                choose(&world.pool, Some(&world.policy), None, &History::default(), Placement::ByKey(key(n)))
+                choose(&world.pool, Some(&world.policy), None, &History::default(), Placement::ByKey(key(n)), NOW)
             };
             assert_eq!(to(&one), to(&other), "on every proxy alike");
             assert!(matches!(to(&one), Choice::To { outcome: Outcome::Balanced, reason: None, .. }));
@@ -194,7 +216,7 @@ mod tests {
     fn an_unbound_key_passes_over_servers_that_failed_or_are_down() {
         let world = World::new("");
         let to = |history: &History, key| {
-            chosen(choose(&world.pool, Some(&world.policy), None, history, Placement::ByKey(key)))
+            chosen(choose(&world.pool, Some(&world.policy), None, history, Placement::ByKey(key), NOW))
         };
         for n in 1..=50 {
             let first = to(&History::default(), key(n));
@@ -225,6 +247,7 @@ mod tests {
                         Some(&session),
                         &History::default(),
                         Placement::Balanced(&[]),
+                        NOW,
                     )
                 };
                 let home = world.server("b");
@@ -248,7 +271,7 @@ mod tests {
         let world = World::new("on_server_down: refuse");
         let session = routed(&world, key(1), "b");
         let ask = |history: &History| {
-            choose(&world.pool, Some(&world.policy), Some(&session), history, Placement::Balanced(&[]))
+            choose(&world.pool, Some(&world.policy), Some(&session), history, Placement::Balanced(&[]), NOW)
         };
         let failed = |how| History { failed: [(world.server("b"), how)].into_iter().collect(), held: false };
         assert_eq!(ask(&failed(FailureKind::Connect)), Choice::Refuse(Reason::ConnectFailure));
@@ -265,7 +288,8 @@ mod tests {
             assert!(world.pool_sessions().claim(key(n), home, NOW).is_none());
             let follower = world.pool_sessions().claim(key(n), home, NOW).unwrap();
             let history = History { failed: [(home, FailureKind::Connect)].into_iter().collect(), held: false };
-            let ask = |session| choose(&world.pool, Some(&world.policy), session, &history, Placement::ByKey(key(n)));
+            let ask =
+                |session| choose(&world.pool, Some(&world.policy), session, &history, Placement::ByKey(key(n)), NOW);
             assert_eq!(chosen(ask(Some(&follower))), chosen(ask(None)));
         }
     }

@@ -22,6 +22,7 @@ fn server(text: &str, port: u16) -> config::Server {
         state: ServerState::Ready,
         route: name.to_owned(),
         backup,
+        removed: false,
     }
 }
 
@@ -40,6 +41,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         servers,
         connection: config::Connection::default(),
         streams_on_down: config::StreamsOnDown::End,
+        drain_deadline: None,
         health_check: Some(health_check),
         retries: config::Retries {
             attempts: 2,

@@ -16,7 +16,7 @@ use crate::pool::exhaustion::exhausted;
 use crate::pool::health::connect;
 use crate::pool::live_state::InFlight;
 use crate::pool::server::Server;
-use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::context::{Refusal, RequestContext, wall_clock};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
@@ -148,8 +148,12 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> std::result::
 /// The hook for a connection to the server of an attempt. `reused`: it has carried other requests.
 pub(crate) fn connected(reused: bool, socket: RawFd, ctx: &mut RequestContext) {
     ctx.attempts.socket = Some(socket);
-    if let (false, Some(server), Some(started)) = (reused, ctx.server(), ctx.attempts.started) {
+    let Some(server) = ctx.server() else { return };
+    if let (false, Some(started)) = (reused, ctx.attempts.started) {
         server.live.metrics.connected(started.elapsed());
+    }
+    if server.live.drain.started().is_some() {
+        server.live.connections.note_use(socket, wall_clock());
     }
 }
 

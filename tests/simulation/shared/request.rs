@@ -122,7 +122,8 @@ impl Request<'_> {
                 Some(UnboundKey::Id(key)) => Placement::ByKey(key),
                 _ => Placement::Balanced(b"any client"),
             };
-            let choice = choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread);
+            let choice =
+                choose(&version.pool, Some(&version.policy), self.session.as_ref(), &self.history, spread, self.now);
             let (mut server, outcome) = match choice {
                 Choice::To { server, outcome, .. } => (server, outcome),
                 Choice::Hold(_) => {

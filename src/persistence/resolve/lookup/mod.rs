@@ -15,7 +15,7 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::shared::SharedStore;
 use crate::store::targets::Target;
-use crate::store::{RebindResult, TableEntry, TableLookup};
+use crate::store::{EndReason, RebindResult, TableEntry, TableLookup};
 
 /// The sessions of one pool.
 #[derive(Clone, Copy)]
@@ -36,6 +36,8 @@ pub struct PoolSessions<'a> {
     pub shared: Option<&'a SharedStore>,
     /// Servers hand data over.
     pub hands_over: bool,
+    /// An operator asks: nothing is noted, restored or renamed.
+    pub looks_only: bool,
 }
 
 /// A session that lives.
@@ -106,7 +108,7 @@ pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMil
         SessionClaim::Forged(_) => Recognition::none(Lookup::Forged, None),
         SessionClaim::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
         SessionClaim::Ids(ids) => by_ids(ids, sessions, now),
-        SessionClaim::Routed { key, server } => match sessions.table.visit(key, now) {
+        SessionClaim::Routed { key, server } => match sessions.visit(key, now) {
             TableLookup::Live(known) if sessions.is_over(&known) => {
                 Recognition::none(Lookup::Ended, Some(UnboundKey::Id(*key)))
             }
@@ -124,7 +126,7 @@ pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMil
 fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
     let key = SessionKey::from(token.session);
     // What has expired in the table is as good as absent: the token's own times tell the rest.
-    let known = match sessions.table.visit(&key, now) {
+    let known = match sessions.visit(&key, now) {
         TableLookup::Live(known) if sessions.is_over(&known) => return Recognition::none(Lookup::Ended, None),
         TableLookup::Live(known) => sessions.binding(&known),
         _ => None,
@@ -142,7 +144,10 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
         binding.epoch = binding.epoch.saturating_add(1);
     }
     let place = sessions.pool.find(binding.server).and_then(|home| sessions.targets.get(home));
-    if adopted && let Some(place) = place {
+    if adopted
+        && !sessions.looks_only
+        && let Some(place) = place
+    {
         sessions.table.restore(key, place, binding.epoch, binding.created, now);
         // The token knows more than the store: its session moved while the store was away, or both say another server.
         if let Some(shared) = sessions.shared.filter(|shared| shared.is_stored(&key)) {
@@ -169,7 +174,7 @@ fn by_ids(ids: &[ExternalId], sessions: &PoolSessions<'_>, now: UnixMillis) -> R
 
 fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'_>, now: UnixMillis) -> Recognition {
     let none = |lookup| Recognition::none(lookup, Some(UnboundKey::Id(id.key)));
-    let known = match sessions.table.visit(&id.key, now) {
+    let known = match sessions.visit(&id.key, now) {
         TableLookup::Live(known) => known,
         TableLookup::ExpiredIdle => return none(Lookup::ExpiredIdle),
         TableLookup::ExpiredAbsolute => return none(Lookup::ExpiredAbsolute),
@@ -187,7 +192,7 @@ fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'
 
 /// The keyring was rotated since the session was bound: it goes on under the key of today.
 fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMillis) -> Option<TableEntry> {
-    let live = |key: &SessionKey| match sessions.table.visit(key, now) {
+    let live = |key: &SessionKey| match sessions.visit(key, now) {
         TableLookup::Live(known) => Some(known),
         _ => None,
     };
@@ -195,6 +200,9 @@ fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMilli
         // Or another request of it has just taken it over.
         return id.former.first().and_then(|_| live(&id.key));
     };
+    if sessions.looks_only {
+        return Some(known);
+    }
     let place = sessions.table.target_at(known.target)?;
     let stands = sessions.table.restore(id.key, place, known.epoch, known.created, now);
     sessions.table.remove_renamed(former);
@@ -209,6 +217,11 @@ fn under_former_key(id: &ExternalId, sessions: &PoolSessions<'_>, now: UnixMilli
 impl PoolSessions<'_> {
     pub(super) fn is_over(&self, known: &TableEntry) -> bool {
         known.target == self.tombstone.index()
+    }
+
+    /// What the table says of a session; a visit, unless it is only looked at.
+    fn visit(&self, key: &SessionKey, now: UnixMillis) -> TableLookup {
+        if self.looks_only { self.table.find(key, now) } else { self.table.visit(key, now) }
     }
 
     fn binding(&self, known: &TableEntry) -> Option<Binding> {
@@ -258,10 +271,16 @@ impl ResolvedSession {
     /// there, is remembered as ended; what only the table knows is forgotten.
     pub fn end(&self, sessions: &PoolSessions<'_>, now: UnixMillis) {
         sessions.data.forget(&self.key);
-        let created = self.binding.created;
+        let times = (self.binding.created, now);
         match (self.identified_by, sessions.shared) {
             (IdentifiedBy::Token { .. } | IdentifiedBy::RouteId, _) => {
-                sessions.table.insert_tombstone(self.key, sessions.tombstone, Table::FINAL_EPOCH, created, now);
+                sessions.table.insert_tombstone(
+                    self.key,
+                    sessions.tombstone,
+                    Table::FINAL_EPOCH,
+                    times,
+                    EndReason::Ended,
+                );
             }
             (IdentifiedBy::Id | IdentifiedBy::Address, None) => {
                 sessions.table.end(&self.key);
@@ -269,7 +288,7 @@ impl ResolvedSession {
             // Other proxies know it too. Its next server may still call it its own again.
             (IdentifiedBy::Id | IdentifiedBy::Address, Some(_)) => {
                 let epoch = self.binding.epoch.saturating_add(1);
-                sessions.table.insert_tombstone(self.key, sessions.tombstone, epoch, created, now);
+                sessions.table.insert_tombstone(self.key, sessions.tombstone, epoch, times, EndReason::Ended);
             }
         }
         if let Some(shared) = sessions.shared {

@@ -73,6 +73,7 @@ impl World {
             data: &self.data,
             shared: None,
             hands_over: false,
+            looks_only: false,
         }
     }
 
@@ -128,7 +129,9 @@ impl State {
             Self::Idle => put("b", NOW.minus(IDLE * 2), NOW.minus(IDLE + Duration::from_secs(1))),
             Self::Old => put("b", NOW.minus(ABSOLUTE + Duration::from_secs(1)), now),
             Self::AtGone => put("gone", now, now),
-            Self::Over => table.insert_tombstone(key, &world.tombstone, Table::FINAL_EPOCH, now, now),
+            Self::Over => {
+                table.insert_tombstone(key, &world.tombstone, Table::FINAL_EPOCH, (now, now), EndReason::Ended);
+            }
         }
     }
 }

@@ -156,7 +156,7 @@ fn a_target_without_sessions_is_not_written() {
 fn an_ended_session_stays_ended() {
     let before = table(10);
     let tombstone = before.target("shop", "");
-    before.insert_tombstone(key(1), &tombstone, Table::FINAL_EPOCH, NOW, NOW);
+    before.insert_tombstone(key(1), &tombstone, Table::FINAL_EPOCH, (NOW, NOW), crate::store::EndReason::Ended);
     let after = table(10);
     load_all(&after, &bytes_of(&before)).unwrap();
     let TableLookup::Live(known) = after.visit(&key(1), NOW) else { panic!("it is forgotten") };

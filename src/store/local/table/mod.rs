@@ -258,8 +258,8 @@ impl Table {
         key: SessionKey,
         tombstone: &Target,
         epoch: u32,
-        created: UnixMillis,
-        now: UnixMillis,
+        (created, now): (UnixMillis, UnixMillis),
+        reason: EndReason,
     ) {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
         let mut left = None;
@@ -273,7 +273,7 @@ impl Table {
             );
         });
         if let Some(target) = left {
-            self.report(&[(target, EndReason::Ended)]);
+            self.report(&[(target, reason)]);
         }
     }
 

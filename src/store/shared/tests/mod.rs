@@ -154,7 +154,7 @@ impl Proxy {
 
     /// Its server, or the operator, ends it.
     fn ends(&self, key: SessionKey, epoch: u32) {
-        self.table.insert_tombstone(key, &self.tombstone, epoch, clock(), clock());
+        self.table.insert_tombstone(key, &self.tombstone, epoch, (clock(), clock()), crate::store::EndReason::Ended);
         self.store.write_behind(key, Kind::Binding);
     }
 

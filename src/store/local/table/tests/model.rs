@@ -10,7 +10,7 @@ use super::{ABSOLUTE, IDLE, START, key, table_of};
 use crate::session::token::UnixMillis;
 use crate::store::local::table::Table;
 use crate::store::targets::{Target, TargetIndex};
-use crate::store::{RebindResult, TableEntry, TableLookup};
+use crate::store::{EndReason, RebindResult, TableEntry, TableLookup};
 
 /// The last of the targets; the operations choose among the others.
 const NOWHERE: usize = 3;
@@ -208,7 +208,13 @@ fn named_by_others(table: &Table, targets: &[Arc<Target>], model: &mut Model, op
             };
             // Whoever was bound has left.
             model.forget(session);
-            table.insert_tombstone(key(session), &targets[NOWHERE], epoch, UnixMillis(now.0 - age), now);
+            table.insert_tombstone(
+                key(session),
+                &targets[NOWHERE],
+                epoch,
+                (UnixMillis(now.0 - age), now),
+                EndReason::Ended,
+            );
             model.put(session, TableEntry { target: model.tombstone, epoch: last, created, last_seen: now });
         }
         Op::Overrule { session, target, epoch } => {

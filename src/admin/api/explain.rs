@@ -1,0 +1,94 @@
+//! What would happen to a session now, and why.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use rand::RngCore;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::admin::problem::Problem;
+use crate::app::state::AppState;
+use crate::message::{Fields, RequestView};
+use crate::persistence::{PoolRuntime, Scope};
+
+use super::view::{ExplanationView, StepView};
+
+/// A request that names a session, as far as that matters.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExplainRequest {
+    /// The pool.
+    pool: String,
+    /// A Cookie header, or the value of the proxy's own cookie: a token.
+    cookie: Option<String>,
+    /// An id of the application, wherever the pool's sources read one.
+    id: Option<String>,
+    /// The address of the client.
+    address: Option<IpAddr>,
+}
+
+pub(crate) async fn explain(app: &Arc<AppState>, asked: ExplainRequest) -> Result<ExplanationView, Problem> {
+    let runtime = app.current.load_full();
+    let pool = runtime.pools.iter().find(|pool| *pool.pool.name == *asked.pool);
+    let pool = pool.ok_or_else(|| Problem::not_found(format!("pool {:?} does not exist", asked.pool)))?;
+    if asked.cookie.is_none() && asked.id.is_none() && asked.address.is_none() {
+        return Err(Problem::unprocessable("name a session: by cookie, id or address"));
+    }
+    let (fields, target) = carry(&asked, pool)?;
+    let scope = Scope {
+        pools: &runtime.pools,
+        route: None,
+        request: RequestView::http1(&Method::GET, target.as_bytes(), Version::HTTP_11, Fields::Map(&fields)),
+        client: asked.address,
+        secure: false,
+        peer_trusted: false,
+        forwarded_host: None,
+        now: (app.clock)(),
+        random: |bytes| rand::thread_rng().fill_bytes(bytes),
+    };
+    let explanation = app.sessions.explain(pool, &scope).await;
+    let steps = explanation.steps.into_iter().map(|step| StepView { subject: step.subject, said: step.said });
+    Ok(ExplanationView {
+        pool: asked.pool,
+        lookup: explanation.lookup.label(),
+        source: explanation.source,
+        key: explanation.key.map(|key| format!("{:032x}", runtime.log_key.digest(key))),
+        server: explanation.server,
+        epoch: explanation.epoch,
+        chosen: explanation.chosen,
+        outcome: explanation.outcome.map(Into::into),
+        reason: explanation.reason.map(Into::into),
+        steps: steps.collect(),
+    })
+}
+
+/// Puts what is known where the pool's sources read it.
+fn carry(asked: &ExplainRequest, pool: &PoolRuntime) -> Result<(HeaderMap, String), Problem> {
+    let (mut fields, mut target, mut cookies) = (HeaderMap::new(), "/".to_owned(), Vec::new());
+    let unfit = || Problem::unprocessable("this has characters that no request can carry");
+    let (token, header) = match asked.cookie.as_deref().map(str::trim) {
+        Some(text) if text.contains('=') => (None, Some(text)),
+        text => (text, None),
+    };
+    cookies.extend(header.map(str::to_owned));
+    if let Some(persistence) = &pool.persistence {
+        for source in &persistence.policy.sources {
+            let Some(value) = (if source.reads_token() { token } else { asked.id.as_deref() }) else { continue };
+            let carriers = source.carriers(&persistence.policy.cookie);
+            if let Some(cookie) = carriers.cookie {
+                cookies.push(format!("{cookie}={value}"));
+            } else if let Some(name) = carriers.header {
+                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_name| unfit())?;
+                fields.insert(name, HeaderValue::from_str(value).map_err(|_value| unfit())?);
+            } else if let Some(query) = carriers.query {
+                target.push_str(&format!("{}{query}={value}", if target.contains('?') { '&' } else { '?' }));
+            }
+        }
+    }
+    if !cookies.is_empty() {
+        fields.insert(header::COOKIE, HeaderValue::from_str(&cookies.join("; ")).map_err(|_value| unfit())?);
+    }
+    Ok((fields, target))
+}

@@ -1,0 +1,241 @@
+//! Sessions of the table: listed, found by their key, moved and ended.
+//!
+//! The table is read shard by shard: each is locked only while it is copied, and other requests of the API go on between two
+//! shards. Within a shard sessions are in the order of their keyed hashes, which does not change while others come and go.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::task::yield_now;
+
+use crate::admin::access::Caller;
+use crate::admin::problem::Problem;
+use crate::admin::request::AdminRequest;
+use crate::app::runtime::Runtime;
+use crate::app::state::AppState;
+use crate::persistence::PoolRuntime;
+use crate::session::key::SessionKey;
+use crate::session::source::Source;
+use crate::session::token::UnixMillis;
+use crate::store::targets::TargetIndex;
+use crate::store::{TableEntry, TableLookup};
+use crate::telemetry::events::{self, EventKind};
+
+use super::paging::{Paging, cursor};
+use super::view::{MoveView, Page, SessionView};
+
+/// Where a session goes.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MoveRequest {
+    /// The name of a server of its pool.
+    server: String,
+}
+
+/// Which sessions are wanted.
+struct Filter {
+    pool: Option<String>,
+    server: Option<String>,
+}
+
+/// A place in the table: a shard, and the last keyed hash of it that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Position {
+    shard: usize,
+    after: Option<u128>,
+}
+
+impl Position {
+    const START: Self = Self { shard: 0, after: None };
+
+    fn parse(text: &str) -> Option<Self> {
+        let (shard, after) = text.split_once('.')?;
+        Some(Self { shard: shard.parse().ok()?, after: Some(u128::from_str_radix(after, 16).ok()?) })
+    }
+}
+
+pub(crate) async fn list(
+    app: &Arc<AppState>,
+    request: &AdminRequest,
+) -> Result<Page<SessionView, Option<String>>, Problem> {
+    let [pool, server, limit, from] = request.parameters(["pool", "server", "limit", "cursor"])?;
+    let paging = Paging::of(limit.as_deref(), from.as_deref())?;
+    let runtime = app.current.load_full();
+    let filter = Filter { pool, server };
+    filter.check(&runtime)?;
+    let mut position = match &paging.after {
+        None => Position::START,
+        Some(text) => Position::parse(text).ok_or_else(|| Problem::bad_request("cursor: take it from \"next\""))?,
+    };
+    let mut items = Vec::new();
+    while position.shard < app.sessions.table.shards() {
+        let now = (app.clock)();
+        for (digest, _, entry) in shard(app, &runtime, position, &filter, now) {
+            items.push(view(app, &runtime, digest, &entry));
+            if items.len() == paging.limit {
+                return Ok(Page { items, next: Some(cursor(&format!("{}.{digest:x}", position.shard))) });
+            }
+        }
+        position = Position { shard: position.shard + 1, after: None };
+        yield_now().await;
+    }
+    Ok(Page { items, next: None })
+}
+
+impl Filter {
+    fn check(&self, runtime: &Runtime) -> Result<(), Problem> {
+        let Some(name) = &self.pool else {
+            return match self.server {
+                Some(_) => Err(Problem::bad_request("server: needs a pool too")),
+                None => Ok(()),
+            };
+        };
+        let pool = pool_of(runtime, name)?;
+        match &self.server {
+            Some(server) if pool.pool.server_named(server).is_none() => {
+                Err(Problem::not_found(format!("pool {name:?} has no server {server:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn admits(&self, app: &AppState, target: TargetIndex) -> bool {
+        app.sessions.table.target_at(target).is_some_and(|target| {
+            !target.is_tombstone()
+                && self.pool.as_deref().is_none_or(|pool| pool == target.pool())
+                && self.server.as_deref().is_none_or(|server| server == target.server())
+        })
+    }
+}
+
+/// The live sessions of a shard behind the position, in the order of their keyed hashes.
+fn shard(
+    app: &AppState,
+    runtime: &Runtime,
+    position: Position,
+    filter: &Filter,
+    now: UnixMillis,
+) -> Vec<(u128, SessionKey, TableEntry)> {
+    let mut copied = Vec::new();
+    app.sessions.table.copy_shard(position.shard, &mut copied);
+    let mut found: Vec<_> = copied
+        .into_iter()
+        .filter(|(_, entry)| filter.admits(app, entry.target))
+        .map(|(key, entry)| (runtime.log_key.digest(key), key, entry))
+        .filter(|(digest, ..)| position.after.is_none_or(|after| *digest > after))
+        .filter(|(_, key, _)| matches!(app.sessions.table.find(key, now), TableLookup::Live(_)))
+        .collect();
+    found.sort_unstable_by_key(|(digest, ..)| *digest);
+    found
+}
+
+fn pool_of<'a>(runtime: &'a Runtime, name: &str) -> Result<&'a PoolRuntime, Problem> {
+    let pool = runtime.pools.iter().find(|pool| &*pool.pool.name == name);
+    pool.ok_or_else(|| Problem::not_found(format!("pool {name:?} does not exist")))
+}
+
+/// The session of a pool with this keyed hash. Reads the whole table, in pieces.
+async fn find(app: &Arc<AppState>, runtime: &Runtime, pool: &str, digest: &str) -> Result<(SessionKey, u128), Problem> {
+    pool_of(runtime, pool)?;
+    let unknown = || Problem::not_found(format!("the table has no session {digest:?} of pool {pool:?}"));
+    let wanted = u128::from_str_radix(digest, 16).ok().filter(|_| digest.len() == 32).ok_or_else(unknown)?;
+    let filter = Filter { pool: Some(pool.to_owned()), server: None };
+    for index in 0..app.sessions.table.shards() {
+        let mut copied = Vec::new();
+        app.sessions.table.copy_shard(index, &mut copied);
+        let mut of_pool = copied.iter().filter(|(_, entry)| filter.admits(app, entry.target));
+        if let Some((key, _)) = of_pool.find(|(key, _)| runtime.log_key.digest(*key) == wanted) {
+            return Ok((*key, wanted));
+        }
+        yield_now().await;
+    }
+    Err(unknown())
+}
+
+pub(crate) async fn get(app: &Arc<AppState>, pool: &str, digest: &str) -> Result<SessionView, Problem> {
+    let runtime = app.current.load_full();
+    let (key, digest) = find(app, &runtime, pool, digest).await?;
+    one(app, &runtime, pool, key, digest)
+}
+
+fn one(app: &AppState, runtime: &Runtime, pool: &str, key: SessionKey, digest: u128) -> Result<SessionView, Problem> {
+    let entry = app.sessions.entry(&key, pool_of(runtime, pool)?, (app.clock)());
+    let entry = entry.ok_or_else(|| Problem::not_found("the session has ended meanwhile"))?;
+    Ok(SessionView { moves: moves_of(key), ..view(app, runtime, digest, &entry) })
+}
+
+pub(crate) async fn end(app: &Arc<AppState>, pool: &str, digest: &str, caller: &Caller) -> Result<(), Problem> {
+    let runtime = app.current.load_full();
+    let (key, _) = find(app, &runtime, pool, digest).await?;
+    if app.sessions.end_by_operator(key, pool_of(&runtime, pool)?, &caller.name, (app.clock)()) {
+        return Ok(());
+    }
+    Err(Problem::not_found("the session has ended meanwhile"))
+}
+
+pub(crate) async fn relocate(
+    app: &Arc<AppState>,
+    (pool, digest): (&str, &str),
+    MoveRequest { server }: MoveRequest,
+    caller: &Caller,
+) -> Result<SessionView, Problem> {
+    let runtime = app.current.load_full();
+    let (key, digest) = find(app, &runtime, pool, digest).await?;
+    let found = pool_of(&runtime, pool)?;
+    let to = found.pool.servers.iter().position(|one| *one.name == *server);
+    let to = to.ok_or_else(|| Problem::unprocessable(format!("pool {pool:?} has no server {server:?}")))?;
+    let moved = app.sessions.move_by_operator(key, to, found, &caller.name, (app.clock)()).await;
+    if !moved {
+        return Err(Problem::new(StatusCode::CONFLICT, "the session has moved or ended meanwhile; look at it again"));
+    }
+    one(app, &runtime, pool, key, digest)
+}
+
+fn view(app: &AppState, runtime: &Runtime, digest: u128, entry: &TableEntry) -> SessionView {
+    let target = app.sessions.table.target_at(entry.target);
+    let pool = target.map_or_else(String::new, |target| target.pool().to_owned());
+    let persistence = runtime.pools.iter().find(|one| *one.pool.name == *pool).and_then(|one| one.persistence.as_ref());
+    let source = match persistence.map(|persistence| persistence.sources.as_slice()) {
+        Some([source]) => Some(Source::label(source)),
+        _ => None,
+    };
+    SessionView {
+        key: format!("{digest:032x}"),
+        server: target.map_or_else(String::new, |target| target.server().to_owned()),
+        epoch: entry.epoch,
+        created: entry.created.into(),
+        last_seen: entry.last_seen.into(),
+        source,
+        moves: Vec::new(),
+        pool,
+    }
+}
+
+fn moves_of(key: SessionKey) -> Vec<MoveView> {
+    let events = events::list().after(0);
+    let own = events.iter().filter(|event| event.change.kind == EventKind::Move && event.change.session == Some(key.0));
+    let text = |value: &Option<Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
+    own.map(|event| MoveView {
+        at: UnixMillis(event.at).into(),
+        from: text(&event.change.from),
+        to: text(&event.change.to),
+        reason: text(&event.change.reason),
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_survives_its_text() {
+        let position = Position { shard: 17, after: Some(u128::MAX / 3) };
+        assert_eq!(Position::parse(&format!("17.{:x}", u128::MAX / 3)), Some(position));
+        for text in ["", "17", "x.1", "1.", "1.x"] {
+            assert_eq!(Position::parse(text), None, "{text}");
+        }
+    }
+}
