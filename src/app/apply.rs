@@ -1,20 +1,12 @@
-//! What a configuration sets outside of the runtime, at start and with every reload: the access log, the table's timeouts,
-//! the metrics of certificates.
+//! What a configuration sets outside of the runtime, at start and with every reload: the access log, the table's
+//! timeouts.
 
-use crate::config::{self, Config};
+use crate::config;
 use crate::store::local::table::Table;
 use crate::telemetry::access_log::{AccessLog, Target};
-use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
 use super::runtime::Runtime;
-
-/// Sets the metrics of when certificates expire.
-pub(super) fn report_certificates(metrics: &Metrics, config: &Config) {
-    let certificates = config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let certificates = certificates.flat_map(|tls| &tls.certificates);
-    metrics.certificates(certificates.map(|one| (one.name(), one.not_after)));
-}
 
 /// Sets each pool's session timeouts in the table.
 pub(super) fn set_limits(table: &Table, runtime: &Runtime) {

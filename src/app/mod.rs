@@ -4,6 +4,7 @@ mod apply;
 mod atomic_file;
 mod background;
 pub mod build;
+mod certificates;
 pub mod changes;
 mod connection_closer;
 mod drains;

@@ -12,8 +12,9 @@ use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::{self, EventKind};
 use crate::telemetry::log;
 
-use super::apply::{open_access_log, report_certificates, set_limits};
+use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
+use super::certificates::report_certificates;
 use super::changes::{Change, changes, keep_restart_only};
 use super::drains;
 use super::log_lines;
@@ -175,7 +176,7 @@ impl Reloader {
         if let Some(watcher) = &mut self.watcher {
             watcher.update(&runtime.config);
         }
-        report_certificates(&app.metrics, &runtime.config);
+        report_certificates(&app.metrics, Some(&previous.config), &runtime.config);
         if let AccessLogChange::Replace(access_log) = update.access_log {
             let replaced = app.access_log.swap(access_log.map(Arc::new));
             // Dropping it writes its last lines, perhaps to a slow disk: not on the thread that checks servers.

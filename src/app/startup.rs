@@ -23,8 +23,9 @@ use crate::store::shared::StoreContext;
 use crate::store::targets::Target;
 use crate::telemetry::metrics::Metrics;
 
-use super::apply::{open_access_log, report_certificates, set_limits};
+use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
+use super::certificates::report_certificates;
 use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
@@ -62,7 +63,7 @@ pub(super) fn build_state(
     let overrides = Overrides::load(&runtime);
     drains::observe(&runtime, wall_clock());
     metrics.config_accepted(&runtime.config.hash, true);
-    report_certificates(&metrics, &runtime.config);
+    report_certificates(&metrics, None, &runtime.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(runtime),
         sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },

@@ -32,7 +32,7 @@ pub enum EventKind {
     SessionEnded,
     /// The shared store is reachable again, or not any more.
     Store,
-    /// A certificate was loaded or refused.
+    /// A certificate was loaded, renewed or removed.
     Certificate,
 }
 

@@ -16,6 +16,7 @@
 
 mod addresses;
 mod admin_api;
+mod admin_hostile;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;
@@ -64,6 +65,7 @@ mod new_session_hint;
 mod observability;
 mod open_streams;
 mod operations;
+mod operator_questions;
 mod outage;
 mod outage_store_decisions;
 mod outage_store_fleet;

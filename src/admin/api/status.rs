@@ -7,8 +7,9 @@ use crate::admin::readiness::Readiness;
 use crate::app::reload_trigger::ReloadReport;
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
+use crate::session::token::UnixMillis;
 
-use super::view::{ConfigurationView, ReloadView, StatusView, StoreView, TableView};
+use super::view::{CertificateView, ConfigurationView, ReloadView, StatusView, StoreView, TableView};
 
 pub(crate) fn status(app: &Arc<AppState>, readiness: &Readiness, caller: &Caller) -> StatusView {
     let runtime = app.current.load_full();
@@ -34,6 +35,7 @@ pub(crate) fn status(app: &Arc<AppState>, readiness: &Readiness, caller: &Caller
             bytes: app.sessions.table.bytes(),
             handoff_bytes: app.sessions.data.bytes(),
         },
+        certificates: certificates(&runtime),
         in_flight: app.in_flight.load(std::sync::atomic::Ordering::Relaxed),
         caller: caller.name.clone(),
         role: caller.role.into(),
@@ -47,6 +49,19 @@ fn configuration(runtime: &Runtime) -> ConfigurationView {
         servers: runtime.pools.iter().map(|pool| pool.pool.servers.len()).sum(),
         listeners: runtime.config.listeners.iter().map(|listener| listener.address.to_string()).collect(),
     }
+}
+
+/// Each once, though several listeners may use it.
+fn certificates(runtime: &Runtime) -> Vec<CertificateView> {
+    let tls = runtime.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let mut found: Vec<_> = tls.flat_map(|tls| &tls.certificates).map(|one| (one.not_after, one.name())).collect();
+    found.sort_unstable();
+    found.dedup();
+    let view = |(not_after, name): (i64, &str)| CertificateView {
+        name: name.to_owned(),
+        expires: UnixMillis(u64::try_from(not_after).unwrap_or(0).saturating_mul(1000)).into(),
+    };
+    found.into_iter().map(view).collect()
 }
 
 pub(crate) fn reload_view(report: &ReloadReport) -> ReloadView {

@@ -122,12 +122,22 @@ pub(crate) struct StatusView {
     pub(crate) last_reload: Option<ReloadView>,
     pub(crate) store: StoreView,
     pub(crate) table: TableView,
+    /// Of the listeners, the first to expire first.
+    pub(crate) certificates: Vec<CertificateView>,
     /// Requests in flight, with and without a pool.
     pub(crate) in_flight: usize,
     /// The caller: the name of the token, or `local`.
     pub(crate) caller: String,
     /// What the caller may do: `viewer` or `operator`.
     pub(crate) role: &'static str,
+}
+
+/// A certificate of a listener.
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(crate) struct CertificateView {
+    /// Its first host, or else its file.
+    pub(crate) name: String,
+    pub(crate) expires: Timestamp,
 }
 
 /// The configuration in force.

@@ -23,9 +23,11 @@ export function open(main, _, { refresh, report }) {
     metrics: false,
     update({ status }) {
       reload.hidden = status.role === "viewer";
-      const { configuration, last_reload: last, store, table, ...rest } = status;
+      const { configuration, last_reload: last, store, table, certificates, ...rest } = status;
       const parts = { ...rest, ...prefixed("configuration", configuration), ...prefixed("store", store), ...prefixed("table", table) };
-      body.replaceChildren(facts(Object.entries(parts).map(([name, value]) => [name.replaceAll("_", " "), shown(value)])), ...(last ? lastReload(last) : []));
+      const expiries = certificates.map(({ name, expires }) => [`certificate ${name} expires`, time(expires)]);
+      const pairs = Object.entries(parts).map(([name, value]) => [name.replaceAll("_", " "), shown(value)]);
+      body.replaceChildren(facts([...pairs, ...expiries]), ...(last ? lastReload(last) : []));
     },
   };
 }
