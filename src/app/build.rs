@@ -198,7 +198,7 @@ fn longest_silence(pool: &config::Pool, policy: &config::Persistence, listeners:
         connection.connect_timeout.saturating_add(connection.write_timeout).saturating_add(connection.read_timeout);
     let attempts = attempt.saturating_mul(pool.retries.attempts.saturating_add(1));
     let body = listeners.iter().map(|listener| listener.timeouts.request_body).max().unwrap_or_default();
-    attempts.saturating_add(policy.hold).saturating_add(body)
+    attempts.saturating_add(pool.limits.queue_timeout).saturating_add(policy.hold).saturating_add(body)
 }
 
 /// In the modes prefix and rewrite.

@@ -116,6 +116,8 @@ fn a_session_that_an_operator_moves_goes_to_its_new_server_and_stays_there_over_
     let moved = moved.expect(200).json();
     assert_eq!((&moved["server"], &moved["epoch"]), (&json!(next), &json!(1)));
     assert_eq!(moved["moves"][0]["reason"], "admin");
+    let again = change(&world, "POST", &format!("/api/v1/sessions/web/{key}/move"), &json!({ "server": next }));
+    assert_eq!(again.expect(200).json()["epoch"], 1, "it is there already");
     let told = client.get("/echo").received("homing-session-moved");
     assert_eq!(told, [format!("from={home}; reason=admin; epoch=1")]);
     assert_eq!(client.server(), next);

@@ -186,6 +186,10 @@ pub(crate) async fn relocate(
     let found = pool_of(&runtime, pool)?;
     let to = found.pool.servers.iter().position(|one| *one.name == *server);
     let to = to.ok_or_else(|| Problem::unprocessable(format!("pool {pool:?} has no server {server:?}")))?;
+    let session = one(app, &runtime, pool, key, digest)?;
+    if session.server == server {
+        return Ok(session);
+    }
     let moved = app.sessions.move_by_operator(key, to, found, &caller.name, (app.clock)()).await;
     if !moved {
         return Err(Problem::new(StatusCode::CONFLICT, "the session has moved or ended meanwhile; look at it again"));
