@@ -209,6 +209,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
         health_check,
         streams_on_down,
         drain_deadline,
+        rebalance,
         retries,
         persistence,
     } = old;
@@ -219,6 +220,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
         (*health_check != new.health_check, "health_check"),
         (*streams_on_down != new.streams_on_down, "streams_on_down"),
         (*drain_deadline != new.drain_deadline, "drain_deadline"),
+        (*rebalance != new.rebalance, "rebalance"),
         (*retries != new.retries, "retries"),
         (*persistence != new.persistence, "persistence"),
     ];

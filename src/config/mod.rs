@@ -48,8 +48,8 @@ pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
     Balance, Connection, GuestCookies, Handoff, Issue, Key, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
-    NotSupported, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence, Redirect, Scheme, ServerState,
-    Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
+    NotSupported, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence, Rebalance, Redirect, Scheme,
+    ServerState, Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, Connection, Persistence, ServerState, StreamsOnDown};
+use super::raw::{Balance, Connection, Persistence, Rebalance, ServerState, StreamsOnDown};
 
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,6 +25,8 @@ pub struct Pool {
     pub health_check: Option<HealthCheck>,
     /// After it, sessions leave a draining server; `None` = they may stay for ever.
     pub drain_deadline: Option<Duration>,
+    /// Idle sessions leave crowded servers; `None` = they stay.
+    pub rebalance: Option<Rebalance>,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pool::ServerIndex;
-use crate::telemetry::events::{self, Change, EventKind};
+use crate::telemetry::events::{self, Change, EventKind, cause};
 use crate::telemetry::log_limit::LogLimit;
 
 use super::outcome::Reason;
@@ -45,7 +45,8 @@ pub(super) fn note_departure(
 fn record(runtime: &PoolRuntime, from: &str, to: &str, reason: Reason, scope: &Scope<'_, '_>) {
     runtime.metrics.moves.inc(reason as usize);
     runtime.metrics.server_moves.inc(from, to);
-    events::record(Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label()));
+    let change = Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label());
+    events::record(if reason == Reason::Rebalance { change.who(cause::REBALANCE) } else { change });
     if let Some(suppressed) = LOG.admit(scope.now.0 / 1000) {
         let (pool, reason) = (&runtime.pool.name, reason.label());
         tracing::info!(%pool, from, to, reason, suppressed, "session moved");

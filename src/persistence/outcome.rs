@@ -16,6 +16,8 @@ pub enum Reason {
     Removed,
     /// It took no connection.
     ConnectFailure,
+    /// It is crowded, and the session was idle.
+    Rebalance,
 }
 
 impl Reason {

@@ -14,6 +14,7 @@ pub mod health;
 pub mod http_probe;
 pub mod live_state;
 pub mod operator;
+pub mod rebalance;
 pub mod resolve;
 pub mod server;
 
@@ -27,6 +28,7 @@ use crate::telemetry::metrics::Metrics;
 use self::balancer::Balancer;
 use self::budget::RetryBudget;
 use self::live_state::LiveState;
+use self::rebalance::Rebalance;
 use self::server::Server;
 
 pub use self::server::ServerIndex;
@@ -42,6 +44,8 @@ pub struct Pool {
     balancer: Balancer,
     /// Which failures are retried.
     pub retries: config::Retries,
+    /// Sessions leave crowded servers; `None` = they stay.
+    pub rebalance: Option<Rebalance>,
     /// Limits the retries.
     pub budget: RetryBudget,
     /// Rises whenever the condition of a server changes; shared with [`LiveState`], carried over reloads.
@@ -69,6 +73,7 @@ impl Pool {
             name: Arc::from(config.name.as_str()),
             balancer: Balancer::build(config.balance, &servers),
             by_id,
+            rebalance: config.rebalance.map(|settings| Rebalance::new(settings, servers.len())),
             servers,
             retries: config.retries,
             budget: RetryBudget::new(config.retries.budget_percent),

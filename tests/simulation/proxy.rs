@@ -169,7 +169,8 @@ impl Proxy {
     /// The background looks which servers drain.
     pub fn observe_drains(&self, now: UnixMillis) {
         for server in &self.current.setup.servers {
-            let ready_but = server.state == ServerState::Ready && self.current.verdict(&server.name) == Health::Draining;
+            let ready_but =
+                server.state == ServerState::Ready && self.current.verdict(&server.name) == Health::Draining;
             let since = &self.current.drains_since[&server.name];
             let drains = server.state == ServerState::Drain || ready_but;
             since.set(if drains { since.get().or(Some(now)) } else { None });

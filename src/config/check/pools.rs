@@ -51,6 +51,7 @@ fn pool(name: &str, pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnos
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
         drain_deadline: pool.drain_deadline,
+        rebalance: pool.rebalance,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         retries: Retries {
             attempts: pool.retries.attempts,

@@ -42,6 +42,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         connection: config::Connection::default(),
         streams_on_down: config::StreamsOnDown::End,
         drain_deadline: None,
+        rebalance: None,
         health_check: Some(health_check),
         retries: config::Retries {
             attempts: 2,
