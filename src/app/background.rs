@@ -17,6 +17,7 @@ use crate::store::local::table::Table;
 use super::connection_closer;
 use super::drains;
 use super::error::RunError;
+use super::rebalancer;
 use super::reload::Reloader;
 use super::server_clock;
 use super::server_tasks::{ServerTasks, check_new_servers};
@@ -85,6 +86,7 @@ impl Background {
         executor.spawn(connection_closer::run(Arc::clone(&app)));
         executor.spawn(server_clock::run(Arc::clone(&app)));
         executor.spawn(drains::run(Arc::clone(&app), reloads.clone()));
+        executor.spawn(rebalancer::run(Arc::clone(&app)));
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));

@@ -146,7 +146,9 @@ fn build_pool(
         config.persistence.as_ref().map(|policy| persistence_plan(policy, config, keys, context.table)).transpose()?;
     if let Some(persistence) = &mut persistence {
         let silence = longest_silence(config, &persistence.policy, listeners);
-        persistence.lists_all_requests = outlasts_interval(silence, persistence.limits.idle);
+        // A session is not moved to an emptier server while a request of it is in flight, however short.
+        persistence.lists_all_requests =
+            config.rebalance.is_some() || outlasts_interval(silence, persistence.limits.idle);
     }
     let sources: Vec<_> = persistence.iter().flat_map(|persistence| &persistence.sources).map(Source::label).collect();
     Ok(PoolRuntime {

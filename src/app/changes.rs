@@ -213,6 +213,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
         limits,
         streams_on_down,
         drain_deadline,
+        rebalance,
         retries,
         persistence,
     } = old;
@@ -227,6 +228,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
         (*circuit_breaker != new.circuit_breaker, "circuit_breaker"),
         (*streams_on_down != new.streams_on_down, "streams_on_down"),
         (*drain_deadline != new.drain_deadline, "drain_deadline"),
+        (*rebalance != new.rebalance, "rebalance"),
         (*retries != new.retries, "retries"),
         (*persistence != new.persistence, "persistence"),
     ];

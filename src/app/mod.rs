@@ -14,6 +14,7 @@ mod listeners;
 mod log_lines;
 pub mod overrides;
 mod process;
+mod rebalancer;
 mod reload;
 pub mod reload_trigger;
 mod run;

@@ -49,8 +49,8 @@ pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
     AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, GuestCookies, Handoff, Issue, Key,
     ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown,
-    OnServerDrain, Persistence, PoolLimits, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown, TlsVersion,
-    UpstreamProtocol,
+    OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
+    TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
-use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, ServerState, StreamsOnDown};
+use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, Rebalance, ServerState, StreamsOnDown};
 use super::tls::ServerTls;
 
 /// A group of servers that run the same application.
@@ -34,6 +34,8 @@ pub struct Pool {
     pub slow_start: Duration,
     /// After it, sessions leave a draining server; `None` = they may stay for ever.
     pub drain_deadline: Option<Duration>,
+    /// Idle sessions leave crowded servers; `None` = they stay.
+    pub rebalance: Option<Rebalance>,
     /// What may be tried again.
     pub retries: Retries,
     /// How sessions stay; `None` = every request is balanced afresh.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::pool::ServerIndex;
-use crate::telemetry::events::{self, Change, EventKind};
+use crate::telemetry::events::{self, Change, EventKind, cause};
 use crate::telemetry::log_limit::LogLimit;
 
 use super::outcome::Reason;
@@ -53,7 +53,7 @@ fn record(
     runtime.metrics.server_moves.inc(from, to);
     let mut change = Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, to).reason(reason.label());
     change.session = session.map(|session| session.key.0);
-    events::record(change);
+    events::record(if reason == Reason::Rebalance { change.who(cause::REBALANCE) } else { change });
     if let Some(suppressed) = LOG.admit(scope.now.0 / 1000) {
         let (pool, reason) = (&runtime.pool.name, reason.label());
         tracing::info!(%pool, from, to, reason, suppressed, "session moved");

@@ -18,6 +18,8 @@ pub enum Reason {
     Ejected,
     /// It took no connection.
     ConnectFailure,
+    /// It is crowded, and the session was idle.
+    Rebalance,
     /// An operator moved it.
     Admin,
 }

@@ -20,6 +20,7 @@ pub mod live_state;
 pub mod operator;
 pub mod queue;
 pub mod ramp;
+pub mod rebalance;
 pub mod resolve;
 pub mod server;
 pub mod tls;
@@ -40,6 +41,7 @@ use self::budget::RetryBudget;
 use self::live_state::{InFlight, LiveState};
 use self::queue::Queue;
 use self::ramp::WHOLE;
+use self::rebalance::Rebalance;
 use self::server::Server;
 use self::tls::PoolTls;
 
@@ -56,6 +58,8 @@ pub struct Pool {
     balancer: Balancer,
     /// Which failures are retried.
     pub retries: config::Retries,
+    /// Sessions leave crowded servers; `None` = they stay.
+    pub rebalance: Option<Rebalance>,
     /// Limits the retries.
     pub budget: RetryBudget,
     /// When requests that fail eject a server; `None` = never.
@@ -105,6 +109,7 @@ impl Pool {
             name: Arc::from(config.name.as_str()),
             balancer: Balancer::build(config.balance, &servers),
             by_id,
+            rebalance: config.rebalance.map(|settings| Rebalance::new(settings, servers.len())),
             servers,
             retries: config.retries,
             slow_start: config.slow_start,

@@ -207,7 +207,8 @@ fn streams_are_ended_one_after_the_other_and_their_clients_come_to_another_serve
 
 #[test]
 fn a_removed_server_drains_first_and_is_gone_when_it_is_empty_or_its_time_is_over() {
-    let conf = |servers: &str| with_deadline(Conf::servers(servers).persistence("idle_timeout: 2s"));
+    // Time for two reloads on a busy machine.
+    let conf = |servers: &str| Conf::servers(servers).pool("drain_deadline: 10s");
     let mut world = World::start(conf("a b c"));
     let clients = clients_on(&world, "b", 4);
     world.reload(conf("a c"));

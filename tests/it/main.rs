@@ -78,6 +78,7 @@ mod outage_store_slow;
 mod overrides;
 mod pipelining;
 mod proxy_protocol;
+mod rebalance;
 mod reload;
 mod request_forms;
 mod response_forms;

@@ -68,6 +68,7 @@ fn pool(
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
         drain_deadline: pool.drain_deadline,
+        rebalance: pool.rebalance,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
         circuit_breaker: pool.circuit_breaker.clone().inspect(|breaker| {
             circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);

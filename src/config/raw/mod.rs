@@ -35,7 +35,7 @@ pub use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
 };
-pub use pool::{Balance, Connection, ConnectionTls, ServerState, StreamsOnDown, UpstreamProtocol};
+pub use pool::{Balance, Connection, ConnectionTls, Rebalance, ServerState, StreamsOnDown, UpstreamProtocol};
 pub(crate) use pool::{HealthCheck, HealthCheckType, Pool, RetryOn, Server};
 pub use route::{Redirect, Scheme, Share};
 pub(crate) use route::{RequestHeaders, Route};

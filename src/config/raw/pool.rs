@@ -8,7 +8,6 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 use super::CircuitBreaker;
-use super::NotSupported;
 use super::Persistence;
 use super::PoolLimits;
 use crate::config::units::{DurationText, OptionalDurationText};
@@ -60,10 +59,10 @@ pub(crate) struct Pool {
     #[serde(default, with = "OptionalDurationText")]
     #[schemars(extend("examples" = ["5m"], "x-minimum" = "1s", "x-maximum" = "30d"))]
     pub(crate) drain_deadline: Option<Duration>,
-    /// Idle sessions leave crowded servers for new ones.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it"))]
-    pub(crate) rebalance: NotSupported,
+    /// Idle sessions leave crowded servers for emptier ones, as after servers were added. null = sessions stay where they are.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"idle_for": "5m", "per_minute": 100, "above_mean": 1.25}]))]
+    pub(crate) rebalance: Option<Rebalance>,
     /// How sessions stay on their servers. null or absent = none: every request is balanced. `{}` = a sealed
     /// cookie, with all defaults.
     #[serde(default)]
@@ -82,6 +81,29 @@ impl Pool {
 
     pub(crate) const fn streams_on_down() -> StreamsOnDown {
         StreamsOnDown::End
+    }
+}
+
+/// Idle sessions leave crowded servers. Off for `idle_timeout` after a start without a snapshot, while
+/// `homing_sessions_complete` is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rebalance {
+    /// A session may leave at its next request when the last one is so long ago, and none is in flight.
+    #[schemars(extend("x-minimum" = "1s", "x-maximum" = "24h"))]
+    #[serde(with = "DurationText")]
+    pub idle_for: Duration,
+    /// This many sessions at most leave the crowded servers of the pool in a minute, evenly spaced.
+    #[schemars(range(min = 1, max = 60_000))]
+    pub per_minute: u32,
+    /// A server is crowded when it has more than this many times its share of the sessions, by weight.
+    #[schemars(range(min = 1, max = 100))]
+    pub above_mean: f64,
+}
+
+impl Default for Rebalance {
+    fn default() -> Self {
+        Self { idle_for: Duration::from_secs(300), per_minute: 100, above_mean: 1.25 }
     }
 }
 

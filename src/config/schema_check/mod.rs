@@ -137,6 +137,7 @@ impl SchemaCheck<'_> {
             Content::List(items) if rule.has_type("array") => self.list(rule, node, items, path),
             Content::Scalar(scalar) if rule.has_type("string") => self.string(rule, node, scalar, path),
             Content::Scalar(scalar) if rule.has_type("integer") => self.integer(rule, node, scalar, path),
+            Content::Scalar(scalar) if rule.has_type("number") => self.number(rule, node, scalar, path),
             Content::Scalar(scalar) if rule.has_type("boolean") && matches!(scalar.meaning(), Meaning::Bool(_)) => {
                 Some(node.clone())
             }
@@ -340,6 +341,21 @@ impl SchemaCheck<'_> {
             format!("\"{}\" is {value}; it must be {}", path.text, in_words(least, most)),
             help,
         );
+        None
+    }
+
+    fn number(&mut self, rule: Rule, node: &Node, scalar: &Scalar, path: &KeyPath) -> Option<Node> {
+        let value = match scalar.meaning() {
+            Meaning::Float(value) => value,
+            Meaning::Int(value) => value as f64,
+            _ => return self.mistyped(rule, node, path, &expected(rule)),
+        };
+        let (least, most) = range(rule);
+        if least.is_none_or(|least| value >= least as f64) && most.is_none_or(|most| value <= most as f64) {
+            return Some(node.clone());
+        }
+        let message = format!("\"{}\" is {value}; it must be {}", path.text, in_words(least, most));
+        self.diagnostics.problem(node.location, message, "");
         None
     }
 

@@ -22,7 +22,8 @@ pub(super) fn is_of_type(rule: Rule, node: &Node) -> bool {
     match (&node.content, node.meaning()) {
         (Content::Map(_), _) => rule.has_type("object"),
         (Content::List(_), _) => rule.has_type("array"),
-        (_, Some(Meaning::Int(_))) => rule.has_type("integer"),
+        (_, Some(Meaning::Int(_))) => rule.has_type("integer") || rule.has_type("number"),
+        (_, Some(Meaning::Float(_))) => rule.has_type("number"),
         (_, Some(Meaning::Text)) => rule.has_type("string") && rule.words().is_none(),
         (_, Some(Meaning::Bool(_))) => rule.has_type("boolean"),
         _ => false,
@@ -47,7 +48,8 @@ pub(super) fn expected(rule: Rule) -> String {
             return words.to_owned();
         }
     }
-    format!("a whole number {}", in_words(least, most))
+    let kind = if rule.has_type("number") { "a number" } else { "a whole number" };
+    format!("{kind} {}", in_words(least, most))
 }
 
 pub(super) fn found(node: &Node) -> &'static str {

@@ -1,6 +1,7 @@
 //! Which server gets the next attempt of a request.
 
 pub(super) mod placement;
+mod rebalance;
 
 use futures_util::FutureExt;
 
@@ -87,7 +88,8 @@ impl Sessions {
         let Some(runtime) = state.runtime(scope) else { return Step::Done(Selection::NoServer) };
         let policy = runtime.persistence.as_ref().map(|persistence| &persistence.policy);
         let placement = state.carried_key().map_or(Placement::Balanced(&state.hash_key), Placement::ByKey);
-        match choose(&runtime.pool, policy, state.session(), &state.history, placement, scope.now) {
+        let choice = choose(&runtime.pool, policy, state.session(), &state.history, placement, scope.now);
+        match self.rebalanced(choice, runtime, scope, state) {
             Choice::To { server, outcome, reason } => {
                 (state.outcome, state.reason) = (Some(issuable(outcome, runtime, scope)), reason);
                 self.place_at(server, scope, state)

@@ -42,6 +42,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         tls: None,
         streams_on_down: config::StreamsOnDown::End,
         drain_deadline: None,
+        rebalance: None,
         health_check: Some(health_check),
         circuit_breaker: None,
         slow_start: Duration::ZERO,

@@ -124,6 +124,12 @@ impl OpenRequests {
         }
     }
 
+    /// How many requests of a session are listed. Looks at all of them, each thread's under its lock.
+    pub fn count(&self, key: SessionKey) -> usize {
+        let of_session = |entry: &&Entry| entry.session.key == key;
+        self.shards.iter().map(|shard| shard.lock().entries.iter().flatten().filter(of_session).count()).sum()
+    }
+
     /// How many sessions are listed.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()

@@ -46,7 +46,7 @@ pub const LOOKUPS: &[&str] = &[
 /// `outcome` of `homing_session_outcomes_total`, in the order of `persistence::Outcome`.
 pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
 /// `reason` of `homing_session_moves_total`, in the order of `persistence::Reason`.
-pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "ejected", "connect_failure", "admin"];
+pub const MOVES: &[&str] = &["down", "maint", "drain", "removed", "ejected", "connect_failure", "rebalance", "admin"];
 /// `class` of `homing_server_responses_total`: by the first digit of the status.
 pub(super) const CLASSES: &[&str] = &["1xx", "2xx", "3xx", "4xx", "5xx"];
 /// `reason` of `homing_sessions_ended_total`, in the order of `store::EndReason`.

@@ -51,6 +51,8 @@ pub struct ResolvedSession {
     pub binding: Binding,
     /// Its server in this version of the pool; `None` when the configuration no longer has it.
     pub home: Option<ServerIndex>,
+    /// Its last request before this one.
+    pub last_seen: UnixMillis,
 }
 
 /// How a request named its session.
@@ -113,7 +115,7 @@ pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMil
                 Recognition::none(Lookup::Ended, Some(UnboundKey::Id(*key)))
             }
             // No record of an id with a route id: the route id decides, and only the application changes it.
-            _ => sessions.live(*key, IdentifiedBy::RouteId, Binding::new(*server, now), Lookup::Hit),
+            _ => sessions.live((*key, IdentifiedBy::RouteId), Binding::new(*server, now), now, Lookup::Hit),
         },
         SessionClaim::Unrouted(key) => Recognition::none(Lookup::Unknown, Some(UnboundKey::Id(*key))),
         SessionClaim::Address(id) => match by_id(id, IdentifiedBy::Address, sessions, now) {
@@ -154,7 +156,8 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
             shared.write_behind(key, Kind::Binding);
         }
     }
-    sessions.live(key, IdentifiedBy::Token { token: *token, sealed_by_first }, binding, lookup)
+    let last_seen = known.map_or(token.issued, |known| known.last_seen.max(token.issued));
+    sessions.live((key, IdentifiedBy::Token { token: *token, sealed_by_first }), binding, last_seen, lookup)
 }
 
 /// The first id that the table knows; else the first that is there at all.
@@ -185,7 +188,10 @@ fn by_id(id: &ExternalId, identified_by: IdentifiedBy, sessions: &PoolSessions<'
     };
     match sessions.binding(&known) {
         Some(_) if sessions.is_over(&known) => none(Lookup::Ended),
-        Some(binding) => sessions.live(id.key, identified_by, Binding { last_seen: now, ..binding }, Lookup::Hit),
+        Some(binding) => {
+            let last_seen = binding.last_seen;
+            sessions.live((id.key, identified_by), Binding { last_seen: now, ..binding }, last_seen, Lookup::Hit)
+        }
         None => none(Lookup::Unknown),
     }
 }
@@ -229,17 +235,24 @@ impl PoolSessions<'_> {
         Some(Binding { server, epoch: known.epoch, created: known.created, last_seen: known.last_seen })
     }
 
-    fn live(&self, key: SessionKey, identified_by: IdentifiedBy, binding: Binding, lookup: Lookup) -> Recognition {
+    fn live(
+        &self,
+        (key, identified_by): (SessionKey, IdentifiedBy),
+        binding: Binding,
+        last_seen: UnixMillis,
+        lookup: Lookup,
+    ) -> Recognition {
         let home = self.pool.find(binding.server);
         let lookup = if home.is_none() { Lookup::UnknownServer } else { lookup };
-        Recognition { lookup, session: Some(ResolvedSession { key, identified_by, binding, home }), unbound: None }
+        let session = ResolvedSession { key, identified_by, binding, home, last_seen };
+        Recognition { lookup, session: Some(session), unbound: None }
     }
 
     /// The first request that brings this key is about to go to `chosen`, and binds it there. If another was first, its
     /// session is returned, and this request follows it.
     pub fn claim(&self, key: SessionKey, chosen: ServerIndex, now: UnixMillis) -> Option<ResolvedSession> {
         let known = self.table.claim(key, self.targets.get(chosen)?, now)?;
-        self.live(key, IdentifiedBy::Address, self.binding(&known)?, Lookup::Hit).session
+        self.live((key, IdentifiedBy::Address), self.binding(&known)?, now, Lookup::Hit).session
     }
 }
 
