@@ -201,6 +201,7 @@ mod tests {
             let total: u64 = servers.iter().map(|load| load.sessions).sum();
             let weight: u64 = servers.iter().map(|load| u64::from(load.weight)).sum();
             let share = |load: &Load| total as f64 * f64::from(load.weight) / weight as f64;
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small number of sessions")]
             let most = |load: &Load| (share(load) * 1.25).max(share(load).ceil()) as u64;
             let excess: u64 = servers.iter().map(|load| load.sessions.saturating_sub(most(load))).sum();
             let mut random = seed;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use memchr::memmem::{Finder, find};
+use memchr::memmem::Finder;
 
 /// The end of a line and an empty line behind it.
 static EMPTY_LINE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\n\r\n"));
@@ -31,10 +31,10 @@ impl RequestHead {
         // Nearly every head arrives whole, and with CRLF.
         if *self == Self::Line
             && let Some(at) = EMPTY_LINE.find(bytes)
+            && !has_bare_empty_line(bytes.get(..=at).unwrap_or_default())
         {
             *self = Self::Complete;
-            let bare = bytes.get(..=at).and_then(|lines| find(lines, b"\n\n"));
-            return bare.map_or(at + 3, |bare| bare + 2);
+            return at + 3;
         }
         self.advance_by_lines(bytes)
     }
@@ -59,6 +59,13 @@ impl RequestHead {
             at += 1;
         }
     }
+}
+
+/// Whether two LFs stand side by side. A pass that becomes vectors.
+fn has_bare_empty_line(bytes: &[u8]) -> bool {
+    let next = bytes.get(1..).unwrap_or_default();
+    let is_line_end = |byte: u8| u8::from(byte == b'\n');
+    bytes.iter().zip(next).fold(0, |any, (one, next)| any | (is_line_end(*one) & is_line_end(*next))) > 0
 }
 
 #[cfg(test)]
