@@ -4,8 +4,8 @@
 //! counts for less than that.
 //!
 //! A request that ends before a quarter of the idle timeout has passed has nothing to extend, and nearly all do. So a request is
-//! listed from its start only where its silence alone may last that long ([`PoolPersistence::lists_all_requests`]); elsewhere
-//! once it shows that it lasts, by a piece of a body that is not the last, or by an upgrade.
+//! listed from its start only where its silence alone may last that long (`lists_all_requests` of a pool's persistence);
+//! elsewhere once it shows that it lasts, by a piece of a body that is not the last, or by an upgrade.
 
 use std::time::Duration;
 
