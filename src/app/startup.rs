@@ -72,6 +72,7 @@ pub(super) fn build_state(
         generated_keys,
         draining: AtomicBool::new(false),
         started: Instant::now(),
+        started_at: wall_clock(),
         table_restored: AtomicBool::new(false),
         overrides,
         in_flight: AtomicUsize::new(0),

@@ -34,6 +34,8 @@ pub struct AppState {
     pub draining: AtomicBool,
     /// When the process started.
     pub started: Instant,
+    /// The same by the wall clock.
+    pub started_at: UnixMillis,
     /// The table was read from a snapshot at start. Set before the first request.
     pub table_restored: AtomicBool,
     /// What operators set for servers at run time.

@@ -20,7 +20,7 @@ pub(crate) fn status(app: &Arc<AppState>, readiness: &Readiness, caller: &Caller
     StatusView {
         version: env!("CARGO_PKG_VERSION"),
         node: config.proxy.node.clone(),
-        started: (app.clock)().minus(uptime).into(),
+        started: app.started_at.into(),
         uptime_seconds: uptime.as_secs(),
         state: readiness.state(),
         configuration: configuration(&runtime),

@@ -11,14 +11,17 @@ function cards({ interval, history, metrics }) {
     h("li", { class: "card" }, h("h2", {}, title), h("p", { class: "value" }, value),
       key && history.length > 1 ? sparkline(history.map((entry) => entry[key] ?? 0)) : null);
   const perSecond = (name, wanted) => (interval === null ? "–" : rate(interval.rate(name, wanted)));
-  const latency = (share) => seconds(interval?.quantile("homing_request_duration_seconds", {}, share) ?? null);
+  const latency = (share) => {
+    const bound = interval?.quantile("homing_request_duration_seconds", {}, share) ?? null;
+    return bound === null ? "–" : bound === Infinity ? seconds(bound) : `≤ ${seconds(bound)}`;
+  };
   return h("ul", { class: "cards" },
     card("Requests a second", perSecond("homing_requests_total"), "requests"),
     card("Errors (5xx) a second", perSecond("homing_requests_total", { code: ["5xx"] }), "errors"),
     card("Sessions on their server", interval === null ? "–" : percent(stickiness(interval)), "stickiness"),
     card("Moves a second", perSecond("homing_session_moves_total"), "moves"),
-    card("Duration, median", `≤ ${latency(0.5)}`),
-    card("Duration, 99 %", `≤ ${latency(0.99)}`),
+    card("Duration, median", latency(0.5)),
+    card("Duration, 99 %", latency(0.99)),
     card("Sessions in the table", count(sum(metrics, "homing_sessions"))));
 }
 
