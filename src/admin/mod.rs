@@ -35,7 +35,7 @@ use crate::config::Admin;
 use crate::telemetry::events;
 
 use self::access::Access;
-use self::api::{Api, ApiResponse, EventQuery, event_view, frame};
+use self::api::{Api, ApiResponse, EventQuery, ExplainedSessions, event_view, frame};
 use self::problem::Problem;
 use self::request::AdminRequest;
 
@@ -55,6 +55,7 @@ pub struct AdminEndpoint {
     purpose: Purpose,
     /// Requests in progress, streams of events included.
     in_progress: AtomicUsize,
+    explained: ExplainedSessions,
 }
 
 /// Where the API is.
@@ -144,7 +145,12 @@ impl AdminEndpoint {
     }
 
     fn new(purpose: Purpose, readiness: &Arc<Readiness>) -> Self {
-        Self { readiness: Arc::clone(readiness), purpose, in_progress: AtomicUsize::new(0) }
+        Self {
+            readiness: Arc::clone(readiness),
+            purpose,
+            in_progress: AtomicUsize::new(0),
+            explained: ExplainedSessions::default(),
+        }
     }
 
     /// Counts a request of the API; probes are always answered.
@@ -187,7 +193,8 @@ impl AdminEndpoint {
         request.read_body(exchange).await?;
         let segments = request.segments()?;
         let segments: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
-        let api = Api { app: &self.readiness.app, readiness: &self.readiness, caller: &caller };
+        let (readiness, explained) = (&self.readiness, &self.explained);
+        let api = Api { app: &readiness.app, readiness, caller: &caller, explained };
         let responded = tokio::select! {
             responded = api.respond(request, &segments) => responded?,
             // The client of a long poll has left.

@@ -40,6 +40,8 @@ pub struct Explanation {
     pub server: Option<String>,
     /// How often it has moved.
     pub epoch: Option<u32>,
+    /// When it began.
+    pub created: Option<UnixMillis>,
     /// The server that would get the request; `None` when it is refused, or balanced.
     pub chosen: Option<String>,
     /// What that would mean to the session.
@@ -58,6 +60,7 @@ impl Sessions {
             key: None,
             server: None,
             epoch: None,
+            created: None,
             chosen: None,
             outcome: None,
             reason: None,
@@ -98,6 +101,7 @@ impl Sessions {
             if let Some(session) = recognition.session {
                 explanation.key = Some(session.key);
                 explanation.epoch = Some(session.binding.epoch);
+                explanation.created = Some(session.binding.created);
                 return Some(session);
             }
         }

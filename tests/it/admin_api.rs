@@ -171,6 +171,23 @@ fn explain_says_what_would_happen_and_changes_nothing() {
 }
 
 #[test]
+fn a_session_that_only_its_token_knows_is_moved_and_ended_too() {
+    let world = World::start(Conf::servers("a b"));
+    let (moves, leaves) = (world.browser(), world.browser());
+    let home = moves.server();
+    let other = if home == "a" { "b" } else { "a" };
+    leaves.server();
+    assert_eq!(get(&world, "/api/v1/status")["table"]["entries"], 0);
+    let path = format!("/api/v1/sessions/web/{}/move", key_of(&world, &token(&moves)));
+    assert_eq!(change(&world, "POST", &path, &json!({ "server": other })).expect(200).json()["server"], other);
+    assert_eq!(moves.server(), other);
+    let ended = token(&leaves);
+    ask(&world, "DELETE", &format!("/api/v1/sessions/web/{}", key_of(&world, &ended)), &[], "").expect(204);
+    let asked = json!({ "pool": "web", "cookie": ended });
+    assert_eq!(change(&world, "POST", "/api/v1/explain", &asked).expect(200).json()["lookup"], "ended");
+}
+
+#[test]
 fn a_server_is_set_to_drain_and_back() {
     let world = World::start(Conf::servers("a b"));
     let path = "/api/v1/pools/web/servers/a";

@@ -12,7 +12,9 @@ use crate::admin::problem::Problem;
 use crate::app::state::AppState;
 use crate::message::{Fields, RequestView};
 use crate::persistence::{PoolRuntime, Scope};
+use crate::session::binding::Lookup;
 
+use super::explained::{ExplainedSession, ExplainedSessions};
 use super::view::{ExplanationView, StepView};
 
 /// A request that names a session, as far as that matters.
@@ -29,7 +31,11 @@ pub(crate) struct ExplainRequest {
     address: Option<IpAddr>,
 }
 
-pub(crate) async fn explain(app: &Arc<AppState>, asked: ExplainRequest) -> Result<ExplanationView, Problem> {
+pub(crate) async fn explain(
+    app: &Arc<AppState>,
+    explained: &ExplainedSessions,
+    asked: ExplainRequest,
+) -> Result<ExplanationView, Problem> {
     let runtime = app.current.load_full();
     let pool = runtime.pools.iter().find(|pool| *pool.pool.name == *asked.pool);
     let pool = pool.ok_or_else(|| Problem::not_found(format!("pool {:?} does not exist", asked.pool)))?;
@@ -49,6 +55,12 @@ pub(crate) async fn explain(app: &Arc<AppState>, asked: ExplainRequest) -> Resul
         random: |bytes| rand::thread_rng().fill_bytes(bytes),
     };
     let explanation = app.sessions.explain(pool, &scope).await;
+    let (server, binding) = (explanation.server.clone(), explanation.epoch.zip(explanation.created));
+    if explanation.lookup == Lookup::Restored
+        && let (Some(key), Some(server), Some((epoch, created))) = (explanation.key, server, binding)
+    {
+        explained.note(ExplainedSession { key, pool: asked.pool.clone(), server, epoch, created, at: scope.now });
+    }
     let steps = explanation.steps.into_iter().map(|step| StepView { subject: step.subject, said: step.said });
     Ok(ExplanationView {
         pool: asked.pool,

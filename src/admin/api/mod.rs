@@ -2,6 +2,7 @@
 
 mod events;
 mod explain;
+mod explained;
 mod openapi;
 mod paging;
 mod pools;
@@ -23,6 +24,7 @@ use super::readiness::Readiness;
 use super::request::AdminRequest;
 
 pub(crate) use self::events::{EventQuery, event_view, frame};
+pub(crate) use self::explained::ExplainedSessions;
 
 /// A response of the API.
 pub(crate) enum ApiResponse {
@@ -39,6 +41,7 @@ pub(crate) struct Api<'a> {
     pub(crate) app: &'a Arc<AppState>,
     pub(crate) readiness: &'a Readiness,
     pub(crate) caller: &'a Caller,
+    pub(crate) explained: &'a ExplainedSessions,
 }
 
 const GET: &str = "GET, HEAD";
@@ -63,7 +66,7 @@ impl Api<'_> {
             }
             (["openapi.json"], _) if reads => json(&openapi::document()),
             (["sessions"], _) if reads => json(&sessions::list(app, request).await?),
-            (["sessions", pool, key], _) if reads => json(&sessions::get(app, pool, key).await?),
+            (["sessions", pool, key], _) if reads => json(&sessions::get(app, self.explained, pool, key).await?),
             _ => self.change(request, segments).await,
         }
     }
@@ -79,13 +82,15 @@ impl Api<'_> {
                 json(&pools::clear(app, (pool, server), caller).await?)
             }
             ["sessions", pool, key] if *method == Method::DELETE => {
-                sessions::end(app, pool, key, caller).await?;
+                sessions::end(app, self.explained, (pool, key), caller).await?;
                 Ok(ApiResponse::NoContent)
             }
             ["sessions", pool, key, "move"] if *method == Method::POST => {
-                json(&sessions::relocate(app, (pool, key), request.json()?, caller).await?)
+                json(&sessions::relocate(app, self.explained, (pool, key), request.json()?, caller).await?)
             }
-            ["explain"] if *method == Method::POST => json(&explain::explain(app, request.json()?).await?),
+            ["explain"] if *method == Method::POST => {
+                json(&explain::explain(app, self.explained, request.json()?).await?)
+            }
             ["reload"] if *method == Method::POST => json(&reload::reload(app, caller).await?),
             _ => Err(methods(segments).map_or_else(
                 || {

@@ -23,6 +23,7 @@ use crate::store::targets::TargetIndex;
 use crate::store::{TableEntry, TableLookup};
 use crate::telemetry::events::{self, EventKind};
 
+use super::explained::ExplainedSessions;
 use super::paging::{Paging, cursor};
 use super::view::{MoveView, Page, SessionView};
 
@@ -136,8 +137,14 @@ fn pool_of<'a>(runtime: &'a Runtime, name: &str) -> Result<&'a PoolRuntime, Prob
     pool.ok_or_else(|| Problem::not_found(format!("pool {name:?} does not exist")))
 }
 
-/// The session of a pool with this keyed hash. Reads the whole table, in pieces.
-async fn find(app: &Arc<AppState>, runtime: &Runtime, pool: &str, digest: &str) -> Result<(SessionKey, u128), Problem> {
+/// The session of a pool with this keyed hash. Reads the whole table, in pieces. One that only its token knew comes into the
+/// table, as it does with a request.
+async fn find(
+    app: &Arc<AppState>,
+    explained: &ExplainedSessions,
+    runtime: &Runtime,
+    (pool, digest): (&str, &str),
+) -> Result<(SessionKey, u128), Problem> {
     pool_of(runtime, pool)?;
     let unknown = || Problem::not_found(format!("the table has no session {digest:?} of pool {pool:?}"));
     let wanted = u128::from_str_radix(digest, 16).ok().filter(|_| digest.len() == 32).ok_or_else(unknown)?;
@@ -151,12 +158,21 @@ async fn find(app: &Arc<AppState>, runtime: &Runtime, pool: &str, digest: &str) 
         }
         yield_now().await;
     }
-    Err(unknown())
+    let now = (app.clock)();
+    let found = explained.find(pool, now, |key| runtime.log_key.digest(key) == wanted).ok_or_else(unknown)?;
+    let target = app.sessions.table.target(pool, &found.server);
+    app.sessions.table.restore(found.key, &target, found.epoch, found.created, now);
+    Ok((found.key, wanted))
 }
 
-pub(crate) async fn get(app: &Arc<AppState>, pool: &str, digest: &str) -> Result<SessionView, Problem> {
+pub(crate) async fn get(
+    app: &Arc<AppState>,
+    explained: &ExplainedSessions,
+    pool: &str,
+    digest: &str,
+) -> Result<SessionView, Problem> {
     let runtime = app.current.load_full();
-    let (key, digest) = find(app, &runtime, pool, digest).await?;
+    let (key, digest) = find(app, explained, &runtime, (pool, digest)).await?;
     one(app, &runtime, pool, key, digest)
 }
 
@@ -166,9 +182,14 @@ fn one(app: &AppState, runtime: &Runtime, pool: &str, key: SessionKey, digest: u
     Ok(SessionView { moves: moves_of(key), ..view(app, runtime, digest, &entry) })
 }
 
-pub(crate) async fn end(app: &Arc<AppState>, pool: &str, digest: &str, caller: &Caller) -> Result<(), Problem> {
+pub(crate) async fn end(
+    app: &Arc<AppState>,
+    explained: &ExplainedSessions,
+    (pool, digest): (&str, &str),
+    caller: &Caller,
+) -> Result<(), Problem> {
     let runtime = app.current.load_full();
-    let (key, _) = find(app, &runtime, pool, digest).await?;
+    let (key, _) = find(app, explained, &runtime, (pool, digest)).await?;
     if app.sessions.end_by_operator(key, pool_of(&runtime, pool)?, &caller.name, (app.clock)()) {
         return Ok(());
     }
@@ -177,12 +198,13 @@ pub(crate) async fn end(app: &Arc<AppState>, pool: &str, digest: &str, caller: &
 
 pub(crate) async fn relocate(
     app: &Arc<AppState>,
+    explained: &ExplainedSessions,
     (pool, digest): (&str, &str),
     MoveRequest { server }: MoveRequest,
     caller: &Caller,
 ) -> Result<SessionView, Problem> {
     let runtime = app.current.load_full();
-    let (key, digest) = find(app, &runtime, pool, digest).await?;
+    let (key, digest) = find(app, explained, &runtime, (pool, digest)).await?;
     let found = pool_of(&runtime, pool)?;
     let to = found.pool.servers.iter().position(|one| *one.name == *server);
     let to = to.ok_or_else(|| Problem::unprocessable(format!("pool {pool:?} has no server {server:?}")))?;
