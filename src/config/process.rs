@@ -54,7 +54,7 @@ pub struct Listener {
 pub struct Admin {
     /// Loopback or a unix socket, unless there are tokens.
     pub address: ListenAddress,
-    /// Who may use the API; empty = everybody who reaches the address.
+    /// Tokens of the API; empty = open to every client that can connect.
     pub tokens: Vec<AdminToken>,
     /// `Host` names answered, lower case, without port; another: 421.
     pub allowed_hosts: Vec<String>,

@@ -242,7 +242,6 @@ fn a_wait_ends_with_a_message_when_another_state_is_set() {
     let (_browser, home) = returning(&world);
     let waiting = piped(client(&world, &format!("server set web/{home} --state drain --wait")));
     eventually(PATIENCE, "it drains", || homing(&world, "servers").row(&home)[3] == "drain");
-    thread::sleep(Duration::from_millis(100));
     homing(&world, &format!("server set web/{home} --state ready")).expect(0);
     let said = finish(waiting).expect(1);
     assert!(said.stderr.contains("its state in force is ready"), "{}", said.stderr);

@@ -9,7 +9,7 @@ use crate::overrides::with_state_file;
 use crate::snapshot::with_snapshot;
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_text};
-use crate::world::websocket::{Frame, read_frame, write_frame};
+use crate::world::websocket::is_alive;
 use crate::world::{Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, Wire, World, eventually};
 
 const MOVES: &str = "homing_session_moves_total";
@@ -171,11 +171,6 @@ fn websocket(world: &World, client: &Browser) -> Wire {
     wire.send(request_text("GET", "/ws", &headers, b""));
     wire.receive("GET").expect(101);
     wire
-}
-
-fn is_alive(wire: &mut Wire) -> bool {
-    write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).is_ok()
-        && matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_))))
 }
 
 #[test]

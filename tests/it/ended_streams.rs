@@ -8,7 +8,7 @@ use crate::world::client::request_text;
 use crate::world::h2c::{H2Request, h2_try};
 use crate::world::http1::Head;
 use crate::world::net::Address;
-use crate::world::websocket::{Frame, read_frame, write_frame};
+use crate::world::websocket::is_alive;
 use crate::world::{App, Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, Wire, World, eventually};
 
 /// Longer than any test waits for an end.
@@ -69,11 +69,6 @@ impl Client {
         let head = wire.receive_head().expect(200).head;
         (wire, head)
     }
-}
-
-fn is_alive(wire: &mut Wire) -> bool {
-    write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).is_ok()
-        && matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_))))
 }
 
 /// A response over HTTP/2, on a thread of its own.

@@ -7,7 +7,7 @@ use crate::world::app::answers::pattern;
 use crate::world::h2c::{H2Request, h2, h2_all};
 use crate::world::http1::Hash;
 use crate::world::net::Address;
-use crate::world::websocket::{Frame, read_frame, write_frame};
+use crate::world::websocket::{Frame, is_alive, read_frame, write_frame};
 use crate::world::{App, Browser, Conf, PATIENCE, QUICK_CHECK, SESSION_COOKIE, Wire, World, eventually};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
@@ -27,11 +27,6 @@ fn handshake(world: &World, cookie: &str) -> Wire {
     let answer = wire.receive("GET").expect(101);
     assert_eq!(answer.header("sec-websocket-accept"), Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="));
     wire
-}
-
-fn is_alive(wire: &mut Wire) -> bool {
-    write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).is_ok()
-        && matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_))))
 }
 
 fn say(wire: &mut Wire, frame: &Frame) -> Frame {

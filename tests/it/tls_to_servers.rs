@@ -1,5 +1,6 @@
 //! TLS to servers: which certificates are trusted, for which name, and what happens to requests of the others.
 
+use std::fmt::Display;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::thread;
@@ -21,13 +22,28 @@ pub(crate) fn conf(server: &TlsServer, host: &str, tls: &str) -> Conf {
 
 /// A world whose only application stands behind a server with TLS, and trusts this authority.
 pub(crate) fn world(conf: Conf, authority: &Authority, server: &TlsServer) -> World {
+    world_with(conf, authority, server, &[])
+}
+
+/// The same where the configuration names certificates of the proxy, each with the name of its files.
+pub(crate) fn world_with(
+    conf: impl Display,
+    authority: &Authority,
+    server: &TlsServer,
+    own: &[(&str, &Signed)],
+) -> World {
     World::builder(conf)
         .with_app(|_| {
             let app = App::reserve("a");
             server.forward(app.socket_address());
             app
         })
-        .before(|town| authority.write(town.directory(), "ca"))
+        .before(|town| {
+            authority.write(town.directory(), "ca");
+            for (name, certificate) in own {
+                certificate.write(town.directory(), name);
+            }
+        })
         .start()
 }
 
@@ -181,17 +197,7 @@ fn the_proxy_shows_its_own_certificate_to_servers_that_ask_for_it() {
     let manners = Manners { clients: Some(&clients), ..Manners::default() };
     let server = TlsServer::open(&authority.sign(&["localhost"]), manners);
     let conf = conf(&server, "localhost", ", cert: edge.pem, key: edge.key");
-    let world = World::builder(conf)
-        .with_app(|_| {
-            let app = App::reserve("a");
-            server.forward(app.socket_address());
-            app
-        })
-        .before(|town| {
-            authority.write(town.directory(), "ca");
-            own.write(town.directory(), "edge");
-        })
-        .start();
+    let world = world_with(conf, &authority, &server, &[("edge", &own)]);
     world.browser().get("/echo").expect(200);
     assert_eq!(server.arrivals()[0].certificate.as_ref(), Some(&own.certificate));
 }

@@ -10,7 +10,7 @@ use crate::tls_to_servers::{ERRORS, conf, world};
 use crate::world::net::Address;
 use crate::world::tls::Authority;
 use crate::world::tls_server::{Manners, TlsServer};
-use crate::world::websocket::{Frame, read_frame, write_frame};
+use crate::world::websocket::is_alive;
 use crate::world::{Conf, PATIENCE, QUICK_CHECK, Wire, World};
 
 const TCP_CHECK: &str = "health_check: { type: tcp, interval: 1s, timeout: 1s, rise: 1, fall: 2 }";
@@ -191,11 +191,6 @@ fn websocket(world: &World) -> Wire {
     );
     wire.receive("GET").expect(101);
     wire
-}
-
-fn is_alive(wire: &mut Wire) -> bool {
-    write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).is_ok()
-        && matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_))))
 }
 
 #[test]

@@ -4,10 +4,10 @@ use std::fs;
 
 use rcgen::SerialNumber;
 
-use crate::tls_to_servers::{ERRORS, conf, world};
+use crate::tls_to_servers::{ERRORS, conf, world, world_with};
 use crate::world::tls::{Authority, Signed};
 use crate::world::tls_server::{Manners, TlsServer};
-use crate::world::{App, PATIENCE, World, eventually};
+use crate::world::{PATIENCE, World, eventually};
 
 /// Pingora tells certificates of the proxy from each other by their serial numbers, which need not differ between
 /// authorities, nor do careless ones let them.
@@ -30,17 +30,7 @@ fn a_replaced_certificate_of_the_proxy_is_shown_with_the_next_request() {
     let manners = Manners { clients: Some(&clients), ..Manners::default() };
     let server = TlsServer::open(&authority.sign(&["localhost"]), manners);
     let conf = conf(&server, "localhost", ", cert: edge.pem, key: edge.key");
-    let mut world = World::builder(&conf)
-        .with_app(|_| {
-            let app = App::reserve("a");
-            server.forward(app.socket_address());
-            app
-        })
-        .before(|town| {
-            authority.write(town.directory(), "ca");
-            first.write(town.directory(), "edge");
-        })
-        .start();
+    let mut world = world_with(&conf, &authority, &server, &[("edge", &first)]);
     let browser = world.browser();
     for n in 0..4 {
         browser.get(&format!("/before/{n}")).expect(200);
@@ -80,18 +70,7 @@ fn two_pools_with_different_certificates_share_no_connection() {
         pool("alice"),
         pool("bob")
     );
-    let world = World::builder(text)
-        .with_app(|_| {
-            let app = App::reserve("a");
-            server.forward(app.socket_address());
-            app
-        })
-        .before(|town| {
-            authority.write(town.directory(), "ca");
-            alice.write(town.directory(), "alice");
-            bob.write(town.directory(), "bob");
-        })
-        .start();
+    let world = world_with(text, &authority, &server, &[("alice", &alice), ("bob", &bob)]);
     let browser = world.browser();
     for n in 0..6 {
         browser.get(&format!("/alice/{n}")).expect(200);

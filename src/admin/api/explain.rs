@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, Method, Version};
 use rand::RngCore;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use crate::app::state::AppState;
 use crate::message::{Fields, RequestView};
 use crate::persistence::{PoolRuntime, Scope};
 use crate::session::binding::Lookup;
+use crate::session::source::{SessionName, request_naming};
 
 use super::explained::{ExplainedSession, ExplainedSessions};
 use super::view::{ExplanationView, StepView};
@@ -42,7 +43,7 @@ pub(crate) async fn explain(
     if asked.cookie.is_none() && asked.id.is_none() && asked.address.is_none() {
         return Err(Problem::unprocessable("name a session: by cookie, id or address"));
     }
-    let (fields, target) = carry(&asked, pool)?;
+    let (fields, target) = request_of(&asked, pool)?;
     let scope = Scope {
         pools: &runtime.pools,
         route: None,
@@ -76,31 +77,14 @@ pub(crate) async fn explain(
     })
 }
 
-/// Puts what is known where the pool's sources read it.
-fn carry(asked: &ExplainRequest, pool: &PoolRuntime) -> Result<(HeaderMap, String), Problem> {
-    let (mut fields, mut target, mut cookies) = (HeaderMap::new(), "/".to_owned(), Vec::new());
-    let unfit = || Problem::unprocessable("this has characters that no request can carry");
-    let (token, header) = match asked.cookie.as_deref().map(str::trim) {
+/// The request that the operator asks about.
+fn request_of(asked: &ExplainRequest, pool: &PoolRuntime) -> Result<(HeaderMap, String), Problem> {
+    let Some(persistence) = &pool.persistence else { return Ok((HeaderMap::new(), "/".to_owned())) };
+    let (token, cookies) = match asked.cookie.as_deref().map(str::trim) {
         Some(text) if text.contains('=') => (None, Some(text)),
         text => (text, None),
     };
-    cookies.extend(header.map(str::to_owned));
-    if let Some(persistence) = &pool.persistence {
-        for source in &persistence.policy.sources {
-            let Some(value) = (if source.reads_token() { token } else { asked.id.as_deref() }) else { continue };
-            let carriers = source.carriers(&persistence.policy.cookie);
-            if let Some(cookie) = carriers.cookie {
-                cookies.push(format!("{cookie}={value}"));
-            } else if let Some(name) = carriers.header {
-                let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_name| unfit())?;
-                fields.insert(name, HeaderValue::from_str(value).map_err(|_value| unfit())?);
-            } else if let Some(query) = carriers.query {
-                target.push_str(&format!("{}{query}={value}", if target.contains('?') { '&' } else { '?' }));
-            }
-        }
-    }
-    if !cookies.is_empty() {
-        fields.insert(header::COOKIE, HeaderValue::from_str(&cookies.join("; ")).map_err(|_value| unfit())?);
-    }
-    Ok((fields, target))
+    let name = SessionName { cookies, token, id: asked.id.as_deref() };
+    request_naming(name, &persistence.policy.sources, &persistence.policy.cookie)
+        .map_err(|error| Problem::unprocessable(error.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderMap, Method, Version};
 
 use crate::app::inspect::{Inspection, SnapshotSource};
 use crate::app::runtime::Runtime;
@@ -11,7 +11,7 @@ use crate::message::{Fields, RequestView};
 use crate::persistence::{IdentifiedBy, PoolRuntime, RequestSession, ResolvedSession};
 use crate::session::binding::Lookup;
 use crate::session::key::Digest8;
-use crate::session::source::{Carriers, Source, SourceSettings};
+use crate::session::source::{SessionName, Source, SourceSettings, request_naming};
 
 use crate::cli::output::time;
 
@@ -81,36 +81,9 @@ fn view<'a>(target: &'a [u8], fields: &'a HeaderMap) -> RequestView<'a> {
 
 /// A request that carries the id where the pool's sources look for it.
 fn request(id: &str, pool: &Pool) -> Result<(HeaderMap, String), String> {
-    let (mut fields, mut target, mut cookies) = (HeaderMap::new(), "/".to_owned(), Vec::new());
-    let Some(persistence) = &pool.persistence else { return Ok((fields, target)) };
-    let invalid = || "the id has characters that no cookie and no header can carry".to_owned();
-    for carriers in sources(pool).filter(|source| reads_id(source)).map(|source| source.carriers(&persistence.cookie)) {
-        let id = value_in(id, &carriers);
-        match carriers {
-            Carriers { cookie: Some(cookie), .. } => cookies.push(format!("{cookie}={id}")),
-            Carriers { header: Some(header), .. } => {
-                let name = HeaderName::from_bytes(header.as_bytes()).ok().ok_or_else(invalid)?;
-                fields.insert(name, HeaderValue::from_str(id).ok().ok_or_else(invalid)?);
-            }
-            Carriers { query: Some(query), .. } => {
-                let separator = if target.contains('?') { '&' } else { '?' };
-                target.push_str(&format!("{separator}{query}={id}"));
-            }
-            _ => {}
-        }
-    }
-    if !cookies.is_empty() {
-        fields.insert(header::COOKIE, HeaderValue::from_str(&cookies.join("; ")).ok().ok_or_else(invalid)?);
-    }
-    Ok((fields, target))
-}
-
-/// The id itself, or a whole `name=value; …` as pasted from a browser.
-fn value_in<'a>(text: &'a str, carriers: &Carriers<'_>) -> &'a str {
-    let names = [carriers.cookie, carriers.header, carriers.query];
-    let named = |name: &str| text.strip_prefix(name)?.strip_prefix('=');
-    let value = names.into_iter().flatten().find_map(named);
-    value.map_or(text, |value| value.split_once(';').map_or(value, |(value, _)| value)).trim()
+    let Some(persistence) = &pool.persistence else { return Ok((HeaderMap::new(), "/".to_owned())) };
+    let name = SessionName { id: Some(id), ..SessionName::default() };
+    request_naming(name, &persistence.sources, &persistence.cookie).map_err(|error| error.to_string())
 }
 
 fn description(pool: &PoolRuntime, state: &RequestSession, runtime: &Runtime) -> String {
@@ -175,23 +148,4 @@ fn known_from(snapshot: &SnapshotSource, config: &Config) -> String {
         asked.join(", ")
     };
     format!("known    from {asked}; the running proxy's own table may know more\n")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_is_taken_as_it_is_or_from_a_pasted_cookie() {
-        let carriers = Carriers { cookie: Some("JSESSIONID"), header: None, query: Some("sid") };
-        for (pasted, id) in [
-            ("0AB3.app1", "0AB3.app1"),
-            ("YWJj==", "YWJj=="),
-            ("JSESSIONID=0AB3; Path=/", "0AB3"),
-            ("sid=0AB3=", "0AB3="),
-            ("other=0AB3", "other=0AB3"),
-        ] {
-            assert_eq!(value_in(pasted, &carriers), id);
-        }
-    }
 }

@@ -41,7 +41,7 @@ pub(crate) struct Listener {
     /// Timeouts towards clients.
     #[serde(default)]
     pub(crate) timeouts: ListenerTimeouts,
-    /// What happens to a request whose client has sent all of it and then closes its side of the connection.
+    /// What happens to a complete request when its client then closes its side of the connection.
     #[serde(default)]
     pub(crate) on_client_half_close: OnClientHalfClose,
     /// TLS on this listener. null = none. Enabling or disabling it needs a restart; everything else is reloaded,
@@ -182,7 +182,7 @@ impl Default for ListenerTimeouts {
 pub(crate) struct Admin {
     /// `IP:port`, `[IPv6]:port` or `unix:/path`. Anything but a loopback address and a unix socket needs `tokens`.
     pub(crate) address: String,
-    /// Tokens that may use the API, as `Authorization: Bearer SECRET`. Without any, everybody who reaches the address may.
+    /// Tokens that may use the API, as `Authorization: Bearer SECRET`. Without tokens the API is open to every client that can connect.
     pub(crate) tokens: Vec<AdminToken>,
     /// Accepted `Host` names, without port. Any other gets 421, so that no web page reaches this listener by DNS
     /// rebinding.

@@ -38,7 +38,7 @@ pub(crate) struct Pool {
     #[serde(default)]
     #[schemars(extend("examples" = [{"path": "/healthz", "interval": "5s"}]))]
     pub(crate) health_check: Option<HealthCheck>,
-    /// Servers that fail requests get none for some time. null = off; `{}` = on, with all defaults.
+    /// Ejects servers that fail requests. null = off; `{}` = on, with all defaults.
     #[serde(default)]
     #[schemars(extend("examples" = [{}]))]
     pub(crate) circuit_breaker: Option<CircuitBreaker>,

@@ -23,6 +23,7 @@ mod definition;
 pub mod header;
 pub mod jvm_route;
 pub mod learn;
+mod naming;
 pub mod query;
 #[cfg(test)]
 mod user_header;
@@ -31,6 +32,7 @@ pub use self::claim::{ExternalId, MAX_TRIED, SessionClaim, SourceInput};
 pub(crate) use self::definition::RESERVED_HEADERS;
 use self::definition::SourceDefinition;
 pub use self::definition::{Carriers, PoolContext, SessionSource};
+pub use self::naming::{SessionName, Unwritable, request_naming};
 
 macro_rules! sources {
     ($($(#[$meta:meta])* $key:ident => $variant:ident($settings:ty, $source:ty),)*) => {

@@ -5,6 +5,7 @@ use std::io::{self, Write as _};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::client::Wire;
 use super::http1::Reader;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +76,12 @@ pub(crate) fn write_frame(reader: &mut Reader, frame: &Frame, masked: bool) -> i
     }
     bytes.extend(data.iter().zip(mask.iter().cycle()).map(|(byte, m)| byte ^ m));
     reader.stream.write_all(&bytes)
+}
+
+/// Whether the other side answers a ping.
+pub(crate) fn is_alive(wire: &mut Wire) -> bool {
+    write_frame(&mut wire.reader, &Frame::Ping(Vec::new()), true).is_ok()
+        && matches!(read_frame(&mut wire.reader), Ok(Some(Frame::Pong(_))))
 }
 
 fn take(reader: &mut Reader, length: u64) -> io::Result<Vec<u8>> {
