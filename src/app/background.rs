@@ -143,6 +143,6 @@ const RETURN_INTERVAL: Duration = Duration::from_secs(5);
 async fn return_memory() {
     loop {
         tokio::time::sleep(RETURN_INTERVAL).await;
-        memory::return_unused();
+        memory::return_unused().await;
     }
 }

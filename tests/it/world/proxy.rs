@@ -261,8 +261,17 @@ impl Proxy {
 
     /// Memory that the process has in use, in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.memory_kib("VmRSS:")
+    }
+
+    /// The most memory that it ever had in use, in KiB.
+    pub(crate) fn peak_resident_kib(&self) -> u64 {
+        self.memory_kib("VmHWM:")
+    }
+
+    fn memory_kib(&self, field: &str) -> u64 {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the process's state");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("its memory");
+        let line = status.lines().find_map(|l| l.strip_prefix(field)).expect("its memory");
         line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
