@@ -6,7 +6,6 @@ use ring::hmac;
 
 use crate::config::{Admin, Role};
 use crate::routing::host_name;
-use crate::telemetry::events::cause;
 
 use super::problem::Problem;
 use super::request::AdminRequest;
@@ -14,7 +13,7 @@ use super::request::AdminRequest;
 /// The caller of the API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The name of the token, or `local`.
+    /// The name of the token; without tokens the user id of a unix socket's peer, or `local`.
     pub(crate) name: String,
     pub(crate) role: Role,
 }
@@ -56,12 +55,16 @@ impl Access {
         Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, detail))
     }
 
-    /// Who calls, and whether that is enough for what is asked.
-    pub(crate) fn authorize(&self, request: &AdminRequest) -> Result<Caller, Problem> {
+    /// Who calls, and whether that is enough for what is asked. `local_name`: of a caller that needs no token.
+    pub(crate) fn authorize(
+        &self,
+        request: &AdminRequest,
+        local_name: impl FnOnce() -> String,
+    ) -> Result<Caller, Problem> {
         if request.is_cross_site() {
             return Err(Problem::forbidden("a page of another site may not use the API"));
         }
-        let caller = self.caller(request.bearer())?;
+        let caller = self.caller(request.bearer(), local_name)?;
         let reads = matches!(request.method, Method::GET | Method::HEAD) || request.path == "/api/v1/explain";
         if reads || caller.role == Role::Operator {
             return Ok(caller);
@@ -70,9 +73,9 @@ impl Access {
     }
 
     /// Every token is compared, and each in constant time.
-    fn caller(&self, presented: Option<&str>) -> Result<Caller, Problem> {
+    fn caller(&self, presented: Option<&str>, local_name: impl FnOnce() -> String) -> Result<Caller, Problem> {
         if self.tokens.is_empty() {
-            return Ok(Caller { name: cause::LOCAL.to_owned(), role: Role::Operator });
+            return Ok(Caller { name: local_name(), role: Role::Operator });
         }
         let unauthorized = |detail: &str| Problem::new(StatusCode::UNAUTHORIZED, detail);
         let presented =

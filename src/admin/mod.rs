@@ -18,6 +18,7 @@ mod problem;
 mod readiness;
 mod request;
 mod response;
+mod unix_peer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,8 +32,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::server::ShutdownWatch;
 
-use crate::config::Admin;
-use crate::telemetry::events;
+use crate::config::{Admin, ListenAddress};
+use crate::telemetry::events::{self, cause};
 
 use self::access::Access;
 use self::api::{Api, ApiResponse, EventQuery, ExplainedSessions, event_view, frame};
@@ -56,6 +57,8 @@ pub struct AdminEndpoint {
     /// Requests in progress, streams of events included.
     in_progress: AtomicUsize,
     explained: ExplainedSessions,
+    /// It listens on a unix socket, whose peers have a user id.
+    unix: bool,
 }
 
 /// Where the API is.
@@ -136,7 +139,8 @@ async fn write(exchange: &mut ServerSession, response: Response<Vec<u8>>) -> Opt
 impl AdminEndpoint {
     /// The listener `admin`.
     pub fn admin(admin: &Admin, readiness: &Arc<Readiness>) -> Self {
-        Self::new(Purpose::Admin(Access::of(admin)), readiness)
+        let unix = matches!(admin.address, ListenAddress::Unix(_));
+        Self { unix, ..Self::new(Purpose::Admin(Access::of(admin)), readiness) }
     }
 
     /// The listener `metrics`.
@@ -150,6 +154,7 @@ impl AdminEndpoint {
             purpose,
             in_progress: AtomicUsize::new(0),
             explained: ExplainedSessions::default(),
+            unix: false,
         }
     }
 
@@ -189,7 +194,7 @@ impl AdminEndpoint {
         if !request.path.starts_with(API) {
             return self.only_reads(request, |this| this.file(&request.path)).map(Reply::Whole);
         }
-        let caller = access.authorize(request)?;
+        let caller = access.authorize(request, || self.local_name(exchange))?;
         request.read_body(exchange).await?;
         let segments = request.segments()?;
         let segments: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
@@ -205,6 +210,15 @@ impl AdminEndpoint {
             ApiResponse::NoContent => Reply::Whole(response::no_content()),
             ApiResponse::EventStream(query) => Reply::Events(query),
         })
+    }
+
+    /// What a caller without a token is called in the event list.
+    fn local_name(&self, exchange: &ServerSession) -> String {
+        let socket = exchange.stream().filter(|_| self.unix).map(|stream| stream.id());
+        match socket.and_then(|socket| unix_peer::peer_uid(socket).ok()) {
+            Some(uid) => uid.to_string(),
+            None => cause::LOCAL.to_owned(),
+        }
     }
 
     fn only_reads(

@@ -5,11 +5,13 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+
+use super::move_history::{MoveHistory, SessionMove};
 
 /// How many events are kept.
 pub const KEPT: usize = 1000;
@@ -147,17 +149,28 @@ pub struct EventList {
     last: watch::Sender<u64>,
 }
 
-static EVENTS: std::sync::LazyLock<EventList> = std::sync::LazyLock::new(EventList::default);
+static EVENTS: LazyLock<EventList> = LazyLock::new(EventList::default);
+static MOVES: LazyLock<MoveHistory> = LazyLock::new(MoveHistory::default);
 
 /// The list of this process.
 pub fn list() -> &'static EventList {
     &EVENTS
 }
 
-/// Adds an event to the list of this process.
+/// The sessions' last moves, of this process.
+pub fn moves() -> &'static MoveHistory {
+    &MOVES
+}
+
+/// Adds an event to the list of this process; a move of a session to the session's moves too.
 pub fn record(change: Change) {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    EVENTS.record(change, u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    let at = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    if let Change { kind: EventKind::Move, session: Some(key), from: Some(from), to: Some(to), reason, .. } = &change {
+        let (from, to, reason) = (Arc::clone(from), Arc::clone(to), reason.clone().unwrap_or_default());
+        MOVES.record(*key, SessionMove { at, from, to, reason });
+    }
+    EVENTS.record(change, at);
 }
 
 impl Default for EventList {

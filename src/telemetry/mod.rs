@@ -5,4 +5,5 @@ pub mod events;
 pub mod log;
 pub mod log_limit;
 pub mod metrics;
+pub mod move_history;
 pub mod request_record;

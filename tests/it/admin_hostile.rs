@@ -1,6 +1,7 @@
 //! Hostile and heavy use of the admin listener: pages of other sites, guesses, silent connections, long lists.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::MetadataExt;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -177,5 +178,13 @@ fn the_api_answers_on_a_unix_socket() {
     assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stderr));
     let status: Value = serde_json::from_slice(&status.stdout).expect("JSON");
     assert_eq!(status["state"], "ready");
+    let admin = launch.admin.to_string();
+    let set =
+        command().args(["server", "set", "web/a", "--state", "drain", "--admin", &admin]).output().expect("it runs");
+    assert_eq!(set.status.code(), Some(0), "{}", String::from_utf8_lossy(&set.stderr));
+    let pools = command().args(["pools", "-o", "json", "--admin", &admin]).output().expect("it runs");
+    let pools: Value = serde_json::from_slice(&pools.stdout).expect("JSON");
+    let user = std::fs::metadata("/proc/self").expect("this process").uid().to_string();
+    assert_eq!(pools["items"][0]["servers"][0]["override"]["by"], user, "a unix socket tells who calls");
     drop(proxy);
 }

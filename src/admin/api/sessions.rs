@@ -21,7 +21,8 @@ use crate::session::source::Source;
 use crate::session::token::UnixMillis;
 use crate::store::targets::TargetIndex;
 use crate::store::{TableEntry, TableLookup};
-use crate::telemetry::events::{self, EventKind};
+use crate::telemetry::events;
+use crate::telemetry::move_history::SessionMove;
 
 use super::explained::ExplainedSessions;
 use super::paging::{Paging, cursor};
@@ -179,7 +180,7 @@ pub(crate) async fn get(
 fn one(app: &AppState, runtime: &Runtime, pool: &str, key: SessionKey, digest: u128) -> Result<SessionView, Problem> {
     let entry = app.sessions.entry(&key, pool_of(runtime, pool)?, (app.clock)());
     let entry = entry.ok_or_else(|| Problem::not_found("the session has ended meanwhile"))?;
-    Ok(SessionView { moves: moves_of(key), ..view(app, runtime, digest, &entry) })
+    Ok(SessionView { moves: moves_of(key, entry.created), ..view(app, runtime, digest, &entry) })
 }
 
 pub(crate) async fn end(
@@ -239,17 +240,15 @@ fn view(app: &AppState, runtime: &Runtime, digest: u128, entry: &TableEntry) -> 
     }
 }
 
-fn moves_of(key: SessionKey) -> Vec<MoveView> {
-    let events = events::list().after(0);
-    let own = events.iter().filter(|event| event.change.kind == EventKind::Move && event.change.session == Some(key.0));
-    let text = |value: &Option<Arc<str>>| value.as_deref().unwrap_or_default().to_owned();
-    own.map(|event| MoveView {
-        at: UnixMillis(event.at).into(),
-        from: text(&event.change.from),
-        to: text(&event.change.to),
-        reason: text(&event.change.reason),
-    })
-    .collect()
+fn moves_of(key: SessionKey, created: UnixMillis) -> Vec<MoveView> {
+    let moves = events::moves().of(key.0, created.0);
+    let view = |made: SessionMove| MoveView {
+        at: UnixMillis(made.at).into(),
+        from: made.from.as_ref().to_owned(),
+        to: made.to.as_ref().to_owned(),
+        reason: made.reason.as_ref().to_owned(),
+    };
+    moves.into_iter().map(view).collect()
 }
 
 #[cfg(test)]

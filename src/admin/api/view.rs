@@ -76,7 +76,7 @@ pub(crate) struct ServerView {
 pub(crate) struct OverrideView {
     pub(crate) state: Option<&'static str>,
     pub(crate) weight: Option<u16>,
-    /// The name of the operator's token, or `local`.
+    /// The name of the operator's token; without tokens the user id of the peer of a unix socket, or `local`.
     pub(crate) by: String,
     pub(crate) at: Timestamp,
 }
@@ -126,7 +126,7 @@ pub(crate) struct StatusView {
     pub(crate) certificates: Vec<CertificateView>,
     /// Requests in flight, with and without a pool.
     pub(crate) in_flight: usize,
-    /// The caller: the name of the token, or `local`.
+    /// The caller: the name of the token; without tokens the user id of the peer of a unix socket, or `local`.
     pub(crate) caller: String,
     /// What the caller may do: `viewer` or `operator`.
     pub(crate) role: &'static str,
@@ -193,7 +193,7 @@ pub(crate) struct SessionView {
     pub(crate) last_seen: Timestamp,
     /// What names it; `null` where the pool has several sources, since the table does not keep which.
     pub(crate) source: Option<&'static str>,
-    /// Its last moves, as far as the event list has them.
+    /// Its last four moves, oldest first. The moves of the 65,536 sessions that moved last are kept.
     pub(crate) moves: Vec<MoveView>,
 }
 
