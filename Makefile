@@ -19,7 +19,7 @@ STORES ?=
 PROFILE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores bench bench-table bench-load bench-idle bench-shared \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
 	counts counts-check counts-write release-pgo fmt setup clean
 
 help: ## list these commands
@@ -62,6 +62,9 @@ test-apps: setup ## install the packages of the applications that the tests star
 test-stores: setup ## fetch the stores that the tests start: Redis, Valkey, memcached, Hazelcast, Ignite
 	@scripts/test-stores
 
+screenshots: setup test-apps ## make the pictures of the dashboard in docs/images anew
+	HOMING_SCREENSHOTS=docs/images $(CARGO) test --test it -- dashboard::every_view_fits
+
 bench: setup ## the benches; docs/performance.md has results
 	$(CARGO) bench
 
@@ -77,6 +80,9 @@ bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CA
 bench-idle: setup ## compare the memory of idle client connections with HAProxy and nginx: ARGS="--tls --http2 --connections 3000"
 	@scripts/bench-tools haproxy nginx
 	python3 benches/load/idle.py $(ARGS)
+
+bench-listing: setup ## what listing a million sessions through the admin API costs traffic: ARGS="--rounds 5 --sessions 1000000"
+	python3 benches/load/listing.py $(ARGS)
 
 bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast, Ignite) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"

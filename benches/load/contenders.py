@@ -15,6 +15,10 @@ HOMING_MODES = {
     "client_ip": "{ sources: [{ client_ip: {} }], issue: none }",
     "none": "null",
 }
+# What keeps a pool's servers from being overrun. Off by default.
+GUARDS = """
+    circuit_breaker: {}
+    limits: { max_requests_per_server: 1000 }"""
 HAPROXY_MODES = {
     "cookie": "cookie SRV insert indirect nocache",
     "table": "stick-table type string len 64 size @MAX_SESSIONS@ expire @IDLE_TIMEOUT@\n"
@@ -44,6 +48,7 @@ class Setting:
     max_sessions: int = 1_000_000
     idle_timeout: str = "30m"
     access_log: bool = False
+    admin_port: int | None = None     # of the admin API; None: none
 
 
 @dataclass
@@ -63,7 +68,7 @@ class Refused(Exception):
 
 
 def ours(binaries: dict, suffix: str = "") -> list:
-    """The floor, what is written by hand (if that was built), and Homing in its modes."""
+    """The floor, what is written by hand (if that was built), Homing in its modes, and with breaker and limits."""
     found = [Contender(f"floor{suffix}", False, False, False, bare(binaries["floor"], f"floor{suffix}"))]
     if programs.BY_HAND in binaries:
         found.append(Contender("pingora-cookie", True, False, False, bare(binaries[programs.BY_HAND], "pingora-cookie")))
@@ -71,6 +76,8 @@ def ours(binaries: dict, suffix: str = "") -> list:
         name = f"homing-{mode}{suffix}"
         start = homing(binaries["homing"], mode, name=name)
         found.append(Contender(name, mode != "none", mode == "client_ip", mode == "learn", start))
+    start = homing(binaries["homing"], "cookie", name=f"homing-guarded{suffix}", guards=GUARDS)
+    found.append(Contender(f"homing-guarded{suffix}", True, False, False, start))
     return found
 
 
@@ -132,7 +139,7 @@ def bare(binary: Path, name: str) -> Callable:
     return start
 
 
-def homing(binary: Path, mode: str, store: str = "type: memory", name: str | None = None) -> Callable:
+def homing(binary: Path, mode: str, store: str = "type: memory", name: str | None = None, guards: str = "") -> Callable:
     name = name or f"homing-{mode}"
 
     def start(setting: Setting, port: int, core: int | None, prefix: list = ()) -> programs.Process:
@@ -152,7 +159,8 @@ def homing(binary: Path, mode: str, store: str = "type: memory", name: str | Non
         more = {
             "SERVERS": servers, "PERSISTENCE": HOMING_MODES[mode], "ROUTES": routes, "TLS": tls,
             "PROTOCOLS": ("h2" if setting.tls else "h2c") if setting.http2 else "http1",
-            "ACCESS_LOG": log, "METRICS_PORT": metrics_port, "STORE": store, "NAME": name,
+            "ACCESS_LOG": log, "METRICS_PORT": metrics_port, "STORE": store, "NAME": name, "GUARDS": guards,
+            "ADMIN": f'{{ address: "127.0.0.1:{setting.admin_port}" }}' if setting.admin_port else "null",
         }
         path = write(setting, name, "homing.yaml", more, port)
         checked = subprocess.run([binary, "check", "--config", path], capture_output=True, text=True, check=False)

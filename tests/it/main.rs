@@ -35,6 +35,7 @@ mod cookie_modes;
 mod cookie_scope;
 mod cookies;
 mod demo;
+mod dashboard;
 mod descriptors;
 mod early_responses;
 mod drains;

@@ -1,6 +1,7 @@
 //! Real applications as processes: three nodes of one, each with its sessions in its own memory, killed and started
 //! again on the same port, and gone when the test is.
 
+pub(crate) mod chromium;
 pub(crate) mod driver;
 pub(crate) mod page;
 mod program;
@@ -20,10 +21,10 @@ use super::net::Address;
 use super::ports::Port;
 use super::{Conf, eventually, guard};
 pub(crate) use driver::Driver;
-pub(crate) use program::{MCP, Program, SOCKET_IO, WSGI};
+pub(crate) use program::{CHROMIUM, MCP, Program, SOCKET_IO, WSGI};
 
 /// A machine with two cores starts many processes at once when all tests run.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// The nodes of one application, by name.
 #[derive(Debug)]

@@ -24,6 +24,8 @@ pub(crate) const SOCKET_IO: Program = Program { folder: "socketio", language: La
 pub(crate) const MCP: Program = Program { folder: "mcp", language: Language::Node };
 /// Sessions in memory, named by the cookie `SHOPSESSION`.
 pub(crate) const WSGI: Program = Program { folder: "wsgi", language: Language::Python };
+/// A browser, led by playwright-core, with axe-core for accessibility; a client only.
+pub(crate) const CHROMIUM: Program = Program { folder: "chromium", language: Language::Node };
 
 impl Program {
     /// A command line of its server: `NAME PORT` are to follow.
