@@ -17,6 +17,7 @@ use crate::store::local::table::Table;
 use super::connection_closer;
 use super::drains;
 use super::error::RunError;
+use super::history_sampler;
 use super::rebalancer;
 use super::reload::Reloader;
 use super::server_clock;
@@ -91,6 +92,7 @@ impl Background {
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         executor.spawn(return_memory());
+        executor.spawn(history_sampler::run(Arc::clone(&app)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }

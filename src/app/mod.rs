@@ -9,6 +9,7 @@ pub mod changes;
 mod connection_closer;
 mod drains;
 mod error;
+mod history_sampler;
 pub mod inspect;
 mod listeners;
 mod log_lines;

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use rand::RngCore;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -78,6 +79,7 @@ pub(super) fn build_state(
         in_flight: AtomicUsize::new(0),
         last_reload: ArcSwapOption::empty(),
         reloads: OnceLock::new(),
+        history: Mutex::default(),
         clock: wall_clock,
     });
     Ok((app, events))

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use parking_lot::Mutex;
 use tokio::sync::mpsc::Sender;
 
 use crate::persistence::{PoolRuntime, Sessions, TableHistory};
@@ -12,6 +13,7 @@ use crate::pool::breaker::BreakerState;
 use crate::session::token::UnixMillis;
 use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::history::History;
 use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
 
 use super::overrides::Overrides;
@@ -44,6 +46,8 @@ pub struct AppState {
     pub in_flight: AtomicUsize,
     /// The last reload, if there was one.
     pub last_reload: ArcSwapOption<ReloadReport>,
+    /// The last hour, for charts.
+    pub history: Mutex<History>,
     /// The wall clock.
     pub clock: fn() -> UnixMillis,
     /// Asks for a reload. Set when the background has started.

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod events;
+pub mod history;
 pub mod log;
 pub mod log_limit;
 pub mod metrics;

@@ -8,10 +8,8 @@ use smallvec::SmallVec;
 
 /// Moves kept for each session.
 const MOVES: usize = 4;
-/// Sessions whose moves are kept, in all shards. Some 12 MiB when each has moved once.
+/// Sessions whose moves are kept. Some 12 MiB when each has moved once.
 const SESSIONS: usize = 1 << 16;
-/// So that requests that move sessions at the same time seldom wait for each other.
-const SHARDS: usize = 16;
 
 /// A move of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,12 +24,10 @@ pub struct SessionMove {
     pub reason: Arc<str>,
 }
 
-type Shard = LruCache<u128, SmallVec<[SessionMove; 1]>>;
-
 /// The moves, by the sessions' keys.
 pub struct MoveHistory {
-    shards: [Mutex<Shard>; SHARDS],
-    sessions_each: usize,
+    moves: Mutex<LruCache<u128, SmallVec<[SessionMove; 1]>>>,
+    most_sessions: usize,
 }
 
 impl Default for MoveHistory {
@@ -41,32 +37,28 @@ impl Default for MoveHistory {
 }
 
 impl MoveHistory {
-    fn with_room_for(sessions: usize) -> Self {
-        Self { shards: std::array::from_fn(|_| Mutex::new(LruCache::unbounded())), sessions_each: sessions / SHARDS }
-    }
-
-    /// Keys are random or hashes, so their low bits spread.
-    fn shard(&self, key: u128) -> &Mutex<Shard> {
-        &self.shards[(key % SHARDS as u128) as usize]
+    fn with_room_for(most_sessions: usize) -> Self {
+        // Grows as sessions move.
+        Self { moves: Mutex::new(LruCache::unbounded()), most_sessions }
     }
 
     /// Adds a move. The session's oldest goes when it has too many, and the session that moved longest ago when too many moved.
     pub fn record(&self, key: u128, made: SessionMove) {
-        let mut shard = self.shard(key).lock();
-        let moves = shard.get_or_insert_mut(key, SmallVec::new);
+        let mut sessions = self.moves.lock();
+        let moves = sessions.get_or_insert_mut(key, SmallVec::new);
         if moves.len() >= MOVES {
             moves.remove(0);
         }
         moves.push(made);
-        if shard.len() > self.sessions_each {
-            shard.pop_lru();
+        if sessions.len() > self.most_sessions {
+            sessions.pop_lru();
         }
     }
 
     /// The session's moves since that time, oldest first. A key that is made of an address may have been another session's before.
     pub fn of(&self, key: u128, since: u64) -> Vec<SessionMove> {
-        let shard = self.shard(key).lock();
-        let moves = shard.peek(&key).into_iter().flatten();
+        let sessions = self.moves.lock();
+        let moves = sessions.peek(&key).into_iter().flatten();
         moves.filter(|made| made.at >= since).cloned().collect()
     }
 }
@@ -98,14 +90,13 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_and_what_moved_last_stays() {
-        let history = MoveHistory::with_room_for(2 * SHARDS);
-        let shard = SHARDS as u128;
-        for n in 0..10 {
-            history.record(n * shard, made(1));
+        let history = MoveHistory::with_room_for(2);
+        for n in 1..10 {
+            history.record(n, made(1));
             history.record(0, made(2));
         }
         assert_eq!(times(&history, 0, 0), [2; MOVES], "it moved again and again");
-        assert_eq!(times(&history, 9 * shard, 0), [1]);
-        assert!((1..9).all(|n| history.of(n * shard, 0).is_empty()));
+        assert_eq!(times(&history, 9, 0), [1]);
+        assert!((1..9).all(|n| history.of(n, 0).is_empty()));
     }
 }

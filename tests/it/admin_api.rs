@@ -389,6 +389,7 @@ fn every_response_is_what_the_openapi_document_says() {
         ),
         ("POST", "/api/v1/reload", "/api/v1/reload".to_owned(), Value::Null),
         ("GET", "/api/v1/events", "/api/v1/events".to_owned(), Value::Null),
+        ("GET", "/api/v1/history", "/api/v1/history".to_owned(), Value::Null),
         ("DELETE", "/api/v1/sessions/{pool}/{key}", format!("/api/v1/sessions/web/{key}"), Value::Null),
     ];
     let mut checked = 0;

@@ -146,8 +146,20 @@ fn numbers_on_the_page_are_those_of_the_metrics() {
     assert!(cards.contains("Sessions in the table\n12"), "{cards}");
     // While clients come back, the share of them that stays is shown.
     while !page.text(".cards").contains("Sessions on their server\n100.0 %") {
-        clients.iter().for_each(|client| drop(client.server()));
+        for client in &clients {
+            client.server();
+        }
     }
+    // Requests that fail are counted as such.
+    for server in ["a", "b", "c"] {
+        world.app(server).kill();
+    }
+    while page.text(".cards").contains("Errors (5xx) a second\n0.0") {
+        for client in &clients {
+            client.get("/echo");
+        }
+    }
+    page.see("Last hour");
     page.assert_no_problems();
 }
 

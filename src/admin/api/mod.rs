@@ -3,6 +3,7 @@
 mod events;
 mod explain;
 mod explained;
+mod history;
 mod openapi;
 mod paging;
 mod pools;
@@ -64,6 +65,7 @@ impl Api<'_> {
                 }
                 json(&events::list(app, query).await)
             }
+            (["history"], _) if reads => json(&history::list(app)),
             (["openapi.json"], _) if reads => json(&openapi::document()),
             (["sessions"], _) if reads => json(&sessions::list(app, request).await?),
             (["sessions", pool, key], _) if reads => json(&sessions::get(app, self.explained, pool, key).await?),
@@ -108,7 +110,7 @@ impl Api<'_> {
 /// The methods of a resource; `None` when there is no such resource.
 fn methods(segments: &[&str]) -> Option<&'static str> {
     match segments {
-        ["status" | "pools" | "events" | "openapi.json" | "sessions"] => Some(GET),
+        ["status" | "pools" | "events" | "history" | "openapi.json" | "sessions"] => Some(GET),
         ["sessions", _, _] => Some("GET, HEAD, DELETE"),
         ["pools", _, "servers", _] => Some("PATCH"),
         ["pools", _, "servers", _, "override"] => Some("DELETE"),

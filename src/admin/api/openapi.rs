@@ -9,7 +9,9 @@ use crate::admin::problem::Problem;
 use super::explain::ExplainRequest;
 use super::pools::ServerPatch;
 use super::sessions::MoveRequest;
-use super::view::{EventView, ExplanationView, Page, PoolView, ReloadView, ServerView, SessionView, StatusView};
+use super::view::{
+    EventView, ExplanationView, Page, PoolView, ReloadView, SampleView, ServerView, SessionView, StatusView,
+};
 
 /// A parameter of the query: its name, its type, and what it means.
 type Parameter = (&'static str, &'static str, &'static str);
@@ -95,6 +97,7 @@ fn reads(generator: &mut SchemaGenerator) -> Vec<Operation> {
     let pools = reference::<Page<PoolView, Option<String>>>(generator);
     let sessions = reference::<Page<SessionView, Option<String>>>(generator);
     let events = reference::<Page<EventView, u64>>(generator);
+    let history = reference::<Page<SampleView, Option<String>>>(generator);
     let of_server = ("server", "string", "Only of this server of the pool.");
     let [limit, cursor] = PAGING;
     vec![
@@ -116,6 +119,7 @@ fn reads(generator: &mut SchemaGenerator) -> Vec<Operation> {
             ],
             ..read("/api/v1/events", "The last events; with `Accept: text/event-stream` as they come.", events)
         },
+        read("/api/v1/history", "The last hour in samples of 30 seconds, oldest first.", history),
     ]
 }
 

@@ -16,6 +16,24 @@ pub(crate) struct Page<T, C> {
     pub(crate) next: C,
 }
 
+/// What happened in 30 seconds.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SampleView {
+    /// The end of these seconds.
+    pub(crate) at: Timestamp,
+    pub(crate) requests: u64,
+    /// Responses with a status of 500 and above.
+    pub(crate) errors: u64,
+    /// Requests with a session that went to its server.
+    pub(crate) kept: u64,
+    /// Requests with a session that were moved, borrowed or refused.
+    pub(crate) elsewhere: u64,
+    /// Sessions that moved.
+    pub(crate) moves: u64,
+    /// Of all pools: how many times its fair share of the sessions the most crowded server has. `null` without sessions.
+    pub(crate) imbalance: Option<f64>,
+}
+
 /// A time as RFC 3339, in UTC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(transparent)]

@@ -17,7 +17,13 @@ export function parse(text) {
   return families;
 }
 
-const fits = (labels, wanted) => Object.entries(wanted).every(([name, value]) => (Array.isArray(value) ? value.includes(labels[name]) : labels[name] === value));
+// Wanted: by label a value, a list of values, or a regular expression.
+function fits(labels, wanted) {
+  return Object.entries(wanted).every(([name, value]) => {
+    if (value instanceof RegExp) return value.test(labels[name]);
+    return Array.isArray(value) ? value.includes(labels[name]) : labels[name] === value;
+  });
+}
 
 export function sum(families, name, wanted = {}) {
   return (families.get(name) ?? []).filter(({ labels }) => fits(labels, wanted)).reduce((total, { value }) => total + value, 0);

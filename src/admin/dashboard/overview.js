@@ -1,5 +1,6 @@
 // Pools and servers at a glance.
 
+import * as api from "./api.js";
 import { count, h, rate, seconds, sparkline, table, word } from "./dom.js";
 import { stickiness } from "./readings.js";
 import { sum } from "./metrics.js";
@@ -17,7 +18,7 @@ function cards({ interval, history, metrics }) {
   };
   return h("ul", { class: "cards" },
     card("Requests a second", perSecond("homing_requests_total"), "requests"),
-    card("Errors (5xx) a second", perSecond("homing_requests_total", { code: ["5xx"] }), "errors"),
+    card("Errors (5xx) a second", perSecond("homing_requests_total", { code: /^5/ }), "errors"),
     card("Sessions on their server", interval === null ? "–" : percent(stickiness(interval)), "stickiness"),
     card("Moves a second", perSecond("homing_session_moves_total"), "moves"),
     card("Duration, median", latency(0.5)),
@@ -53,9 +54,38 @@ function servers(pool, interval) {
   ];
 }
 
-export function open(main) {
-  const body = h("div");
-  main.replaceChildren(h("h1", {}, "Overview"), body);
+// The proxy's own samples of the last hour: they are there although nobody had the page open.
+function lastHour(samples) {
+  const card = (title, value, values) =>
+    h("li", { class: "card" }, h("h3", {}, title), h("p", { class: "value" }, value), values.length > 1 ? sparkline(values) : null);
+  const total = (key) => samples.reduce((sum, sample) => sum + sample[key], 0);
+  const kept = total("kept");
+  const all = kept + total("elsewhere");
+  const shares = samples.filter((one) => one.kept + one.elsewhere > 0).map((one) => one.kept / (one.kept + one.elsewhere));
+  const crowded = samples.map((one) => one.imbalance).filter((value) => value !== null);
+  const times = (value) => `${value.toFixed(2)} of its share`;
+  return [
+    h("h2", {}, "Last hour"),
+    h("ul", { class: "cards" },
+      card("Sessions on their server", percent(all > 0 ? kept / all : null), shares),
+      card("Moves", count(total("moves")), samples.map((one) => one.moves)),
+      card("Errors (5xx)", count(total("errors")), samples.map((one) => one.errors)),
+      card("Most crowded server", crowded.length > 0 ? times(crowded[crowded.length - 1]) : "–", crowded)),
+  ];
+}
+
+// The proxy samples every 30 seconds.
+const SAMPLED_EVERY = 30_000;
+
+export function open(main, _, { report }) {
+  const [body, hour] = [h("div"), h("section", { "aria-label": "Last hour" })];
+  main.replaceChildren(h("h1", {}, "Overview"), body, hour);
+  let readAt = -Infinity;
+  const readHour = () => {
+    if (performance.now() - readAt < SAMPLED_EVERY) return;
+    readAt = performance.now();
+    api.get("/api/v1/history").then(({ items }) => hour.replaceChildren(...lastHour(items))).catch(report);
+  };
   return {
     metrics: true,
     update(state) {
@@ -66,6 +96,7 @@ export function open(main) {
         table(`Servers of ${pool.name}, balance ${pool.balance}`, servers(pool, state.interval), pool.servers),
       ]);
       body.replaceChildren(cards(state), ...pools.flat());
+      readHour();
       if (focused) body.querySelector(`a[href="${CSS.escape(focused)}"]`)?.focus();
     },
   };

@@ -35,7 +35,7 @@ class Readings {
   remember(interval) {
     this.history.push({
       requests: interval.rate("homing_requests_total"),
-      errors: interval.rate("homing_requests_total", { code: ["5xx"] }),
+      errors: interval.rate("homing_requests_total", { code: /^5/ }),
       moves: interval.rate("homing_session_moves_total"),
       stickiness: stickiness(interval),
     });

@@ -30,6 +30,7 @@ mod registrar;
 mod server;
 mod store;
 mod table_snapshot;
+mod totals;
 
 /// Why metrics cannot be registered or encoded.
 pub type RenderError = prometheus::Error;
