@@ -15,6 +15,7 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 
 use super::connection_closer;
+use super::discovery::Discoveries;
 use super::drains;
 use super::error::RunError;
 use super::history_sampler;
@@ -74,11 +75,11 @@ impl Background {
         });
         let runtime = app.current.load_full();
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
-        let tasks = executor.block_on(async {
+        let (tasks, discoveries) = executor.block_on(async {
             check_new_servers(&runtime).await;
             let mut tasks = ServerTasks::default();
             tasks.update(&runtime);
-            tasks
+            (tasks, Discoveries::start(&runtime.config, reloads.clone(), wall_clock()))
         });
         if let Some((shared, events)) = app.sessions.shared.clone().zip(events) {
             executor.spawn(shared.run_background(events, wall_clock));
@@ -94,7 +95,7 @@ impl Background {
         executor.spawn(return_memory());
         executor.spawn(history_sampler::run(Arc::clone(&app)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
-        executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
+        executor.spawn(Reloader::new(app, file, tasks, discoveries, watcher).run(triggers));
         Self { executor: Some(executor) }
     }
 

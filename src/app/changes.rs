@@ -185,7 +185,7 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
 /// What changed of a server, with the values before and after.
 fn server_changes(old: &Server, new: &Server) -> String {
     // All of them, so that a new setting cannot be forgotten here.
-    let Server { name: _, address, weight, state, route, backup, removed: _ } = old;
+    let Server { name: _, address, weight, state, route, backup, removed: _, since: _ } = old;
     let state_word = |state: &crate::config::ServerState| <&str>::from(*state).to_owned();
     let all = [
         ("address", address.to_string(), new.address.to_string()),
@@ -203,6 +203,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
     let Pool {
         name: _,
         servers: _,
+        discovery,
         balance,
         hash_on,
         connection,
@@ -218,6 +219,7 @@ fn pool_keys_changed(old: &Pool, new: &Pool) -> Vec<&'static str> {
         persistence,
     } = old;
     let all = [
+        (*discovery != new.discovery, "discovery"),
         (*balance != new.balance, "balance"),
         (*hash_on != new.hash_on, "hash_on"),
         (*connection != new.connection, "connection"),

@@ -7,6 +7,7 @@ pub mod build;
 mod certificates;
 pub mod changes;
 mod connection_closer;
+mod discovery;
 mod drains;
 mod error;
 mod history_sampler;

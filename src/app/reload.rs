@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::Receiver;
 
-use crate::config::Config;
+use crate::config::{Config, Server};
 use crate::persistence::PoolRuntime;
 use crate::proxy::context::wall_clock;
 use crate::telemetry::access_log::AccessLog;
@@ -16,6 +16,7 @@ use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
 use super::changes::{Change, changes, keep_restart_only};
+use super::discovery::{Discoveries, forget_sessions};
 use super::drains;
 use super::log_lines;
 use super::overrides::record_file_changes;
@@ -32,6 +33,7 @@ pub(super) struct Reloader {
     /// `None` without a configuration file.
     file: Option<PathBuf>,
     tasks: ServerTasks,
+    discoveries: Discoveries,
     watcher: Option<FileWatcher>,
 }
 
@@ -40,17 +42,25 @@ impl Reloader {
         app: Arc<AppState>,
         file: Option<PathBuf>,
         tasks: ServerTasks,
+        discoveries: Discoveries,
         watcher: Option<FileWatcher>,
     ) -> Self {
-        Self { app, file, tasks, watcher }
+        Self { app, file, tasks, discoveries, watcher }
     }
 
     pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
         while let Some(trigger) = triggers.recv().await {
-            if matches!(trigger, ReloadTrigger::ServerDrained) {
-                self.drop_drained().await;
-                continue;
-            }
+            let trigger = match trigger {
+                ReloadTrigger::ServerDrained => {
+                    self.drop_drained().await;
+                    continue;
+                }
+                ReloadTrigger::Discovered { pool, servers } => {
+                    self.take_discovered(&pool, servers).await;
+                    continue;
+                }
+                trigger => trigger,
+            };
             let who = trigger.who().to_owned();
             let report = match self.reload(matches!(trigger, ReloadTrigger::FileChanged)).await {
                 // The file is as it was.
@@ -104,8 +114,9 @@ impl Reloader {
         report
     }
 
-    async fn apply(&mut self, new: Config, only_changes: bool) -> Result<Option<Vec<String>>, String> {
+    async fn apply(&mut self, mut new: Config, only_changes: bool) -> Result<Option<Vec<String>>, String> {
         let previous = self.app.current.load_full();
+        self.discoveries.fill(&mut new, &previous.config).await;
         let changes = changes(&previous.config, &new);
         if changes.is_empty() && only_changes && self.app.metrics.last_reload_succeeded() {
             return Ok(None);
@@ -132,6 +143,28 @@ impl Reloader {
             }
         }
         Ok(Some(changes.iter().map(ToString::to_string).collect()))
+    }
+
+    /// Puts the servers of a discovered pool into force.
+    async fn take_discovered(&mut self, pool: &str, found: Vec<Server>) {
+        let (previous, now) = (self.app.current.load_full(), wall_clock());
+        let servers = self.discoveries.with_times(pool, found, now);
+        let mut config = (*previous.config).clone();
+        let Some(of_pool) = config.pools.iter_mut().find(|one| one.name == pool && one.discovery.is_some()) else {
+            return;
+        };
+        of_pool.servers.clone_from(&servers);
+        for change in changes(&previous.config, &config) {
+            tracing::info!("{change}");
+        }
+        let config = keep_draining(config, &previous, &self.app.table_history(), now);
+        match self.prepare(config, &previous).await {
+            Ok(update) => {
+                forget_sessions(&self.app.sessions.table, pool, &servers, now);
+                self.publish(update, &previous).await;
+            }
+            Err(why) => tracing::error!(pool, why, "discovered servers cannot be put into force"),
+        }
     }
 
     /// Takes the servers away that the file no longer has and that have drained.
@@ -173,6 +206,7 @@ impl Reloader {
         record_file_changes(previous, &runtime);
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
+        self.discoveries.update(&runtime.config, wall_clock());
         if let Some(watcher) = &mut self.watcher {
             watcher.update(&runtime.config);
         }

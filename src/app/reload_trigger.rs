@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
+use crate::config::Server;
 use crate::session::token::UnixMillis;
 use crate::telemetry::events::cause;
 
@@ -16,6 +17,13 @@ pub enum ReloadTrigger {
     FileChanged,
     /// A server that the file no longer has is empty, or its time is over: it is taken away.
     ServerDrained,
+    /// The servers of a pool with discovery are others now.
+    Discovered {
+        /// The pool.
+        pool: String,
+        /// Its servers.
+        servers: Vec<Server>,
+    },
     /// An operator asks for it.
     Operator {
         /// The name of the operator's token.
@@ -31,6 +39,7 @@ impl ReloadTrigger {
         match self {
             Self::Hangup => cause::SIGNAL,
             Self::FileChanged | Self::ServerDrained => cause::FILE,
+            Self::Discovered { .. } => cause::DISCOVERY,
             Self::Operator { who, .. } => who,
         }
     }

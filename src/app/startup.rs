@@ -27,6 +27,7 @@ use crate::telemetry::metrics::Metrics;
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
+use super::discovery::discover_all;
 use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
@@ -35,9 +36,10 @@ use super::state::AppState;
 
 /// Builds the state. The events are the shared store's, for the background. `executor` runs the store's engine.
 pub(super) fn build_state(
-    config: Config,
+    mut config: Config,
     executor: &Handle,
 ) -> Result<(Arc<AppState>, Option<UnboundedReceiver<Event>>), RunError> {
+    executor.block_on(discover_all(&mut config));
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
     metrics.started_as(&config.proxy.node);
     let on_end = {

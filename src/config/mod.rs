@@ -16,6 +16,8 @@ mod check;
 pub(crate) mod check_context;
 pub(crate) mod cookie;
 pub(crate) mod diagnostics;
+mod discovery;
+mod file_sd;
 pub(crate) mod environment;
 pub(crate) mod key_prefix;
 mod pools;
@@ -43,7 +45,9 @@ pub use address::{ListenAddress, ServerAddress};
 pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
+pub use discovery::{Discovery, DnsDiscovery, RecordType};
 pub use environment::{Environment, FileText, ProcessEnvironment};
+pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::address::ServerAddress;
+use super::discovery::Discovery;
 use super::raw::{Balance, CircuitBreaker, Connection, Persistence, PoolLimits, Rebalance, ServerState, StreamsOnDown};
 use super::tls::ServerTls;
 
@@ -16,8 +17,10 @@ pub struct Pool {
     pub balance: Balance,
     /// What `balance: hash` hashes.
     pub hash_on: HashOn,
-    /// The servers, in the order of the file. At least one; names unique within the pool.
+    /// The servers, in the order of the file; names unique within the pool. None yet if they are discovered.
     pub servers: Vec<Server>,
+    /// Where the servers come from; `None` = the file lists them.
+    pub discovery: Option<Discovery>,
     /// Connections to the servers.
     pub connection: Connection,
     /// TLS to the servers, with what the files held; `None` = none.
@@ -72,8 +75,27 @@ pub struct Server {
     pub route: String,
     /// Takes new sessions only while no other server can.
     pub backup: bool,
-    /// The file no longer has it, and it drains.
+    /// The file, or discovery, no longer has it, and it drains.
     pub removed: bool,
+    /// Discovered again at that time, after it had left: sessions that were last seen before it belonged to another server at its
+    /// address. Milliseconds since 1970.
+    pub since: Option<u64>,
+}
+
+impl Server {
+    /// One that was discovered, as good as any other.
+    pub(crate) fn discovered(name: String, address: ServerAddress) -> Self {
+        Self {
+            route: name.clone(),
+            name,
+            address,
+            weight: 1,
+            state: ServerState::Ready,
+            backup: false,
+            removed: false,
+            since: None,
+        }
+    }
 }
 
 /// Active checks.

@@ -16,7 +16,27 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
 
 /// JSON Schema 2020-12 of the configuration file, for `homing config schema` and for editors.
 pub fn schema() -> String {
-    format!("{:#}\n", *SCHEMA)
+    let mut schema = SCHEMA.clone();
+    say_instead(&mut schema);
+    format!("{schema:#}\n")
+}
+
+/// Says in words of the standard what `x-instead` means.
+fn say_instead(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(say_instead),
+        Value::Object(map) => {
+            let instead = map.get("x-instead").and_then(Value::as_object).cloned();
+            for (key, other) in instead.into_iter().flatten() {
+                if let Some(required) = map.get_mut("required").and_then(Value::as_array_mut) {
+                    required.retain(|one| *one != key);
+                }
+                map.insert("anyOf".to_owned(), json!([{ "required": [key] }, { "required": [other] }]));
+            }
+            map.values_mut().for_each(say_instead);
+        }
+        _ => {}
+    }
 }
 
 /// The commented reference file, for `homing config example`.
@@ -151,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_schema_is_valid_and_takes_every_file_of_conf() {
-        let validator = jsonschema::draft202012::new(value()).unwrap();
+        let printed: Value = serde_json::from_str(&schema()).unwrap();
+        let validator = jsonschema::draft202012::new(&printed).unwrap();
         let mut seen = 0;
         for folder in ["conf", "conf/examples", "tests/data/config/valid"] {
             for file in crate::config::tests::yaml_files(folder) {

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod condition;
 pub mod connections;
 pub mod descriptors;
+pub mod discovery;
 pub mod drain;
 pub mod ejection;
 pub mod exhaustion;

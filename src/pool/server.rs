@@ -47,8 +47,10 @@ pub struct Server {
     pub address: config::ServerAddress,
     /// Its live state, carried over reloads.
     pub live: Arc<LiveState>,
-    /// The file no longer has it, and it drains.
+    /// The file, or discovery, no longer has it, and it drains.
     pub removed: bool,
+    /// Sessions that were last seen before belonged to another server at its address. The epoch for one that never left.
+    pub since: UnixMillis,
     /// After it, sessions leave when it drains.
     pub drain_deadline: Option<Duration>,
     template: HttpPeer,
@@ -84,6 +86,7 @@ impl Server {
             tls,
             live,
             removed: config.removed,
+            since: UnixMillis(config.since.unwrap_or_default()),
             drain_deadline: pool.drain_deadline,
             checked,
             breaks: pool.circuit_breaker.is_some(),

@@ -42,6 +42,8 @@ pub enum EventKind {
 pub mod cause {
     /// The configuration file.
     pub const FILE: &str = "file";
+    /// What discovery found.
+    pub const DISCOVERY: &str = "discovery";
     /// A signal.
     pub const SIGNAL: &str = "signal";
     /// Health checks.

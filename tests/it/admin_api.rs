@@ -392,7 +392,6 @@ fn every_response_is_what_the_openapi_document_says() {
         ("GET", "/api/v1/history", "/api/v1/history".to_owned(), Value::Null),
         ("DELETE", "/api/v1/sessions/{pool}/{key}", format!("/api/v1/sessions/web/{key}"), Value::Null),
     ];
-    let mut checked = 0;
     for (method, template, path, body) in &operations {
         let described = &document["paths"][*template][method.to_lowercase()];
         assert!(described.is_object(), "{method} {template} is in the document");
@@ -407,11 +406,10 @@ fn every_response_is_what_the_openapi_document_says() {
         let failed = ask(&world, method, path, &[("Host", "evil.example")], "").expect(421);
         let problem = &document["components"]["responses"]["Problem"]["content"]["application/problem+json"]["schema"];
         conforms(&failed.json(), problem, &document).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        checked += 1;
     }
-    let documented: usize =
-        document["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!(checked, documented, "every operation of the document was tried");
+    let paths = document["paths"].as_object().unwrap();
+    let documented: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
+    assert_eq!(operations.len(), documented, "every operation of the document was tried");
 }
 
 #[test]

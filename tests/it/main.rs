@@ -38,6 +38,7 @@ mod demo;
 mod dashboard;
 mod descriptors;
 mod early_responses;
+mod discovery;
 mod drains;
 mod ended_streams;
 mod engine_contract;

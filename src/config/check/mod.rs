@@ -10,6 +10,7 @@ use super::yaml::Node;
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
 mod certificates;
+mod discovery;
 mod files;
 mod listeners;
 mod handoff;

@@ -65,6 +65,7 @@ fn pool(
         hash_on: hash_on(&pool.hash_on, at.key("hash_on"), diagnostics),
         tls: server_tls::server_tls(&pool.connection, &servers, at, context, diagnostics),
         servers,
+        discovery: super::discovery::discovery(name, pool, at, context, diagnostics),
         connection: pool.connection.clone(),
         streams_on_down: pool.streams_on_down,
         drain_deadline: pool.drain_deadline,
@@ -130,6 +131,7 @@ fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnosti
             route: server.route.clone().unwrap_or_else(|| server.name.clone()),
             backup: server.backup,
             removed: false,
+            since: None,
         });
     }
     checked

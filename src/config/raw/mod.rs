@@ -6,7 +6,8 @@
 //! its "off" values are taken; the text says what to write instead), `x-later` (words of later versions),
 //! `x-minimum` and `x-maximum` (of durations and sizes), `x-hidden` (taken, but not in the manual),
 //! `x-shorthand` (the key that a bare value in place of the mapping is most likely meant for), `x-stand-in` (what stands in
-//! for a required key that is missing or wrong, so that the rest of its mapping is checked).
+//! for a required key that is missing or wrong, so that the rest of its mapping is checked), `x-instead` (by required key, the
+//! key that may be written instead of it).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 mod circuit_breaker;
+mod discovery;
 mod limits;
 mod listeners;
 mod not_supported;
@@ -26,6 +28,8 @@ mod route;
 mod store;
 
 pub use circuit_breaker::CircuitBreaker;
+pub use discovery::RecordType;
+pub(crate) use discovery::{Discovery, DnsDiscovery};
 pub use limits::PoolLimits;
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,

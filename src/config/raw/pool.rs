@@ -8,6 +8,7 @@ use serde::Serialize;
 use strum::IntoStaticStr;
 
 use super::CircuitBreaker;
+use super::Discovery;
 use super::Persistence;
 use super::PoolLimits;
 use crate::config::units::{DurationText, OptionalDurationText};
@@ -15,7 +16,7 @@ use crate::config::units::{DurationText, OptionalDurationText};
 /// A group of servers that run the same application.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[schemars(extend("x-shorthand" = "servers"))]
+#[schemars(extend("x-shorthand" = "servers", "x-instead" = {"servers": "discovery"}))]
 pub(crate) struct Pool {
     /// How new sessions are spread over the servers.
     #[serde(default = "Pool::balance")]
@@ -24,9 +25,14 @@ pub(crate) struct Pool {
     #[serde(default = "Pool::hash_on")]
     #[schemars(extend("examples" = ["header:X-Tenant"]))]
     pub(crate) hash_on: String,
-    /// The servers.
+    /// The servers; unless `discovery` says where they come from.
     #[schemars(length(min = 1), extend("x-stand-in" = []))]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) servers: Vec<Server>,
+    /// Where the servers come from, instead of `servers`. null = the file lists them.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"file": "servers.json"}]))]
+    pub(crate) discovery: Option<Discovery>,
     /// Connections to the servers.
     #[serde(default)]
     pub(crate) connection: Connection,

@@ -186,7 +186,7 @@ impl SchemaCheck<'_> {
             .list("required")
             .iter()
             .filter_map(Value::as_str)
-            .filter(|name| !entries.iter().any(|entry| entry.key == *name))
+            .filter(|name| !entries.iter().any(|entry| entry.key == *name) && !has_instead(rule, name, entries))
             .collect();
         for name in &missing {
             let location = if path.text.is_empty() { None } else { Some(node.location) };
@@ -413,6 +413,12 @@ fn stand_in(kept: &mut Vec<Entry>, root: &Node) {
             kept.push(Entry { key: key.to_owned(), key_location: root.location, value: Node { content, ..*root } });
         }
     }
+}
+
+/// Whether the key is written that may be there instead of that one.
+fn has_instead(rule: Rule, name: &str, entries: &[Entry]) -> bool {
+    let other = rule.get("x-instead").and_then(|instead| instead.get(name)).and_then(Value::as_str);
+    other.is_some_and(|other| entries.iter().any(|entry| entry.key == other && !entry.value.is_null()))
 }
 
 /// The rest of a mapping is checked without a key that it must have, where something can stand in for it. What is missing or

@@ -22,6 +22,7 @@ fn server(text: &str, port: u16) -> config::Server {
         route: name.to_owned(),
         backup,
         removed: false,
+        since: None,
     }
 }
 
@@ -34,6 +35,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         fall: 3,
     };
     let config = config::Pool {
+        discovery: None,
         name: "shop".into(),
         balance,
         hash_on: config::HashOn::ClientIp,

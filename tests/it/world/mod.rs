@@ -24,7 +24,7 @@ pub(crate) mod link;
 pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod net;
-mod ports;
+pub(crate) mod ports;
 pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod tls;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::pool::{Pool, ServerIndex};
 use crate::session::binding::{Binding, Limits, Lookup, Reissue, Resolution, must_reissue, resolve};
-use crate::session::key::SessionKey;
+use crate::session::key::{ServerId, SessionKey};
 use crate::session::source::{ExternalId, SessionClaim};
 use crate::session::token::{Token, UnixMillis};
 use crate::store::engine::Kind;
@@ -145,7 +145,8 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
     {
         binding.epoch = binding.epoch.saturating_add(1);
     }
-    let place = sessions.pool.find(binding.server).and_then(|home| sessions.targets.get(home));
+    let last_seen = known.map_or(token.issued, |known| known.last_seen.max(token.issued));
+    let place = sessions.home(binding.server, last_seen).and_then(|home| sessions.targets.get(home));
     if adopted
         && !sessions.looks_only
         && let Some(place) = place
@@ -156,7 +157,6 @@ fn by_token(token: &Token, sealed_by_first: bool, sessions: &PoolSessions<'_>, n
             shared.write_behind(key, Kind::Binding);
         }
     }
-    let last_seen = known.map_or(token.issued, |known| known.last_seen.max(token.issued));
     sessions.live((key, IdentifiedBy::Token { token: *token, sealed_by_first }), binding, last_seen, lookup)
 }
 
@@ -235,6 +235,12 @@ impl PoolSessions<'_> {
         Some(Binding { server, epoch: known.epoch, created: known.created, last_seen: known.last_seen })
     }
 
+    /// The server of a session that was last seen then; not one that has come to the address since.
+    fn home(&self, server: ServerId, last_seen: UnixMillis) -> Option<ServerIndex> {
+        let home = self.pool.find(server)?;
+        self.pool.servers.get(home).filter(|server| last_seen >= server.since).map(|_| home)
+    }
+
     fn live(
         &self,
         (key, identified_by): (SessionKey, IdentifiedBy),
@@ -242,7 +248,7 @@ impl PoolSessions<'_> {
         last_seen: UnixMillis,
         lookup: Lookup,
     ) -> Recognition {
-        let home = self.pool.find(binding.server);
+        let home = self.home(binding.server, last_seen);
         let lookup = if home.is_none() { Lookup::UnknownServer } else { lookup };
         let session = ResolvedSession { key, identified_by, binding, home, last_seen };
         Recognition { lookup, session: Some(session), unbound: None }
