@@ -24,6 +24,7 @@ pub(crate) mod link;
 pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod net;
+pub(crate) mod operator;
 mod ports;
 pub(crate) mod proxy;
 pub(crate) mod stores;
