@@ -80,6 +80,12 @@ fn its_deadline_is_counted_from_the_start_of_its_drain() {
     let (mut world, clients) = start_with_removed_server(HOUR);
     restart_after(&mut world, Duration::from_secs(59 * 60));
     assert!(clients.iter().all(|client| client.server() == "b"));
+    let ago = |world: &World| {
+        let since = saved(world)["removed"][0]["since"].as_u64().expect("a time");
+        millis_ago(Duration::ZERO) - u128::from(since)
+    };
+    world.reload(conf("a c", HOUR).server("a", "weight: 2"));
+    assert!(ago(&world) >= 59 * 60 * 1000, "its clock goes on: {} ms", ago(&world));
     restart_after(&mut world, Duration::from_secs(62 * 60));
     assert!(clients.iter().all(|client| client.server() != "b"), "the deadline was over meanwhile");
     assert_eq!(world.metric(MOVES, &[("reason", "removed")]), 4.0);
