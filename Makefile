@@ -4,7 +4,8 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java deny bench-tools check-counts release-pgo)
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java deny bench-tools check-counts release-pgo) \
+	conf/examples/rolling-deploy.sh
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
 ROUNDS ?= 3

@@ -22,6 +22,8 @@ mod journal;
 mod load;
 #[path = "simulation/proxy.rs"]
 mod proxy;
+#[path = "simulation/rebalance.rs"]
+mod rebalance;
 #[path = "simulation/request.rs"]
 mod request;
 #[path = "simulation/rules.rs"]

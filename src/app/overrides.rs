@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use crate::config::ServerState;
+use crate::config::{Config, ServerState};
 use crate::persistence::PoolRuntime;
 use crate::pool::operator::{Override, Patch};
 use crate::pool::server::Server;
@@ -17,8 +17,9 @@ use crate::session::token::UnixMillis;
 use crate::telemetry::events::{self, Change, EventKind, cause};
 
 use super::atomic_file::FileStepError;
+use super::removed_servers;
 use super::runtime::Runtime;
-use super::state_file::{SavedOverride, StateFile};
+use super::state_file::{RemovedServer, SavedOverride, SavedState, StateFile};
 
 /// Why a server's state or weight could not be set.
 #[derive(Debug, thiserror::Error)]
@@ -46,26 +47,35 @@ pub struct Overrides {
     file: Option<StateFile>,
     /// What the file holds. Locked for the whole of a change, so that the file is never older than an earlier change. Never
     /// locked by a request.
-    written: Mutex<Vec<SavedOverride>>,
+    written: Mutex<SavedState>,
 }
 
 impl Overrides {
-    /// Reads the file, and sets what it holds before the first request. What is in it for servers that are gone is dropped.
-    pub(super) fn load(runtime: &Runtime) -> Self {
-        let path = runtime.config.admin.as_ref().and_then(|admin| admin.state_file.clone());
+    /// Reads the file, if there is one.
+    pub(super) fn load(config: &Config) -> Self {
+        let path = config.admin.as_ref().and_then(|admin| admin.state_file.clone());
         let Some(file) = path.map(StateFile::at) else { return Self::default() };
-        let mut saved = file.load();
-        for SavedOverride { pool, server, details } in &saved {
-            if let Ok(found) = find(runtime, pool, server) {
+        let saved = file.load();
+        Self { file: Some(file), written: Mutex::new(saved) }
+    }
+
+    /// The servers that were removed before this process started, and may still drain.
+    pub(super) fn removed_servers(&self) -> Vec<RemovedServer> {
+        self.written.lock().removed.clone()
+    }
+
+    /// Sets what the file held before the first request. What is in it for servers that are gone is dropped.
+    pub(super) fn restore(&self, runtime: &Runtime) {
+        let saved = self.written.lock().overrides.clone();
+        for SavedOverride { pool, server, details } in saved {
+            if let Ok(found) = find(runtime, &pool, &server) {
                 let (state, weight, by) = (details.state.map(<&str>::from), details.weight, &*details.by);
                 tracing::info!(pool, server, state, weight, by, "server's override restored");
-                found.live.set_override(Some(details.clone()));
+                found.live.set_override(Some(details));
             } else {
                 tracing::info!(pool, server, "override dropped: the server is not in the configuration");
             }
         }
-        saved.retain(|saved| find(runtime, &saved.pool, &saved.server).is_ok());
-        Self { file: Some(file), written: Mutex::new(saved) }
     }
 
     /// Changes what is set for a server. With a state file it is on the disk when this returns, so it may take as long as a
@@ -94,6 +104,7 @@ impl Overrides {
                 one.live.operator_override().as_deref().cloned()
             }
         });
+        let all = SavedState { overrides: all, removed: removed_servers::draining(runtime) };
         self.save(&mut written, all).map_err(|error| OverrideError::NotWritten(error.to_string()))?;
         let (state, weight) = (found.state(), found.weight());
         found.live.set_override(details);
@@ -116,17 +127,20 @@ impl Overrides {
         self.patch(current, server, Patch::CLEAR, who, now)
     }
 
-    /// Drops from the file what a reload has taken away. The servers themselves took their overrides with them.
-    pub(super) fn drop_removed(&self, runtime: &Runtime) {
+    /// Brings the file up to what a start or a reload has left: servers that are gone took their overrides with them, and
+    /// others drain although the configuration does not have them any more.
+    pub(super) fn update_file(&self, runtime: &Runtime) {
         let mut written = self.written.lock();
-        if let Err(error) =
-            self.save(&mut written, collect(runtime, |one| one.live.operator_override().as_deref().cloned()))
-        {
-            tracing::warn!(why = %error, "admin.state_file was not written; it still names servers that are gone");
+        let now = SavedState {
+            overrides: collect(runtime, |one| one.live.operator_override().as_deref().cloned()),
+            removed: removed_servers::draining(runtime),
+        };
+        if let Err(error) = self.save(&mut written, now) {
+            tracing::warn!(why = %error, "admin.state_file was not written; it does not have the servers that were removed");
         }
     }
 
-    fn save(&self, written: &mut Vec<SavedOverride>, now: Vec<SavedOverride>) -> Result<(), FileStepError> {
+    fn save(&self, written: &mut SavedState, now: SavedState) -> Result<(), FileStepError> {
         if let Some(file) = &self.file
             && *written != now
         {
@@ -215,6 +229,12 @@ mod tests {
         build(config.config, &context).unwrap()
     }
 
+    fn restored(runtime: &Runtime) -> Overrides {
+        let overrides = Overrides::load(&runtime.config);
+        overrides.restore(runtime);
+        overrides
+    }
+
     fn server<'a>(runtime: &'a Runtime, name: &str) -> &'a Server {
         find(runtime, "web", name).unwrap()
     }
@@ -224,7 +244,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("servers.json").display().to_string();
         let first = runtime("a b", &path, None);
-        let overrides = Overrides::load(&first);
+        let overrides = restored(&first);
         let current = ArcSwap::from_pointee(first);
         overrides.patch(&current, ("web", "b"), DRAIN, "ops", NOW).unwrap();
         assert_eq!(server(&current.load(), "b").condition(), Condition::BoundOnly);
@@ -232,10 +252,10 @@ mod tests {
 
         let reloaded = runtime("b c", &path, Some(&current.load()));
         assert_eq!(server(&reloaded, "b").state(), ServerState::Drain, "after a reload");
-        overrides.drop_removed(&reloaded);
+        overrides.update_file(&reloaded);
 
         let restarted = runtime("b c", &path, None);
-        let overrides = Overrides::load(&restarted);
+        let overrides = restored(&restarted);
         assert_eq!(server(&restarted, "b").state(), ServerState::Drain, "after a restart");
         let current = ArcSwap::from_pointee(restarted);
         overrides.clear(&current, ("web", "b"), "ops", NOW).unwrap();
@@ -243,7 +263,7 @@ mod tests {
 
         overrides.patch(&current, ("web", "c"), DRAIN, "ops", NOW).unwrap();
         let without = runtime("a b", &path, Some(&current.load()));
-        overrides.drop_removed(&without);
+        overrides.update_file(&without);
         let back = runtime("a b c", &path, Some(&without));
         assert_eq!(server(&back, "c").state(), ServerState::Ready, "removed for good, and added as a new one");
         assert_eq!(server(&runtime("c", &path, None), "c").state(), ServerState::Ready);
@@ -254,7 +274,7 @@ mod tests {
         let folder = tempdir().unwrap();
         let path = folder.path().join("gone/servers.json").display().to_string();
         let current = ArcSwap::from_pointee(runtime("a", &path, None));
-        let overrides = Overrides::load(&current.load());
+        let overrides = restored(&current.load());
         let refused = overrides.patch(&current, ("web", "a"), DRAIN, "ops", NOW);
         assert!(matches!(refused, Err(OverrideError::NotWritten(_))), "{refused:?}");
         assert_eq!(server(&current.load(), "a").state(), ServerState::Ready);
@@ -263,7 +283,7 @@ mod tests {
     #[test]
     fn unknown_pools_and_servers_are_named() {
         let current = ArcSwap::from_pointee(runtime("a", "null", None));
-        let overrides = Overrides::load(&current.load());
+        let overrides = restored(&current.load());
         for (pool, name, why) in
             [("shop", "a", "pool \"shop\" does not exist"), ("web", "z", "pool \"web\" has no server \"z\"")]
         {
@@ -274,7 +294,7 @@ mod tests {
     #[test]
     fn a_weight_set_at_run_time_is_the_share_of_new_and_of_moved_sessions() {
         let current = ArcSwap::from_pointee(runtime("a b", "null", None));
-        let overrides = Overrides::load(&current.load());
+        let overrides = restored(&current.load());
         let picks = || {
             let runtime = current.load();
             let pool = &runtime.pools[0].pool;

@@ -223,7 +223,7 @@ impl Reloader {
             let _ = tokio::task::spawn_blocking(move || table.set_capacity(capacity)).await;
         }
         let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
-        let _ = tokio::task::spawn_blocking(move || of_app.overrides.drop_removed(&current)).await;
+        let _ = tokio::task::spawn_blocking(move || of_app.overrides.update_file(&current)).await;
     }
 }
 

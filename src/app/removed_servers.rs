@@ -1,11 +1,15 @@
 //! Servers that the file no longer has, and that drain first (`drain_deadline`): they stay in the configuration that runs
-//! until they are empty or their deadline is over.
+//! until they are empty or their deadline is over. With `admin.state_file` also over a restart: the file has what the
+//! configuration does not have any more.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, ServerState};
 use crate::persistence::{PoolRuntime, TableHistory};
+use crate::pool::drain::DrainSchedule;
+use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
 
 use super::runtime::Runtime;
+use super::state_file::RemovedServer;
 
 /// `new`, with the servers that it does not have any more and that still drain.
 pub(super) fn keep_draining(new: Config, previous: &Runtime, history: &TableHistory, now: UnixMillis) -> Config {
@@ -35,6 +39,51 @@ pub(super) fn has_drained(runtime: &Runtime, history: &TableHistory, now: UnixMi
     !finished(runtime, history, now).is_empty()
 }
 
+/// The configuration of a start, with the servers that were removed before and still drain. One that is in it again is a
+/// server as any other.
+pub(super) fn restore(mut config: Config, removed: &[RemovedServer], now: UnixMillis) -> Config {
+    for pool in &mut config.pools {
+        let Some(deadline) = pool.drain_deadline else { continue };
+        for RemovedServer { server, since, .. } in removed.iter().filter(|removed| removed.pool == pool.name) {
+            let is_back = pool.servers.iter().any(|now| now.name == server.name);
+            if !is_back && !DrainSchedule::new(*since, deadline).is_over(now) {
+                tracing::info!(pool = pool.name, server = server.name, "removed server goes on draining");
+                pool.servers.push(config::Server { removed: true, ..server.clone() });
+            }
+        }
+    }
+    config
+}
+
+/// The clocks of their drains go on.
+pub(super) fn resume(runtime: &Runtime, removed: &[RemovedServer], now: UnixMillis) {
+    for (pool, server) in removed_of(runtime) {
+        let saved = removed.iter().find(|saved| *saved.pool == *pool.pool.name && *saved.server.name == *server.name);
+        if let Some(saved) = saved {
+            server.live.drain.observe(true, Some(saved.since), now);
+        }
+    }
+}
+
+/// The removed servers that drain, for the state file.
+pub(super) fn draining(runtime: &Runtime) -> Vec<RemovedServer> {
+    let saved = |(pool, server): (&PoolRuntime, &Server)| {
+        let config = runtime.config.pools.iter().find(|config| config.name == *pool.pool.name)?;
+        let config = config.servers.iter().find(|config| config.name == *server.name)?;
+        Some(RemovedServer {
+            pool: pool.pool.name.to_string(),
+            server: config.clone(),
+            since: server.live.drain.started()?,
+        })
+    };
+    removed_of(runtime).filter_map(saved).collect()
+}
+
+fn removed_of(runtime: &Runtime) -> impl Iterator<Item = (&PoolRuntime, &Server)> {
+    let servers = runtime.pools.iter().flat_map(|pool| pool.pool.servers.iter().map(move |server| (pool, server)));
+    servers.filter(|(_, server)| server.removed)
+}
+
 fn with_removed(mut new: Config, before: &Config, is_finished: impl Fn(&str, &str) -> bool) -> Config {
     for pool in new.pools.iter_mut().filter(|pool| pool.drain_deadline.is_some()) {
         let Some(before) = before.pools.iter().find(|before| before.name == pool.name) else { continue };
@@ -49,8 +98,13 @@ fn with_removed(mut new: Config, before: &Config, is_finished: impl Fn(&str, &st
 /// Pool and name of the removed servers that are empty, or whose time is over.
 fn finished<'a>(runtime: &'a Runtime, history: &TableHistory, now: UnixMillis) -> Vec<(&'a str, &'a str)> {
     let is_finished = |pool: &PoolRuntime, index: usize| {
-        let over = pool.pool.servers.get(index).and_then(|server| Some(server.drain_schedule()?.is_over(now)));
-        over == Some(true) || pool.drain_progress(index, history, now).is_some_and(|progress| progress.empty)
+        let server = pool.pool.servers.get(index);
+        let over = server.and_then(|server| Some(server.drain_schedule()?.is_over(now)));
+        // In maint it keeps no session.
+        let withdrawn = server.is_some_and(|server| server.state() == ServerState::Maint);
+        withdrawn
+            || over == Some(true)
+            || pool.drain_progress(index, history, now).is_some_and(|progress| progress.empty)
     };
     let removed = |pool: &'a PoolRuntime| {
         let servers = pool.pool.servers.iter().enumerate().filter(|(_, server)| server.removed);

@@ -31,6 +31,7 @@ use super::discovery::discover_all;
 use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
+use super::removed_servers;
 use super::shared_store;
 use super::state::AppState;
 
@@ -61,10 +62,15 @@ pub(super) fn build_state(
     let generated_keys = Keyring::random(secret).map_err(RunError::internal)?;
     let access_log = open_access_log(&config.log.access)?;
     let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
+    let overrides = Overrides::load(&config);
+    let removed = overrides.removed_servers();
+    let config = removed_servers::restore(config, &removed, wall_clock());
     let runtime = build(config, &context).map_err(RunError::internal)?;
     set_limits(&table, &runtime);
-    let overrides = Overrides::load(&runtime);
+    overrides.restore(&runtime);
+    removed_servers::resume(&runtime, &removed, wall_clock());
     drains::observe(&runtime, wall_clock());
+    overrides.update_file(&runtime);
     metrics.config_accepted(&runtime.config.hash, true);
     report_certificates(&metrics, None, &runtime.config);
     let app = Arc::new(AppState {

@@ -10,6 +10,8 @@ use smallvec::SmallVec;
 use crate::config;
 use crate::message::WrittenName;
 use crate::pool::drain::{DrainFacts, DrainProgress};
+use crate::pool::rebalance::Load;
+use crate::pool::server::Server;
 use crate::pool::{Pool, ServerIndex};
 use crate::session::binding::Limits;
 use crate::session::cookie::scope::RequestUri;
@@ -54,6 +56,23 @@ impl PoolRuntime {
         let kept_elsewhere =
             history.shared || persistence.policy.sources.iter().any(config::SourceSettings::reads_token);
         history.restored || !kept_elsewhere || history.age >= persistence.limits.idle
+    }
+
+    /// Compares the servers by the sessions that the table has for them, for `rebalance`.
+    pub fn compare_servers(&self, history: &TableHistory) {
+        if let Some(rebalance) = &self.pool.rebalance {
+            rebalance.update(self.loads(history).as_deref());
+        }
+    }
+
+    /// The sessions of each server; `None` while the table does not have them all.
+    fn loads(&self, history: &TableHistory) -> Option<Vec<Load>> {
+        let persistence = self.persistence.as_ref().filter(|_| self.has_all_sessions(history))?;
+        let load = |(server, target): (&Server, &Arc<Target>)| {
+            let takes = self.pool.weight_now(server) > 0.0;
+            Load { sessions: target.sessions(), weight: if takes { server.weight() } else { 0 } }
+        };
+        Some(self.pool.servers.iter().zip(&persistence.targets).map(load).collect())
     }
 
     /// How far a server has drained; `None` = it does not drain.

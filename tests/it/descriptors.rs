@@ -208,6 +208,44 @@ fn no_session_moves_and_no_server_is_found_down_when_nothing_can_be_opened() {
     assert_eq!(reasons.iter().filter(|reason| reason.contains("local_resources")).count(), 12, "{reasons:?}");
 }
 
+/// One failure ejects a server, for a moment.
+const BREAKER: &str = "circuit_breaker: { consecutive_failures: 1, ejection_time: 300ms, max_ejected_percent: 100 }";
+
+fn breaker_is(proxy: &Proxy, server: &str, state: &str) -> bool {
+    proxy.metric("homing_server_breaker", &[("server", server), ("state", state)]) > 0.5
+}
+
+#[test]
+fn no_server_is_ejected_when_nothing_can_be_opened() {
+    let (_town, proxy, clients) = choke(&Conf::servers("a b c").pool(BREAKER), 6, |_, clients| {
+        for (client, _) in clients {
+            expect_refusal(&client.get("/close"));
+        }
+    });
+    for server in ["a", "b", "c"] {
+        assert!(breaker_is(&proxy, server, "closed"), "{server}");
+    }
+    assert!(!proxy.log().contains("server ejected"), "{}", proxy.log());
+    expect_all_home(&clients);
+    expect_nothing_happened_to_servers(&proxy, &["a", "b", "c"]);
+}
+
+#[test]
+fn a_test_of_an_ejected_server_that_cannot_be_opened_says_nothing_and_makes_room_for_the_next() {
+    let conf = Conf::servers("a b").pool(BREAKER).persistence("on_server_down: borrow");
+    let mut town = World::builder(&conf).without_proxy();
+    let proxy = Proxy::start(&town.launch(""), town.directory());
+    let (client, home) = log_in(&proxy);
+    client.get(&format!("/status?code=503&only={home}")).expect(503);
+    eventually(PATIENCE, "it is ejected and may be tested", || breaker_is(&proxy, &home, "half_open"));
+    let choked = Choked::begin(&proxy);
+    expect_refusal(&client.get("/close"));
+    drop(choked);
+    assert!(breaker_is(&proxy, &home, "half_open"), "no result is not a failure");
+    assert_eq!(client.get("/close").expect(200).text(), home, "the next test succeeds");
+    eventually(PATIENCE, "it takes requests again", || breaker_is(&proxy, &home, "closed"));
+}
+
 #[test]
 fn a_websocket_of_a_session_is_refused_and_the_session_stays() {
     let conf = Conf::servers("a b c");

@@ -24,7 +24,7 @@ fn with_deadline(conf: Conf) -> Conf {
 }
 
 /// So many clients on this server, each with two requests, so that the table knows them.
-fn clients_on(world: &World, server: &str, count: usize) -> Vec<Browser> {
+pub(crate) fn clients_on(world: &World, server: &str, count: usize) -> Vec<Browser> {
     let mut clients = Vec::new();
     for _ in 0..count * 20 {
         let browser = world.browser();
@@ -40,7 +40,7 @@ fn clients_on(world: &World, server: &str, count: usize) -> Vec<Browser> {
 }
 
 /// Asks until every client is elsewhere; returns when each was first seen there.
-fn departures(clients: &[Browser], home: &str) -> Vec<Instant> {
+pub(crate) fn departures(clients: &[Browser], home: &str) -> Vec<Instant> {
     let mut left = vec![None; clients.len()];
     let start = Instant::now();
     while left.iter().any(Option::is_none) {
@@ -256,7 +256,7 @@ fn a_removed_server_that_dies_loses_its_sessions_like_any_other() {
     assert_eq!(world.metric(MOVES, &[("reason", "connect_failure")]), 1.0);
 }
 
-fn millis_ago(ago: Duration) -> u128 {
+pub(crate) fn millis_ago(ago: Duration) -> u128 {
     (SystemTime::now() - ago).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_millis()
 }
 

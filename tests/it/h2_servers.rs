@@ -160,6 +160,44 @@ fn what_a_server_did_not_process_goes_there_again_whatever_the_method() {
     }
 }
 
+/// One failure ejects a server for longer than a test takes.
+const BREAKER: &str =
+    "circuit_breaker: { consecutive_failures: 1, ejection_time: 1h, max_ejection_time: 1h, max_ejected_percent: 100 }";
+
+fn expect_not_ejected(world: &World, when: &str) {
+    assert_eq!(world.metric("homing_server_breaker", &[("server", "a"), ("state", "closed")]), 1.0, "{when}");
+    assert!(!world.log().contains("server ejected"), "{when}: {}", world.log());
+}
+
+#[test]
+fn what_a_server_did_not_process_does_not_eject_it() {
+    for manner in [Manner::Refuse, Manner::GoAway(NO_ERROR), Manner::GoAway(ENHANCE_YOUR_CALM)] {
+        let server = Server::open(vec![manner, Manner::Serve]);
+        let world = World::start(conf(&server).pool(BREAKER));
+        for n in 0..3 {
+            world.browser().post(&format!("/{n}"), "order").expect(200);
+        }
+        assert!(server.refused.load(Ordering::SeqCst) >= 1, "it happened");
+        expect_not_ejected(&world, &format!("{manner:?}"));
+    }
+    // Nor does it when the request fails for that.
+    let server = Server::open(vec![Manner::Refuse]);
+    let world = World::start(conf(&server).pool(BREAKER));
+    for _ in 0..3 {
+        let status = world.browser().post("/order", "x").status;
+        assert!((500..=504).contains(&status), "{status}");
+    }
+    expect_not_ejected(&world, "it refuses everything");
+    // A server that restarts ends each connection after some requests.
+    let server = Server::open(vec![Manner::ServeThree]);
+    let world = World::start(conf(&server).pool(BREAKER));
+    let browser = world.browser();
+    for n in 0..12 {
+        browser.post(&format!("/{n}"), "order").expect(200);
+    }
+    expect_not_ejected(&world, "it restarts");
+}
+
 #[test]
 fn a_session_stays_when_its_server_restarts() {
     let server = Server::open(vec![Manner::ServeThree, Manner::GoAway(NO_ERROR), Manner::Refuse, Manner::Serve]);

@@ -82,6 +82,7 @@ mod pipelining;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod removed_servers;
 mod request_forms;
 mod response_forms;
 mod retries;

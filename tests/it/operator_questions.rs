@@ -2,7 +2,6 @@
 //! from there, so that the page says what works.
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -10,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::admin_api::ask;
-use crate::world::proxy::{binary, command};
+use crate::world::operator;
 use crate::world::stores::{Kind, RedisServer};
 use crate::world::tls::Authority;
 use crate::world::{Browser, Conf, PATIENCE, Proxy, World, eventually};
@@ -35,21 +34,7 @@ fn documented_with(words: &str) -> String {
 
 /// A shell in the test's directory, as an operator's at the proxy.
 fn shell(proxy: &Proxy, directory: &Path, line: &str) -> Command {
-    let link = directory.join("homing");
-    if !link.exists() {
-        symlink(binary(), link).expect("a name for the program");
-    }
-    let path = format!("{}:{}", directory.display(), std::env::var("PATH").unwrap_or_default());
-    let mut shell = Command::new("sh");
-    shell.args(["-c", line]).current_dir(directory).stdin(Stdio::null());
-    for (name, value) in command().get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell.env("PATH", path).env("HOMING_ADMIN", proxy.admin.to_string());
-    shell
+    operator::shell(&proxy.admin, directory, line)
 }
 
 #[track_caller]

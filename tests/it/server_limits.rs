@@ -1,11 +1,12 @@
 //! A server has so many requests in flight and no more; the others wait for it, first come first served.
 
+use std::net::Shutdown;
 use std::sync::mpsc;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::failover::{MOVES, OUTCOMES, start_with_session};
-use crate::world::client::Response;
+use crate::world::client::{Response, Wire};
 use crate::world::h2c::{H2Request, h2_reset};
 use crate::world::{App, Browser, Conf, PATIENCE, World, eventually};
 
@@ -123,26 +124,76 @@ fn no_more_requests_wait_than_may() {
 
 #[test]
 fn a_client_that_leaves_the_queue_makes_room_for_the_next() {
+    // Reset is gone; closed is gone only where that cancels a request.
+    for (listener, leave) in [(FINISH, reset as fn(Wire) -> Option<Wire>), (CANCEL, half_close), (CANCEL, close)] {
+        let (world, alice, home) = start_with_session(Conf::servers("a b").pool(ONE).listener(listener));
+        let bob = alice.copy_at(&world.address);
+        thread::scope(|scope| {
+            let first = occupy(scope, &world, &alice, &home);
+            let mut gone = world.wire();
+            gone.send(post_of(&alice, "/gone"));
+            wait_until_queued(&world, &home, 1);
+            let second = scope.spawn(|| bob.get("/echo"));
+            wait_until_queued(&world, &home, 2);
+            let _open = leave(gone);
+            wait_until_queued(&world, &home, 1);
+            world.app(&home).open_gate();
+            first.join().unwrap();
+            assert_eq!(second.join().unwrap().server(), home);
+        });
+        assert_eq!(world.count("POST", "/gone"), 0, "it is sent to no server");
+        world.expect_metric(IN_FLIGHT, &[], 0.0);
+    }
+}
+
+#[test]
+fn a_client_that_closes_its_side_keeps_its_place_in_the_queue_and_gets_its_response() {
     let (world, alice, home) = start_with_session(Conf::servers("a b").pool(ONE));
-    let token = alice.token().unwrap();
-    let bob = alice.copy_at(&world.address);
     thread::scope(|scope| {
         let first = occupy(scope, &world, &alice, &home);
-        let mut gone = world.wire();
-        gone.send(format!(
-            "POST /gone HTTP/1.1\r\nHost: x\r\nCookie: SESSIONID={token}\r\nContent-Length: 3\r\n\r\nabc"
-        ));
-        wait_until_queued(&world, &home, 1);
-        let second = scope.spawn(|| bob.get("/echo"));
+        let mut wires: Vec<_> = (0..2).map(|_| world.wire()).collect();
+        for (before, wire) in wires.iter_mut().enumerate() {
+            wire.send(post_of(&alice, "/order"));
+            wait_until_queued(&world, &home, before + 1);
+            wire.reader.stream.shutdown(Shutdown::Write).unwrap();
+        }
+        // Longer than the proxy takes to see it.
+        thread::sleep(Duration::from_millis(500));
         wait_until_queued(&world, &home, 2);
-        drop(gone);
-        wait_until_queued(&world, &home, 1);
         world.app(&home).open_gate();
         first.join().unwrap();
-        assert_eq!(second.join().unwrap().server(), home);
+        for wire in &mut wires {
+            assert_eq!(wire.receive("POST").server(), home);
+        }
     });
-    assert_eq!(world.count("POST", "/gone"), 0, "it is sent to no server");
+    assert_eq!(world.count("POST", "/order"), 2, "each is sent once");
     world.expect_metric(IN_FLIGHT, &[], 0.0);
+    world.expect_metric(QUEUED, &[], 0.0);
+}
+
+/// A client that closes its side of the connection has left.
+const CANCEL: &str = "on_client_half_close: cancel";
+/// It still gets its response.
+const FINISH: &str = "on_client_half_close: finish";
+
+fn post_of(session: &Browser, path: &str) -> String {
+    let token = session.token().unwrap();
+    format!("POST {path} HTTP/1.1\r\nHost: x\r\nCookie: SESSIONID={token}\r\nContent-Length: 3\r\n\r\nabc")
+}
+
+fn reset(wire: Wire) -> Option<Wire> {
+    wire.reader.stream.reset_on_close();
+    None
+}
+
+fn close(_: Wire) -> Option<Wire> {
+    None
+}
+
+/// The other side stays open.
+fn half_close(wire: Wire) -> Option<Wire> {
+    wire.reader.stream.shutdown(Shutdown::Write).unwrap();
+    Some(wire)
 }
 
 #[test]

@@ -187,8 +187,9 @@ pub(crate) struct Admin {
     /// Accepted `Host` names, without port. Any other gets 421, so that no web page reaches this listener by DNS
     /// rebinding.
     pub(crate) allowed_hosts: Vec<String>,
-    /// File that keeps the states and weights that operators set at run time over a restart: an absolute path. Without it
-    /// they end with the process. A file that cannot be read is put aside with a warning.
+    /// File that keeps over a restart the states and weights that operators set at run time, and which removed servers drain
+    /// (`drain_deadline`): an absolute path. Without it they end with the process. A file that cannot be read is put aside
+    /// with a warning.
     #[schemars(extend("examples" = ["/var/lib/homing/servers.json"]))]
     pub(crate) state_file: Option<String>,
 }

@@ -8,7 +8,8 @@ use crate::pool::descriptors::RefusalPermit;
 /// The settings of its listener, and whether it is refused.
 pub(super) struct ConnectionSettings {
     pub(super) timeouts: ListenerTimeouts,
-    pub(super) on_half_close: OnClientHalfClose,
+    /// A client that closes its side of the connection has cancelled its request.
+    pub(super) cancels_at_half_close: bool,
     /// Its request is refused, since descriptors run out.
     pub(super) refusal: Option<RefusalPermit>,
 }
@@ -22,6 +23,7 @@ impl ConnectionSettings {
         if refusal.is_some() {
             timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
         }
-        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
+        let cancels_at_half_close = listener.on_client_half_close == OnClientHalfClose::Cancel;
+        Self { timeouts, cancels_at_half_close, refusal }
     }
 }

@@ -10,6 +10,7 @@ use crate::pool::ServerIndex;
 use crate::pool::limits::retry_after;
 use crate::pool::live_state::InFlight;
 use crate::pool::queue::{QueueFull, Suits, Turn, Waiting};
+use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::{Refusal, RequestContext};
 
 /// No server had room in time.
@@ -84,23 +85,32 @@ fn enqueue(
 
 /// How often the connection of a waiting client is looked at.
 const CHECK_INTERVAL: Duration = Duration::from_millis(25);
-/// States of a connection that the client has closed or reset, from Linux's `tcp_states.h`: `TCP_CLOSE`, `TCP_CLOSE_WAIT`.
-const CLOSED: [u8; 2] = [7, 8];
+/// States of a connection, from Linux's `tcp_states.h`: the client has reset it, or has closed its side.
+const TCP_CLOSE: u8 = 7;
+const TCP_CLOSE_WAIT: u8 = 8;
 
-/// Returns when the client has gone. A client that has closed its side of the connection counts as gone here: whether it still
-/// reads cannot be told before there is something to send, and a place for it would be one less for others.
+/// Returns when the client has gone: its connection was reset, or closed where that cancels a request (`on_client_half_close`).
 async fn client_left(exchange: &mut Exchange) {
     if let Some(closed) = exchange.as_mut().watch_h2_stream_close() {
         // Reset, or ended with its connection.
         let _ = closed.await;
         return;
     }
-    while !is_closed(exchange) {
+    let cancels = DeadlineStream::of(exchange).is_none_or(DeadlineStream::cancels_at_half_close);
+    while !has_left(tcp_state(exchange), cancels) {
         sleep(CHECK_INTERVAL).await;
     }
 }
 
-fn is_closed(exchange: &Exchange) -> bool {
-    let socket = exchange.digest().and_then(|digest| digest.socket_digest.as_ref());
-    socket.and_then(|socket| socket.tcp_info()).is_some_and(|info| CLOSED.contains(&info.tcpi_state))
+fn has_left(state: Option<u8>, cancels_at_half_close: bool) -> bool {
+    match state {
+        Some(TCP_CLOSE) => true,
+        Some(TCP_CLOSE_WAIT) => cancels_at_half_close,
+        _ => false,
+    }
+}
+
+fn tcp_state(exchange: &Exchange) -> Option<u8> {
+    let socket = exchange.digest()?.socket_digest.as_ref()?;
+    Some(socket.tcp_info()?.tcpi_state)
 }

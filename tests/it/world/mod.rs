@@ -25,6 +25,7 @@ pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod net;
 pub(crate) mod ports;
+pub(crate) mod operator;
 pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod tls;

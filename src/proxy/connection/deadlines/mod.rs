@@ -20,7 +20,6 @@ use pingora_proxy::Session as Exchange;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
-use crate::config::OnClientHalfClose;
 use crate::telemetry::metrics::{Metrics, Rejection};
 
 use super::authentication::ConnectionAuthentication;
@@ -79,7 +78,6 @@ pub(crate) struct DeadlineStream {
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-
 /// The response to a request head that Pingora cannot parse.
 const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
@@ -116,6 +114,11 @@ impl DeadlineStream {
     /// The connection of an HTTP/1 request.
     pub(crate) fn of(exchange: &Exchange) -> Option<&Self> {
         exchange.stream().and_then(|stream| stream.as_any().downcast_ref::<Self>())
+    }
+
+    /// A client that closes its side of the connection has cancelled its request.
+    pub(crate) fn cancels_at_half_close(&self) -> bool {
+        self.settings.cancels_at_half_close
     }
 
     /// What handshakes of the request's connection have authenticated. The requests of an HTTP/2 connection have no access
@@ -357,12 +360,10 @@ impl DeadlineStream {
             self.input.put(beginning.filled());
             return Poll::Pending;
         }
-        match self.settings.on_half_close {
-            OnClientHalfClose::Cancel => Poll::Ready(Ok(())),
-            OnClientHalfClose::Finish => {
-                self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
-            }
+        if self.cancels_at_half_close() {
+            return Poll::Ready(Ok(()));
         }
+        self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
     }
 
     /// Reads until the client closes its side. A socket that is closed with unread bytes is reset, and the client may lose the
