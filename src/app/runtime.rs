@@ -11,6 +11,7 @@ use crate::persistence::PoolRuntime;
 use crate::routing::Router;
 use crate::session::key::LogKey;
 use crate::telemetry::metrics::{InUse, RouteMetrics};
+use crate::telemetry::trace::Sampling;
 
 /// What runs from one configuration.
 pub struct Runtime {
@@ -26,6 +27,8 @@ pub struct Runtime {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
+    /// Which of the traces that begin here are recorded; `None`: traces are left alone.
+    pub tracing: Option<Sampling>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,
 }

@@ -30,6 +30,7 @@ use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
 use super::shared_store;
+use super::span_exporter;
 use super::state::AppState;
 
 /// Builds the state. The events are the shared store's, for the background. `executor` runs the store's engine.
@@ -57,6 +58,9 @@ pub(super) fn build_state(
     rand::thread_rng().fill_bytes(&mut secret);
     let generated_keys = Keyring::random(secret).map_err(RunError::internal)?;
     let access_log = open_access_log(&config.log.access)?;
+    let otlp = config.tracing.otlp.as_ref();
+    let span_exporter =
+        span_exporter::start(otlp, &config.proxy.node, &metrics, executor).map_err(RunError::internal)?;
     let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
     let runtime = build(config, &context).map_err(RunError::internal)?;
     set_limits(&table, &runtime);
@@ -69,6 +73,7 @@ pub(super) fn build_state(
         sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
+        span_exporter: ArcSwapOption::from_pointee(span_exporter),
         generated_keys,
         draining: AtomicBool::new(false),
         started: Instant::now(),

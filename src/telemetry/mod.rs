@@ -1,4 +1,4 @@
-//! Metrics, access log and log. Imports none of the other folders: callers bring the values of labels.
+//! Metrics, access log, traces and log. Imports none of the other folders: callers bring the values of labels.
 
 pub mod access_log;
 pub mod events;
@@ -6,3 +6,4 @@ pub mod log;
 pub mod log_limit;
 pub mod metrics;
 pub mod request_record;
+pub mod trace;

@@ -151,10 +151,8 @@ impl ByCode {
     /// Status 0 = the client disconnected before a response.
     fn inc(&self, code: u16) {
         let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
-        if let Some(slot) = slot {
-            if let Some(counter) = slot.get_or_init(|| self.counter(code)) {
-                counter.inc();
-            }
+        if let Some(counter) = slot.and_then(|slot| slot.get_or_init(|| self.counter(code)).as_ref()) {
+            counter.inc();
         }
     }
 

@@ -128,7 +128,9 @@ fn note(since: &mut Option<Instant>, is_used: bool, now: Instant) {
 
 fn note_all(named: &mut Named, used: &[impl AsRef<str>], now: Instant) {
     let used: HashSet<&str> = used.iter().map(AsRef::as_ref).collect();
-    named.iter_mut().for_each(|(name, since)| note(since, used.contains(&**name), now));
+    for (name, since) in named {
+        note(since, used.contains(&**name), now);
+    }
 }
 
 fn is_over(since: Option<Instant>, now: Instant) -> bool {
@@ -222,7 +224,7 @@ impl FamilyList {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::telemetry::metrics::{Metrics, Rejection, TableReading, UpstreamError};
 
@@ -241,7 +243,7 @@ mod tests {
     }
 
     /// A pool `web` with two servers, a pool `old` with one, two routes and two listeners, each with all its metrics.
-    fn busy() -> Metrics {
+    pub(in super::super) fn busy() -> Metrics {
         let metrics = Metrics::new().unwrap();
         for (pool, servers) in [("web", &["a", "b"] as &[&str]), ("old", &["z"])] {
             let handles = metrics.pool(pool, &["cookie"]);
@@ -275,7 +277,7 @@ mod tests {
         let left = in_use(&[("web", &["a"])], &["shop"], &["127.0.0.1:1"]);
         let removed = start + Duration::from_secs(60);
         metrics.retain(&left, removed);
-        metrics.retain(&left, removed + GRACE - Duration::from_secs(1));
+        metrics.retain(&left, removed + (GRACE / 10) * 9);
         assert!(text(&metrics).contains("server=\"b\""), "still within the grace");
         metrics.retain(&left, removed + GRACE);
         let rest = text(&metrics);

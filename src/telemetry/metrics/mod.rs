@@ -18,7 +18,7 @@ use self::server::ServerFamilies;
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
     Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
-    Rejection, ResourceUser, Retry, TokenReason, UpstreamError,
+    Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
 pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
 pub use readings::{PoolReading, ServerReading, TableReading};
@@ -68,6 +68,8 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
+    /// Spans of requests, by [`SpanResult`].
+    pub spans: Counters,
     sessions_complete: IntGaugeVec,
     table_entries: IntGauge,
     table_capacity: IntGauge,
@@ -107,6 +109,7 @@ impl Metrics {
             "Requests that the proxy rejected before they reached a pool.",
             &["reason"],
         )?;
+        let spans = make.counters("homing_trace_spans_total", "Spans for the collector, by result.", &["result"])?;
         let build = make.gauges(
             "homing_build_info",
             "Always 1; the labels are the version that runs and the name of this proxy.",
@@ -201,6 +204,7 @@ impl Metrics {
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
+            spans: Counters::new(&spans, &[], SpanResult::VARIANTS),
             sessions_complete: make.gauges(
                 "homing_sessions_complete",
                 "1 when homing_sessions has them all; 0 while sessions from before the start may not have come back.",

@@ -25,6 +25,9 @@ pub(crate) const MCP: Program = Program { folder: "mcp", language: Language::Nod
 /// Sessions in memory, named by the cookie `SHOPSESSION`.
 pub(crate) const WSGI: Program = Program { folder: "wsgi", language: Language::Python };
 
+/// A collector of OpenTelemetry spans.
+pub(crate) const OTLP: Program = Program { folder: "otlp", language: Language::Python };
+
 impl Program {
     /// A command line of its server: `NAME PORT` are to follow.
     pub(crate) fn server(self) -> Command {
