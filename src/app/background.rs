@@ -7,12 +7,14 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::Instant;
 
 use crate::proxy::connection::memory;
 use crate::proxy::context::wall_clock;
 use crate::store::engine::Event;
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
+use crate::telemetry::metrics::LOOK_INTERVAL;
 
 use super::connection_closer;
 use super::discovery::Discoveries;
@@ -53,6 +55,9 @@ pub(super) fn executor() -> Result<Runtime, RunError> {
 /// How long the last writes to a store may take. Longer than the longest pause before an engine reconnects to a store.
 const LAST_WRITES_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// How long the last spans may take.
+const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
 impl Background {
     /// Starts the background and waits until every server has been checked once. `events` are the shared store's; `file` is
     /// the configuration's, if there is one.
@@ -92,6 +97,7 @@ impl Background {
         executor.spawn(extend_open_sessions(Arc::clone(&app)));
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
+        executor.spawn(remove_series(Arc::clone(&app)));
         executor.spawn(return_memory());
         executor.spawn(history_sampler::run(Arc::clone(&app)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
@@ -99,12 +105,18 @@ impl Background {
         Self { executor: Some(executor) }
     }
 
-    /// Writes to the shared store what is still pending. No request is in flight any more.
+    /// Writes to the shared store and to the collector what is still pending. No request is in flight any more.
     pub(super) fn finish(self, app: &AppState) {
         if let Some((executor, shared)) = self.executor.as_ref().zip(app.sessions.shared.as_ref()) {
             let flush = async { tokio::time::timeout(LAST_WRITES_TIMEOUT, shared.flush(wall_clock)).await };
             if executor.block_on(flush).is_err() {
                 tracing::warn!("the last decisions were not written to the shared store: it did not answer in time");
+            }
+        }
+        if let Some((executor, exporter)) = self.executor.as_ref().zip(app.span_exporter.swap(None)) {
+            let flush = async { tokio::time::timeout(LAST_SPANS_TIMEOUT, exporter.flush()).await };
+            if executor.block_on(flush).is_err() {
+                tracing::warn!("the last spans were not sent: the collector did not answer in time");
             }
         }
     }
@@ -140,6 +152,15 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
     }
 }
 
+/// Removes the series of what reloads took away.
+async fn remove_series(app: Arc<AppState>) {
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        let runtime = app.current.load_full();
+        app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+    }
+}
+
 /// How often unused memory is returned to the system.
 const RETURN_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -147,5 +168,96 @@ async fn return_memory() {
     loop {
         tokio::time::sleep(RETURN_INTERVAL).await;
         memory::return_unused().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::super::build::{BuildContext, build};
+    use super::super::startup::build_state;
+    use super::*;
+    use crate::config::{Config, ProcessEnvironment};
+
+    /// A pool of so many servers, named after the generation, with a route of its own.
+    fn config(generation: usize, servers: usize) -> Config {
+        let server = |n| format!("{{ name: s{generation}-{n}, address: '127.0.0.1:1' }}");
+        let servers: Vec<_> = (0..servers).map(server).collect();
+        let text = format!(
+            "version: 1\nlisteners: [{{ address: '127.0.0.1:8080' }}]\n\
+             routes: [{{ name: r{generation}, match: {{ path_prefix: / }}, pool: web }}]\n\
+             pools: {{ web: {{ servers: [{}] }} }}\n",
+            servers.join(", ")
+        );
+        Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}")).config
+    }
+
+    fn reload(app: &AppState, config: Config) {
+        let previous = app.current.load_full();
+        let context = BuildContext {
+            table: &app.sessions.table,
+            metrics: &app.metrics,
+            generated_keys: &app.generated_keys,
+            previous: Some(&previous),
+        };
+        app.current.store(Arc::new(build(config, &context).unwrap()));
+    }
+
+    fn series(app: &AppState) -> usize {
+        let text = String::from_utf8(app.render_metrics().unwrap()).unwrap();
+        text.lines().filter(|line| !line.starts_with('#')).count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn series_of_removed_servers_vanish_within_five_minutes() {
+        let (app, _) = build_state(config(0, 2), &tokio::runtime::Handle::current()).unwrap();
+        let task = tokio::spawn(remove_series(Arc::clone(&app)));
+        let first = series(&app);
+        reload(&app, config(1, 2));
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        assert!(series(&app) > first, "several scrapes have the last counts");
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(series(&app), first);
+        task.abort();
+    }
+
+    /// In kilobytes.
+    #[cfg(target_os = "linux")]
+    fn resident_memory() -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test(start_paused = true)]
+    async fn a_hundred_reloads_with_other_servers_each_time_leave_no_series_and_no_memory() {
+        const ALONE: &str = "HOMING_TEST_ALONE";
+        const NAME: &str = "app::background::tests::\
+                            a_hundred_reloads_with_other_servers_each_time_leave_no_series_and_no_memory";
+        const SERVERS: usize = 10;
+        // In a process without other tests, which use memory too.
+        if std::env::var_os(ALONE).is_none() {
+            let mut alone = Command::new(std::env::current_exe().unwrap());
+            let output = alone.args([NAME, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let (app, _) = build_state(config(0, SERVERS), &tokio::runtime::Handle::current()).unwrap();
+        let task = tokio::spawn(remove_series(Arc::clone(&app)));
+        let (mut after_ten, first) = (0, series(&app));
+        for generation in 1..=110 {
+            reload(&app, config(generation, SERVERS));
+            tokio::time::sleep(Duration::from_secs(300)).await;
+            assert_eq!(series(&app), first, "after reload {generation}");
+            if generation == 10 {
+                after_ten = resident_memory();
+            }
+        }
+        task.abort();
+        let grown = resident_memory().saturating_sub(after_ten);
+        assert!(grown < 4 * 1024, "{grown} KiB more than after ten reloads, {after_ten} KiB");
     }
 }

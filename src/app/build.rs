@@ -21,6 +21,7 @@ use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::trace::Sampling;
 
 use crate::persistence::keepalive::outlasts_interval;
 use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
@@ -102,12 +103,19 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     Ok(Runtime {
         log_key: keys.log_key().clone(),
         secret_parameters: secret_parameters(&config.pools),
+        tracing: sampling(&config.tracing),
         router,
         routes,
         pools,
         tls,
         config: Arc::new(config),
     })
+}
+
+/// Without a collector no trace is recorded.
+fn sampling(tracing: &config::Tracing) -> Option<Sampling> {
+    let share = tracing.otlp.as_ref().map_or(0.0, |otlp| otlp.sample);
+    tracing.propagates.then(|| Sampling::of(share))
 }
 
 /// Query parameters that name sessions, which logs must not show.

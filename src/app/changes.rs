@@ -25,6 +25,8 @@ pub enum Change {
     Listeners,
     /// Logs changed.
     Log,
+    /// Tracing changed.
+    Tracing,
     /// The size of the table changed.
     Table,
     /// Where or how often the table is written to disk changed.
@@ -46,6 +48,7 @@ impl std::fmt::Display for Change {
             Self::Keys => f.write_str("keys changed"),
             Self::Listeners => f.write_str("limits, trusted proxies or certificates of listeners changed"),
             Self::Log => f.write_str("log changed"),
+            Self::Tracing => f.write_str("tracing changed"),
             Self::Table => f.write_str("store.max_sessions changed"),
             Self::TableSnapshot => f.write_str("store.snapshot changed"),
             Self::NeedsRestart(key) => write!(f, "{key} changed, which needs a restart; the old value stays"),
@@ -63,6 +66,7 @@ pub fn changes(old: &Config, new: &Config) -> Vec<Change> {
         (old.keys != new.keys, Change::Keys),
         (limits_differ(&old.listeners, &new.listeners), Change::Listeners),
         (old.log.level != new.log.level || old.log.access != new.log.access, Change::Log),
+        (old.tracing != new.tracing, Change::Tracing),
         (old.store.max_sessions != new.store.max_sessions, Change::Table),
         (old.store.snapshot != new.store.snapshot, Change::TableSnapshot),
     ];

@@ -28,6 +28,7 @@ mod shared_store;
 mod shutdown;
 mod signals;
 mod snapshot_task;
+mod span_exporter;
 mod startup;
 pub mod state;
 mod state_file;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 
 use crate::config::{Config, Server};
@@ -11,6 +12,7 @@ use crate::proxy::context::wall_clock;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::{self, EventKind};
 use crate::telemetry::log;
+use crate::telemetry::trace::SpanExporter;
 
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
@@ -24,6 +26,7 @@ use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::removed_servers::{keep_draining, without_drained};
 use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
+use super::span_exporter;
 use super::state::AppState;
 use super::watched_files::FileWatcher;
 
@@ -184,6 +187,13 @@ impl Reloader {
         } else {
             AccessLogChange::Replace(open_access_log(&config.log.access).map_err(|error| error.to_string())?)
         };
+        let (otlp, node) = (&config.tracing.otlp, &config.proxy.node);
+        let span_exporter = if *otlp == previous.config.tracing.otlp {
+            SpanExporterChange::Keep
+        } else {
+            let started = span_exporter::start(otlp.as_ref(), node, &self.app.metrics, &Handle::current());
+            SpanExporterChange::Replace(started.map_err(|error| error.to_string())?)
+        };
         let context = BuildContext {
             table: &self.app.sessions.table,
             metrics: &self.app.metrics,
@@ -193,7 +203,7 @@ impl Reloader {
         let runtime = build(config, &context).map_err(|error| error.to_string())?;
         // New servers are checked before their first request.
         check_new_servers(&runtime).await;
-        Ok(Update { runtime, access_log })
+        Ok(Update { runtime, access_log, span_exporter })
     }
 
     async fn publish(&mut self, update: Update, previous: &Runtime) {
@@ -215,6 +225,10 @@ impl Reloader {
             let replaced = app.access_log.swap(access_log.map(Arc::new));
             // Dropping it writes its last lines, perhaps to a slow disk: not on the thread that checks servers.
             tokio::task::spawn_blocking(move || drop(replaced));
+        }
+        if let SpanExporterChange::Replace(span_exporter) = update.span_exporter {
+            // The one before ends when it has sent what is in its queue.
+            app.span_exporter.store(span_exporter.map(Arc::new));
         }
         log::set_level(runtime.config.log.level.into());
         if runtime.config.store.max_sessions != previous.config.store.max_sessions {
@@ -241,6 +255,12 @@ fn drop_handoff_data(app: &AppState, previous: &Runtime, current: &Runtime) {
 struct Update {
     runtime: Runtime,
     access_log: AccessLogChange,
+    span_exporter: SpanExporterChange,
+}
+
+enum SpanExporterChange {
+    Keep,
+    Replace(Option<SpanExporter>),
 }
 
 enum AccessLogChange {

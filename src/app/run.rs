@@ -8,6 +8,7 @@ use crate::admin::Readiness;
 use crate::config::Loaded;
 
 use super::background::{self, Background};
+use super::discovery::discover_all;
 use super::error::RunError;
 use super::process::{PidFile, count_panics, disable_huge_pages, keep_descriptors_back, raise_file_limit};
 use super::shutdown::wait_and_drain;
@@ -33,7 +34,9 @@ pub fn run(loaded: Loaded, origin: Origin) -> Result<(), RunError> {
     disable_huge_pages();
     raise_file_limit();
     let executor = background::executor()?;
-    let (app, events) = build_state(loaded.config, executor.handle())?;
+    let mut config = loaded.config;
+    executor.block_on(discover_all(&mut config));
+    let (app, events) = build_state(config, executor.handle())?;
     count_panics(Arc::clone(&app.metrics));
     let config = Arc::clone(&app.current.load().config);
     let _pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;

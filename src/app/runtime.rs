@@ -10,7 +10,8 @@ use crate::config::Config;
 use crate::persistence::PoolRuntime;
 use crate::routing::Router;
 use crate::session::key::LogKey;
-use crate::telemetry::metrics::RouteMetrics;
+use crate::telemetry::metrics::{InUse, RouteMetrics};
+use crate::telemetry::trace::Sampling;
 
 /// What runs from one configuration.
 pub struct Runtime {
@@ -26,6 +27,20 @@ pub struct Runtime {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
+    /// Which of the traces that begin here are recorded; `None`: traces are left alone.
+    pub tracing: Option<Sampling>,
     /// Hashes session ids for the log.
     pub log_key: LogKey,
+}
+
+impl Runtime {
+    /// All that has series of metrics. A removed server that drains still has.
+    pub fn in_use(&self) -> InUse<'_> {
+        let pools = self.pools.iter().map(|pool| &pool.pool);
+        InUse {
+            pools: pools.map(|pool| (&*pool.name, pool.servers.iter().map(|server| &*server.name).collect())).collect(),
+            routes: self.config.routes.iter().map(|route| route.name.as_str()).collect(),
+            listeners: self.config.listeners.iter().map(|listener| listener.address.to_string()).collect(),
+        }
+    }
 }

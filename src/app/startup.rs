@@ -27,20 +27,19 @@ use crate::telemetry::metrics::Metrics;
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
-use super::discovery::discover_all;
 use super::drains;
 use super::error::RunError;
 use super::overrides::Overrides;
 use super::removed_servers;
 use super::shared_store;
+use super::span_exporter;
 use super::state::AppState;
 
 /// Builds the state. The events are the shared store's, for the background. `executor` runs the store's engine.
 pub(super) fn build_state(
-    mut config: Config,
+    config: Config,
     executor: &Handle,
 ) -> Result<(Arc<AppState>, Option<UnboundedReceiver<Event>>), RunError> {
-    executor.block_on(discover_all(&mut config));
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
     metrics.started_as(&config.proxy.node);
     let on_end = {
@@ -61,6 +60,9 @@ pub(super) fn build_state(
     rand::thread_rng().fill_bytes(&mut secret);
     let generated_keys = Keyring::random(secret).map_err(RunError::internal)?;
     let access_log = open_access_log(&config.log.access)?;
+    let otlp = config.tracing.otlp.as_ref();
+    let span_exporter =
+        span_exporter::start(otlp, &config.proxy.node, &metrics, executor).map_err(RunError::internal)?;
     let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
     let overrides = Overrides::load(&config);
     let removed = overrides.removed_servers();
@@ -78,6 +80,7 @@ pub(super) fn build_state(
         sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },
         metrics,
         access_log: ArcSwapOption::from_pointee(access_log),
+        span_exporter: ArcSwapOption::from_pointee(span_exporter),
         generated_keys,
         draining: AtomicBool::new(false),
         started: Instant::now(),

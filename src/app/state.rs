@@ -15,6 +15,7 @@ use crate::session::token::keyring::Keyring;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::history::History;
 use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
+use crate::telemetry::trace::SpanExporter;
 
 use super::overrides::Overrides;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
@@ -30,6 +31,8 @@ pub struct AppState {
     pub metrics: Arc<Metrics>,
     /// The access log, if there is one.
     pub access_log: ArcSwapOption<AccessLog>,
+    /// The exporter of spans, if they are sent.
+    pub span_exporter: ArcSwapOption<SpanExporter>,
     /// Seal tokens when the configuration has no keys.
     pub generated_keys: Keyring,
     /// Set when the process stops: `/readyz` answers 503, connections are not kept alive.

@@ -190,7 +190,7 @@ impl RemovedEntry {
     fn saved(self) -> Result<RemovedServer, String> {
         let Self { pool, server: name, address, weight, state, route, backup, since } = self;
         let address = server_address(&address).map_err(|help| format!("{address:?} is no address: {help}"))?;
-        let server = config::Server { name, address, weight, state, route, backup, removed: true };
+        let server = config::Server { name, address, weight, state, route, backup, removed: true, since: None };
         Ok(RemovedServer { pool, server, since: UnixMillis(since) })
     }
 }
@@ -212,6 +212,7 @@ mod tests {
                 route: "r1".into(),
                 backup: true,
                 removed: true,
+                since: None,
             },
             since: UnixMillis(1_790_000_000_500),
         };

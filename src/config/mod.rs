@@ -32,6 +32,7 @@ mod show;
 mod store;
 pub(crate) mod suggest;
 mod tls;
+mod tracing;
 pub(crate) mod units;
 mod watch;
 pub(crate) mod yaml;
@@ -62,6 +63,7 @@ pub use secret::Secret;
 pub use settings::Config;
 pub use store::{Store, TableSnapshot};
 pub use tls::{Certificate, ServerTls, Tls};
+pub use tracing::{Otlp, Tracing};
 pub use units::Size;
 pub use watch::{Watch, watch};
 

@@ -5,6 +5,7 @@ use super::process::{Admin, Listener, Log, MetricsListener, Proxy};
 use super::raw::Key;
 use super::routes::Route;
 use super::store::Store;
+use super::tracing::Tracing;
 
 /// A whole configuration, checked: cross references hold, names are unique, values are in range.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Config {
     pub metrics: Option<MetricsListener>,
     /// Logs and access log.
     pub log: Log,
+    /// Traces of requests.
+    pub tracing: Tracing,
     /// SHA-256 of the effective configuration, hexadecimal, first 16 characters; for `homing_config_info` and logs.
     pub hash: String,
 }

@@ -31,7 +31,7 @@ impl WrittenName {
 }
 
 /// Fields to set. Taken by reference where they are carried out: they are large to move.
-pub type SetFields<'a> = SmallVec<[(&'a WrittenName, HeaderValue); 4]>;
+pub type SetFields<'a> = SmallVec<[(&'a WrittenName, HeaderValue); 5]>;
 
 /// Changes to the head of a request before a server gets it.
 #[derive(Debug, Default)]

@@ -16,6 +16,7 @@ use crate::session::source::Source;
 use crate::session::url_params;
 use crate::telemetry::metrics::Rejection;
 use crate::telemetry::request_record::{FailureSource, RequestRecord, RequestResult};
+use crate::telemetry::trace::Span;
 
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::head;
@@ -55,14 +56,23 @@ fn note(
     let app = ctx.app();
     let route = ctx.route.and_then(|route| ctx.runtime.routes.get(route));
     result.count(route, ctx.pool_runtime().map(|pool| &pool.metrics), &app.metrics.no_pool);
-    // The rest is read only where it is logged.
+    // The rest is read only where it is logged or traced.
     let log = app.access_log.load();
-    let Some(log) = &*log else { return };
+    let sampled = ctx.trace.filter(|trace| trace.sampled);
+    let exporter = sampled.and_then(|trace| Some((app.span_exporter.load_full()?, trace)));
+    if log.is_none() && exporter.is_none() {
+        return;
+    }
     let session = ctx.session.session().map(|session| session.key).or(ctx.session.created);
     let session = session.map(|key| ctx.runtime.log_key.digest8(key));
     let record = record(request, bytes(), error, ctx, result, session.as_ref());
-    if !log.write(&record.line()) {
+    if let Some(log) = &*log
+        && !log.write(&record.line())
+    {
         app.metrics.access_log_dropped.inc();
+    }
+    if let Some((exporter, trace)) = exporter {
+        exporter.export(Span::of(&record, &trace));
     }
 }
 
@@ -79,6 +89,7 @@ fn record<'a>(
     result: RequestResult,
     session: Option<&'a Digest8>,
 ) -> RequestRecord<'a> {
+    let route = ctx.route.and_then(|route| ctx.runtime.config.routes.get(route));
     let attempt = ctx.attempts.started.zip(ctx.attempts.responded);
     RequestRecord {
         result,
@@ -92,7 +103,10 @@ fn record<'a>(
         bytes_in,
         bytes_out,
         server_time: attempt.map(|(started, responded)| responded.saturating_duration_since(started)),
-        route: ctx.route.and_then(|route| ctx.runtime.config.routes.get(route)).map(|route| route.name.as_str()),
+        route: route.map(|route| route.name.as_str()),
+        route_path: route.map(|route| route.path_prefix.as_str()),
+        secure: ctx.client.secure,
+        trace: ctx.trace,
         pool: ctx.pool_runtime().map(|pool| &*pool.pool.name),
         server: ctx.server().map(|server| &*server.name),
         attempts: ctx.attempts.count,

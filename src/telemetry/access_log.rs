@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::trace::context::encode;
+
 /// Lines in the queue; at a kilobyte a line this is at most some tens of MiB.
 const QUEUE_LINES: usize = 16 * 1024;
 /// A line is on disk at most this long after its request.
@@ -67,6 +69,20 @@ pub struct Line<'a> {
     pub epoch: Option<u32>,
     /// Name of this proxy.
     pub node: &'a str,
+    /// The request's trace; null with `propagate: none`.
+    pub trace_id: Option<TraceId>,
+}
+
+/// The id of a trace, written as 32 hexadecimal digits.
+#[derive(Debug, Clone, Copy)]
+pub struct TraceId(pub [u8; 16]);
+
+impl Serialize for TraceId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut text = [0; 32];
+        encode(&self.0, &mut text);
+        serializer.serialize_str(std::str::from_utf8(&text).unwrap_or_default())
+    }
 }
 
 enum Message {

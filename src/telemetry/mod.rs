@@ -1,4 +1,4 @@
-//! Metrics, access log and log. Imports none of the other folders: callers bring the values of labels.
+//! Metrics, access log, traces and log. Imports none of the other folders: callers bring the values of labels.
 
 pub mod access_log;
 pub mod events;
@@ -8,3 +8,4 @@ pub mod log_limit;
 pub mod metrics;
 pub mod move_history;
 pub mod request_record;
+pub mod trace;

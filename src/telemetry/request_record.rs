@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime};
 
-use super::access_log::Line;
+use super::access_log::{Line, TraceId};
 use super::metrics::{OUTCOMES, PoolMetrics, PoolRequests, RouteMetrics};
+use super::trace::context::TraceContext;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +106,12 @@ pub struct RequestRecord<'a> {
     pub epoch: Option<u32>,
     /// Name of this proxy.
     pub node: &'a str,
+    /// The client came by TLS.
+    pub secure: bool,
+    /// The path prefix of its route.
+    pub route_path: Option<&'a str>,
+    /// Its place in its trace.
+    pub trace: Option<TraceContext>,
 }
 
 impl RequestRecord<'_> {
@@ -135,6 +142,7 @@ impl RequestRecord<'_> {
             reason: self.session_reason.or(self.refusal).or(failure),
             epoch: self.epoch,
             node: self.node,
+            trace_id: self.trace.map(|trace| TraceId(trace.trace_id)),
         }
     }
 }
@@ -169,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::trace::context::Sampling;
 
     fn record() -> RequestRecord<'static> {
         RequestRecord {
@@ -195,6 +204,9 @@ mod tests {
             failure: None,
             epoch: Some(0),
             node: "edge-1",
+            secure: true,
+            route_path: None,
+            trace: Some(TraceContext::begun(0xabc, 1, Sampling::NONE)),
         }
     }
 
@@ -211,6 +223,7 @@ mod tests {
             ("route", serde_json::Value::Null),
             ("client_ip", "192.0.2.1".into()),
             ("node", "edge-1".into()),
+            ("trace_id", format!("{:032x}", 0xabc).into()),
         ] {
             assert_eq!(line[field], value, "{field}");
         }

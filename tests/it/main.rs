@@ -115,4 +115,5 @@ mod tls_to_servers_protocols;
 mod tls_to_servers_reload;
 mod token_cache;
 mod token_header;
+mod tracing;
 mod world;

@@ -181,6 +181,7 @@ fn post_of(session: &Browser, path: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\nCookie: SESSIONID={token}\r\nContent-Length: 3\r\n\r\nabc")
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "of one type with the other ways to leave")]
 fn reset(wire: Wire) -> Option<Wire> {
     wire.reader.stream.reset_on_close();
     None
@@ -191,6 +192,7 @@ fn close(_: Wire) -> Option<Wire> {
 }
 
 /// The other side stays open.
+#[expect(clippy::unnecessary_wraps, reason = "of one type with the other ways to leave")]
 fn half_close(wire: Wire) -> Option<Wire> {
     wire.reader.stream.shutdown(Shutdown::Write).unwrap();
     Some(wire)

@@ -21,6 +21,7 @@ mod secrets;
 mod server_tls;
 mod sources;
 mod store;
+mod tracing;
 
 /// Builds the checked configuration. It means something only if no problem was found.
 ///
@@ -44,6 +45,7 @@ pub(crate) fn check(
         keys: keys(root, at, diagnostics),
         store: store::store(root, at, context, diagnostics),
         log: log(&root.log, at.key("log"), diagnostics),
+        tracing: tracing::tracing(&root.tracing, at.key("tracing"), diagnostics),
         listeners,
         admin,
         metrics,

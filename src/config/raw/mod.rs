@@ -221,13 +221,38 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Tracing {
-    /// Trace headers of requests.
+    /// Trace headers of requests (W3C Trace Context).
     pub(crate) propagate: Propagate,
+    /// A collector that gets a span of each recorded request, by OTLP over HTTP. null = none; then traces that begin at the proxy
+    /// are marked as not recorded.
+    #[schemars(extend("examples" = [{"endpoint": "http://127.0.0.1:4318", "sample": 0.01}]))]
+    pub(crate) otlp: Option<Otlp>,
 }
 
 impl Default for Tracing {
     fn default() -> Self {
-        Self { propagate: Propagate::W3c }
+        Self { propagate: Propagate::W3c, otlp: None }
+    }
+}
+
+/// A collector of spans.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Otlp {
+    /// The collector's base address; `/v1/traces` is appended. With https:// its certificate is verified by the authorities that the
+    /// system trusts.
+    #[schemars(extend("examples" = ["http://127.0.0.1:4318"]))]
+    pub(crate) endpoint: String,
+    /// The share of the traces that begin at the proxy that are recorded, from 0 to 1. For a trace that a client began, the
+    /// client's decision stands.
+    #[serde(default = "Otlp::everything")]
+    #[schemars(range(min = 0, max = 1))]
+    pub(crate) sample: f64,
+}
+
+impl Otlp {
+    fn everything() -> f64 {
+        1.0
     }
 }
 
@@ -236,6 +261,9 @@ impl Default for Tracing {
 #[serde(rename_all = "snake_case")]
 #[schemars(inline)]
 pub(crate) enum Propagate {
-    /// `traceparent` and `tracestate` are passed on.
+    /// A valid `traceparent` is passed on with the proxy's span as the parent, and `tracestate` with it; otherwise a trace begins
+    /// here, without `tracestate`. The access log has the trace's id.
     W3c,
+    /// Both are left as they are, and the access log has no id.
+    None,
 }

@@ -40,4 +40,6 @@ pub struct ReservedNames {
     pub unless_trusted: bool,
     /// `Connection` names fields beside the usual options: a server would not get them.
     pub nominated: bool,
+    /// A `tracestate`, which is removed with a `traceparent` that is not valid.
+    pub tracestate: bool,
 }

@@ -17,6 +17,7 @@ use crate::persistence::issue::PageRewrite;
 use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
 use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
+use crate::telemetry::trace::TraceContext;
 
 pub use self::attempts::Attempts;
 pub(crate) use self::body_progress::BodyProgress;
@@ -52,6 +53,10 @@ pub struct RequestContext {
     pub dedicated: Option<Box<Dedicated>>,
     /// Its id, as sent to servers.
     pub request_id: Option<HeaderValue>,
+    /// Its place in its trace; `None` where traces are left alone.
+    pub trace: Option<TraceContext>,
+    /// The same as servers get it.
+    pub traceparent: Option<HeaderValue>,
     /// Its session.
     pub session: RequestSession,
     /// Its response, when that is a page whose links are rewritten. In a mutex since hooks share the context between
@@ -127,6 +132,8 @@ impl RequestContext {
             host_missing: false,
             dedicated: None,
             request_id: None,
+            trace: None,
+            traceparent: None,
             session: RequestSession::default(),
             page: None,
             attempts: Attempts::default(),

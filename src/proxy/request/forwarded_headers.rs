@@ -11,6 +11,7 @@ use crate::proxy::request::client_addr::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP,
 };
 use crate::proxy::request::request_id::REQUEST_ID;
+use crate::proxy::request::trace_context::{SENT_TRACEPARENT, TRACESTATE_NAME};
 
 static SENT_FORWARDED_FOR: WrittenName = WrittenName::new("X-Forwarded-For", "x-forwarded-for");
 static SENT_FORWARDED_PROTO: WrittenName = WrittenName::new("X-Forwarded-Proto", "x-forwarded-proto");
@@ -26,7 +27,7 @@ pub(crate) fn forwarded_headers(
     request: &RequestView<'_>,
     client: &Client,
     reserved: ReservedNames,
-    request_id: Option<&HeaderValue>,
+    (request_id, traceparent): (Option<&HeaderValue>, Option<&HeaderValue>),
     edits: &mut RequestEdits<'static>,
 ) {
     if reserved.always || (reserved.unless_trusted && !client.peer_trusted) {
@@ -39,6 +40,12 @@ pub(crate) fn forwarded_headers(
     forward_client(request, client, edits);
     if let Some(id) = request_id {
         edits.set.push((&SENT_REQUEST_ID, id.clone()));
+    }
+    if let Some(traceparent) = traceparent {
+        edits.set.push((&SENT_TRACEPARENT, traceparent.clone()));
+    }
+    if reserved.tracestate {
+        edits.remove.push(TRACESTATE_NAME);
     }
 }
 
@@ -148,7 +155,7 @@ mod tests {
         let id = HeaderValue::from_static("id-1");
         let reserved = HeaderScan::of(view.fields).reserved;
         let mut edits = RequestEdits::default();
-        forwarded_headers(&view, client, reserved, Some(&id), &mut edits);
+        forwarded_headers(&view, client, reserved, (Some(&id), None), &mut edits);
         let stays = |name: &str| {
             let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
             !edits.remove.iter().any(is) && !edits.set.iter().any(|(set, _)| is(&set.name))

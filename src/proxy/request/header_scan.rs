@@ -10,6 +10,7 @@ use crate::proxy::connection::authentication::authenticates_connection;
 use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::ReservedNames;
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
+use crate::telemetry::trace::context::{TRACEPARENT, TRACESTATE};
 
 /// What one pass over the fields found.
 #[derive(Debug, Default)]
@@ -20,6 +21,8 @@ pub(crate) struct HeaderScan<'a> {
     pub(crate) length: SingleField<'a>,
     /// `Transfer-Encoding`.
     pub(crate) encoding: SingleField<'a>,
+    /// `traceparent`.
+    pub(crate) traceparent: SingleField<'a>,
     /// The credentials authenticate the connection.
     pub(crate) authenticates_connection: bool,
     /// Whether reserved fields may be present.
@@ -83,7 +86,7 @@ impl<'a> HeaderScan<'a> {
             | header::ORIGIN
             | header::REFERER
             | header::USER_AGENT => {}
-            _ => note_reserved(&mut self.reserved, name.as_str()),
+            _ => self.add_other(name.as_str(), value),
         }
     }
 
@@ -97,6 +100,14 @@ impl<'a> HeaderScan<'a> {
             10 if is(header::CONNECTION) => self.reserved.nominated |= may_nominate(value),
             13 if is(header::AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
             19 if is(header::PROXY_AUTHORIZATION) => self.authenticates_connection |= authenticates_connection(value),
+            _ => self.add_other(name, value),
+        }
+    }
+
+    fn add_other(&mut self, name: &str, value: &'a [u8]) {
+        match name.as_bytes() {
+            [b't' | b'T', ..] if name.eq_ignore_ascii_case(TRACEPARENT) => self.traceparent.add(value),
+            [b't' | b'T', ..] if name.eq_ignore_ascii_case(TRACESTATE) => self.reserved.tracestate = true,
             _ => note_reserved(&mut self.reserved, name),
         }
     }
@@ -166,7 +177,7 @@ mod tests {
             names in prop::collection::vec(
                 prop::sample::select(vec![
                     "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
-                    "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                    "traceparent", "TraceParent", "TraceState", "Trailer", "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
                 ]),
                 0..8,
             ),
@@ -183,7 +194,7 @@ mod tests {
             prop_assert_eq!(map.authenticates_connection, parsed.authenticates_connection);
             let credentials = names.iter().any(|name| name.eq_ignore_ascii_case("authorization"));
             prop_assert_eq!(map.authenticates_connection, credentials);
-            for (one, other) in [(map.host, parsed.host), (map.length, parsed.length), (map.encoding, parsed.encoding)] {
+            for (one, other) in [(map.host, parsed.host), (map.traceparent, parsed.traceparent), (map.length, parsed.length), (map.encoding, parsed.encoding)] {
                 prop_assert_eq!((one.value, one.repeated), (other.value, other.repeated));
             }
         }

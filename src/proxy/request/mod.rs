@@ -7,6 +7,7 @@ pub(crate) mod limits;
 pub(crate) mod request_id;
 pub(crate) mod strip_token;
 pub(crate) mod target;
+pub(crate) mod trace_context;
 pub(crate) mod validate;
 
 use std::time::Duration;
@@ -31,9 +32,10 @@ use crate::routing::{RouteInput, RouteTarget};
 use crate::telemetry::metrics::Rejection;
 
 use self::forwarded_headers::forwarded_headers;
-use self::header_scan::HeaderScan;
-use self::request_id::request_id;
+use self::header_scan::{HeaderScan, SingleField};
+use self::request_id::request_ids;
 use self::target::AbsoluteTarget;
+use self::trace_context::trace_context;
 
 /// The hook. True = the proxy has responded.
 pub(crate) fn run<'hook>(
@@ -88,7 +90,8 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
 fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Result<()> {
     let request = exchange.req_header_mut();
     let mut edits = RequestEdits::default();
-    forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ctx.request_id.as_ref(), &mut edits);
+    let ids = (ctx.request_id.as_ref(), ctx.traceparent.as_ref());
+    forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ids, &mut edits);
     head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 
@@ -97,7 +100,10 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
     ctx.app().metrics.rejected.inc(rejection as usize);
     set_client(exchange, ctx);
     tracing::debug!(client = ctx.client.address.map(display), reason = rejection.label(), "request rejected");
-    set_request_id(&head::view(exchange.req_header()), ctx);
+    if ctx.request_id.is_none() {
+        let request = head::view(exchange.req_header());
+        set_ids(&request, HeaderScan::of(request.fields).traceparent, ctx);
+    }
     if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
         exchange.set_keepalive(None);
     }
@@ -178,7 +184,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     ctx.client = client;
     ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
     ctx.dedicated = dedicated(exchange, &scan);
-    set_request_id(&request, ctx);
+    set_ids(&request, scan.traceparent, ctx);
     let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
     let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
     let Some(route) = ctx.runtime.router.find(input) else { return Err(Rejection::NoRoute) };
@@ -231,10 +237,12 @@ fn dedicated(exchange: &Exchange, scan: &HeaderScan<'_>) -> Option<Box<Dedicated
 }
 
 /// Before anything can be refused because of its route or session: error pages show the id.
-fn set_request_id(request: &RequestView<'_>, ctx: &mut RequestContext) {
-    if ctx.request_id.is_none() {
-        ctx.request_id = Some(request_id(request.fields, ctx.client.peer_trusted, ctx.now, rand::random));
-    }
+fn set_ids(request: &RequestView<'_>, traceparent: SingleField<'_>, ctx: &mut RequestContext) {
+    let sent = request_id::sent(request.fields, ctx.client.peer_trusted);
+    ctx.trace = ctx.runtime.tracing.map(|sampling| trace_context(traceparent, sampling, rand::random));
+    (ctx.request_id, ctx.traceparent) = request_ids(sent, ctx.trace.as_ref(), ctx.now, rand::random);
+    // What stays belongs to the trace that goes on.
+    ctx.reserved.tracestate &= ctx.trace.is_some_and(|trace| trace.parent.is_none());
 }
 
 fn set_timeouts(exchange: &mut Exchange, listener: &Listener, upgrade: bool) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::labels::LabelIndex;
+use super::lifetimes::{Lifetimes, Subject};
 
 /// Counters that differ in the last label only.
 pub struct Counters(Box<[IntCounter]>);
@@ -45,9 +46,11 @@ impl Counters {
 
 /// Responses by status, of one pool or one route. The counter of a status is looked up by name at its first use.
 struct ByCode {
+    lifetimes: Arc<Lifetimes>,
+    subject: fn(&str) -> Subject<'_>,
     counters: IntCounterVec,
     label: Arc<str>,
-    codes: Box<[OnceLock<IntCounter>]>,
+    codes: Box<[OnceLock<Option<IntCounter>>]>,
 }
 
 /// Responses of one pool, by status, and their duration.
@@ -86,18 +89,21 @@ pub struct PoolMetrics {
 
 /// Moves of one pool's sessions between its servers. Looked up by name, since a move is rare, and most pairs have none.
 pub struct ServerMoves {
+    lifetimes: Arc<Lifetimes>,
     moves: IntCounterVec,
     pool: Arc<str>,
 }
 
 impl ServerMoves {
-    pub(super) fn new(moves: &IntCounterVec, pool: &str) -> Self {
-        Self { moves: moves.clone(), pool: Arc::from(pool) }
+    pub(super) fn new(lifetimes: &Arc<Lifetimes>, moves: &IntCounterVec, pool: &str) -> Self {
+        Self { lifetimes: Arc::clone(lifetimes), moves: moves.clone(), pool: Arc::from(pool) }
     }
 
-    /// Counts a move.
+    /// Counts a move. A server whose series are removed is `unknown`: sessions come back to it for as long as they live.
     pub fn inc(&self, from: &str, to: &str) {
-        self.moves.with_label_values(&[&*self.pool, from, to]).inc();
+        self.lifetimes.count_servers(&self.pool, [from, to], |[from, to]| {
+            self.moves.with_label_values(&[&*self.pool, from, to]).inc();
+        });
     }
 }
 
@@ -132,23 +138,40 @@ impl PoolMetrics {
 }
 
 impl ByCode {
-    fn new(counters: &IntCounterVec, label: &str) -> Self {
+    fn new(
+        lifetimes: &Arc<Lifetimes>,
+        subject: fn(&str) -> Subject<'_>,
+        counters: &IntCounterVec,
+        label: &str,
+    ) -> Self {
         let codes = CODES.map(|_| OnceLock::new()).collect();
-        Self { counters: counters.clone(), label: Arc::from(label), codes }
+        Self { lifetimes: Arc::clone(lifetimes), subject, counters: counters.clone(), label: Arc::from(label), codes }
     }
 
     /// Status 0 = the client disconnected before a response.
     fn inc(&self, code: u16) {
         let slot = code.checked_sub(CODES.start).and_then(|index| self.codes.get(usize::from(index)));
-        if let Some(slot) = slot {
-            slot.get_or_init(|| self.counters.with_label_values(&[&*self.label, &code.to_string()])).inc();
+        if let Some(counter) = slot.and_then(|slot| slot.get_or_init(|| self.counter(code)).as_ref()) {
+            counter.inc();
         }
+    }
+
+    /// `None` for a request that ends long after a reload took its pool or route away.
+    fn counter(&self, code: u16) -> Option<IntCounter> {
+        let counter = || self.counters.with_label_values(&[&*self.label, &code.to_string()]);
+        self.lifetimes.count((self.subject)(&self.label), counter)
     }
 }
 
 impl PoolRequests {
-    pub(super) fn new(requests: &IntCounterVec, durations: &HistogramVec, pool: &str) -> Self {
-        Self { responses: ByCode::new(requests, pool), duration: durations.with_label_values(&[pool]) }
+    pub(super) fn new(
+        lifetimes: &Arc<Lifetimes>,
+        requests: &IntCounterVec,
+        durations: &HistogramVec,
+        pool: &str,
+    ) -> Self {
+        let responses = ByCode::new(lifetimes, |pool| Subject::Pool(pool), requests, pool);
+        Self { responses, duration: durations.with_label_values(&[pool]) }
     }
 
     /// Counts a response and its duration; status 0 = the client disconnected before one.
@@ -159,8 +182,8 @@ impl PoolRequests {
 }
 
 impl RouteMetrics {
-    pub(super) fn new(requests: &IntCounterVec, route: &str) -> Self {
-        Self(ByCode::new(requests, route))
+    pub(super) fn new(lifetimes: &Arc<Lifetimes>, requests: &IntCounterVec, route: &str) -> Self {
+        Self(ByCode::new(lifetimes, |route| Subject::Route(route), requests, route))
     }
 
     /// Counts a response; status 0 = the client disconnected before one.

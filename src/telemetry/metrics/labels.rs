@@ -25,7 +25,7 @@ macro_rules! label {
     };
 }
 
-label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction);
+label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction, SpanResult);
 
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
@@ -215,6 +215,18 @@ impl LocalResource {
     }
 }
 
+/// `result` of `homing_trace_spans_total`: what became of a span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum SpanResult {
+    /// The collector took it.
+    Exported,
+    /// The queue is full.
+    QueueFull,
+    /// The collector could not be reached, or refused it.
+    Failed,
+}
+
 /// `reason` of `homing_requests_rejected_total`: why the proxy itself rejected a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
@@ -283,6 +295,7 @@ mod tests {
                 "no_http2"
             ]
         );
+        assert_eq!(SpanResult::VARIANTS, ["exported", "queue_full", "failed"]);
         assert_eq!(ProbeResult::VARIANTS, ["success", "drain", "failure", "local_error"]);
         assert_eq!(
             Rejection::VARIANTS,

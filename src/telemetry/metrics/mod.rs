@@ -4,20 +4,23 @@
 //! built ([`PoolMetrics`], [`ServerMetrics`]), and a request increments them by index. Gauges of live state (sessions, health,
 //! requests in flight) are set at each scrape, see [`Metrics::render`].
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use parking_lot::Mutex;
-use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Encoder, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 use strum::VariantNames;
 
+use self::lifetimes::{Families, Lifetimes, Subject};
 use self::registrar::{Registrar, gauge_value};
 use self::server::ServerFamilies;
 
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
     Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
-    Rejection, ResourceUser, Retry, TokenReason, UpstreamError,
+    Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
+pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
 pub use readings::{PoolReading, ServerReading, TableReading};
 pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
@@ -25,6 +28,7 @@ pub use table_snapshot::TableSnapshotMetrics;
 
 mod handles;
 mod labels;
+mod lifetimes;
 mod readings;
 mod registrar;
 mod server;
@@ -38,6 +42,8 @@ pub type RenderError = prometheus::Error;
 /// All metrics of the process.
 pub struct Metrics {
     registry: Registry,
+    families: Families,
+    lifetimes: Arc<Lifetimes>,
     requests: IntCounterVec,
     duration: HistogramVec,
     route_requests: IntCounterVec,
@@ -63,6 +69,8 @@ pub struct Metrics {
     pub panics: IntCounter,
     /// Lines that the access log dropped.
     pub access_log_dropped: IntCounter,
+    /// Spans of requests, by [`SpanResult`].
+    pub spans: Counters,
     sessions_complete: IntGaugeVec,
     table_entries: IntGauge,
     table_capacity: IntGauge,
@@ -95,36 +103,36 @@ impl Metrics {
     /// Only when two metrics have one name, which a test rules out.
     #[expect(clippy::too_many_lines, reason = "the list of all metrics, to be read in one piece")]
     pub fn new() -> prometheus::Result<Self> {
-        let make = Registrar(Registry::new());
+        let make = Registrar::default();
+        let lifetimes = Arc::<Lifetimes>::default();
         let rejected = make.counters(
             "homing_requests_rejected_total",
             "Requests that the proxy rejected before they reached a pool.",
             &["reason"],
         )?;
+        let spans = make.counters("homing_trace_spans_total", "Spans for the collector, by result.", &["result"])?;
         let build = make.gauges(
             "homing_build_info",
             "Always 1; the labels are the version that runs and the name of this proxy.",
             &["version", "revision", "node"],
         )?;
         #[cfg(target_os = "linux")]
-        make.0.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        make.registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
         let exhausted = make.counters(
             "homing_resource_exhausted_total",
             "Operations that failed for lack of a resource of this process or machine; no fault of a server.",
             &["operation", "resource"],
         )?;
         let requests = make.counters("homing_requests_total", "Responses, by pool and status.", &["pool", "code"])?;
-        let duration = make.add(HistogramVec::new(
-            HistogramOpts::new(
-                "homing_request_duration_seconds",
-                "From the end of the request's headers to the end of the response.",
-            )
-            .buckets(DURATION_BUCKETS.to_vec()),
+        let duration = make.histograms(
+            "homing_request_duration_seconds",
+            "From the end of the request's headers to the end of the response.",
+            DURATION_BUCKETS,
             &["pool"],
-        ))?;
+        )?;
         Ok(Self {
             build,
-            no_pool: PoolRequests::new(&requests, &duration, NO_POOL),
+            no_pool: PoolRequests::new(&lifetimes, &requests, &duration, NO_POOL),
             requests,
             duration,
             route_requests: make.counters(
@@ -154,7 +162,7 @@ impl Metrics {
             )?,
             server_moves: make.counters(
                 "homing_server_moves_total",
-                "Sessions that moved to another server, by both; from \"-\": a server that is not known any more.",
+                "Sessions that moved to another server, by both; \"unknown\": a server that is gone.",
                 &["pool", "from", "to"],
             )?,
             bytes: make.counters(
@@ -197,6 +205,7 @@ impl Metrics {
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,
             access_log_dropped: make
                 .counter("homing_access_log_dropped_total", "Lines that the access log dropped.")?,
+            spans: Counters::new(&spans, &[], SpanResult::VARIANTS),
             sessions_complete: make.gauges(
                 "homing_sessions_complete",
                 "1 when homing_sessions has them all; 0 while sessions from before the start may not have come back.",
@@ -224,22 +233,28 @@ impl Metrics {
             store: StoreMetrics::new(&make)?,
             config_hash: Mutex::default(),
             rendering: Mutex::default(),
-            registry: make.0,
+            lifetimes,
+            registry: make.registry,
+            families: make.families.finish(),
         })
     }
 
     /// The handles of a pool with these sources; called twice, the same counters.
     pub fn pool(&self, pool: &str, sources: &[&str]) -> PoolMetrics {
+        self.lifetimes.begin(Subject::Pool(pool), || self.pool_handles(pool, sources))
+    }
+
+    fn pool_handles(&self, pool: &str, sources: &[&str]) -> PoolMetrics {
         for reason in ENDS {
             self.ended.with_label_values(&[pool, reason]);
         }
         PoolMetrics {
-            requests: PoolRequests::new(&self.requests, &self.duration, pool),
+            requests: PoolRequests::new(&self.lifetimes, &self.requests, &self.duration, pool),
             retries: Counters::new(&self.retries, &[pool], Retry::VARIANTS),
             lookups: sources.iter().map(|source| Counters::new(&self.lookups, &[pool, source], LOOKUPS)).collect(),
             outcomes: Counters::new(&self.outcomes, &[pool], OUTCOMES),
             moves: Counters::new(&self.moves, &[pool], MOVES),
-            server_moves: ServerMoves::new(&self.server_moves, pool),
+            server_moves: ServerMoves::new(&self.lifetimes, &self.server_moves, pool),
             bytes: Counters::new(&self.bytes, &[pool], Direction::VARIANTS),
             tokens: Counters::new(&self.tokens, &[pool], TokenReason::VARIANTS),
             handoffs: Counters::new(&self.handoffs, &[pool], Handoff::VARIANTS),
@@ -250,29 +265,32 @@ impl Metrics {
 
     /// The handles of a route; called twice, the same counters.
     pub fn route(&self, route: &str) -> RouteMetrics {
-        RouteMetrics::new(&self.route_requests, route)
+        self.lifetimes.begin(Subject::Route(route), || RouteMetrics::new(&self.lifetimes, &self.route_requests, route))
     }
 
     /// The handles of a server; called twice, the same counters.
     pub fn server(&self, pool: &str, server: &str) -> ServerMetrics {
-        self.servers.handles(pool, server)
+        self.lifetimes.begin(Subject::Server(pool, server), || self.servers.handles(pool, server))
     }
 
     /// The open connections of a listener; called twice, the same gauge.
     pub fn client_connections(&self, listener: &str) -> OpenCount {
-        OpenCount(self.client_connections.with_label_values(&[listener]))
+        self.lifetimes
+            .begin(Subject::Listener(listener), || OpenCount(self.client_connections.with_label_values(&[listener])))
     }
 
     /// Counts a session that left the table; `end` is the index of the reason in [`ENDS`].
     pub fn session_ended(&self, pool: &str, end: usize) {
         if let Some(reason) = ENDS.get(end) {
-            self.ended.with_label_values(&[pool, reason]).inc();
+            let count = || self.ended.with_label_values(&[pool, reason]).inc();
+            self.lifetimes.count(Subject::Pool(pool), count);
         }
     }
 
     /// Counts handoff data that was evicted.
     pub fn handoff_evicted(&self, pool: &str) {
-        self.handoffs.with_label_values(&[pool, Handoff::Evicted.into()]).inc();
+        let count = || self.handoffs.with_label_values(&[pool, Handoff::Evicted.into()]).inc();
+        self.lifetimes.count(Subject::Pool(pool), count);
     }
 
     /// Says which version runs, under which name.
@@ -306,6 +324,14 @@ impl Metrics {
         all.sort_by_key(|(_, expiry)| std::cmp::Reverse(*expiry));
         for (name, expiry) in all {
             self.certificate_expiry.with_label_values(&[name]).set(expiry);
+        }
+    }
+
+    /// Notes what the configuration has, and removes the series of what it has not had for [`GRACE`].
+    pub fn retain(&self, in_use: &InUse<'_>, now: Instant) {
+        if self.lifetimes.observe(in_use, now) {
+            let _guard = self.rendering.lock();
+            self.lifetimes.remove(&self.families, now);
         }
     }
 

@@ -1,16 +1,35 @@
 //! Makes and registers metrics.
 
-use prometheus::core::Collector;
-use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use super::lifetimes::FamilyList;
 
 /// Registers every metric that it makes.
-pub(super) struct Registrar(pub(super) Registry);
+#[derive(Default)]
+pub(super) struct Registrar {
+    pub(super) registry: Registry,
+    /// Those with labels, whose series may be removed.
+    pub(super) families: FamilyList,
+}
 
 impl Registrar {
     pub(super) fn add<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> prometheus::Result<C> {
         let metric = made?;
-        self.0.register(Box::new(metric.clone()))?;
+        self.registry.register(Box::new(metric.clone()))?;
         Ok(metric)
+    }
+
+    fn add_family<T: MetricVecBuilder + 'static>(
+        &self,
+        made: prometheus::Result<MetricVec<T>>,
+        labels: &[&str],
+    ) -> prometheus::Result<MetricVec<T>> {
+        let family = self.add(made)?;
+        self.families.add(&family, labels);
+        Ok(family)
     }
 
     pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
@@ -18,7 +37,7 @@ impl Registrar {
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
-        self.add(IntCounterVec::new(Opts::new(name, help), labels))
+        self.add_family(IntCounterVec::new(Opts::new(name, help), labels), labels)
     }
 
     pub(super) fn gauge(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
@@ -26,7 +45,21 @@ impl Registrar {
     }
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
-        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+        self.add_family(IntGaugeVec::new(Opts::new(name, help), labels), labels)
+    }
+
+    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        self.add_family(GaugeVec::new(Opts::new(name, help), labels), labels)
+    }
+
+    pub(super) fn histograms(
+        &self,
+        name: &str,
+        help: &str,
+        buckets: &[f64],
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        self.add_family(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels), labels)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use prometheus::{GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts};
+use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
 use strum::VariantNames;
 
 use super::handles::Counters;
@@ -75,7 +75,7 @@ impl ServerMetrics {
 }
 
 /// Label `server` of requests that wait for any server.
-const ANY_SERVER: &str = "-";
+pub(super) const ANY_SERVER: &str = "-";
 
 const SERVER: &[&str] = &["pool", "server"];
 
@@ -88,17 +88,17 @@ impl ServerFamilies {
                 "Responses of servers, by class of status.",
                 &["pool", "server", "class"],
             )?,
-            response_time: histogram(
-                make,
+            response_time: make.histograms(
                 "homing_server_response_seconds",
                 "From the start of an attempt to the first byte of the server's response.",
                 RESPONSE_BUCKETS,
+                SERVER,
             )?,
-            connect_time: histogram(
-                make,
+            connect_time: make.histograms(
                 "homing_server_connect_seconds",
                 "From the start of an attempt to its new connection; without reused connections.",
                 CONNECT_BUCKETS,
+                SERVER,
             )?,
             retries: make.counters(
                 "homing_server_retries_total",
@@ -139,13 +139,11 @@ impl ServerFamilies {
                 SERVER,
             )?,
             streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
-            weight: make.add(GaugeVec::new(
-                Opts::new(
-                    "homing_server_weight",
-                    "Share of new sessions now, as slow start makes it; 0 while it gets none.",
-                ),
+            weight: make.float_gauges(
+                "homing_server_weight",
+                "Share of new sessions now, as slow start makes it; 0 while it gets none.",
                 SERVER,
-            ))?,
+            )?,
         })
     }
 
@@ -202,8 +200,4 @@ impl ServerFamilies {
             }
         }
     }
-}
-
-fn histogram(make: &Registrar, name: &str, help: &str, buckets: &[f64]) -> prometheus::Result<HistogramVec> {
-    make.add(HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), SERVER))
 }

@@ -1,6 +1,6 @@
 //! Metrics of the store that several proxies share (`homing_store_*`).
 
-use prometheus::{Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntGauge};
+use prometheus::{Histogram, HistogramTimer, IntCounter, IntGauge};
 use strum::{IntoStaticStr, VariantNames};
 
 use super::handles::Counters;
@@ -70,14 +70,12 @@ impl StoreMetrics {
             "Operations of the shared store, by operation and result.",
             &["op", "result"],
         )?;
-        let durations = make.add(HistogramVec::new(
-            HistogramOpts::new(
-                "homing_store_operation_duration_seconds",
-                "Duration of operations of the shared store.",
-            )
-            .buckets(BUCKETS.to_vec()),
+        let durations = make.histograms(
+            "homing_store_operation_duration_seconds",
+            "Duration of operations of the shared store.",
+            BUCKETS,
             &["op"],
-        ))?;
+        )?;
         let up = make.gauge("homing_store_up", "1 while the shared store answers, and without a shared store.")?;
         up.set(1);
         Ok(Self {

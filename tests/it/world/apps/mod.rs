@@ -21,7 +21,7 @@ use super::net::Address;
 use super::ports::Port;
 use super::{Conf, eventually, guard};
 pub(crate) use driver::Driver;
-pub(crate) use program::{CHROMIUM, MCP, Program, SOCKET_IO, WSGI};
+pub(crate) use program::{CHROMIUM, MCP, OTLP, Program, SOCKET_IO, WSGI};
 
 /// A machine with two cores starts many processes at once when all tests run.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -76,6 +76,11 @@ impl Nodes {
         let node = self.node(name);
         node.spawn();
         node.wait_until_it_answers();
+    }
+
+    /// Where a node listens.
+    pub(crate) fn address(&self, name: &str) -> Address {
+        self.node(name).port.address().into()
     }
 
     fn node(&self, name: &str) -> &Node {

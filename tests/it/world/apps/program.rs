@@ -27,6 +27,9 @@ pub(crate) const WSGI: Program = Program { folder: "wsgi", language: Language::P
 /// A browser, led by playwright-core, with axe-core for accessibility; a client only.
 pub(crate) const CHROMIUM: Program = Program { folder: "chromium", language: Language::Node };
 
+/// A collector of OpenTelemetry spans.
+pub(crate) const OTLP: Program = Program { folder: "otlp", language: Language::Python };
+
 impl Program {
     /// A command line of its server: `NAME PORT` are to follow.
     pub(crate) fn server(self) -> Command {

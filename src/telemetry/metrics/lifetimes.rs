@@ -1,0 +1,344 @@
+//! How long series live: those of a pool, server, route or listener that the configuration does not have any more are removed
+//! after a grace, so that neither memory nor scrapes grow with reloads.
+//!
+//! A series belongs to what its labels name. Requests that began before a reload may count for something that is gone, and
+//! sessions of a removed pool end later; such counts never create a series again.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+use parking_lot::RwLock;
+use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
+use prometheus::proto::Metric;
+
+use super::NO_POOL;
+use super::server::ANY_SERVER;
+
+/// How long the series of something that is gone are still shown: for several scrapes, so that Prometheus has the last values.
+/// With the pause between two looks ([`LOOK_INTERVAL`]) less than the five minutes that are promised.
+pub const GRACE: Duration = Duration::from_secs(4 * 60);
+/// How often the process compares the configuration with the series.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Labels `from` and `to` of servers whose series are removed.
+const FORMER_SERVER: &str = "unknown";
+
+/// Labels that name something that a reload may remove. `from` and `to` are servers.
+const LABELS: &[&str] = &["pool", "server", "from", "to", "route", "listener"];
+
+/// All that a configuration names.
+#[derive(Debug, Default)]
+pub struct InUse<'a> {
+    /// Pools with their servers.
+    pub pools: HashMap<&'a str, Vec<&'a str>>,
+    /// Routes.
+    pub routes: Vec<&'a str>,
+    /// Listeners.
+    pub listeners: Vec<String>,
+}
+
+/// What has series: a name, and since when it is not in use, if it is not.
+type Named = HashMap<Box<str>, Option<Instant>>;
+
+#[derive(Default)]
+struct Known {
+    /// Pools, and the servers of each.
+    pools: HashMap<Box<str>, (Option<Instant>, Named)>,
+    routes: Named,
+    listeners: Named,
+}
+
+/// All that has series. Locked for writing by reloads and the removal, for reading by counters that are looked up by name.
+#[derive(Default)]
+pub(super) struct Lifetimes(RwLock<Known>);
+
+/// Something of which series are made.
+#[derive(Clone, Copy)]
+pub(super) enum Subject<'a> {
+    Pool(&'a str),
+    Server(&'a str, &'a str),
+    Route(&'a str),
+    Listener(&'a str),
+}
+
+impl Lifetimes {
+    /// Makes series of something that is in use from now on. They are not removed meanwhile.
+    pub(super) fn begin<T>(&self, subject: Subject<'_>, make: impl FnOnce() -> T) -> T {
+        let mut known = self.0.write();
+        match subject {
+            Subject::Pool(pool) => known.pool(pool).0 = None,
+            Subject::Server(pool, server) => drop(known.pool(pool).1.insert(server.into(), None)),
+            Subject::Route(route) => drop(known.routes.insert(route.into(), None)),
+            Subject::Listener(listener) => drop(known.listeners.insert(listener.into(), None)),
+        }
+        make()
+    }
+
+    /// Counts for something, unless its series are removed.
+    pub(super) fn count<T>(&self, subject: Subject<'_>, count: impl FnOnce() -> T) -> Option<T> {
+        // Until the count is done, so that it creates no series while they are removed.
+        let known = self.0.read();
+        known.has(subject).then(count)
+    }
+
+    /// Counts for a pool and two of its servers, where `unknown` stands for one whose series are removed.
+    pub(super) fn count_servers(&self, pool: &str, servers: [&str; 2], count: impl FnOnce([&str; 2])) {
+        let known = self.0.read();
+        if known.has(Subject::Pool(pool)) {
+            count(servers.map(|server| if known.has_server(pool, server) { server } else { FORMER_SERVER }));
+        }
+    }
+
+    /// Notes what is in use; returns whether something has not been for the grace.
+    pub(super) fn observe(&self, in_use: &InUse<'_>, now: Instant) -> bool {
+        let mut known = self.0.write();
+        let known = &mut *known;
+        for (pool, (since, servers)) in &mut known.pools {
+            let used = in_use.pools.get(&**pool);
+            note(since, used.is_some(), now);
+            note_all(servers, used.map_or(&[], Vec::as_slice), now);
+        }
+        note_all(&mut known.routes, &in_use.routes, now);
+        note_all(&mut known.listeners, &in_use.listeners, now);
+        let of_pools = known.pools.values().flat_map(|(since, servers)| servers.values().chain([since]));
+        of_pools.chain(known.routes.values()).chain(known.listeners.values()).any(|since| is_over(*since, now))
+    }
+
+    /// Forgets what has not been in use for the grace, and removes its series.
+    pub(super) fn remove(&self, families: &Families, now: Instant) {
+        let mut known = self.0.write();
+        known.pools.retain(|_, (since, servers)| {
+            servers.retain(|_, since| !is_over(*since, now));
+            !is_over(*since, now)
+        });
+        known.routes.retain(|_, since| !is_over(*since, now));
+        known.listeners.retain(|_, since| !is_over(*since, now));
+        // What the maps had room for goes, too.
+        known.pools.shrink_to_fit();
+        known.pools.values_mut().for_each(|(_, servers)| servers.shrink_to_fit());
+        families.retain(&known);
+    }
+}
+
+/// Starts or stops the clock of one name.
+fn note(since: &mut Option<Instant>, is_used: bool, now: Instant) {
+    *since = if is_used { None } else { Some(since.unwrap_or(now)) };
+}
+
+fn note_all(named: &mut Named, used: &[impl AsRef<str>], now: Instant) {
+    let used: HashSet<&str> = used.iter().map(AsRef::as_ref).collect();
+    for (name, since) in named {
+        note(since, used.contains(&**name), now);
+    }
+}
+
+fn is_over(since: Option<Instant>, now: Instant) -> bool {
+    since.is_some_and(|since| now.saturating_duration_since(since) >= GRACE)
+}
+
+impl Known {
+    fn pool(&mut self, name: &str) -> &mut (Option<Instant>, Named) {
+        self.pools.entry(name.into()).or_default()
+    }
+
+    fn has(&self, subject: Subject<'_>) -> bool {
+        match subject {
+            Subject::Pool(pool) => pool == NO_POOL || self.pools.contains_key(pool),
+            Subject::Server(pool, server) => self.has_server(pool, server),
+            Subject::Route(route) => self.routes.contains_key(route),
+            Subject::Listener(listener) => self.listeners.contains_key(listener),
+        }
+    }
+
+    /// A session may move to a server of another pool, which is written `pool/server`.
+    fn has_server(&self, pool: &str, server: &str) -> bool {
+        let of_pool = |pool: &str, server: &str| self.pools.get(pool).is_some_and(|pool| pool.1.contains_key(server));
+        server == ANY_SERVER
+            || server == FORMER_SERVER
+            || of_pool(pool, server)
+            || server.split_once('/').is_some_and(|(pool, server)| of_pool(pool, server))
+    }
+
+    /// Whether all that the labels of a series name is known.
+    fn has_all(&self, series: &Metric) -> bool {
+        let labels = series.get_label();
+        let pool = labels.iter().find(|label| label.name() == "pool").map_or(NO_POOL, |label| label.value());
+        labels.iter().all(|label| match label.name() {
+            "pool" => self.has(Subject::Pool(label.value())),
+            "server" | "from" | "to" => self.has(Subject::Server(pool, label.value())),
+            "route" => self.has(Subject::Route(label.value())),
+            "listener" => self.has(Subject::Listener(label.value())),
+            _ => true,
+        })
+    }
+}
+
+/// A metric with labels.
+trait Family: Send + Sync {
+    fn series(&self) -> Vec<Metric>;
+    fn remove(&self, labels: &HashMap<&str, &str>);
+}
+
+impl<T: MetricVecBuilder> Family for MetricVec<T> {
+    fn series(&self) -> Vec<Metric> {
+        self.collect().into_iter().flat_map(|mut family| family.take_metric()).collect()
+    }
+
+    fn remove(&self, labels: &HashMap<&str, &str>) {
+        // An error means that another removed it.
+        drop(Self::remove(self, labels));
+    }
+}
+
+/// The metrics whose labels name something that a reload may remove.
+#[derive(Default)]
+pub(super) struct Families(Vec<Box<dyn Family>>);
+
+impl Families {
+    /// Removes the series of what is not known.
+    fn retain(&self, known: &Known) {
+        for family in &self.0 {
+            for series in family.series().iter().filter(|series| !known.has_all(series)) {
+                let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                family.remove(&labels);
+            }
+        }
+    }
+}
+
+/// Collects the families while metrics are declared.
+#[derive(Default)]
+pub(super) struct FamilyList(RefCell<Families>);
+
+impl FamilyList {
+    pub(super) fn add<T: MetricVecBuilder + 'static>(&self, family: &MetricVec<T>, labels: &[&str]) {
+        if labels.iter().any(|label| LABELS.contains(label)) {
+            self.0.borrow_mut().0.push(Box::new(family.clone()));
+        }
+    }
+
+    pub(super) fn finish(self) -> Families {
+        self.0.into_inner()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::telemetry::metrics::{Metrics, Rejection, TableReading, UpstreamError};
+
+    const TABLE: TableReading = TableReading { entries: 0, capacity: 0, bytes: 0, handoff_bytes: 0 };
+
+    fn text(metrics: &Metrics) -> String {
+        String::from_utf8(metrics.render(&TABLE, std::iter::empty(), std::iter::empty()).unwrap()).unwrap()
+    }
+
+    fn in_use<'a>(pools: &[(&'a str, &[&'a str])], routes: &[&'a str], listeners: &[&str]) -> InUse<'a> {
+        InUse {
+            pools: pools.iter().map(|(pool, servers)| (*pool, servers.to_vec())).collect(),
+            routes: routes.to_vec(),
+            listeners: listeners.iter().map(|listener| (*listener).to_owned()).collect(),
+        }
+    }
+
+    /// A pool `web` with two servers, a pool `old` with one, two routes and two listeners, each with all its metrics.
+    pub(in super::super) fn busy() -> Metrics {
+        let metrics = Metrics::new().unwrap();
+        for (pool, servers) in [("web", &["a", "b"] as &[&str]), ("old", &["z"])] {
+            let handles = metrics.pool(pool, &["cookie"]);
+            handles.request(200, Duration::from_millis(1));
+            for server in servers {
+                let of_server = metrics.server(pool, server);
+                of_server.response(200, Some(Duration::from_millis(1)));
+                of_server.connected(Duration::from_millis(1));
+                of_server.errors.inc(UpstreamError::Timeout);
+            }
+            servers.windows(2).for_each(|pair| handles.server_moves.inc(pair[1], pair[0]));
+        }
+        metrics.route("shop").request(200);
+        metrics.route("gone").request(200);
+        metrics.client_connections("127.0.0.1:1");
+        metrics.client_connections("127.0.0.1:2");
+        metrics.rejected.inc(Rejection::Method);
+        metrics
+    }
+
+    #[test]
+    fn series_of_what_is_gone_are_shown_for_the_grace_and_then_vanish() {
+        let (metrics, start) = (busy(), Instant::now());
+        let all = text(&metrics);
+        for one in ["server=\"b\"", "from=\"b\"", "\"old\"", "\"z\"", "\"gone\"", "127.0.0.1:2"] {
+            assert!(all.contains(one), "{one}: {all}");
+        }
+        let before =
+            in_use(&[("web", &["a", "b"]), ("old", &["z"])], &["shop", "gone"], &["127.0.0.1:1", "127.0.0.1:2"]);
+        metrics.retain(&before, start);
+        let left = in_use(&[("web", &["a"])], &["shop"], &["127.0.0.1:1"]);
+        let removed = start + Duration::from_secs(60);
+        metrics.retain(&left, removed);
+        metrics.retain(&left, removed + (GRACE / 10) * 9);
+        assert!(text(&metrics).contains("server=\"b\""), "still within the grace");
+        metrics.retain(&left, removed + GRACE);
+        let rest = text(&metrics);
+        for gone in ["\"b\"", "\"old\"", "\"z\"", "\"gone\"", "127.0.0.1:2"] {
+            assert!(!rest.contains(gone), "{gone}: {rest}");
+        }
+        let of_a = |line: &&str| line.contains("server=\"a\"");
+        assert_eq!(all.lines().filter(of_a).count(), rest.lines().filter(of_a).count(), "{rest}");
+        for kept in [
+            r#"homing_requests_total{code="200",pool="web"} 1"#,
+            r#"homing_route_requests_total{code="200",route="shop"} 1"#,
+            r#"homing_requests_rejected_total{reason="method"} 1"#,
+            r#"homing_request_duration_seconds_count{pool="-"} 0"#,
+        ] {
+            assert!(rest.contains(kept), "{kept}: {rest}");
+        }
+    }
+
+    #[test]
+    fn what_returns_within_the_grace_counts_on_and_what_returns_later_begins_at_zero() {
+        let (metrics, start) = (busy(), Instant::now());
+        let (with, without) = (in_use(&[("web", &["a", "b"])], &[], &[]), in_use(&[("web", &["a"])], &[], &[]));
+        let count = |metrics: &Metrics| {
+            metrics.server("web", "b").response(200, None);
+            let text = text(metrics);
+            let line = text.lines().find(|line| line.contains(r#"class="2xx",pool="web",server="b""#)).unwrap();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        metrics.retain(&without, start);
+        metrics.retain(&with, start + GRACE / 2);
+        metrics.retain(&with, start + GRACE * 2);
+        assert_eq!(count(&metrics), "2");
+        metrics.retain(&without, start + GRACE * 3);
+        // A reload that takes it back builds it before it is in effect.
+        metrics.server("web", "b");
+        metrics.retain(&without, start + GRACE * 4);
+        assert_eq!(count(&metrics), "3", "its clock began again");
+        metrics.retain(&without, start + GRACE * 5);
+        metrics.retain(&without, start + GRACE * 6);
+        assert_eq!(count(&metrics), "1");
+    }
+
+    #[test]
+    fn a_late_count_for_something_that_is_gone_creates_no_series() {
+        let (metrics, start) = (busy(), Instant::now());
+        let (old, web, route) = (metrics.pool("old", &[]), metrics.pool("web", &[]), metrics.route("gone"));
+        let left = in_use(&[("web", &["a"])], &[], &[]);
+        metrics.retain(&left, start);
+        metrics.retain(&left, start + GRACE);
+        old.request(503, Duration::ZERO);
+        old.server_moves.inc("z", "z");
+        route.request(503);
+        metrics.session_ended("old", 0);
+        metrics.handoff_evicted("old");
+        web.server_moves.inc("b", "a");
+        web.server_moves.inc("a", "old/z");
+        let text = text(&metrics);
+        for gone in ["\"old\"", "\"gone\"", "old/z", "\"b\""] {
+            assert!(!text.contains(gone), "{gone}: {text}");
+        }
+        assert!(text.contains(r#"homing_server_moves_total{from="unknown",pool="web",to="a"} 1"#), "{text}");
+        assert!(text.contains(r#"homing_server_moves_total{from="a",pool="web",to="unknown"} 1"#), "{text}");
+    }
+}
