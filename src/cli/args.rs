@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::admin::args::{AdminCommand, ClientArgs};
 
@@ -94,12 +94,25 @@ pub(super) struct ExplainArgs {
 
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {
+    /// The application
+    #[arg(value_enum, default_value_t = DemoApplication::Shop)]
+    pub(super) application: DemoApplication,
     /// Address of the proxy; another port is used if this one is taken
     #[arg(long, value_name = "ADDRESS", default_value = crate::demo::DEFAULT_LISTEN)]
     pub(super) listen: String,
     /// Address of its probes and metrics; another port is used if this one is taken
     #[arg(long, value_name = "ADDRESS", default_value = crate::demo::DEFAULT_ADMIN)]
     pub(super) admin: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum DemoApplication {
+    /// Carts that follow their session; needs nothing else
+    Shop,
+    /// Transfers that refuse to go on elsewhere; needs Python
+    Bank,
+    /// WebSockets, two tenants, two versions, a drain; needs Node
+    Workspace,
 }
 
 #[derive(Debug, Subcommand)]

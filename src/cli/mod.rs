@@ -48,7 +48,7 @@ pub fn main() -> ExitCode {
         }
         Command::Run(_) => run::run(cli.config.as_deref()),
         Command::Check { strict } => check(cli.config.as_deref(), strict),
-        Command::Demo(args) => run::demo(&args.listen, &args.admin),
+        Command::Demo(args) => run::demo(args.application, &args.listen, &args.admin),
         Command::Config { what } => show(&what, cli.config.as_deref()),
         Command::Keys { what: KeysCommand::Generate } => {
             print(&new_key());

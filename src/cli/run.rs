@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use crate::app::{self, Origin, RunError};
 use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
+use crate::demo::{Example, ExampleDemo};
 use crate::telemetry::log;
 
-use super::args::RunArgs;
+use super::args::{DemoApplication, RunArgs};
 use super::load::{load, report};
 use super::output::{FAILED, failure, print, usage};
 
@@ -73,9 +74,14 @@ fn exit_code(result: Result<(), RunError>) -> ExitCode {
     }
 }
 
-pub(super) fn demo(listen: &str, admin: &str) -> ExitCode {
+pub(super) fn demo(application: DemoApplication, listen: &str, admin: &str) -> ExitCode {
     log::start(LogLevel::Warn.into(), false, None);
-    match try_demo(listen, admin) {
+    let run = || match application {
+        DemoApplication::Shop => try_demo(listen, admin),
+        DemoApplication::Bank => try_example(Example::Bank, listen, admin),
+        DemoApplication::Workspace => try_example(Example::Workspace, listen, admin),
+    };
+    match run() {
         Ok(code) => code,
         Err(error) => failure(&format!("the demo cannot start: {error}")),
     }
@@ -92,5 +98,19 @@ fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
     };
     print(&demo.banner(&listen, &admin));
     demo.read_commands(print)?;
+    demo.begin_visits(&listen);
     Ok(exit_code(app::run(loaded, Origin::File(file))))
+}
+
+fn try_example(example: Example, listen: &str, admin: &str) -> std::io::Result<ExitCode> {
+    let listen = crate::demo::free_address(listen)?;
+    let admin = crate::demo::free_address(admin)?;
+    let demo = Arc::new(ExampleDemo::start(example, &listen, &admin)?);
+    let loaded = match Config::load(demo.config_file()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return Ok(report(&problems)),
+    };
+    print(&demo.banner());
+    demo.watch(print)?;
+    Ok(exit_code(app::run(loaded, Origin::File(demo.config_file().to_owned()))))
 }

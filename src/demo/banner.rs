@@ -19,7 +19,10 @@ pub(super) fn banner(fleet: &Fleet, config_file: &Path, notices: &[String], list
         let _ = writeln!(text, "  {number}  {:<6} http://{}", server.name, server.address);
     }
     let _ = writeln!(text, "     proxy  http://{listen}    <- open this in a browser");
-    let _ = writeln!(text, "     admin  http://{admin}    /metrics, /healthz, /readyz");
+    let _ = writeln!(
+        text,
+        "     admin  http://{admin}    the dashboard, with six visitors who come back; /metrics, /healthz, /readyz"
+    );
     let _ = writeln!(text, "     file   {config}    (change it: it is read again when saved)");
     let moved = [(DEFAULT_LISTEN, listen), (DEFAULT_ADMIN, admin)];
     let moved = moved.into_iter().filter(|(default, actual)| default != actual);
@@ -45,8 +48,8 @@ Try, in another terminal:
     curl -s -c jar -b jar -d item=tea http://{listen}/cart
   Stop the server that has your session: type its number here, then Enter. Request the cart again: the session moved, once.
     curl -s -c jar -b jar http://{listen}/cart
-  It does not move back when the server returns (number, Enter). The cart is gone: it was in the stopped server's
-  memory. An application can hand such data over to the next server (docs/handoff.md); these samples do not.
+  It does not move back when the server returns (number, Enter). The cart is there, although it was in the stopped server's
+  memory: the server had handed it over (docs/handoff.md).
   What the cookie contains:
     {program} explain "$(awk '$6 == "SESSIONID" {{ print $7 }}' jar)" --config {config}
   The counters of sessions:

@@ -1,15 +1,17 @@
-//! `homing demo`: three small stateful sample servers to see the proxy work on.
+//! `homing demo`: small stateful sample servers to see the proxy work on.
 //!
-//! Each is a shop that keeps its carts in its own memory: the kind of application that Homing is for. The caller runs
-//! the proxy on [`Demo::config_file`] and shows [`Demo::banner`]. Imports nothing of ours and knows the proxy only by
+//! By default three, each a shop that keeps its carts in its own memory: the kind of application that Homing is for. The caller runs
+//! the proxy on [`Demo::config_file`] and shows [`Demo::banner`]. [`ExampleDemo`] does the same with programs in other languages. Imports nothing of ours and knows the proxy only by
 //! its configuration file and its headers.
 
 mod banner;
 mod carts;
+mod examples;
 mod fleet;
 mod message;
 mod serve;
 mod shop;
+mod visitors;
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,6 +26,7 @@ use uuid::Uuid;
 use fleet::{Fleet, SampleServer};
 
 pub use self::banner::{DEFAULT_ADMIN, DEFAULT_LISTEN};
+pub use self::examples::{Example, ExampleDemo};
 
 /// Ports of the sample servers, where they are free.
 pub const DEFAULT_PORTS: [u16; 3] = [9001, 9002, 9003];
@@ -122,7 +125,7 @@ impl Demo {
         let _ = write!(
             yaml,
             "    health_check: {{ type: http, path: /healthz, interval: 1s, timeout: 500ms, rise: 1, fall: 2 }}\n\
-             \x20   persistence: {{}}\n\
+             \x20   persistence: {{ handoff: {{ enabled: true }} }}\n\
              keys:\n  - {{ id: demo, secret: \"${{file:{}}}\" }}\n\
              admin: {{ address: \"{admin}\" }}\n",
             self.secret_file.display()
@@ -149,6 +152,14 @@ impl Demo {
         file.open(&self.secret_file)?.write_all(secret.as_bytes())?;
         file.open(&self.config_file)?.write_all(self.config_yaml(listen, admin).as_bytes())?;
         Ok(&self.config_file)
+    }
+
+    /// A little load on the proxy, so that its dashboard has something to show.
+    pub fn begin_visits(&self, listen: &str) {
+        let Some(runtime) = &self.runtime else { return };
+        for number in 0..visitors::VISITORS {
+            runtime.spawn(visitors::visit(listen.to_owned(), number));
+        }
     }
 
     /// The text for the terminal: where everything is, and what to try.

@@ -69,6 +69,8 @@ impl Shop {
         if matches!(path, "/" | "/index.html" | "/whoami" | "/cart") && (is_read || path == "/cart" && is_change) {
             server.count_request();
         }
+        // Handed over with the first request after a move, whichever that is.
+        let _ = self.known_cart(request);
         Outcome::Reply(match path {
             "/healthz" if is_read => Reply::text(200, "ok\n"),
             "/demo/state" if is_read => json_reply(&self.page_state(server, request)),
@@ -121,12 +123,11 @@ impl Shop {
     }
 
     fn cart_state(&self, server: &SampleServer, request: &Request<'_>) -> Value {
-        let id = request.cookie(CART_COOKIE);
-        let cart = id.and_then(|id| self.carts.find(id));
+        let cart = self.known_cart(request).map(|(_, cart)| cart);
         json!({
             "server": server.name,
             // The cookie names a cart that this server never had: it was in another server's memory.
-            "cart_lost": id.is_some() && cart.is_none(),
+            "cart_lost": request.cookie(CART_COOKIE).is_some() && cart.is_none(),
             "cart": cart.unwrap_or_default(),
             "moved": self.announced_move(request),
         })
@@ -153,13 +154,26 @@ impl Shop {
         }
     }
 
+    /// The cart that the request's cookie names: in this server's memory, or handed over from the session's server before.
+    fn known_cart(&self, request: &Request<'_>) -> Option<(String, Cart)> {
+        let id = request.cookie(CART_COOKIE)?;
+        if let Some(cart) = self.carts.find(id) {
+            return Some((id.to_owned(), cart));
+        }
+        let handed_over = request.header("homing-session-data")?;
+        let is_ours = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let cart = is_ours.then(|| from_text(handed_over))?;
+        self.carts.keep(id, cart.clone());
+        Some((id.to_owned(), cart))
+    }
+
     fn change_cart(&self, server: &SampleServer, request: &Request<'_>) -> Reply {
         let good = request.parameter("item").and_then(|word| GOODS.into_iter().find(|good| *good == word));
         let Some(good) = good else {
             return Reply::text(400, format!("name an item: item=ONE OF {}\n", GOODS.join(", ")));
         };
         // An unknown id is not adopted: the server makes a new one, as a careful application does.
-        let known = request.cookie(CART_COOKIE).and_then(|id| self.carts.find(id).map(|cart| (id.to_owned(), cart)));
+        let known = self.known_cart(request);
         let is_new = known.is_none();
         let (id, mut cart) = known.unwrap_or_else(|| (Uuid::new_v4().simple().to_string(), Cart::new()));
         let count = cart.get(good).copied().unwrap_or(0);
@@ -175,6 +189,8 @@ impl Shop {
             "cart": cart,
             "moved": self.announced_move(request),
         }));
+        // Kept by the proxy, for the next server of the session.
+        let reply = reply.with("Homing-Session-Data", as_text(&cart));
         if is_new {
             reply.with("Set-Cookie", format!("{CART_COOKIE}={id}; Path=/; HttpOnly; SameSite=Lax"))
         } else {
@@ -194,6 +210,21 @@ impl Shop {
             _ => Err(Reply::text(404, "the commands are stop and start\n")),
         }
     }
+}
+
+/// `honey=1&tea=2`.
+fn as_text(cart: &Cart) -> String {
+    cart.iter().map(|(good, count)| format!("{good}={count}")).collect::<Vec<_>>().join("&")
+}
+
+/// The goods that the shop has; what else is written is left out.
+fn from_text(text: &str) -> Cart {
+    let pairs = text.split('&').filter_map(|pair| pair.split_once('='));
+    let known = pairs.filter_map(|(word, count)| {
+        let good = GOODS.into_iter().find(|good| *good == word)?;
+        Some((good, count.parse::<u32>().ok()?.clamp(1, MAX_COUNT)))
+    });
+    known.collect()
 }
 
 fn json_reply(value: &Value) -> Reply {
