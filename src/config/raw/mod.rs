@@ -26,7 +26,7 @@ mod route;
 mod store;
 
 pub use circuit_breaker::CircuitBreaker;
-pub use limits::PoolLimits;
+pub use limits::{ListenerLimits, PoolLimits};
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };

@@ -1,14 +1,17 @@
 //! What holds for a connection from its beginning.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
+use crate::limits::ListenerLimits;
 use crate::pool::descriptors::RefusalPermit;
 
 /// The settings of its listener, and whether it is refused.
 pub(super) struct ConnectionSettings {
     pub(super) timeouts: ListenerTimeouts,
     pub(super) on_half_close: OnClientHalfClose,
+    pub(super) limits: Arc<ListenerLimits>,
     /// Its request is refused, since descriptors run out.
     pub(super) refusal: Option<RefusalPermit>,
 }
@@ -17,11 +20,11 @@ pub(super) struct ConnectionSettings {
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ConnectionSettings {
-    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
+    pub(super) fn new(listener: &Listener, limits: &Arc<ListenerLimits>, refusal: Option<RefusalPermit>) -> Self {
         let mut timeouts = listener.timeouts;
         if refusal.is_some() {
             timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
         }
-        Self { timeouts, on_half_close: listener.on_client_half_close, refusal }
+        Self { timeouts, on_half_close: listener.on_client_half_close, limits: Arc::clone(limits), refusal }
     }
 }
