@@ -2,7 +2,7 @@
 //!
 //! A request comes in. The [`proxy`] takes it from Pingora and decides, in this order: which pool serves it ([`routing`]), which
 //! session it names ([`session`]), what is stored of that ([`store`]), whether the session's server may take it now ([`pool`]),
-//! and if not, which server does ([`persistence`]). It reads all
+//! and if not, which server does ([`persistence`]). What a client may ask for is bounded by [`limits`]. It reads all
 //! of this from one [`runtime`](app::runtime) of the [`config`]. What happened goes to [`telemetry`]; the operator looks in
 //! through [`admin`]. [`app`] starts and stops it all, [`cli`] is the command line, and [`demo`] shows it with three small
 //! servers.
@@ -20,6 +20,8 @@ pub mod demo;
 pub mod persistence;
 
 pub mod pool;
+
+pub mod limits;
 
 pub mod store;
 

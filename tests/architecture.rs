@@ -27,11 +27,12 @@ use std::path::{Path, PathBuf};
 use reader::{branches, test_items, uses, without_comments_and_strings, without_test_items, words};
 
 const BELOW_PROXY: &[&str] =
-    &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "app"];
+    &["message", "config", "telemetry", "limits", "routing", "session", "pool", "store", "persistence", "app"];
 const BELOW_MAIN: &[&str] = &[
     "message",
     "config",
     "telemetry",
+    "limits",
     "routing",
     "session",
     "pool",
@@ -52,6 +53,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("demo", &[]),
     ("routing", &["message", "config"]),
     ("session", &["message", "config"]),
+    ("limits", &["config", "telemetry"]),
     ("pool", &["config", "telemetry", "session"]),
     ("store", &["config", "session", "telemetry"]),
     ("persistence", &["message", "config", "routing", "session", "pool", "store", "telemetry"]),
@@ -59,7 +61,19 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("admin", BELOW_PROXY),
     (
         "app",
-        &["message", "config", "telemetry", "routing", "session", "pool", "store", "persistence", "proxy", "admin"],
+        &[
+            "message",
+            "config",
+            "telemetry",
+            "limits",
+            "routing",
+            "session",
+            "pool",
+            "store",
+            "persistence",
+            "proxy",
+            "admin",
+        ],
     ),
     ("cli", BELOW_MAIN),
     ("main", BELOW_MAIN),

@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
 
 use crate::config::{self, Config};
+use crate::limits::ListenerLimits;
 use crate::message::WrittenName;
 use crate::pool::Pool;
 use crate::pool::tls::{PoolTls, SystemAuthorities, TlsBuildError};
@@ -100,7 +101,9 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
     let tls = tls::build(&config.listeners, context.previous)?;
+    let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
+        limits,
         log_key: keys.log_key().clone(),
         secret_parameters: secret_parameters(&config.pools),
         tracing: sampling(&config.tracing),
@@ -116,6 +119,21 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
 fn sampling(tracing: &config::Tracing) -> Option<Sampling> {
     let share = tracing.otlp.as_ref().map_or(0.0, |otlp| otlp.sample);
     tracing.propagates.then(|| Sampling::of(share))
+}
+
+/// The limits of a listener; what clients have used of them is kept over a reload.
+fn listener_limits(listener: &config::Listener, context: &BuildContext<'_>) -> Arc<ListenerLimits> {
+    let previous = context.previous.and_then(|runtime| {
+        let index = runtime.config.listeners.iter().position(|before| before.address == listener.address)?;
+        runtime.limits.get(index)
+    });
+    Arc::new(ListenerLimits::build(
+        listener,
+        previous.map(|one| &**one),
+        context.metrics,
+        rand::random(),
+        Instant::now(),
+    ))
 }
 
 /// Query parameters that name sessions, which logs must not show.

@@ -17,11 +17,12 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
-use crate::config::{Config, ListenAddress};
+use crate::config::{Config, ListenAddress, Listener};
 use crate::pool::server::KEEPALIVE;
 use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
-use crate::proxy::connection::{ConnectionApp, RequestApp};
+use crate::proxy::connection::{ConnectionApp, ListenerConnections, RequestApp};
+use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
 use super::signals::{NeverSignal, StopSwitch};
@@ -31,6 +32,8 @@ use super::state::AppState;
 const MAX_RETRIES: usize = 32;
 /// How long a listener may take to open.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the connections that tested that may take to close. Clients may have connected meanwhile, and theirs stay open.
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Pingora only ends a thread when it cannot listen; checking before gives an error that names the key.
 pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
@@ -77,7 +80,7 @@ fn with_advice(error: Error, port: u16) -> Error {
 }
 
 /// Waits until every listener accepts connections.
-pub(super) fn await_listeners(config: &Config) -> Result<(), RunError> {
+pub(super) fn await_listeners(config: &Config, metrics: &Metrics) -> Result<(), RunError> {
     let deadline = Instant::now() + OPEN_TIMEOUT;
     for listener in &config.listeners {
         while !accepts_connections(&listener.address) {
@@ -86,6 +89,12 @@ pub(super) fn await_listeners(config: &Config) -> Result<(), RunError> {
             }
             thread::park_timeout(Duration::from_millis(5));
         }
+    }
+    // These connections must not take the places of clients.
+    let closed = Instant::now() + CLOSE_TIMEOUT;
+    let open = |listener: &Listener| metrics.client_connections(&listener.address.to_string()).count() > 0;
+    while config.listeners.iter().any(open) && Instant::now() < closed {
+        thread::park_timeout(Duration::from_millis(1));
     }
     Ok(())
 }
@@ -152,7 +161,8 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
     let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
-    let open = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string())).collect();
+    let gauges = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string()));
+    let open = gauges.map(ListenerConnections::new).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };
     let mut service = Service::new("clients".to_owned(), connections);
     for listener in &config.listeners {

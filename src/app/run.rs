@@ -53,7 +53,7 @@ pub fn run(loaded: Loaded, origin: Origin) -> Result<(), RunError> {
     };
     let background = Background::start(executor, Arc::clone(&app), events, file, &stop, &snapshots);
     listeners::start_proxy(&config, &app, &stop)?;
-    listeners::await_listeners(&config)?;
+    listeners::await_listeners(&config, &app.metrics)?;
     keep_descriptors_back();
     readiness.started.store(true, Ordering::Release);
     log_lines::ready(&config);

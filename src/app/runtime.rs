@@ -7,6 +7,7 @@ use std::sync::Arc;
 use rustls::server::ServerConfig;
 
 use crate::config::Config;
+use crate::limits::ListenerLimits;
 use crate::persistence::PoolRuntime;
 use crate::routing::Router;
 use crate::session::key::LogKey;
@@ -25,6 +26,8 @@ pub struct Runtime {
     pub pools: Vec<PoolRuntime>,
     /// TLS of the listeners, in their order; `None` where there is none.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// Limits of the listeners, in their order.
+    pub limits: Vec<Arc<ListenerLimits>>,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Which of the traces that begin here are recorded; `None`: traces are left alone.

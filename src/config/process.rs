@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::ListenAddress;
-use super::raw::{AdminToken, ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
+use super::raw::{AdminToken, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
 use super::tls::Tls;
 
 /// Process-wide settings.
@@ -47,6 +47,8 @@ pub struct Listener {
     pub timeouts: ListenerTimeouts,
     /// A client that closes its side of the connection behind its request.
     pub on_client_half_close: OnClientHalfClose,
+    /// Limits of the listener and of each of its clients.
+    pub limits: ListenerLimits,
 }
 
 /// The listener for the admin API, probes and metrics.

@@ -22,6 +22,9 @@ pub(crate) struct DurationText;
 /// The same where null is a value.
 pub(crate) struct OptionalDurationText;
 
+/// Bytes a second where null is a value: a size, or a number of bytes.
+pub(crate) struct OptionalByteRate;
+
 /// A number of bytes: digits and a unit (`B`, `KiB`, `MiB`, `GiB`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Size(pub u64);
@@ -121,6 +124,44 @@ impl JsonSchema for OptionalDurationText {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["string", "null"], "format": DURATION, "pattern": "^([0-9]+(ms|s|m|h|d))+$" })
+    }
+}
+
+impl OptionalByteRate {
+    #[expect(clippy::ref_option, reason = "the signature that serde asks for")]
+    pub(crate) fn serialize<S: Serializer>(rate: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        rate.map(Size).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Bytes(u64),
+            Size(Size),
+        }
+        let written = Option::<Written>::deserialize(deserializer)?;
+        Ok(written.map(|written| match written {
+            Written::Bytes(bytes) | Written::Size(Size(bytes)) => bytes,
+        }))
+    }
+}
+
+impl JsonSchema for OptionalByteRate {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "OptionalByteRate".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "string", "format": SIZE, "pattern": "^[0-9]+(B|KiB|MiB|GiB)$", "x-minimum": "1B", "x-maximum": "1GiB" },
+            { "type": "integer", "minimum": 1, "maximum": 1 << 30 },
+            { "type": "null" },
+        ] })
     }
 }
 

@@ -177,7 +177,7 @@ impl ExampleDemo {
             while let Some(demo) = demo.upgrade() {
                 demo.restart_ended();
                 drop(demo);
-                thread::sleep(LOOK_EVERY);
+                thread::park_timeout(LOOK_EVERY);
             }
         };
         thread::Builder::new().name("demo-servers".to_owned()).spawn(look)?;

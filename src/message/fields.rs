@@ -48,6 +48,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// How many there are.
+    pub fn count(self) -> usize {
+        match self {
+            Self::Map(map) => map.len(),
+            Self::Parsed(fields) => fields.len(),
+        }
+    }
+
     /// Whether a field of that name is present.
     pub fn contains(self, name: &HeaderName) -> bool {
         match self {

@@ -27,6 +27,7 @@ pub mod issue;
 pub mod keepalive;
 mod learn;
 mod moves;
+mod new_session;
 mod operate;
 mod outcome;
 mod pool;
@@ -36,6 +37,7 @@ pub mod select;
 mod sessions;
 mod split;
 
+pub use self::new_session::NewSession;
 pub use self::outcome::{Outcome, Reason};
 pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, TableHistory};
 pub use self::resolve::{IdentifiedBy, ResolvedSession};

@@ -93,6 +93,8 @@ pub struct RequestSession {
     pub reason: Option<Reason>,
     /// The session that the request began.
     pub created: Option<SessionKey>,
+    /// When it does, it counts against its client's limit: the request alone did not show that it would.
+    pub counts_when_created: bool,
     /// Position of the request in a split: random, or from what its client carries.
     pub(super) point: u64,
     /// The pool of a split that could not serve the request.

@@ -115,6 +115,14 @@ impl Connections {
         due.len()
     }
 
+    /// Ends the one with this socket.
+    pub fn end_socket(&self, socket: RawFd) {
+        let mut open = self.open.lock();
+        if let Some(id) = open.numbers.get(&socket).copied() {
+            open.end(id);
+        }
+    }
+
     /// Lists a connection for as long as Pingora holds it.
     pub fn list(self: &Arc<Self>, stream: &mut Stream, socket: RawFd) {
         let mut open = self.open.lock();

@@ -60,9 +60,9 @@ impl ProxyHttp for EdgeProxy {
 
     // … a connection to it is taken from the pool or established …
     hook!(connected_to_upstream<'p, 'd>(
-        _, reused: bool, _: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
+        _, reused: bool, peer: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
     ) -> Result<()> => {
-        peer::connected(reused, socket, ctx);
+        peer::connected(peer, reused, socket, ctx);
         hook::done(Ok(()))
     });
 

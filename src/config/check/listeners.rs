@@ -54,6 +54,7 @@ fn listener(
         max_body_size: listener.max_body_size.map(|size| size.0),
         timeouts: listener.timeouts,
         on_client_half_close: listener.on_client_half_close,
+        limits: listener.limits.clone(),
     })
 }
 

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+use super::ListenerLimits;
 use crate::config::secret::Secret;
 use crate::config::units::{DurationText, Size};
 
@@ -44,6 +45,9 @@ pub(crate) struct Listener {
     /// What happens to a complete request when its client then closes its side of the connection.
     #[serde(default)]
     pub(crate) on_client_half_close: OnClientHalfClose,
+    /// Limits of this listener and of each of its clients.
+    #[serde(default)]
+    pub(crate) limits: ListenerLimits,
     /// TLS on this listener. null = none. Enabling or disabling it needs a restart; everything else is reloaded,
     /// with the files.
     #[serde(default)]

@@ -30,7 +30,7 @@ mod store;
 pub use circuit_breaker::CircuitBreaker;
 pub use discovery::RecordType;
 pub(crate) use discovery::{Discovery, DnsDiscovery};
-pub use limits::PoolLimits;
+pub use limits::{ListenerLimits, PoolLimits};
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };

@@ -49,16 +49,22 @@ impl From<std::io::Error> for HandshakeError {
 }
 
 impl Handshake<'_> {
-    /// The connection from where HTTP begins; `None` when it ended before.
-    pub(super) async fn accept(&self, stream: Stream) -> Option<Stream> {
+    /// The connection from where HTTP begins; `None` when it ended before. `admit`: whether there may be one more of the peer
+    /// that a PROXY header has named.
+    pub(super) async fn accept(
+        &self,
+        stream: Stream,
+        admit: impl FnOnce(Option<IpAddr>) -> Option<()>,
+    ) -> Option<Stream> {
         // The type that Pingora's plain listeners make.
         let mut socket = *stream.into_any().downcast::<Socket>().ok()?;
         let client = peer(&socket);
-        if self.listener.proxy_protocol
-            && let Err(error) = self.read_proxy_header(&mut socket).await
-        {
-            self.refuse(error, client);
-            return None;
+        if self.listener.proxy_protocol {
+            if let Err(error) = self.read_proxy_header(&mut socket).await {
+                self.refuse(error, client);
+                return None;
+            }
+            admit(peer(&socket))?;
         }
         let Some(tls) = self.tls else { return Some(Box::new(socket)) };
         let client = peer(&socket);

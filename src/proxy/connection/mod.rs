@@ -23,9 +23,11 @@ pub(crate) mod request_body;
 mod request_head;
 mod request_line;
 mod settings;
+mod slow_body;
 mod timer;
 mod write_buffer;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,10 +37,15 @@ use pingora::server::ShutdownWatch;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
+use crate::config::Listener;
+use crate::limits::client::ClientId;
+use crate::limits::connections::OpenConnections;
+use crate::limits::{self, ListenerLimits};
 use crate::pool::descriptors::{self, Admission, RefusalPermit};
 use crate::pool::exhaustion;
 use crate::proxy::context::wall_clock;
-use crate::telemetry::metrics::{LocalResource, OpenCount, OpenGuard};
+use crate::proxy::request::client_addr::is_trusted_peer;
+use crate::telemetry::metrics::{Limit, LocalResource, OpenCount, OpenGuard};
 
 pub use self::request_app::RequestApp;
 
@@ -54,7 +61,20 @@ pub struct ConnectionApp {
     /// For the settings of listeners.
     pub app: Arc<AppState>,
     /// The open connections of each listener, in the configuration's order.
-    pub open: Vec<OpenCount>,
+    pub open: Vec<ListenerConnections>,
+}
+
+/// The open connections of a listener.
+pub struct ListenerConnections {
+    gauge: OpenCount,
+    counted: Arc<OpenConnections>,
+}
+
+impl ListenerConnections {
+    /// Of the listener with this gauge.
+    pub fn new(gauge: OpenCount) -> Self {
+        Self { gauge, counted: Arc::default() }
+    }
 }
 
 #[async_trait]
@@ -83,11 +103,13 @@ impl ConnectionApp {
     /// The connection from where HTTP begins, and what counts it.
     async fn open(&self, stream: Stream) -> Option<(OpenConnection, Box<DeadlineStream>)> {
         let refusal = self.admit(&stream).ok()?;
-        let (index, kind) = self.listener_kind(&stream, refusal)?;
-        let open = OpenConnection::begin(self.open.get(index));
-        let connection = match kind {
-            ListenerKind::Plain(settings) => DeadlineStream::new(stream, settings, &self.app.metrics),
-            ListenerKind::WithHandshake(before) => self.accept(index, before, stream).await?,
+        let NewConnection { index, settings, client, before_http } = self.new_connection(&stream, refusal)?;
+        let limits = Arc::clone(&settings.limits);
+        let mut open = OpenConnection::begin(self.open.get(index)?, &limits)?;
+        open.assign(client, &limits)?;
+        let connection = match before_http {
+            None => DeadlineStream::new(stream, settings, &self.app.metrics),
+            Some(runtime) => self.accept(index, &runtime, settings, stream, &mut open).await?,
         };
         Some((open, Box::new(connection)))
     }
@@ -107,13 +129,19 @@ impl ConnectionApp {
         }
     }
 
-    async fn accept(&self, index: usize, before: BeforeHttp, stream: Stream) -> Option<DeadlineStream> {
-        let BeforeHttp { runtime, settings } = before;
+    async fn accept(
+        &self,
+        index: usize,
+        runtime: &Runtime,
+        settings: ConnectionSettings,
+        stream: Stream,
+        open: &mut OpenConnection,
+    ) -> Option<DeadlineStream> {
         let metrics = &self.app.metrics;
         let listener = runtime.config.listeners.get(index)?;
         let tls = runtime.tls.get(index)?.as_ref();
         let handshake = Handshake { listener, tls, timeout: settings.timeouts.request_header, metrics };
-        let stream = handshake.accept(stream).await?;
+        let stream = handshake.accept(stream, |peer| open.assign(client_of(peer, listener), &settings.limits)).await?;
         // HTTP/2 has no response before its requests; the connection closes.
         if settings.refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             return None;
@@ -126,31 +154,47 @@ impl ConnectionApp {
         exhaustion::warn(LocalResource::Descriptors, "a client was refused", wall_clock().0 / 1000);
     }
 
-    /// The listener of a connection: its index, and what its connections begin with.
-    fn listener_kind(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<(usize, ListenerKind)> {
+    /// The listener of a connection, and what its connections begin with.
+    fn new_connection(&self, stream: &Stream, refusal: Option<RefusalPermit>) -> Option<NewConnection> {
         let runtime = self.app.current.load();
         let listeners = &runtime.config.listeners;
-        let digest = if listeners.len() > 1 { stream.get_socket_digest() } else { None };
-        let local = digest.as_ref().and_then(|digest| digest.local_addr());
+        let digest = stream.get_socket_digest();
+        let local = if listeners.len() > 1 { digest.as_ref().and_then(|digest| digest.local_addr()) } else { None };
         let index = listener_of(listeners, local);
         let listener = listeners.get(index)?;
-        let settings = ConnectionSettings::new(listener, refusal);
-        if listener.tls.is_none() && !listener.proxy_protocol {
-            return Some((index, ListenerKind::Plain(settings)));
-        }
-        Some((index, ListenerKind::WithHandshake(BeforeHttp { runtime: Arc::clone(&runtime), settings })))
+        let settings = ConnectionSettings::new(listener, runtime.limits.get(index)?, refusal);
+        let peer = || digest.as_ref()?.peer_addr()?.as_inet().map(std::net::SocketAddr::ip);
+        // With the PROXY protocol the client is known when its header was read.
+        let client = if listener.proxy_protocol { None } else { client_of(peer(), listener) };
+        let plain = listener.tls.is_none() && !listener.proxy_protocol;
+        let before_http = if plain { None } else { Some(Arc::clone(&runtime)) };
+        Some(NewConnection { index, settings, client, before_http })
     }
+}
+
+/// The client that a connection belongs to. One of a trusted proxy belongs to none: it carries the requests of many.
+fn client_of(peer: Option<IpAddr>, listener: &Listener) -> Option<ClientId> {
+    peer.filter(|peer| !is_trusted_peer(Some(*peer), &listener.trusted_proxies)).map(ClientId::of)
 }
 
 /// Counts a connection while it is open.
 struct OpenConnection {
-    _listener: Option<OpenGuard>,
+    _gauge: OpenGuard,
+    counted: limits::connections::OpenConnection,
 }
 
 impl OpenConnection {
-    fn begin(listener: Option<&OpenCount>) -> Self {
+    /// `None`: it is one too many, and is closed.
+    fn begin(listener: &ListenerConnections, limits: &ListenerLimits) -> Option<Self> {
+        let counted = allow(listener.counted.begin(limits.config.connections), limits)?;
         memory::connection_opened();
-        Self { _listener: listener.map(OpenCount::begin) }
+        Some(Self { _gauge: listener.gauge.begin(), counted })
+    }
+
+    /// It is the connection of this client. `None`: it is one too many, and is closed.
+    fn assign(&mut self, client: Option<ClientId>, limits: &ListenerLimits) -> Option<()> {
+        let Some(client) = client else { return Some(()) };
+        allow(self.counted.assign(client, limits.config.connections_per_client), limits)
     }
 }
 
@@ -160,16 +204,21 @@ impl Drop for OpenConnection {
     }
 }
 
-/// What connections of a listener begin with.
-enum ListenerKind {
-    /// HTTP.
-    Plain(ConnectionSettings),
-    /// A PROXY header or a TLS handshake.
-    WithHandshake(BeforeHttp),
+fn allow<T>(counted: Result<T, Limit>, limits: &ListenerLimits) -> Option<T> {
+    counted
+        .inspect_err(|limit| {
+            limits.limited.inc(*limit);
+            tracing::debug!(limit = limit.label(), "connection refused");
+        })
+        .ok()
 }
 
-struct BeforeHttp {
-    /// The version of the configuration.
-    runtime: Arc<Runtime>,
+/// A connection and the listener that it came by.
+struct NewConnection {
+    /// The index of the listener.
+    index: usize,
     settings: ConnectionSettings,
+    client: Option<ClientId>,
+    /// The version of the configuration, when a PROXY header or a TLS handshake comes first.
+    before_http: Option<Arc<Runtime>>,
 }

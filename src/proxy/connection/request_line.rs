@@ -7,6 +7,8 @@ pub(super) struct RequestLine {
     blanks: u8,
     begun: bool,
     ended: bool,
+    /// Bytes of the line so far.
+    pub(super) length: usize,
     /// The line breaks RFC 9112, section 3.
     pub(super) invalid: bool,
 }
@@ -31,7 +33,7 @@ impl RequestLine {
 
     /// Pass after pass, each of which becomes vectors.
     fn scan_whole(&mut self, line: &[u8]) {
-        (self.begun, self.ended) = (true, true);
+        (self.begun, self.ended, self.length) = (true, true, line.len());
         let blanks = line.iter().map(|byte| usize::from(*byte == b' ')).sum::<usize>();
         let is_control = |byte: u8| (byte < b' ' && byte != b'\r') || byte == 0x7f;
         let control = line.iter().fold(false, |any, byte| any | is_control(*byte));
@@ -41,6 +43,7 @@ impl RequestLine {
 
     fn scan_bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
+            self.length += usize::from(self.begun);
             match byte {
                 // Empty lines before a request are ignored (RFC 9112, section 2.2).
                 b'\r' | b'\n' if !self.begun => {}

@@ -1,8 +1,10 @@
 //! What holds for a connection from its beginning.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Listener, ListenerTimeouts, OnClientHalfClose};
+use crate::limits::ListenerLimits;
 use crate::pool::descriptors::RefusalPermit;
 
 /// The settings of its listener, and whether it is refused.
@@ -10,6 +12,7 @@ pub(super) struct ConnectionSettings {
     pub(super) timeouts: ListenerTimeouts,
     /// A client that closes its side of the connection has cancelled its request.
     pub(super) cancels_at_half_close: bool,
+    pub(super) limits: Arc<ListenerLimits>,
     /// Its request is refused, since descriptors run out.
     pub(super) refusal: Option<RefusalPermit>,
 }
@@ -18,12 +21,12 @@ pub(super) struct ConnectionSettings {
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl ConnectionSettings {
-    pub(super) fn new(listener: &Listener, refusal: Option<RefusalPermit>) -> Self {
+    pub(super) fn new(listener: &Listener, limits: &Arc<ListenerLimits>, refusal: Option<RefusalPermit>) -> Self {
         let mut timeouts = listener.timeouts;
         if refusal.is_some() {
             timeouts.request_header = timeouts.request_header.min(REFUSAL_TIMEOUT);
         }
         let cancels_at_half_close = listener.on_client_half_close == OnClientHalfClose::Cancel;
-        Self { timeouts, cancels_at_half_close, refusal }
+        Self { timeouts, cancels_at_half_close, limits: Arc::clone(limits), refusal }
     }
 }

@@ -12,6 +12,7 @@ use rand::RngCore;
 
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
+use crate::limits::ListenerLimits;
 use crate::message::RequestView;
 use crate::persistence::issue::PageRewrite;
 use crate::persistence::{PoolPersistence, PoolRuntime, RequestSession, Scope, Sessions};
@@ -41,6 +42,8 @@ pub struct RequestContext {
     pub now: UnixMillis,
     /// How much later that is than the request's head.
     pub late: Duration,
+    /// Index of its listener.
+    pub listener: usize,
     /// Index of its route.
     pub route: Option<usize>,
     /// Its client.
@@ -76,6 +79,8 @@ pub struct RequestContext {
     pub body_bytes_counted: u64,
     /// Most bytes that its body may have.
     pub max_body: Option<u64>,
+    /// Its body must arrive at a rate that its connection watches.
+    pub body_rate_limited: bool,
     /// How far its body has come, when it is one of HTTP/2 that was not complete with the head.
     pub(crate) body_progress: Option<BodyProgress>,
     /// Logs it when it is dropped before its end: no hook runs then.
@@ -126,6 +131,7 @@ impl RequestContext {
             started: Instant::now(),
             now: wall_clock(),
             late: Duration::ZERO,
+            listener: 0,
             route: None,
             client: Client::default(),
             reserved: ReservedNames::default(),
@@ -143,6 +149,7 @@ impl RequestContext {
             body_bytes: 0,
             body_bytes_counted: 0,
             max_body: None,
+            body_rate_limited: false,
             body_progress: None,
             log_dropped: None,
             refusal: None,
@@ -177,6 +184,16 @@ impl RequestContext {
     /// The state of the process.
     pub fn app(&self) -> &Arc<AppState> {
         &self.in_flight.0
+    }
+
+    /// The limits of its listener.
+    pub fn limits(&self) -> Option<&Arc<ListenerLimits>> {
+        self.runtime.limits.get(self.listener)
+    }
+
+    /// The limits of its listener, when it limits sessions that begin.
+    pub fn session_limits(&self) -> Option<Arc<ListenerLimits>> {
+        self.limits().filter(|limits| limits.counts_sessions()).map(Arc::clone)
     }
 
     /// The pool that serves it.

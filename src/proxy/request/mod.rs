@@ -12,13 +12,14 @@ pub(crate) mod validate;
 
 use std::time::Duration;
 
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Version, header};
 use pingora::Result;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::v1::server::HttpSession as Http1;
 use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
+use crate::limits::rate::LONGEST_WAIT_SECONDS;
 use crate::message::{RequestEdits, RequestView};
 use crate::proxy::access_log;
 use crate::proxy::connection::deadlines::DeadlineStream;
@@ -48,9 +49,13 @@ pub(crate) fn run<'hook>(
     if matches!(target(ctx), Some(RouteTarget::Redirect(_))) {
         return Box::pin(redirect(exchange, ctx));
     }
+    let (limits, began) = (ctx.session_limits(), ctx.started);
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.try_resolve(&scope, state) {
         Some(Ok(())) => {
+            if limits.is_some_and(|limits| !limits::admit_session(&limits, began, &scope, state)) {
+                return Box::pin(reject(exchange, ctx, Rejection::NewSessionsPerSecond));
+            }
             sessions.open(None, &scope, state);
             hook::proceed(set_forwarded_headers(exchange, ctx))
         }
@@ -77,9 +82,13 @@ async fn redirect(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<b
 
 /// The session cannot be resolved without waiting.
 async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bool> {
+    let (limits, began) = (ctx.session_limits(), ctx.started);
     let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
     match sessions.resolve(&scope, state).await {
         Ok(()) => {
+            if limits.is_some_and(|limits| !limits::admit_session(&limits, began, &scope, state)) {
+                return reject(exchange, ctx, Rejection::NewSessionsPerSecond).await;
+            }
             sessions.open(None, &scope, state);
             set_forwarded_headers(exchange, ctx).map(|()| false)
         }
@@ -104,7 +113,7 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
         let request = head::view(exchange.req_header());
         set_ids(&request, HeaderScan::of(request.fields).traceparent, ctx);
     }
-    if !matches!(rejection, Rejection::NoRoute | Rejection::ForgedToken | Rejection::StoreUnavailable) {
+    if !keeps_connection(rejection) {
         exchange.set_keepalive(None);
     }
     if matches!(rejection, Rejection::Malformed | Rejection::HeaderTooLarge | Rejection::Protocol | Rejection::Method) {
@@ -115,9 +124,16 @@ async fn reject(exchange: &mut Exchange, ctx: &mut RequestContext, rejection: Re
         || ctx.persistence().is_some_and(|persistence| ctx.session.lookup.cookie_is_forged(persistence));
     let clear_token = rejection == Rejection::ForgedToken && forged_cookie();
     let status = status::of_rejection(rejection);
-    ctx.refusal = Some(Refusal { clear_token, ..Refusal::new(status, rejection.label()) });
+    let retry_after = u16::from(status == 429) * LONGEST_WAIT_SECONDS;
+    ctx.refusal = Some(Refusal { clear_token, retry_after, ..Refusal::new(status, rejection.label()) });
     own_response::send_error(exchange, ctx, status).await?;
     Ok(true)
+}
+
+/// The request is well-formed, and so may be the next one.
+const fn keeps_connection(rejection: Rejection) -> bool {
+    use Rejection::{ForgedToken, NewSessionsPerSecond, NoRoute, RequestsPerSecond, StoreUnavailable};
+    matches!(rejection, NoRoute | ForgedToken | StoreUnavailable | RequestsPerSecond | NewSessionsPerSecond)
 }
 
 /// The client of a request that was refused before it was known, for the logs.
@@ -142,7 +158,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let is_refused = connection.is_some_and(DeadlineStream::is_refused);
     let listeners = &ctx.runtime.config.listeners;
     let local = if listeners.len() > 1 { exchange.server_addr() } else { None };
-    let Some(listener) = listeners.get(listener_of(listeners, local)) else { return Err(Rejection::NoRoute) };
+    ctx.listener = listener_of(listeners, local);
+    let Some(listener) = listeners.get(ctx.listener) else { return Err(Rejection::NoRoute) };
     let http2 = exchange.is_http2();
     let upgrade = exchange.is_upgrade_req();
     set_timeouts(exchange, listener, upgrade);
@@ -160,9 +177,16 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         return Err(Rejection::Malformed);
     }
     let request = head::view(exchange.req_header());
+    if let Some(limits) = ctx.runtime.limits.get(ctx.listener) {
+        limits::check_head(&request, limits)?;
+    }
     let scan = HeaderScan::of(request.fields);
     validate::check(raw.as_deref(), &request, &scan, listener.max_header_size)?;
-    announce_body(exchange, &scan, listener)?;
+    if announce_body(exchange, &scan, listener)?
+        && let Some(limits) = ctx.runtime.limits.get(ctx.listener)
+    {
+        limits::begin_body(exchange, limits, request.fields, &mut ctx.body_rate_limited);
+    }
     let (request, scan) = match origin_form(&request, &scan) {
         None => (request, scan),
         Some((target, host)) => {
@@ -177,6 +201,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     client.peer_text = peer_text;
     if http2 && let Some(progress) = exchange.req_header().extensions.get::<BodyProgress>() {
         progress.limit(listener.timeouts.request_body);
+        progress.limit_rate(listener.limits.min_body_rate.unwrap_or(0), request.fields.contains(&header::EXPECT));
         ctx.body_progress = Some(progress.clone());
         ctx.log_dropped = Some(access_log::run_dropped);
     }
@@ -185,6 +210,9 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
     ctx.dedicated = dedicated(exchange, &scan);
     set_ids(&request, scan.traceparent, ctx);
+    if ctx.limits().is_some_and(|limits| !limits.admit_request(ctx.client.address, ctx.started)) {
+        return Err(Rejection::RequestsPerSecond);
+    }
     let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
     let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
     let Some(route) = ctx.runtime.router.find(input) else { return Err(Rejection::NoRoute) };
@@ -195,17 +223,17 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     Ok(())
 }
 
-/// The connection must know where the request ends.
+/// The connection must know where the request ends. True when it has a body.
 fn announce_body(
     exchange: &Exchange,
     scan: &HeaderScan<'_>,
     listener: &Listener,
-) -> std::result::Result<(), Rejection> {
-    let Some(framing) = scan.body_framing() else { return Ok(()) };
+) -> std::result::Result<bool, Rejection> {
+    let Some(framing) = scan.body_framing() else { return Ok(false) };
     if let Some(connection) = DeadlineStream::of(exchange) {
         connection.body_follows(framing);
     }
-    validate::check_length(framing, listener.max_body_size)
+    validate::check_length(framing, listener.max_body_size).map(|()| true)
 }
 
 /// What servers get in place of a target that is a URL, and Host where the request has none.

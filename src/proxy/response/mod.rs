@@ -20,6 +20,7 @@ use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
+use crate::proxy::request::limits;
 
 /// Between servers and the proxy: what a server says in them, session data above all, is not for clients.
 const NEVER_TO_CLIENTS: [HeaderName; 2] =
@@ -73,6 +74,9 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     }
     let is_final = head::response_view(response).is_final();
     pass_interim(exchange, is_final, ctx);
+    if is_final {
+        limits::lift_body_rate(exchange, ctx);
+    }
     if is_final && ctx.app().is_draining() && !ctx.upgrade {
         exchange.set_keepalive(None);
     }
@@ -81,6 +85,7 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     if let Some(page) = issue(exchange.req_header(), response, server, ctx)? {
         ctx.page = Some(Mutex::new(page));
     }
+    limits::note_session(ctx);
     Ok(())
 }
 

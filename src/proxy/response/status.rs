@@ -17,9 +17,11 @@ pub(crate) const fn of_rejection(rejection: Rejection) -> u16 {
         Rejection::Malformed | Rejection::ForgedToken | Rejection::ProxyHeader | Rejection::TlsHandshake => 400,
         Rejection::NoRoute => 404,
         Rejection::Method => 405,
-        Rejection::HeaderTimeout | Rejection::BodyTimeout => 408,
+        Rejection::HeaderTimeout | Rejection::BodyTimeout | Rejection::MinBodyRate => 408,
         Rejection::BodyTooLarge => 413,
-        Rejection::HeaderTooLarge => 431,
+        Rejection::MaxUriLength => 414,
+        Rejection::RequestsPerSecond | Rejection::NewSessionsPerSecond => 429,
+        Rejection::HeaderTooLarge | Rejection::MaxHeaders => 431,
         Rejection::StoreUnavailable | Rejection::Descriptors => 503,
         Rejection::Protocol => 505,
     }
@@ -36,6 +38,7 @@ pub(crate) fn of_error(error: &Error) -> u16 {
         (ReadTimedout | WriteTimedout, ErrorSource::Upstream) => 504,
         (_, ErrorSource::Upstream) => 502,
         (ReadTimedout, ErrorSource::Downstream) => 408,
+        (ReadError, ErrorSource::Downstream) if is_body_slow(error) => of_rejection(Rejection::MinBodyRate),
         (ReadError, ErrorSource::Downstream) if is_body_malformed(error) => of_rejection(Rejection::Malformed),
         (ReadError | WriteError | WriteTimedout | ConnectionClosed, ErrorSource::Downstream) => 0,
         (_, ErrorSource::Downstream) => 400,
@@ -47,6 +50,14 @@ pub(crate) fn of_error(error: &Error) -> u16 {
 pub(crate) fn is_body_malformed(error: &Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     cause.is_some_and(|cause| cause.kind() == io::ErrorKind::InvalidData)
+}
+
+/// The connection is fine, but the body arrives more slowly than it must. The system has an error of that kind too, with a
+/// number.
+pub(crate) fn is_body_slow(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    let slow = |cause: &io::Error| cause.kind() == io::ErrorKind::TimedOut && cause.raw_os_error().is_none();
+    *error.esource() == ErrorSource::Downstream && cause.is_some_and(slow)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::persistence::{Outcome, PoolRuntime};
 use crate::pool::exhaustion;
 use crate::pool::tls_failure::{TlsFailure, refused_by_server, tls_failure};
 use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::request::limits;
 use crate::telemetry::metrics::{LocalResource, Retry, UpstreamError};
 
 use super::retry::{FailedAttempt, GiveUpReason, RetryRules, RetryVerdict, judge, judge_exhausted};
@@ -113,6 +114,14 @@ pub(crate) fn while_proxying(
 ) -> Box<Error> {
     // Also decides what Pingora leaves undecided, which would be a panic.
     error.set_retry(false);
+    if let Some(progress) = &ctx.body_progress {
+        progress.send_nowhere();
+    }
+    if limits::is_body_slow(&error, ctx) {
+        limits::note_slow_body(ctx);
+        ctx.attempts.in_flight = None;
+        return error;
+    }
     // The client went away, or one of the proxy's own filters refused: the server has not failed.
     if *error.esource() != ErrorSource::Upstream || matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         ctx.attempts.in_flight = None;

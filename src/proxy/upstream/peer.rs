@@ -231,9 +231,15 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
 }
 
 /// The hook for a connection to the server of an attempt. `reused`: it has carried other requests.
-pub(crate) fn connected(reused: bool, socket: RawFd, ctx: &mut RequestContext) {
+pub(crate) fn connected(peer: &HttpPeer, reused: bool, socket: RawFd, ctx: &mut RequestContext) {
     ctx.attempts.socket = Some(socket);
     let Some(server) = ctx.server() else { return };
+    // A connection of HTTP/2 carries other requests, and does not show whether its server takes this one.
+    if let Some(progress) = &ctx.body_progress
+        && peer.options.alpn.get_max_http_version() == 1
+    {
+        progress.send_to(socket, &server.live.connections);
+    }
     if let (false, Some(started)) = (reused, ctx.attempts.started) {
         server.live.metrics.connected(started.elapsed());
     }

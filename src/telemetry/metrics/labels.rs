@@ -25,7 +25,7 @@ macro_rules! label {
     };
 }
 
-label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction, SpanResult);
+label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction, Limit, SpanResult);
 
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
@@ -257,6 +257,43 @@ pub enum Rejection {
     StoreUnavailable,
     /// File descriptors run out: 503.
     Descriptors,
+    /// A target longer than `max_uri_length`: 414.
+    MaxUriLength,
+    /// More header fields than `max_headers`: 431.
+    MaxHeaders,
+    /// Its client asks more than `requests_per_second`: 429.
+    RequestsPerSecond,
+    /// Its client begins more than `new_sessions_per_second`: 429.
+    NewSessionsPerSecond,
+    /// Its body arrives slower than `min_body_rate`: 408.
+    MinBodyRate,
+}
+
+/// `limit` of `homing_limited_total`: the limit of a listener by which a connection or request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum Limit {
+    /// The listener's connections: closed.
+    Connections,
+    /// The client's connections: closed.
+    ConnectionsPerClient,
+    /// The client's requests: 429.
+    RequestsPerSecond,
+    /// The sessions that the client begins: 429.
+    NewSessionsPerSecond,
+    /// The length of the target: 414.
+    MaxUriLength,
+    /// The number of header fields: 431.
+    MaxHeaders,
+    /// The speed of the body: 408.
+    MinBodyRate,
+}
+
+impl Limit {
+    /// For logs.
+    pub fn label(self) -> &'static str {
+        self.into()
+    }
 }
 
 impl Rejection {
@@ -312,7 +349,24 @@ mod tests {
                 "proxy_header",
                 "tls_handshake",
                 "store_unavailable",
-                "descriptors"
+                "descriptors",
+                "max_uri_length",
+                "max_headers",
+                "requests_per_second",
+                "new_sessions_per_second",
+                "min_body_rate"
+            ]
+        );
+        assert_eq!(
+            Limit::VARIANTS,
+            [
+                "connections",
+                "connections_per_client",
+                "requests_per_second",
+                "new_sessions_per_second",
+                "max_uri_length",
+                "max_headers",
+                "min_body_rate"
             ]
         );
         assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);

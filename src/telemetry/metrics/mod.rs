@@ -17,8 +17,8 @@ use self::server::ServerFamilies;
 
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
-    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult, REJECTIONS,
-    Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
+    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult,
+    REJECTIONS, Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
 pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
 pub use readings::{PoolReading, ServerReading, TableReading};
@@ -54,6 +54,7 @@ pub struct Metrics {
     server_moves: IntCounterVec,
     bytes: IntCounterVec,
     client_connections: IntGaugeVec,
+    limited: IntCounterVec,
     ended: IntCounterVec,
     tokens: IntCounterVec,
     handoffs: IntCounterVec,
@@ -175,6 +176,11 @@ impl Metrics {
                 "Open connections of clients, by address of the listener.",
                 &["listener"],
             )?,
+            limited: make.counters(
+                "homing_limited_total",
+                "Connections and requests refused by a limit of their listener.",
+                &["listener", "limit"],
+            )?,
             ended: make.counters(
                 "homing_sessions_ended_total",
                 "Sessions that left the table, by reason.",
@@ -277,6 +283,11 @@ impl Metrics {
     pub fn client_connections(&self, listener: &str) -> OpenCount {
         self.lifetimes
             .begin(Subject::Listener(listener), || OpenCount(self.client_connections.with_label_values(&[listener])))
+    }
+
+    /// By [`Limit`]: what limits of a listener refused; called twice, the same counters.
+    pub fn limited(&self, listener: &str) -> Counters {
+        Counters::new(&self.limited, &[listener], Limit::VARIANTS)
     }
 
     /// Counts a session that left the table; `end` is the index of the reason in [`ENDS`].

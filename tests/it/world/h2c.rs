@@ -1,6 +1,7 @@
 //! A client that speaks HTTP/2 without TLS, by prior knowledge.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use h2::client::SendRequest;
@@ -47,6 +48,15 @@ async fn connect(address: SocketAddr) -> SendRequest<Bytes> {
 
 /// Sends all requests at once over one connection; answers in the order of the requests, or the error of each.
 pub(crate) fn h2_try(address: &Address, requests: Vec<H2Request>) -> Vec<Result<Response, String>> {
+    h2_try_for(PATIENCE, address, requests)
+}
+
+/// The same with more patience.
+pub(crate) fn h2_try_for(
+    patience: Duration,
+    address: &Address,
+    requests: Vec<H2Request>,
+) -> Vec<Result<Response, String>> {
     let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
@@ -56,7 +66,7 @@ pub(crate) fn h2_try(address: &Address, requests: Vec<H2Request>) -> Vec<Result<
         for (index, request) in requests.into_iter().enumerate() {
             let client = client.clone();
             tasks.spawn(async move {
-                let answer = timeout(PATIENCE, exchange(client, request)).await;
+                let answer = timeout(patience, exchange(client, request)).await;
                 (index, answer.unwrap_or_else(|_| Err("no answer in time".to_owned())))
             });
         }
@@ -91,6 +101,31 @@ pub(crate) fn h2_in_turn(address: &Address, requests: Vec<H2Request>) -> Vec<Res
             answers.push(answer.unwrap_or_else(|e| panic!("over h2c: {e}")));
         }
         answers
+    })
+}
+
+/// A POST whose body comes in so many pieces with a pause before each, and does not end before its answer.
+pub(crate) fn h2_dribble(address: &Address, path: &str, pieces: usize, pause: Duration) -> Result<Response, String> {
+    let Address::Tcp(address) = *address else { panic!("h2c is tried over TCP") };
+    let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async move {
+        let mut client = connect(address).await.ready().await.map_err(|e| format!("not ready: {e}"))?;
+        let message = http::Request::post(format!("http://example.test{path}")).body(()).expect("a request");
+        let (mut answer, mut body) = client.send_request(message, false).map_err(|e| format!("not sent: {e}"))?;
+        for _ in 0..pieces {
+            tokio::select! {
+                answer = &mut answer => {
+                    let answer = answer.map_err(|e| format!("no answer: {e}"))?;
+                    return Ok(Response { status: answer.status().as_u16(), ..Response::default() });
+                }
+                () = tokio::time::sleep(pause) => {}
+            }
+            body.send_data(Bytes::from_static(b"0123456789"), false).map_err(|e| format!("body not taken: {e}"))?;
+        }
+        body.send_data(Bytes::new(), true).map_err(|e| format!("body not taken: {e}"))?;
+        let answer =
+            timeout(PATIENCE, answer).await.map_err(|e| e.to_string())?.map_err(|e| format!("no answer: {e}"))?;
+        Ok(Response { status: answer.status().as_u16(), ..Response::default() })
     })
 }
 

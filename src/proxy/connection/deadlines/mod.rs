@@ -1,10 +1,11 @@
 //! Deadlines for the request heads of a connection.
 
+mod body;
 mod preface;
+mod refusal;
 
 use std::future::poll_fn;
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use super::request_body::{BodyFraming, RequestBody};
 use super::request_head::RequestHead;
 use super::request_line::RequestLine;
 use super::settings::ConnectionSettings;
+use super::slow_body::SlowBody;
 use super::write_buffer::WriteBuffer;
 
 /// No byte of the next request has arrived.
@@ -64,6 +66,9 @@ pub(crate) struct DeadlineStream {
     framing: AtomicU64,
     half_closed: Option<HalfClosed>,
     line: RequestLine,
+    /// Lines of the head so far. Not counted in a small head that arrives whole.
+    lines: usize,
+    slow_body: SlowBody,
     /// Bytes that HTTP/2 needs before its own timeouts apply; 0 for HTTP/1, and once they have arrived.
     preface_left: usize,
     deadline: Deadline,
@@ -78,12 +83,9 @@ pub(crate) struct DeadlineStream {
 
 /// The response when a request head does not arrive in time. Nothing else was sent for this request.
 const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-/// The response to a request head that Pingora cannot parse.
-const BAD_REQUEST: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 47\r\n\
-      Cache-Control: no-store\r\nConnection: close\r\n\r\n400 Bad Request\nThe request is not valid HTTP.\n";
-/// How much is read of the next request while this one is served.
-const BEGINNING: usize = 512;
+
+/// A head of so many bytes has fewer fields than Pingora accepts.
+const SMALL_HEAD: usize = 1024;
 /// How long a connection that was closed with unread bytes is read.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -103,6 +105,8 @@ impl DeadlineStream {
             framing: AtomicU64::new(0),
             half_closed: None,
             line: RequestLine::default(),
+            lines: 0,
+            slow_body: SlowBody::default(),
             deadline: Deadline::default(),
             peer: OnceLock::new(),
             refused: false,
@@ -143,6 +147,16 @@ impl DeadlineStream {
             BodyFraming::Chunked => CHUNKED,
         };
         self.framing.store(framing, Ordering::Relaxed);
+    }
+
+    /// Its body must arrive at this rate, in bytes a second.
+    pub(crate) fn limit_body_rate(&self, rate: u64, expects_continue: bool) {
+        self.slow_body.limit(rate, expects_continue);
+    }
+
+    /// The response begins: the client may take its time with the rest of its body.
+    pub(crate) fn lift_body_rate(&self) {
+        self.slow_body.lift();
     }
 
     /// The connection no longer speaks HTTP.
@@ -203,26 +217,14 @@ impl DeadlineStream {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    /// No request head was read, and HTTP/2 does not begin: what Pingora writes now is its own refusal of the head.
-    fn is_before_request(&self) -> bool {
-        matches!(self.phase.load(Ordering::Relaxed), IDLE | HEAD) && self.preface_left == 0
-    }
-
-    /// Refuses a head in place of Pingora, whose refusal names the software.
-    fn refuse(&mut self, context: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.refused, true) {
-            self.metrics.rejected.inc(Rejection::Malformed as usize);
-            // Best effort, as above.
-            let _ = Pin::new(&mut self.inner).poll_write(context, BAD_REQUEST);
-        }
-    }
-
     /// The pause between requests is over: the request head gets its own deadline.
     fn begin_request(&mut self) {
         self.first = false;
         self.phase.store(HEAD, Ordering::Relaxed);
         self.deadline.clear();
         self.line = RequestLine::default();
+        self.lines = 0;
+        self.slow_body.reset();
         self.head = RequestHead::default();
         self.body = None;
         *self.framing.get_mut() = 0;
@@ -305,65 +307,13 @@ impl DeadlineStream {
             self.deadline.clear();
         }
         let bytes = bytes.get(..count).unwrap_or_default();
+        if self.lines > 0 || !self.head.is_complete() || count > SMALL_HEAD {
+            self.lines += memchr::memchr_iter(b'\n', bytes).count();
+        }
         self.line.scan(bytes);
         buffer.put_slice(bytes);
         self.input.consume(count);
         Poll::Ready(Ok(()))
-    }
-
-    fn body(&mut self) -> &mut RequestBody {
-        let framing = match *self.framing.get_mut() {
-            CHUNKED => BodyFraming::Chunked,
-            length => BodyFraming::Length(length),
-        };
-        self.body.get_or_insert_with(|| RequestBody::new(framing))
-    }
-
-    /// Moves bytes of the request's body, and none behind it.
-    fn poll_read_body(&mut self, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.deadline.clear();
-        if self.body().is_complete() {
-            return self.poll_client(context);
-        }
-        let before = buffer.filled().len();
-        if self.input.is_empty() {
-            ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
-        } else {
-            self.input.peek(buffer);
-        }
-        let fresh = buffer.filled().get(before..).unwrap_or_default();
-        let count = self.body().advance(fresh)?;
-        if !self.input.is_empty() {
-            self.input.consume(count);
-        } else if count < fresh.len() {
-            self.input.put(fresh.get(count..).unwrap_or_default());
-        }
-        buffer.set_filled(before + count);
-        Poll::Ready(Ok(()))
-    }
-
-    /// The request is complete, and its response is under way. Ready when the client is gone.
-    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(half_closed) = &mut self.half_closed {
-            return half_closed.poll_reset(&self.inner, context);
-        }
-        if !self.input.is_empty() {
-            // The next request waits; what is behind it waits in the socket.
-            return Poll::Pending;
-        }
-        // Asked with every step of the response, and mostly in vain: without a buffer of the thread, which would be taken and
-        // returned each time.
-        let mut room = [MaybeUninit::uninit(); BEGINNING];
-        let mut beginning = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut self.inner).poll_read(context, &mut beginning))?;
-        if !beginning.filled().is_empty() {
-            self.input.put(beginning.filled());
-            return Poll::Pending;
-        }
-        if self.cancels_at_half_close() {
-            return Poll::Ready(Ok(()));
-        }
-        self.half_closed.insert(HalfClosed::default()).poll_reset(&self.inner, context)
     }
 
     /// Reads until the client closes its side. A socket that is closed with unread bytes is reset, and the client may lose the
