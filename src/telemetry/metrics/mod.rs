@@ -29,6 +29,8 @@ pub use table_snapshot::TableSnapshotMetrics;
 mod handles;
 mod labels;
 mod lifetimes;
+#[cfg(test)]
+mod mixin;
 mod readings;
 mod registrar;
 mod server;
@@ -329,7 +331,6 @@ impl Metrics {
     /// Notes what the configuration has, and removes the series of what it has not had for [`GRACE`].
     pub fn retain(&self, in_use: &InUse<'_>, now: Instant) {
         if self.lifetimes.observe(in_use, now) {
-            let _guard = self.rendering.lock();
             self.lifetimes.remove(&self.families, now);
         }
     }

@@ -25,6 +25,7 @@ pub(crate) mod metrics;
 pub(crate) mod namespace;
 pub(crate) mod net;
 mod ports;
+pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod stores;
 pub(crate) mod tls;
