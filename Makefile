@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java deny bench-tools check-counts release-pgo) \
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo) \
 	conf/examples/rolling-deploy.sh
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
@@ -20,7 +20,7 @@ STORES ?=
 PROFILE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
 	counts counts-check counts-write release-pgo fmt setup clean
 
 help: ## list these commands
@@ -54,7 +54,7 @@ shell-check:
 	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
 
-test: setup test-apps test-stores ## every test: unit, property, model, simulation, integration with real sockets
+test: setup test-apps test-stores test-prometheus ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
 
 test-apps: setup ## install the packages of the applications that the tests start
@@ -65,6 +65,9 @@ test-stores: setup ## fetch the stores that the tests start: Redis, Valkey, memc
 
 screenshots: setup test-apps ## make the pictures of the dashboard in docs/images anew
 	HOMING_SCREENSHOTS=docs/images $(CARGO) test --test it -- dashboard::every_view_fits
+
+test-prometheus: setup ## fetch Prometheus and promtool, by which the tests run the rules of conf/observability
+	@scripts/test-prometheus
 
 bench: setup ## the benches; docs/performance.md has results
 	$(CARGO) bench

@@ -32,7 +32,7 @@ fn get(world: &World, path: &str) -> Value {
 }
 
 #[track_caller]
-fn change(world: &World, method: &str, path: &str, body: &Value) -> Response {
+pub(crate) fn change(world: &World, method: &str, path: &str, body: &Value) -> Response {
     ask(world, method, path, &[JSON], &body.to_string())
 }
 

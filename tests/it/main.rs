@@ -17,6 +17,7 @@
 mod addresses;
 mod admin_api;
 mod admin_hostile;
+mod alerts;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;

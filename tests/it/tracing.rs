@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 use crate::world::apps::{Nodes, OTLP};
 use crate::world::client::{Response, get_with};
 use crate::world::h2c::{H2Request, h2};
-use crate::world::{Conf, PATIENCE, World, eventually};
+use crate::world::tls::Authority;
+use crate::world::tls_server::{Manners, TlsServer};
+use crate::world::{Address, Conf, PATIENCE, Proxy, World, eventually};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT: &str = "00f067aa0ba902b7";
@@ -203,6 +205,30 @@ fn a_collector_that_is_away_slows_no_request_and_its_spans_are_counted_as_lost()
     assert!(lost() >= 1.0);
     assert_eq!(world.log().matches("the collector takes no spans").count(), 1, "{}", world.log());
     eventually(PATIENCE, "it is logged", || world.log().contains("the collector takes spans again"));
+}
+
+#[test]
+fn a_collector_with_tls_gets_spans_if_the_system_trusts_its_certificate() {
+    let nodes = Nodes::start(OTLP, "collector");
+    let (trusted, stranger) = (Authority::new(), Authority::new());
+    let front = TlsServer::open(&trusted.sign(&["localhost"]), Manners::default());
+    let Address::Tcp(collector) = nodes.address("collector") else { panic!("it listens on TCP") };
+    front.forward(collector);
+    let otlp = format!("tracing: {{ otlp: {{ endpoint: 'https://localhost:{}' }} }}", front.address.port());
+    let mut town = World::builder(Conf::servers("a").top(&otlp)).without_proxy();
+    trusted.write(town.directory(), "ca");
+    let mut launch = town.launch("");
+    let bundle = town.directory().join("ca.pem").display().to_string();
+    launch.environment.push(("SSL_CERT_FILE".to_owned(), bundle));
+    let proxy = Proxy::start(&launch, town.directory());
+    proxy.browser().get("/plain").expect(200);
+    spans(&nodes, 1);
+    front.show(&stranger.sign(&["localhost"]), Manners::default());
+    front.hang_up();
+    proxy.browser().get("/plain").expect(200);
+    eventually(PATIENCE, "it is given up", || proxy.metric(SPANS, &[("result", "failed")]) > 0.5);
+    assert!(front.failures() > 0);
+    spans(&nodes, 1);
 }
 
 #[test]

@@ -30,6 +30,9 @@ label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, Local
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
 
+/// Label `server` of requests that wait for any server.
+pub(super) const ANY_SERVER: &str = "-";
+
 /// `result` of `homing_session_lookups_total`, in the order of `session::binding::Lookup`.
 pub const LOOKUPS: &[&str] = &[
     "none",

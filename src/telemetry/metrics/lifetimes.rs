@@ -12,8 +12,7 @@ use parking_lot::RwLock;
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::Metric;
 
-use super::NO_POOL;
-use super::server::ANY_SERVER;
+use super::labels::{ANY_SERVER, NO_POOL};
 
 /// How long the series of something that is gone are still shown: for several scrapes, so that Prometheus has the last values.
 /// With the pause between two looks ([`LOOK_INTERVAL`]) less than the five minutes that are promised.
@@ -31,11 +30,11 @@ const LABELS: &[&str] = &["pool", "server", "from", "to", "route", "listener"];
 #[derive(Debug, Default)]
 pub struct InUse<'a> {
     /// Pools with their servers.
-    pub pools: HashMap<&'a str, Vec<&'a str>>,
+    pub pools: HashMap<&'a str, HashSet<&'a str>>,
     /// Routes.
-    pub routes: Vec<&'a str>,
+    pub routes: HashSet<&'a str>,
     /// Listeners.
-    pub listeners: Vec<String>,
+    pub listeners: HashSet<String>,
 }
 
 /// What has series: a name, and since when it is not in use, if it is not.
@@ -97,16 +96,29 @@ impl Lifetimes {
         for (pool, (since, servers)) in &mut known.pools {
             let used = in_use.pools.get(&**pool);
             note(since, used.is_some(), now);
-            note_all(servers, used.map_or(&[], Vec::as_slice), now);
+            note_all(servers, |server| used.is_some_and(|used| used.contains(server)), now);
         }
-        note_all(&mut known.routes, &in_use.routes, now);
-        note_all(&mut known.listeners, &in_use.listeners, now);
+        note_all(&mut known.routes, |route| in_use.routes.contains(route), now);
+        note_all(&mut known.listeners, |listener| in_use.listeners.contains(listener), now);
         let of_pools = known.pools.values().flat_map(|(since, servers)| servers.values().chain([since]));
         of_pools.chain(known.routes.values()).chain(known.listeners.values()).any(|since| is_over(*since, now))
     }
 
-    /// Forgets what has not been in use for the grace, and removes its series.
+    /// Forgets what has not been in use for the grace, and removes its series. Nothing waits for the whole of it: the lock is held
+    /// for names, then for the series of one metric at a time.
     pub(super) fn remove(&self, families: &Families, now: Instant) {
+        self.forget(now);
+        for family in &families.0 {
+            let series = family.series();
+            let known = self.0.read();
+            for series in series.iter().filter(|series| !known.has_all(series)) {
+                let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
+                family.remove(&labels);
+            }
+        }
+    }
+
+    fn forget(&self, now: Instant) {
         let mut known = self.0.write();
         known.pools.retain(|_, (since, servers)| {
             servers.retain(|_, since| !is_over(*since, now));
@@ -117,7 +129,6 @@ impl Lifetimes {
         // What the maps had room for goes, too.
         known.pools.shrink_to_fit();
         known.pools.values_mut().for_each(|(_, servers)| servers.shrink_to_fit());
-        families.retain(&known);
     }
 }
 
@@ -126,10 +137,9 @@ fn note(since: &mut Option<Instant>, is_used: bool, now: Instant) {
     *since = if is_used { None } else { Some(since.unwrap_or(now)) };
 }
 
-fn note_all(named: &mut Named, used: &[impl AsRef<str>], now: Instant) {
-    let used: HashSet<&str> = used.iter().map(AsRef::as_ref).collect();
+fn note_all(named: &mut Named, is_used: impl Fn(&str) -> bool, now: Instant) {
     for (name, since) in named {
-        note(since, used.contains(&**name), now);
+        note(since, is_used(name), now);
     }
 }
 
@@ -195,18 +205,6 @@ impl<T: MetricVecBuilder> Family for MetricVec<T> {
 #[derive(Default)]
 pub(super) struct Families(Vec<Box<dyn Family>>);
 
-impl Families {
-    /// Removes the series of what is not known.
-    fn retain(&self, known: &Known) {
-        for family in &self.0 {
-            for series in family.series().iter().filter(|series| !known.has_all(series)) {
-                let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
-                family.remove(&labels);
-            }
-        }
-    }
-}
-
 /// Collects the families while metrics are declared.
 #[derive(Default)]
 pub(super) struct FamilyList(RefCell<Families>);
@@ -224,9 +222,10 @@ impl FamilyList {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use super::super::sample::busy;
     use super::*;
-    use crate::telemetry::metrics::{Metrics, Rejection, TableReading, UpstreamError};
+    use crate::telemetry::metrics::{Metrics, TableReading};
 
     const TABLE: TableReading = TableReading { entries: 0, capacity: 0, bytes: 0, handoff_bytes: 0 };
 
@@ -236,32 +235,10 @@ pub(super) mod tests {
 
     fn in_use<'a>(pools: &[(&'a str, &[&'a str])], routes: &[&'a str], listeners: &[&str]) -> InUse<'a> {
         InUse {
-            pools: pools.iter().map(|(pool, servers)| (*pool, servers.to_vec())).collect(),
-            routes: routes.to_vec(),
+            pools: pools.iter().map(|(pool, servers)| (*pool, servers.iter().copied().collect())).collect(),
+            routes: routes.iter().copied().collect(),
             listeners: listeners.iter().map(|listener| (*listener).to_owned()).collect(),
         }
-    }
-
-    /// A pool `web` with two servers, a pool `old` with one, two routes and two listeners, each with all its metrics.
-    pub(in super::super) fn busy() -> Metrics {
-        let metrics = Metrics::new().unwrap();
-        for (pool, servers) in [("web", &["a", "b"] as &[&str]), ("old", &["z"])] {
-            let handles = metrics.pool(pool, &["cookie"]);
-            handles.request(200, Duration::from_millis(1));
-            for server in servers {
-                let of_server = metrics.server(pool, server);
-                of_server.response(200, Some(Duration::from_millis(1)));
-                of_server.connected(Duration::from_millis(1));
-                of_server.errors.inc(UpstreamError::Timeout);
-            }
-            servers.windows(2).for_each(|pair| handles.server_moves.inc(pair[1], pair[0]));
-        }
-        metrics.route("shop").request(200);
-        metrics.route("gone").request(200);
-        metrics.client_connections("127.0.0.1:1");
-        metrics.client_connections("127.0.0.1:2");
-        metrics.rejected.inc(Rejection::Method);
-        metrics
     }
 
     #[test]

@@ -29,8 +29,12 @@ pub use table_snapshot::TableSnapshotMetrics;
 mod handles;
 mod labels;
 mod lifetimes;
+#[cfg(test)]
+mod mixin;
 mod readings;
 mod registrar;
+#[cfg(test)]
+mod sample;
 mod server;
 mod store;
 mod table_snapshot;
@@ -287,7 +291,7 @@ impl Metrics {
 
     /// By [`Limit`]: what limits of a listener refused; called twice, the same counters.
     pub fn limited(&self, listener: &str) -> Counters {
-        Counters::new(&self.limited, &[listener], Limit::VARIANTS)
+        self.lifetimes.begin(Subject::Listener(listener), || Counters::new(&self.limited, &[listener], Limit::VARIANTS))
     }
 
     /// Counts a session that left the table; `end` is the index of the reason in [`ENDS`].
@@ -341,7 +345,6 @@ impl Metrics {
     /// Notes what the configuration has, and removes the series of what it has not had for [`GRACE`].
     pub fn retain(&self, in_use: &InUse<'_>, now: Instant) {
         if self.lifetimes.observe(in_use, now) {
-            let _guard = self.rendering.lock();
             self.lifetimes.remove(&self.families, now);
         }
     }

@@ -7,7 +7,7 @@ use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, I
 use strum::VariantNames;
 
 use super::handles::Counters;
-use super::labels::{CLASSES, LocalResource, ProbeResult, ResourceUser, UpstreamError};
+use super::labels::{ANY_SERVER, CLASSES, LocalResource, ProbeResult, ResourceUser, UpstreamError};
 use super::readings::ServerReading;
 use super::registrar::{Registrar, gauge_value};
 
@@ -73,9 +73,6 @@ impl ServerMetrics {
         self.connect_time.observe(took.as_secs_f64());
     }
 }
-
-/// Label `server` of requests that wait for any server.
-pub(super) const ANY_SERVER: &str = "-";
 
 const SERVER: &[&str] = &["pool", "server"];
 

@@ -1,7 +1,6 @@
 //! Sends spans to a collector, by OTLP over HTTP. A request puts its span into a bounded queue and never waits; a task sends
 //! them in batches. What does not fit into the queue, and what the collector does not take, is dropped and counted.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use http::header;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -31,6 +31,8 @@ const BATCH: usize = 512;
 const BATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// For one message and its response.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// For a connection to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// The pauses before a message is sent again.
 const PAUSES: [Duration; 3] = [Duration::from_millis(500), Duration::from_secs(1), Duration::from_secs(2)];
 /// No certificates are loaded for the connector: each peer with TLS has its own authorities.
@@ -160,11 +162,7 @@ impl ExportTask {
 
     /// Sends a message and returns the status of the response.
     async fn post(&self, body: Bytes) -> Result<u16> {
-        let mut peer = self.collector.peer.clone();
-        if let Some((host, port)) = &self.collector.name {
-            peer._address = PeerAddr::Inet(resolve(host, *port).await?);
-        }
-        let (mut session, _) = self.connector.get_http_session(&peer).await?;
+        let (mut session, peer) = self.connect().await?;
         let mut request = RequestHeader::build("POST", self.collector.path.as_bytes(), None)?;
         request.insert_header(header::HOST, self.collector.host.as_str())?;
         request.insert_header(header::CONTENT_TYPE, "application/x-protobuf")?;
@@ -178,6 +176,24 @@ impl ExportTask {
         while session.read_response_body().await?.is_some() {}
         self.connector.release_http_session(session, &peer, None).await;
         Ok(status)
+    }
+
+    /// A connection that is open already, or a new one to the first of the addresses that accepts it.
+    async fn connect(&self) -> Result<(HttpSession, HttpPeer)> {
+        let mut peer = self.collector.peer.clone();
+        peer.options.connection_timeout = Some(CONNECT_TIMEOUT);
+        let Some((host, port)) = &self.collector.name else {
+            return Ok((self.connector.get_http_session(&peer).await?.0, peer));
+        };
+        let mut last = Error::explain(ErrorType::ConnectError, "its name has no address");
+        for address in tokio::net::lookup_host((host.as_str(), *port)).await.into_iter().flatten() {
+            peer._address = PeerAddr::Inet(address);
+            match self.connector.get_http_session(&peer).await {
+                Ok((session, _)) => return Ok((session, peer)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
     }
 }
 
@@ -197,10 +213,4 @@ impl Batch {
         }
         self.flush.is_some() || self.spans.len() >= BATCH
     }
-}
-
-async fn resolve(host: &str, port: u16) -> Result<SocketAddr> {
-    let found = tokio::net::lookup_host((host, port)).await;
-    let first = found.map(|mut found| found.next());
-    first.ok().flatten().ok_or_else(|| Error::explain(ErrorType::ConnectError, "its name has no address"))
 }
