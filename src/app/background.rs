@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -91,6 +91,7 @@ impl Background {
         executor.spawn(Arc::clone(snapshots).run());
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         executor.spawn(return_memory());
+        executor.spawn(close_idle_connections(Arc::clone(&app)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }
@@ -134,6 +135,19 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
         for _ in 0..pace.steps.get() {
             data.sweep_step(&table, wall_clock());
         }
+    }
+}
+
+/// How often the idle connections of the fast path are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Closes connections to servers that have been idle for too long, and those that their servers have closed.
+async fn close_idle_connections(app: Arc<AppState>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let runtime = app.current.load_full();
+        let servers = runtime.pools.iter().flat_map(|pool| &pool.pool.servers);
+        servers.for_each(|server| server.live.idle.sweep(Instant::now()));
     }
 }
 

@@ -17,11 +17,12 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
-use crate::config::{Config, ListenAddress};
-use crate::pool::server::KEEPALIVE;
+use crate::config::{self, Config, ListenAddress};
+use crate::pool::connections::KEEPALIVE;
 use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, RequestApp};
+use crate::proxy::fast_path::FastPath;
 
 use super::error::RunError;
 use super::signals::{NeverSignal, StopSwitch};
@@ -151,7 +152,12 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
+    let fast_path = FastPath {
+        app: Arc::clone(app),
+        enabled: config.proxy.fast_path == config::FastPath::Auto,
+        max_idle: config.proxy.upstream_idle_connections.saturating_mul(threads),
+    };
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options, fast_path });
     let open = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string())).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };
     let mut service = Service::new("clients".to_owned(), connections);

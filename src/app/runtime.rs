@@ -8,6 +8,7 @@ use rustls::server::ServerConfig;
 
 use crate::config::Config;
 use crate::persistence::PoolRuntime;
+use crate::proxy::fast_path::FastPathPlan;
 use crate::routing::Router;
 use crate::session::key::LogKey;
 use crate::telemetry::metrics::RouteMetrics;
@@ -24,6 +25,8 @@ pub struct Runtime {
     pub pools: Vec<PoolRuntime>,
     /// TLS of the listeners, in their order; `None` where there is none.
     pub tls: Vec<Option<Arc<ServerConfig>>>,
+    /// What the fast path serves.
+    pub fast_path: FastPathPlan,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Hashes session ids for the log.

@@ -47,7 +47,7 @@ pub use environment::{Environment, FileText, ProcessEnvironment};
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, GuestCookies, Handoff, Issue, Key,
+    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff, Issue, Key,
     ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown,
     OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
     TlsVersion, UpstreamProtocol,

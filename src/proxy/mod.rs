@@ -6,6 +6,7 @@
 mod access_log;
 pub mod connection;
 pub mod context;
+pub mod fast_path;
 mod head;
 mod header_case;
 mod hook;

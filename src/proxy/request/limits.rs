@@ -18,14 +18,7 @@ pub(crate) fn check_body(body: Option<&Bytes>, end: bool, ctx: &mut RequestConte
         if end || ctx.attempts.responded.is_some() { progress.await_nothing() } else { progress.await_piece() }
     }
     let Some(body) = body else { return Ok(()) };
-    ctx.body_bytes += body.len() as u64;
-    // What an earlier attempt has sent is not counted twice.
-    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
-        ctx.body_bytes_counted = ctx.body_bytes;
-        if let Some(pool) = ctx.pool_runtime() {
-            pool.metrics.bytes.add(Direction::In, fresh);
-        }
-    }
+    count_request_bytes(body.len(), ctx);
     if ctx.max_body.is_none_or(|limit| ctx.body_bytes <= limit) {
         return Ok(());
     }
@@ -34,9 +27,28 @@ pub(crate) fn check_body(body: Option<&Bytes>, end: bool, ctx: &mut RequestConte
     Error::e_explain(ErrorType::HTTPStatus(413), "request body larger than max_body_size")
 }
 
+/// Counts bytes of the body that go to a server.
+pub(crate) fn count_request_bytes(count: usize, ctx: &mut RequestContext) {
+    ctx.body_bytes += count as u64;
+    // What an earlier attempt has sent is not counted twice.
+    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
+        ctx.body_bytes_counted = ctx.body_bytes;
+        if let Some(pool) = ctx.pool_runtime() {
+            pool.metrics.bytes.add(Direction::In, fresh);
+        }
+    }
+}
+
 /// Counts a piece of a response's body.
 pub(crate) fn count_response(body: Option<&Bytes>, ctx: &RequestContext) {
-    if let (Some(body), Some(pool)) = (body, ctx.pool_runtime()) {
-        pool.metrics.bytes.add(Direction::Out, body.len() as u64);
+    if let Some(body) = body {
+        count_response_bytes(body.len(), ctx);
+    }
+}
+
+/// The same by its length.
+pub(crate) fn count_response_bytes(count: usize, ctx: &RequestContext) {
+    if let Some(pool) = ctx.pool_runtime() {
+        pool.metrics.bytes.add(Direction::Out, count as u64);
     }
 }
