@@ -100,6 +100,7 @@ impl Background {
         executor.spawn(remove_series(Arc::clone(&app)));
         executor.spawn(return_memory());
         executor.spawn(history_sampler::run(Arc::clone(&app)));
+        executor.spawn(close_idle_connections(Arc::clone(&app)));
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, discoveries, watcher).run(triggers));
         Self { executor: Some(executor) }
@@ -158,6 +159,19 @@ async fn remove_series(app: Arc<AppState>) {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let runtime = app.current.load_full();
         app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+    }
+}
+
+/// How often the idle connections of the fast path are looked at.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Closes connections to servers that have been idle for too long, and those that their servers have closed.
+async fn close_idle_connections(app: Arc<AppState>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        let runtime = app.current.load_full();
+        let servers = runtime.pools.iter().flat_map(|pool| &pool.pool.servers);
+        servers.for_each(|server| server.live.idle.sweep(Instant::now().into_std()));
     }
 }
 

@@ -27,6 +27,8 @@ use crate::telemetry::trace::Sampling;
 use crate::persistence::keepalive::outlasts_interval;
 use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
 
+use crate::proxy::fast_path::FastPathPlan;
+
 use super::runtime::Runtime;
 use super::tls;
 
@@ -111,6 +113,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
         routes,
         pools,
         tls,
+        fast_path: FastPathPlan::new(&config),
         config: Arc::new(config),
     })
 }

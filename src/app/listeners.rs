@@ -17,11 +17,12 @@ use pingora::services::listening::Service;
 use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
-use crate::config::{Config, ListenAddress, Listener};
-use crate::pool::server::KEEPALIVE;
+use crate::config::{self, Config, ListenAddress, Listener};
+use crate::pool::connections::KEEPALIVE;
 use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, ListenerConnections, RequestApp};
+use crate::proxy::fast_path::FastPath;
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
@@ -160,7 +161,12 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
     let mut proxy = http_proxy(&server.configuration, edge);
     // Pingora reads them from the proxy too, for the protocols that it may tunnel.
     proxy.server_options = Some(options.clone());
-    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options });
+    let fast_path = FastPath {
+        app: Arc::clone(app),
+        enabled: config.proxy.fast_path == config::FastPath::Auto,
+        max_idle: config.proxy.upstream_idle_connections.saturating_mul(threads),
+    };
+    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options, fast_path });
     let gauges = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string()));
     let open = gauges.map(ListenerConnections::new).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };

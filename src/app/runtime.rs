@@ -9,6 +9,7 @@ use rustls::server::ServerConfig;
 use crate::config::Config;
 use crate::limits::ListenerLimits;
 use crate::persistence::PoolRuntime;
+use crate::proxy::fast_path::FastPathPlan;
 use crate::routing::Router;
 use crate::session::key::LogKey;
 use crate::telemetry::metrics::{InUse, RouteMetrics};
@@ -28,6 +29,8 @@ pub struct Runtime {
     pub tls: Vec<Option<Arc<ServerConfig>>>,
     /// Limits of the listeners, in their order.
     pub limits: Vec<Arc<ListenerLimits>>,
+    /// What the fast path serves.
+    pub fast_path: FastPathPlan,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Which of the traces that begin here are recorded; `None`: traces are left alone.

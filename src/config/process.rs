@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::address::ListenAddress;
-use super::raw::{AdminToken, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
+use super::raw::{AdminToken, FastPath, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, OnClientHalfClose};
 use super::tls::Tls;
 
 /// Process-wide settings.
@@ -22,6 +22,8 @@ pub struct Proxy {
     pub shutdown_grace: Duration,
     /// Idle connections to servers kept open, per worker thread.
     pub upstream_idle_connections: usize,
+    /// Whether plain HTTP/1.1 exchanges take the short way.
+    pub fast_path: FastPath,
 }
 
 /// One listener.

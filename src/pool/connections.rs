@@ -10,12 +10,14 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::socket::{Shutdown, shutdown};
 use parking_lot::Mutex;
 use pingora::ErrorType::{ConnectError, ConnectNoRoute, ConnectRefused, ConnectTimedout};
 use pingora::connectors::l4::Connect;
+use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::upstreams::peer::{Tracer, Tracing};
@@ -25,6 +27,16 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use crate::session::token::UnixMillis;
 
 use super::descriptors::check_server_socket;
+
+/// Detects a server or client that vanished without closing its connections (power, network) while nothing is sent: within
+/// two minutes.
+pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(10),
+    count: 6,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::from_secs(0),
+};
 
 /// The open connections to one server.
 #[derive(Debug, Default)]
@@ -125,12 +137,22 @@ impl Connections {
 
     /// Lists a connection for as long as Pingora holds it.
     pub fn list(self: &Arc<Self>, stream: &mut Stream, socket: RawFd) {
+        let id = self.add(socket);
+        stream.tracer = Some(Tracer(Box::new(ListedConnection { connections: Arc::clone(self), id })));
+    }
+
+    /// Lists a connection until the guard is dropped, which has to be before the socket is closed.
+    pub(super) fn list_until_dropped(self: &Arc<Self>, socket: RawFd) -> Listed {
+        Listed { id: self.add(socket), connections: Arc::clone(self) }
+    }
+
+    fn add(&self, socket: RawFd) -> u64 {
         let mut open = self.open.lock();
         let id = open.next;
         open.next += 1;
         open.sockets.insert(id, OpenSocket { number: socket, last_use: None });
         open.numbers.insert(socket, id);
-        stream.tracer = Some(Tracer(Box::new(ListedConnection { connections: Arc::clone(self), id })));
+        id
     }
 }
 
@@ -165,6 +187,19 @@ impl Tracing for ListedConnection {
 
     fn boxed_clone(&self) -> Box<dyn Tracing> {
         Box::new(self.clone())
+    }
+}
+
+/// Keeps a connection listed.
+#[derive(Debug)]
+pub(super) struct Listed {
+    connections: Arc<Connections>,
+    id: u64,
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.connections.open.lock().remove(self.id);
     }
 }
 

@@ -17,6 +17,7 @@ use super::drain::LiveDrain;
 use super::operator::{OperatorSettings, Override};
 use super::queue::{Lane, Queue};
 use super::ramp::Ramp;
+use super::server_connection::IdleConnections;
 
 /// The live state of a server, carried over reloads by pool and server name.
 pub struct LiveState {
@@ -50,6 +51,8 @@ pub struct LiveState {
     connect_failing: AtomicBool,
     /// What is open to it, in use or not.
     pub connections: Arc<Connections>,
+    /// Those of them that the fast path keeps for the next request.
+    pub idle: IdleConnections,
     /// What is open to it is being ended: also for requests of an earlier configuration, where it is a server as any other.
     /// Relaxed: read after one of its connections broke.
     ended: AtomicBool,
@@ -76,6 +79,7 @@ impl LiveState {
             generation,
             connect_failing: AtomicBool::new(false),
             connections: Arc::default(),
+            idle: IdleConnections::default(),
             ended: AtomicBool::new(false),
             metrics,
         }

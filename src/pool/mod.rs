@@ -24,6 +24,7 @@ pub mod ramp;
 pub mod rebalance;
 pub mod resolve;
 pub mod server;
+pub mod server_connection;
 pub mod tls;
 pub mod tls_failure;
 

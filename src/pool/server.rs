@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
@@ -14,7 +13,7 @@ use crate::session::token::UnixMillis;
 
 use super::breaker::BreakerState;
 use super::condition::{Condition, Health};
-use super::connections::{ServerConnector, connect};
+use super::connections::{KEEPALIVE, ServerConnector, connect};
 use super::drain::DrainSchedule;
 use super::live_state::{InFlight, LiveState};
 use super::tls::{self, PoolTls};
@@ -192,7 +191,8 @@ impl Server {
         self.checked
     }
 
-    fn has_address(&self) -> bool {
+    /// Its address is known.
+    pub fn has_address(&self) -> bool {
         !matches!(self.address, config::ServerAddress::Name { .. }) || self.live.resolved().is_some()
     }
 
@@ -236,16 +236,6 @@ impl Server {
         }
     }
 }
-
-/// Detects a server or client that vanished without closing its connections (power, network) while nothing is sent: within
-/// two minutes.
-pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
-    idle: Duration::from_secs(60),
-    interval: Duration::from_secs(10),
-    count: 6,
-    #[cfg(target_os = "linux")]
-    user_timeout: Duration::from_secs(0),
-};
 
 /// The parts of a peer that are the same for all requests.
 fn template(pool: &config::Pool, address: &config::ServerAddress, tls: Option<&PoolTls>, live: &LiveState) -> HttpPeer {

@@ -42,8 +42,8 @@ pub(crate) fn run_dropped(ctx: &mut RequestContext, head: &RequestHeader) {
     note(head::view(head), status, || (read, 0), None, ctx);
 }
 
-/// `bytes`: those of its body and of its response's.
-fn note(
+/// Counts a request that has ended, and writes it to the access log. `bytes`: those of its body and of its response's.
+pub(crate) fn note(
     request: RequestView<'_>,
     status: u16,
     bytes: impl FnOnce() -> (usize, usize),

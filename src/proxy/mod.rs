@@ -6,6 +6,7 @@
 mod access_log;
 pub mod connection;
 pub mod context;
+pub mod fast_path;
 mod head;
 mod header_case;
 mod hook;
@@ -62,7 +63,7 @@ impl ProxyHttp for EdgeProxy {
     hook!(connected_to_upstream<'p, 'd>(
         _, reused: bool, peer: &'p HttpPeer, socket: RawFd, _: Option<&'d Digest>; ctx
     ) -> Result<()> => {
-        peer::connected(peer, reused, socket, ctx);
+        peer::connected(peer.options.alpn.get_max_http_version() == 1, reused, socket, ctx);
         hook::done(Ok(()))
     });
 

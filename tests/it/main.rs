@@ -49,6 +49,8 @@ mod engines_ignite;
 mod error_responses;
 mod explain;
 mod failover;
+mod fast_path;
+mod fast_path_exchanges;
 mod forwarding;
 mod h2_servers;
 mod handoff;

@@ -89,6 +89,7 @@ fn proxy(proxy: &raw::Proxy, at: NodeRef<'_>, environment: &dyn Environment, dia
         pid_file: proxy.pid_file.as_ref().map(Into::into),
         shutdown_grace: proxy.shutdown_grace,
         upstream_idle_connections: proxy.upstream_idle_connections,
+        fast_path: proxy.fast_path,
     }
 }
 

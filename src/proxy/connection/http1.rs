@@ -13,6 +13,8 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Ssl};
 use pingora::server::ShutdownWatch;
 
+use crate::proxy::fast_path::Served;
+
 use super::deadlines::DeadlineStream;
 use super::request_app::RequestApp;
 
@@ -68,10 +70,15 @@ impl Continuation {
 /// Serves a request. `None`: it was the last one of its connection.
 async fn serve_request(
     requests: &Arc<RequestApp>,
-    connection: Box<DeadlineStream>,
+    mut connection: Box<DeadlineStream>,
     settings: Option<HttpPersistentSettings>,
     shutdown: &ShutdownWatch,
 ) -> Option<(Box<DeadlineStream>, Option<HttpPersistentSettings>)> {
+    match requests.fast_path.serve(&mut connection, shutdown).await {
+        Served::Next => return Some((connection, settings)),
+        Served::Closed => return None,
+        Served::LongWay => {}
+    }
     let mut session = ServerSession::new_http1(connection);
     // The deadlines replace Pingora's timeout per read, unless the connection must close. Whether the service stops, the
     // proxy looks at with every request.

@@ -35,7 +35,7 @@ fn return_spare(buffer: Box<[u8]>) {
 
 /// The buffer of one connection.
 #[derive(Debug, Default)]
-pub(super) struct ReadBuffer {
+pub(crate) struct ReadBuffer {
     memory: Option<Box<[u8]>>,
     /// The bytes are those from `start` to `end`.
     start: usize,
@@ -43,16 +43,16 @@ pub(super) struct ReadBuffer {
 }
 
 impl ReadBuffer {
-    pub(super) const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.memory.as_deref().and_then(|memory| memory.get(self.start..self.end)).unwrap_or_default()
     }
 
     /// Removes the first `count` bytes; the memory goes back with the last one.
-    pub(super) fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end);
         if self.is_empty() {
             self.release();
@@ -60,7 +60,7 @@ impl ReadBuffer {
     }
 
     /// Copies as many bytes as fit, and returns how many.
-    pub(super) fn peek(&self, to: &mut ReadBuf<'_>) -> usize {
+    pub(crate) fn peek(&self, to: &mut ReadBuf<'_>) -> usize {
         let bytes = self.bytes();
         let bytes = bytes.get(..to.remaining()).unwrap_or(bytes);
         to.put_slice(bytes);
@@ -68,16 +68,24 @@ impl ReadBuffer {
     }
 
     /// Moves as many bytes as fit.
-    pub(super) fn give(&mut self, to: &mut ReadBuf<'_>) {
+    pub(crate) fn give(&mut self, to: &mut ReadBuf<'_>) {
         let count = self.peek(to);
         self.consume(count);
     }
 
     /// Adds bytes behind those that are there.
-    pub(super) fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         let mut all = Vec::with_capacity(self.bytes().len() + bytes.len());
         all.extend_from_slice(self.bytes());
         all.extend_from_slice(bytes);
+        self.replace(all);
+    }
+
+    /// Adds bytes before those that are there.
+    pub(crate) fn put_before(&mut self, bytes: &[u8]) {
+        let mut all = Vec::with_capacity(bytes.len() + self.bytes().len());
+        all.extend_from_slice(bytes);
+        all.extend_from_slice(self.bytes());
         self.replace(all);
     }
 
@@ -88,7 +96,7 @@ impl ReadBuffer {
     }
 
     /// Reads once, behind the bytes that are there. Returns how many arrived; 0 at the end of the stream.
-    pub(super) fn poll_fill<S>(&mut self, source: &mut S, context: &mut Context<'_>) -> Poll<io::Result<usize>>
+    pub(crate) fn poll_fill<S>(&mut self, source: &mut S, context: &mut Context<'_>) -> Poll<io::Result<usize>>
     where
         S: AsyncRead + Unpin + ?Sized,
     {

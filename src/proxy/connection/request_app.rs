@@ -12,6 +12,7 @@ use pingora_proxy::HttpProxy;
 
 use crate::proxy::EdgeProxy;
 use crate::proxy::context::BodyProgress;
+use crate::proxy::fast_path::FastPath;
 
 use super::deadlines::DeadlineStream;
 use super::http2_body;
@@ -22,6 +23,8 @@ pub struct RequestApp {
     pub proxy: Arc<HttpProxy<EdgeProxy>>,
     /// h2c, and how long an idle HTTP/2 connection is kept.
     pub options: HttpServerOptions,
+    /// The short way of plain exchanges of HTTP/1.1.
+    pub fast_path: FastPath,
 }
 
 impl RequestApp {

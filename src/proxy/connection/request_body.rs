@@ -16,21 +16,21 @@ pub(crate) enum BodyFraming {
 
 /// How far a body has been read.
 #[derive(Debug)]
-pub(super) enum RequestBody {
+pub(crate) enum RequestBody {
     /// Bytes that are still to come.
     Length(u64),
     Chunked(Chunks),
 }
 
 impl RequestBody {
-    pub(super) const fn new(framing: BodyFraming) -> Self {
+    pub(crate) const fn new(framing: BodyFraming) -> Self {
         match framing {
             BodyFraming::Length(length) => Self::Length(length),
-            BodyFraming::Chunked => Self::Chunked(Chunks { state: ChunkState::SizeStart }),
+            BodyFraming::Chunked => Self::Chunked(Chunks::new()),
         }
     }
 
-    pub(super) const fn is_complete(&self) -> bool {
+    pub(crate) const fn is_complete(&self) -> bool {
         matches!(self, Self::Length(0) | Self::Chunked(Chunks { state: ChunkState::Complete }))
     }
 
@@ -38,7 +38,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// When chunks are malformed: where the body ends is unknown then.
-    pub(super) fn advance(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn advance(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Length(left) => {
                 let count = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
@@ -52,7 +52,7 @@ impl RequestBody {
 
 /// Follows chunks (RFC 9112, section 7.1) to the end of the trailer section.
 #[derive(Debug)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     state: ChunkState,
 }
 
@@ -76,21 +76,42 @@ enum ChunkState {
 }
 
 impl Chunks {
+    /// Before the first chunk.
+    pub(crate) const fn new() -> Self {
+        Self { state: ChunkState::SizeStart }
+    }
+
+    /// The trailer section has ended.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.state == ChunkState::Complete
+    }
+
     /// How many of the bytes belong to the body; `None` when they are malformed.
     fn advance(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut rest = bytes;
+        while !self.next_data(&mut rest)?.is_empty() {}
+        Some(bytes.len() - rest.len())
+    }
+
+    /// Takes the next data of a chunk, with what frames it; nothing when the bytes end, or the body. `None`: they are
+    /// malformed.
+    pub(crate) fn next_data<'b>(&mut self, bytes: &mut &'b [u8]) -> Option<&'b [u8]> {
         while self.state != ChunkState::Complete {
             if let ChunkState::Data(left) = self.state {
-                let count = rest.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                rest = rest.get(count..)?;
+                let count = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                let (data, rest) = bytes.split_at_checked(count)?;
+                *bytes = rest;
                 let left = left - count as u64;
                 self.state = if left == 0 { ChunkState::DataCr } else { ChunkState::Data(left) };
+                if !data.is_empty() {
+                    return Some(data);
+                }
             }
-            let Some((byte, after)) = rest.split_first() else { break };
+            let Some((byte, after)) = bytes.split_first() else { break };
             self.state = self.state.after(*byte)?;
-            rest = after;
+            *bytes = after;
         }
-        Some(bytes.len() - rest.len())
+        Some(&[])
     }
 }
 

@@ -3,8 +3,12 @@
 use std::os::fd::RawFd;
 use std::time::Instant;
 
+use pingora::Error;
+
 use crate::pool::ServerIndex;
 use crate::pool::live_state::{InFlight, OpenStream};
+
+use super::no_attempt::NoAttempt;
 
 /// Attempts of one request at servers.
 #[derive(Default)]
@@ -19,6 +23,10 @@ pub struct Attempts {
     pub unprocessed: u32,
     /// The next attempt goes to this server, without a selection, over a connection that no request has used.
     pub next: Option<ServerIndex>,
+    /// Why the fast path has begun none: it goes on from there.
+    pub none: Option<NoAttempt>,
+    /// How the one of the fast path has failed, when there is no other.
+    pub failure: Option<Box<Error>>,
     /// When the current one started.
     pub started: Option<Instant>,
     /// When the response head arrived.

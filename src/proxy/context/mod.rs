@@ -24,12 +24,14 @@ pub use self::attempts::Attempts;
 pub(crate) use self::body_progress::BodyProgress;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
 pub use self::dedicated::Dedicated;
+pub use self::no_attempt::{NextStep, NoAttempt};
 pub use self::refusal::Refusal;
 
 mod attempts;
 mod body_progress;
 mod client;
 mod dedicated;
+mod no_attempt;
 mod refusal;
 
 /// Everything that the hooks of one request share.

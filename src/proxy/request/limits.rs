@@ -22,16 +22,19 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Checks the length of the target and the number of fields.
 pub(crate) fn check_head(request: &RequestView<'_>, limits: &ListenerLimits) -> std::result::Result<(), Rejection> {
+    let Some((limit, rejection)) = exceeded(request, limits) else { return Ok(()) };
+    limits.limited.inc(limit);
+    Err(rejection)
+}
+
+/// The limit that a head exceeds, if any. Counts nothing.
+pub(crate) fn exceeded(request: &RequestView<'_>, limits: &ListenerLimits) -> Option<(Limit, Rejection)> {
     if request.target().len() > limits.config.max_uri_length.bytes() {
-        limits.limited.inc(Limit::MaxUriLength);
-        return Err(Rejection::MaxUriLength);
+        return Some((Limit::MaxUriLength, Rejection::MaxUriLength));
     }
     let most = usize::try_from(limits.config.max_headers).unwrap_or(usize::MAX);
-    if request.fields.count() > most && count_fields(request.version, request.fields) > most {
-        limits.limited.inc(Limit::MaxHeaders);
-        return Err(Rejection::MaxHeaders);
-    }
-    Ok(())
+    let has_too_many = request.fields.count() > most && count_fields(request.version, request.fields) > most;
+    has_too_many.then_some((Limit::MaxHeaders, Rejection::MaxHeaders))
 }
 
 /// Clients of HTTP/2 may send each cookie in a field of its own (RFC 9113, section 8.2.3), and browsers do.
@@ -74,17 +77,7 @@ pub(crate) fn check_body(body: Option<&Bytes>, end: bool, ctx: &mut RequestConte
         if end || ctx.attempts.responded.is_some() { progress.await_nothing() } else { progress.await_piece() }
     }
     let Some(body) = body else { return Ok(()) };
-    ctx.body_bytes += body.len() as u64;
-    // What an earlier attempt has sent is not counted twice.
-    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
-        ctx.body_bytes_counted = ctx.body_bytes;
-        if let Some(pool) = ctx.pool_runtime() {
-            pool.metrics.bytes.add(Direction::In, fresh);
-        }
-        if let Some(progress) = &ctx.body_progress {
-            progress.receive(fresh);
-        }
-    }
+    count_request_bytes(body.len(), ctx);
     if ctx.max_body.is_none_or(|limit| ctx.body_bytes <= limit) {
         return Ok(());
     }
@@ -127,9 +120,31 @@ pub(crate) fn note_slow_body(ctx: &mut RequestContext) {
     ctx.refusal = Some(Refusal::new(status::of_rejection(rejection), rejection.label()));
 }
 
+/// Counts bytes of the body that go to a server.
+pub(crate) fn count_request_bytes(count: usize, ctx: &mut RequestContext) {
+    ctx.body_bytes += count as u64;
+    // What an earlier attempt has sent is not counted twice.
+    if let Some(fresh) = ctx.body_bytes.checked_sub(ctx.body_bytes_counted) {
+        ctx.body_bytes_counted = ctx.body_bytes;
+        if let Some(pool) = ctx.pool_runtime() {
+            pool.metrics.bytes.add(Direction::In, fresh);
+        }
+        if let Some(progress) = &ctx.body_progress {
+            progress.receive(fresh);
+        }
+    }
+}
+
 /// Counts a piece of a response's body.
 pub(crate) fn count_response(body: Option<&Bytes>, ctx: &RequestContext) {
-    if let (Some(body), Some(pool)) = (body, ctx.pool_runtime()) {
-        pool.metrics.bytes.add(Direction::Out, body.len() as u64);
+    if let Some(body) = body {
+        count_response_bytes(body.len(), ctx);
+    }
+}
+
+/// The same by its length.
+pub(crate) fn count_response_bytes(count: usize, ctx: &RequestContext) {
+    if let Some(pool) = ctx.pool_runtime() {
+        pool.metrics.bytes.add(Direction::Out, count as u64);
     }
 }

@@ -23,14 +23,15 @@ use crate::limits::rate::LONGEST_WAIT_SECONDS;
 use crate::message::{RequestEdits, RequestView};
 use crate::proxy::access_log;
 use crate::proxy::connection::deadlines::DeadlineStream;
+use crate::proxy::connection::handed_over::{HandedOver, Stage};
 use crate::proxy::connection::listener::listener_of;
-use crate::proxy::context::{BodyProgress, Dedicated, Refusal, RequestContext};
+use crate::proxy::context::{BodyProgress, Client, Dedicated, Refusal, RequestContext};
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::response::redirect::redirect_response;
 use crate::proxy::response::{own_response, status};
 use crate::proxy::{head, header_case};
 use crate::routing::{RouteInput, RouteTarget};
-use crate::telemetry::metrics::Rejection;
+use crate::telemetry::metrics::{LongWay, Rejection};
 
 use self::forwarded_headers::forwarded_headers;
 use self::header_scan::{HeaderScan, SingleField};
@@ -43,6 +44,9 @@ pub(crate) fn run<'hook>(
     exchange: &'hook mut Exchange,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<bool>> {
+    if let Some(handed_over) = DeadlineStream::of(exchange).and_then(DeadlineStream::take_handed_over) {
+        return resume(exchange, ctx, *handed_over);
+    }
     if let Err(rejection) = receive(exchange, ctx) {
         return Box::pin(reject(exchange, ctx, rejection));
     }
@@ -61,6 +65,35 @@ pub(crate) fn run<'hook>(
         }
         Some(Err(rejection)) => Box::pin(reject(exchange, ctx, rejection)),
         None => Box::pin(resolve(exchange, ctx)),
+    }
+}
+
+/// The fast path has begun with the request: it goes on from there.
+fn resume<'hook>(
+    exchange: &'hook mut Exchange,
+    ctx: &'hook mut RequestContext,
+    handed_over: HandedOver,
+) -> HookFuture<'hook, Result<bool>> {
+    let HandedOver { context, stage } = handed_over;
+    *ctx = *context;
+    if let Some(connection) = DeadlineStream::of(exchange) {
+        connection.headers_are_read();
+        if let Some(framing) = HeaderScan::of(head::view(exchange.req_header()).fields).body_framing() {
+            connection.body_follows(framing);
+        }
+    }
+    let listeners = &ctx.runtime.config.listeners;
+    let local = if listeners.len() > 1 { exchange.server_addr() } else { None };
+    if let Some(listener) = listeners.get(listener_of(listeners, local)) {
+        set_timeouts(exchange, listener, false);
+    }
+    if ctx.app().is_draining() {
+        exchange.set_keepalive(None);
+    }
+    match stage {
+        Stage::Resolving => Box::pin(resolve(exchange, ctx)),
+        Stage::Rejected(rejection) => Box::pin(reject(exchange, ctx, rejection)),
+        Stage::Resolved => hook::proceed(set_forwarded_headers(exchange, ctx)),
     }
 }
 
@@ -161,6 +194,9 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     ctx.listener = listener_of(listeners, local);
     let Some(listener) = listeners.get(ctx.listener) else { return Err(Rejection::NoRoute) };
     let http2 = exchange.is_http2();
+    if http2 {
+        ctx.app().metrics.full_requests.inc(LongWay::Http2);
+    }
     let upgrade = exchange.is_upgrade_req();
     set_timeouts(exchange, listener, upgrade);
     if (http2 && !listener.http2) || (!http2 && !listener.http1) {
@@ -205,11 +241,22 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         ctx.body_progress = Some(progress.clone());
         ctx.log_dropped = Some(access_log::run_dropped);
     }
-    (ctx.max_body, ctx.upgrade, ctx.reserved) = (listener.max_body_size, upgrade, scan.reserved);
-    ctx.client = client;
-    ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
+    (ctx.max_body, ctx.upgrade) = (listener.max_body_size, upgrade);
     ctx.dedicated = dedicated(exchange, &scan);
-    set_ids(&request, scan.traceparent, ctx);
+    identify(&request, &scan, client, ctx)
+}
+
+/// A valid request gets its client, its id and its route.
+pub(crate) fn identify(
+    request: &RequestView<'_>,
+    scan: &HeaderScan<'_>,
+    client: Client,
+    ctx: &mut RequestContext,
+) -> std::result::Result<(), Rejection> {
+    ctx.client = client;
+    ctx.reserved = scan.reserved;
+    ctx.host_missing = scan.host.value.is_none() && request.version == Version::HTTP_10;
+    set_ids(request, scan.traceparent, ctx);
     if ctx.limits().is_some_and(|limits| !limits.admit_request(ctx.client.address, ctx.started)) {
         return Err(Rejection::RequestsPerSecond);
     }

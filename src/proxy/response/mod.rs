@@ -13,8 +13,9 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
-use crate::persistence::Sessions;
+use crate::message::ResponseView;
 use crate::persistence::issue::{Issued, PageRewrite};
+use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
@@ -89,6 +90,23 @@ fn change(exchange: &mut Exchange, response: &mut ResponseHeader, ctx: &mut Requ
     Ok(())
 }
 
+/// Collects what is changed in a response head of a server. `between_servers`: it has fields that are not for clients.
+pub(crate) fn collect<'c>(
+    response: &ResponseView<'_>,
+    server: ServerIndex,
+    between_servers: bool,
+    (sessions, scope, state): (&Sessions, &Scope<'c, '_>, &mut RequestSession),
+    issued: &mut Issued<'c>,
+) {
+    sessions.issue(response, server, scope, state, issued);
+    if response.is_final() {
+        sessions.reopen(server, response.status == StatusCode::SWITCHING_PROTOCOLS, scope, state);
+    }
+    if between_servers {
+        issued.edits.remove.extend(NEVER_TO_CLIENTS);
+    }
+}
+
 /// Puts the token into a response of a server. Returned is a page whose links are rewritten.
 fn issue(
     request: &RequestHeader,
@@ -99,14 +117,7 @@ fn issue(
     let between_servers = ctx.attempts.between_servers;
     let (sessions, scope, state) = ctx.sessions(head::view(request));
     let mut issued = Issued::default();
-    let view = head::response_view(response);
-    sessions.issue(&view, server, &scope, state, &mut issued);
-    if view.is_final() {
-        sessions.reopen(server, view.status == StatusCode::SWITCHING_PROTOCOLS, &scope, state);
-    }
-    if between_servers {
-        issued.edits.remove.extend(NEVER_TO_CLIENTS);
-    }
+    collect(&head::response_view(response), server, between_servers, (sessions, &scope, state), &mut issued);
     if !issued.edits.is_empty() {
         head::apply_to_response(&mut issued.edits, response)?;
     }

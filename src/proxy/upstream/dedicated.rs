@@ -9,13 +9,11 @@ use std::time::Duration;
 use http::{Method, StatusCode, Version, header};
 use nix::sys::socket::{Shutdown, shutdown};
 use pingora::Result;
-use pingora::http::ResponseHeader;
-use pingora_proxy::Session as Exchange;
 use tokio::time::sleep;
 
+use crate::message::ResponseView;
 use crate::pool::ServerIndex;
-use crate::proxy::connection::authentication::authenticates_connection;
-use crate::proxy::connection::deadlines::DeadlineStream;
+use crate::proxy::connection::authentication::{ConnectionAuthentication, authenticates_connection};
 use crate::proxy::context::RequestContext;
 
 /// The server of the client connection's last request, where the client has no session that decides: a handshake cannot go
@@ -31,33 +29,37 @@ pub(super) fn preferred(ctx: &RequestContext) -> Option<ServerIndex> {
 
 /// A final response head: the server is remembered, and a challenge makes the next server connections dedicated ones. True
 /// when the connection of this response has to be ended now, since the response ends with its head.
-pub(super) fn note_response(exchange: &Exchange, response: &ResponseHeader, ctx: &mut RequestContext) -> bool {
+pub(crate) fn note_response(
+    connection: Option<&ConnectionAuthentication>,
+    method: &Method,
+    response: &ResponseView<'_>,
+    version: Version,
+    ctx: &mut RequestContext,
+) -> bool {
     let dedicated = ctx.dedicated.is_some();
     if !dedicated && !is_challenge(response) {
         return false;
     }
-    let (Some(connection), Some(server)) = (DeadlineStream::authentication_of(exchange), ctx.server()) else {
-        return false;
-    };
+    let (Some(connection), Some(server)) = (connection, ctx.server()) else { return false };
     let server = server.id;
     if !dedicated {
         connection.dedicate(rand::random());
     }
     connection.note_server(server);
     // The streams of an HTTP/2 connection are of several clients, and such a handshake is not defined for it.
-    ctx.attempts.unshare = !dedicated && response.version != Version::HTTP_2;
-    let has_no_body = exchange.req_header().method == Method::HEAD
-        || response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    ctx.attempts.unshare = !dedicated && version != Version::HTTP_2;
+    let has_no_body =
+        method == Method::HEAD || response.fields.get(&header::CONTENT_LENGTH).is_some_and(|length| length == b"0");
     ctx.attempts.unshare && has_no_body
 }
 
-fn is_challenge(response: &ResponseHeader) -> bool {
+fn is_challenge(response: &ResponseView<'_>) -> bool {
     let name = match response.status {
         StatusCode::UNAUTHORIZED => header::WWW_AUTHENTICATE,
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => header::PROXY_AUTHENTICATE,
         _ => return false,
     };
-    response.headers.get_all(name).iter().any(|value| authenticates_connection(value.as_bytes()))
+    response.fields.all(&name).any(authenticates_connection)
 }
 
 /// How long the runtime gets to notice that the connection has ended, before Pingora tests whether it can be pooled.

@@ -104,14 +104,43 @@ fn note_exhaustion(resource: LocalResource, ctx: &RequestContext) {
     exhaustion::warn(resource, "a server could not be connected to; its sessions stay", ctx.now.0 / 1000);
 }
 
+/// How far an exchange had come when its connection to the server failed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Progress {
+    /// A response head that is not a 1xx was sent to the client.
+    pub(crate) response_begun: bool,
+    /// The connection had carried other requests.
+    pub(crate) reused: bool,
+    /// The request's method is idempotent.
+    pub(crate) idempotent: bool,
+    /// All that was read of the request's body is still there.
+    pub(crate) replayable: bool,
+    /// The request's body has arrived.
+    pub(crate) body_done: bool,
+}
+
 /// The hook for a failure on an established connection.
 #[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
 pub(crate) fn while_proxying(
     exchange: &mut Exchange,
     ctx: &mut RequestContext,
-    mut error: Box<Error>,
+    error: Box<Error>,
     reused: bool,
 ) -> Box<Error> {
+    let progress = Progress {
+        response_begun: exchange.response_written().is_some_and(|response| !response.status.is_informational()),
+        reused,
+        idempotent: exchange.req_header().method.is_idempotent(),
+        replayable: !exchange.as_ref().retry_buffer_truncated(),
+        body_done: exchange.as_mut().is_body_done(),
+    };
+    on_break(progress, ctx, error)
+}
+
+/// A failure on an established connection. Whether the request is sent again is in the error.
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's hook")]
+pub(crate) fn on_break(progress: Progress, ctx: &mut RequestContext, mut error: Box<Error>) -> Box<Error> {
+    let Progress { response_begun, reused, idempotent, replayable, body_done } = progress;
     // Also decides what Pingora leaves undecided, which would be a panic.
     error.set_retry(false);
     if let Some(progress) = &ctx.body_progress {
@@ -135,7 +164,6 @@ pub(crate) fn while_proxying(
         return error;
     }
     tracing::debug!(%error, reused, "attempt failed");
-    let response_begun = exchange.response_written().is_some_and(|response| !response.status.is_informational());
     let refused = tls_failure(&error).or_else(|| refused_by_server(&error).filter(|_| !reused));
     let refused = refused.filter(|_| ctx.attempts.responded.is_none());
     if let Some(failure) = &refused {
@@ -145,10 +173,10 @@ pub(crate) fn while_proxying(
         error: refused.as_ref().map_or_else(|| kind_of(error.etype(), response_begun), |failure| failure.kind),
         responded: ctx.attempts.responded.is_some(),
         reused,
-        idempotent: exchange.req_header().method.is_idempotent(),
+        idempotent,
         unprocessed: is_unprocessed(&error),
-        replayable: !exchange.as_ref().retry_buffer_truncated(),
-        client_slow: *error.etype() == ReadTimedout && !exchange.as_mut().is_body_done(),
+        replayable,
+        client_slow: *error.etype() == ReadTimedout && !body_done,
     };
     let retried = apply(attempt, ctx);
     if refused.is_some() && !retried {
@@ -161,9 +189,14 @@ pub(crate) fn while_proxying(
 /// A response without a length ends with its connection; when the proxy has ended that, the response is not whole, and its
 /// client must see so.
 pub(crate) fn check_end(exchange: &Exchange, ctx: &RequestContext) -> Result<()> {
+    check_end_of(ctx, || {
+        exchange.response_written().is_some_and(|response| response.headers.contains_key(&header::CONTENT_LENGTH))
+    })
+}
+
+/// The same for a response whose head may have a length.
+pub(crate) fn check_end_of(ctx: &RequestContext, has_length: impl FnOnce() -> bool) -> Result<()> {
     let ended = ctx.server().is_some_and(|server| server.live.connections.ends() != ctx.attempts.ends);
-    let has_length =
-        || exchange.response_written().is_some_and(|response| response.headers.contains_key(&header::CONTENT_LENGTH));
     if ended && !ctx.upgrade && !has_length() {
         return Error::e_explain(ConnectionClosed, "the connection to the server was ended").map_err(Error::into_up);
     }

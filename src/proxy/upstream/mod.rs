@@ -3,7 +3,7 @@
 
 pub(crate) mod dedicated;
 pub(crate) mod failure;
-mod normalize;
+pub(crate) mod normalize;
 pub(crate) mod peer;
 mod queue;
 pub(crate) mod request_headers;

@@ -5,12 +5,16 @@
 
 use http::{HeaderName, HeaderValue, StatusCode, header};
 use pingora::ErrorType::InvalidHTTPHeader;
-use pingora::http::ResponseHeader;
 use pingora::{Error, Result};
 use smallvec::SmallVec;
 
+use crate::message::{Fields, ResponseEdits, ResponseView, WrittenName};
+
+static CONTENT_LENGTH: WrittenName = WrittenName::new("Content-Length", "content-length");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Of fields between servers and the proxy.
+const HOMING: &str = "homing-";
 
 /// What the walk over the fields found.
 #[derive(Debug, Default, Clone, Copy)]
@@ -32,12 +36,29 @@ struct ResponseScan {
 }
 
 impl ResponseScan {
-    fn of(response: &ResponseHeader) -> Self {
+    fn of(fields: Fields<'_>) -> Self {
         let mut scan = Self::default();
-        for (name, value) in &response.headers {
-            scan.note(name, value.as_bytes());
+        match fields {
+            Fields::Map(map) => map.iter().for_each(|(name, value)| scan.note(name, value.as_bytes())),
+            Fields::Parsed(fields) => fields.iter().for_each(|field| scan.note_text(field.name, field.value)),
         }
         scan
+    }
+
+    /// The same for a name as the sender wrote it.
+    fn note_text(&mut self, name: &str, value: &[u8]) {
+        let is = |known: &HeaderName| name.eq_ignore_ascii_case(known.as_str());
+        match name.len() {
+            7 if is(&header::UPGRADE) => self.upgrade = true,
+            10 if is(&header::CONNECTION) => self.note(&header::CONNECTION, value),
+            10 => self.keep_alive |= is(&KEEP_ALIVE),
+            14 if is(&header::CONTENT_LENGTH) => self.note(&header::CONTENT_LENGTH, value),
+            16 if is(&PROXY_CONNECTION) => self.proxy_connection = true,
+            17 if is(&header::TRANSFER_ENCODING) => self.note(&header::TRANSFER_ENCODING, value),
+            _ => {}
+        }
+        let begins = name.get(..HOMING.len()).is_some_and(|start| start.eq_ignore_ascii_case(HOMING));
+        self.between_servers |= begins;
     }
 
     fn note(&mut self, name: &HeaderName, value: &[u8]) {
@@ -73,7 +94,7 @@ impl ResponseScan {
 
     fn note_other(&mut self, name: &str) {
         match name.as_bytes() {
-            [b'h', ..] => self.between_servers |= name.starts_with("homing-"),
+            [b'h', ..] => self.between_servers |= name.starts_with(HOMING),
             [b'k', ..] => self.keep_alive |= name == KEEP_ALIVE.as_str(),
             [b'p', ..] => self.proxy_connection |= name == PROXY_CONNECTION.as_str(),
             _ => {}
@@ -86,10 +107,10 @@ fn nominates(value: &[u8]) -> bool {
     !(value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close"))
 }
 
-/// Normalizes a head, of a 1xx too. True when it has fields between servers and the proxy. `upgrade`: the client has asked
-/// for another protocol.
-pub(super) fn normalize(response: &mut ResponseHeader, upgrade: bool) -> Result<bool> {
-    let scan = ResponseScan::of(response);
+/// What is to be done to a head, of a 1xx too. True when it has fields between servers and the proxy. `upgrade`: the client has
+/// asked for another protocol.
+pub(crate) fn normalized(response: &ResponseView<'_>, upgrade: bool, edits: &mut ResponseEdits<'_>) -> Result<bool> {
+    let scan = ResponseScan::of(response.fields);
     let status = response.status;
     if status == StatusCode::SWITCHING_PROTOCOLS && !upgrade {
         return invalid("switches to a protocol that was not asked for");
@@ -98,54 +119,51 @@ pub(super) fn normalize(response: &mut ResponseHeader, upgrade: bool) -> Result<
         return invalid("unknown transfer coding");
     }
     if scan.connection || scan.keep_alive || scan.proxy_connection || scan.upgrade {
-        strip_connection(response, scan);
+        strip_connection(response, scan, edits);
     }
+    let length = if scan.lengths > 1 || scan.listed { unified_length(response.fields)? } else { None };
     let without_body = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if without_body && (scan.lengths > 0 || scan.encodings > 0) {
-        response.remove_header(&header::CONTENT_LENGTH);
-        response.remove_header(&header::TRANSFER_ENCODING);
-    } else if scan.lengths > 1 || scan.listed {
-        unify_length(response)?;
+        edits.remove.extend([header::CONTENT_LENGTH, header::TRANSFER_ENCODING]);
+    } else if let Some(length) = length {
+        edits.set.push((&CONTENT_LENGTH, HeaderValue::from(length)));
     }
     Ok(scan.between_servers)
 }
 
-/// Pingora sets Connection by itself, in the last head of a response.
-fn strip_connection(response: &mut ResponseHeader, scan: ResponseScan) {
+/// Connection is set in the last head of a response, whatever its server says.
+fn strip_connection(response: &ResponseView<'_>, scan: ResponseScan, edits: &mut ResponseEdits<'_>) {
     let switches = response.status == StatusCode::SWITCHING_PROTOCOLS;
     if scan.nominates {
-        for name in nominated(response) {
-            response.remove_header(&name);
-        }
+        edits.remove.extend(nominated(response.fields));
     }
     if scan.connection && !switches && (scan.nominates || response.status.is_informational()) {
-        response.remove_header(&header::CONNECTION);
+        edits.remove.push(header::CONNECTION);
     }
     if scan.keep_alive {
-        response.remove_header(&KEEP_ALIVE);
+        edits.remove.push(KEEP_ALIVE);
     }
     if scan.proxy_connection {
-        response.remove_header(&PROXY_CONNECTION);
+        edits.remove.push(PROXY_CONNECTION);
     }
     if scan.upgrade && !switches {
-        response.remove_header(&header::UPGRADE);
+        edits.remove.push(header::UPGRADE);
     }
 }
 
 /// The fields that Connection names, without those that frame the message and those that are handled by themselves.
-fn nominated(response: &ResponseHeader) -> SmallVec<[HeaderName; 4]> {
-    let values = response.headers.get_all(header::CONNECTION).into_iter();
-    let options = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    let names = options.filter_map(|option| HeaderName::from_bytes(option).ok());
+fn nominated(fields: Fields<'_>) -> SmallVec<[HeaderName; 4]> {
+    let options = fields.all(&header::CONNECTION).flat_map(|value| value.split(|byte| *byte == b','));
+    let names = options.filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok());
     let kept = [header::CONNECTION, header::UPGRADE, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
     names.filter(|name| !kept.contains(name)).collect()
 }
 
-/// Pingora has refused lengths that differ; those that are equal become one.
-fn unify_length(response: &mut ResponseHeader) -> Result<()> {
+/// Lengths that are equal become one.
+fn unified_length(fields: Fields<'_>) -> Result<Option<u64>> {
     let mut length = None;
-    for value in response.headers.get_all(header::CONTENT_LENGTH) {
-        for element in value.as_bytes().split(|byte| *byte == b',') {
+    for value in fields.all(&header::CONTENT_LENGTH) {
+        for element in value.split(|byte| *byte == b',') {
             let digits = element.trim_ascii();
             // A sign would be parsed too.
             let text = std::str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
@@ -156,10 +174,7 @@ fn unify_length(response: &mut ResponseHeader) -> Result<()> {
             }
         }
     }
-    match length {
-        Some(length) => response.insert_header(header::CONTENT_LENGTH, HeaderValue::from(length)),
-        None => Ok(()),
-    }
+    Ok(length)
 }
 
 fn invalid<T>(what: &'static str) -> Result<T> {
@@ -173,6 +188,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::proxy::head::{apply_to_response, response_view};
+    use pingora::http::ResponseHeader;
+
+    fn normalize(response: &mut ResponseHeader, upgrade: bool) -> Result<bool> {
+        let mut edits = ResponseEdits::default();
+        let between_servers = super::normalized(&response_view(response), upgrade, &mut edits)?;
+        apply_to_response(&mut edits, response)?;
+        Ok(between_servers)
+    }
 
     fn head(status: u16, fields: &[(&'static str, &str)]) -> ResponseHeader {
         let mut response = ResponseHeader::build(status, None).unwrap();
@@ -252,6 +276,35 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_header_map_and_a_parsed_head_are_treated_alike(
+            fields in prop::collection::vec(
+                prop::sample::select(vec![
+                    ("Connection", "close"), ("CONNECTION", "keep-alive, X-A"), ("X-A", "1"), ("Keep-Alive", "timeout=5"),
+                    ("Content-Length", "5"), ("content-length", "5, 5"), ("Transfer-Encoding", "chunked"),
+                    ("Transfer-Encoding", "gzip"), ("Upgrade", "h2c"), ("Proxy-Connection", "close"), ("Server", "x"),
+                    ("Homing-Session-Data", "1"), ("Set-Cookie", "a=1"), ("X-Sixteen-Letters", "1"), ("Keep-Alibi", "1"),
+                ]),
+                0..7,
+            ),
+            status in prop::sample::select(vec![200u16, 204, 304, 103, 101]),
+        ) {
+            let map = head(status, &fields);
+            let parsed: Vec<_> =
+                fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
+            let parsed = ResponseView { status: map.status, fields: Fields::Parsed(&parsed) };
+            let (mut one, mut other) = (ResponseEdits::default(), ResponseEdits::default());
+            let results = (super::normalized(&response_view(&map), true, &mut one), super::normalized(&parsed, true, &mut other));
+            prop_assert_eq!(results.0.is_ok(), results.1.is_ok());
+            if let (Ok(between), Ok(same)) = results {
+                prop_assert_eq!(between, same);
+                one.remove.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+                other.remove.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+                prop_assert_eq!(one.remove, other.remove);
+                prop_assert_eq!(one.set, other.set);
+            }
+        }
+
         #[test]
         fn an_ordinary_response_is_not_changed(
             names in prop::collection::vec(

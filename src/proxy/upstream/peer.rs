@@ -9,12 +9,13 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session as Exchange;
 use tokio::time::{Instant, sleep, timeout};
 
+use crate::message::RequestView;
 use crate::persistence::select::Selection;
 use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted_in;
 use crate::pool::server::{NotAdmitted, Server};
-use crate::proxy::context::{Refusal, RequestContext, wall_clock};
+use crate::proxy::context::{NextStep, NoAttempt, Refusal, RequestContext, wall_clock};
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
@@ -32,30 +33,19 @@ const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 /// An attempt that has begun, or why there is none.
 type Attempt = std::result::Result<Box<HttpPeer>, NoAttempt>;
 
-/// Why an attempt has not begun.
-enum NoAttempt {
-    /// The request fails.
-    Refused(Refusal),
-    /// Not yet.
-    Wait(NextStep),
-}
-
-/// What a request without a server does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NextStep {
-    /// The server that was selected takes no request any more: another selection is due.
-    Select,
-    /// It waits for its session's server to come back.
-    Hold(ServerIndex),
-    /// It waits until this server has room, or any.
-    Queue(Option<ServerIndex>),
-}
-
 /// The hook.
 pub(crate) fn run<'hook>(
     exchange: &'hook mut Exchange,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<Box<HttpPeer>>> {
+    if let Some(failure) = ctx.attempts.failure.take() {
+        return hook::now(Err(failure));
+    }
+    match ctx.attempts.none.take() {
+        Some(NoAttempt::Wait(step)) => return Box::pin(wait(exchange, ctx, step)),
+        Some(refused) => return hook::now(refuse(ctx, Err(refused))),
+        None => {}
+    }
     if let Some(same) = ctx.attempts.next.take() {
         match begin_attempt(ctx, same) {
             Err(NoAttempt::Wait(_)) => {}
@@ -70,20 +60,24 @@ pub(crate) fn run<'hook>(
             }
         }
     }
+    match try_begin(head::view(exchange.req_header()), ctx) {
+        Err(NoAttempt::Wait(step)) => Box::pin(wait(exchange, ctx, step)),
+        begun => {
+            let attempt = begun.and_then(|()| peer(ctx));
+            hook::now(refuse(ctx, attempt))
+        }
+    }
+}
+
+/// Selects a server and begins an attempt there, as far as that goes without waiting.
+pub(crate) fn try_begin(request: RequestView<'_>, ctx: &mut RequestContext) -> std::result::Result<(), NoAttempt> {
     // The previous attempt is over for its server.
     ctx.attempts.in_flight = None;
-    let (sessions, scope, state) = ctx.sessions(head::view(exchange.req_header()));
-    match sessions.try_select(&scope, state) {
-        Some(Selection::Hold(home)) => Box::pin(wait(exchange, ctx, NextStep::Hold(home))),
-        Some(selection) => {
-            open_session(selection, sessions, &scope, state);
-            match attempt(selection, ctx) {
-                Err(NoAttempt::Wait(step)) => Box::pin(wait(exchange, ctx, step)),
-                attempt => hook::now(refuse(ctx, attempt)),
-            }
-        }
-        None => Box::pin(wait(exchange, ctx, NextStep::Select)),
-    }
+    let (sessions, scope, state) = ctx.sessions(request);
+    let Some(selection) = sessions.try_select(&scope, state) else { return Err(NoAttempt::Wait(NextStep::Select)) };
+    open_session(selection, sessions, &scope, state);
+    let server = server_of(selection, ctx)?;
+    admit(ctx, server)
 }
 
 async fn wait(exchange: &mut Exchange, ctx: &mut RequestContext, mut step: NextStep) -> Result<Box<HttpPeer>> {
@@ -179,6 +173,30 @@ fn only_fresh_connections(peer: &mut HttpPeer) {
 }
 
 fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
+    admit(ctx, server)?;
+    peer(ctx)
+}
+
+/// The server of the attempt that has begun, for Pingora.
+fn peer(ctx: &RequestContext) -> Attempt {
+    let server = ctx.server().and_then(|server| Some((server, server.peer()?)));
+    let Some((server, mut peer)) = server else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    if let Some(dedicated) = &ctx.dedicated {
+        // Not of one group with another pool, nor with another certificate.
+        peer.group_key ^= dedicated.group;
+    }
+    if ctx.attempts.is_probe() {
+        // A connection from before the ejection would say nothing about the server.
+        only_fresh_connections(&mut peer);
+    }
+    if ctx.upgrade {
+        only_fresh_connections(&mut peer);
+        upgrade::prepare(&mut peer, Arc::clone(&server.live.connections));
+    }
+    Ok(peer)
+}
+
+fn admit(ctx: &mut RequestContext, server: ServerIndex) -> std::result::Result<(), NoAttempt> {
     // An attempt that is repeated at the same server has its place there.
     let admitted = ctx.attempts.in_flight.take();
     let Some(pool) = ctx.pool_runtime() else { return Err(NoAttempt::Refused(NO_SERVER)) };
@@ -189,7 +207,9 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
         return Err(NoAttempt::Refused(EXHAUSTED));
     }
     let Some(target) = pool.pool.servers.get(server) else { return Err(NoAttempt::Refused(NO_SERVER)) };
-    let Some(mut peer) = target.peer() else { return Err(NoAttempt::Refused(NO_SERVER)) };
+    if !target.has_address() {
+        return Err(NoAttempt::Refused(NO_SERVER));
+    }
     let in_flight = match target.admit(admitted) {
         Ok(in_flight) => in_flight,
         Err(NotAdmitted::Ejected) => return Err(NoAttempt::Wait(NextStep::Select)),
@@ -203,17 +223,8 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
         pool.metrics.retries.inc(Retry::Sent as usize);
         target.live.metrics.retries.inc();
     }
-    if let Some(dedicated) = &ctx.dedicated {
-        // Not of one group with another pool, nor with another certificate.
-        peer.group_key ^= dedicated.group;
-    }
-    if in_flight.is_probe() {
-        // A connection from before the ejection would say nothing about the server.
-        only_fresh_connections(&mut peer);
-    }
     let ends = target.live.connections.ends();
     let must_speak_h2 = target.must_speak_h2 && !ctx.upgrade;
-    let upgraded = ctx.upgrade.then(|| Arc::clone(&target.live.connections));
     ctx.attempts.in_flight = Some(in_flight);
     ctx.attempts.ends = ends;
     ctx.attempts.server = Some(server);
@@ -223,20 +234,16 @@ fn begin_attempt(ctx: &mut RequestContext, server: ServerIndex) -> Attempt {
     // The body is sent again from its first byte.
     ctx.body_bytes = 0;
     ctx.attempts.started = Some(start_of_attempt(ctx));
-    if let Some(connections) = upgraded {
-        only_fresh_connections(&mut peer);
-        upgrade::prepare(&mut peer, connections);
-    }
-    Ok(peer)
+    Ok(())
 }
 
-/// The hook for a connection to the server of an attempt. `reused`: it has carried other requests.
-pub(crate) fn connected(peer: &HttpPeer, reused: bool, socket: RawFd, ctx: &mut RequestContext) {
+/// The hook for a connection to the server of an attempt. `http1`: its protocol; `reused`: it has carried other requests.
+pub(crate) fn connected(http1: bool, reused: bool, socket: RawFd, ctx: &mut RequestContext) {
     ctx.attempts.socket = Some(socket);
     let Some(server) = ctx.server() else { return };
     // A connection of HTTP/2 carries other requests, and does not show whether its server takes this one.
     if let Some(progress) = &ctx.body_progress
-        && peer.options.alpn.get_max_http_version() == 1
+        && http1
     {
         progress.send_to(socket, &server.live.connections);
     }

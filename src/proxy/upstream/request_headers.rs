@@ -4,7 +4,7 @@ use http::{HeaderValue, Version};
 use pingora::http::RequestHeader;
 use pingora::{Error, Result};
 
-use crate::message::{RequestEdits, WrittenName};
+use crate::message::{RequestEdits, RequestView, WrittenName};
 use crate::persistence::issue::ask_readable;
 use crate::pool::health::host_of;
 use crate::pool::server::Server;
@@ -46,24 +46,36 @@ fn change(request: &mut RequestHeader, ctx: &mut RequestContext, fetched: bool) 
     if let Some(progress) = &ctx.body_progress {
         progress.await_piece();
     }
-    let view = head::view(request);
-    let host = if ctx.host_missing { ctx.server().and_then(host) } else { None };
-    let (sessions, scope, state) = ctx.sessions(view);
-    if !fetched && !sessions.has_handoff(&scope, state) {
+    let mut edits = RequestEdits::default();
+    if !collect(head::view(request), ctx, fetched, &mut edits) {
         return None;
     }
-    let mut edits = RequestEdits::default();
-    strip_token(&view, state.persistence(&scope), &mut edits);
-    ask_readable(&scope, state, &mut edits);
-    sessions.inject_handoff(&view, &scope, state, &mut edits);
+    Some(head::apply_to_request(&mut edits, request, false))
+}
+
+/// Collects what is changed for the current attempt. False: session data has to be fetched first.
+pub(crate) fn collect<'a>(
+    request: RequestView<'_>,
+    ctx: &'a mut RequestContext,
+    fetched: bool,
+    edits: &mut RequestEdits<'a>,
+) -> bool {
+    let host = if ctx.host_missing { ctx.server().and_then(host) } else { None };
+    let (sessions, scope, state) = ctx.sessions(request);
+    if !fetched && !sessions.has_handoff(&scope, state) {
+        return false;
+    }
+    strip_token(&request, state.persistence(&scope), edits);
+    ask_readable(&scope, state, edits);
+    sessions.inject_handoff(&request, &scope, state, edits);
     if let Some(host) = host {
         edits.set(&HOST, host);
     }
     // Last, so that operators can override what the proxy sets.
     if let Some(route) = scope.route {
-        apply_route_changes(&route.request_headers, &mut edits);
+        apply_route_changes(&route.request_headers, edits);
     }
-    Some(head::apply_to_request(&mut edits, request, false))
+    true
 }
 
 /// The server's address: HTTP/1.1 needs a Host, and a request of HTTP/1.0 need not have one.

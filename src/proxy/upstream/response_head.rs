@@ -7,14 +7,16 @@ use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
+use crate::message::ResponseEdits;
 use crate::pool::ServerIndex;
 use crate::pool::live_state::OpenStream;
+use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
 use crate::proxy::hook::{self, HookFuture};
 use crate::proxy::{head, header_case};
 
 use super::dedicated;
-use super::normalize::normalize;
+use super::normalize::normalized;
 
 /// The hook. Runs for every 1xx too; the first final head (or a switch of protocols) counts.
 pub(crate) fn run<'hook>(
@@ -22,9 +24,8 @@ pub(crate) fn run<'hook>(
     response: &'hook mut ResponseHeader,
     ctx: &'hook mut RequestContext,
 ) -> HookFuture<'hook, Result<()>> {
-    match normalize(response, ctx.upgrade) {
-        Ok(between_servers) => ctx.attempts.between_servers = between_servers,
-        Err(error) => return hook::now(Err(error)),
+    if let Err(error) = normalize(response, ctx) {
+        return hook::now(Err(error));
     }
     if header_case::is_lowered(ctx)
         && let Err(error) = header_case::lower_response(response)
@@ -39,9 +40,11 @@ pub(crate) fn run<'hook>(
         // Both directions of a stream may be open for hours.
         progress.await_nothing();
     }
-    let ends = dedicated::note_response(exchange, response, ctx);
-    let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
+    let authentication = DeadlineStream::authentication_of(exchange);
     let request = exchange.req_header();
+    let view = head::response_view(response);
+    let ends = dedicated::note_response(authentication, &request.method, &view, response.version, ctx);
+    let Some(server) = ctx.attempts.server else { return hook::done(Ok(())) };
     if ends {
         return Box::pin(end_and_commit(request, response, server, ctx));
     }
@@ -55,6 +58,13 @@ pub(crate) fn run<'hook>(
     Box::pin(commit(request, response, server, ctx))
 }
 
+/// Brings a head into the form that clients get.
+fn normalize(response: &mut ResponseHeader, ctx: &mut RequestContext) -> Result<()> {
+    let mut edits = ResponseEdits::default();
+    ctx.attempts.between_servers = normalized(&head::response_view(response), ctx.upgrade, &mut edits)?;
+    if edits.is_empty() { Ok(()) } else { head::apply_to_response(&mut edits, response) }
+}
+
 /// The connection is ended before Pingora can pool it.
 async fn end_and_commit(
     request: &RequestHeader,
@@ -66,7 +76,8 @@ async fn end_and_commit(
     commit(request, response, server, ctx).await
 }
 
-fn note_response(status: StatusCode, ctx: &mut RequestContext) {
+/// A server has responded to the current attempt.
+pub(crate) fn note_response(status: StatusCode, ctx: &mut RequestContext) {
     let now = Instant::now();
     let waited = ctx.note_response(now);
     let Some(server) = ctx.server() else { return };

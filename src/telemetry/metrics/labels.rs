@@ -25,7 +25,19 @@ macro_rules! label {
     };
 }
 
-label!(TokenReason, Handoff, Retry, UpstreamError, ProbeResult, Rejection, LocalResource, Direction, Limit, SpanResult);
+label!(
+    TokenReason,
+    Handoff,
+    Retry,
+    UpstreamError,
+    ProbeResult,
+    Rejection,
+    LocalResource,
+    Direction,
+    Limit,
+    LongWay,
+    SpanResult
+);
 
 /// Label `pool` of requests that no route matched.
 pub const NO_POOL: &str = "-";
@@ -69,6 +81,40 @@ pub enum TokenReason {
     Refreshed,
     /// Another key seals now.
     KeyRotated,
+}
+
+/// `reason` of `homing_requests_by_path_total`: why a request has not taken the fast path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "snake_case")]
+pub enum LongWay {
+    /// `proxy.fast_path: off`.
+    Off,
+    /// HTTP/2.
+    Http2,
+    /// The head is not valid or cut off, or has more fields than usual.
+    Head,
+    /// Another version of HTTP than 1.1.
+    Version,
+    /// An unusual method.
+    Method,
+    /// The target is a URL, or has unusual characters.
+    Target,
+    /// It has a body that is long, chunked, or not there with its head.
+    Body,
+    /// It has fields about its connection.
+    Connection,
+    /// It authenticates its connection, or is on one that is authenticated.
+    Authentication,
+    /// The proxy refuses it.
+    Refused,
+    /// Its route redirects, or its pool is not served by the fast path.
+    Configuration,
+    /// The shared store must be asked.
+    Store,
+    /// No server could be selected at once.
+    NoServer,
+    /// An attempt has failed.
+    Failure,
 }
 
 /// `result` of `homing_handoff_total`: what became of a server's handoff data.

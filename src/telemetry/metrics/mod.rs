@@ -17,8 +17,8 @@ use self::server::ServerFamilies;
 
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
-    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, MOVES, NO_POOL, OUTCOMES, ProbeResult,
-    REJECTIONS, Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
+    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, LongWay, MOVES, NO_POOL, OUTCOMES,
+    ProbeResult, REJECTIONS, Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
 pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
 pub use readings::{PoolReading, ServerReading, TableReading};
@@ -66,6 +66,10 @@ pub struct Metrics {
     guest_cookies_held: IntCounterVec,
     /// Responses to requests without a pool.
     pub no_pool: PoolRequests,
+    /// Requests that the fast path has served.
+    pub fast_requests: IntCounter,
+    /// Requests that it has not, by [`LongWay`].
+    pub full_requests: Counters,
     /// Requests rejected before they reached a pool.
     pub rejected: Counters,
     /// Connections of clients that were refused for lack of a [`LocalResource`].
@@ -116,6 +120,11 @@ impl Metrics {
             &["reason"],
         )?;
         let spans = make.counters("homing_trace_spans_total", "Spans for the collector, by result.", &["result"])?;
+        let by_path = make.counters(
+            "homing_requests_by_path_total",
+            "Requests by their way through the proxy: the fast path, or the full one and why.",
+            &["path", "reason"],
+        )?;
         let build = make.gauges(
             "homing_build_info",
             "Always 1; the labels are the version that runs and the name of this proxy.",
@@ -210,6 +219,8 @@ impl Metrics {
                 "Tokens set in a separate cookie, since the application's would exceed what browsers keep.",
                 &["pool"],
             )?,
+            fast_requests: by_path.with_label_values(&["fast", "-"]),
+            full_requests: Counters::new(&by_path, &["full"], LongWay::VARIANTS),
             rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
             exhausted_accepts: Counters::new(&exhausted, &[ResourceUser::Accept.into()], LocalResource::VARIANTS),
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,

@@ -59,7 +59,7 @@ impl DeadlineStream {
     }
 
     /// The request is complete, and its response is under way. Ready when the client is gone.
-    fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_client(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(half_closed) = &mut self.half_closed {
             return half_closed.poll_reset(&self.inner, context);
         }

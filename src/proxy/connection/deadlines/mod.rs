@@ -1,10 +1,11 @@
 //! Deadlines for the request heads of a connection.
 
 mod body;
+mod fast_path;
+mod linger;
 mod preface;
 mod refusal;
 
-use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -13,13 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use pingora::protocols::{ALPN, Shutdown, Stream};
+use pingora::protocols::{ALPN, Stream};
 use pingora_proxy::Session as Exchange;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::timeout;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::telemetry::metrics::{Metrics, Rejection};
 
@@ -27,6 +27,7 @@ use super::authentication::ConnectionAuthentication;
 use super::deadline::Deadline;
 use super::delegate::delegate;
 use super::half_close::HalfClosed;
+use super::handed_over::HandedOver;
 use super::read_buffer::ReadBuffer;
 use super::request_body::{BodyFraming, RequestBody};
 use super::request_head::RequestHead;
@@ -78,6 +79,8 @@ pub(crate) struct DeadlineStream {
     refused: bool,
     /// Whether its requests share server connections with those of others.
     authentication: ConnectionAuthentication,
+    /// What the fast path knows of the request that Pingora's proxy is to go on with. Taken through a shared reference.
+    handed_over: Mutex<Option<Box<HandedOver>>>,
     metrics: Arc<Metrics>,
 }
 
@@ -86,8 +89,6 @@ const REQUEST_TIMEOUT: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length:
 
 /// A head of so many bytes has fewer fields than Pingora accepts.
 const SMALL_HEAD: usize = 1024;
-/// How long a connection that was closed with unread bytes is read.
-const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl DeadlineStream {
     pub(super) fn new(inner: Stream, settings: ConnectionSettings, metrics: &Arc<Metrics>) -> Self {
@@ -111,6 +112,7 @@ impl DeadlineStream {
             peer: OnceLock::new(),
             refused: false,
             authentication: ConnectionAuthentication::default(),
+            handed_over: Mutex::default(),
             metrics: Arc::clone(metrics),
         }
     }
@@ -315,18 +317,6 @@ impl DeadlineStream {
         self.input.consume(count);
         Poll::Ready(Ok(()))
     }
-
-    /// Reads until the client closes its side. A socket that is closed with unread bytes is reset, and the client may lose the
-    /// response.
-    async fn discard(&mut self) -> io::Result<()> {
-        loop {
-            let count = self.input.bytes().len();
-            self.input.consume(count);
-            if poll_fn(|context| self.input.poll_fill(&mut self.inner, context)).await? == 0 {
-                return Ok(());
-            }
-        }
-    }
 }
 
 impl AsyncRead for DeadlineStream {
@@ -385,16 +375,3 @@ impl AsyncWrite for DeadlineStream {
 }
 
 delegate!(DeadlineStream, inner);
-
-#[async_trait]
-impl Shutdown for DeadlineStream {
-    async fn shutdown(&mut self) {
-        // Bytes that were not flushed go first.
-        let _ = self.flush().await;
-        let _ = self.inner.shutdown().await;
-        let in_body = *self.phase.get_mut() == BODY && !self.body().is_complete();
-        if in_body || !self.input.is_empty() {
-            let _ = timeout(LINGER_TIMEOUT, self.discard()).await;
-        }
-    }
-}

@@ -1,0 +1,48 @@
+//! The fast path: a short way through the proxy for plain HTTP/1.1 exchanges, beside the full one through Pingora's proxy.
+//!
+//! Both share every decision, made on plain views of heads and returned as edits; here heads are kept as bytes, and edits are
+//! applied to lists of fields that borrow from them. What is unusual is handed over to Pingora's proxy on the same connection
+//! before the client has got a byte: with everything that was found out, so that nothing is counted or tried twice. Above all
+//! what follows a failed attempt, and every response of the proxy's own, is left to the full path.
+
+mod body;
+mod exchange;
+mod fields;
+pub(crate) mod plan;
+mod request;
+mod response;
+mod server;
+mod settings;
+
+use pingora::protocols::Shutdown;
+use pingora::server::ShutdownWatch;
+
+use crate::telemetry::metrics::LongWay;
+
+use super::connection::deadlines::DeadlineStream;
+
+pub use self::plan::FastPathPlan;
+pub use self::settings::FastPath;
+pub(crate) use self::settings::Served;
+
+impl FastPath {
+    /// Serves the request that has begun on a connection, if it may.
+    pub(crate) async fn serve(&self, connection: &mut DeadlineStream, shutdown: &ShutdownWatch) -> Served {
+        if !self.enabled {
+            return self.long_way(LongWay::Off);
+        }
+        if connection.whole_head().is_none() {
+            match Box::pin(connection.rest_of_head(shutdown)).await {
+                Ok(true) => {}
+                Ok(false) => return self.long_way(LongWay::Head),
+                Err(_) => {
+                    connection.shutdown().await;
+                    return Served::Closed;
+                }
+            }
+        }
+        let Some(head) = connection.whole_head().map(<[u8]>::to_vec) else { return self.long_way(LongWay::Head) };
+        // In a box: an idle connection keeps the room for whatever its future may await.
+        Box::pin(exchange::serve(self, connection, head, shutdown)).await
+    }
+}

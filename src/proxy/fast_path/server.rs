@@ -1,0 +1,103 @@
+//! Bytes to and from a server, with a look at the client meanwhile.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use pingora::ErrorType::{
+    ConnectNoRoute, ConnectTimedout, ConnectionClosed, ReadError, ReadTimedout, WriteError, WriteTimedout,
+};
+use pingora::{Error, Result};
+use tokio::io::AsyncWrite;
+
+use crate::pool::server_connection::ServerConnection;
+use crate::proxy::connection::deadlines::DeadlineStream;
+use crate::proxy::connection::read_buffer::ReadBuffer;
+use crate::proxy::context::RequestContext;
+
+use super::settings::Timeouts;
+
+/// A connection to the server of the attempt; true: it has carried other requests.
+///
+/// # Errors
+/// Pingora's, by which the failed attempt is judged.
+pub(super) async fn connect(ctx: &RequestContext, timeouts: &Timeouts) -> Result<(ServerConnection, bool)> {
+    let server = ctx.server().and_then(|server| Some((server, server.peer_address()?)));
+    let Some((server, address)) = server else { return Error::e_explain(ConnectNoRoute, "no address") };
+    // A connection from before an ejection would say nothing about the server.
+    if !ctx.attempts.is_probe()
+        && let Some(idle) = server.live.idle.take(&address, ctx.started)
+    {
+        return Ok((idle, true));
+    }
+    let open = ServerConnection::open(&server.live.connections, &address);
+    match tokio::time::timeout(timeouts.connect, open).await {
+        Ok(opened) => opened.map(|connection| (connection, false)),
+        Err(_) => Error::e_explain(ConnectTimedout, "connecting to a server"),
+    }
+}
+
+/// The response was read to its end: the connection is kept for the next request.
+pub(super) fn keep(connection: ServerConnection, ctx: &RequestContext, timeouts: &Timeouts, most: usize) {
+    if timeouts.idle.is_zero() {
+        return;
+    }
+    if let Some(server) = ctx.server()
+        && let Some(address) = server.peer_address()
+    {
+        server.live.idle.put(connection, address, Instant::now() + timeouts.idle, most);
+    }
+}
+
+/// Sends the head of a request.
+pub(super) async fn send(
+    server: &mut ServerConnection,
+    bytes: &[u8],
+    client: &mut DeadlineStream,
+    timeout: Duration,
+) -> Result<()> {
+    client.clear_deadline();
+    let mut sent = 0;
+    poll_fn(|context| {
+        while let Some(rest) = bytes.get(sent..).filter(|rest| !rest.is_empty()) {
+            match Pin::new(&mut *server).poll_write(context, rest) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(failed(WriteError)),
+                Poll::Ready(Ok(count)) => sent += count,
+                Poll::Ready(Err(error)) => {
+                    let error = Error::because(WriteError, "while writing request headers", error);
+                    return Poll::Ready(Err(error.into_up()));
+                }
+                Poll::Pending => return client.poll_timeout(timeout, context).map(|()| failed(WriteTimedout)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    })
+    .await
+}
+
+/// Reads more of a response. Returns how many bytes arrived; 0 at the end of the stream.
+pub(super) async fn read(
+    server: &mut ServerConnection,
+    input: &mut ReadBuffer,
+    client: &mut DeadlineStream,
+    timeout: Duration,
+) -> Result<usize> {
+    client.clear_deadline();
+    poll_fn(|context| {
+        if let Poll::Ready(read) = input.poll_fill(server, context) {
+            let read = read.map_err(|error| Error::because(ReadError, "while reading a response", error).into_up());
+            return Poll::Ready(read);
+        }
+        if client.poll_gone(context).is_ready() {
+            let error = Error::explain(ConnectionClosed, "while its response was under way");
+            return Poll::Ready(Err(error.into_down()));
+        }
+        client.poll_timeout(timeout, context).map(|()| failed(ReadTimedout))
+    })
+    .await
+}
+
+fn failed<T>(kind: pingora::ErrorType) -> Result<T> {
+    Err(Error::new(kind).into_up())
+}
