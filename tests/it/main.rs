@@ -103,6 +103,7 @@ mod shared_proxies;
 mod shared_topologies;
 mod shared_traffic;
 mod second_opinion_hazelcast;
+mod secrets_in_memory;
 mod slow_bodies;
 mod slow_start;
 mod snapshot;
