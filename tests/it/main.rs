@@ -56,6 +56,7 @@ mod harness_stores;
 mod header_names;
 mod health;
 mod hostile;
+mod hostile_corpus;
 mod idle_connections;
 mod learned;
 mod learned_failover;
