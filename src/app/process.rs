@@ -18,6 +18,14 @@ pub(super) fn disable_huge_pages() {
     }
 }
 
+/// The memory has keys and tokens: no core dump, and no other process of the same user may read it.
+pub(super) fn hide_memory() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!(%error, "core dumps cannot be switched off; one would contain keys");
+    }
+}
+
 /// A request takes two sockets, so that the usual soft limit of 1,024 is soon reached. Raises it to the hard limit.
 pub(super) fn raise_file_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {

@@ -10,7 +10,7 @@ use crate::config::Loaded;
 use super::background::{self, Background};
 use super::discovery::discover_all;
 use super::error::RunError;
-use super::process::{PidFile, count_panics, disable_huge_pages, keep_descriptors_back, raise_file_limit};
+use super::process::{PidFile, count_panics, disable_huge_pages, hide_memory, keep_descriptors_back, raise_file_limit};
 use super::shutdown::wait_and_drain;
 use super::signals::StopSwitch;
 use super::snapshot_task::SnapshotTask;
@@ -32,6 +32,7 @@ pub enum Origin {
 pub fn run(loaded: Loaded, origin: Origin) -> Result<(), RunError> {
     loaded.warnings.iter().for_each(log_lines::warn);
     disable_huge_pages();
+    hide_memory();
     raise_file_limit();
     let executor = background::executor()?;
     let mut config = loaded.config;

@@ -5,8 +5,10 @@ use std::fmt::{self, Write};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use zeroize::Zeroize;
 
-/// A secret: `Debug` and `Display` mask it, so that no log line, panic message or error can carry it.
+/// A secret: `Debug` and `Display` mask it, so that no log line, panic message or error can carry it. Its memory is overwritten
+/// before it is freed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -19,6 +21,12 @@ impl Secret {
     /// The secret itself. The name is meant to stand out in a review.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 

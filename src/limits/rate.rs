@@ -75,11 +75,13 @@ impl RateTable {
     }
 
     fn set_of(&self, client: u64) -> usize {
-        let product = u128::from(client ^ self.seed) * u128::from(MIX);
-        let folded = (product >> 64) as u64 ^ product as u64;
-        // The high half of the second product depends on every bit.
-        let spread = (u128::from(folded ^ self.seed.rotate_left(32)) * u128::from(MIX)) >> 64;
-        spread as usize & (self.sets.len() - 1)
+        let mut mixed = client ^ self.seed;
+        mixed = (mixed ^ (mixed >> 32)).wrapping_mul(MIX);
+        mixed = (mixed ^ (mixed >> 29)).wrapping_mul(MIX);
+        mixed ^= mixed >> 32;
+        // As many as a power of two, so that their last index is a mask.
+        let last = u64::try_from(self.sets.len() - 1).unwrap_or(u64::MAX);
+        usize::try_from(mixed & last).unwrap_or_default()
     }
 
     /// Bytes of memory.

@@ -7,6 +7,8 @@ pub(super) struct RequestLine {
     blanks: u8,
     begun: bool,
     ended: bool,
+    /// The last byte was one: the line must end with the next.
+    carriage_return: bool,
     /// Bytes of the line so far.
     pub(super) length: usize,
     /// The line breaks RFC 9112, section 3.
@@ -34,8 +36,9 @@ impl RequestLine {
     /// Pass after pass, each of which becomes vectors.
     fn scan_whole(&mut self, line: &[u8]) {
         (self.begun, self.ended, self.length) = (true, true, line.len());
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
         let blanks = line.iter().map(|byte| usize::from(*byte == b' ')).sum::<usize>();
-        let is_control = |byte: u8| (byte < b' ' && byte != b'\r') || byte == 0x7f;
+        let is_control = |byte: u8| byte < b' ' || byte == 0x7f;
         let control = line.iter().fold(false, |any, byte| any | is_control(*byte));
         let target = memchr::memchr(b' ', line).and_then(|blank| line.get(blank..)).unwrap_or_default();
         self.invalid |= blanks != 2 || control || memchr::memchr(b'#', target).is_some();
@@ -44,6 +47,8 @@ impl RequestLine {
     fn scan_bytes(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.length += usize::from(self.begun);
+            // Pingora makes `%0D` of one in the target.
+            self.invalid |= std::mem::take(&mut self.carriage_return) && *byte != b'\n';
             match byte {
                 // Empty lines before a request are ignored (RFC 9112, section 2.2).
                 b'\r' | b'\n' if !self.begun => {}
@@ -52,7 +57,7 @@ impl RequestLine {
                     self.invalid |= self.blanks != 2;
                     return;
                 }
-                b'\r' => {}
+                b'\r' => self.carriage_return = true,
                 b' ' => self.blanks = self.blanks.saturating_add(1),
                 // A method may have one.
                 b'#' if self.blanks > 0 => self.invalid = true,
@@ -107,6 +112,8 @@ mod tests {
             b"GET /a\0b HTTP/1.1\r\n",
             b"GET /a\tb HTTP/1.1\r\n",
             b"GET /a\x7f HTTP/1.1\r\n",
+            b"GET /a\r HTTP/1.1\r\n",
+            b"GET /a HTTP/1.1\r\r\n",
             b"GET /a#b HTTP/1.1\r\n",
             b"GET # HTTP/1.1\r\n",
             b"GET http://a/?b#c HTTP/1.1\r\n",

@@ -235,10 +235,8 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
     let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
-    if http2 && let Some(progress) = exchange.req_header().extensions.get::<BodyProgress>() {
-        progress.limit(listener.timeouts.request_body);
-        progress.limit_rate(listener.limits.min_body_rate.unwrap_or(0), request.fields.contains(&header::EXPECT));
-        ctx.body_progress = Some(progress.clone());
+    if http2 && let Some(progress) = http2_body(exchange, listener) {
+        ctx.body_progress = Some(progress);
         ctx.log_dropped = Some(access_log::run_dropped);
     }
     (ctx.max_body, ctx.upgrade) = (listener.max_body_size, upgrade);
@@ -260,7 +258,16 @@ pub(crate) fn identify(
     if ctx.limits().is_some_and(|limits| !limits.admit_request(ctx.client.address, ctx.started)) {
         return Err(Rejection::RequestsPerSecond);
     }
-    let host = request.authority().map(str::as_bytes).or(scan.host.value).unwrap_or_default();
+    find_route(&request, scan.host.value, ctx)
+}
+
+/// The route of the request, and its pool when that is certain.
+fn find_route(
+    request: &RequestView<'_>,
+    host: Option<&[u8]>,
+    ctx: &mut RequestContext,
+) -> std::result::Result<(), Rejection> {
+    let host = request.authority().map(str::as_bytes).or(host).unwrap_or_default();
     let input = RouteInput { host, path: request.path(), fields: request.fields, secure: ctx.client.secure };
     let Some(route) = ctx.runtime.router.find(input) else { return Err(Rejection::NoRoute) };
     ctx.route = route.index;
@@ -268,6 +275,15 @@ pub(crate) fn identify(
         ctx.session.pool = Some(pool);
     }
     Ok(())
+}
+
+/// How far the body of a request over HTTP/2 has come, when it was not complete with the head; its time is limited from now on.
+fn http2_body(exchange: &Exchange, listener: &Listener) -> Option<BodyProgress> {
+    let request = exchange.req_header();
+    let progress = request.extensions.get::<BodyProgress>()?;
+    progress.limit(listener.timeouts.request_body);
+    progress.limit_rate(listener.limits.min_body_rate.unwrap_or(0), request.headers.contains_key(header::EXPECT));
+    Some(progress.clone())
 }
 
 /// The connection must know where the request ends. True when it has a body.

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use ring::{hkdf, hmac};
+use zeroize::Zeroizing;
 
 use super::xchacha::XChaCha20Poly1305;
 use crate::session::key::{LogKey, name_digest};
@@ -84,9 +85,9 @@ impl Keyring {
                 return Err(KeyringError::ShortSecret { id: id.to_owned(), bytes: secret.len() });
             }
             let derive = |purpose| derive_key(secret, purpose).ok_or_else(|| KeyringError::Derivation(id.to_owned()));
-            let cipher = XChaCha20Poly1305::new(derive(Purpose::Seal)?);
+            let cipher = XChaCha20Poly1305::new(*derive(Purpose::Seal)?);
             keys.push(SealingKey { id: id.into(), tag: name_digest("key", id), cipher });
-            name_keys.push(hmac::Key::new(hmac::HMAC_SHA256, &derive(Purpose::Name)?));
+            name_keys.push(hmac::Key::new(hmac::HMAC_SHA256, &*derive(Purpose::Name)?));
         }
         let log =
             derive_key(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
@@ -148,10 +149,10 @@ impl Purpose {
 }
 
 /// HKDF-SHA256 without salt: a secret should be random already, and a salt would not mend a weak one.
-fn derive_key(secret: &[u8], purpose: Purpose) -> Option<[u8; 32]> {
-    let mut key = [0; 32];
+fn derive_key(secret: &[u8], purpose: Purpose) -> Option<Zeroizing<[u8; 32]>> {
+    let mut key = Zeroizing::new([0; 32]);
     let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
-    pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut key).ok()?;
+    pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut *key).ok()?;
     Some(key)
 }
 

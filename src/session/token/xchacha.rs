@@ -9,15 +9,22 @@
 
 use chacha20::{R20, hchacha};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+use zeroize::Zeroize;
 
 /// Bytes of a nonce: long enough to be random.
 pub(super) const NONCE_LEN: usize = 24;
 /// Bytes of a seal.
 pub(super) const SEAL_LEN: usize = 16;
 
-/// A key.
+/// A key. Overwritten before its memory is freed.
 pub(super) struct XChaCha20Poly1305 {
     key: [u8; 32],
+}
+
+impl Drop for XChaCha20Poly1305 {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl XChaCha20Poly1305 {

@@ -406,6 +406,13 @@ mod tests {
                 "min_body_rate"
             ]
         );
+        assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);
+        assert_eq!(LocalResource::VARIANTS, ["descriptors", "system_descriptors", "buffers", "ports", "memory"]);
+        assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (10, "tls_handshake"));
+    }
+
+    #[test]
+    fn limits_keep_their_names() {
         assert_eq!(
             Limit::VARIANTS,
             [
@@ -418,8 +425,5 @@ mod tests {
                 "min_body_rate"
             ]
         );
-        assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);
-        assert_eq!(LocalResource::VARIANTS, ["descriptors", "system_descriptors", "buffers", "ports", "memory"]);
-        assert_eq!((Rejection::TlsHandshake.index(), Rejection::TlsHandshake.label()), (10, "tls_handshake"));
     }
 }
