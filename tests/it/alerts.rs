@@ -179,7 +179,9 @@ fn bad_traffic(address: &Address, limited: &Address, world: &World, stop: &Atomi
             (healthy, changed) = (!healthy, Instant::now());
             world.app("a").set_health(if healthy { 200 } else { 503 });
         }
-        guests.iter().for_each(|client| drop(client.request("GET", "/plain").try_send()));
+        for client in &guests {
+            drop(client.request("GET", "/plain").try_send());
+        }
         thread::sleep(Duration::from_millis(50));
     }
     world.app("a").set_health(200);
