@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -420,4 +421,23 @@ fn a_rolling_deploy_shows_its_token_to_the_proxy_and_drains_at_every_proxy() {
         let drained = proxy.log().lines().filter(|line| line.contains("to=\"drain\"") && line.contains("ops")).count();
         assert_eq!(drained, 1, "{}", proxy.log());
     }
+}
+
+#[test]
+fn the_command_that_the_page_and_the_help_show_works() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md");
+    let page = fs::read_to_string(page).expect("the page");
+    let shown = page.lines().find_map(|line| line.strip_prefix("    rolling-deploy.sh ")).expect("a command");
+    let conf = Conf::servers("a b").pool(QUICK_CHECK).persistence("idle_timeout: 1s");
+    let world = World::start(conf);
+    let help = script(&world, "--help").stdout(Stdio::piped()).output().expect("the script runs").stdout;
+    assert!(String::from_utf8_lossy(&help).contains(&format!("  rolling-deploy.sh {shown}\n")), "{shown}");
+    // The servers are on this machine.
+    let ssh = world.directory().join("ssh");
+    fs::write(&ssh, "#!/bin/sh\necho \"$@\" >>reached\n").expect("a file");
+    fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755)).expect("a program");
+    let (code, said) = run(&world, &shown.replace("shop a b c", "web b"));
+    assert_eq!(code, Some(0), "{said}");
+    let reached = fs::read_to_string(world.directory().join("reached")).expect("it was reached");
+    assert_eq!(reached, "app-b sudo systemctl restart shop\n");
 }

@@ -232,6 +232,7 @@ impl World {
         for step in 0..seconds * 10 {
             self.now += 100;
             NOW.set(UnixMillis(START.0 + self.now));
+            self.journal.step = usize::try_from(self.now / 1000).unwrap();
             if step % 10 == 0 {
                 self.pool().compare_servers(&COMPLETE);
             }
