@@ -4,6 +4,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Value, json};
+
+use crate::admin_api::ask;
 use crate::handoff::{handing_over, kill, shopping};
 use crate::overrides::with_state_file;
 use crate::snapshot::with_snapshot;
@@ -285,4 +288,35 @@ fn the_clock_of_an_operators_drain_goes_on_over_a_restart() {
     restart(&mut world, Duration::from_secs(2 * 3600));
     assert!(clients.iter().all(|client| client.server() == "a"), "the deadline was over meanwhile");
     assert_eq!(world.metric(MOVES, &[("reason", "drain")]), 4.0);
+}
+
+/// What the admin API says of a server's drain.
+fn drain_of(world: &World, server: &str) -> Value {
+    let pools = ask(world, "GET", "/api/v1/pools", &[], "").expect(200).json();
+    let servers = pools["items"][0]["servers"].as_array().expect("servers").clone();
+    servers.into_iter().find(|one| one["name"] == server).expect("the server")["drain"].clone()
+}
+
+#[test]
+fn a_client_that_has_not_come_back_is_waited_for_over_a_restart_with_a_snapshot() {
+    let conf = |idle: &str| {
+        let conf = Conf::servers("a b").persistence(&format!("idle_timeout: {idle}"));
+        with_state_file(with_snapshot(conf, "sessions", "1h"))
+    };
+    let mut world = World::start(conf("1h"));
+    // Its token is all that there is of its session.
+    let alice = (0..20).map(|_| world.browser()).find(|browser| browser.server() == "b").expect("a client of b");
+    world.stop_proxy();
+    fs::write(world.directory().join("servers.json"), draining_since("b", Duration::from_secs(60))).expect("a file");
+    world.start_proxy();
+    let drain = drain_of(&world, "b");
+    assert_eq!((&drain["bound"], &drain["empty"]), (&json!(0), &json!(false)), "{drain}");
+    assert!(drain["silent_until"].is_string(), "{drain}");
+    assert_eq!(alice.server(), "b");
+    // Tokens of before a drain that has begun longer ago than sessions may be idle.
+    world.stop_proxy();
+    world.town.rewrite(conf("30s"));
+    world.start_proxy();
+    let drain = drain_of(&world, "b");
+    assert!(drain["silent_until"].is_null(), "{drain}");
 }
