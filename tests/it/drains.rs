@@ -204,6 +204,32 @@ fn streams_are_ended_one_after_the_other_and_their_clients_come_to_another_serve
 }
 
 #[test]
+fn a_request_without_a_response_at_the_deadline_goes_to_another_server_if_it_may_be_repeated() {
+    let breaker = "circuit_breaker: { consecutive_failures: 1, ejection_time: 1h, max_ejection_time: 1h }";
+    let conf = || with_deadline(handing_over("a b").pool("connection: { read_timeout: 10m }").pool(breaker));
+    let mut world = World::start(conf());
+    let clients = clients_on(&world, "b", 4);
+    let slow = "/slow?ms=600000&only=b";
+    world.reload(conf().server("b", "state: drain"));
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let ask = |(n, client): (usize, &'_ Browser)| {
+            let method = if n == 0 { "POST" } else { "GET" };
+            client.request(method, slow).send().status
+        };
+        let asked: Vec<_> = clients.iter().enumerate().map(|asks| scope.spawn(move || ask(asks))).collect();
+        asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
+    assert_eq!(statuses, [502, 200, 200, 200], "a POST is not repeated");
+    assert_eq!((world.app("a").count("GET", "/slow"), world.app("a").count("POST", "/slow")), (3, 0));
+    for client in &clients {
+        assert_eq!(client.server(), "a");
+    }
+    world.expect_metric(MOVES, &[("reason", "drain")], 4.0);
+    world.expect_metric(MOVES, &[], 4.0);
+    assert!(!world.log().contains("server ejected"), "what the proxy ends is no failure: {}", world.log());
+}
+
+#[test]
 fn a_removed_server_drains_first_and_is_gone_when_it_is_empty_or_its_time_is_over() {
     // Time for two reloads on a busy machine.
     let conf = |servers: &str| Conf::servers(servers).pool("drain_deadline: 10s");
