@@ -53,8 +53,7 @@ impl PoolRuntime {
     /// back: the others are in tokens, or in the shared store. After an idle timeout none is left to come.
     pub fn has_all_sessions(&self, history: &TableHistory) -> bool {
         let Some(persistence) = &self.persistence else { return true };
-        let kept_elsewhere =
-            history.shared || persistence.policy.sources.iter().any(config::SourceSettings::reads_token);
+        let kept_elsewhere = history.shared || self.has_tokens();
         history.restored || !kept_elsewhere || history.age >= persistence.limits.idle
     }
 
@@ -83,17 +82,38 @@ impl PoolRuntime {
         now: UnixMillis,
     ) -> Option<DrainProgress> {
         let (drains, persistence) = (self.pool.servers.get(server)?, self.persistence.as_ref());
-        let age = u64::try_from(history.age.as_millis()).unwrap_or(u64::MAX);
-        let incomplete = !self.has_all_sessions(history);
+        let started = drains.live.drain.started()?;
         let facts = DrainFacts {
-            started: drains.live.drain.started()?,
+            started,
             drain_deadline: drains.drain_deadline,
             bound: persistence.and_then(|one| one.targets.get(server)).map_or(0, |target| target.sessions()),
             idle_timeout: persistence.map(|one| one.limits.idle),
             last_token: drains.live.drain.last_token(),
-            incomplete_since: incomplete.then(|| UnixMillis(now.0.saturating_sub(age))),
+            last_earlier_token: self.last_earlier_token(started, history, now),
         };
         Some(DrainProgress::of(&facts, now))
+    }
+
+    /// When an earlier process may have given the last token that names a draining server and whose session the table does
+    /// not have; `None` = there is none.
+    fn last_earlier_token(
+        &self,
+        drain_started: UnixMillis,
+        history: &TableHistory,
+        now: UnixMillis,
+    ) -> Option<UnixMillis> {
+        let age = u64::try_from(history.age.as_millis()).unwrap_or(u64::MAX);
+        let process_started = UnixMillis(now.0.saturating_sub(age));
+        if !self.has_all_sessions(history) {
+            return Some(process_started);
+        }
+        // A snapshot has those that came back. Others were given before the drain began.
+        self.has_tokens().then(|| drain_started.min(process_started))
+    }
+
+    fn has_tokens(&self) -> bool {
+        let sources = self.persistence.iter().flat_map(|persistence| &persistence.policy.sources);
+        sources.into_iter().any(config::SourceSettings::reads_token)
     }
 }
 

@@ -117,8 +117,8 @@ pub struct DrainFacts {
     pub idle_timeout: Option<Duration>,
     /// When the last token that names the server was issued by this process.
     pub last_token: Option<UnixMillis>,
-    /// When the process started, if the table does not have all sessions from before.
-    pub incomplete_since: Option<UnixMillis>,
+    /// The same by an earlier process, at the latest, where the table does not have the session; `None` = it has all.
+    pub last_earlier_token: Option<UnixMillis>,
 }
 
 /// How far a drain has come.
@@ -142,7 +142,7 @@ impl DrainProgress {
         let schedule = facts.drain_deadline.map(|after| DrainSchedule::new(facts.started, after));
         let is_over = schedule.is_some_and(|schedule| schedule.is_over(now));
         let silent_until = facts.idle_timeout.filter(|_| !is_over).and_then(|idle| {
-            let last = facts.last_token.max(facts.incomplete_since)?;
+            let last = facts.last_token.max(facts.last_earlier_token)?;
             Some(last.plus(idle)).filter(|until| *until > now)
         });
         Self {
@@ -233,7 +233,7 @@ mod tests {
         bound: 0,
         idle_timeout: Some(Duration::from_secs(30)),
         last_token: None,
-        incomplete_since: None,
+        last_earlier_token: None,
     };
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         let token = DrainFacts { last_token: Some(START), ..FACTS };
         assert_eq!(progress(token, 29.0).silent_until, Some(after(30.0)));
         assert!(!progress(token, 29.0).empty && progress(token, 30.0).empty);
-        let restarted = DrainFacts { incomplete_since: Some(after(5.0)), ..token };
+        let restarted = DrainFacts { last_earlier_token: Some(after(5.0)), ..token };
         assert_eq!(progress(restarted, 30.0).silent_until, Some(after(35.0)));
         assert!(progress(DrainFacts { idle_timeout: None, ..restarted }, 0.0).empty, "without sessions");
     }

@@ -4,6 +4,9 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Value, json};
+
+use crate::admin_api::ask;
 use crate::handoff::{handing_over, kill, shopping};
 use crate::overrides::with_state_file;
 use crate::snapshot::with_snapshot;
@@ -201,6 +204,32 @@ fn streams_are_ended_one_after_the_other_and_their_clients_come_to_another_serve
 }
 
 #[test]
+fn a_request_without_a_response_at_the_deadline_goes_to_another_server_if_it_may_be_repeated() {
+    let breaker = "circuit_breaker: { consecutive_failures: 1, ejection_time: 1h, max_ejection_time: 1h }";
+    let conf = || with_deadline(handing_over("a b").pool("connection: { read_timeout: 10m }").pool(breaker));
+    let mut world = World::start(conf());
+    let clients = clients_on(&world, "b", 4);
+    let slow = "/slow?ms=600000&only=b";
+    world.reload(conf().server("b", "state: drain"));
+    let statuses: Vec<u16> = thread::scope(|scope| {
+        let ask = |(n, client): (usize, &'_ Browser)| {
+            let method = if n == 0 { "POST" } else { "GET" };
+            client.request(method, slow).send().status
+        };
+        let asked: Vec<_> = clients.iter().enumerate().map(|asks| scope.spawn(move || ask(asks))).collect();
+        asked.into_iter().map(|asked| asked.join().expect("an answer")).collect()
+    });
+    assert_eq!(statuses, [502, 200, 200, 200], "a POST is not repeated");
+    assert_eq!((world.app("a").count("GET", "/slow"), world.app("a").count("POST", "/slow")), (3, 0));
+    for client in &clients {
+        assert_eq!(client.server(), "a");
+    }
+    world.expect_metric(MOVES, &[("reason", "drain")], 4.0);
+    world.expect_metric(MOVES, &[], 4.0);
+    assert!(!world.log().contains("server ejected"), "what the proxy ends is no failure: {}", world.log());
+}
+
+#[test]
 fn a_removed_server_drains_first_and_is_gone_when_it_is_empty_or_its_time_is_over() {
     // Time for two reloads on a busy machine.
     let conf = |servers: &str| Conf::servers(servers).pool("drain_deadline: 10s");
@@ -285,4 +314,35 @@ fn the_clock_of_an_operators_drain_goes_on_over_a_restart() {
     restart(&mut world, Duration::from_secs(2 * 3600));
     assert!(clients.iter().all(|client| client.server() == "a"), "the deadline was over meanwhile");
     assert_eq!(world.metric(MOVES, &[("reason", "drain")]), 4.0);
+}
+
+/// What the admin API says of a server's drain.
+fn drain_of(world: &World, server: &str) -> Value {
+    let pools = ask(world, "GET", "/api/v1/pools", &[], "").expect(200).json();
+    let servers = pools["items"][0]["servers"].as_array().expect("servers").clone();
+    servers.into_iter().find(|one| one["name"] == server).expect("the server")["drain"].clone()
+}
+
+#[test]
+fn a_client_that_has_not_come_back_is_waited_for_over_a_restart_with_a_snapshot() {
+    let conf = |idle: &str| {
+        let conf = Conf::servers("a b").persistence(&format!("idle_timeout: {idle}"));
+        with_state_file(with_snapshot(conf, "sessions", "1h"))
+    };
+    let mut world = World::start(conf("1h"));
+    // Its token is all that there is of its session.
+    let alice = (0..20).map(|_| world.browser()).find(|browser| browser.server() == "b").expect("a client of b");
+    world.stop_proxy();
+    fs::write(world.directory().join("servers.json"), draining_since("b", Duration::from_secs(60))).expect("a file");
+    world.start_proxy();
+    let drain = drain_of(&world, "b");
+    assert_eq!((&drain["bound"], &drain["empty"]), (&json!(0), &json!(false)), "{drain}");
+    assert!(drain["silent_until"].is_string(), "{drain}");
+    assert_eq!(alice.server(), "b");
+    // Tokens of before a drain that has begun longer ago than sessions may be idle.
+    world.stop_proxy();
+    world.town.rewrite(conf("30s"));
+    world.start_proxy();
+    let drain = drain_of(&world, "b");
+    assert!(drain["silent_until"].is_null(), "{drain}");
 }

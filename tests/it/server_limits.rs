@@ -125,7 +125,7 @@ fn no_more_requests_wait_than_may() {
 #[test]
 fn a_client_that_leaves_the_queue_makes_room_for_the_next() {
     // Reset is gone; closed is gone only where that cancels a request.
-    for (listener, leave) in [(FINISH, reset as fn(Wire) -> Option<Wire>), (CANCEL, half_close), (CANCEL, close)] {
+    for (listener, leave) in [(FINISH, Leave::Reset), (CANCEL, Leave::HalfClose), (CANCEL, Leave::Close)] {
         let (world, alice, home) = start_with_session(Conf::servers("a b").pool(ONE).listener(listener));
         let bob = alice.copy_at(&world.address);
         thread::scope(|scope| {
@@ -135,7 +135,7 @@ fn a_client_that_leaves_the_queue_makes_room_for_the_next() {
             wait_until_queued(&world, &home, 1);
             let second = scope.spawn(|| bob.get("/echo"));
             wait_until_queued(&world, &home, 2);
-            let _open = leave(gone);
+            let _open = leave.take(gone);
             wait_until_queued(&world, &home, 1);
             world.app(&home).open_gate();
             first.join().unwrap();
@@ -181,21 +181,27 @@ fn post_of(session: &Browser, path: &str) -> String {
     format!("POST {path} HTTP/1.1\r\nHost: x\r\nCookie: SESSIONID={token}\r\nContent-Length: 3\r\n\r\nabc")
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "of one type with the other ways to leave")]
-fn reset(wire: Wire) -> Option<Wire> {
-    wire.reader.stream.reset_on_close();
-    None
+/// How a client ends its connection.
+#[derive(Debug, Clone, Copy)]
+enum Leave {
+    Reset,
+    Close,
+    HalfClose,
 }
 
-fn close(_: Wire) -> Option<Wire> {
-    None
-}
-
-/// The other side stays open.
-#[expect(clippy::unnecessary_wraps, reason = "of one type with the other ways to leave")]
-fn half_close(wire: Wire) -> Option<Wire> {
-    wire.reader.stream.shutdown(Shutdown::Write).unwrap();
-    Some(wire)
+impl Leave {
+    /// What is left open.
+    fn take(self, wire: Wire) -> Option<Wire> {
+        match self {
+            Self::Reset => wire.reader.stream.reset_on_close(),
+            Self::Close => {}
+            Self::HalfClose => {
+                wire.reader.stream.shutdown(Shutdown::Write).unwrap();
+                return Some(wire);
+            }
+        }
+        None
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl World {
         let sessions: u64 = self.counts().iter().sum();
         let weight: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
         let share = sessions as f64 * f64::from(self.weights[server]) / weight;
-        (share.ceil() as u64, (share * self.above_mean).max(share.ceil()) as u64)
+        (whole(share.ceil()), whole((share * self.above_mean).max(share.ceil())))
     }
 
     /// Sessions above what their server may have.
@@ -232,6 +232,7 @@ impl World {
         for step in 0..seconds * 10 {
             self.now += 100;
             NOW.set(UnixMillis(START.0 + self.now));
+            self.journal.step = usize::try_from(self.now / 1000).unwrap();
             if step % 10 == 0 {
                 self.pool().compare_servers(&COMPLETE);
             }
@@ -353,6 +354,11 @@ impl World {
             self.journal.saw("a stream was open over the whole time");
         }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "some hundred sessions at most")]
+fn whole(number: f64) -> u64 {
+    number as u64
 }
 
 fn scope<'c, 'r>(runtime: &'c Runtime, fields: &'r HeaderMap, client: IpAddr) -> Scope<'c, 'r> {

@@ -19,6 +19,8 @@ pub enum FailureKind {
     Connect,
     /// It broke off before the answer.
     BrokeOff,
+    /// It had drained, and the proxy ended the connection before the answer.
+    Drained,
 }
 
 /// What became of this request so far.
@@ -133,6 +135,7 @@ fn stands(
     };
     match history.failure_of(home) {
         Some(FailureKind::Connect) => BoundServer::ConnectFailed,
+        Some(FailureKind::Drained) => BoundServer::Drained(reason_of_drain(server)),
         // What broke may have been ended with its server.
         Some(FailureKind::BrokeOff) => match server.condition_after_failure() {
             condition if condition.accepts_bound() => BoundServer::BrokeOff,
@@ -150,10 +153,17 @@ fn stands(
 
 /// A draining server, for one of its sessions.
 fn draining(server: &Server, key: SessionKey, policy: &Persistence, now: UnixMillis) -> BoundServer {
-    let reason = if server.removed { Reason::Removed } else { Reason::Drain };
     let is_due = server.drain_schedule().is_some_and(|schedule| schedule.is_session_due(key, now));
     let reassigned = policy.on_server_drain == OnServerDrain::Reassign;
-    if is_due || reassigned { BoundServer::Drained(reason) } else { BoundServer::Is(Condition::BoundOnly) }
+    if is_due || reassigned {
+        BoundServer::Drained(reason_of_drain(server))
+    } else {
+        BoundServer::Is(Condition::BoundOnly)
+    }
+}
+
+fn reason_of_drain(server: &Server) -> Reason {
+    if server.removed { Reason::Removed } else { Reason::Drain }
 }
 
 /// To the server that the consistent hash of the session's key says: on every proxy the same.

@@ -15,6 +15,7 @@ use crate::config::OnServerDown;
 use crate::persistence::select::FailureKind;
 use crate::persistence::{Outcome, PoolRuntime};
 use crate::pool::exhaustion;
+use crate::pool::server::Server;
 use crate::pool::tls_failure::{TlsFailure, refused_by_server, tls_failure};
 use crate::proxy::context::{Refusal, RequestContext};
 use crate::proxy::request::limits;
@@ -257,10 +258,10 @@ fn apply(attempt: FailedAttempt, ctx: &mut RequestContext) -> bool {
     count(attempt.error, ctx);
     let retried = verdict == RetryVerdict::AnotherServer;
     if retried && let Some(server) = ctx.attempts.server {
-        let kind = if attempt.error == UpstreamError::ResetBeforeResponse {
-            FailureKind::BrokeOff
-        } else {
-            FailureKind::Connect
+        let kind = match attempt.error {
+            UpstreamError::ResetBeforeResponse if is_ended_by_drain(ctx) => FailureKind::Drained,
+            UpstreamError::ResetBeforeResponse => FailureKind::BrokeOff,
+            _ => FailureKind::Connect,
         };
         ctx.session.history.failed.push((server, kind));
     }
@@ -278,7 +279,7 @@ fn verdict(attempt: FailedAttempt, ctx: &mut RequestContext) -> RetryVerdict {
     let first = judged(ctx, false);
     // A stale connection is no failure of the server.
     let stale = first == RetryVerdict::SameServerFresh && attempt.reused;
-    if stale || !attempt.is_failure_of_server() || !note_failure(ctx) {
+    if stale || is_ended_by_drain(ctx) || !attempt.is_failure_of_server() || !note_failure(ctx) {
         return first;
     }
     match first {
@@ -314,7 +315,14 @@ fn rules<'a>(pool: &'a PoolRuntime, ctx: &RequestContext) -> RetryRules<'a> {
         refuses_others: policy.is_some_and(|policy| policy.on_server_down == OnServerDown::Refuse),
         // A probe has its server for itself.
         server_gone: !ctx.attempts.is_probe()
-            && ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound()),
+            && (is_ended_by_drain(ctx)
+                || ctx.server().is_some_and(|server| !server.condition_after_failure().accepts_bound())),
         may_hold: policy.is_some_and(|policy| !policy.hold.is_zero() && !history.held),
     }
+}
+
+/// The server has drained (`drain_deadline`), and during the attempt connections to it were ended.
+fn is_ended_by_drain(ctx: &RequestContext) -> bool {
+    let ended = |server: &Server| server.live.connections.ends() != ctx.attempts.ends;
+    ctx.server().is_some_and(|server| server.drain_schedule().is_some() && ended(server))
 }

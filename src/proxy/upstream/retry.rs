@@ -7,8 +7,8 @@
 //!   without a session goes to another server.
 //! - On a *reused* connection that is no failure of the server, which may close an idle connection at any time: the request
 //!   first goes to the same server again, on a fresh connection, whatever the budget.
-//! - What was ended with its server, since that went down, into `maint` or out of the configuration, goes to another server
-//!   under the same conditions, also of a session.
+//! - What was ended with its server, since that went down, into `maint` or out of the configuration, or has drained, goes to
+//!   another server under the same conditions, also of a session.
 //! - A server of HTTP/2 says that it did not process the request: any method whose body can be sent again goes there again.
 //! - The proxy itself lacks a resource to connect with (descriptors, ports, memory): that says nothing about the server. A
 //!   session stays where it is, and its request fails; a request without one may find a connection to another server.

@@ -7,6 +7,7 @@ pub(crate) mod desks;
 mod websocket;
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -122,7 +123,7 @@ impl App {
         lock(&self.shared.sessions).clear();
         lock(&self.shared.carts).clear();
         self.shared.frozen.store(false, Ordering::SeqCst);
-        let listener = Listener::bind(&self.shared.address)
+        let listener = once_free(|| Listener::bind(&self.shared.address))
             .unwrap_or_else(|e| panic!("server {} cannot listen on {}: {e}", self.shared.name, self.shared.address));
         let shared = Arc::clone(&self.shared);
         let life = shared.life.load(Ordering::SeqCst);
@@ -175,7 +176,7 @@ impl App {
         let Address::Tcp(address) = self.shared.address else { panic!("only a TCP address can be a black hole") };
         let listener = Socket::new(Domain::for_address(address), Type::STREAM, None).expect("a socket");
         listener.set_reuse_address(true).expect("SO_REUSEADDR");
-        listener.bind(&SockAddr::from(address)).expect("our reserved port");
+        once_free(|| listener.bind(&SockAddr::from(address))).expect("our reserved port");
         listener.listen(0).expect("a queue of one");
         let mut fillers = Vec::new();
         while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(150)) {
@@ -309,6 +310,20 @@ impl Shared {
 
     fn is_over(&self, life: u64) -> bool {
         self.life.load(Ordering::SeqCst) != life
+    }
+}
+
+/// Binds the port that a listener of before has just left. A process that another test starts at this moment may still have that
+/// listener, until it executes its program.
+fn once_free<T>(bind: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match bind() {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound,
+        }
     }
 }
 
