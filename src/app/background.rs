@@ -1,7 +1,7 @@
 //! All tasks outside of requests: health checks, name resolution, expiry, the snapshot on disk, signals, reloads. They run on
 //! a separate executor of one thread, so that a busy proxy does not delay its checks and a slow check does not delay a request.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::{self, StopSwitch};
 use super::snapshot_task::SnapshotTask;
 use super::state::AppState;
+use super::upgrade::handover::Handover;
 use super::watched_files::FileWatcher;
 
 /// The background tasks; they stop when it is dropped.
@@ -59,7 +60,7 @@ impl Background {
         executor: Runtime,
         app: Arc<AppState>,
         events: Option<UnboundedReceiver<Event>>,
-        file: Option<PathBuf>,
+        file: Option<&Path>,
         stop: &StopSwitch,
         snapshots: &Arc<SnapshotTask>,
     ) -> Self {
@@ -93,9 +94,19 @@ impl Background {
         executor.spawn(sweep_data(Arc::clone(&app.sessions.table), Arc::clone(&app.sessions.data)));
         executor.spawn(return_memory());
         executor.spawn(history_sampler::run(Arc::clone(&app)));
+        let file = file.map(Path::to_owned);
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, watcher).run(triggers));
         Self { executor: Some(executor) }
+    }
+
+    /// Answers requests for an upgrade from now on.
+    pub(super) fn run_upgrades(&self, handover: &Arc<Handover>) {
+        let (upgrades, triggers) = tokio::sync::mpsc::channel(1);
+        let _ = handover.app.upgrades.set(upgrades);
+        if let Some(executor) = &self.executor {
+            executor.spawn(Arc::clone(handover).run(triggers));
+        }
     }
 
     /// Writes to the shared store what is still pending. No request is in flight any more.

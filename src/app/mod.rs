@@ -27,11 +27,15 @@ mod shared_store;
 mod shutdown;
 mod signals;
 mod snapshot_task;
+mod sockets;
 mod startup;
 pub mod state;
 mod state_file;
+mod systemd;
 mod table_file;
 mod tls;
+mod upgrade;
+pub mod upgrade_trigger;
 mod watched_files;
 
 pub use self::error::RunError;

@@ -48,9 +48,9 @@ pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
     AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, GuestCookies, Handoff, Issue, Key,
-    ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, NotSupported, OnClientHalfClose, OnForged, OnServerDown,
-    OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
-    TlsVersion, UpstreamProtocol,
+    ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged, OnServerDown, OnServerDrain,
+    Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown, TlsVersion,
+    UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

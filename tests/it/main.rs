@@ -113,4 +113,5 @@ mod tls_to_servers_protocols;
 mod tls_to_servers_reload;
 mod token_cache;
 mod token_header;
+mod upgrade;
 mod world;

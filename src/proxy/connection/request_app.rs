@@ -22,6 +22,9 @@ pub struct RequestApp {
     pub proxy: Arc<HttpProxy<EdgeProxy>>,
     /// h2c, and how long an idle HTTP/2 connection is kept.
     pub options: HttpServerOptions,
+    /// True when connections of HTTP/1 that wait for a request are closed. Not when the listeners close: a request may be on
+    /// its way then, and another process has taken the listeners over.
+    pub closing_idle: ShutdownWatch,
 }
 
 impl RequestApp {

@@ -110,6 +110,11 @@ impl OpenCount {
         self.0.inc();
         OpenGuard(self.0.clone())
     }
+
+    /// How many there are.
+    pub fn count(&self) -> i64 {
+        self.0.get()
+    }
 }
 
 /// One that is open.
