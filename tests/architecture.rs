@@ -100,7 +100,7 @@ const LOWER_CONFIG: &[&str] = &[
 const ONLY_PARTS: &[(&str, &str, &[&str])] = &[
     ("pool", "session", &["key", "token"]),
     ("proxy", "app", &["runtime", "state"]),
-    ("admin", "app", &["overrides", "reload_trigger", "runtime", "state"]),
+    ("admin", "app", &["overrides", "reload_trigger", "runtime", "state", "upgrade_trigger"]),
     ("config", "session", &["source"]),
     ("config", "store", &["engines", "shared"]),
     ("store", "config", LOWER_CONFIG),

@@ -1,7 +1,7 @@
 //! All tasks outside of requests: health checks, name resolution, expiry, the snapshot on disk, signals, reloads. They run on
 //! a separate executor of one thread, so that a busy proxy does not delay its checks and a slow check does not delay a request.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use super::server_tasks::{ServerTasks, check_new_servers};
 use super::signals::{self, StopSwitch};
 use super::snapshot_task::SnapshotTask;
 use super::state::AppState;
+use super::upgrade::handover::Handover;
 use super::watched_files::FileWatcher;
 
 /// The background tasks; they stop when it is dropped.
@@ -65,7 +66,7 @@ impl Background {
         executor: Runtime,
         app: Arc<AppState>,
         events: Option<UnboundedReceiver<Event>>,
-        file: Option<PathBuf>,
+        file: Option<&Path>,
         stop: &StopSwitch,
         snapshots: &Arc<SnapshotTask>,
     ) -> Self {
@@ -101,9 +102,19 @@ impl Background {
         executor.spawn(return_memory());
         executor.spawn(history_sampler::run(Arc::clone(&app)));
         executor.spawn(close_idle_connections(Arc::clone(&app)));
+        let file = file.map(Path::to_owned);
         let watcher = file.clone().map(|file| FileWatcher::new(file, &runtime.config, reloads));
         executor.spawn(Reloader::new(app, file, tasks, discoveries, watcher).run(triggers));
         Self { executor: Some(executor) }
+    }
+
+    /// Answers requests for an upgrade from now on.
+    pub(super) fn run_upgrades(&self, handover: &Arc<Handover>) {
+        let (upgrades, triggers) = tokio::sync::mpsc::channel(1);
+        let _ = handover.app.upgrades.set(upgrades);
+        if let Some(executor) = &self.executor {
+            executor.spawn(Arc::clone(handover).run(triggers));
+        }
     }
 
     /// Writes to the shared store and to the collector what is still pending. No request is in flight any more.
@@ -225,7 +236,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn series_of_removed_servers_vanish_within_five_minutes() {
-        let (app, _) = build_state(config(0, 2), &tokio::runtime::Handle::current()).unwrap();
+        let (app, _) = build_state(config(0, 2), &tokio::runtime::Handle::current(), None).unwrap();
         let task = tokio::spawn(remove_series(Arc::clone(&app)));
         let first = series(&app);
         reload(&app, config(1, 2));
@@ -259,7 +270,7 @@ mod tests {
             assert!(output.status.success() && said.contains("1 passed"), "{said}");
             return;
         }
-        let (app, _) = build_state(config(0, SERVERS), &tokio::runtime::Handle::current()).unwrap();
+        let (app, _) = build_state(config(0, SERVERS), &tokio::runtime::Handle::current(), None).unwrap();
         let task = tokio::spawn(remove_series(Arc::clone(&app)));
         let (mut after_ten, first) = (0, series(&app));
         for generation in 1..=110 {

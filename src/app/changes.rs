@@ -103,6 +103,7 @@ fn needs_restart(old: &Config, new: &Config) -> Vec<&'static str> {
         (old.proxy.node != new.proxy.node, "proxy.node"),
         (old.proxy.shutdown_grace != new.proxy.shutdown_grace, "proxy.shutdown_grace"),
         (old.proxy.pid_file != new.proxy.pid_file, "proxy.pid_file"),
+        (old.proxy.upgrade_socket != new.proxy.upgrade_socket, "proxy.upgrade_socket"),
         (old.proxy.upstream_idle_connections != new.proxy.upstream_idle_connections, "proxy.upstream_idle_connections"),
         (old.proxy.fast_path != new.proxy.fast_path, "proxy.fast_path"),
         (addresses(old) != addresses(new), "listeners (addresses, protocols, or whether there is TLS)"),

@@ -57,7 +57,7 @@ impl Inspection {
             remote.timeout = remote.timeout.max(PATIENCE);
         }
         let executor = background::executor()?;
-        let (app, _) = build_state(config, executor.handle())?;
+        let (app, _) = build_state(config, executor.handle(), None)?;
         let snapshot = load_snapshot(&app);
         Ok(Self { app, executor, snapshot })
     }

@@ -26,7 +26,8 @@ use crate::proxy::fast_path::FastPath;
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
-use super::signals::{NeverSignal, StopSwitch};
+use super::signals::StopSwitch;
+use super::sockets::{Sockets, addresses, socket_name};
 use super::state::AppState;
 
 /// Pingora limits retries too; `retries.attempts` is reached long before this.
@@ -37,11 +38,12 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Pingora only ends a thread when it cannot listen; checking before gives an error that names the key.
-pub(super) fn check_addresses(config: &Config) -> Result<(), RunError> {
+/// Sockets that are open already need no check.
+pub(super) fn check_addresses(config: &Config, sockets: &Sockets) -> Result<(), RunError> {
     let listeners = config.listeners.iter().map(|listener| ("listeners", &listener.address));
     let admin = config.admin.iter().map(|admin| ("admin.address", &admin.address));
     let metrics = config.metrics.iter().map(|metrics| ("metrics.address", &metrics.address));
-    for (key, address) in listeners.chain(admin).chain(metrics) {
+    for (key, address) in listeners.chain(admin).chain(metrics).filter(|(_, address)| !sockets.has(address)) {
         let what = format!("{key}: cannot listen on {address}");
         match address {
             ListenAddress::Tcp(address) => {
@@ -120,21 +122,27 @@ fn accepts_connections(address: &ListenAddress) -> bool {
 
 /// Unix sockets outlive their process unless they are removed.
 pub(super) fn remove_sockets(config: &Config) {
-    let addresses = config
-        .listeners
-        .iter()
-        .map(|listener| &listener.address)
-        .chain(config.admin.iter().map(|admin| &admin.address))
-        .chain(config.metrics.iter().map(|metrics| &metrics.address));
-    for address in addresses {
+    for address in addresses(config) {
         if let ListenAddress::Unix(path) = address {
             let _ = std::fs::remove_file(path);
         }
     }
 }
 
+/// Removes the files of unix sockets that no process listens on any more. Other names are left out.
+pub(super) fn remove_socket_files(names: &[String]) {
+    for name in names.iter().filter(|name| name.starts_with('/')) {
+        let _ = std::fs::remove_file(name);
+    }
+}
+
 /// Starts the listeners for clients.
-pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitch) -> Result<(), RunError> {
+pub(super) fn start_proxy(
+    config: &Config,
+    app: &Arc<AppState>,
+    stop: &StopSwitch,
+    sockets: &Sockets,
+) -> Result<(), RunError> {
     let threads = match config.proxy.threads {
         Some(threads) => threads,
         None => thread::available_parallelism().map_or(1, usize::from),
@@ -166,7 +174,8 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
         enabled: config.proxy.fast_path == config::FastPath::Auto,
         max_idle: config.proxy.upstream_idle_connections.saturating_mul(threads),
     };
-    let requests = Arc::new(RequestApp { proxy: Arc::new(proxy), options, fast_path });
+    let requests =
+        Arc::new(RequestApp { proxy: Arc::new(proxy), options, fast_path, closing_idle: stop.for_idle_connections() });
     let gauges = config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string()));
     let open = gauges.map(ListenerConnections::new).collect();
     let connections = ConnectionApp { requests, app: Arc::clone(app), open };
@@ -175,12 +184,17 @@ pub(super) fn start_proxy(config: &Config, app: &Arc<AppState>, stop: &StopSwitc
         // Client connections have buffers of their own, which take no memory while they are idle.
         listen(&mut service, &listener.address, L4BufferSettings::unbuffered());
     }
-    server.add_service(service);
+    server.add_service(sockets.attach(service));
     run(server, "clients", stop.for_listeners())
 }
 
 /// Starts the admin listeners: `admin` and `metrics`.
-pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result<(), RunError> {
+pub(super) fn start_admin(
+    config: &Config,
+    readiness: &Arc<Readiness>,
+    stop: &StopSwitch,
+    sockets: &Sockets,
+) -> Result<(), RunError> {
     let admin = config.admin.iter().map(|admin| (&admin.address, AdminEndpoint::admin(admin, readiness)));
     let metrics = config.metrics.iter();
     let metrics = metrics.map(|metrics| (&metrics.address, AdminEndpoint::metrics(&metrics.path, readiness)));
@@ -189,10 +203,10 @@ pub(super) fn start_admin(config: &Config, readiness: &Arc<Readiness>) -> Result
     for (address, endpoint) in admin.chain(metrics) {
         let mut service = Service::new(format!("admin {address}"), endpoint);
         listen(&mut service, address, L4BufferSettings::default());
-        server.add_service(service);
+        server.add_service(sockets.attach(service));
         any = true;
     }
-    if any { run(server, "admin", NeverSignal) } else { Ok(()) }
+    if any { run(server, "admin", stop.for_admin()) } else { Ok(()) }
 }
 
 fn server(conf: ServerConf) -> Server {
@@ -202,15 +216,16 @@ fn server(conf: ServerConf) -> Server {
 }
 
 fn listen<A>(service: &mut Service<A>, address: &ListenAddress, buffers: L4BufferSettings) {
+    let name = socket_name(address);
     let endpoint = match address {
         ListenAddress::Tcp(address) => {
             let mut options = TcpSocketOptions::default();
             // `[::]` accepts IPv4 clients too, whatever the system's default is.
             options.tcp_keepalive = Some(KEEPALIVE);
             options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
-            ListenerConfig::tcp(address.to_string()).tcp_socket_options(options)
+            ListenerConfig::tcp(name).tcp_socket_options(options)
         }
-        ListenAddress::Unix(path) => ListenerConfig::uds(path.to_string_lossy()),
+        ListenAddress::Unix(_) => ListenerConfig::uds(name),
     };
     service.add_listener(endpoint.l4_buffer(buffers));
 }

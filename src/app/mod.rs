@@ -28,12 +28,16 @@ mod shared_store;
 mod shutdown;
 mod signals;
 mod snapshot_task;
+mod sockets;
 mod span_exporter;
 mod startup;
 pub mod state;
 mod state_file;
+mod systemd;
 mod table_file;
 mod tls;
+mod upgrade;
+pub mod upgrade_trigger;
 mod watched_files;
 
 pub use self::error::RunError;

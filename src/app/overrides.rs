@@ -78,6 +78,16 @@ impl Overrides {
         }
     }
 
+    /// Sets what was in force in the process that this one takes over from, before the first request.
+    pub(super) fn inherit(runtime: &Runtime, saved: Vec<SavedOverride>, now: UnixMillis) {
+        for SavedOverride { pool, server, details } in saved {
+            if let Ok(found) = find(runtime, &pool, &server) {
+                found.live.set_override(Some(details));
+                found.observe_drain(now);
+            }
+        }
+    }
+
     /// Changes what is set for a server. With a state file it is on the disk when this returns, so it may take as long as a
     /// disk does: not for an executor that must not wait. `who` changes it.
     ///
@@ -131,10 +141,7 @@ impl Overrides {
     /// others drain although the configuration does not have them any more.
     pub(super) fn update_file(&self, runtime: &Runtime) {
         let mut written = self.written.lock();
-        let now = SavedState {
-            overrides: collect(runtime, |one| one.live.operator_override().as_deref().cloned()),
-            removed: removed_servers::draining(runtime),
-        };
+        let now = SavedState { overrides: in_force(runtime), removed: removed_servers::draining(runtime) };
         if let Err(error) = self.save(&mut written, now) {
             tracing::warn!(why = %error, "admin.state_file was not written; it does not have the servers that were removed");
         }
@@ -160,6 +167,11 @@ fn find<'a>(runtime: &'a Runtime, pool: &str, server: &str) -> Result<&'a Server
     let found = find_pool(runtime, pool)?;
     let unknown = || OverrideError::UnknownServer { pool: pool.to_owned(), server: server.to_owned() };
     found.pool.server_named(server).ok_or_else(unknown)
+}
+
+/// What is set for each server now.
+pub(super) fn in_force(runtime: &Runtime) -> Vec<SavedOverride> {
+    collect(runtime, |one| one.live.operator_override().as_deref().cloned())
 }
 
 /// What is set for each server, in the order of the configuration.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::pool::descriptors;
 use crate::telemetry::metrics::Metrics;
 
+use super::atomic_file::beside;
 use super::error::RunError;
 
 /// The table's shards are a little over a power of two, and the allocator rounds them up. The excess is never touched, so it
@@ -59,13 +60,19 @@ pub(super) fn count_panics(metrics: Arc<Metrics>) {
     }));
 }
 
-/// The file with the process id. Removed when this is dropped.
+/// The file with the process id. Removed when this is dropped, unless it is another process's by then.
 pub(super) struct PidFile(Option<PathBuf>);
 
 impl PidFile {
     pub(super) fn write(path: Option<&Path>) -> Result<Self, RunError> {
         if let Some(path) = path {
-            std::fs::write(path, format!("{}\n", std::process::id()))
+            // Replaced as a whole: a reader finds the id of the old process or of the new one.
+            let aside = beside(path, ".new");
+            let id = format!("{}\n", std::process::id());
+            std::fs::write(&aside, &id)
+                .and_then(|()| std::fs::rename(&aside, path))
+                // The directory may be one in which only this file may be written.
+                .or_else(|_| std::fs::write(path, &id))
                 .map_err(RunError::system(format!("proxy.pid_file: {}", path.display())))?;
         }
         Ok(Self(path.map(Path::to_owned)))
@@ -75,8 +82,11 @@ impl PidFile {
 impl Drop for PidFile {
     fn drop(&mut self) {
         if let Some(path) = &self.0 {
-            // An error means that it is gone already.
-            let _ = std::fs::remove_file(path);
+            let is_own = std::fs::read_to_string(path).is_ok_and(|id| id.trim() == std::process::id().to_string());
+            if is_own {
+                // An error means that it is gone already.
+                let _ = std::fs::remove_file(path);
+            }
         }
     }
 }

@@ -28,6 +28,7 @@ use super::runtime::Runtime;
 use super::server_tasks::{ServerTasks, check_new_servers};
 use super::span_exporter;
 use super::state::AppState;
+use super::systemd;
 use super::watched_files::FileWatcher;
 
 /// Runs reloads, one after the other.
@@ -53,6 +54,10 @@ impl Reloader {
 
     pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
         while let Some(trigger) = triggers.recv().await {
+            // A process that stops needs no other configuration, and one that has handed over must not write files.
+            if self.app.is_draining() {
+                continue;
+            }
             let trigger = match trigger {
                 ReloadTrigger::ServerDrained => {
                     self.drop_drained().await;
@@ -65,7 +70,10 @@ impl Reloader {
                 trigger => trigger,
             };
             let who = trigger.who().to_owned();
-            let report = match self.reload(matches!(trigger, ReloadTrigger::FileChanged)).await {
+            systemd::reloading();
+            let result = self.reload(matches!(trigger, ReloadTrigger::FileChanged)).await;
+            systemd::reloaded();
+            let report = match result {
                 // The file is as it was.
                 Ok(None) => continue,
                 Ok(Some(changes)) => self.report(who, changes, Vec::new()),

@@ -1,7 +1,7 @@
 //! Signals, and the switch that stops the process.
 //!
-//! TERM stops gracefully, a second TERM or INT stops at once, HUP reloads, USR1 reopens the access log. QUIT is reserved for
-//! passing the sockets to a new process, which this version does not do.
+//! TERM stops gracefully, a second TERM or INT stops at once, HUP reloads, USR1 reopens the access log, QUIT passes the sockets
+//! to a new process.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::reload_trigger::ReloadTrigger;
 use super::state::AppState;
+use super::upgrade_trigger::UpgradeTrigger;
 
 /// Whether and how the process stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Stop {
     No,
     /// It finishes the requests in flight.
     Graceful,
+    /// Another process serves: it finishes what is in flight and what comes on connections that are open.
+    HandedOver,
     /// It stops at once.
     Now,
 }
@@ -31,13 +34,25 @@ pub(super) enum Stop {
 pub(super) struct StopSwitch {
     /// A condition variable, since the main thread runs no async code.
     state: Arc<(Mutex<Stop>, Condvar)>,
-    /// True = close the listeners.
-    closing: watch::Sender<bool>,
+    closing: watch::Sender<Closing>,
+    /// True = connections that wait for a request are closed.
+    closing_idle: watch::Sender<bool>,
+}
+
+/// Which listeners close.
+#[derive(Debug, Clone, Copy, Default)]
+struct Closing {
+    clients: bool,
+    admin: bool,
 }
 
 impl Default for StopSwitch {
     fn default() -> Self {
-        Self { state: Arc::new((Mutex::new(Stop::No), Condvar::new())), closing: watch::Sender::new(false) }
+        Self {
+            state: Arc::new((Mutex::new(Stop::No), Condvar::new())),
+            closing: watch::Sender::default(),
+            closing_idle: watch::Sender::new(false),
+        }
     }
 }
 
@@ -48,6 +63,22 @@ impl StopSwitch {
         let mut state = state.lock();
         *state = if *state == Stop::Graceful { Stop::Now } else { stop };
         changed.notify_all();
+    }
+
+    /// Another process has the listeners: they are closed here, those of the admin API too.
+    pub(super) fn hand_over(&self) {
+        self.closing.send_replace(Closing { clients: true, admin: true });
+        let (state, changed) = &*self.state;
+        let mut state = state.lock();
+        if *state == Stop::No {
+            *state = Stop::HandedOver;
+        }
+        changed.notify_all();
+    }
+
+    /// Whether another process has the listeners, whatever came after that.
+    pub(super) fn is_handed_over(&self) -> bool {
+        self.closing.borrow().admin
     }
 
     pub(super) fn current(&self) -> Stop {
@@ -70,35 +101,43 @@ impl StopSwitch {
     }
 
     pub(super) fn close_listeners(&self) {
-        self.closing.send_replace(true);
+        self.closing.send_modify(|closing| closing.clients = true);
     }
 
-    /// For Pingora's server: signals when its listeners close.
+    /// Closes the connections of clients that wait for a request.
+    pub(super) fn close_idle(&self) {
+        self.closing_idle.send_replace(true);
+    }
+
+    /// For Pingora's server: signals when the clients' listeners close.
     pub(super) fn for_listeners(&self) -> CloseSignal {
-        CloseSignal(self.closing.subscribe())
+        CloseSignal { closing: self.closing.subscribe(), is_due: |closing| closing.clients }
+    }
+
+    /// For the admin listeners, which stay open until the process ends, or another one has them.
+    pub(super) fn for_admin(&self) -> CloseSignal {
+        CloseSignal { closing: self.closing.subscribe(), is_due: |closing| closing.admin }
+    }
+
+    /// True when connections that wait for a request are closed.
+    pub(super) fn for_idle_connections(&self) -> watch::Receiver<bool> {
+        self.closing_idle.subscribe()
     }
 }
 
 /// Signals to Pingora's server that its listeners close.
-pub(super) struct CloseSignal(watch::Receiver<bool>);
+pub(super) struct CloseSignal {
+    closing: watch::Receiver<Closing>,
+    is_due: fn(&Closing) -> bool,
+}
 
 #[async_trait]
 impl ShutdownSignalWatch for CloseSignal {
     async fn recv(&self) -> ShutdownSignal {
-        let mut closing = self.0.clone();
+        let mut closing = self.closing.clone();
         // An error means that the switch is gone, and with it the process.
-        let _ = closing.wait_for(|closing| *closing).await;
+        let _ = closing.wait_for(self.is_due).await;
         ShutdownSignal::GracefulTerminate
-    }
-}
-
-/// For the admin listeners, which stay open until the process ends.
-pub(super) struct NeverSignal;
-
-#[async_trait]
-impl ShutdownSignalWatch for NeverSignal {
-    async fn recv(&self) -> ShutdownSignal {
-        std::future::pending().await
     }
 }
 
@@ -134,7 +173,8 @@ pub(super) async fn listen(
                 }
             }
             _ = quit.recv() => {
-                tracing::warn!("QUIT: passing sockets to a new process is not in this version; use TERM to stop");
+                // A full queue means that an upgrade is in progress.
+                let _ = app.upgrades.get().map(|upgrades| upgrades.try_send(UpgradeTrigger::Quit));
             }
         }
     }

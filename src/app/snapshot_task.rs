@@ -2,6 +2,7 @@
 //! interval and when the process stops. An error is logged once and does not keep the proxy from serving.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,8 +13,9 @@ use parking_lot::Mutex;
 use crate::config::TableSnapshot;
 use crate::persistence::PoolPersistence;
 use crate::proxy::context::wall_clock;
-use crate::store::disk::{LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
+use crate::store::disk::{self, LoadResult, LoadScope, LocalStore, ReadError, SessionCounts};
 
+use super::runtime::Runtime;
 use super::state::AppState;
 use super::table_file::{self, FileError, TableFile};
 
@@ -30,9 +32,33 @@ struct State {
     file: Option<TableFile>,
     /// The last error in the log, so that it is not repeated at every interval.
     logged_error: Option<String>,
+    /// Another process writes it.
+    paused: bool,
 }
 
 impl SnapshotTask {
+    /// Reads the sessions of the process that this one takes over from. It still has the file.
+    pub(super) fn inherit(app: Arc<AppState>, sessions: File) -> Result<Self, ReadError> {
+        let task = Self { app, state: Mutex::default() };
+        let start = Instant::now();
+        let loaded = disk::load(task.local_store(), sessions, wall_clock(), &load_scopes(&task.app.current.load()))?;
+        let LoadResult { loaded: SessionCounts { sessions, data }, skipped, .. } = loaded;
+        tracing::info!(sessions, data, left_out = skipped.sessions, took = ?start.elapsed(), "the sessions were taken over");
+        Ok(task)
+    }
+
+    /// Another process writes the file from now on.
+    pub(super) fn pause(&self) {
+        let mut state = self.state.lock();
+        state.paused = true;
+        state.file = None;
+    }
+
+    /// This process writes it again.
+    pub(super) fn resume(&self) {
+        self.state.lock().paused = false;
+    }
+
     /// Reads the file into the table and the session data, before anything uses them.
     pub(super) fn load(app: Arc<AppState>) -> Self {
         let task = Self { app, state: Mutex::default() };
@@ -44,10 +70,7 @@ impl SnapshotTask {
             }
             let start = Instant::now();
             let runtime = task.app.current.load();
-            let pools = runtime.pools.iter().map(|pool| (&*pool.pool.name, load_scope(pool.persistence.as_ref())));
-            let pools: HashMap<&str, LoadScope> = pools.collect();
-            let scope = |pool: &str| pools.get(pool).copied().unwrap_or(LoadScope::Skip);
-            match table_file::load(&path, task.local_store(), wall_clock(), &scope) {
+            match table_file::load(&path, task.local_store(), wall_clock(), &load_scopes(&runtime)) {
                 Ok(Some(loaded)) => task.note_restored(&path, &loaded, start.elapsed()),
                 Ok(None) => tracing::info!(path = %path.display(), "no snapshot of the sessions yet"),
                 Err(error) => state.log_read_error(&path, &error),
@@ -94,6 +117,9 @@ impl SnapshotTask {
     fn write(&self) -> Option<SessionCounts> {
         let TableSnapshot { path, .. } = self.settings()?;
         let mut state = self.state.lock();
+        if state.paused {
+            return None;
+        }
         let (start, now) = (Instant::now(), wall_clock());
         let metrics = &self.app.metrics.table_snapshot;
         match state.file_at(&path).and_then(|file| file.write(self.local_store(), now)) {
@@ -119,6 +145,13 @@ impl SnapshotTask {
     fn settings(&self) -> Option<TableSnapshot> {
         self.app.current.load().config.store.snapshot.clone()
     }
+}
+
+/// What is loaded from a snapshot, by the names of pools.
+fn load_scopes(runtime: &Runtime) -> impl Fn(&str) -> LoadScope + use<'_> {
+    let pools = runtime.pools.iter().map(|pool| (&*pool.pool.name, load_scope(pool.persistence.as_ref())));
+    let pools: HashMap<&str, LoadScope> = pools.collect();
+    move |pool| pools.get(pool).copied().unwrap_or(LoadScope::Skip)
 }
 
 /// What of a pool is loaded from a snapshot.

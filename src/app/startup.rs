@@ -36,9 +36,11 @@ use super::span_exporter;
 use super::state::AppState;
 
 /// Builds the state. The events are the shared store's, for the background. `executor` runs the store's engine.
+/// `generated_secret` is that of the process that this one takes over from.
 pub(super) fn build_state(
     config: Config,
     executor: &Handle,
+    generated_secret: Option<[u8; 32]>,
 ) -> Result<(Arc<AppState>, Option<UnboundedReceiver<Event>>), RunError> {
     let metrics = Arc::new(Metrics::new().map_err(RunError::internal)?);
     metrics.started_as(&config.proxy.node);
@@ -56,9 +58,12 @@ pub(super) fn build_state(
     let remote = config.store.remote.as_ref();
     let shared = remote.map(|remote| shared_store::start(remote, &config.proxy, context, executor)).transpose()?;
     let (shared, events) = shared.map(|started| (started.store, started.events)).unzip();
-    let mut secret = [0; 32];
-    rand::thread_rng().fill_bytes(&mut secret);
-    let generated_keys = Keyring::random(secret).map_err(RunError::internal)?;
+    let generated_secret = generated_secret.unwrap_or_else(|| {
+        let mut secret = [0; 32];
+        rand::thread_rng().fill_bytes(&mut secret);
+        secret
+    });
+    let generated_keys = Keyring::random(generated_secret).map_err(RunError::internal)?;
     let access_log = open_access_log(&config.log.access)?;
     let otlp = config.tracing.otlp.as_ref();
     let span_exporter =
@@ -82,14 +87,17 @@ pub(super) fn build_state(
         access_log: ArcSwapOption::from_pointee(access_log),
         span_exporter: ArcSwapOption::from_pointee(span_exporter),
         generated_keys,
+        generated_secret,
         draining: AtomicBool::new(false),
         started: Instant::now(),
         started_at: wall_clock(),
         table_restored: AtomicBool::new(false),
+        table_age_before: OnceLock::new(),
         overrides,
         in_flight: AtomicUsize::new(0),
         last_reload: ArcSwapOption::empty(),
         reloads: OnceLock::new(),
+        upgrades: OnceLock::new(),
         history: Mutex::default(),
         clock: wall_clock,
     });

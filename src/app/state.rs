@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use crate::telemetry::trace::SpanExporter;
 use super::overrides::Overrides;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
+use super::upgrade_trigger::UpgradeTrigger;
 
 /// The state of the process.
 pub struct AppState {
@@ -35,6 +36,8 @@ pub struct AppState {
     pub span_exporter: ArcSwapOption<SpanExporter>,
     /// Seal tokens when the configuration has no keys.
     pub generated_keys: Keyring,
+    /// What they are derived from, for a process that takes over.
+    pub generated_secret: [u8; 32],
     /// Set when the process stops: `/readyz` answers 503, connections are not kept alive.
     pub draining: AtomicBool,
     /// When the process started.
@@ -43,6 +46,8 @@ pub struct AppState {
     pub started_at: UnixMillis,
     /// The table was read from a snapshot at start. Set before the first request.
     pub table_restored: AtomicBool,
+    /// How long the table had been filled when this process took it over. Set before the first request.
+    pub table_age_before: OnceLock<Duration>,
     /// What operators set for servers at run time.
     pub overrides: Overrides,
     /// Requests in flight, with and without a pool.
@@ -55,6 +60,8 @@ pub struct AppState {
     pub clock: fn() -> UnixMillis,
     /// Asks for a reload. Set when the background has started.
     pub reloads: OnceLock<Sender<ReloadTrigger>>,
+    /// Asks for an upgrade. Set before the first request.
+    pub upgrades: OnceLock<Sender<UpgradeTrigger>>,
 }
 
 impl AppState {
@@ -105,7 +112,7 @@ impl AppState {
     /// How the table came to what it has.
     pub fn table_history(&self) -> TableHistory {
         TableHistory {
-            age: self.started.elapsed(),
+            age: self.started.elapsed() + self.table_age_before.get().copied().unwrap_or_default(),
             restored: self.table_restored.load(Ordering::Relaxed),
             shared: self.sessions.shared.is_some(),
         }

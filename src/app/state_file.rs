@@ -74,9 +74,10 @@ struct RemovedEntry {
     since: u64,
 }
 
-#[derive(Serialize, Deserialize)]
+/// An override as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Entry {
+pub(super) struct Entry {
     pool: String,
     server: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +161,7 @@ impl From<&SavedOverride> for Entry {
 }
 
 impl Entry {
-    fn saved(self) -> Option<SavedOverride> {
+    pub(super) fn saved(self) -> Option<SavedOverride> {
         let Self { pool, server, state, weight, by, at, state_at } = self;
         if state.is_none() && weight.is_none() {
             return None;

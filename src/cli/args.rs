@@ -69,6 +69,10 @@ pub(super) struct RunArgs {
     /// A server, as NAME=ADDRESS; repeatable. Replaces the file: one pool with the defaults
     #[arg(long, value_name = "NAME=ADDRESS")]
     pub(super) to: Vec<String>,
+    /// Take over the listeners and sessions of the process that serves, through `proxy.upgrade_socket`: wait until it gets
+    /// QUIT. `homing upgrade` does both
+    #[arg(long, conflicts_with = "to")]
+    pub(super) upgrade: bool,
     /// Address to listen on, with --to
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     pub(super) listen: String,
@@ -164,6 +168,8 @@ mod tests {
             "homing top --interval 500ms -n 3",
             "homing explain --admin 127.0.0.1:9900 --pool web",
             "homing reload",
+            "homing upgrade --admin unix:/run/homing.sock",
+            "homing run --config f --upgrade",
             "homing man server set",
         ] {
             assert!(parse(line).is_ok(), "{line}: {:?}", parse(line));
@@ -189,6 +195,7 @@ mod tests {
             ("homing sessions list --limit 0", ErrorKind::ValueValidation),
             ("homing events --kind moves", ErrorKind::InvalidValue),
             ("homing top --interval 1ms", ErrorKind::ValueValidation),
+            ("homing run --to a=127.0.0.1:1 --upgrade", ErrorKind::ArgumentConflict),
         ] {
             assert_eq!(parse(line).map(|_| ()), Err(kind), "{line}");
         }

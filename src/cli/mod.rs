@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
                 run::quick(&args)
             }
         }
-        Command::Run(_) => run::run(cli.config.as_deref()),
+        Command::Run(args) => run::run(cli.config.as_deref(), args.upgrade),
         Command::Check { strict } => check(cli.config.as_deref(), strict),
         Command::Demo(args) => run::demo(args.application, &args.listen, &args.admin),
         Command::Config { what } => show(&what, cli.config.as_deref()),

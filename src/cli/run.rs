@@ -13,15 +13,15 @@ use super::args::{DemoApplication, RunArgs};
 use super::load::{load, report};
 use super::output::{FAILED, failure, print, usage};
 
-/// `run` with a file.
-pub(super) fn run(path: Option<&Path>) -> ExitCode {
+/// `run` with a file; with `upgrade` it takes over from the process that serves.
+pub(super) fn run(path: Option<&Path>, upgrade: bool) -> ExitCode {
     let Some(path) = path else {
         return usage(
             "nothing to run: name a file with --config FILE, or servers with --to NAME=ADDRESS; `homing demo` needs neither",
         );
     };
     match load(Some(path)) {
-        Ok(loaded) => start(loaded, Origin::File(path.to_owned())),
+        Ok(loaded) => start(loaded, &Origin::File(path.to_owned()), upgrade),
         Err(code) => code,
     }
 }
@@ -33,7 +33,7 @@ pub(super) fn quick(args: &RunArgs) -> ExitCode {
         Err(message) => return usage(&message),
     };
     match Config::parse("command line", &yaml, &ProcessEnvironment) {
-        Ok(loaded) => start(loaded, Origin::CommandLine),
+        Ok(loaded) => start(loaded, &Origin::CommandLine, false),
         Err(problems) => report(&problems),
     }
 }
@@ -58,10 +58,10 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
     Ok(yaml)
 }
 
-fn start(loaded: Loaded, origin: Origin) -> ExitCode {
+fn start(loaded: Loaded, origin: &Origin, upgrade: bool) -> ExitCode {
     let settings = &loaded.config.log;
     log::start(settings.level.into(), settings.format == LogFormat::Json, Some(&loaded.config.proxy.node));
-    exit_code(app::run(loaded, origin))
+    exit_code(app::run(loaded, origin, upgrade))
 }
 
 fn exit_code(result: Result<(), RunError>) -> ExitCode {
@@ -99,7 +99,7 @@ fn try_demo(listen: &str, admin: &str) -> std::io::Result<ExitCode> {
     print(&demo.banner(&listen, &admin));
     demo.read_commands(print)?;
     demo.begin_visits(&listen);
-    Ok(exit_code(app::run(loaded, Origin::File(file))))
+    Ok(exit_code(app::run(loaded, &Origin::File(file), false)))
 }
 
 fn try_example(example: Example, listen: &str, admin: &str) -> std::io::Result<ExitCode> {
@@ -112,5 +112,5 @@ fn try_example(example: Example, listen: &str, admin: &str) -> std::io::Result<E
     };
     print(&demo.banner());
     demo.watch(print)?;
-    Ok(exit_code(app::run(loaded, Origin::File(demo.config_file().to_owned()))))
+    Ok(exit_code(app::run(loaded, &Origin::File(demo.config_file().to_owned()), false)))
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -34,6 +35,11 @@ pub trait Environment {
             return Err("it is not a directory".to_owned());
         }
         access(directory, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|error| error.desc().to_owned())
+    }
+
+    /// Whether every user of the machine may make files in a directory.
+    fn others_may_write(&self, directory: &Path) -> bool {
+        std::fs::metadata(directory).is_ok_and(|metadata| metadata.mode() & 0o002 != 0)
     }
 
     /// The time, to tell what has expired.

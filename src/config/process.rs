@@ -18,6 +18,8 @@ pub struct Proxy {
     pub node: String,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
+    /// Socket through which a new process takes over; `None` = none does.
+    pub upgrade_socket: Option<PathBuf>,
     /// How long requests in flight may finish after TERM.
     pub shutdown_grace: Duration,
     /// Idle connections to servers kept open, per worker thread.

@@ -409,7 +409,7 @@ fn every_response_is_what_the_openapi_document_says() {
     }
     let paths = document["paths"].as_object().unwrap();
     let documented: usize = paths.values().map(|path| path.as_object().unwrap().len()).sum();
-    assert_eq!(operations.len(), documented, "every operation of the document was tried");
+    assert_eq!(operations.len() + 1, documented, "every operation was tried, but the upgrade, which upgrade.rs tries");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn without_a_token_nothing_is_told_not_even_what_exists() {
         ("PATCH", SERVER),
         ("PATCH", "/api/v1/pools/web/servers/z"),
         ("POST", "/api/v1/reload"),
+        ("POST", "/api/v1/upgrade"),
         ("POST", "/api/v1/explain"),
         ("DELETE", "/api/v1/sessions/web/00000000000000000000000000000000"),
     ] {

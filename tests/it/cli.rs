@@ -167,7 +167,7 @@ const MISTAKES: [(&str, &str); 30] = [
     ("routes: [{ name: r, match: { path_prefix: / }, split: [{ pool: web, weight: 0 }] }]\n", "weight 0"),
     ("store: { type: redis }\n", "homing keys generate"),
     ("store: { type: ignite }\n", "homing keys generate"),
-    ("proxy: { upgrade_socket: /run/homing/upgrade.sock }\n", "not in this version"),
+    ("proxy: { upgrade_socket: upgrade.sock }\n", "the absolute path of a file"),
     ("store: { type: hazelcast }\n", "homing keys generate"),
     ("store: { snapshot: { path: sessions } }\n", "the absolute path of a file"),
     ("store: { snapshot: { path: /tmp/x, interval: 10ms } }\n", "at least 1s"),
@@ -179,7 +179,7 @@ const MISTAKES: [(&str, &str); 30] = [
     ("proxy: { threads: 0 }\n", "threads"),
     ("proxy: { shutdown_grace: 30 }\n", "30s"),
     ("proxy: { shutdown_grace: soon }\n", "soon"),
-    ("proxy: { upgrade_socket: /run/x.sock }\n", "not in this version"),
+    ("proxy: { upgrade_socket: /tmp/x.sock }\n", "every user may write"),
     ("metrics: { address: 127.0.0.1 }\n", "127.0.0.1"),
     ("pools: { web: 1\n", "error"),
 ];

@@ -124,4 +124,5 @@ mod tls_to_servers_reload;
 mod token_cache;
 mod token_header;
 mod tracing;
+mod upgrade;
 mod world;

@@ -10,6 +10,7 @@ mod pools;
 mod reload;
 mod sessions;
 mod status;
+mod upgrade;
 mod view;
 
 use std::sync::Arc;
@@ -94,6 +95,7 @@ impl Api<'_> {
                 json(&explain::explain(app, self.explained, request.json()?).await?)
             }
             ["reload"] if *method == Method::POST => json(&reload::reload(app, caller).await?),
+            ["upgrade"] if *method == Method::POST => json(&upgrade::upgrade(app, caller).await?),
             _ => Err(methods(segments).map_or_else(
                 || {
                     Problem::not_found(format!(
@@ -114,7 +116,7 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
         ["sessions", _, _] => Some("GET, HEAD, DELETE"),
         ["pools", _, "servers", _] => Some("PATCH"),
         ["pools", _, "servers", _, "override"] => Some("DELETE"),
-        ["sessions", _, _, "move"] | ["explain" | "reload"] => Some("POST"),
+        ["sessions", _, _, "move"] | ["explain" | "reload" | "upgrade"] => Some("POST"),
         _ => None,
     }
 }

@@ -11,6 +11,7 @@ use super::pools::ServerPatch;
 use super::sessions::MoveRequest;
 use super::view::{
     EventView, ExplanationView, Page, PoolView, ReloadView, SampleView, ServerView, SessionView, StatusView,
+    UpgradeView,
 };
 
 /// A parameter of the query: its name, its type, and what it means.
@@ -128,6 +129,7 @@ fn changes(generator: &mut SchemaGenerator) -> Vec<Operation> {
     let session = reference::<SessionView>(generator);
     let explanation = reference::<ExplanationView>(generator);
     let reload = reference::<ReloadView>(generator);
+    let upgrade = reference::<UpgradeView>(generator);
     vec![
         Operation {
             method: "patch",
@@ -166,6 +168,15 @@ fn changes(generator: &mut SchemaGenerator) -> Vec<Operation> {
             method: "post",
             problems: &[422, 503],
             ..read("/api/v1/reload", "Reads the configuration again.", reload)
+        },
+        Operation {
+            method: "post",
+            problems: &[409, 422, 503],
+            ..read(
+                "/api/v1/upgrade",
+                "Starts the program that lies at the path of the running one, and hands over to it.",
+                upgrade,
+            )
         },
     ]
 }

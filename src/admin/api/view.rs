@@ -180,6 +180,15 @@ pub(crate) struct ReloadView {
     pub(crate) problems: Vec<String>,
 }
 
+/// The process that serves after an upgrade.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct UpgradeView {
+    /// Its id.
+    pub(crate) pid: u32,
+    /// The version of its program.
+    pub(crate) version: String,
+}
+
 /// Where bindings live.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct StoreView {

@@ -78,6 +78,12 @@ pub(in crate::cli) enum AdminCommand {
     Top(TopArgs),
     /// Reload the configuration file; exits with 78 and prints all problems when that is refused
     Reload(ClientArgs),
+    /// Replace the running program by the one that lies at its path now, without losing a request; exits with 1 and the reason
+    /// when the new one cannot serve, and the old one serves on
+    ///
+    /// The running proxy starts the program with its own arguments and hands its listeners and sessions over
+    /// (`proxy.upgrade_socket`). Then it finishes its requests and open streams within `proxy.shutdown_grace`, and ends.
+    Upgrade(ClientArgs),
 }
 
 #[derive(Debug, Subcommand)]

@@ -91,6 +91,11 @@ impl Client {
         json(&self.block_on(self.request(method, path, body, RESPONSE_TIMEOUT))?)
     }
 
+    /// Sends a change without a body that takes the proxy so long.
+    pub(super) fn send_waiting(&self, method: &Method, path: &str, patience: Duration) -> Result<Value, ClientError> {
+        json(&self.block_on(self.request(method, path, None, patience))?)
+    }
+
     /// Reads a text.
     pub(super) fn text(&self, path: &str) -> Result<String, ClientError> {
         let body = self.block_on(self.request(&Method::GET, path, None, RESPONSE_TIMEOUT))?;

@@ -38,6 +38,7 @@ pub(super) fn run(command: &AdminCommand) -> ExitCode {
         AdminCommand::Events(args) => connect(&args.client).and_then(|client| events::events(&client, args)),
         AdminCommand::Top(args) => connect(&args.client).and_then(|client| top::top(&client, args)),
         AdminCommand::Reload(args) => connect(args).and_then(|client| status::reload(&client, args.output)),
+        AdminCommand::Upgrade(args) => connect(args).and_then(|client| status::upgrade(&client, args.output)),
     })
 }
 

@@ -1,4 +1,6 @@
-//! `status` and `reload`.
+//! `status`, `reload` and `upgrade`.
+
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -18,6 +20,14 @@ pub(super) fn status(client: &Client, format: Format) -> Result<(), Failure> {
 pub(super) fn reload(client: &Client, format: Format) -> Result<(), Failure> {
     let response = client.send(&Method::POST, "/api/v1/reload", None).map_err(refused_reload)?;
     print_object(&response, format)
+}
+
+/// Longer than a proxy waits for the new process.
+const UPGRADE_PATIENCE: Duration = Duration::from_secs(200);
+
+/// `upgrade`.
+pub(super) fn upgrade(client: &Client, format: Format) -> Result<(), Failure> {
+    print_object(&client.send_waiting(&Method::POST, "/api/v1/upgrade", UPGRADE_PATIENCE)?, format)
 }
 
 fn refused_reload(error: ClientError) -> Failure {

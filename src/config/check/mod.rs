@@ -1,5 +1,8 @@
 //! From the raw configuration to the checked [`Config`]: what the schema cannot say. Reports all problems at once.
 
+use std::path::PathBuf;
+
+use super::address;
 use super::diagnostics::Diagnostics;
 use super::environment::Environment;
 use super::process::{AccessLog, Log, Proxy};
@@ -87,10 +90,40 @@ fn proxy(proxy: &raw::Proxy, at: NodeRef<'_>, environment: &dyn Environment, dia
         },
         node,
         pid_file: proxy.pid_file.as_ref().map(Into::into),
+        upgrade_socket: proxy
+            .upgrade_socket
+            .as_ref()
+            .and_then(|path| upgrade_socket(path, at.key("upgrade_socket"), environment, diagnostics)),
         shutdown_grace: proxy.shutdown_grace,
         upstream_idle_connections: proxy.upstream_idle_connections,
         fast_path: proxy.fast_path,
     }
+}
+
+/// Keys and sessions go through the socket, so no other user may put another one in its place.
+fn upgrade_socket(
+    path: &str,
+    at: NodeRef<'_>,
+    environment: &dyn Environment,
+    diagnostics: &mut Diagnostics,
+) -> Option<PathBuf> {
+    let file =
+        files::WrittenFile { key: "proxy.upgrade_socket", what: "upgrade socket", example: "/run/homing/upgrade.sock" };
+    let socket = file.check(path, at, environment, diagnostics)?;
+    if let Err(why) = address::listen_address(&format!("unix:{path}")) {
+        diagnostics.problem(at.location, format!("\"proxy.upgrade_socket\" cannot be {}", suggest::quoted(path)), why);
+        return None;
+    }
+    let directory = socket.parent()?;
+    if environment.others_may_write(directory) {
+        let message =
+            format!("\"proxy.upgrade_socket\" is in a directory that every user may write to: {}", directory.display());
+        let help =
+            "use a directory of the proxy's own, like /run/homing/upgrade.sock (in systemd: RuntimeDirectory=homing)";
+        diagnostics.problem(at.location, message, help);
+        return None;
+    }
+    Some(socket)
 }
 
 fn keys(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<Key> {

@@ -21,7 +21,6 @@ mod circuit_breaker;
 mod discovery;
 mod limits;
 mod listeners;
-mod not_supported;
 mod persistence;
 mod pool;
 mod route;
@@ -35,7 +34,6 @@ pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
 pub use listeners::{AdminToken, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
-pub use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
 };
@@ -108,10 +106,10 @@ pub(crate) struct Proxy {
     /// File for the process id.
     #[schemars(extend("examples" = ["/run/homing/homing.pid"]))]
     pub(crate) pid_file: Option<String>,
-    /// Socket through which a new process takes over the listeners of an old one.
-    #[serde(skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it; a reload needs no new process"))]
-    pub(crate) upgrade_socket: NotSupported,
+    /// Socket through which a new process, started with `--upgrade`, takes over the listeners and the sessions of this one:
+    /// `homing upgrade`. Only the user of the process may write to its directory. null = no binary upgrade.
+    #[schemars(extend("examples" = ["/run/homing/upgrade.sock"]))]
+    pub(crate) upgrade_socket: Option<String>,
     /// How long requests in flight may take after a stop. The process ends earlier when none is left.
     #[schemars(extend("x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
@@ -142,7 +140,7 @@ impl Default for Proxy {
             threads: Threads::Auto(Auto::Auto),
             node: None,
             pid_file: None,
-            upgrade_socket: NotSupported,
+            upgrade_socket: None,
             shutdown_grace: Duration::from_secs(30),
             upstream_idle_connections: 128,
             fast_path: FastPath::Auto,

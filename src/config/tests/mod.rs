@@ -33,6 +33,10 @@ impl Environment for Fake {
         }
     }
 
+    fn others_may_write(&self, directory: &Path) -> bool {
+        directory == Path::new("/tmp")
+    }
+
     fn takes_files(&self, directory: &Path) -> Result<(), String> {
         if directory == Path::new("/var/lib/homing") { Ok(()) } else { Err("no such directory".to_owned()) }
     }

@@ -35,7 +35,7 @@ pub(super) async fn serve_first(
     if matches!(connection.selected_alpn_proto(), Some(ALPN::H2)) {
         return Some(Continuation::Http2(connection));
     }
-    let mut watch = shutdown.clone();
+    let mut watch = requests.closing_idle.clone();
     let mut stop = pin!(async move { watch.wait_for(|stop| *stop).await.map(drop) });
     if !poll_fn(|context| poll_request(&mut connection, stop.as_mut(), context)).await {
         return None;
@@ -57,7 +57,7 @@ impl Continuation {
                 return;
             }
         };
-        let mut watch = shutdown.clone();
+        let mut watch = requests.closing_idle.clone();
         // Registered once, however many requests there are.
         let mut stop = pin!(async move { watch.wait_for(|stop| *stop).await.map(drop) });
         while poll_fn(|context| poll_request(&mut connection, stop.as_mut(), context)).await {

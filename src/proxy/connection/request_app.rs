@@ -25,6 +25,9 @@ pub struct RequestApp {
     pub options: HttpServerOptions,
     /// The short way of plain exchanges of HTTP/1.1.
     pub fast_path: FastPath,
+    /// True when connections of HTTP/1 that wait for a request are closed. Not when the listeners close: a request may be on
+    /// its way then, and another process has taken the listeners over.
+    pub closing_idle: ShutdownWatch,
 }
 
 impl RequestApp {

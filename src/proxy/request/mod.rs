@@ -258,7 +258,7 @@ pub(crate) fn identify(
     if ctx.limits().is_some_and(|limits| !limits.admit_request(ctx.client.address, ctx.started)) {
         return Err(Rejection::RequestsPerSecond);
     }
-    find_route(&request, scan.host.value, ctx)
+    find_route(request, scan.host.value, ctx)
 }
 
 /// The route of the request, and its pool when that is certain.

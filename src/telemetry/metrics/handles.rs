@@ -111,15 +111,15 @@ impl ServerMoves {
 pub struct OpenCount(pub(super) IntGauge);
 
 impl OpenCount {
-    /// How many there are.
-    pub fn count(&self) -> i64 {
-        self.0.get()
-    }
-
     /// Counts one more, until the guard is dropped.
     pub fn begin(&self) -> OpenGuard {
         self.0.inc();
         OpenGuard(self.0.clone())
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> i64 {
+        self.0.get()
     }
 }
 

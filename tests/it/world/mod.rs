@@ -172,6 +172,16 @@ impl World {
         self.proxy = None;
     }
 
+    /// A proxy that was started elsewhere. Returned is the one that was there.
+    pub(crate) fn replace_proxy(&mut self, proxy: Proxy) -> Proxy {
+        self.proxy.replace(proxy).expect("the proxy runs")
+    }
+
+    /// The same where there is none.
+    pub(crate) fn set_proxy(&mut self, proxy: Proxy) {
+        self.proxy = Some(proxy);
+    }
+
     /// A new proxy with the same file and addresses.
     pub(crate) fn start_proxy(&mut self) {
         let launch = self.town.launch("");
@@ -286,6 +296,7 @@ impl Town {
             access_log: self.access_of(suffix),
             environment: Vec::new(),
             arguments: None,
+            program: None,
             descriptors: None,
         }
     }

@@ -28,7 +28,11 @@ pub(crate) fn binary() -> PathBuf {
 
 /// A command line of the program, free of what the caller's environment might say to it.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary())
+}
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "1");
     for name in ["HOMING_CONFIG", "HOMING_ADMIN", "HOMING_ADMIN_TOKEN", "RUST_LOG"] {
         command.env_remove(name);
@@ -37,8 +41,7 @@ pub(crate) fn command() -> Command {
 }
 
 /// The same under `ulimit -n`.
-fn limited_command(descriptors: u64) -> Command {
-    let program = command();
+fn limited_command(program: &Command, descriptors: u64) -> Command {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("ulimit -n {descriptors} && exec \"$@\""), "sh"]).arg(program.get_program());
     for (name, value) in program.get_envs() {
@@ -74,6 +77,8 @@ pub(crate) struct Launch {
     pub(crate) environment: Vec<(String, String)>,
     /// Instead of `run --config FILE`.
     pub(crate) arguments: Option<Vec<String>>,
+    /// Instead of the program under test.
+    pub(crate) program: Option<PathBuf>,
     /// How many files it may have open, `ulimit -n`.
     pub(crate) descriptors: Option<u64>,
 }
@@ -99,7 +104,9 @@ impl Proxy {
         });
         let output = directory.join(format!("proxy-{number}.out"));
         let log = directory.join(format!("proxy-{number}.log"));
-        let mut command = launch.descriptors.map_or_else(command, limited_command);
+        let program = command_of(&launch.program.clone().unwrap_or_else(binary));
+        let limited = launch.descriptors.map(|descriptors| limited_command(&program, descriptors));
+        let mut command = limited.unwrap_or(program);
         match &launch.arguments {
             Some(arguments) => command.args(arguments),
             None => command.arg("run").arg("--config").arg(&launch.config),

@@ -60,6 +60,12 @@ impl SessionData {
         }
     }
 
+    /// The data of one session.
+    pub fn copy_one(&self, key: &SessionKey) -> Option<DataRecord> {
+        let shard = self.shard(key)?.lock();
+        Some(self.record(*key, shard.find(key)?))
+    }
+
     fn record(&self, key: SessionKey, entry: &Entry) -> DataRecord {
         let Entry { epoch, created, seen, pool, .. } = *entry;
         DataRecord {

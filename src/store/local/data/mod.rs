@@ -29,6 +29,7 @@ use crate::store::TableLookup;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
+use crate::store::local::journal::JournalEntry;
 use crate::store::local::table::Table;
 use crate::store::targets::{Target, TargetIndex};
 
@@ -282,6 +283,9 @@ impl SessionData {
             self.report(&[owner.pool], table);
         }
         self.make_room(&owner.key, true, table, now);
+        if changed {
+            table.journal().note(JournalEntry::Data(owner.key));
+        }
         changed
     }
 

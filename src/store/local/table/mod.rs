@@ -38,6 +38,8 @@ use crate::store::TableLookup;
 use crate::store::expiry::Pace;
 use crate::store::expiry::Tick;
 use crate::store::expiry::Ticks;
+use crate::store::local::journal::Journal;
+use crate::store::local::journal::JournalEntry;
 use crate::store::local::table::eviction::IdleIndex;
 use crate::store::local::table::record::Binding;
 use crate::store::local::table::record::Record;
@@ -69,6 +71,7 @@ pub struct Table {
     /// The shard of the next sweep step. Used by sweeps only; two of them alternate.
     sweep_next: AtomicUsize,
     on_end: OnEnd,
+    journal: Arc<Journal>,
 }
 
 /// On a separate cache line: every visit reads the other fields.
@@ -101,7 +104,13 @@ impl Table {
             capacity: AtomicUsize::new(capacity),
             sweep_next: AtomicUsize::new(0),
             on_end,
+            journal: Arc::default(),
         }
+    }
+
+    /// Which sessions change: bindings, and data that servers hand over. Not visits, expiry and eviction.
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
     }
 
     /// The target of that name, the same for the life of the process. For building the runtime: requests look targets up by
@@ -164,12 +173,16 @@ impl Table {
     ) -> TableEntry {
         let (created, now) = (self.ticks.at(created), self.ticks.at(now));
         let binding = Binding { target: target.index(), epoch, created };
+        let mut token_wins = false;
         let stands = self.upsert(key, binding, now, |record| {
-            let token_wins = epoch > record.epoch || (epoch == record.epoch && binding.target != record.target);
+            token_wins = epoch > record.epoch || (epoch == record.epoch && binding.target != record.target);
             if token_wins {
                 self.bind_to(record, binding);
             }
         });
+        if token_wins || stands.is_none() {
+            self.journal.note(JournalEntry::Session(key));
+        }
         stands.unwrap_or_else(|| self.entry(&Record::new(binding, now)))
     }
 
@@ -195,7 +208,10 @@ impl Table {
         });
         match stands {
             Some(known) if !moved => RebindResult::AlreadyMoved(known),
-            _ => RebindResult::Moved { epoch },
+            _ => {
+                self.journal.note(JournalEntry::Session(key));
+                RebindResult::Moved { epoch }
+            }
         }
     }
 
@@ -232,7 +248,11 @@ impl Table {
                 self.bind_to(record, Binding { target: target.index(), epoch, created: now });
             }
         });
-        known.filter(|_| !restarted)
+        let stands = known.filter(|_| !restarted);
+        if stands.is_none() {
+            self.journal.note(JournalEntry::Session(key));
+        }
+        stands
     }
 
     /// Binds a session to the server that has assigned it to itself, whatever the former binding. True when that is a change.
@@ -248,7 +268,11 @@ impl Table {
                 self.bind_to(record, Binding { target: target.index(), epoch, created });
             }
         });
-        changed || known.is_none()
+        let news = changed || known.is_none();
+        if news {
+            self.journal.note(JournalEntry::Session(key));
+        }
+        news
     }
 
     /// Ends a session while tokens of it may still be in use: it is bound to `tombstone`, a target without a server, until the
@@ -272,6 +296,7 @@ impl Table {
                 Binding { target: tombstone.index(), epoch: epoch.max(above), created: record.created },
             );
         });
+        self.journal.note(JournalEntry::Session(key));
         if let Some(target) = left {
             self.report(&[(target, reason)]);
         }
@@ -283,12 +308,24 @@ impl Table {
             self.forget(record.target);
             true
         })?;
+        self.journal.note(JournalEntry::Removal(*key));
         self.report(&[(record.target, EndReason::Ended)]);
         Some(self.entry(&record))
     }
 
     /// Removes the former key of a session that continues under another one. Not reported as an end.
     pub fn remove_renamed(&self, key: &SessionKey) {
+        let removed = self.map.remove_if(key, |_, record| {
+            self.forget(record.target);
+            true
+        });
+        if removed.is_some() {
+            self.journal.note(JournalEntry::Removal(*key));
+        }
+    }
+
+    /// Removes a session that has ended in another process. Not noted in the journal.
+    pub fn remove_remote(&self, key: &SessionKey) {
         self.map.remove_if(key, |_, record| {
             self.forget(record.target);
             true
