@@ -13,6 +13,8 @@ use crate::message::{Fields, ResponseEdits, ResponseView, WrittenName};
 static CONTENT_LENGTH: WrittenName = WrittenName::new("Content-Length", "content-length");
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+/// Numbers of so many digits are numbers of 64 bits.
+const SURE_DIGITS: usize = 19;
 /// Of fields between servers and the proxy.
 const HOMING: &str = "homing-";
 
@@ -26,7 +28,7 @@ struct ResponseScan {
     proxy_connection: bool,
     upgrade: bool,
     lengths: u8,
-    /// A length is a list of lengths.
+    /// A length is a list of lengths, or may be too large for a number.
     listed: bool,
     encodings: u8,
     /// A transfer coding other than chunked.
@@ -65,7 +67,7 @@ impl ResponseScan {
         match *name {
             header::CONTENT_LENGTH => {
                 self.lengths = self.lengths.saturating_add(1);
-                self.listed |= value.is_empty() || !value.iter().all(u8::is_ascii_digit);
+                self.listed |= value.is_empty() || value.len() > SURE_DIGITS || !value.iter().all(u8::is_ascii_digit);
             }
             header::CONNECTION => {
                 self.connection = true;
@@ -245,7 +247,7 @@ mod tests {
         for fields in [&[("Content-Length", "5"), ("Content-Length", "5")] as &[_], &[("Content-Length", "5, 5")]] {
             assert_eq!(normalized(200, fields).unwrap(), ["content-length: 5"], "{fields:?}");
         }
-        for value in ["5, 6", "5,", "+5", "", "5 5"] {
+        for value in ["5, 6", "5,", "+5", "", "5 5", "99999999999999999999"] {
             assert_eq!(normalized(200, &[("Content-Length", value)]), None, "{value}");
         }
         assert_eq!(normalized(200, &[("Content-Length", "5"), ("Content-Length", "6")]), None);
