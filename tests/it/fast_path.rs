@@ -45,7 +45,7 @@ impl Scripted {
         let _ = stream.set_patient();
         let mut reader = Reader::new(stream);
         while let Ok(Some(head)) = reader.head() {
-            let mut got = lines(&head, &["x-request-id"]);
+            let mut got = lines(&head, &["x-request-id", "traceparent"]);
             let mut body = Vec::new();
             let whole = reader.body(&head, false, |piece| body.extend_from_slice(piece));
             got.push(format!("{} {}", body.escape_ascii(), if whole.is_ok() { "whole" } else { "cut" }));

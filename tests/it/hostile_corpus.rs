@@ -110,8 +110,8 @@ fn frames(request: &[u8]) -> Vec<u8> {
     let pieces: Vec<&[u8]> = block.chunks(16_384).collect();
     for (n, piece) in pieces.iter().enumerate() {
         let kind = if n == 0 { HEADERS } else { CONTINUATION };
-        let end_stream = if n == 0 && body.is_none() { 1 } else { 0 };
-        let end_headers = if n + 1 == pieces.len() { 4 } else { 0 };
+        let end_stream = u8::from(n == 0 && body.is_none());
+        let end_headers = 4 * u8::from(n + 1 == pieces.len());
         frame(kind, end_stream | end_headers, 1, piece, &mut out);
     }
     if let Some(body) = body {

@@ -17,16 +17,12 @@ fn limited(limits: &str) -> Conf {
 fn connect(world: &World, before: &[u8]) -> Option<Wire> {
     let mut wire = Wire::try_connect(&world.address).ok()?;
     wire.try_send([before, REQUEST.as_bytes()].concat()).ok()?;
-    match wire.try_receive("GET") {
-        Ok(response) => {
-            response.expect(200);
-            Some(wire)
-        }
-        Err(_) => {
-            assert_eq!(wire.reader.pending(), b"", "closed without an answer");
-            None
-        }
+    if let Ok(response) = wire.try_receive("GET") {
+        response.expect(200);
+        return Some(wire);
     }
+    assert_eq!(wire.reader.pending(), b"", "closed without an answer");
+    None
 }
 
 /// The header of a balancer that names a client.
@@ -217,7 +213,7 @@ fn a_target_beyond_what_can_be_parsed_gets_414_too() {
 fn exactly_the_most_headers_pass_and_more_get_431() {
     let world = World::start(limited("max_headers: 20"));
     let head = |count: usize| {
-        let more: String = (1..count).map(|n| format!("X-{n}: {n}\r\n")).collect();
+        let more = (1..count).fold(String::new(), |text, n| text + &format!("X-{n}: {n}\r\n"));
         format!("GET /plain HTTP/1.1\r\nHost: x\r\n{more}\r\n")
     };
     for (count, status) in [(20, 200), (21, 431), (256, 431), (257, 431), (400, 431)] {

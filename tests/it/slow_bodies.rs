@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::world::app::answers::pattern;
 use crate::world::h2c::{H2Request, h2_dribble, h2_try_for};
 use crate::world::tls::{Authority, Client};
-use crate::world::{Conf, PATIENCE, Response, Wire, World};
+use crate::world::{App, Conf, PATIENCE, Response, Wire, World};
 
 const LIMITED: &str = "homing_limited_total";
 /// For what takes its time.
@@ -41,8 +41,7 @@ fn expect_client_blamed(world: &World, times: f64) {
     world.expect_metric("homing_upstream_errors_total", &[], 0.0);
     world.expect_metric("homing_retries_total", &[], 0.0);
     assert_eq!(world.access_line("/upload")["reason"], "min_body_rate");
-    let whole =
-        world.apps().flat_map(|app| app.seen()).filter(|seen| seen.body_complete && seen.method == "POST").count();
+    let whole = world.apps().flat_map(App::seen).filter(|seen| seen.body_complete && seen.method == "POST").count();
     assert_eq!(whole, 0, "no server took it for a whole request");
 }
 
