@@ -118,7 +118,7 @@ pub(crate) struct Proxy {
     /// connections are closed and opened all the time, which more than doubles the CPU time.
     #[schemars(range(min = 0, max = 100_000))]
     pub(crate) upstream_idle_connections: usize,
-    /// Plain HTTP/1.1 exchanges take a short way through the proxy, which costs less than half of the CPU time. Clients and
+    /// Plain HTTP/1.1 exchanges take a short way through the proxy, which costs less CPU time. Clients and
     /// servers see no difference. off = every request takes the long way.
     pub(crate) fast_path: FastPath,
 }
