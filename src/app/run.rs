@@ -97,7 +97,8 @@ fn start(mut config: Config, origin: &Origin, program: Program) -> Result<Proces
     let background = Background::start(executor, Arc::clone(&app), events, origin.file(), &stop, &snapshots);
     listeners::start_proxy(&config, &app, &stop, &sockets)?;
     listeners::await_listeners(&config, &app.metrics)?;
-    let handover = Handover { app, stop, snapshots, sockets, program, replication: Mutex::new(None) };
+    let (predecessor, successor) = (Mutex::new(None), Mutex::new(None));
+    let handover = Handover { app, stop, snapshots, sockets, program, predecessor, successor };
     Ok(Process::serving(config, &readiness, background, handover, pid_file))
 }
 
@@ -129,10 +130,10 @@ fn take_over(
     listeners::start_admin(&config, &readiness, &stop, &sockets)?;
     listeners::start_proxy(&config, &app, &stop, &sockets)?;
     listeners::await_listeners(&config, &app.metrics)?;
-    let replication = Mutex::new(Some(takeover.complete()?));
+    let (predecessor, successor) = (Mutex::new(Some(takeover.complete()?)), Mutex::new(None));
     listeners::remove_socket_files(&unclaimed);
     let pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;
-    let handover = Handover { app, stop, snapshots, sockets, program, replication };
+    let handover = Handover { app, stop, snapshots, sockets, program, predecessor, successor };
     Ok(Process::serving(config, &readiness, background, handover, pid_file))
 }
 
@@ -156,7 +157,7 @@ impl Process {
 
     /// Until the process has stopped.
     fn run_to_end(self) {
-        wait_and_drain(&self.app, &self.config, &self.stop);
+        wait_and_drain(&self.app, &self.config, &self.stop, || self.handover.is_predecessor_gone());
         self.background.finish(&self.app);
         self.handover.finish();
         if !self.stop.is_handed_over() {

@@ -18,8 +18,13 @@ const AFTER_HANDOVER: Duration = Duration::from_millis(500);
 
 /// Waits for a signal; after TERM, until the last request is done or `proxy.shutdown_grace` is over. After a handover also
 /// until the last connection is closed: each is told with its next response, and one that waits for a request is not closed
-/// before, since a request may be on its way.
-pub(super) fn wait_and_drain(app: &AppState, config: &Config, stop: &StopSwitch) {
+/// before, since a request may be on its way. And until `is_predecessor_gone`.
+pub(super) fn wait_and_drain(
+    app: &AppState,
+    config: &Config,
+    stop: &StopSwitch,
+    is_predecessor_gone: impl Fn() -> bool,
+) {
     stop.wait();
     let cause = stop.current();
     if cause != Stop::HandedOver {
@@ -39,7 +44,8 @@ pub(super) fn wait_and_drain(app: &AppState, config: &Config, stop: &StopSwitch)
     let connections: Vec<_> =
         config.listeners.iter().map(|one| app.metrics.client_connections(&one.address.to_string())).collect();
     let are_closed = || connections.iter().all(|open| open.count() == 0);
-    let is_quiet = || in_flight() == 0 && (stop.current() != Stop::HandedOver || are_closed());
+    let is_alone = || are_closed() && is_predecessor_gone();
+    let is_quiet = || in_flight() == 0 && (stop.current() != Stop::HandedOver || is_alone());
     let start = Instant::now();
     let quiet = if cause == Stop::HandedOver { AFTER_HANDOVER } else { QUIET };
     let mut quiet_since = start;

@@ -94,8 +94,7 @@ impl Api<'_> {
             ["explain"] if *method == Method::POST => {
                 json(&explain::explain(app, self.explained, request.json()?).await?)
             }
-            ["reload"] if *method == Method::POST => json(&reload::reload(app, caller).await?),
-            ["upgrade"] if *method == Method::POST => json(&upgrade::upgrade(app, caller).await?),
+            [what @ ("reload" | "upgrade")] if *method == Method::POST => self.renew(what).await,
             _ => Err(methods(segments).map_or_else(
                 || {
                     Problem::not_found(format!(
@@ -105,6 +104,17 @@ impl Api<'_> {
                 },
                 Problem::method_not_allowed,
             )),
+        }
+    }
+}
+
+impl Api<'_> {
+    /// Another configuration, or another process.
+    async fn renew(&self, what: &str) -> Result<ApiResponse, Problem> {
+        if what == "reload" {
+            json(&reload::reload(self.app, self.caller).await?)
+        } else {
+            json(&upgrade::upgrade(self.app, self.caller).await?)
         }
     }
 }

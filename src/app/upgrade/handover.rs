@@ -45,8 +45,10 @@ pub(in crate::app) struct Handover {
     pub(in crate::app) snapshots: Arc<SnapshotTask>,
     pub(in crate::app) sockets: Sockets,
     pub(in crate::app) program: Program,
-    /// Set when it is done.
-    pub(in crate::app) replication: Mutex<Option<Replication>>,
+    /// The process that this one took over from. Its last changes reach the newest process through this one.
+    pub(in crate::app) predecessor: Mutex<Option<Replication>>,
+    /// The process that has taken over from this one.
+    pub(in crate::app) successor: Mutex<Option<Replication>>,
 }
 
 impl Handover {
@@ -111,7 +113,7 @@ impl Handover {
         let stream = connect(path, child.as_deref_mut())?;
         self.transfer(stream, path).map_err(|error| {
             let gone = error.kind() == ErrorKind::UnexpectedEof || error.kind() == ErrorKind::BrokenPipe;
-            let status = child.filter(|_| gone).and_then(|child| exit_status(child));
+            let status = child.filter(|_| gone).and_then(exit_status);
             UpgradeError::Failed(match status {
                 Some(status) => format!("the new process ended with {status}; its log says why"),
                 None if gone => "the new process ended before it could serve".to_owned(),
@@ -139,7 +141,7 @@ impl Handover {
             replication.finish();
             return Err(error);
         }
-        *self.replication.lock() = Some(replication);
+        *self.successor.lock() = Some(replication);
         tracing::info!(pid = report.pid, version = report.version, "upgrade: the new process serves");
         Ok(report)
     }
@@ -190,11 +192,15 @@ impl Handover {
         channel.send_descriptor(file.as_raw_fd())
     }
 
-    /// The process ends: tells the new one what is left.
+    /// Whether the process that this one took over from has ended.
+    pub(in crate::app) fn is_predecessor_gone(&self) -> bool {
+        self.predecessor.lock().as_ref().is_none_or(Replication::is_over)
+    }
+
+    /// The process ends: tells the others what is left.
     pub(in crate::app) fn finish(&self) {
-        if let Some(replication) = self.replication.lock().take() {
-            replication.finish();
-        }
+        let others = [self.successor.lock().take(), self.predecessor.lock().take()];
+        others.into_iter().flatten().for_each(Replication::finish);
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::{env, io};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+use std::{env, io, thread};
 
 /// The argument by which a process waits for its predecessor.
 const UPGRADE: &str = "--upgrade";
+/// How long a program may check the configuration.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How this process was started.
 #[derive(Debug, Clone)]
@@ -42,21 +46,41 @@ impl Program {
     pub(super) fn check(&self) -> Result<(), String> {
         let Some(config) = &self.config else { return Ok(()) };
         let mut command = Command::new(&self.path);
-        command.arg("check").arg("--config").arg(config).env("NO_COLOR", "1").stdin(Stdio::null());
+        command.arg("check").arg("--config").arg(config).env("NO_COLOR", "1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let shown = self.path.display();
-        let output = command.output().map_err(|error| format!("{shown} cannot be started: {error}"))?;
-        if output.status.success() {
+        let mut child = command.spawn().map_err(|error| format!("{shown} cannot be started: {error}"))?;
+        // Read while it runs: it may write more than a pipe holds.
+        let reader = child.stderr.take().map(|output| thread::spawn(move || io::read_to_string(output)));
+        let status = wait(&mut child).map_err(|error| format!("\"{shown} check\": {error}"))?;
+        if status.success() {
             return Ok(());
         }
-        let text = String::from_utf8_lossy(&output.stderr);
+        let text = reader.and_then(|reader| reader.join().ok()?.ok()).unwrap_or_default();
         let text = text.trim();
         let separator = if text.is_empty() { "" } else { ":\n" };
-        Err(format!("\"{shown} check\" ended with {}{separator}{text}", output.status))
+        Err(format!("\"{shown} check\" ended with {status}{separator}{text}"))
     }
 
     /// Starts it. It logs where this process logs.
     pub(super) fn start(&self) -> io::Result<Child> {
         Command::new(&self.path).args(&self.arguments).arg(UPGRADE).stdin(Stdio::null()).spawn()
+    }
+}
+
+/// Waits for the end of a process, or ends it.
+fn wait(child: &mut Child) -> io::Result<ExitStatus> {
+    let deadline = Instant::now() + CHECK_TIMEOUT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= deadline {
+            child.kill()?;
+            child.wait()?;
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "it did not end in time"));
+        }
+        thread::sleep(POLL_INTERVAL);
     }
 }
 

@@ -164,6 +164,11 @@ impl Replication {
         &self.subscription
     }
 
+    /// Whether the other process has ended.
+    pub(super) fn is_over(&self) -> bool {
+        self.writer.is_finished()
+    }
+
     /// Sends a message that is no change.
     pub(super) fn send(&self, message: &Message) -> io::Result<()> {
         self.output.lock().send(message)
