@@ -127,7 +127,9 @@ mod tests {
             })
             .collect();
         old.send(&Message::Go).unwrap();
-        files.iter().for_each(|file| old.send_descriptor(file.as_raw_fd()).unwrap());
+        for file in &files {
+            old.send_descriptor(file.as_raw_fd()).unwrap();
+        }
         old.send(&Message::Failure("x".repeat(100_000))).unwrap();
         drop(files);
         drop(old);
