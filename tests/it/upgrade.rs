@@ -234,7 +234,8 @@ fn a_new_process_that_cannot_start_leaves_the_old_one_serving() {
 
 #[test]
 fn more_than_32_sockets_of_tcp_and_unix_are_handed_over_and_keep_their_paths() {
-    let unix: String = (0..40).map(|n| format!("  - {{ address: \"unix:{{{{dir}}}}/l{n}.sock\" }}\n")).collect();
+    let unix: Vec<_> = (0..40).map(|n| format!("  - {{ address: \"unix:{{{{dir}}}}/l{n}.sock\" }}\n")).collect();
+    let unix = unix.concat();
     let conf = conf("a").top("metrics: { address: \"{{metrics}}\" }").to_string();
     let conf = conf.replacen("listeners:\n", &format!("listeners:\n{unix}"), 1);
     let conf = conf.replace("admin: { address: \"{{admin}}\" }", "admin: { address: \"unix:{{dir}}/admin.sock\" }");
