@@ -352,6 +352,8 @@ mod tests {
             (server_gone, has_budget) in any::<(bool, bool)>(),
         ) {
             let rules = RetryRules { retries: &retries, failed, same_server_again, unprocessed: 0, bound, refuses_others, may_hold, server_gone };
+            // A budget of 0 percent grants nothing.
+            let has_budget = has_budget && retries.budget_percent > 0;
             let mut asked = 0;
             let verdict = judge(attempt, &rules, || { asked += 1; has_budget });
             if !attempt.error.is_connect_failure() {
