@@ -26,6 +26,7 @@ use crate::proxy::fast_path::FastPath;
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
+use super::process::lower_priority;
 use super::signals::StopSwitch;
 use super::sockets::{Sockets, addresses, socket_name};
 use super::state::AppState;
@@ -185,7 +186,7 @@ pub(super) fn start_proxy(
         listen(&mut service, &listener.address, L4BufferSettings::unbuffered());
     }
     server.add_service(sockets.attach(service));
-    run(server, "clients", stop.for_listeners())
+    run(server, "clients", || {}, stop.for_listeners())
 }
 
 /// Starts the admin listeners: `admin` and `metrics`.
@@ -206,7 +207,7 @@ pub(super) fn start_admin(
         server.add_service(sockets.attach(service));
         any = true;
     }
-    if any { run(server, "admin", stop.for_admin()) } else { Ok(()) }
+    if any { run(server, "admin", lower_priority, stop.for_admin()) } else { Ok(()) }
 }
 
 fn server(conf: ServerConf) -> Server {
@@ -230,10 +231,19 @@ fn listen<A>(service: &mut Service<A>, address: &ListenAddress, buffers: L4Buffe
     service.add_listener(endpoint.l4_buffer(buffers));
 }
 
-fn run(server: Server, name: &str, signal: impl ShutdownSignalWatch + Send + 'static) -> Result<(), RunError> {
+/// `prepare`: done first, on the thread that starts the server's.
+fn run(
+    server: Server,
+    name: &str,
+    prepare: fn(),
+    signal: impl ShutdownSignalWatch + Send + 'static,
+) -> Result<(), RunError> {
     thread::Builder::new()
         .name(name.to_owned())
-        .spawn(move || server.run(RunArgs { shutdown_signal: Box::new(signal) }))
+        .spawn(move || {
+            prepare();
+            server.run(RunArgs { shutdown_signal: Box::new(signal) });
+        })
         .map(drop)
         .map_err(RunError::system(format!("the thread of the {name}")))
 }

@@ -27,6 +27,19 @@ pub(super) fn hide_memory() {
     }
 }
 
+/// Lists of a million sessions and large scrapes take time from traffic only when there is some left. Of this thread and those
+/// that it starts; on Linux a priority is a thread's.
+pub(super) fn lower_priority() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, ADMIN_NICENESS) {
+        tracing::debug!(%error, "the priority of the admin listeners cannot be lowered");
+    }
+}
+
+/// A tenth of the weight of the threads that serve clients, on a processor that both want; probes are answered all the same.
+#[cfg(target_os = "linux")]
+const ADMIN_NICENESS: i32 = 10;
+
 /// A request takes two sockets, so that the usual soft limit of 1,024 is soon reached. Raises it to the hard limit.
 pub(super) fn raise_file_limit() {
     if let Err(error) = rlimit::increase_nofile_limit(u64::MAX) {
