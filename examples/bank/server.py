@@ -118,4 +118,10 @@ class Bank(BaseHTTPRequestHandler):
         pass
 
 
+def end_with_the_demo() -> None:
+    sys.stdin.read()
+    os._exit(0)
+
+
+threading.Thread(target=end_with_the_demo, daemon=True).start()
 ThreadingHTTPServer(("127.0.0.1", PORT), Bank).serve_forever()

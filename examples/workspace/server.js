@@ -97,4 +97,6 @@ function send(socket, value) {
   socket.write(Buffer.concat([Buffer.from([0x81]), length, text]));
 }
 
+// Ends with the demo.
+process.stdin.on("end", () => process.exit()).resume();
 server.listen(Number(port), "127.0.0.1");

@@ -137,7 +137,9 @@ impl ExampleDemo {
         let port = server.address.rsplit(':').next().unwrap_or_default();
         let mut command = Command::new(self.parts.interpreter);
         command.arg(self.folder.join(self.parts.script.0)).arg(server.name).arg(port).arg(&self.folder);
-        command.arg(&self.admin).arg(server.pool).stdin(Stdio::null());
+        command.arg(&self.admin).arg(server.pool);
+        // It ends with its input, so that it does not outlive a demo that was killed.
+        command.stdin(Stdio::piped());
         command.spawn().map_err(|error| io::Error::new(error.kind(), format!("{} ({error})", self.parts.hint)))
     }
 
