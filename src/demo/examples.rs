@@ -114,7 +114,9 @@ impl ExampleDemo {
             *server.state.lock() = State::Runs(demo.spawn(&server)?);
             demo.servers.push(server);
         }
-        fs::write(demo.folder.join("key"), format!("{}{}\n", Uuid::new_v4().simple(), Uuid::new_v4().simple()))?;
+        let key = demo.folder.join("key");
+        fs::write(&key, format!("{}{}\n", Uuid::new_v4().simple(), Uuid::new_v4().simple()))?;
+        fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
         fs::write(&demo.config_file, demo.config_yaml())?;
         Ok(demo)
     }
