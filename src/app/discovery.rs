@@ -34,16 +34,17 @@ pub(super) struct Discoveries {
 
 struct Discovered {
     settings: Discovery,
-    task: JoinHandle<()>,
-    /// In force, with those that drain.
-    present: HashMap<String, Option<u64>>,
+    /// `None` only while it passes to the next configuration.
+    task: Option<JoinHandle<()>>,
     /// Names of servers that were in force before, and when they left for good.
     left: HashMap<String, UnixMillis>,
 }
 
 impl Drop for Discovered {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
@@ -51,61 +52,76 @@ impl Discoveries {
     /// Starts the tasks of a configuration that is in force.
     pub(super) fn start(config: &Config, reloads: Sender<ReloadTrigger>, now: UnixMillis) -> Self {
         let mut discoveries = Self { pools: HashMap::new(), reloads };
-        discoveries.update(config, now);
+        discoveries.update(config, config, now);
         discoveries
     }
 
     /// Starts and stops tasks so that they match the configuration that is now in force, and notes which servers have left.
-    pub(super) fn update(&mut self, config: &Config, now: UnixMillis) {
-        self.pools.retain(|name, _| config.pools.iter().any(|pool| pool.name == *name && pool.discovery.is_some()));
+    pub(super) fn update(&mut self, previous: &Config, config: &Config, now: UnixMillis) {
+        let mut known = std::mem::take(&mut self.pools);
         for pool in &config.pools {
             let Some(settings) = &pool.discovery else { continue };
-            let present: HashMap<_, _> =
-                pool.servers.iter().map(|server| (server.name.clone(), server.since)).collect();
+            let before = known.remove(&pool.name);
             let mut left = HashMap::new();
-            if let Some(mut before) = self.pools.remove(&pool.name) {
-                left = std::mem::take(&mut before.left);
-                let gone = before.present.keys().filter(|name| !present.contains_key(*name));
-                left.extend(gone.map(|name| (name.clone(), now)));
-                let longest = pool.persistence.as_ref().map_or(FORGET_AFTER, |policy| policy.absolute_timeout);
-                // A session of that server would be over by now.
-                left.retain(|name, at| now.since(*at) <= longest && !present.contains_key(name));
-                if before.settings == *settings {
-                    before.present = present;
-                    before.left = left;
-                    self.pools.insert(pool.name.clone(), before);
-                    continue;
+            let task = match before {
+                Some(mut before) => {
+                    left = std::mem::take(&mut before.left);
+                    if before.settings == *settings { before.task.take() } else { None }
                 }
-            }
-            let servers = pool.servers.iter().filter(|server| !server.removed).cloned().collect();
-            let task = tokio::spawn(follow(pool.name.clone(), settings.clone(), servers, self.reloads.clone()));
-            self.pools.insert(pool.name.clone(), Discovered { settings: settings.clone(), task, present, left });
+                None => None,
+            };
+            note_departures(&mut left, discovered(previous, &pool.name), pool, now);
+            let task = task.unwrap_or_else(|| {
+                let servers = pool.servers.iter().filter(|server| !server.removed).cloned().collect();
+                tokio::spawn(follow(pool.name.clone(), settings.clone(), servers, self.reloads.clone()))
+            });
+            self.pools.insert(pool.name.clone(), Discovered { settings: settings.clone(), task: Some(task), left });
         }
     }
 
     /// A configuration as it is in the file, with the servers that are known; those of a new pool are asked for.
-    pub(super) async fn fill(&self, config: &mut Config, running: &Config) {
-        for pool in config.pools.iter_mut().filter(|pool| pool.discovery.is_some()) {
-            let before = running.pools.iter().find(|before| before.name == pool.name && before.discovery.is_some());
-            if let Some(before) = before {
-                pool.servers = before.servers.iter().filter(|server| !server.removed).cloned().collect();
-            }
+    pub(super) async fn fill(config: &mut Config, running: &Config) {
+        let (mut known, new): (Vec<_>, Vec<_>) = config
+            .pools
+            .iter_mut()
+            .filter(|pool| pool.discovery.is_some())
+            .partition(|pool| discovered(running, &pool.name).is_some());
+        for pool in &mut known {
+            let servers = discovered(running, &pool.name).map_or(&[][..], |running| &running.servers);
+            pool.servers = servers.iter().filter(|server| !server.removed).cloned().collect();
         }
-        let is_new = |pool: &&mut config::Pool| {
-            running.pools.iter().all(|before| before.name != pool.name || before.discovery.is_none())
-        };
-        discover(config.pools.iter_mut().filter(is_new)).await;
+        discover(new.into_iter()).await;
     }
 
     /// The servers of a pool as they were found, each with the time since when sessions are its own.
-    pub(super) fn with_times(&self, pool: &str, found: Vec<Server>, now: UnixMillis) -> Vec<Server> {
-        let Some(known) = self.pools.get(pool) else { return found };
-        let since = |name: &str| match known.present.get(name) {
-            Some(since) => *since,
-            None => known.left.contains_key(name).then_some(now.0),
+    pub(super) fn with_times(&self, running: &config::Pool, found: Vec<Server>, now: UnixMillis) -> Vec<Server> {
+        let has_left = |name: &str| self.pools.get(&running.name).is_some_and(|pool| pool.left.contains_key(name));
+        let since = |name: &str| match running.servers.iter().find(|server| server.name == name) {
+            Some(server) => server.since,
+            None => has_left(name).then_some(now.0),
         };
         found.into_iter().map(|server| Server { since: since(&server.name), ..server }).collect()
     }
+}
+
+/// The pool of that name, if its servers are discovered.
+fn discovered<'a>(config: &'a Config, name: &str) -> Option<&'a config::Pool> {
+    config.pools.iter().find(|pool| pool.name == name && pool.discovery.is_some())
+}
+
+/// Notes the servers that were in force before and are not any more, and forgets those whose sessions would be over by now.
+fn note_departures(
+    left: &mut HashMap<String, UnixMillis>,
+    before: Option<&config::Pool>,
+    pool: &config::Pool,
+    now: UnixMillis,
+) {
+    let is_present = |name: &str| pool.servers.iter().any(|server| server.name == name);
+    let servers = before.map_or(&[][..], |before| &before.servers);
+    let gone = servers.iter().filter(|server| !is_present(&server.name));
+    left.extend(gone.map(|server| (server.name.clone(), now)));
+    let longest = pool.persistence.as_ref().map_or(FORGET_AFTER, |policy| policy.absolute_timeout);
+    left.retain(|name, at| now.since(*at) <= longest && !is_present(name));
 }
 
 /// Fills in the servers of all discovered pools, before the first start.

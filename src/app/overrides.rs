@@ -14,7 +14,7 @@ use crate::persistence::PoolRuntime;
 use crate::pool::operator::{Override, Patch};
 use crate::pool::server::Server;
 use crate::session::token::UnixMillis;
-use crate::telemetry::events::{self, Change, EventKind, cause};
+use crate::telemetry::events::{self, Change, EventKind};
 
 use super::atomic_file::FileStepError;
 use super::removed_servers;
@@ -185,12 +185,12 @@ fn collect(runtime: &Runtime, details: impl Fn(&Server) -> Option<Override>) -> 
 }
 
 /// Logs and records the changes of state and weight of a reload.
-pub(super) fn record_file_changes(before: &Runtime, now: &Runtime) {
+pub(super) fn record_changes(before: &Runtime, now: &Runtime, who: &str) {
     for pool in &now.pools {
         let Some(before) = before.pools.iter().find(|before| before.pool.name == pool.pool.name) else { continue };
         for server in &pool.pool.servers {
             if let Some(before) = before.pool.server_named(&server.name) {
-                record_change(&pool.pool.name, server, (before.state(), before.weight()), cause::FILE);
+                record_change(&pool.pool.name, server, (before.state(), before.weight()), who);
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::config::{Config, Server};
 use crate::persistence::PoolRuntime;
 use crate::proxy::context::wall_clock;
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::events::{self, EventKind};
+use crate::telemetry::events::{self, EventKind, cause};
 use crate::telemetry::log;
 use crate::telemetry::trace::SpanExporter;
 
@@ -21,7 +21,7 @@ use super::changes::{Change, changes, keep_restart_only};
 use super::discovery::{Discoveries, forget_sessions};
 use super::drains;
 use super::log_lines;
-use super::overrides::record_file_changes;
+use super::overrides::record_changes;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::removed_servers::{keep_draining, without_drained};
 use super::runtime::Runtime;
@@ -127,7 +127,7 @@ impl Reloader {
 
     async fn apply(&mut self, mut new: Config, only_changes: bool) -> Result<Option<Vec<String>>, String> {
         let previous = self.app.current.load_full();
-        self.discoveries.fill(&mut new, &previous.config).await;
+        Discoveries::fill(&mut new, &previous.config).await;
         let changes = changes(&previous.config, &new);
         if changes.is_empty() && only_changes && self.app.metrics.last_reload_succeeded() {
             return Ok(None);
@@ -143,7 +143,7 @@ impl Reloader {
         let new = keep_draining(new, &previous, &self.app.table_history(), wall_clock());
         match self.prepare(new, &previous).await {
             Ok(update) => {
-                self.publish(update, &previous).await;
+                self.publish(update, &previous, cause::FILE).await;
                 let hash = &self.app.current.load().config.hash;
                 self.app.metrics.config_accepted(hash, false);
                 tracing::info!(config = %hash, "reload done");
@@ -159,11 +159,11 @@ impl Reloader {
     /// Puts the servers of a discovered pool into force.
     async fn take_discovered(&mut self, pool: &str, found: Vec<Server>) {
         let (previous, now) = (self.app.current.load_full(), wall_clock());
-        let servers = self.discoveries.with_times(pool, found, now);
         let mut config = (*previous.config).clone();
         let Some(of_pool) = config.pools.iter_mut().find(|one| one.name == pool && one.discovery.is_some()) else {
             return;
         };
+        let servers = self.discoveries.with_times(of_pool, found, now);
         of_pool.servers.clone_from(&servers);
         for change in changes(&previous.config, &config) {
             tracing::info!("{change}");
@@ -172,7 +172,7 @@ impl Reloader {
         match self.prepare(config, &previous).await {
             Ok(update) => {
                 forget_sessions(&self.app.sessions.table, pool, &servers, now);
-                self.publish(update, &previous).await;
+                self.publish(update, &previous, cause::DISCOVERY).await;
             }
             Err(why) => tracing::error!(pool, why, "discovered servers cannot be put into force"),
         }
@@ -183,7 +183,7 @@ impl Reloader {
         let previous = self.app.current.load_full();
         let Some(config) = without_drained(&previous, &self.app.table_history(), wall_clock()) else { return };
         match self.prepare(config, &previous).await {
-            Ok(update) => self.publish(update, &previous).await,
+            Ok(update) => self.publish(update, &previous, cause::FILE).await,
             Err(why) => tracing::error!(why, "a server that has drained cannot be taken away"),
         }
     }
@@ -214,17 +214,18 @@ impl Reloader {
         Ok(Update { runtime, access_log, span_exporter })
     }
 
-    async fn publish(&mut self, update: Update, previous: &Runtime) {
+    /// `who` caused what changes of servers' states and weights.
+    async fn publish(&mut self, update: Update, previous: &Runtime, who: &str) {
         let app = &self.app;
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
         drains::observe(&runtime, wall_clock());
         app.current.store(Arc::clone(&runtime));
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
-        record_file_changes(previous, &runtime);
+        record_changes(previous, &runtime, who);
         drop_handoff_data(app, previous, &runtime);
         self.tasks.update(&runtime);
-        self.discoveries.update(&runtime.config, wall_clock());
+        self.discoveries.update(&previous.config, &runtime.config, wall_clock());
         if let Some(watcher) = &mut self.watcher {
             watcher.update(&runtime.config);
         }

@@ -4,13 +4,12 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use homing::app::build::{BuildContext, build};
 use homing::app::runtime::Runtime;
-use homing::config::{Config, Environment, FileText};
+use homing::config::Config;
 use homing::message::{Fields, RequestView, ResponseView};
 use homing::persistence::select::Selection;
 use homing::persistence::{Outcome, PoolRuntime, Reason, RequestSession, Scope, Sessions, TableHistory};
@@ -28,6 +27,7 @@ use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 
 use crate::journal::Journal;
+use crate::setup::Nothing;
 
 const START: UnixMillis = UnixMillis(1_790_000_000_000);
 /// The table has all sessions.
@@ -397,19 +397,6 @@ fn runtime(text: &str, table: &Table, metrics: &Metrics, keys: &Keyring, previou
         pool.pool.take_effect();
     }
     runtime
-}
-
-/// No variables, no files.
-struct Nothing;
-
-impl Environment for Nothing {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-
-    fn file(&self, _: &Path) -> Result<FileText, String> {
-        Err("there are no files here".into())
-    }
 }
 
 #[test]

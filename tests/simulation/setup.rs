@@ -211,7 +211,7 @@ fn word(state: ServerState) -> &'static str {
 }
 
 /// No variables, no files.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Environment for Nothing {
     fn variable(&self, _: &str) -> Option<String> {
