@@ -191,6 +191,13 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_later_versions_are_marked() {
+        let tls = Rule::root().property("listeners").unwrap().items().unwrap().property("tls").unwrap();
+        let tls = tls.alternatives().into_iter().chain([tls]).find_map(|rule| rule.property("acme")).unwrap();
+        assert!(tls.text("x-not-in-this-version").is_some());
+    }
+
+    #[test]
     fn every_key_has_a_description() {
         fn walk(rule: Rule, path: &str) {
             for (name, property) in rule.properties() {

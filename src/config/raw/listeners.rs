@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
-use super::ListenerLimits;
+use super::{ListenerLimits, NotSupported};
 use crate::config::secret::Secret;
 use crate::config::units::{DurationText, Size};
 
@@ -113,6 +113,14 @@ pub(crate) struct ListenerTls {
     #[serde(default)]
     #[schemars(extend("examples" = ["tls/clients-ca.pem"]))]
     pub(crate) client_ca: Option<String>,
+    /// Whether a client may come without a certificate.
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
+    #[schemars(extend("default" = "required", "x-not-in-this-version" = "remove it: with client_ca every client must present a certificate"))]
+    pub(crate) client_auth: NotSupported,
+    /// Certificates from a certificate authority by ACME.
+    #[serde(default, skip_serializing_if = "NotSupported::always")]
+    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it, and list certificates that another ACME client renews: their files are watched"))]
+    pub(crate) acme: NotSupported,
 }
 
 /// Version of TLS.

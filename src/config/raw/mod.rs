@@ -21,6 +21,7 @@ mod circuit_breaker;
 mod discovery;
 mod limits;
 mod listeners;
+mod not_supported;
 mod persistence;
 mod pool;
 mod route;
@@ -34,6 +35,7 @@ pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
 pub use listeners::{AdminToken, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
+pub(crate) use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
 };
