@@ -38,7 +38,10 @@ fn every_file_of_the_debian_package_exists() {
     }
     for script in ["postinst", "prerm", "postrm"] {
         let text = read(&format!("conf/debian/{script}"));
-        assert!(text.starts_with("#!/bin/sh\n") && text.contains("\nset -e\n"), "conf/debian/{script} ends at no failure");
+        assert!(
+            text.starts_with("#!/bin/sh\n") && text.contains("\nset -e\n"),
+            "conf/debian/{script} ends at no failure"
+        );
     }
 }
 
@@ -46,7 +49,10 @@ fn every_file_of_the_debian_package_exists() {
 fn the_packages_changelog_begins_with_this_version() {
     let first = read("conf/debian/changelog").lines().next().unwrap_or_default().to_owned();
     let version = manifest_value("version");
-    assert!(first.starts_with(&format!("homing ({version}-1) ")), "conf/debian/changelog: {first}; Cargo.toml: {version}");
+    assert!(
+        first.starts_with(&format!("homing ({version}-1) ")),
+        "conf/debian/changelog: {first}; Cargo.toml: {version}"
+    );
 }
 
 /// What `.dockerignore` lets into the container's build: all that it does not name is left out.

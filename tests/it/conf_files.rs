@@ -52,7 +52,7 @@ fn at_home(text: &str, town: &mut crate::world::Town) -> (String, Vec<(String, S
         lines.push(format!("{done}{rest}"));
     }
     let mut text = lines.join("\n") + "\n";
-    for place in ["/run/", "/var/"] {
+    for place in ["/run/", "/var/", "/etc/"] {
         for before in [" ", "\"", ":"] {
             text = text.replace(&format!("{before}{place}"), &format!("{before}{directory}/"));
         }
