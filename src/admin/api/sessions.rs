@@ -75,7 +75,7 @@ pub(crate) async fn list(app: &Arc<AppState>, request: &AdminRequest) -> Result<
         for (digest, entry) in shard(app, &runtime, position, &filter, &mut pace).await {
             page.push(&view(app, &runtime, digest, &entry))?;
             if page.items() == paging.limit {
-                return page.finish(Some(cursor(&format!("{}.{digest:x}", position.shard))));
+                return page.finish(Some(&cursor(&format!("{}.{digest:x}", position.shard))));
             }
             pace.pause_when_due().await;
         }
