@@ -51,6 +51,8 @@ mod explain;
 mod failover;
 mod fast_path;
 mod fast_path_exchanges;
+mod fast_path_reasons;
+mod fast_path_ways;
 mod forwarding;
 mod h2_servers;
 mod handoff;
