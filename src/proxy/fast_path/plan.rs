@@ -159,12 +159,13 @@ fn serves_pool(pool: &Pool) -> bool {
         idle_timeout: _,
         preserve_header_case: _,
     } = connection;
-    let http1 = match protocol {
+    let http1 = match (protocol, tls) {
         // Without TLS nothing is agreed on.
-        UpstreamProtocol::Http1 | UpstreamProtocol::Auto => true,
-        UpstreamProtocol::H2 => false,
+        (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, None) => true,
+        // The server may choose HTTP/2.
+        (UpstreamProtocol::Auto, Some(_)) | (UpstreamProtocol::H2, _) => false,
     };
-    http1 && tls.is_none() && persistence.as_ref().is_none_or(serves_persistence)
+    http1 && persistence.as_ref().is_none_or(serves_persistence)
 }
 
 fn serves_persistence(persistence: &Persistence) -> bool {
@@ -236,6 +237,7 @@ mod tests {
             ", persistence: {}",
             ", persistence: { sources: [{ learn: { cookie: SID } }, { client_ip: {} }, { cookie: {} }] }",
             ", connection: { protocol: auto, preserve_header_case: true }",
+            ", connection: { tls: { verify: false } }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
@@ -246,7 +248,7 @@ mod tests {
             ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
             ", persistence: { sources: [{ route: { cookie: SID } }] }",
             ", connection: { protocol: h2 }",
-            ", connection: { tls: { verify: false } }",
+            ", connection: { tls: { verify: false }, protocol: auto }",
         ] {
             assert!(!served(pool), "{pool}");
         }
