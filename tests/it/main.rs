@@ -52,6 +52,7 @@ mod failover;
 mod fast_path;
 mod fast_path_exchanges;
 mod fast_path_reasons;
+mod fast_path_sessions;
 mod fast_path_tls;
 mod fast_path_ways;
 mod forwarding;

@@ -6,8 +6,8 @@
 use http::{HeaderName, header};
 
 use crate::config::{
-    Config, Connection, Cookie, CookieMode, FastPath, Handoff, Listener, ListenerLimits, Persistence, Pool,
-    RequestHeaders, Route, RouteTarget, SourceSettings, UpstreamProtocol,
+    Config, Connection, Cookie, FastPath, Handoff, Listener, ListenerLimits, Persistence, Pool, RequestHeaders, Route,
+    RouteTarget, SourceSettings, UpstreamProtocol,
 };
 use crate::session::source::client_ip::ClientIpSettings;
 use crate::session::source::cookie::CookieSettings;
@@ -187,7 +187,8 @@ fn serves_persistence(persistence: &Persistence) -> bool {
     } = persistence;
     let Cookie {
         name: _,
-        mode,
+        // Edits to fields, as all others.
+        mode: _,
         path: _,
         domain: _,
         secure: _,
@@ -199,7 +200,7 @@ fn serves_persistence(persistence: &Persistence) -> bool {
         cache_control: _,
     } = cookie;
     let Handoff { enabled, header: _, max_size: _ } = handoff;
-    *mode == CookieMode::Insert && !enabled && sources.iter().all(serves_source)
+    !enabled && sources.iter().all(serves_source)
 }
 
 fn serves_source(source: &SourceSettings) -> bool {
@@ -238,13 +239,14 @@ mod tests {
             ", persistence: { sources: [{ learn: { cookie: SID } }, { client_ip: {} }, { cookie: {} }] }",
             ", connection: { protocol: auto, preserve_header_case: true }",
             ", connection: { tls: { verify: false } }",
+            ", persistence: { cookie: { name: SID, mode: rewrite } }",
+            ", persistence: { cookie: { name: SID, mode: prefix } }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
         }
         for pool in [
             ", persistence: { handoff: { enabled: true } }",
-            ", persistence: { cookie: { name: SID, mode: rewrite } }",
             ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
             ", persistence: { sources: [{ route: { cookie: SID } }] }",
             ", connection: { protocol: h2 }",
