@@ -79,3 +79,16 @@ fn sessions_in_the_applications_cookie_see_no_difference() {
     expect_equal("cookie: { name: SID, mode: rewrite }", &rewrite, 40.0);
     expect_equal("cookie: { name: SID, mode: rewrite, hide_from_server: false }", &rewrite, 40.0);
 }
+
+#[test]
+fn sessions_in_a_header_see_no_difference() {
+    let header = [
+        ("/a", ""),
+        ("/a?b=c", "X-Session: {token}\r\n"),
+        ("/a", "x-session:  {token} \r\nX-SESSION: other\r\nCookie: a=1\r\nCookie: b=2\r\n"),
+        ("/a", "X-Session: garbage\r\n"),
+        ("/a", "X-Session:\r\nCookie: SESSIONID={token}\r\n"),
+    ];
+    expect_equal("sources: [{ header: { name: X-Session } }], issue: header", &header, 30.0);
+    expect_equal("sources: [{ cookie: {} }, { header: { name: X-Session } }]", &header, 30.0);
+}

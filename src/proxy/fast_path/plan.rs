@@ -11,6 +11,7 @@ use crate::config::{
 };
 use crate::session::source::client_ip::ClientIpSettings;
 use crate::session::source::cookie::CookieSettings;
+use crate::session::source::header::HeaderSettings;
 use crate::session::source::learn::LearnSettings;
 
 /// Which listeners, routes and pools of a configuration the fast path serves, in the configuration's order.
@@ -206,9 +207,10 @@ fn serves_persistence(persistence: &Persistence) -> bool {
 fn serves_source(source: &SourceSettings) -> bool {
     match source {
         SourceSettings::Cookie(CookieSettings {})
+        | SourceSettings::Header(HeaderSettings { name: _ })
         | SourceSettings::Learn(LearnSettings { cookie: _, header: _, query: _, ends_on: _ })
         | SourceSettings::ClientIp(ClientIpSettings { ipv4_prefix: _, ipv6_prefix: _ }) => true,
-        SourceSettings::Query(_) | SourceSettings::Header(_) | SourceSettings::Route(_) => false,
+        SourceSettings::Query(_) | SourceSettings::Route(_) => false,
         #[cfg(test)]
         SourceSettings::UserHeader(_) => false,
     }
@@ -241,6 +243,7 @@ mod tests {
             ", connection: { tls: { verify: false } }",
             ", persistence: { cookie: { name: SID, mode: rewrite } }",
             ", persistence: { cookie: { name: SID, mode: prefix } }",
+            ", persistence: { sources: [{ header: { name: X-Session } }] }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
