@@ -92,3 +92,16 @@ fn sessions_in_a_header_see_no_difference() {
     expect_equal("sources: [{ header: { name: X-Session } }], issue: header", &header, 30.0);
     expect_equal("sources: [{ cookie: {} }, { header: { name: X-Session } }]", &header, 30.0);
 }
+
+#[test]
+fn sessions_in_the_url_see_no_difference_unless_links_are_rewritten() {
+    let url = [
+        ("/a", ""),
+        ("/a?sid={token}", ""),
+        ("/a?x=1&sid={token}&y=2", "Referer: http://a.example/b?sid={token}&c=d\r\n"),
+        ("/a;sid={token}/b?sid=no", "Referer: /b;sid={token}\r\nreferer: /other\r\n"),
+        ("/;sid={token}", "Cookie: SESSIONID={token}; a=1\r\n"),
+        ("/a?sid=garbage&sid={token}", ""),
+    ];
+    expect_equal("sources: [{ query: { name: sid } }, { cookie: {} }]", &url, 40.0);
+}

@@ -13,6 +13,7 @@ use crate::session::source::client_ip::ClientIpSettings;
 use crate::session::source::cookie::CookieSettings;
 use crate::session::source::header::HeaderSettings;
 use crate::session::source::learn::LearnSettings;
+use crate::session::source::query::QuerySettings;
 
 /// Which listeners, routes and pools of a configuration the fast path serves, in the configuration's order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -210,7 +211,9 @@ fn serves_source(source: &SourceSettings) -> bool {
         | SourceSettings::Header(HeaderSettings { name: _ })
         | SourceSettings::Learn(LearnSettings { cookie: _, header: _, query: _, ends_on: _ })
         | SourceSettings::ClientIp(ClientIpSettings { ipv4_prefix: _, ipv6_prefix: _ }) => true,
-        SourceSettings::Query(_) | SourceSettings::Route(_) => false,
+        // Pages are rewritten while they pass.
+        SourceSettings::Query(QuerySettings { name: _, rewrite_links }) => !rewrite_links,
+        SourceSettings::Route(_) => false,
         #[cfg(test)]
         SourceSettings::UserHeader(_) => false,
     }
@@ -244,13 +247,14 @@ mod tests {
             ", persistence: { cookie: { name: SID, mode: rewrite } }",
             ", persistence: { cookie: { name: SID, mode: prefix } }",
             ", persistence: { sources: [{ header: { name: X-Session } }] }",
+            ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
         }
         for pool in [
             ", persistence: { handoff: { enabled: true } }",
-            ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
+            ", persistence: { sources: [{ query: { name: sid, rewrite_links: true } }, { cookie: {} }] }",
             ", persistence: { sources: [{ route: { cookie: SID } }] }",
             ", connection: { protocol: h2 }",
             ", connection: { tls: { verify: false }, protocol: auto }",
