@@ -105,3 +105,25 @@ fn sessions_in_the_url_see_no_difference_unless_links_are_rewritten() {
     ];
     expect_equal("sources: [{ query: { name: sid } }, { cookie: {} }]", &url, 40.0);
 }
+
+#[test]
+fn sessions_with_ids_of_the_application_see_no_difference() {
+    let route = [
+        ("/a", ""),
+        ("/a;jsessionid=0AB3.app1?b=c", ""),
+        ("/a?jsessionid=0AB3.app1", "Cookie: a=1\r\n"),
+        ("/a", "Cookie: JSESSIONID=0AB3.app1; JSESSIONID=other.nowhere\r\n"),
+        ("/a", "Cookie: JSESSIONID=0AB3.nowhere\r\nCookie: a=1\r\n"),
+    ];
+    let source = "{ route: { cookie: JSESSIONID, query: jsessionid } }";
+    expect_equal(&format!("sources: [{source}]"), &route, 40.0);
+    expect_equal(&format!("sources: [{source}, {{ cookie: {{}} }}], issue: cookie"), &route, 40.0);
+    let learned = [
+        ("/a", ""),
+        ("/a", "Cookie: SID=own\r\n"),
+        ("/a?b=c", "X-Session: mine\r\n"),
+        ("/a?sid=own", "Cookie: SID=unknown\r\n"),
+        ("/a", "X-Session: unknown\r\nCookie: SID=own; SID=again\r\n"),
+    ];
+    expect_equal("sources: [{ learn: { cookie: SID, header: X-Session, query: sid } }]", &learned, 40.0);
+}

@@ -12,6 +12,7 @@ use crate::config::{
 use crate::session::source::client_ip::ClientIpSettings;
 use crate::session::source::cookie::CookieSettings;
 use crate::session::source::header::HeaderSettings;
+use crate::session::source::jvm_route::JvmRouteSettings;
 use crate::session::source::learn::LearnSettings;
 use crate::session::source::query::QuerySettings;
 
@@ -209,11 +210,11 @@ fn serves_source(source: &SourceSettings) -> bool {
     match source {
         SourceSettings::Cookie(CookieSettings {})
         | SourceSettings::Header(HeaderSettings { name: _ })
+        | SourceSettings::Route(JvmRouteSettings { cookie: _, query: _, separator: _ })
         | SourceSettings::Learn(LearnSettings { cookie: _, header: _, query: _, ends_on: _ })
         | SourceSettings::ClientIp(ClientIpSettings { ipv4_prefix: _, ipv6_prefix: _ }) => true,
         // Pages are rewritten while they pass.
         SourceSettings::Query(QuerySettings { name: _, rewrite_links }) => !rewrite_links,
-        SourceSettings::Route(_) => false,
         #[cfg(test)]
         SourceSettings::UserHeader(_) => false,
     }
@@ -248,6 +249,7 @@ mod tests {
             ", persistence: { cookie: { name: SID, mode: prefix } }",
             ", persistence: { sources: [{ header: { name: X-Session } }] }",
             ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
+            ", persistence: { sources: [{ route: { cookie: SID, query: sid } }] }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
@@ -255,7 +257,6 @@ mod tests {
         for pool in [
             ", persistence: { handoff: { enabled: true } }",
             ", persistence: { sources: [{ query: { name: sid, rewrite_links: true } }, { cookie: {} }] }",
-            ", persistence: { sources: [{ route: { cookie: SID } }] }",
             ", connection: { protocol: h2 }",
             ", connection: { tls: { verify: false }, protocol: auto }",
         ] {
