@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo) \
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo fuzz) \
 	conf/examples/rolling-deploy.sh
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
@@ -16,12 +16,16 @@ PGO ?=
 # For `make bench-shared` and `make bench-table`: which parts (all); for the former: which stores (all).
 PARTS ?=
 STORES ?=
+# For `make fuzz`: minutes for each target, which targets (all); set MINIMIZE to renew the corpora.
+MINUTES ?= 10
+TARGETS ?=
+MINIMIZE ?=
 # For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
-	counts counts-check counts-write release-pgo fmt setup clean
+	counts counts-check counts-write release-pgo fuzz fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +109,9 @@ counts-write: setup ## count, and write the result to benches/load/counts.txt
 release-pgo: setup ## a PGO build in target/release-pgo, and its gain; three builds and training: PROFILE=file
 	@scripts/bench-tools valgrind
 	@scripts/release-pgo $(PROFILE)
+
+fuzz: setup ## run the fuzz targets, ten minutes each; needs a nightly toolchain: MINUTES=1 TARGETS=token,cookie
+	@MINUTES="$(MINUTES)" TARGETS="$(TARGETS)" MINIMIZE="$(MINIMIZE)" scripts/fuzz
 
 fmt: ## format the sources
 	$(CARGO) fmt
