@@ -20,12 +20,16 @@ STORES ?=
 MINUTES ?= 10
 TARGETS ?=
 MINIMIZE ?=
+# For `make chaos`.
+DURATION ?= 3600
+SEED ?= 1
+CLIENTS ?= 2000
 # For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
-	counts counts-check counts-write release-pgo fuzz fmt setup clean
+	counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +116,10 @@ release-pgo: setup ## a PGO build in target/release-pgo, and its gain; three bui
 
 fuzz: setup ## run the fuzz targets, ten minutes each; needs a nightly toolchain: MINUTES=1 TARGETS=token,cookie
 	@MINUTES="$(MINUTES)" TARGETS="$(TARGETS)" MINIMIZE="$(MINIMIZE)" scripts/fuzz
+
+chaos: setup test-stores ## an hour of kills, freezes, partitions, reloads and upgrades: DURATION=600 SEED=2 CLIENTS=500; as root with partitions
+	$(CARGO) build --profile demo
+	python3 scripts/chaos/run.py --duration "$(DURATION)" --seed "$(SEED)" --clients "$(CLIENTS)"
 
 fmt: ## format the sources
 	$(CARGO) fmt
