@@ -19,8 +19,12 @@ STORES ?=
 # For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
 
+# For `make test-full-path`: themes of tests/it whose traffic takes the fast path otherwise; empty: all of them, 20 minutes.
+SUBJECTS ?= cookies:: cookie_modes:: stickiness:: failover:: retries:: forwarding:: header_names:: request_forms:: response_forms:: \
+	pipelining:: slow_bodies:: limits:: learned:: token_header:: routes_match:: early_responses:: removed_servers:: fast_path
+
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
 	counts counts-check counts-write release-pgo fmt setup clean
 
 help: ## list these commands
@@ -56,6 +60,9 @@ shell-check:
 
 test: setup test-apps test-stores test-prometheus ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
+
+test-full-path: setup ## black-box tests with proxy.fast_path: off (all of them: SUBJECTS=)
+	HOMING_TEST_FAST_PATH=off $(CARGO) test --test it -- $(SUBJECTS)
 
 test-apps: setup ## install the packages of the applications that the tests start
 	@scripts/test-apps

@@ -30,6 +30,7 @@ pub(crate) mod ports;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod stores;
+mod switch;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
 pub(crate) mod websocket;
@@ -314,7 +315,7 @@ impl Town {
             rest = left;
         }
         text.push_str(rest);
-        text
+        switch::apply(text)
     }
 
     fn value_of(&mut self, name: &str, suffix: &str) -> String {
