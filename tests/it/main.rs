@@ -14,6 +14,9 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod acme;
+mod acme_failures;
+mod acme_shared;
 mod addresses;
 mod admin_api;
 mod admin_hostile;

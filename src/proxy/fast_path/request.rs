@@ -12,7 +12,7 @@ use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::RequestContext;
 use crate::proxy::request::forwarded_headers::{Described, forwarded_headers};
 use crate::proxy::request::header_scan::HeaderScan;
-use crate::proxy::request::{client_addr, identify, limits, validate};
+use crate::proxy::request::{acme_challenge, client_addr, identify, limits, validate};
 use crate::proxy::upstream::{peer, request_headers};
 use crate::telemetry::metrics::LongWay;
 
@@ -76,6 +76,9 @@ impl<'h> Request<'h> {
         let index = connection.listener(listeners);
         let listener = listeners.get(index).filter(|_| ctx.runtime.fast_path.has_listener(index));
         let Some(listener) = listener else { return Err(LongWay::Configuration) };
+        if acme_challenge::token(&ctx.runtime, index, &view).is_some() {
+            return Err(LongWay::Configuration);
+        }
         let is_valid = validate::check(Some(head), &view, &scan, listener.max_header_size).is_ok();
         ctx.listener = index;
         let exceeds = ctx.limits().is_some_and(|limits| limits::exceeded(&view, limits).is_some());

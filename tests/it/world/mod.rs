@@ -12,6 +12,7 @@
 //! `{{dir}}` for the test's directory, `{{name}}` for the application server of that name, which is then started;
 //! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on `::1`: `{{proxy6}}`.
 
+pub(crate) mod acme;
 pub(crate) mod app;
 pub(crate) mod apps;
 pub(crate) mod browser;
