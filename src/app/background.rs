@@ -16,6 +16,7 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::LOOK_INTERVAL;
 
+use super::acme;
 use super::connection_closer;
 use super::discovery::Discoveries;
 use super::drains;
@@ -80,6 +81,7 @@ impl Background {
             }
         });
         let runtime = app.current.load_full();
+        acme::worker::load(&app, &runtime.config);
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         let (tasks, discoveries) = executor.block_on(async {
             check_new_servers(&runtime).await;
@@ -114,6 +116,13 @@ impl Background {
         let _ = handover.app.upgrades.set(upgrades);
         if let Some(executor) = &self.executor {
             executor.spawn(Arc::clone(handover).run(triggers));
+        }
+    }
+
+    /// Orders certificates from now on: the listeners are open, so that challenges are answered.
+    pub(super) fn run_acme(&self, app: &Arc<AppState>) {
+        if let Some(executor) = &self.executor {
+            executor.spawn(acme::worker::run(Arc::clone(app)));
         }
     }
 
@@ -224,6 +233,7 @@ mod tests {
             table: &app.sessions.table,
             metrics: &app.metrics,
             generated_keys: &app.generated_keys,
+            acme: &app.acme.live,
             previous: Some(&previous),
         };
         app.current.store(Arc::new(build(config, &context).unwrap()));

@@ -1,5 +1,6 @@
 //! From a checked configuration to a running process, and back: state → background → listeners → requests → drain.
 
+mod acme;
 mod apply;
 mod atomic_file;
 mod background;

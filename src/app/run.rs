@@ -149,6 +149,7 @@ impl Process {
         let (app, stop) = (Arc::clone(&handover.app), handover.stop.clone());
         let handover = Arc::new(handover);
         background.run_upgrades(&handover);
+        background.run_acme(&app);
         readiness.started.store(true, Ordering::Release);
         log_lines::ready(&config);
         systemd::ready();

@@ -11,14 +11,16 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SignatureScheme};
 use smallvec::SmallVec;
 
-use crate::config::{Certificate, ClientCa, Listener, Tls, TlsVersion};
+use crate::config::{Acme, Certificate, ClientCa, Listener, Tls, TlsVersion};
 
+use super::acme::live::LiveCertificates;
 use super::runtime::Runtime;
 
 /// The TLS of every listener, in their order; `None` where there is none. Unchanged settings stay the same object, and with
 /// it the TLS sessions that clients may resume.
 pub(super) fn build(
     listeners: &[Listener],
+    acme: &Arc<LiveCertificates>,
     previous: Option<&Runtime>,
 ) -> Result<Vec<Option<Arc<ServerConfig>>>, rustls::Error> {
     let unchanged = |listener: &Listener| {
@@ -31,12 +33,12 @@ pub(super) fn build(
     let one = |listener: &Listener| match (&listener.tls, unchanged(listener)) {
         (None, _) => Ok(None),
         (Some(_), Some(unchanged)) => Ok(Some(unchanged)),
-        (Some(tls), None) => server_config(tls, listener).map(|config| Some(Arc::new(config))),
+        (Some(tls), None) => server_config(tls, acme, listener).map(|config| Some(Arc::new(config))),
     };
     listeners.iter().map(one).collect()
 }
 
-fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls::Error> {
+fn server_config(tls: &Tls, acme: &Arc<LiveCertificates>, listener: &Listener) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -47,7 +49,8 @@ fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls:
         Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, provider)?),
         None => builder.with_no_client_auth(),
     };
-    let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates)?));
+    let ordered = tls.acme.as_ref().map(|settings| OrderedCertificates::new(settings, Arc::clone(acme)));
+    let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates, ordered)?));
     let protocols = [(listener.http2, b"h2".to_vec()), (listener.http1, b"http/1.1".to_vec())];
     config.alpn_protocols = protocols.into_iter().filter(|(enabled, _)| *enabled).map(|(_, name)| name).collect();
     Ok(config)
@@ -69,7 +72,8 @@ fn verifier(
 /// Certificates for one host: several when they differ in the kind of key.
 type Candidates = SmallVec<[Arc<CertifiedKey>; 1]>;
 
-/// Finds the certificate for a host: the exact name, else the wildcard of its parent, else the first.
+/// Finds the certificate for a host: one that was ordered for it, else of the files the exact name, else the wildcard of its
+/// parent, else the first.
 #[derive(Debug)]
 struct Certificates {
     exact: HashMap<String, Candidates>,
@@ -77,11 +81,39 @@ struct Certificates {
     wildcard: HashMap<String, Candidates>,
     /// For clients that name no configured host.
     default: Candidates,
+    ordered: Option<OrderedCertificates>,
+}
+
+/// Certificates that the proxy orders itself: whichever is there at the handshake.
+#[derive(Debug)]
+struct OrderedCertificates {
+    live: Arc<LiveCertificates>,
+    directory: String,
+    hosts: Vec<String>,
+}
+
+impl OrderedCertificates {
+    fn new(acme: &Acme, live: Arc<LiveCertificates>) -> Self {
+        Self { live, directory: acme.directory.clone(), hosts: acme.hosts.clone() }
+    }
+
+    fn has(&self, host: &str) -> bool {
+        self.hosts.iter().any(|one| one == host)
+    }
+
+    fn find(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        self.live.find(&self.directory, host).map(|issued| Arc::clone(&issued.certified))
+    }
+
+    /// For clients that name no host, or another one, where no certificate of a file serves them.
+    fn first(&self) -> Option<Arc<CertifiedKey>> {
+        self.hosts.first().and_then(|host| self.find(host))
+    }
 }
 
 impl Certificates {
-    fn new(configured: &[Certificate]) -> Result<Self, rustls::Error> {
-        let mut all = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: SmallVec::new() };
+    fn new(configured: &[Certificate], ordered: Option<OrderedCertificates>) -> Result<Self, rustls::Error> {
+        let mut all = Self { exact: HashMap::new(), wildcard: HashMap::new(), default: SmallVec::new(), ordered };
         for one in configured {
             let signing = ring::sign::any_supported_type(&one.private_key)?;
             let key = Arc::new(CertifiedKey::new(one.chain.clone(), signing));
@@ -109,8 +141,15 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let candidates = self.find(hello.server_name());
-        best(candidates, hello.signature_schemes())
+        let host = hello.server_name();
+        let ordered = self.ordered.as_ref();
+        let own = ordered.zip(host).filter(|(ordered, host)| ordered.has(host));
+        if let Some(shown) = own.and_then(|(ordered, host)| ordered.find(host)) {
+            return Some(shown);
+        }
+        let of_files = best(self.find(host), hello.signature_schemes());
+        // A host without a certificate is not shown another host's.
+        of_files.or_else(|| ordered.filter(|_| own.is_none())?.first())
     }
 }
 

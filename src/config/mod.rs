@@ -52,17 +52,17 @@ pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff, Issue, Key,
-    ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged, OnServerDown,
-    OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
-    TlsVersion, UpstreamProtocol,
+    AcmeChallenge, AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff,
+    Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged,
+    OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share,
+    StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use settings::Config;
 pub use store::{Store, TableSnapshot};
-pub use tls::{Certificate, ServerTls, Tls};
+pub use tls::{Acme, Certificate, ServerTls, Tls};
 pub use tracing::{Otlp, Tracing};
 pub use units::Size;
 pub use watch::{Watch, watch};

@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn keys_of_later_versions_are_marked() {
         let tls = Rule::root().property("listeners").unwrap().items().unwrap().property("tls").unwrap();
-        let tls = tls.alternatives().into_iter().chain([tls]).find_map(|rule| rule.property("acme")).unwrap();
+        let tls = tls.alternatives().into_iter().chain([tls]).find_map(|rule| rule.property("client_auth")).unwrap();
         assert!(tls.text("x-not-in-this-version").is_some());
     }
 

@@ -1,32 +1,47 @@
-//! A connection to a server that is not Pingora's: plain, and kept idle by the server's live state between two requests.
+//! A connection to a server that Pingora's proxy does not hold: kept idle by the server's live state between two requests.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 use pingora::ErrorType::InternalError;
+use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::upstreams::peer::HttpPeer;
 use pingora::{OrErr, Result};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connections::{Connections, KEEPALIVE, Listed, Socket, connect};
+use super::tls::PoolTls;
 
-/// An open connection. Listed as long as it is open; the field order takes it off the list before the socket is closed.
+/// An open connection, listed as long as it is open.
 #[derive(Debug)]
 pub struct ServerConnection {
-    /// Held only.
-    _listed: Listed,
-    socket: Socket,
+    transport: Transport,
+    /// What it trusts, as [`PoolTls::group`] says; 0 without TLS.
+    group: u64,
+}
+
+#[derive(Debug)]
+enum Transport {
+    /// The order of the fields takes it off the list before the socket is closed.
+    Plain {
+        /// Held only.
+        _listed: Listed,
+        socket: Socket,
+    },
+    /// Pingora takes it off the list.
+    Tls(Stream),
 }
 
 impl ServerConnection {
-    /// Connects to a server.
+    /// Connects to a server without TLS.
     ///
     /// # Errors
     /// Pingora's, by which the failed attempt is judged.
@@ -38,20 +53,37 @@ impl ServerConnection {
             SockRef::from(tcp).set_tcp_keepalive(&keepalive).or_err(InternalError, "keepalive of a socket")?;
             tcp.set_nodelay(true).or_err(InternalError, "options of a socket")?;
         }
-        Ok(Self { _listed: connections.list_until_dropped(socket.number()), socket })
+        let listed = connections.list_until_dropped(socket.number());
+        Ok(Self { transport: Transport::Plain { _listed: listed, socket }, group: 0 })
+    }
+
+    /// Connects to a server with the TLS of its pool. The peer has the timeouts, and says where the connection is listed.
+    ///
+    /// # Errors
+    /// Pingora's, by which the failed attempt is judged.
+    pub async fn open_with_tls(tls: &PoolTls, peer: &HttpPeer) -> Result<Self> {
+        Ok(Self { transport: Transport::Tls(tls.connect(peer).await?), group: tls.group() })
     }
 
     /// Its socket.
     pub fn number(&self) -> RawFd {
-        self.socket.number()
+        match &self.transport {
+            Transport::Plain { socket, .. } => socket.number(),
+            Transport::Tls(stream) => stream.id(),
+        }
     }
 
     /// Neither the end of the stream nor a byte has arrived, as far as the executor knows.
-    fn is_silent(&self) -> bool {
+    fn is_silent(&mut self) -> bool {
         let mut byte = [0];
-        let read = match &self.socket {
-            Socket::Tcp(socket) => socket.try_read(&mut byte),
-            Socket::Unix(socket) => socket.try_read(&mut byte),
+        let read = match &mut self.transport {
+            Transport::Plain { socket: Socket::Tcp(socket), .. } => socket.try_read(&mut byte),
+            Transport::Plain { socket: Socket::Unix(socket), .. } => socket.try_read(&mut byte),
+            // What TLS itself has to say, as a ticket, is no byte of the server.
+            Transport::Tls(stream) => {
+                let mut context = Context::from_waker(Waker::noop());
+                return Pin::new(stream).poll_read(&mut context, &mut ReadBuf::new(&mut byte)).is_pending();
+            }
         };
         read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
@@ -68,29 +100,35 @@ impl Socket {
 
 impl AsyncRead for ServerConnection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_read(context, buffer),
-            Socket::Unix(socket) => Pin::new(socket).poll_read(context, buffer),
+        match &mut self.get_mut().transport {
+            Transport::Plain { socket: Socket::Tcp(socket), .. } => Pin::new(socket).poll_read(context, buffer),
+            Transport::Plain { socket: Socket::Unix(socket), .. } => Pin::new(socket).poll_read(context, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         }
     }
 }
 
 impl AsyncWrite for ServerConnection {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_write(context, bytes),
-            Socket::Unix(socket) => Pin::new(socket).poll_write(context, bytes),
+        match &mut self.get_mut().transport {
+            Transport::Plain { socket: Socket::Tcp(socket), .. } => Pin::new(socket).poll_write(context, bytes),
+            Transport::Plain { socket: Socket::Unix(socket), .. } => Pin::new(socket).poll_write(context, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().transport {
+            Transport::Plain { .. } => Poll::Ready(Ok(())),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
-            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(context),
-            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(context),
+        match &mut self.get_mut().transport {
+            Transport::Plain { socket: Socket::Tcp(socket), .. } => Pin::new(socket).poll_shutdown(context),
+            Transport::Plain { socket: Socket::Unix(socket), .. } => Pin::new(socket).poll_shutdown(context),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
     }
 }
@@ -129,11 +167,11 @@ impl Drop for Counted {
 }
 
 impl IdleConnections {
-    /// A connection to this address for the next request. What is no longer of use is closed.
-    pub fn take(&self, address: &PeerAddr, now: Instant) -> Option<ServerConnection> {
+    /// A connection to this address for the next request, of this group. What is no longer of use is closed.
+    pub fn take(&self, address: &PeerAddr, group: u64, now: Instant) -> Option<ServerConnection> {
         loop {
-            let idle = self.0.lock().pop()?;
-            if idle.is_usable(now) && idle.address == *address {
+            let mut idle = self.0.lock().pop()?;
+            if idle.connection.group == group && idle.address == *address && idle.is_usable(now) {
                 return Some(idle.connection);
             }
         }
@@ -165,7 +203,7 @@ impl IdleConnections {
 }
 
 impl Idle {
-    fn is_usable(&self, now: Instant) -> bool {
+    fn is_usable(&mut self, now: Instant) -> bool {
         now < self.until && self.connection.is_silent()
     }
 }
@@ -205,11 +243,11 @@ mod tests {
         let number = connection.number();
         let now = Instant::now();
         idle.put(connection, address.clone(), now + Duration::from_secs(1), MOST);
-        let again = idle.take(&address, now).unwrap();
+        let again = idle.take(&address, 0, now).unwrap();
         assert_eq!(again.number(), number);
         idle.put(again, address.clone(), now + Duration::from_secs(1), MOST);
         assert_eq!(connections.count(), 1);
-        assert!(idle.take(&address, now + Duration::from_secs(1)).is_none());
+        assert!(idle.take(&address, 0, now + Duration::from_secs(1)).is_none());
         assert_eq!(connections.count(), 0, "closed, and off the list");
     }
 
@@ -222,7 +260,7 @@ mod tests {
         let now = Instant::now();
         let connection = ServerConnection::open(&connections, &address).await.unwrap();
         idle.put(connection, address, now + Duration::from_secs(1), MOST);
-        assert!(idle.take(&other, now).is_none());
+        assert!(idle.take(&other, 0, now).is_none());
         assert_eq!(connections.count(), 0);
     }
 
@@ -246,7 +284,7 @@ mod tests {
                 connections.count() == 0
             })
             .await;
-            assert!(idle.take(&address, now).is_none());
+            assert!(idle.take(&address, 0, now).is_none());
         }
     }
 
@@ -263,7 +301,7 @@ mod tests {
         let number = second.number();
         idle.put(second, address.clone(), until, 1);
         assert_eq!(connections.count(), 1);
-        assert_eq!(idle.take(&address, now).unwrap().number(), number);
-        assert!(idle.take(&address, now).is_none());
+        assert_eq!(idle.take(&address, 0, now).unwrap().number(), number);
+        assert!(idle.take(&address, 0, now).is_none());
     }
 }

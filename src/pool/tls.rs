@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use pingora::connectors::{ConnectorOptions, TransportConnector};
-use pingora::protocols::ALPN;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::tls::CaType;
+use pingora::protocols::{ALPN, Stream};
 use pingora::upstreams::peer::{HttpPeer, Scheme};
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
 use pingora::{Error, Result};
@@ -70,7 +70,7 @@ pub struct PoolTls {
     certificate: Option<Arc<CertKey>>,
     /// Pingora's group of connections.
     group: u64,
-    /// For connections that carry no request.
+    /// For connections that Pingora's proxy does not hold.
     connector: TransportConnector,
 }
 
@@ -120,12 +120,20 @@ impl PoolTls {
         self.group
     }
 
+    /// Makes a connection to a peer, with its handshake. What it trusts and shows is in the peer, as for Pingora's proxy.
+    ///
+    /// # Errors
+    /// Pingora's, by which the failed attempt is judged.
+    pub async fn connect(&self, peer: &HttpPeer) -> Result<Stream> {
+        self.connector.new_stream(peer).await
+    }
+
     /// Makes a connection to a peer, with its handshake, and closes it.
     ///
     /// # Errors
     /// Pingora's, by which the failed attempt is judged.
     pub async fn test(&self, peer: &HttpPeer) -> Result<()> {
-        let mut stream = self.connector.new_stream(peer).await?;
+        let mut stream = self.connect(peer).await?;
         if peer.options.alpn.get_min_http_version() == 2 && stream.selected_alpn_proto() != Some(ALPN::H2) {
             return Err(Error::explain(NO_HTTP2, "the server does not agree to HTTP/2").into_up());
         }

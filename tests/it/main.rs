@@ -14,6 +14,9 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod acme;
+mod acme_failures;
+mod acme_shared;
 mod addresses;
 mod admin_api;
 mod admin_hostile;
@@ -51,6 +54,10 @@ mod explain;
 mod failover;
 mod fast_path;
 mod fast_path_exchanges;
+mod fast_path_reasons;
+mod fast_path_sessions;
+mod fast_path_tls;
+mod fast_path_ways;
 mod forwarding;
 mod h2_servers;
 mod handoff;

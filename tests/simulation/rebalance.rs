@@ -390,7 +390,8 @@ fn configuration(weights: &[u16], idle_for: u64, per_minute: usize, above_mean: 
 fn runtime(text: &str, table: &Table, metrics: &Metrics, keys: &Keyring, previous: Option<&Runtime>) -> Runtime {
     let config =
         Config::parse("simulation.yaml", text, &Nothing).unwrap_or_else(|wrong| panic!("{wrong}\n{text}")).config;
-    let runtime = build(config, &BuildContext { table, metrics, generated_keys: keys, previous }).unwrap();
+    let runtime =
+        build(config, &BuildContext { table, metrics, generated_keys: keys, acme: &Arc::default(), previous }).unwrap();
     for pool in &runtime.pools {
         let limits = &pool.persistence.as_ref().unwrap().limits;
         table.set_limits(&pool.pool.name, limits.idle, limits.absolute);

@@ -12,6 +12,7 @@ use super::suggest;
 use super::yaml::Node;
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
+mod acme;
 mod certificates;
 mod discovery;
 mod files;
@@ -41,6 +42,7 @@ pub(crate) fn check(
     let admin = root.admin.as_ref().and_then(|admin| listeners::admin(admin, at.key("admin"), context, diagnostics));
     let metrics = root.metrics.as_ref().and_then(|metrics| listeners::metrics(metrics, at.key("metrics"), diagnostics));
     listeners::overlapping(root, at, diagnostics);
+    acme::answerable(&root.listeners, at.key("listeners"), diagnostics);
     let config = Config {
         proxy: proxy(&root.proxy, at.key("proxy"), context.environment, diagnostics),
         routes: routes::routes(root, at, pools, diagnostics),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
-use super::{ListenerLimits, NotSupported};
+use super::{Acme, ListenerLimits, NotSupported};
 use crate::config::secret::Secret;
 use crate::config::units::{DurationText, Size};
 
@@ -106,8 +106,9 @@ pub(crate) struct ListenerTls {
     #[serde(default)]
     pub(crate) min_version: TlsVersion,
     /// Certificates. A client gets the one for the host that it requests (SNI); an exact name is preferred to a wildcard.
-    /// Without SNI, or for an unknown host, it gets the first.
-    #[schemars(length(min = 1))]
+    /// Without SNI, or for an unknown host, it gets the first. May be empty only with `acme`, whose certificates are preferred
+    /// for its hosts.
+    #[serde(default)]
     pub(crate) certificates: Vec<ListenerCertificate>,
     /// PEM file of certificate authorities. When set, every client must present a certificate signed by one of them.
     #[serde(default)]
@@ -117,10 +118,12 @@ pub(crate) struct ListenerTls {
     #[serde(default, skip_serializing_if = "NotSupported::always")]
     #[schemars(extend("default" = "required", "x-not-in-this-version" = "remove it: with client_ca every client must present a certificate"))]
     pub(crate) client_auth: NotSupported,
-    /// Certificates from a certificate authority by ACME.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it, and list certificates that another ACME client renews: their files are watched"))]
-    pub(crate) acme: NotSupported,
+    /// Certificates from a certificate authority by ACME, renewed when the authority says so (ARI) or when a third of their
+    /// life is left. Until a host has one, `certificates` serve; if there are none, its handshakes are refused. With a shared
+    /// `store`, one proxy orders at a time, and certificates and challenges are in the store, sealed by `keys`.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"directory": "https://acme-v02.api.letsencrypt.org/directory", "hosts": ["shop.example.org"]}]))]
+    pub(crate) acme: Option<Acme>,
 }
 
 /// Version of TLS.

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+mod acme;
 mod circuit_breaker;
 mod discovery;
 mod limits;
@@ -27,6 +28,8 @@ mod pool;
 mod route;
 mod store;
 
+pub(crate) use acme::Acme;
+pub use acme::AcmeChallenge;
 pub use circuit_breaker::CircuitBreaker;
 pub use discovery::RecordType;
 pub(crate) use discovery::{Discovery, DnsDiscovery};

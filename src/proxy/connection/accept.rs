@@ -17,10 +17,12 @@ use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::Listener;
+use crate::app::state::AppState;
+use crate::config::{AcmeChallenge, Listener};
 use crate::proxy::request::client_addr::is_trusted_peer;
-use crate::telemetry::metrics::{Metrics, Rejection};
+use crate::telemetry::metrics::Rejection;
 
+use super::acme_challenge;
 use super::buffered_socket::BufferedSocket;
 use super::proxy_protocol::{self, ProxyHeader};
 
@@ -30,7 +32,8 @@ pub(super) struct Handshake<'a> {
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
     /// For the PROXY header, and again for the TLS handshake.
     pub(super) timeout: Duration,
-    pub(super) metrics: &'a Metrics,
+    /// For challenges of certificate authorities, and the counters.
+    pub(super) app: &'a AppState,
 }
 
 /// Why a connection ends before HTTP.
@@ -74,14 +77,40 @@ impl Handshake<'_> {
             self.refuse(error, client);
             return None;
         }
+        let socket = self.pass_challenge(socket, client).await?;
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
         match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
                 tracing::debug!(client = client.map(display), %error, "TLS handshake failed");
-                self.metrics.rejected.inc(Rejection::TlsHandshake as usize);
+                self.app.metrics.rejected.inc(Rejection::TlsHandshake as usize);
                 None
             }
+            Err(_) => {
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
+                None
+            }
+        }
+    }
+
+    /// Answers a certificate authority that looks at a challenge. Returns the connections of all others.
+    async fn pass_challenge(&self, mut socket: BufferedSocket, client: Option<IpAddr>) -> Option<BufferedSocket> {
+        let acme = self.listener.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        if acme.is_none_or(|acme| acme.challenge != AcmeChallenge::TlsAlpn01) {
+            return Some(socket);
+        }
+        let is_offered = timeout(self.timeout, acme_challenge::is_offered(&mut socket)).await;
+        match is_offered {
+            Ok(Ok(false)) => Some(socket),
+            Ok(Ok(true)) => {
+                let answered = timeout(self.timeout, Box::pin(acme_challenge::answer(self.app, socket))).await;
+                if let Ok(Err(error)) = answered {
+                    tracing::debug!(client = client.map(display), %error, "no answer to a challenge");
+                    self.app.metrics.rejected.inc(Rejection::TlsHandshake as usize);
+                }
+                None
+            }
+            Ok(Err(_)) => None,
             Err(_) => {
                 self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
                 None
@@ -92,7 +121,7 @@ impl Handshake<'_> {
     fn refuse(&self, error: HandshakeError, client: Option<IpAddr>) {
         let HandshakeError::Refused(rejection, why) = error else { return };
         tracing::debug!(client = client.map(display), reason = rejection.label(), why, "connection refused");
-        self.metrics.rejected.inc(rejection as usize);
+        self.app.metrics.rejected.inc(rejection as usize);
     }
 
     /// Reads a PROXY header, if there is one: its source becomes the connection's peer.

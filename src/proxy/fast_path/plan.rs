@@ -6,12 +6,15 @@
 use http::{HeaderName, header};
 
 use crate::config::{
-    Config, Connection, Cookie, CookieMode, FastPath, Handoff, Listener, ListenerLimits, Persistence, Pool,
-    RequestHeaders, Route, RouteTarget, SourceSettings, UpstreamProtocol,
+    Config, Connection, Cookie, FastPath, Handoff, Listener, ListenerLimits, Persistence, Pool, RequestHeaders, Route,
+    RouteTarget, SourceSettings, UpstreamProtocol,
 };
 use crate::session::source::client_ip::ClientIpSettings;
 use crate::session::source::cookie::CookieSettings;
+use crate::session::source::header::HeaderSettings;
+use crate::session::source::jvm_route::JvmRouteSettings;
 use crate::session::source::learn::LearnSettings;
+use crate::session::source::query::QuerySettings;
 
 /// Which listeners, routes and pools of a configuration the fast path serves, in the configuration's order.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -159,12 +162,13 @@ fn serves_pool(pool: &Pool) -> bool {
         idle_timeout: _,
         preserve_header_case: _,
     } = connection;
-    let http1 = match protocol {
+    let http1 = match (protocol, tls) {
         // Without TLS nothing is agreed on.
-        UpstreamProtocol::Http1 | UpstreamProtocol::Auto => true,
-        UpstreamProtocol::H2 => false,
+        (UpstreamProtocol::Http1, _) | (UpstreamProtocol::Auto, None) => true,
+        // The server may choose HTTP/2.
+        (UpstreamProtocol::Auto, Some(_)) | (UpstreamProtocol::H2, _) => false,
     };
-    http1 && tls.is_none() && persistence.as_ref().is_none_or(serves_persistence)
+    http1 && persistence.as_ref().is_none_or(serves_persistence)
 }
 
 fn serves_persistence(persistence: &Persistence) -> bool {
@@ -186,7 +190,8 @@ fn serves_persistence(persistence: &Persistence) -> bool {
     } = persistence;
     let Cookie {
         name: _,
-        mode,
+        // Edits to fields, as all others.
+        mode: _,
         path: _,
         domain: _,
         secure: _,
@@ -198,15 +203,18 @@ fn serves_persistence(persistence: &Persistence) -> bool {
         cache_control: _,
     } = cookie;
     let Handoff { enabled, header: _, max_size: _ } = handoff;
-    *mode == CookieMode::Insert && !enabled && sources.iter().all(serves_source)
+    !enabled && sources.iter().all(serves_source)
 }
 
 fn serves_source(source: &SourceSettings) -> bool {
     match source {
         SourceSettings::Cookie(CookieSettings {})
+        | SourceSettings::Header(HeaderSettings { name: _ })
+        | SourceSettings::Route(JvmRouteSettings { cookie: _, query: _, separator: _ })
         | SourceSettings::Learn(LearnSettings { cookie: _, header: _, query: _, ends_on: _ })
         | SourceSettings::ClientIp(ClientIpSettings { ipv4_prefix: _, ipv6_prefix: _ }) => true,
-        SourceSettings::Query(_) | SourceSettings::Header(_) | SourceSettings::Route(_) => false,
+        // Pages are rewritten while they pass.
+        SourceSettings::Query(QuerySettings { name: _, rewrite_links }) => !rewrite_links,
         #[cfg(test)]
         SourceSettings::UserHeader(_) => false,
     }
@@ -236,17 +244,21 @@ mod tests {
             ", persistence: {}",
             ", persistence: { sources: [{ learn: { cookie: SID } }, { client_ip: {} }, { cookie: {} }] }",
             ", connection: { protocol: auto, preserve_header_case: true }",
+            ", connection: { tls: { verify: false } }",
+            ", persistence: { cookie: { name: SID, mode: rewrite } }",
+            ", persistence: { cookie: { name: SID, mode: prefix } }",
+            ", persistence: { sources: [{ header: { name: X-Session } }] }",
+            ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
+            ", persistence: { sources: [{ route: { cookie: SID, query: sid } }] }",
             ", limits: { max_requests_per_server: 5 }, circuit_breaker: {}, drain_deadline: 5m, rebalance: {}",
         ] {
             assert!(served(pool), "{pool}");
         }
         for pool in [
             ", persistence: { handoff: { enabled: true } }",
-            ", persistence: { cookie: { name: SID, mode: rewrite } }",
-            ", persistence: { sources: [{ query: { name: sid } }, { cookie: {} }] }",
-            ", persistence: { sources: [{ route: { cookie: SID } }] }",
+            ", persistence: { sources: [{ query: { name: sid, rewrite_links: true } }, { cookie: {} }] }",
             ", connection: { protocol: h2 }",
-            ", connection: { tls: { verify: false } }",
+            ", connection: { tls: { verify: false }, protocol: auto }",
         ] {
             assert!(!served(pool), "{pool}");
         }

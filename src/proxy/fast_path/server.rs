@@ -1,6 +1,7 @@
 //! Bytes to and from a server, with a look at the client meanwhile.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -11,7 +12,9 @@ use pingora::ErrorType::{
 use pingora::{Error, Result};
 use tokio::io::AsyncWrite;
 
+use crate::pool::server::Server;
 use crate::pool::server_connection::ServerConnection;
+use crate::pool::tls::PoolTls;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::read_buffer::ReadBuffer;
 use crate::proxy::context::RequestContext;
@@ -25,11 +28,16 @@ use super::settings::Timeouts;
 pub(super) async fn connect(ctx: &RequestContext, timeouts: &Timeouts) -> Result<(ServerConnection, bool)> {
     let server = ctx.server().and_then(|server| Some((server, server.peer_address()?)));
     let Some((server, address)) = server else { return Error::e_explain(ConnectNoRoute, "no address") };
+    let tls = server.tls();
     // A connection from before an ejection would say nothing about the server.
     if !ctx.attempts.is_probe()
-        && let Some(idle) = server.live.idle.take(&address, ctx.started)
+        && let Some(idle) = server.live.idle.take(&address, tls.map_or(0, |tls| tls.group()), ctx.started)
     {
         return Ok((idle, true));
+    }
+    if let Some(tls) = tls {
+        // In a box: a handshake has a large future.
+        return Box::pin(connect_with_tls(tls, server)).await.map(|connection| (connection, false));
     }
     let open = ServerConnection::open(&server.live.connections, &address);
     match tokio::time::timeout(timeouts.connect, open).await {
@@ -38,15 +46,18 @@ pub(super) async fn connect(ctx: &RequestContext, timeouts: &Timeouts) -> Result
     }
 }
 
-/// The response was read to its end: the connection is kept for the next request.
-pub(super) fn keep(connection: ServerConnection, ctx: &RequestContext, timeouts: &Timeouts, most: usize) {
-    if timeouts.idle.is_zero() {
-        return;
-    }
+/// As Pingora's proxy connects, in the same time.
+async fn connect_with_tls(tls: &PoolTls, server: &Server) -> Result<ServerConnection> {
+    let Some(peer) = server.peer() else { return Error::e_explain(ConnectNoRoute, "no address") };
+    ServerConnection::open_with_tls(tls, &peer).await
+}
+
+/// The response was read to its end: the connection is kept until then for the next request. `most`: so many to all servers.
+pub(super) fn keep(connection: ServerConnection, ctx: &RequestContext, until: Instant, most: usize) {
     if let Some(server) = ctx.server()
         && let Some(address) = server.peer_address()
     {
-        server.live.idle.put(connection, address, Instant::now() + timeouts.idle, most);
+        server.live.idle.put(connection, address, until, most);
     }
 }
 
@@ -64,16 +75,20 @@ pub(super) async fn send(
             match Pin::new(&mut *server).poll_write(context, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(failed(WriteError)),
                 Poll::Ready(Ok(count)) => sent += count,
-                Poll::Ready(Err(error)) => {
-                    let error = Error::because(WriteError, "while writing request headers", error);
-                    return Poll::Ready(Err(error.into_up()));
-                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(write_error(error))),
                 Poll::Pending => return client.poll_timeout(timeout, context).map(|()| failed(WriteTimedout)),
             }
         }
-        Poll::Ready(Ok(()))
+        match Pin::new(&mut *server).poll_flush(context) {
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(write_error)),
+            Poll::Pending => client.poll_timeout(timeout, context).map(|()| failed(WriteTimedout)),
+        }
     })
     .await
+}
+
+fn write_error(error: io::Error) -> Box<Error> {
+    Error::because(WriteError, "while writing request headers", error).into_up()
 }
 
 /// Reads more of a response. Returns how many bytes arrived; 0 at the end of the stream.

@@ -1,7 +1,10 @@
 //! The request head: read, validated, matched to a route; its session resolved; and the headers that describe it to servers.
 
+pub(crate) mod acme_challenge;
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod header_scan;
 pub(crate) mod limits;
 pub(crate) mod request_id;
@@ -20,7 +23,7 @@ use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
 use crate::limits::rate::LONGEST_WAIT_SECONDS;
-use crate::message::{RequestEdits, RequestView};
+use crate::message::{FieldValue, RequestEdits, RequestView};
 use crate::proxy::access_log;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::{HandedOver, Stage};
@@ -32,10 +35,11 @@ use crate::proxy::response::{own_response, status};
 use crate::proxy::{head, header_case};
 use crate::routing::{RouteInput, RouteTarget};
 use crate::telemetry::metrics::{LongWay, Rejection};
+use crate::telemetry::trace::TraceContext;
 
-use self::forwarded_headers::forwarded_headers;
+use self::forwarded_headers::{Described, forwarded_headers};
 use self::header_scan::{HeaderScan, SingleField};
-use self::request_id::request_ids;
+use self::request_id::request_id;
 use self::target::AbsoluteTarget;
 use self::trace_context::trace_context;
 
@@ -47,7 +51,37 @@ pub(crate) fn run<'hook>(
     if let Some(handed_over) = DeadlineStream::of(exchange).and_then(DeadlineStream::take_handed_over) {
         return resume(exchange, ctx, *handed_over);
     }
-    if let Err(rejection) = receive(exchange, ctx) {
+    let received = receive(exchange, ctx);
+    // Before routes and redirects.
+    if matches!(received, Ok(()) | Err(Rejection::NoRoute))
+        && let Some(token) = acme_challenge::token(&ctx.runtime, ctx.listener, &head::view(exchange.req_header()))
+    {
+        let token = token.to_owned();
+        return Box::pin(answer_challenge(exchange, ctx, token, received));
+    }
+    proceed(exchange, ctx, received)
+}
+
+/// The request may be of a certificate authority; one for an unknown token is as any other.
+async fn answer_challenge(
+    exchange: &mut Exchange,
+    ctx: &mut RequestContext,
+    token: String,
+    received: std::result::Result<(), Rejection>,
+) -> Result<bool> {
+    let authorization = ctx.app().acme_response(&token).await;
+    match authorization.and_then(acme_challenge::response) {
+        Some(response) => own_response::send(exchange, response).await.map(|()| true),
+        None => proceed(exchange, ctx, received).await,
+    }
+}
+
+fn proceed<'hook>(
+    exchange: &'hook mut Exchange,
+    ctx: &'hook mut RequestContext,
+    received: std::result::Result<(), Rejection>,
+) -> HookFuture<'hook, Result<bool>> {
+    if let Err(rejection) = received {
         return Box::pin(reject(exchange, ctx, rejection));
     }
     if matches!(target(ctx), Some(RouteTarget::Redirect(_))) {
@@ -132,8 +166,11 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
 fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Result<()> {
     let request = exchange.req_header_mut();
     let mut edits = RequestEdits::default();
-    let ids = (ctx.request_id.as_ref(), ctx.traceparent.as_ref());
-    forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ids, &mut edits);
+    let view = head::view(request);
+    let host = || HeaderValue::from_bytes(client_addr::host(&view, &ctx.client)?).ok().map(FieldValue::Own);
+    let RequestContext { client, reserved, request_id, traceparent, .. } = ctx;
+    let (request_id, traceparent) = (request_id.as_ref(), traceparent.as_ref());
+    forwarded_headers(&view, Described { client, reserved: *reserved, request_id, traceparent }, host, &mut edits);
     head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 
@@ -331,7 +368,8 @@ fn dedicated(exchange: &Exchange, scan: &HeaderScan<'_>) -> Option<Box<Dedicated
 fn set_ids(request: &RequestView<'_>, traceparent: SingleField<'_>, ctx: &mut RequestContext) {
     let sent = request_id::sent(request.fields, ctx.client.peer_trusted);
     ctx.trace = ctx.runtime.tracing.map(|sampling| trace_context(traceparent, sampling, rand::random));
-    (ctx.request_id, ctx.traceparent) = request_ids(sent, ctx.trace.as_ref(), ctx.now, rand::random);
+    ctx.traceparent = ctx.trace.as_ref().map(TraceContext::traceparent);
+    ctx.request_id = Some(request_id(sent, ctx.now, rand::random));
     // What stays belongs to the trace that goes on.
     ctx.reserved.tracestate &= ctx.trace.is_some_and(|trace| trace.parent.is_none());
 }

@@ -132,10 +132,11 @@ impl fmt::Debug for Keyring {
 
 /// The purpose of a derived key. The labels are part of the protocol and must never change.
 #[derive(Clone, Copy)]
-enum Purpose {
+pub(super) enum Purpose {
     Seal,
     Name,
     Log,
+    Vault,
 }
 
 impl Purpose {
@@ -144,12 +145,13 @@ impl Purpose {
             Self::Seal => b"homing token seal XChaCha20-Poly1305 v1",
             Self::Name => b"homing session name HMAC-SHA256 v1",
             Self::Log => b"homing log digest HMAC-SHA256 v1",
+            Self::Vault => b"homing vault XChaCha20-Poly1305 v1",
         }
     }
 }
 
 /// HKDF-SHA256 without salt: a secret should be random already, and a salt would not mend a weak one.
-fn derive_key(secret: &[u8], purpose: Purpose) -> Option<Zeroizing<[u8; 32]>> {
+pub(super) fn derive_key(secret: &[u8], purpose: Purpose) -> Option<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
     pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut *key).ok()?;

@@ -14,6 +14,7 @@ pub mod codec;
 pub mod explain;
 pub mod keyring;
 mod layout;
+pub mod vault;
 mod xchacha;
 
 /// The content of a token.

@@ -107,7 +107,7 @@ pub enum LongWay {
     Authentication,
     /// The proxy refuses it.
     Refused,
-    /// Its route redirects, or its pool is not served by the fast path.
+    /// Its route redirects, its pool is not served by the fast path, or it may be of a certificate authority.
     Configuration,
     /// The shared store must be asked.
     Store,

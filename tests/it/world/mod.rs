@@ -12,6 +12,7 @@
 //! `{{dir}}` for the test's directory, `{{name}}` for the application server of that name, which is then started;
 //! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on `::1`: `{{proxy6}}`.
 
+pub(crate) mod acme;
 pub(crate) mod app;
 pub(crate) mod apps;
 pub(crate) mod browser;
@@ -29,6 +30,7 @@ pub(crate) mod ports;
 pub(crate) mod prometheus;
 pub(crate) mod proxy;
 pub(crate) mod stores;
+mod switch;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
 pub(crate) mod websocket;
@@ -319,7 +321,7 @@ impl Town {
             rest = left;
         }
         text.push_str(rest);
-        text
+        switch::apply(text)
     }
 
     fn value_of(&mut self, name: &str, suffix: &str) -> String {

@@ -87,7 +87,7 @@ impl Signed {
 /// How a client speaks TLS.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
-    believes: &'a Authority,
+    believes: &'a CertificateDer<'static>,
     shows: Option<&'a Signed>,
     versions: &'a [&'static SupportedProtocolVersion],
     protocols: &'a [&'a str],
@@ -95,6 +95,11 @@ pub(crate) struct Client<'a> {
 
 impl<'a> Client<'a> {
     pub(crate) fn new(believes: &'a Authority) -> Self {
+        Self::believing(&believes.certificate)
+    }
+
+    /// The same with the certificate of an authority of another's making.
+    pub(crate) fn believing(believes: &'a CertificateDer<'static>) -> Self {
         Self { believes, shows: None, versions: rustls::ALL_VERSIONS, protocols: &[] }
     }
 
@@ -114,7 +119,7 @@ impl<'a> Client<'a> {
 
     fn config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.believes.certificate.clone()).expect("an authority");
+        roots.add(self.believes.clone()).expect("an authority");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions);
         let config = config.expect("versions of TLS").with_root_certificates(roots);
