@@ -11,7 +11,7 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SignatureScheme};
 use smallvec::SmallVec;
 
-use crate::config::{Certificate, ClientCa, Listener, Tls, TlsVersion};
+use crate::config::{Certificate, ClientAuth, ClientCa, Listener, Tls, TlsVersion};
 
 use super::runtime::Runtime;
 
@@ -44,7 +44,7 @@ fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls:
     };
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
     let builder = match &tls.client_ca {
-        Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, provider)?),
+        Some(authorities) => builder.with_client_cert_verifier(verifier(authorities, tls.client_auth, provider)?),
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates)?));
@@ -55,15 +55,19 @@ fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls:
 
 fn verifier(
     ca: &ClientCa,
+    client_auth: ClientAuth,
     provider: Arc<CryptoProvider>,
 ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, rustls::Error> {
     let mut roots = RootCertStore::empty();
     for authority in &ca.authorities {
         roots.add(authority.clone())?;
     }
-    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-        .build()
-        .map_err(|error| rustls::Error::General(error.to_string()))
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let builder = match client_auth {
+        ClientAuth::Required => builder,
+        ClientAuth::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| rustls::Error::General(error.to_string()))
 }
 
 /// Certificates for one host: several when they differ in the kind of key.

@@ -52,7 +52,7 @@ pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff, Issue, Key,
+    AdminToken, Balance, CircuitBreaker, ClientAuth, Connection, ConnectionTls, FastPath, GuestCookies, Handoff, Issue, Key,
     ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged, OnServerDown,
     OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
     TlsVersion, UpstreamProtocol,

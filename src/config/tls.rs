@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate_files::{ClientCa, ClientTls, NamedFile};
-use super::raw::TlsVersion;
+use super::raw::{ClientAuth, TlsVersion};
 
 /// TLS on a listener.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,8 +15,10 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// At least one; the first is shown to clients that ask for no host of ours.
     pub certificates: Vec<Certificate>,
-    /// The authority that signs clients' certificates; `None` = clients need none.
+    /// The authority that signs clients' certificates; `None` = clients are not asked for one.
     pub client_ca: Option<ClientCa>,
+    /// Whether a client may come without, when it is asked.
+    pub client_auth: ClientAuth,
 }
 
 /// A certificate and its key, which fit each other.

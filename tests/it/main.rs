@@ -30,6 +30,7 @@ mod balancing;
 mod circuit_breaker;
 mod cli;
 mod cli_admin;
+mod client_certificates;
 mod conf_files;
 mod connection_authentication;
 mod cookie_modes;

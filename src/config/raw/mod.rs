@@ -34,7 +34,7 @@ pub use limits::{ListenerLimits, PoolLimits};
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
-pub use listeners::{AdminToken, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
+pub use listeners::{AdminToken, ClientAuth, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
 pub(crate) use not_supported::NotSupported;
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,

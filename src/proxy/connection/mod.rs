@@ -8,9 +8,11 @@
 mod accept;
 pub(crate) mod authentication;
 mod buffered_socket;
+pub(crate) mod client_certificate;
 mod deadline;
 pub(crate) mod deadlines;
 mod delegate;
+mod distinguished_name;
 mod half_close;
 pub(crate) mod handed_over;
 mod http1;

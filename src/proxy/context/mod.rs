@@ -22,6 +22,7 @@ use crate::telemetry::trace::TraceContext;
 
 pub use self::attempts::Attempts;
 pub(crate) use self::body_progress::BodyProgress;
+pub use self::client_certificate::ClientCertificate;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
 pub use self::dedicated::Dedicated;
 pub use self::no_attempt::{NextStep, NoAttempt};
@@ -30,6 +31,7 @@ pub use self::refusal::Refusal;
 mod attempts;
 mod body_progress;
 mod client;
+mod client_certificate;
 mod dedicated;
 mod no_attempt;
 mod refusal;

@@ -59,7 +59,7 @@ fn serves_listener(listener: &Listener) -> bool {
         http1,
         // A connection of HTTP/2 is told from others before the fast path sees it.
         http2: _,
-        // Done before the fast path sees the connection.
+        // Done before the fast path sees the connection; the client's certificate goes on by what both ways share.
         tls: _,
         proxy_protocol: _,
         // Decided by what both ways share.
