@@ -208,6 +208,7 @@ fn persistence_plan(
         sources,
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
+        bind_to: policy.bind_to.as_deref().and_then(config::BindTo::parse),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
         overflow: overflow_plan(policy)?,
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,

@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) mod address;
+pub(crate) mod bind_to;
 pub(crate) mod certificate_files;
 mod check;
 pub(crate) mod check_context;
@@ -43,6 +44,7 @@ mod manual;
 mod tests;
 
 pub use address::{ListenAddress, ServerAddress};
+pub use bind_to::BindTo;
 pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};

@@ -27,6 +27,7 @@ mod apps_socketio_learned;
 mod apps_wsgi;
 mod apps_wsgi_learned;
 mod balancing;
+mod bind_to;
 mod circuit_breaker;
 mod cli;
 mod cli_admin;

@@ -229,6 +229,7 @@ impl RequestContext {
             secure: self.client.secure,
             peer_trusted: self.client.peer_trusted,
             forwarded_host: self.client.forwarded.as_ref().and_then(|from| from.host.as_ref()?.to_str().ok()),
+            certificate: self.client.certificate.as_deref().map(|certificate| &certificate.digest),
             now: self.now,
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };

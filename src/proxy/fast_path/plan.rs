@@ -180,6 +180,7 @@ fn serves_persistence(persistence: &Persistence) -> bool {
         on_server_drain: _,
         refuse_status: _,
         on_forged: _,
+        bind_to: _,
         guest_cookies: _,
         new_session_hint: _,
         handoff,
