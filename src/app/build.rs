@@ -102,7 +102,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     };
     let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
-    let tls = tls::build(&config.listeners, context.previous)?;
+    let tls = tls::build(&config, configured.as_ref(), context.previous)?;
     let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
         limits,

@@ -11,18 +11,21 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, SignatureScheme};
 use smallvec::SmallVec;
 
-use crate::config::{Certificate, ClientAuth, ClientCa, Listener, Tls, TlsVersion};
+use crate::config::{Certificate, ClientAuth, ClientCa, Config, Listener, Tls, TlsVersion};
+use crate::session::token::keyring::Keyring;
 
 use super::runtime::Runtime;
+use super::session_tickets::SessionTickets;
 
 /// The TLS of every listener, in their order; `None` where there is none. Unchanged settings stay the same object, and with
-/// it the TLS sessions that clients may resume.
+/// it the TLS sessions that clients may resume where there are no keys for tickets.
 pub(super) fn build(
-    listeners: &[Listener],
+    config: &Config,
+    keys: Option<&Keyring>,
     previous: Option<&Runtime>,
 ) -> Result<Vec<Option<Arc<ServerConfig>>>, rustls::Error> {
     let unchanged = |listener: &Listener| {
-        let previous = previous?;
+        let previous = previous.filter(|previous| previous.config.keys == config.keys)?;
         let index = previous.config.listeners.iter().position(|before| before.address == listener.address)?;
         let before = previous.config.listeners.get(index)?;
         let same = (&before.tls, before.http1, before.http2) == (&listener.tls, listener.http1, listener.http2);
@@ -31,12 +34,12 @@ pub(super) fn build(
     let one = |listener: &Listener| match (&listener.tls, unchanged(listener)) {
         (None, _) => Ok(None),
         (Some(_), Some(unchanged)) => Ok(Some(unchanged)),
-        (Some(tls), None) => server_config(tls, listener).map(|config| Some(Arc::new(config))),
+        (Some(tls), None) => server_config(tls, listener, keys).map(|config| Some(Arc::new(config))),
     };
-    listeners.iter().map(one).collect()
+    config.listeners.iter().map(one).collect()
 }
 
-fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls::Error> {
+fn server_config(tls: &Tls, listener: &Listener, keys: Option<&Keyring>) -> Result<ServerConfig, rustls::Error> {
     let provider = Arc::new(ring::default_provider());
     let versions: &[_] = match tls.min_version {
         TlsVersion::Tls12 => &[&TLS13, &TLS12],
@@ -50,6 +53,9 @@ fn server_config(tls: &Tls, listener: &Listener) -> Result<ServerConfig, rustls:
     let mut config = builder.with_cert_resolver(Arc::new(Certificates::new(&tls.certificates)?));
     let protocols = [(listener.http2, b"h2".to_vec()), (listener.http1, b"http/1.1".to_vec())];
     config.alpn_protocols = protocols.into_iter().filter(|(enabled, _)| *enabled).map(|(_, name)| name).collect();
+    if let Some(keys) = keys {
+        config.ticketer = SessionTickets::new(keys, tls);
+    }
     Ok(config)
 }
 

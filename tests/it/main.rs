@@ -120,6 +120,7 @@ mod source_order;
 mod split_sessions;
 mod stickiness;
 mod tls;
+mod tls_resumption;
 mod tls_to_servers;
 mod tls_to_servers_protocols;
 mod tls_to_servers_reload;
