@@ -1,6 +1,6 @@
 //! Headers that tell servers which certificate a client has presented.
 
-use crate::message::{RequestEdits, WrittenName};
+use crate::message::{FieldValue, RequestEdits, WrittenName};
 use crate::proxy::context::ClientCertificate;
 
 static SENT_SUBJECT: WrittenName = WrittenName::new("X-Client-Cert-Subject", "x-client-cert-subject");
@@ -14,10 +14,10 @@ pub(super) const CLIENT_CERT: &str = "client-cert";
 pub(super) const X_CLIENT_CERT: &str = "x-client-cert";
 
 /// What servers are told of the client's certificate.
-pub(super) fn forward_certificate(certificate: &ClientCertificate, edits: &mut RequestEdits<'static>) {
+pub(super) fn forward_certificate(certificate: &ClientCertificate, edits: &mut RequestEdits<'_, FieldValue<'_>>) {
     if let Some(subject) = &certificate.subject {
-        edits.set.push((&SENT_SUBJECT, subject.clone()));
+        edits.set.push((&SENT_SUBJECT, FieldValue::Own(subject.clone())));
     }
-    edits.set.push((&SENT_FINGERPRINT, certificate.fingerprint.clone()));
-    edits.set.push((&SENT_CERTIFICATE, certificate.encoded.clone()));
+    edits.set.push((&SENT_FINGERPRINT, FieldValue::Own(certificate.fingerprint.clone())));
+    edits.set.push((&SENT_CERTIFICATE, FieldValue::Own(certificate.encoded.clone())));
 }
