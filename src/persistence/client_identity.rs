@@ -13,11 +13,7 @@ use super::pool::PoolPersistence;
 use super::scope::Scope;
 
 /// The identity that an operator names, where sessions are bound to one of its kind.
-pub fn named_identity(
-    bind_to: &BindTo,
-    certificate: Option<&[u8; 32]>,
-    user: Option<&str>,
-) -> Option<ClientIdentity> {
+pub fn named_identity(bind_to: &BindTo, certificate: Option<&[u8; 32]>, user: Option<&str>) -> Option<ClientIdentity> {
     match bind_to {
         BindTo::ClientCertificate => certificate.map(ClientIdentity::of_certificate),
         BindTo::User | BindTo::Header(_) => user.map(|name| ClientIdentity::of_user(name.as_bytes())),
@@ -53,10 +49,16 @@ impl PoolPersistence {
         let identity = match self.bind_to.as_ref()? {
             BindTo::ClientCertificate => scope.certificate.map(ClientIdentity::of_certificate),
             BindTo::User => basic_user(fields).map(|name| ClientIdentity::of_user(&name)),
+            BindTo::Header(name) if is_forwarded(name) && !scope.peer_trusted => None,
             BindTo::Header(name) => only(fields, name).map(ClientIdentity::of_user),
         };
         Some(identity.unwrap_or_else(ClientIdentity::none))
     }
+}
+
+/// Servers get such a field from trusted peers only.
+fn is_forwarded(name: &HeaderName) -> bool {
+    name.as_str().starts_with("x-forwarded-") || name.as_str() == "x-real-ip"
 }
 
 /// Of several values the server might take another one than the proxy.
@@ -99,7 +101,8 @@ mod tests {
             assert_eq!(user(&[value]).as_deref(), Some("alice"), "{value}");
         }
         // :secret, alice: and alice:a:b
-        for (value, name) in [("Basic OnNlY3JldA==", ""), ("Basic YWxpY2U6", "alice"), ("Basic YWxpY2U6YTpi", "alice")] {
+        for (value, name) in [("Basic OnNlY3JldA==", ""), ("Basic YWxpY2U6", "alice"), ("Basic YWxpY2U6YTpi", "alice")]
+        {
             assert_eq!(user(&[value]).as_deref(), Some(name), "{value}");
         }
     }

@@ -187,7 +187,8 @@ fn claim_text(claim: &SessionClaim) -> String {
         SessionClaim::Nothing => "names no session".to_owned(),
         SessionClaim::OtherPool => "has a token of another pool".to_owned(),
         SessionClaim::OtherClient => {
-            "has a token that opens, of a session that belongs to another client (bind_to): it is not honoured".to_owned()
+            "has a token that opens, of a session that belongs to another client (bind_to): it is not honoured"
+                .to_owned()
         }
         SessionClaim::Forged(flaw) => format!("has a token that does not open: {}", flaw_text(*flaw)),
         SessionClaim::Token { token, sealed_by_first } => {

@@ -48,7 +48,10 @@ fn use_every_kind_of_call(client: &mut Driver) -> String {
     assert_eq!(whole, [format!("{home} 2400000")], "a stream of the client, larger than any window");
     let failed = client.ask(&json!({ "do": "Fail" }), "done");
     let expected = (json!("NOT_FOUND"), json!("no such thing"), json!(home));
-    assert_eq!((&failed["code"], &failed["details"], &failed["trailing"]["served-by"]), (&expected.0, &expected.1, &expected.2));
+    assert_eq!(
+        (&failed["code"], &failed["details"], &failed["trailing"]["served-by"]),
+        (&expected.0, &expected.1, &expected.2)
+    );
     home
 }
 
@@ -56,7 +59,8 @@ fn use_every_kind_of_call(client: &mut Driver) -> String {
 fn grpc_calls_of_a_session_come_home_by_their_metadata() {
     let nodes = Nodes::start(GRPC, "a b c");
     let world = World::start(sticky(&nodes));
-    let homes: Vec<String> = ["alice", "bob", "carol"].map(|name| use_every_kind_of_call(&mut plain(&world, name))).into();
+    let homes: Vec<String> =
+        ["alice", "bob", "carol"].map(|name| use_every_kind_of_call(&mut plain(&world, name))).into();
     assert!(homes.iter().any(|home| *home != homes[0]), "clients are balanced: {homes:?}");
 }
 

@@ -76,6 +76,24 @@ fn with_two_credentials_a_client_is_nobody() {
     assert!(lookups(&world, "other_client") > 0.0);
 }
 
+#[test]
+fn a_forwarded_user_counts_only_from_a_trusted_proxy() {
+    let user = |name: &str| ("X-Forwarded-User", name.to_owned());
+    let conf = || Conf::servers("a b").persistence("bind_to: \"header:X-Forwarded-User\"");
+    let world = World::start(conf());
+    let alice = world.browser();
+    let home = get(&alice, "/echo", &user("alice")).server();
+    assert_eq!(get(&alice, "/echo", &user("mallory")).server(), home, "no client can say who it is");
+    assert!(lookups(&world, "other_client") < 1.0);
+    let world = World::start(conf().listener("trusted_proxies: [127.0.0.0/8]"));
+    let alice = world.browser();
+    get(&alice, "/echo", &user("alice"));
+    get(&alice, "/echo", &user("alice"));
+    assert!(lookups(&world, "other_client") < 1.0);
+    get(&alice.copy_at(&world.address), "/echo", &user("mallory"));
+    assert!(lookups(&world, "other_client") > 0.0);
+}
+
 /// A listener with client certificates, and two clients of it.
 struct Mutual {
     authority: Authority,

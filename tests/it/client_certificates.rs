@@ -4,7 +4,7 @@ use std::io;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rcgen::DnType;
+use rcgen::{DistinguishedName, DnType};
 use ring::digest::{SHA256, digest};
 
 use crate::world::client::Response;
@@ -42,6 +42,7 @@ fn mutual(conf: Conf) -> Mutual {
 
 fn named(clients: &Authority, name: &str) -> Signed {
     clients.sign_with(&["client"], |params| {
+        params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, "Bank, Inc");
         params.distinguished_name.push(DnType::CommonName, name);
     })

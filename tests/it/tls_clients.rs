@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::world::net::Address;
 use crate::world::tls::{Authority, Client, Handshake};
-use crate::world::{Conf, Signal, World, eventually, PATIENCE};
+use crate::world::{Conf, PATIENCE, Signal, World, eventually};
 
 const HOST: &str = "shop.example.org";
 
@@ -31,7 +31,8 @@ fn curl(world: &World, scheme: &str, arguments: &[&str]) -> Result<(String, Valu
     if !output.status.success() {
         return Err(text(&output.stderr));
     }
-    let (body, version) = text(&output.stdout).rsplit_once('\n').map(|(b, v)| (b.to_owned(), v.to_owned())).expect("both");
+    let (body, version) =
+        text(&output.stdout).rsplit_once('\n').map(|(b, v)| (b.to_owned(), v.to_owned())).expect("both");
     Ok((version, serde_json::from_str(&body).expect("the server's JSON")))
 }
 
@@ -56,8 +57,9 @@ fn curl_comes_by_every_version_of_tls_and_http_with_a_certificate_and_without() 
     for tls in [["--tlsv1.2", "--tls-max", "1.2"], ["--tlsv1.3", "--tls-max", "1.3"]] {
         for (http, version) in [("--http1.1", "1.1"), ("--http2", "2")] {
             for own in [&[][..], &certificate] {
-                let arguments = [&["--cacert", "ca.pem", http], &tls[..], own].concat();
-                let (spoken, response) = curl(&world, "https", &arguments).unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
+                let arguments = [&["--cacert", "ca.pem", http][..], &tls, own].concat();
+                let (spoken, response) =
+                    curl(&world, "https", &arguments).unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
                 assert_eq!(spoken, version, "{arguments:?}");
                 assert!(received(&response, "x-forwarded-proto"));
                 assert_eq!(received(&response, "client-cert"), !own.is_empty(), "{arguments:?}");
@@ -68,7 +70,8 @@ fn curl_comes_by_every_version_of_tls_and_http_with_a_certificate_and_without() 
     assert_eq!(combinations, 8);
     let refused = curl(&world, "https", &["--cacert", "clients.pem"]).expect_err("curl does not trust it");
     assert!(refused.contains("certificate"), "{refused}");
-    curl(&world, "https", &["--cacert", "ca.pem", "--cert", "a.pem", "--key", "a.key"]).expect_err("another authority's");
+    curl(&world, "https", &["--cacert", "ca.pem", "--cert", "a.pem", "--key", "a.key"])
+        .expect_err("another authority's");
 }
 
 #[test]
@@ -82,8 +85,8 @@ fn curl_speaks_http2_without_tls_by_prior_knowledge() {
 
 #[test]
 fn of_two_certificates_for_a_host_each_client_gets_the_first_that_it_can_verify() {
-    const RSA: &[SupportedCipherSuite] = &[TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
-    const ECDSA: &[SupportedCipherSuite] = &[TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
+    let (versions, for_rsa) = ([&TLS12], [TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256]);
+    let for_ecdsa = [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256];
     let conf = |order: [&str; 2]| {
         let certificates = order.map(|name| format!("{{ cert: {name}.pem, key: {name}.key }}")).join(", ");
         Conf::servers("a").listener(&format!("tls: {{ certificates: [{certificates}] }}"))
@@ -98,20 +101,20 @@ fn of_two_certificates_for_a_host_each_client_gets_the_first_that_it_can_verify(
     let shown = |world: &World, suites: Option<&[SupportedCipherSuite]>| {
         let client = Client::new(&authority);
         let client = match suites {
-            Some(suites) => client.versions(&[&TLS12]).suites(suites),
+            Some(suites) => client.versions(&versions).suites(suites),
             None => client,
         };
         client.connect(&world.address, HOST).certificate()
     };
     for (order, first) in [(["ecdsa", "rsa"], &ecdsa), (["rsa", "ecdsa"], &rsa)] {
         world.reload(conf(order).listener(&format!("max_body_size: {}KiB", 1 + order[0].len())));
-        assert_eq!(shown(&world, Some(RSA)), rsa.certificate, "{order:?}");
-        assert_eq!(shown(&world, Some(ECDSA)), ecdsa.certificate, "{order:?}");
+        assert_eq!(shown(&world, Some(&for_rsa)), rsa.certificate, "{order:?}");
+        assert_eq!(shown(&world, Some(&for_ecdsa)), ecdsa.certificate, "{order:?}");
         assert_eq!(shown(&world, None), first.certificate, "{order:?}: both fit");
     }
     let renewed = authority.sign(&[HOST]);
     renewed.write(world.directory(), "ecdsa");
     world.signal(Signal::SIGHUP);
-    eventually(PATIENCE, "one of the two is renewed", || shown(&world, Some(ECDSA)) == renewed.certificate);
-    assert_eq!(shown(&world, Some(RSA)), rsa.certificate, "the other one stays");
+    eventually(PATIENCE, "one of the two is renewed", || shown(&world, Some(&for_ecdsa)) == renewed.certificate);
+    assert_eq!(shown(&world, Some(&for_rsa)), rsa.certificate, "the other one stays");
 }

@@ -199,7 +199,7 @@ fn a_client_that_came_without_a_certificate_does_not_resume_where_one_is_require
 fn a_session_is_not_resumed_once_its_certificate_has_expired() {
     let town = Authorities::new();
     let world = town.world(conf(MUTUAL));
-    let expiry = SystemTime::now() + Duration::from_secs(4);
+    let expiry = SystemTime::now() + Duration::from_secs(6);
     let certificate = town.clients.sign_with(&["client"], |params| params.not_after = expiry.into());
     let client = town.showing(&certificate);
     assert!(!is_resumed(&client, &world.address));

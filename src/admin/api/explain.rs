@@ -89,7 +89,9 @@ fn identity_of(asked: &ExplainRequest, pool: &PoolRuntime) -> Result<Option<Clie
     let bind_to = pool.persistence.as_ref().and_then(|persistence| persistence.bind_to.as_ref());
     let certificate = match asked.certificate.as_deref() {
         Some(text) => Some(parse_fingerprint(text).ok_or_else(|| {
-            Problem::unprocessable("certificate: SHA-256 in 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256`")
+            Problem::unprocessable(
+                "certificate: SHA-256 in 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256`",
+            )
         })?),
         None => None,
     };

@@ -31,7 +31,8 @@ pub(super) fn tls(
         .collect();
     if tls.client_auth == raw::ClientAuth::Optional && tls.client_ca.is_none() {
         let message = "client_auth: optional means nothing without client_ca: clients are not asked for a certificate";
-        let help = "write client_ca: FILE, with the authorities that sign the clients' certificates, or remove the line";
+        let help =
+            "write client_ca: FILE, with the authorities that sign the clients' certificates, or remove the line";
         diagnostics.problem(at.key("client_auth").location, message, help);
     }
     Tls {

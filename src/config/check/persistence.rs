@@ -48,9 +48,20 @@ fn mode(one: &Persistence, issue: Issue, at: NodeRef<'_>, diagnostics: &mut Diag
 fn bind_to(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let Some(text) = &one.bind_to else { return };
     let location = at.key("bind_to").location;
-    if BindTo::parse(text).is_none() {
-        let message = format!("\"bind_to\" cannot be {}", suggest::quoted(text));
-        diagnostics.problem(location, message, suggest::help(text, &BindTo::FORMS, "it can be"));
+    match BindTo::parse(text) {
+        None => {
+            let message = format!("\"bind_to\" cannot be {}", suggest::quoted(text));
+            diagnostics.problem(location, message, suggest::help(text, &BindTo::FORMS, "it can be"));
+        }
+        Some(bind_to) if bind_to.is_reserved() => {
+            let message = format!("\"bind_to\" cannot be {}: it has a meaning of its own", suggest::quoted(text));
+            diagnostics.problem(
+                location,
+                message,
+                "name the header in which a proxy in front says the user, like X-Remote-User",
+            );
+        }
+        Some(_) => {}
     }
     if one.sources.iter().any(|source| matches!(source, SourceSettings::Route(_))) {
         let message = "bind_to cannot hold with the source route: the application's id names its server itself";

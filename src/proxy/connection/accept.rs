@@ -8,10 +8,10 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::Result;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream as Socket;
-use pingora::Result;
 use pingora::protocols::tls::TlsStream;
 use pingora::protocols::tls::server::handshake_with_callback;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};

@@ -66,7 +66,10 @@ fn read(der: &[u8]) -> Option<PresentedCertificate> {
         encoded: HeaderValue::try_from(format!(":{}:", STANDARD.encode(der))).ok()?,
         digest,
     };
-    Some(PresentedCertificate { certificate: Arc::new(certificate), not_after: parsed.validity().not_after.timestamp() })
+    Some(PresentedCertificate {
+        certificate: Arc::new(certificate),
+        not_after: parsed.validity().not_after.timestamp(),
+    })
 }
 
 #[cfg(test)]

@@ -95,11 +95,8 @@ mod tests {
 
     #[test]
     fn the_last_part_of_a_name_comes_first() {
-        let name = [
-            (DnType::CountryName, "DE"),
-            (DnType::OrganizationName, "Bank & Co"),
-            (DnType::CommonName, "alice"),
-        ];
+        let name =
+            [(DnType::CountryName, "DE"), (DnType::OrganizationName, "Bank & Co"), (DnType::CommonName, "alice")];
         assert_eq!(subject(&name), "CN=alice,O=Bank & Co,C=DE");
         assert_eq!(subject(&[]), "");
     }

@@ -21,8 +21,8 @@ use crate::telemetry::trace::TraceContext;
 
 pub use self::attempts::Attempts;
 pub(crate) use self::body_progress::BodyProgress;
-pub use self::client_certificate::ClientCertificate;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
+pub use self::client_certificate::ClientCertificate;
 pub use self::dedicated::Dedicated;
 pub use self::no_attempt::{NextStep, NoAttempt};
 pub use self::refusal::Refusal;

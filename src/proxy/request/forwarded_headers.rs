@@ -248,7 +248,8 @@ mod tests {
             encoded: HeaderValue::from_static(":AA==:"),
             digest: [0; 32],
         };
-        let fields = [("Client-Cert", "forged"), ("x_client_cert_subject", "forged"), ("X-Client-Certificates", "app's")];
+        let fields =
+            [("Client-Cert", "forged"), ("x_client_cert_subject", "forged"), ("X-Client-Certificates", "app's")];
         let certified = Client { certificate: Some(Arc::new(certificate)), ..client(true, true) };
         let about = |client: &Client| {
             let mut sent = sent(client, &fields);
