@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) mod address;
+pub(crate) mod bind_to;
 pub(crate) mod certificate_files;
 mod check;
 pub(crate) mod check_context;
@@ -43,6 +44,7 @@ mod manual;
 mod tests;
 
 pub use address::{ListenAddress, ServerAddress};
+pub use bind_to::BindTo;
 pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
@@ -52,10 +54,10 @@ pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AcmeChallenge, AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff,
-    Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged,
-    OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share,
-    StreamsOnDown, TlsVersion, UpstreamProtocol,
+    AcmeChallenge, AdminToken, Balance, CircuitBreaker, ClientAuth, Connection, ConnectionTls, FastPath, GuestCookies,
+    Handoff, Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose,
+    OnForged, OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState,
+    Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

@@ -63,6 +63,7 @@ pub(crate) fn check(
     handoff::changed_by_routes(&config, at, diagnostics);
     persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
+    persistence::certificates_for_sessions(&config, at.key("pools"), diagnostics);
     files::shared_files(&config, at, diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config
