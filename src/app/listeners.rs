@@ -78,7 +78,8 @@ fn with_advice(error: Error, port: u16) -> Error {
     let advice = format!(
         "{error}: ports below 1024 need the capability CAP_NET_BIND_SERVICE; give it with \
          AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \"setcap cap_net_bind_service=+ep\" on the \
-         program, or lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}, or listen on a port from 1024 on"
+         program, or lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}, or let systemd open the port (homing.socket), or \
+         listen on a port from 1024 on"
     );
     Error::new(ErrorKind::PermissionDenied, advice)
 }

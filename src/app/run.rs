@@ -89,7 +89,7 @@ fn start(mut config: Config, origin: &Origin, program: Program) -> Result<Proces
     let config = Arc::clone(&app.current.load().config);
     let pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;
     let readiness = Arc::new(Readiness { started: AtomicBool::new(false), app: Arc::clone(&app) });
-    let (stop, sockets) = (StopSwitch::default(), Sockets::default());
+    let (stop, sockets) = (StopSwitch::default(), Sockets::activated(&config)?);
     listeners::check_addresses(&config, &sockets)?;
     listeners::start_admin(&config, &readiness, &stop, &sockets)?;
     let snapshots = Arc::new(SnapshotTask::load(Arc::clone(&app)));

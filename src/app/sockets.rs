@@ -1,4 +1,4 @@
-//! The listening sockets by their addresses: opened by this process, or taken over from another one.
+//! The listening sockets by their addresses: opened by this process or the service manager, or taken over from another process.
 //!
 //! Pingora asks a list for a socket before it opens one, and adds what it has opened. Each of its servers has a list of its
 //! own, filled by its own transfer; here all servers get the same one.
@@ -14,15 +14,12 @@ use pingora::services::Service;
 
 use crate::config::{Config, ListenAddress};
 
+use super::error::RunError;
+use super::socket_activation;
+
 /// All listening sockets. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Sockets(ListenFds);
-
-impl Default for Sockets {
-    fn default() -> Self {
-        Self(Arc::new(Mutex::new(Fds::new())))
-    }
-}
 
 /// An address as Pingora names it.
 pub(super) fn socket_name(address: &ListenAddress) -> String {
@@ -40,6 +37,24 @@ pub(super) fn addresses(config: &Config) -> impl Iterator<Item = &ListenAddress>
 }
 
 impl Sockets {
+    /// Those that the service manager opened for this process; usually none.
+    pub(super) fn activated(config: &Config) -> Result<Self, RunError> {
+        let passed =
+            socket_activation::take_sockets().map_err(RunError::system("the sockets of the service manager"))?;
+        let (sockets, unclaimed) = Self::inherit(passed, config);
+        for (address, _) in sockets.list() {
+            tracing::info!(address, "a listener has the socket that the service manager opened");
+        }
+        for address in unclaimed {
+            tracing::warn!(
+                address,
+                "the service manager opened a socket on which no listener of the configuration listens: its clients wait in vain; \
+                 write the address the same in both"
+            );
+        }
+        Ok(sockets)
+    }
+
     /// Takes over the sockets that the configuration listens on. Returned are the names of the others, which are closed.
     pub(super) fn inherit(sockets: Vec<(String, OwnedFd)>, config: &Config) -> (Self, Vec<String>) {
         let mut fds = Fds::new();

@@ -133,6 +133,11 @@ impl Builder {
         World { proxy: Some(proxy), town: self.town }
     }
 
+    /// A world whose proxy the test starts itself.
+    pub(crate) fn start_without_proxy(self) -> World {
+        World { proxy: None, town: self.without_proxy() }
+    }
+
     /// The servers and the configuration file, but no proxy.
     pub(crate) fn without_proxy(mut self) -> Town {
         self.people();
@@ -300,6 +305,7 @@ impl Town {
             arguments: None,
             program: None,
             descriptors: None,
+            stdin: None,
         }
     }
 
