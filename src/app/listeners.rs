@@ -22,7 +22,7 @@ use crate::pool::connections::KEEPALIVE;
 use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, ListenerConnections, RequestApp};
-use crate::proxy::fast_path::FastPath;
+use crate::proxy::fast_path::{BATCHES_FROM, FastPath};
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
@@ -174,6 +174,7 @@ pub(super) fn start_proxy(
         app: Arc::clone(app),
         enabled: config.proxy.fast_path == config::FastPath::Auto,
         max_idle: config.proxy.upstream_idle_connections.saturating_mul(threads),
+        batches_from: BATCHES_FROM.saturating_mul(threads),
     };
     let requests =
         Arc::new(RequestApp { proxy: Arc::new(proxy), options, fast_path, closing_idle: stop.for_idle_connections() });

@@ -31,11 +31,50 @@ impl WrittenName {
 }
 
 /// Fields to set. Taken by reference where they are carried out: they are large to move.
-pub type SetFields<'a> = SmallVec<[(&'a WrittenName, HeaderValue); 5]>;
+pub type SetFields<'a, V = HeaderValue> = SmallVec<[(&'a WrittenName, V); 5]>;
+
+/// A value to set that may be kept elsewhere: nothing is copied where it is written to the wire.
+#[derive(Debug, Clone)]
+pub enum FieldValue<'a> {
+    /// The bytes of a valid value.
+    Kept(&'a [u8]),
+    /// A value of its own.
+    Own(HeaderValue),
+}
+
+/// The value of a field to set.
+pub trait EditValue: AsRef<[u8]> {
+    /// As the value of a header map.
+    fn into_header_value(self) -> Option<HeaderValue>;
+}
+
+impl AsRef<[u8]> for FieldValue<'_> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Self::Kept(bytes) => bytes,
+            Self::Own(value) => value.as_bytes(),
+        }
+    }
+}
+
+impl EditValue for FieldValue<'_> {
+    fn into_header_value(self) -> Option<HeaderValue> {
+        match self {
+            Self::Kept(bytes) => HeaderValue::from_bytes(bytes).ok(),
+            Self::Own(value) => Some(value),
+        }
+    }
+}
+
+impl EditValue for HeaderValue {
+    fn into_header_value(self) -> Option<HeaderValue> {
+        Some(self)
+    }
+}
 
 /// Changes to the head of a request before a server gets it.
-#[derive(Debug, Default)]
-pub struct RequestEdits<'a> {
+#[derive(Debug)]
+pub struct RequestEdits<'a, V = HeaderValue> {
     /// The request target that replaces the one that was sent.
     pub target: Option<String>,
     /// Fields to remove, all of each name.
@@ -43,7 +82,13 @@ pub struct RequestEdits<'a> {
     /// What becomes of the Cookie fields.
     pub cookie: CookieEdit,
     /// Fields to set, each in place of all of its name.
-    pub set: SetFields<'a>,
+    pub set: SetFields<'a, V>,
+}
+
+impl<V> Default for RequestEdits<'_, V> {
+    fn default() -> Self {
+        Self { target: None, remove: SmallVec::new(), cookie: CookieEdit::default(), set: SmallVec::new() }
+    }
 }
 
 /// What becomes of a request's Cookie fields.

@@ -11,7 +11,7 @@ mod own_response;
 mod tests;
 mod view;
 
-pub use self::edits::{CookieEdit, RequestEdits, ResponseEdits, SetFields, WrittenName};
+pub use self::edits::{CookieEdit, EditValue, FieldValue, RequestEdits, ResponseEdits, SetFields, WrittenName};
 pub use self::fields::{FieldPairs, FieldValues, Fields};
 pub use self::own_response::OwnResponse;
 pub use self::view::{RequestView, ResponseView};

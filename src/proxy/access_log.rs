@@ -1,7 +1,7 @@
 //! Afterwards: what was done for the request becomes a record, for metrics and the access log.
 
 use std::borrow::Cow;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorSource};
@@ -18,7 +18,7 @@ use crate::telemetry::metrics::Rejection;
 use crate::telemetry::request_record::{FailureSource, RequestRecord, RequestResult};
 use crate::telemetry::trace::Span;
 
-use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::context::{Refusal, RequestContext, RequestId};
 use crate::proxy::head;
 use crate::proxy::response::status;
 
@@ -28,7 +28,7 @@ pub(crate) fn run(exchange: &Exchange, error: Option<&Error>, ctx: &mut RequestC
     ctx.log_dropped = None;
     let status = exchange.response_written().map_or(0, |response| response.status.as_u16());
     let bytes = || (exchange.body_bytes_read(), exchange.body_bytes_sent());
-    note(head::view(exchange.req_header()), status, bytes, error, ctx);
+    note(head::view(exchange.req_header()), (status, Instant::now()), bytes, error, ctx);
 }
 
 /// A request of HTTP/2 whose body did not arrive in time: its stream is reset.
@@ -39,19 +39,19 @@ pub(crate) fn run_dropped(ctx: &mut RequestContext, head: &RequestHeader) {
     let status = status::of_rejection(rejection);
     ctx.refusal = Some(Refusal::new(status, rejection.label()));
     let read = usize::try_from(ctx.body_bytes).unwrap_or(usize::MAX);
-    note(head::view(head), status, || (read, 0), None, ctx);
+    note(head::view(head), (status, Instant::now()), || (read, 0), None, ctx);
 }
 
 /// Counts a request that has ended, and writes it to the access log. `bytes`: those of its body and of its response's.
 pub(crate) fn note(
     request: RequestView<'_>,
-    status: u16,
+    (status, ended): (u16, Instant),
     bytes: impl FnOnce() -> (usize, usize),
     error: Option<&Error>,
     ctx: &mut RequestContext,
 ) {
     (ctx.attempts.in_flight, ctx.attempts.stream) = (None, None);
-    let duration = ctx.started.elapsed();
+    let duration = ended.saturating_duration_since(ctx.started);
     let result = RequestResult { status, duration, outcome: outcome(ctx).map(|outcome| outcome as usize) };
     let app = ctx.app();
     let route = ctx.route.and_then(|route| ctx.runtime.routes.get(route));
@@ -94,7 +94,7 @@ fn record<'a>(
     RequestRecord {
         result,
         started: UNIX_EPOCH + Duration::from_millis(ctx.now.minus(ctx.late).0),
-        request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+        request_id: ctx.request_id.as_ref().and_then(RequestId::as_str).unwrap_or_default(),
         client: ctx.client.address,
         method: request.method.as_str(),
         host: host_name(request.host()),

@@ -7,7 +7,7 @@ use http::{Uri, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 
-use crate::message::{CookieEdit, Fields, RequestEdits, RequestView, ResponseEdits, ResponseView};
+use crate::message::{CookieEdit, EditValue, Fields, RequestEdits, RequestView, ResponseEdits, ResponseView};
 
 use super::header_case;
 
@@ -28,7 +28,11 @@ pub(crate) fn response_view(response: &ResponseHeader) -> ResponseView<'_> {
 }
 
 /// Applies edits to a request. `lower`: names are forwarded in lower case.
-pub(crate) fn apply_to_request(edits: &mut RequestEdits<'_>, request: &mut RequestHeader, lower: bool) -> Result<()> {
+pub(crate) fn apply_to_request<V: EditValue>(
+    edits: &mut RequestEdits<'_, V>,
+    request: &mut RequestHeader,
+    lower: bool,
+) -> Result<()> {
     let RequestEdits { target, remove, cookie, set } = edits;
     if let Some(target) = target {
         set_target(request, target)?;
@@ -44,10 +48,12 @@ pub(crate) fn apply_to_request(edits: &mut RequestEdits<'_>, request: &mut Reque
         }
         CookieEdit::Set(value) => request.insert_header("Cookie", value)?,
     }
+    let is_empty = set.is_empty();
+    let set = set.drain(..).filter_map(|(name, value)| Some((name, value.into_header_value()?)));
     if lower {
-        header_case::lower_request(request, set.drain(..))
-    } else if !set.is_empty() {
-        header_case::set(request, set.drain(..))
+        header_case::lower_request(request, set)
+    } else if !is_empty {
+        header_case::set(request, set)
     } else {
         Ok(())
     }
@@ -220,7 +226,7 @@ mod tests {
     fn a_rewritten_target_keeps_the_authority_of_http2() {
         let mut request = RequestHeader::build("GET", b"/x;sid=1", None).unwrap();
         request.set_uri(Uri::from_static("https://a.example/x;sid=1"));
-        let mut edits = RequestEdits { target: Some("/x".to_owned()), ..RequestEdits::default() };
+        let mut edits: RequestEdits<'_> = RequestEdits { target: Some("/x".to_owned()), ..RequestEdits::default() };
         apply_to_request(&mut edits, &mut request, true).unwrap();
         assert_eq!(request.uri, "https://a.example/x");
     }

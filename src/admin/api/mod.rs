@@ -5,6 +5,7 @@ mod explain;
 mod explained;
 mod history;
 mod openapi;
+mod pace;
 mod paging;
 mod pools;
 mod reload;
@@ -68,7 +69,7 @@ impl Api<'_> {
             }
             (["history"], _) if reads => json(&history::list(app)),
             (["openapi.json"], _) if reads => json(&openapi::document()),
-            (["sessions"], _) if reads => json(&sessions::list(app, request).await?),
+            (["sessions"], _) if reads => Ok(ApiResponse::Json(StatusCode::OK, sessions::list(app, request).await?)),
             (["sessions", pool, key], _) if reads => json(&sessions::get(app, self.explained, pool, key).await?),
             _ => self.change(request, segments).await,
         }
@@ -132,8 +133,6 @@ fn methods(segments: &[&str]) -> Option<&'static str> {
 }
 
 fn json<T: Serialize>(value: &T) -> Result<ApiResponse, Problem> {
-    match serde_json::to_vec(value) {
-        Ok(body) => Ok(ApiResponse::Json(StatusCode::OK, body)),
-        Err(error) => Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())),
-    }
+    let body = serde_json::to_vec(value).map_err(Problem::internal)?;
+    Ok(ApiResponse::Json(StatusCode::OK, body))
 }

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Serialize;
 
 use crate::admin::problem::Problem;
 
@@ -40,6 +41,37 @@ impl Paging {
     }
 }
 
+/// A page as JSON that is written item by item, in the shape of [`Page`](super::view::Page).
+pub(crate) struct PageWriter {
+    body: Vec<u8>,
+    items: usize,
+}
+
+impl PageWriter {
+    pub(crate) fn new() -> Self {
+        Self { body: br#"{"items":["#.to_vec(), items: 0 }
+    }
+
+    pub(crate) fn items(&self) -> usize {
+        self.items
+    }
+
+    pub(crate) fn push(&mut self, item: &impl Serialize) -> Result<(), Problem> {
+        if self.items > 0 {
+            self.body.push(b',');
+        }
+        self.items += 1;
+        serde_json::to_writer(&mut self.body, item).map_err(Problem::internal)
+    }
+
+    pub(crate) fn finish(mut self, next: Option<String>) -> Result<Vec<u8>, Problem> {
+        self.body.extend_from_slice(br#"],"next":"#);
+        serde_json::to_writer(&mut self.body, &next).map_err(Problem::internal)?;
+        self.body.push(b'}');
+        Ok(self.body)
+    }
+}
+
 /// A cursor behind this item.
 pub(crate) fn cursor(last: &str) -> String {
     URL_SAFE_NO_PAD.encode(last)
@@ -65,6 +97,20 @@ pub(crate) fn page_of(names: &[&str], paging: &Paging) -> Result<(std::ops::Rang
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::api::view::Page;
+
+    #[test]
+    fn a_page_written_item_by_item_has_the_shape_of_a_page() {
+        for items in [vec![], vec!["a"], vec!["a", "\"b\"", "c"]] {
+            for next in [None, Some(cursor("c"))] {
+                let mut page = PageWriter::new();
+                items.iter().for_each(|item| page.push(item).unwrap());
+                assert_eq!(page.items(), items.len());
+                let whole = serde_json::to_vec(&Page { items: items.clone(), next: next.clone() }).unwrap();
+                assert_eq!(page.finish(next).unwrap(), whole);
+            }
+        }
+    }
 
     #[test]
     fn pages_follow_each_other_to_the_end() {

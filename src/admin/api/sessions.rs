@@ -1,14 +1,14 @@
 //! Sessions of the table: listed, found by their key, moved and ended.
 //!
-//! The table is read shard by shard: each is locked only while it is copied, and other requests of the API go on between two
-//! shards. Within a shard sessions are in the order of their keyed hashes, which does not change while others come and go.
+//! The table is read shard by shard: each is locked only while it is copied. Reading goes in short pieces with pauses, during
+//! which traffic and other requests of the API go on. Within a shard sessions are in the order of their keyed hashes, which does
+//! not change while others come and go.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::task::yield_now;
 
 use crate::admin::access::Caller;
 use crate::admin::problem::Problem;
@@ -25,8 +25,9 @@ use crate::telemetry::events;
 use crate::telemetry::move_history::SessionMove;
 
 use super::explained::ExplainedSessions;
-use super::paging::{Paging, cursor};
-use super::view::{MoveView, Page, SessionView};
+use super::pace::Pace;
+use super::paging::{PageWriter, Paging, cursor};
+use super::view::{MoveView, SessionView};
 
 /// Where a session goes.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -58,10 +59,8 @@ impl Position {
     }
 }
 
-pub(crate) async fn list(
-    app: &Arc<AppState>,
-    request: &AdminRequest,
-) -> Result<Page<SessionView, Option<String>>, Problem> {
+/// A page as JSON.
+pub(crate) async fn list(app: &Arc<AppState>, request: &AdminRequest) -> Result<Vec<u8>, Problem> {
     let [pool, server, limit, from] = request.parameters(["pool", "server", "limit", "cursor"])?;
     let paging = Paging::of(limit.as_deref(), from.as_deref())?;
     let runtime = app.current.load_full();
@@ -71,19 +70,18 @@ pub(crate) async fn list(
         None => Position::START,
         Some(text) => Position::parse(text).ok_or_else(|| Problem::bad_request("cursor: take it from \"next\""))?,
     };
-    let mut items = Vec::new();
+    let (mut page, mut pace) = (PageWriter::new(), Pace::new());
     while position.shard < app.sessions.table.shards() {
-        let now = (app.clock)();
-        for (digest, _, entry) in shard(app, &runtime, position, &filter, now) {
-            items.push(view(app, &runtime, digest, &entry));
-            if items.len() == paging.limit {
-                return Ok(Page { items, next: Some(cursor(&format!("{}.{digest:x}", position.shard))) });
+        for (digest, entry) in shard(app, &runtime, position, &filter, &mut pace).await {
+            page.push(&view(app, &runtime, digest, &entry))?;
+            if page.items() == paging.limit {
+                return page.finish(Some(cursor(&format!("{}.{digest:x}", position.shard))));
             }
+            pace.pause_when_due().await;
         }
         position = Position { shard: position.shard + 1, after: None };
-        yield_now().await;
     }
-    Ok(Page { items, next: None })
+    page.finish(None)
 }
 
 impl Filter {
@@ -113,23 +111,28 @@ impl Filter {
 }
 
 /// The live sessions of a shard behind the position, in the order of their keyed hashes.
-fn shard(
+async fn shard(
     app: &AppState,
     runtime: &Runtime,
     position: Position,
     filter: &Filter,
-    now: UnixMillis,
-) -> Vec<(u128, SessionKey, TableEntry)> {
-    let mut copied = Vec::new();
+    pace: &mut Pace,
+) -> Vec<(u128, TableEntry)> {
+    let (mut copied, now) = (Vec::new(), (app.clock)());
     app.sessions.table.copy_shard(position.shard, &mut copied);
-    let mut found: Vec<_> = copied
-        .into_iter()
-        .filter(|(_, entry)| filter.admits(app, entry.target))
-        .map(|(key, entry)| (runtime.log_key.digest(key), key, entry))
-        .filter(|(digest, ..)| position.after.is_none_or(|after| *digest > after))
-        .filter(|(_, key, _)| matches!(app.sessions.table.find(key, now), TableLookup::Live(_)))
-        .collect();
-    found.sort_unstable_by_key(|(digest, ..)| *digest);
+    let mut found = Vec::with_capacity(copied.len());
+    for (key, entry) in copied {
+        pace.pause_when_due().await;
+        if !filter.admits(app, entry.target) {
+            continue;
+        }
+        let digest = runtime.log_key.digest(key);
+        let is_behind = position.after.is_none_or(|after| digest > after);
+        if is_behind && matches!(app.sessions.table.find(&key, now), TableLookup::Live(_)) {
+            found.push((digest, entry));
+        }
+    }
+    found.sort_unstable_by_key(|(digest, _)| *digest);
     found
 }
 
@@ -150,14 +153,16 @@ async fn find(
     let unknown = || Problem::not_found(format!("the table has no session {digest:?} of pool {pool:?}"));
     let wanted = u128::from_str_radix(digest, 16).ok().filter(|_| digest.len() == 32).ok_or_else(unknown)?;
     let filter = Filter { pool: Some(pool.to_owned()), server: None };
+    let (mut copied, mut pace) = (Vec::new(), Pace::new());
     for index in 0..app.sessions.table.shards() {
-        let mut copied = Vec::new();
+        copied.clear();
         app.sessions.table.copy_shard(index, &mut copied);
-        let mut of_pool = copied.iter().filter(|(_, entry)| filter.admits(app, entry.target));
-        if let Some((key, _)) = of_pool.find(|(key, _)| runtime.log_key.digest(*key) == wanted) {
-            return Ok((*key, wanted));
+        for (key, entry) in &copied {
+            if filter.admits(app, entry.target) && runtime.log_key.digest(*key) == wanted {
+                return Ok((*key, wanted));
+            }
+            pace.pause_when_due().await;
         }
-        yield_now().await;
     }
     let now = (app.clock)();
     let found = explained.find(pool, now, |key| runtime.log_key.digest(key) == wanted).ok_or_else(unknown)?;

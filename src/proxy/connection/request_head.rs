@@ -26,15 +26,20 @@ impl RequestHead {
         self == Self::Complete
     }
 
+    /// The length of a whole head. One in which bare LFs end lines may end before.
+    pub(super) fn length_of(bytes: &[u8]) -> Option<usize> {
+        Some(EMPTY_LINE.find(bytes)? + 3)
+    }
+
     /// How many of the next bytes belong to the head.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> usize {
         // Nearly every head arrives whole, and with CRLF.
         if *self == Self::Line
-            && let Some(at) = EMPTY_LINE.find(bytes)
-            && !has_bare_empty_line(bytes.get(..=at).unwrap_or_default())
+            && let Some(length) = Self::length_of(bytes)
+            && !has_bare_empty_line(bytes.get(..length - 2).unwrap_or_default())
         {
             *self = Self::Complete;
-            return at + 3;
+            return length;
         }
         self.advance_by_lines(bytes)
     }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 use rand::RngCore;
@@ -26,6 +25,7 @@ pub use self::client::{Client, ForwardedChain, ReservedNames};
 pub use self::dedicated::Dedicated;
 pub use self::no_attempt::{NextStep, NoAttempt};
 pub use self::refusal::Refusal;
+pub use self::request_id::{NEW_ID_LENGTH, RequestId, Traceparent};
 
 mod attempts;
 mod body_progress;
@@ -33,6 +33,7 @@ mod client;
 mod dedicated;
 mod no_attempt;
 mod refusal;
+mod request_id;
 
 /// Everything that the hooks of one request share.
 pub struct RequestContext {
@@ -57,11 +58,11 @@ pub struct RequestContext {
     /// Server connections that only its own connection may use. Boxed, since it is rare.
     pub dedicated: Option<Box<Dedicated>>,
     /// Its id, as sent to servers.
-    pub request_id: Option<HeaderValue>,
+    pub request_id: Option<RequestId>,
     /// Its place in its trace; `None` where traces are left alone.
     pub trace: Option<TraceContext>,
     /// The same as servers get it.
-    pub traceparent: Option<HeaderValue>,
+    pub traceparent: Option<Traceparent>,
     /// Its session.
     pub session: RequestSession,
     /// Its response, when that is a page whose links are rewritten. In a mutex since hooks share the context between

@@ -22,8 +22,8 @@ use crate::telemetry::metrics::LongWay;
 use super::connection::deadlines::DeadlineStream;
 
 pub use self::plan::FastPathPlan;
-pub use self::settings::FastPath;
 pub(crate) use self::settings::Served;
+pub use self::settings::{BATCHES_FROM, FastPath};
 
 impl FastPath {
     /// Serves the request that has begun on a connection, if it may.

@@ -1,14 +1,16 @@
 //! Which requests the fast path serves, and the head that a server gets.
 
-use http::{Method, Version, header};
+use std::mem::MaybeUninit;
+
+use http::{Method, Version};
 use httparse::Header;
 
-use crate::message::{Fields, RequestEdits, RequestView};
+use crate::message::{FieldValue, Fields, RequestEdits, RequestView};
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::Stage;
 use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::RequestContext;
-use crate::proxy::request::forwarded_headers::forwarded_headers;
+use crate::proxy::request::forwarded_headers::{Described, forwarded_headers};
 use crate::proxy::request::header_scan::HeaderScan;
 use crate::proxy::request::{client_addr, identify, limits, validate};
 use crate::proxy::upstream::{peer, request_headers};
@@ -19,8 +21,12 @@ use super::fields::{self, FieldList, NameCase};
 /// Requests with more fields take the long way.
 pub(super) const MAX_FIELDS: usize = 64;
 
+/// Room for the fields of a request.
+pub(super) type Room<'h> = [MaybeUninit<Header<'h>>; MAX_FIELDS];
+
 /// A head that the fast path may serve.
 pub(super) struct Request<'h> {
+    head: &'h [u8],
     pub(super) method: Method,
     pub(super) target: &'h [u8],
     pub(super) fields: &'h [Header<'h>],
@@ -30,9 +36,9 @@ pub(super) struct Request<'h> {
 
 impl<'h> Request<'h> {
     /// Parses a head. An error: why it takes the long way.
-    pub(super) fn parse(head: &'h [u8], fields: &'h mut [Header<'h>; MAX_FIELDS]) -> Result<Self, LongWay> {
-        let mut parsed = httparse::Request::new(fields);
-        match parsed.parse(head) {
+    pub(super) fn parse(head: &'h [u8], fields: &'h mut Room<'h>) -> Result<Self, LongWay> {
+        let mut parsed = httparse::Request::new(&mut []);
+        match parsed.parse_with_uninit_headers(head, fields) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
             _ => return Err(LongWay::Head),
         }
@@ -50,11 +56,11 @@ impl<'h> Request<'h> {
             _ => return Err(LongWay::Method),
         };
         let target = parsed.path.unwrap_or_default().as_bytes();
-        if !is_plain(target) {
+        if !is_plain(target) || !is_line_plain(head, method.as_str(), target) {
             return Err(LongWay::Target);
         }
         let fields: &'h [Header<'h>] = parsed.headers;
-        Ok(Self { closes: closes(fields)?, method, target, fields })
+        Ok(Self { head, closes: closes(fields)?, method, target, fields })
     }
 
     pub(super) fn view(&self) -> RequestView<'_> {
@@ -63,20 +69,14 @@ impl<'h> Request<'h> {
 
     /// Validates the request and finds its client and route. Nothing is counted yet. Returns the length of its body. An error: why
     /// it takes the long way.
-    pub(super) fn identify(
-        &self,
-        head: &[u8],
-        connection: &DeadlineStream,
-        ctx: &mut RequestContext,
-    ) -> Result<usize, LongWay> {
-        let view = self.view();
+    pub(super) fn identify(&self, connection: &DeadlineStream, ctx: &mut RequestContext) -> Result<usize, LongWay> {
+        let (head, view) = (self.head, self.view());
         let scan = HeaderScan::of(view.fields);
         let listeners = &ctx.runtime.config.listeners;
         let index = connection.listener(listeners);
         let listener = listeners.get(index).filter(|_| ctx.runtime.fast_path.has_listener(index));
         let Some(listener) = listener else { return Err(LongWay::Configuration) };
-        let is_valid = DeadlineStream::is_line_valid(head)
-            && validate::check(Some(head), &view, &scan, listener.max_header_size).is_ok();
+        let is_valid = validate::check(Some(head), &view, &scan, listener.max_header_size).is_ok();
         ctx.listener = index;
         let exceeds = ctx.limits().is_some_and(|limits| limits::exceeded(&view, limits).is_some());
         if !is_valid || exceeds || connection.is_refused() {
@@ -112,23 +112,28 @@ impl<'h> Request<'h> {
     pub(super) fn write_head(&self, ctx: &mut RequestContext, out: &mut Vec<u8>) {
         let case = name_case(ctx);
         let view = self.view();
+        // Small, and the other edits borrow from the context.
+        let (client, request_id, traceparent) = (ctx.client.clone(), ctx.request_id.clone(), ctx.traceparent);
+        let described = Described {
+            client: &client,
+            reserved: ctx.reserved,
+            request_id: request_id.as_ref(),
+            traceparent: traceparent.as_ref(),
+        };
+        let host = || client_addr::host(&view, &client).map(FieldValue::Kept);
         let mut own = RequestEdits::default();
-        let ids = (ctx.request_id.as_ref(), ctx.traceparent.as_ref());
-        forwarded_headers(&view, &ctx.client, ctx.reserved, ids, &mut own);
+        forwarded_headers(&view, described, host, &mut own);
         let mut edits = RequestEdits::default();
         // Pools with session data from other servers take the long way, so there is none to be fetched.
         request_headers::collect(view, ctx, true, &mut edits);
-        let mut list: FieldList<'_> = self.fields.iter().copied().collect();
-        // A connection to a server is kept unless it says otherwise.
-        fields::remove(&mut list, &header::CONNECTION);
-        fields::apply_to_request(&own, &mut list);
-        fields::apply_to_request(&edits, &mut list);
+        let mut list = FieldList::new();
+        fields::edited_request(self.fields, &own, &edits, &mut list);
         let target = edits.target.as_ref().map_or(self.target, |target| target.as_bytes());
         out.extend_from_slice(self.method.as_str().as_bytes());
         out.push(b' ');
         out.extend_from_slice(target);
         out.extend_from_slice(b" HTTP/1.1\r\n");
-        fields::write(&list, case, out);
+        fields::write(&list, self.head, case, out);
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -151,11 +156,20 @@ pub(super) fn name_case(ctx: &RequestContext) -> NameCase {
     if preserved { NameCase::Preserved } else { NameCase::Lower }
 }
 
-/// A path and query of characters that every parser reads alike.
+/// Whether the first line is nothing but method, target and version, with one blank between them.
+fn is_line_plain(head: &[u8], method: &str, target: &[u8]) -> bool {
+    let behind_method = head.strip_prefix(method.as_bytes()).and_then(|rest| rest.strip_prefix(b" "));
+    let behind_target = behind_method.and_then(|rest| rest.get(target.len()..));
+    behind_target.is_some_and(|rest| rest.starts_with(b" HTTP/1.1\r\n"))
+}
+
+/// A path and query of characters that every parser reads alike: those of RFC 3986 for them.
 fn is_plain(target: &[u8]) -> bool {
-    target.first() == Some(&b'/')
-        && target.get(1) != Some(&b'/')
-        && target.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/?%".contains(byte))
+    // The range from `$` has `%&'()*+,-./`, the digits, `:` and `;`; that from `?` has `@` and the capitals.
+    let is_plain = |byte: u8| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~');
+    // Read to the end without a branch, so that it becomes vectors.
+    let all_plain = target.iter().fold(true, |all, byte| all & is_plain(*byte));
+    all_plain && target.first() == Some(&b'/') && target.get(1) != Some(&b'/')
 }
 
 /// Whether the client wants its connection to be closed. An error: fields about the connection that Pingora's proxy acts on.
@@ -193,7 +207,7 @@ mod tests {
 
     fn parse(line: &str, more: &str) -> Result<bool, LongWay> {
         let head = format!("{line}\r\nHost: a.example\r\n{more}\r\n");
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         Request::parse(head.as_bytes(), &mut fields).map(|request| request.closes)
     }
 

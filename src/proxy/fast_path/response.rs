@@ -1,5 +1,7 @@
 //! The head of a response: what it means, and what the client gets of it.
 
+use std::mem::MaybeUninit;
+
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version, header};
 use httparse::Header;
 use pingora::ErrorType::InvalidHTTPHeader;
@@ -65,12 +67,12 @@ pub(super) fn take_head(
     ctx: &mut RequestContext,
     out: &mut Vec<u8>,
 ) -> Result<Step> {
-    let mut usual = [httparse::EMPTY_HEADER; USUAL_FIELDS];
+    let mut usual = [const { MaybeUninit::uninit() }; USUAL_FIELDS];
     match parse(bytes, &mut usual) {
         Ok(Some(parsed)) => respond(&parsed, exchange, ctx, out),
         Ok(None) if bytes.len() <= MAX_HEAD => Ok(Step::Partial),
         Err(httparse::Error::TooManyHeaders) => {
-            let mut many = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
+            let mut many = vec![MaybeUninit::uninit(); MAX_FIELDS];
             match parse(bytes, &mut many) {
                 Ok(Some(parsed)) => respond(&parsed, exchange, ctx, out),
                 Ok(None) if bytes.len() <= MAX_HEAD => Ok(Step::Partial),
@@ -87,7 +89,7 @@ fn invalid<T>() -> Result<T> {
 
 /// The shared store is written.
 pub(super) async fn commit(bytes: Vec<u8>, request: &Request<'_>, ctx: &mut RequestContext) {
-    let mut fields = vec![httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut fields = vec![MaybeUninit::uninit(); MAX_FIELDS];
     let (Ok(Some(parsed)), Some(server)) = (parse(&bytes, &mut fields), ctx.attempts.server) else { return };
     let response = ResponseView { status: parsed.status, fields: Fields::Parsed(parsed.fields) };
     let (sessions, scope, state) = ctx.sessions(request.view());
@@ -96,7 +98,7 @@ pub(super) async fn commit(bytes: Vec<u8>, request: &Request<'_>, ctx: &mut Requ
 
 /// A head as it was parsed.
 struct Parsed<'b> {
-    length: usize,
+    head: &'b [u8],
     version: Version,
     status: StatusCode,
     reason: &'b str,
@@ -106,17 +108,19 @@ struct Parsed<'b> {
 /// `None`: it has not arrived to its end. As lenient as Pingora.
 fn parse<'b>(
     bytes: &'b [u8],
-    fields: &'b mut [Header<'b>],
+    fields: &'b mut [MaybeUninit<Header<'b>>],
 ) -> std::result::Result<Option<Parsed<'b>>, httparse::Error> {
     let mut config = httparse::ParserConfig::default();
     config.allow_spaces_after_header_name_in_responses(true);
     config.allow_obsolete_multiline_headers_in_responses(true);
-    let mut parsed = httparse::Response::new(fields);
-    let httparse::Status::Complete(length) = config.parse_response(&mut parsed, bytes)? else { return Ok(None) };
+    let mut parsed = httparse::Response::new(&mut []);
+    let complete = config.parse_response_with_uninit_headers(&mut parsed, bytes, fields)?;
+    let httparse::Status::Complete(length) = complete else { return Ok(None) };
+    let head = bytes.get(..length).unwrap_or_default();
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok()).ok_or(httparse::Error::Status)?;
     let version = if parsed.version == Some(1) { Version::HTTP_11 } else { Version::HTTP_10 };
     let reason = parsed.reason.unwrap_or_default();
-    Ok(Some(Parsed { length, version, status, reason, fields: parsed.headers }))
+    Ok(Some(Parsed { head, version, status, reason, fields: parsed.headers }))
 }
 
 fn respond(
@@ -125,7 +129,7 @@ fn respond(
     ctx: &mut RequestContext,
     out: &mut Vec<u8>,
 ) -> Result<Step> {
-    let unfolded = unfolded(parsed.fields);
+    let unfolded = if may_be_folded(parsed.head) { unfolded(parsed.fields) } else { Vec::new() };
     let mut normal = ResponseEdits::default();
     let mut list = field_list(parsed.fields, &unfolded);
     let server_keeps = server_keeps(parsed.version, &list);
@@ -150,7 +154,7 @@ fn respond(
         list.push(Header { name: "Transfer-Encoding", value: b"chunked" });
     }
     let has_length = has(&list, &header::CONTENT_LENGTH);
-    let head = Head { length: parsed.length, status, is_final, framing, has_length, server_keeps };
+    let head = Head { length: parsed.head.len(), status, is_final, framing, has_length, server_keeps };
     let case = name_case(ctx);
     issue(status, &list, exchange, ctx, |list| {
         write_head(version, parsed, exchange, is_final, (list, case), out);
@@ -211,14 +215,14 @@ fn write_head(
         let mut rest: &[Header<'_>] = list;
         while let Some(at) = rest.iter().position(own) {
             let (before, after) = rest.split_at_checked(at).unwrap_or_default();
-            fields::write(before, case, out);
+            fields::write(before, parsed.head, case, out);
             rest = after.get(1..).unwrap_or_default();
         }
-        fields::write(rest, case, out);
+        fields::write(rest, parsed.head, case, out);
         fields::write_line("Date", get_cached_date().as_bytes(), out);
         fields::write_line("Connection", if exchange.keeps { b"keep-alive" } else { b"close" }, out);
     } else {
-        fields::write(list, case, out);
+        fields::write(list, parsed.head, case, out);
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -258,6 +262,14 @@ fn has(list: &[Header<'_>], name: &HeaderName) -> bool {
 
 fn is(field: &Header<'_>, name: &HeaderName) -> bool {
     field.name.eq_ignore_ascii_case(name.as_str())
+}
+
+/// Whether a line begins with a blank, or has a NUL. A pass that becomes vectors.
+#[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the compiler from using vectors")]
+fn may_be_folded(head: &[u8]) -> bool {
+    let next = head.get(1..).unwrap_or_default();
+    let folds = |byte: u8, next: u8| (byte == b'\n') & ((next == b' ') | (next == b'\t')) | (byte == 0);
+    head.iter().zip(next).fold(false, |any, (byte, next)| any | folds(*byte, *next))
 }
 
 fn is_folded(field: &Header<'_>) -> bool {

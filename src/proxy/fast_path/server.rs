@@ -52,15 +52,12 @@ async fn connect_with_tls(tls: &PoolTls, server: &Server) -> Result<ServerConnec
     ServerConnection::open_with_tls(tls, &peer).await
 }
 
-/// The response was read to its end: the connection is kept for the next request.
-pub(super) fn keep(connection: ServerConnection, ctx: &RequestContext, timeouts: &Timeouts, most: usize) {
-    if timeouts.idle.is_zero() {
-        return;
-    }
+/// The response was read to its end: the connection is kept until then for the next request. `most`: so many to all servers.
+pub(super) fn keep(connection: ServerConnection, ctx: &RequestContext, until: Instant, most: usize) {
     if let Some(server) = ctx.server()
         && let Some(address) = server.peer_address()
     {
-        server.live.idle.put(connection, address, Instant::now() + timeouts.idle, most);
+        server.live.idle.put(connection, address, until, most);
     }
 }
 

@@ -1,6 +1,7 @@
 //! The settings of the fast path, of the process and of an exchange.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::app::state::AppState;
@@ -17,7 +18,13 @@ pub struct FastPath {
     pub enabled: bool,
     /// Most connections to servers that are kept idle.
     pub max_idle: usize,
+    /// With so many requests under way in the process, what they send goes out together.
+    pub batches_from: usize,
 }
+
+/// Requests under way for each thread from which on it pays to send together. With fewer the thread is seldom ready with
+/// another request, and asks the system for events in vain.
+pub const BATCHES_FROM: usize = 12;
 
 /// What has become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +48,11 @@ pub(super) struct Timeouts {
 }
 
 impl FastPath {
+    /// Whether requests send together now.
+    pub(super) fn batches(&self) -> bool {
+        self.app.in_flight.load(Ordering::Relaxed) >= self.batches_from
+    }
+
     /// Counts a request that takes the long way.
     pub(super) fn long_way(&self, why: LongWay) -> Served {
         self.app.metrics.full_requests.inc(why);

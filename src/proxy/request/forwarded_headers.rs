@@ -5,8 +5,8 @@
 
 use http::{HeaderName, HeaderValue, header};
 
-use crate::message::{RequestEdits, RequestView, WrittenName};
-use crate::proxy::context::{Client, ReservedNames};
+use crate::message::{FieldValue, RequestEdits, RequestView, WrittenName};
+use crate::proxy::context::{Client, RequestId, ReservedNames, Traceparent};
 use crate::proxy::request::client_addr::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP,
 };
@@ -22,14 +22,23 @@ static SENT_REQUEST_ID: WrittenName = WrittenName::new("X-Request-Id", "x-reques
 /// headers, so that servers get one form of it and not two that may disagree.
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
 
-/// Removes what servers accept from trusted proxies only, and sets the proxy's own.
-pub(crate) fn forwarded_headers(
+/// What is decided of a request before it is sent.
+pub(crate) struct Described<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) reserved: ReservedNames,
+    pub(crate) request_id: Option<&'a RequestId>,
+    pub(crate) traceparent: Option<&'a Traceparent>,
+}
+
+/// Removes what servers accept from trusted proxies only, and sets the proxy's own. `host`: what
+/// [`host`](client_addr::host) found, kept as the adapter can.
+pub(crate) fn forwarded_headers<'a>(
     request: &RequestView<'_>,
-    client: &Client,
-    reserved: ReservedNames,
-    (request_id, traceparent): (Option<&HeaderValue>, Option<&HeaderValue>),
-    edits: &mut RequestEdits<'static>,
+    described: Described<'a>,
+    host: impl FnOnce() -> Option<FieldValue<'a>>,
+    edits: &mut RequestEdits<'a, FieldValue<'a>>,
 ) {
+    let Described { client, reserved, request_id, traceparent } = described;
     if reserved.always || (reserved.unless_trusted && !client.peer_trusted) {
         let names = request.fields.iter().filter(|(name, _)| is_reserved(name, client.peer_trusted));
         edits.remove.extend(names.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
@@ -37,12 +46,12 @@ pub(crate) fn forwarded_headers(
     if reserved.nominated {
         withdraw_nominations(request, edits);
     }
-    forward_client(request, client, edits);
+    forward_client(request, client, host, edits);
     if let Some(id) = request_id {
-        edits.set.push((&SENT_REQUEST_ID, id.clone()));
+        edits.set.push((&SENT_REQUEST_ID, FieldValue::Kept(id.as_bytes())));
     }
     if let Some(traceparent) = traceparent {
-        edits.set.push((&SENT_TRACEPARENT, traceparent.clone()));
+        edits.set.push((&SENT_TRACEPARENT, FieldValue::Kept(traceparent)));
     }
     if reserved.tracestate {
         edits.remove.push(TRACESTATE_NAME);
@@ -61,7 +70,7 @@ fn is_reserved(name: &str, trusted: bool) -> bool {
 
 /// A field that `Connection` names ends here (RFC 9110, section 7.6.1), and Pingora removes it from what servers get. No
 /// client decides that over the fields that the proxy sets.
-fn withdraw_nominations(request: &RequestView<'_>, edits: &mut RequestEdits<'static>) {
+fn withdraw_nominations(request: &RequestView<'_>, edits: &mut RequestEdits<'_, FieldValue<'_>>) {
     let values = request.fields.all(&header::CONNECTION);
     let options = values.flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
     let (ours, others): (Vec<_>, Vec<_>) = options
@@ -71,7 +80,7 @@ fn withdraw_nominations(request: &RequestView<'_>, edits: &mut RequestEdits<'sta
         return;
     }
     match HeaderValue::from_bytes(&others.join(&b", "[..])) {
-        Ok(value) if !others.is_empty() => edits.set.push((&SENT_CONNECTION, value)),
+        Ok(value) if !others.is_empty() => edits.set.push((&SENT_CONNECTION, FieldValue::Own(value))),
         _ => edits.remove.push(header::CONNECTION),
     }
 }
@@ -87,31 +96,27 @@ fn reads_as(name: &str, prefix: &str) -> bool {
 }
 
 /// The client's address, scheme and host.
-fn forward_client(request: &RequestView<'_>, client: &Client, edits: &mut RequestEdits<'static>) {
+fn forward_client<'a>(
+    request: &RequestView<'_>,
+    client: &'a Client,
+    host: impl FnOnce() -> Option<FieldValue<'a>>,
+    edits: &mut RequestEdits<'a, FieldValue<'a>>,
+) {
     let fields = request.fields;
     match client_addr::forwarded_for(client, fields) {
         Some(value) => edits.set.push((&SENT_FORWARDED_FOR, value)),
         None => edits.remove.push(FORWARDED_FOR),
     }
     if !(client.peer_trusted && fields.contains(&FORWARDED_PROTO)) {
-        let proto = if client.secure { "https" } else { "http" };
-        edits.set.push((&SENT_FORWARDED_PROTO, HeaderValue::from_static(proto)));
+        let proto: &[u8] = if client.secure { b"https" } else { b"http" };
+        edits.set.push((&SENT_FORWARDED_PROTO, FieldValue::Kept(proto)));
     }
     if !(client.peer_trusted && fields.contains(&FORWARDED_HOST)) {
-        match host(request, client) {
+        match host() {
             Some(host) => edits.set.push((&SENT_FORWARDED_HOST, host)),
             None => edits.remove.push(FORWARDED_HOST),
         }
     }
-}
-
-/// The host that the client asked for.
-fn host(request: &RequestView<'_>, client: &Client) -> Option<HeaderValue> {
-    if let Some(host) = client.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_ref()) {
-        return Some(host.clone());
-    }
-    let authority = || HeaderValue::from_str(request.authority()?).ok().filter(|authority| !authority.is_empty());
-    request.fields.value(&header::HOST).or_else(authority)
 }
 
 #[cfg(test)]
@@ -152,17 +157,20 @@ mod tests {
         let parsed: Vec<_> =
             fields.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect();
         let view = RequestView::http1(&Method::GET, b"/", Version::HTTP_11, Fields::Parsed(&parsed));
-        let id = HeaderValue::from_static("id-1");
+        let id = RequestId::Sent(HeaderValue::from_static("id-1"));
         let reserved = HeaderScan::of(view.fields).reserved;
         let mut edits = RequestEdits::default();
-        forwarded_headers(&view, client, reserved, (Some(&id), None), &mut edits);
+        let described = Described { client, reserved, request_id: Some(&id), traceparent: None };
+        let host = || client_addr::host(&view, client).map(FieldValue::Kept);
+        forwarded_headers(&view, described, host, &mut edits);
         let stays = |name: &str| {
             let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
             !edits.remove.iter().any(is) && !edits.set.iter().any(|(set, _)| is(&set.name))
         };
         let kept = fields.iter().filter(|(name, _)| stays(name));
         let kept = kept.map(|(name, value)| (name.to_lowercase(), (*value).to_owned()));
-        let set = edits.set.iter().map(|(name, value)| (name.name.to_string(), value.to_str().unwrap().to_owned()));
+        let text = |value: &FieldValue<'_>| String::from_utf8(value.as_ref().to_vec()).unwrap();
+        let set = edits.set.iter().map(|(name, value)| (name.name.to_string(), text(value)));
         let mut all: Vec<_> = kept.chain(set).collect();
         all.sort();
         all

@@ -20,7 +20,7 @@ use pingora_proxy::Session as Exchange;
 
 use crate::config::Listener;
 use crate::limits::rate::LONGEST_WAIT_SECONDS;
-use crate::message::{RequestEdits, RequestView};
+use crate::message::{FieldValue, RequestEdits, RequestView};
 use crate::proxy::access_log;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::{HandedOver, Stage};
@@ -32,10 +32,11 @@ use crate::proxy::response::{own_response, status};
 use crate::proxy::{head, header_case};
 use crate::routing::{RouteInput, RouteTarget};
 use crate::telemetry::metrics::{LongWay, Rejection};
+use crate::telemetry::trace::TraceContext;
 
-use self::forwarded_headers::forwarded_headers;
+use self::forwarded_headers::{Described, forwarded_headers};
 use self::header_scan::{HeaderScan, SingleField};
-use self::request_id::request_ids;
+use self::request_id::request_id;
 use self::target::AbsoluteTarget;
 use self::trace_context::trace_context;
 
@@ -132,8 +133,11 @@ async fn resolve(exchange: &mut Exchange, ctx: &mut RequestContext) -> Result<bo
 fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Result<()> {
     let request = exchange.req_header_mut();
     let mut edits = RequestEdits::default();
-    let ids = (ctx.request_id.as_ref(), ctx.traceparent.as_ref());
-    forwarded_headers(&head::view(request), &ctx.client, ctx.reserved, ids, &mut edits);
+    let view = head::view(request);
+    let host = || HeaderValue::from_bytes(client_addr::host(&view, &ctx.client)?).ok().map(FieldValue::Own);
+    let RequestContext { client, reserved, request_id, traceparent, .. } = ctx;
+    let (request_id, traceparent) = (request_id.as_ref(), traceparent.as_ref());
+    forwarded_headers(&view, Described { client, reserved: *reserved, request_id, traceparent }, host, &mut edits);
     head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 
@@ -331,7 +335,8 @@ fn dedicated(exchange: &Exchange, scan: &HeaderScan<'_>) -> Option<Box<Dedicated
 fn set_ids(request: &RequestView<'_>, traceparent: SingleField<'_>, ctx: &mut RequestContext) {
     let sent = request_id::sent(request.fields, ctx.client.peer_trusted);
     ctx.trace = ctx.runtime.tracing.map(|sampling| trace_context(traceparent, sampling, rand::random));
-    (ctx.request_id, ctx.traceparent) = request_ids(sent, ctx.trace.as_ref(), ctx.now, rand::random);
+    ctx.traceparent = ctx.trace.as_ref().map(TraceContext::traceparent);
+    ctx.request_id = Some(request_id(sent, ctx.now, rand::random));
     // What stays belongs to the trace that goes on.
     ctx.reserved.tracestate &= ctx.trace.is_some_and(|trace| trace.parent.is_none());
 }

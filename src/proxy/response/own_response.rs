@@ -6,7 +6,7 @@ use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, Session as Exchange};
 
 use crate::message::OwnResponse;
-use crate::proxy::context::RequestContext;
+use crate::proxy::context::{RequestContext, RequestId};
 use crate::proxy::head;
 use crate::proxy::response::error_response::{ErrorPage, error_response};
 use crate::proxy::response::status;
@@ -34,7 +34,7 @@ pub(crate) async fn send_error(exchange: &mut Exchange, ctx: &RequestContext, st
         status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         outcome: ctx.session.outcome,
         reason: ctx.refusal.map(|refusal| refusal.why),
-        request_id: ctx.request_id.as_ref().and_then(|id| id.to_str().ok()),
+        request_id: ctx.request_id.as_ref().and_then(RequestId::as_str),
         retry_after: ctx.refusal.map_or(0, |refusal| refusal.retry_after),
         clear_cookies: ctx
             .persistence()

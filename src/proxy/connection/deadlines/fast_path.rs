@@ -17,7 +17,6 @@ use crate::proxy::connection::authentication::ConnectionAuthentication;
 use crate::proxy::connection::handed_over::HandedOver;
 use crate::proxy::connection::listener::listener_of;
 use crate::proxy::connection::request_head::RequestHead;
-use crate::proxy::connection::request_line::RequestLine;
 
 use super::{BODY, DeadlineStream, HEAD};
 
@@ -26,12 +25,10 @@ const USUAL_HEAD: usize = 16 << 10;
 const USUAL_FIELDS: usize = 64;
 
 impl DeadlineStream {
-    /// The head of the next request, when all of it has arrived.
+    /// The head of the next request, when all of it has arrived. In one with bare LFs, more may be behind the head.
     pub(crate) fn whole_head(&self) -> Option<&[u8]> {
         let bytes = self.input.bytes();
-        let mut head = RequestHead::default();
-        let length = head.advance(bytes);
-        bytes.get(..length).filter(|_| head.is_complete())
+        RequestHead::length_of(bytes).and_then(|length| bytes.get(..length))
     }
 
     /// Waits for the rest of the head of the next request. An error: its time is over, and the client was told so. Not ready for
@@ -60,13 +57,6 @@ impl DeadlineStream {
         let bytes = self.input.bytes();
         let parsed = httparse::Request::new(&mut fields).parse(bytes);
         bytes.len() <= USUAL_HEAD && parsed.is_ok_and(|parsed| parsed.is_partial())
-    }
-
-    /// Whether the first line of a head is valid.
-    pub(crate) fn is_line_valid(head: &[u8]) -> bool {
-        let mut line = RequestLine::default();
-        line.scan(head);
-        !line.invalid
     }
 
     /// What has arrived behind a head of that length: a body, or the next request.

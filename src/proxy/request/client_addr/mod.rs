@@ -5,11 +5,11 @@ mod rfc7239;
 use std::io::Write;
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
-use crate::message::Fields;
+use crate::message::{FieldValue, Fields, RequestView};
 use crate::proxy::context::{Client, ForwardedChain};
 
 pub(crate) use rfc7239::FORWARDED;
@@ -139,9 +139,9 @@ fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 }
 
 /// The X-Forwarded-For that a server gets: the hops of trusted proxies, then the peer; of an untrusted peer only the peer.
-pub(crate) fn forwarded_for(client: &Client, fields: Fields<'_>) -> Option<HeaderValue> {
-    if !client.peer_trusted && client.peer_text.is_some() {
-        return client.peer_text.clone();
+pub(crate) fn forwarded_for<'a>(client: &'a Client, fields: Fields<'_>) -> Option<FieldValue<'a>> {
+    if let Some(peer) = client.peer_text.as_ref().filter(|_| !client.peer_trusted) {
+        return Some(FieldValue::Kept(peer.as_bytes()));
     }
     let mut value: SmallVec<[u8; 64]> = SmallVec::new();
     if client.peer_trusted {
@@ -155,7 +155,16 @@ pub(crate) fn forwarded_for(client: &Client, fields: Fields<'_>) -> Option<Heade
         separate(&mut value);
         write!(value, "{address}").ok()?;
     }
-    if value.is_empty() { None } else { HeaderValue::from_bytes(&value).ok() }
+    if value.is_empty() { None } else { HeaderValue::from_bytes(&value).ok().map(FieldValue::Own) }
+}
+
+/// The host that the client asked for.
+pub(crate) fn host<'a>(request: &RequestView<'a>, client: &'a Client) -> Option<&'a [u8]> {
+    if let Some(host) = client.forwarded.as_ref().and_then(|forwarded| forwarded.host.as_ref()) {
+        return Some(host.as_bytes());
+    }
+    let authority = || request.authority().map(str::as_bytes).filter(|authority| !authority.is_empty());
+    request.fields.get(&header::HOST).or_else(authority)
 }
 
 fn separate(value: &mut SmallVec<[u8; 64]>) {
