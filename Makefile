@@ -4,7 +4,7 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo) \
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo fuzz) \
 	conf/examples/rolling-deploy.sh
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
@@ -16,6 +16,14 @@ PGO ?=
 # For `make bench-shared` and `make bench-table`: which parts (all); for the former: which stores (all).
 PARTS ?=
 STORES ?=
+# For `make fuzz`: minutes for each target, which targets (all); set MINIMIZE to renew the corpora.
+MINUTES ?= 10
+TARGETS ?=
+MINIMIZE ?=
+# For `make chaos`.
+DURATION ?= 3600
+SEED ?= 1
+CLIENTS ?= 2000
 # For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
 
@@ -24,8 +32,8 @@ SUBJECTS ?= cookies:: cookie_modes:: stickiness:: failover:: retries:: forwardin
 	pipelining:: slow_bodies:: limits:: learned:: token_header:: routes_match:: early_responses:: removed_servers:: fast_path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus screenshots bench bench-table bench-load bench-idle bench-listing bench-shared \
-	counts counts-check counts-write release-pgo fmt setup clean
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus screenshots \
+	bench bench-table bench-load bench-idle bench-listing bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -112,6 +120,13 @@ counts-write: setup ## count, and write the result to benches/load/counts.txt
 release-pgo: setup ## a PGO build in target/release-pgo, and its gain; three builds and training: PROFILE=file
 	@scripts/bench-tools valgrind
 	@scripts/release-pgo $(PROFILE)
+
+fuzz: setup ## run the fuzz targets, ten minutes each; needs a nightly toolchain: MINUTES=1 TARGETS=token,cookie
+	@MINUTES="$(MINUTES)" TARGETS="$(TARGETS)" MINIMIZE="$(MINIMIZE)" scripts/fuzz
+
+chaos: setup test-stores ## an hour of kills, freezes, partitions, reloads and upgrades: DURATION=600 SEED=2 CLIENTS=500; as root with partitions
+	$(CARGO) build --profile demo
+	python3 scripts/chaos/run.py --duration "$(DURATION)" --seed "$(SEED)" --clients "$(CLIENTS)"
 
 fmt: ## format the sources
 	$(CARGO) fmt

@@ -17,6 +17,10 @@ pub mod admin;
 
 pub mod demo;
 
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
+
 pub mod persistence;
 
 pub mod pool;

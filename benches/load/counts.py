@@ -21,6 +21,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import callgrind
@@ -34,11 +35,13 @@ WARM, SHORT = 500, 200
 PORTS = 21_700
 # Long copies by `rep movsb` count as an instruction a byte here, and take next to no time; vector loops count as they are.
 TUNABLES = "glibc.cpu.x86_rep_movsb_threshold=1000000000:glibc.cpu.x86_rep_stosb_threshold=1000000000"
-# How the load asks; see `load` without arguments.
+# How the load asks (see `load` without arguments), and what is set of contenders.Setting.
 CASES = {
-    "cookie hit": ["--sessions", "8"],
-    "new session": ["--new", "--path", "/s"],
-    "connection per request": ["--sessions", "8", "--close"],
+    "cookie hit": (["--sessions", "8"], {}),
+    "new session": (["--new", "--path", "/s"], {}),
+    "connection per request": (["--sessions", "8", "--close"], {}),
+    "100 KiB": (["--sessions", "8", "--path", "/big"], {}),
+    "cookie hit, TLS": (["--sessions", "8", "--tls"], {"tls": True}),
 }
 WHO = ("floor", "homing-cookie")
 # Homing with circuit breaker and limits, in this case; and how many instructions they may take.
@@ -51,7 +54,8 @@ class Measured:
     """One contender in one case."""
 
     def __init__(self, contender, case: str, binaries: dict, setting):
-        self.contender, self.arguments, self.setting = contender, CASES[case], setting
+        self.arguments, special = CASES[case]
+        self.contender, self.setting = contender, replace(setting, **special)
         self.load = binaries["load"]
         self.port = 0
 

@@ -14,6 +14,8 @@
 mod access;
 mod api;
 mod dashboard;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod problem;
 mod readiness;
 mod request;

@@ -24,7 +24,7 @@ use crate::store::local::table::Table;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::trace::Sampling;
 
-use crate::persistence::keepalive::outlasts_interval;
+use crate::persistence::open_requests::outlasts_interval;
 use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
 
 use crate::proxy::fast_path::FastPathPlan;

@@ -27,8 +27,8 @@ pub(super) fn hide_memory() {
     }
 }
 
-/// Lists of a million sessions and large scrapes take less time from traffic: the median of requests on a shared processor rises by a
-/// third instead of fourfold (`make bench-listing`). Of this thread and those that it starts; on Linux a priority is a thread's.
+/// Large scrapes and the like take less time from traffic on a processor that both want. Of this thread and those that it starts; on
+/// Linux a priority is a thread's.
 pub(super) fn lower_priority() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, ADMIN_NICENESS) {

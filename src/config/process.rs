@@ -1,4 +1,4 @@
-//! The checked configuration of the process: doors, keys, store, logs.
+//! The checked configuration of the process: listeners, keys, store, logs.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -22,9 +22,9 @@ pub struct Config {
     pub keys: Vec<Key>,
     /// Where bindings live.
     pub store: Store,
-    /// Probes and metrics door; `None` = none.
+    /// The admin listener; `None` = none.
     pub admin: Option<Admin>,
-    /// A second door for Prometheus; `None` = none.
+    /// A second listener, for Prometheus; `None` = none.
     pub metrics: Option<MetricsListener>,
     /// Logs and access log.
     pub log: Log,

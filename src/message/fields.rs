@@ -16,7 +16,7 @@ impl<'a> Fields<'a> {
     pub fn get(self, name: &HeaderName) -> Option<&'a [u8]> {
         match self {
             Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Self::Parsed(fields) => fields.iter().find(|field| is(field, name)).map(|field| field.value),
+            Self::Parsed(fields) => find(fields, name.as_str()),
         }
     }
 
@@ -24,9 +24,7 @@ impl<'a> Fields<'a> {
     pub fn named(self, name: &str) -> Option<&'a [u8]> {
         match self {
             Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Self::Parsed(fields) => {
-                fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
-            }
+            Self::Parsed(fields) => find(fields, name),
         }
     }
 
@@ -60,7 +58,7 @@ impl<'a> Fields<'a> {
     pub fn contains(self, name: &HeaderName) -> bool {
         match self {
             Self::Map(map) => map.contains_key(name),
-            Self::Parsed(fields) => fields.iter().any(|field| is(field, name)),
+            Self::Parsed(fields) => find(fields, name.as_str()).is_some(),
         }
     }
 
@@ -68,7 +66,7 @@ impl<'a> Fields<'a> {
     pub fn all<'n>(self, name: &'n HeaderName) -> FieldValues<'a, 'n> {
         match self {
             Self::Map(map) => FieldValues::Map(map.get_all(name).into_iter()),
-            Self::Parsed(fields) => FieldValues::Parsed(fields.iter(), name),
+            Self::Parsed(fields) => FieldValues::Parsed(fields.iter(), name.as_str()),
         }
     }
 
@@ -103,7 +101,7 @@ pub enum FieldValues<'a, 'n> {
     /// Of a header map.
     Map(http::header::ValueIter<'a, HeaderValue>),
     /// Of a parsed head.
-    Parsed(std::slice::Iter<'a, httparse::Header<'a>>, &'n HeaderName),
+    Parsed(std::slice::Iter<'a, httparse::Header<'a>>, &'n str),
 }
 
 impl<'a> Iterator for FieldValues<'a, '_> {
@@ -112,7 +110,9 @@ impl<'a> Iterator for FieldValues<'a, '_> {
     fn next(&mut self) -> Option<&'a [u8]> {
         match self {
             Self::Map(values) => values.next().map(HeaderValue::as_bytes),
-            Self::Parsed(fields, name) => fields.find(|field| is(field, name)).map(|field| field.value),
+            Self::Parsed(fields, name) => {
+                fields.find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
+            }
         }
     }
 }
@@ -136,6 +136,6 @@ impl<'a> Iterator for FieldPairs<'a> {
     }
 }
 
-fn is(field: &httparse::Header<'_>, name: &HeaderName) -> bool {
-    field.name.eq_ignore_ascii_case(name.as_str())
+fn find<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> Option<&'a [u8]> {
+    fields.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
 }

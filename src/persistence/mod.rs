@@ -24,7 +24,7 @@ mod first_request;
 pub mod handoff;
 mod hash_key;
 pub mod issue;
-pub mod keepalive;
+pub mod open_requests;
 mod learn;
 mod moves;
 mod new_session;

@@ -7,6 +7,8 @@ mod access_log;
 pub mod connection;
 pub mod context;
 pub mod fast_path;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod head;
 mod header_case;
 mod hook;

@@ -147,10 +147,11 @@ fn character(rest: &str) -> usize {
     }
 }
 
-/// From where to where items stand that are compiled for tests only.
+/// From where to where items stand that are compiled for tests, or for tests and fuzzing, only.
 pub(crate) fn test_items(bare: &str) -> Vec<(usize, usize)> {
     let mut found: Vec<(usize, usize)> = Vec::new();
-    for (start, mark) in bare.match_indices("#[cfg(test)]").chain(bare.match_indices("#[cfg(all(test,")) {
+    let marks = ["#[cfg(test)]", "#[cfg(all(test,", "#[cfg(any(test, fuzzing))]"];
+    for (start, mark) in marks.into_iter().flat_map(|mark| bare.match_indices(mark)) {
         let body = start + mark.len();
         let mut depth = 0;
         let end = bare[body..].char_indices().find_map(|(at, char)| {

@@ -85,7 +85,7 @@ fn the_proxy_starts_with_every_file_of_conf() {
             text.push_str(&format!("admin: {{ address: \"{}\" }}\n", town.address("admin")));
         }
         let admin = admin_address(&text)
-            .unwrap_or_else(|| panic!("{}: no address of the admin door in:\n{text}", path.display()));
+            .unwrap_or_else(|| panic!("{}: no address of the admin listener in:\n{text}", path.display()));
         let launch = town.launch("");
         fs::write(&launch.config, &text).expect("the file");
         if text.contains("tls/ca.pem") {

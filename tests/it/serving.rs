@@ -358,7 +358,7 @@ fn several_listeners_share_the_pools() {
     let second = world.town.address("proxy2");
     let alice = world.browser();
     let home = alice.server();
-    assert_eq!(alice.copy_at(&second).server(), home, "a session is a session at every door");
+    assert_eq!(alice.copy_at(&second).server(), home, "a session is the same on every listener");
 }
 
 #[test]

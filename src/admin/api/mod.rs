@@ -3,6 +3,8 @@
 mod events;
 mod explain;
 mod explained;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod history;
 mod openapi;
 mod pace;

@@ -64,7 +64,7 @@ impl PageWriter {
         serde_json::to_writer(&mut self.body, item).map_err(Problem::internal)
     }
 
-    pub(crate) fn finish(mut self, next: Option<String>) -> Result<Vec<u8>, Problem> {
+    pub(crate) fn finish(mut self, next: Option<&str>) -> Result<Vec<u8>, Problem> {
         self.body.extend_from_slice(br#"],"next":"#);
         serde_json::to_writer(&mut self.body, &next).map_err(Problem::internal)?;
         self.body.push(b'}');
@@ -107,7 +107,7 @@ mod tests {
                 items.iter().for_each(|item| page.push(item).unwrap());
                 assert_eq!(page.items(), items.len());
                 let whole = serde_json::to_vec(&Page { items: items.clone(), next: next.clone() }).unwrap();
-                assert_eq!(page.finish(next).unwrap(), whole);
+                assert_eq!(page.finish(next.as_deref()).unwrap(), whole);
             }
         }
     }

@@ -45,7 +45,7 @@ struct Filter {
 
 /// A place in the table: a shard, and the last keyed hash of it that was shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Position {
+pub(super) struct Position {
     shard: usize,
     after: Option<u128>,
 }
@@ -53,7 +53,7 @@ struct Position {
 impl Position {
     const START: Self = Self { shard: 0, after: None };
 
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let (shard, after) = text.split_once('.')?;
         Some(Self { shard: shard.parse().ok()?, after: Some(u128::from_str_radix(after, 16).ok()?) })
     }
@@ -75,7 +75,7 @@ pub(crate) async fn list(app: &Arc<AppState>, request: &AdminRequest) -> Result<
         for (digest, entry) in shard(app, &runtime, position, &filter, &mut pace).await {
             page.push(&view(app, &runtime, digest, &entry))?;
             if page.items() == paging.limit {
-                return page.finish(Some(cursor(&format!("{}.{digest:x}", position.shard))));
+                return page.finish(Some(&cursor(&format!("{}.{digest:x}", position.shard))));
             }
             pace.pause_when_due().await;
         }
@@ -105,7 +105,7 @@ impl Filter {
         app.sessions.table.target_at(target).is_some_and(|target| {
             !target.is_tombstone()
                 && self.pool.as_deref().is_none_or(|pool| pool == target.pool())
-                && self.server.as_deref().is_none_or(|server| server == target.server())
+                && self.server.as_deref().is_none_or(|server| *server == *target.server())
         })
     }
 }
@@ -235,7 +235,7 @@ fn view(app: &AppState, runtime: &Runtime, digest: u128, entry: &TableEntry) -> 
     };
     SessionView {
         key: format!("{digest:032x}"),
-        server: target.map_or_else(String::new, |target| target.server().to_owned()),
+        server: target.map_or_else(String::new, |target| target.server().to_string()),
         epoch: entry.epoch,
         created: entry.created.into(),
         last_seen: entry.last_seen.into(),

@@ -167,7 +167,7 @@ pub(super) fn metrics(
     Some(MetricsListener { address: address(&metrics.address, at.key("address"), diagnostics)?, path: path.to_owned() })
 }
 
-/// Reports every address that is taken by another door already.
+/// Reports every address that is taken by another listener already.
 pub(super) fn overlapping(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
     let listeners =
         root.listeners.iter().enumerate().map(|(index, listener)| (&listener.address, at.key("listeners").item(index)));
@@ -178,13 +178,13 @@ pub(super) fn overlapping(root: &raw::Root, at: NodeRef<'_>, diagnostics: &mut D
         let Ok(address) = address::listen_address(text) else { continue };
         let at = at.key("address");
         if let Some((other, location)) = seen.iter().find(|(other, _)| overlap(&address, other)) {
-            // The admin door may stand at its default, without a place of its own.
+            // The admin listener may have its default address, without a place of its own.
             let (shown, help) = match (at.location, location) {
                 (Some(own), Some(first)) => {
                     (Some(own), format!("line {} takes {other}; give each its own", first.line))
                 }
                 (own, first) => {
-                    (own.or(*first), "the admin door listens on 127.0.0.1:9900 unless admin: says otherwise".to_owned())
+                    (own.or(*first), "the admin listener has 127.0.0.1:9900 unless admin: says otherwise".to_owned())
                 }
             };
             diagnostics.problem(shown, format!("address {address} is taken already"), help);

@@ -11,6 +11,8 @@ mod buffered_socket;
 mod deadline;
 pub(crate) mod deadlines;
 mod delegate;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod half_close;
 pub(crate) mod handed_over;
 mod http1;

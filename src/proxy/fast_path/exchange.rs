@@ -127,7 +127,8 @@ async fn begin(connection: &DeadlineStream, batches: bool, ctx: &mut RequestCont
         reused,
         timeouts,
         input: ReadBuffer::default(),
-        out: Vec::with_capacity(1024),
+        // Most heads, and small responses.
+        out: Vec::with_capacity(2048),
         begun: false,
         status: 0,
         sent: 0,

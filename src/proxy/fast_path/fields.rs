@@ -152,7 +152,7 @@ pub(super) fn write_line(name: &str, value: &[u8], out: &mut Vec<u8>) {
 
 /// Writes a name in lower case, but for those that Pingora capitalizes.
 fn lower(name: &mut [u8]) {
-    name.make_ascii_lowercase();
+    make_lowercase(name);
     let written: &[u8] = match &*name {
         b"age" => b"Age",
         b"host" => b"Host",
@@ -169,6 +169,30 @@ fn lower(name: &mut [u8]) {
         _ => return,
     };
     name.copy_from_slice(written);
+}
+
+/// As `make_ascii_lowercase`, which takes names byte by byte: they are too short for vectors.
+fn make_lowercase(name: &mut [u8]) {
+    for word in name.as_chunks_mut::<8>().0 {
+        *word = lowercase(*word);
+    }
+    // What is left, and some bytes again.
+    match name.last_chunk_mut::<8>() {
+        Some(word) => *word = lowercase(*word),
+        None => name.make_ascii_lowercase(),
+    }
+}
+
+/// Eight bytes at once: in each byte the top bit says whether the rest of it is at least `A`, and whether it is above `Z`.
+const fn lowercase(word: [u8; 8]) -> [u8; 8] {
+    const EACH: u64 = u64::MAX / 0xff;
+    const TOP: u64 = EACH * 0x80;
+    let word = u64::from_le_bytes(word);
+    let low = word & !TOP;
+    let from_a = low + EACH * (0x80 - b'A' as u64);
+    let above_z = low + EACH * (0x7f - b'Z' as u64);
+    let capitals = (from_a ^ above_z) & !word & TOP;
+    (word | (capitals >> 2)).to_le_bytes()
 }
 
 #[cfg(test)]
@@ -194,6 +218,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn names_become_lower_case(name in prop::collection::vec(any::<u8>(), 0..40)) {
+            let mut lower = name.clone();
+            make_lowercase(&mut lower);
+            prop_assert_eq!(lower, name.to_ascii_lowercase());
+        }
+
         #[test]
         fn edits_of_a_request_come_to_the_same_as_on_a_header_map(
             fields in prop::collection::vec(

@@ -8,6 +8,8 @@
 mod body;
 mod exchange;
 mod fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod plan;
 mod request;
 mod response;

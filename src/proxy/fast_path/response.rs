@@ -97,16 +97,16 @@ pub(super) async fn commit(bytes: Vec<u8>, request: &Request<'_>, ctx: &mut Requ
 }
 
 /// A head as it was parsed.
-struct Parsed<'b> {
-    head: &'b [u8],
+pub(super) struct Parsed<'b> {
+    pub(super) head: &'b [u8],
     version: Version,
-    status: StatusCode,
+    pub(super) status: StatusCode,
     reason: &'b str,
-    fields: &'b [Header<'b>],
+    pub(super) fields: &'b [Header<'b>],
 }
 
 /// `None`: it has not arrived to its end. As lenient as Pingora.
-fn parse<'b>(
+pub(super) fn parse<'b>(
     bytes: &'b [u8],
     fields: &'b mut [MaybeUninit<Header<'b>>],
 ) -> std::result::Result<Option<Parsed<'b>>, httparse::Error> {
@@ -228,7 +228,7 @@ fn write_head(
 }
 
 /// How a response that was normalized frames its body.
-fn framing(method: &Method, response: &ResponseView<'_>) -> Framing {
+pub(super) fn framing(method: &Method, response: &ResponseView<'_>) -> Framing {
     let status = response.status;
     let without_body = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     if without_body || method == Method::HEAD {
@@ -266,7 +266,7 @@ fn is(field: &Header<'_>, name: &HeaderName) -> bool {
 
 /// Whether a line begins with a blank, or has a NUL. A pass that becomes vectors.
 #[expect(clippy::needless_bitwise_bool, reason = "a branch would keep the compiler from using vectors")]
-fn may_be_folded(head: &[u8]) -> bool {
+pub(super) fn may_be_folded(head: &[u8]) -> bool {
     let next = head.get(1..).unwrap_or_default();
     let folds = |byte: u8, next: u8| (byte == b'\n') & ((next == b' ') | (next == b'\t')) | (byte == 0);
     head.iter().zip(next).fold(false, |any, (byte, next)| any | folds(*byte, *next))
@@ -277,13 +277,13 @@ fn is_folded(field: &Header<'_>) -> bool {
 }
 
 /// The values of fields that are folded over several lines, each as one line.
-fn unfolded(fields: &[Header<'_>]) -> Vec<HeaderValue> {
+pub(super) fn unfolded(fields: &[Header<'_>]) -> Vec<HeaderValue> {
     let folded = fields.iter().filter(|field| is_folded(field));
     folded.map(|field| pingora::http::header_value_from_slice(field.value)).collect()
 }
 
 /// The fields, with the values of folded ones.
-fn field_list<'f>(fields: &'f [Header<'f>], unfolded: &'f [HeaderValue]) -> FieldList<'f> {
+pub(super) fn field_list<'f>(fields: &'f [Header<'f>], unfolded: &'f [HeaderValue]) -> FieldList<'f> {
     let named = fields.iter().filter(|field| !field.name.is_empty());
     if unfolded.is_empty() {
         return named.copied().collect();

@@ -23,6 +23,7 @@ static SENT_REQUEST_ID: WrittenName = WrittenName::new("X-Request-Id", "x-reques
 const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-data", "forwarded"];
 
 /// What is decided of a request before it is sent.
+#[derive(Clone, Copy)]
 pub(crate) struct Described<'a> {
     pub(crate) client: &'a Client,
     pub(crate) reserved: ReservedNames,

@@ -2,6 +2,8 @@
 
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub(crate) mod header_scan;
 pub(crate) mod limits;
 pub(crate) mod request_id;

@@ -96,12 +96,20 @@ fn authority_of<'a>(request: &RequestView<'a>) -> Option<&'a [u8]> {
 
 /// RFC 3986, section 3.2.2, and a port.
 fn is_host_name_valid(host: &[u8]) -> bool {
-    let allowed = |byte: &u8| {
-        matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']' | b'%' | b'!')
-            || matches!(byte, b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=')
-    };
-    host.iter().all(allowed) && is_port_valid(host)
+    host.iter().all(|byte| HOST_BYTES.get(usize::from(*byte)) == Some(&true)) && is_port_valid(host)
 }
+
+/// Whether a byte may be part of a host and its port.
+#[expect(clippy::indexing_slicing, reason = "an index beyond the end would not compile")]
+const HOST_BYTES: [bool; 256] = {
+    let mut bytes = [false; 256];
+    let mut allowed: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~:[]%!$&'()*+;=";
+    while let [first, rest @ ..] = allowed {
+        bytes[*first as usize] = true;
+        allowed = rest;
+    }
+    bytes
+};
 
 /// A name that is not empty, or an address in brackets; then nothing, or a colon and digits.
 fn is_port_valid(host: &[u8]) -> bool {

@@ -20,6 +20,8 @@ mod connection;
 mod data;
 mod dial;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod list;
 mod member;
 mod request;

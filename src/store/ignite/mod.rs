@@ -15,6 +15,8 @@
 mod announcements;
 mod connect;
 mod connection;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod list;
 mod protocol;
 pub mod settings;

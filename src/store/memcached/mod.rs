@@ -15,6 +15,8 @@
 
 mod response;
 mod request;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod connection;
 mod server;
 mod rendezvous;

@@ -170,7 +170,7 @@ fn known_nodes(state: &EngineState) -> Vec<ConnectionInfo> {
 
 /// Slots, both ends included, and the primary that owns them.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct SlotRange {
+pub(super) struct SlotRange {
     from: u16,
     to: u16,
     primary: Node,
@@ -183,7 +183,7 @@ fn cluster_slots() -> Cmd {
 }
 
 /// The response to [`cluster_slots`] in order. A node that does not know its own host has the one that was asked.
-fn parse_slots(response: &Response, asked: &str) -> Result<Vec<SlotRange>, Failure> {
+pub(super) fn parse_slots(response: &Response, asked: &str) -> Result<Vec<SlotRange>, Failure> {
     let Response::Array(ranges) = response else { return Err(Failure::unexpected_response("CLUSTER SLOTS")) };
     let mut ranges: Vec<_> = ranges.iter().filter_map(|range| parse_range(range, asked)).collect();
     ranges.sort();

@@ -134,12 +134,12 @@ fn text(response: Response, command: &str) -> Result<Option<Vec<u8>>, Failure> {
 }
 
 /// The value of a response.
-fn value(response: Response, command: &str) -> Result<Option<Value>, Failure> {
+pub(super) fn value(response: Response, command: &str) -> Result<Option<Value>, Failure> {
     text(response, command)?.map(|text| Value::parse(&text).ok_or_else(Failure::foreign_value)).transpose()
 }
 
 /// The response to a write is the existing value, or nil. The same value is a retry of our own write.
-fn write_result(response: Response, written: &Value, command: &str) -> Result<WriteResult, Failure> {
+pub(super) fn write_result(response: Response, written: &Value, command: &str) -> Result<WriteResult, Failure> {
     Ok(match value(response, command)? {
         Some(existing) if existing != *written => WriteResult::Conflict(existing),
         _ => WriteResult::Stored,

@@ -110,7 +110,7 @@ async fn advance(connection: &Connection, cursor: Cursor, number: u64) -> Result
 }
 
 /// The next cursor and the keys of one response.
-fn parse_scan(response: Response) -> Result<(u64, Vec<Vec<u8>>), Failure> {
+pub(super) fn parse_scan(response: Response) -> Result<(u64, Vec<Vec<u8>>), Failure> {
     redis::from_redis_value(response).map_err(|_parsing| Failure::unexpected_response("SCAN"))
 }
 

@@ -20,6 +20,8 @@ mod commands;
 mod connect;
 mod connection;
 mod errors;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod heartbeat;
 mod keys;
 mod list;

@@ -141,13 +141,13 @@ async fn query_primary(connection: &mut MultiplexedConnection, master: &str) -> 
     command.query_async(connection).await
 }
 
-fn parse_address(response: Response) -> Option<Node> {
+pub(super) fn parse_address(response: Response) -> Option<Node> {
     let (host, port) = redis::from_redis_value(response).ok()?;
     Some(Node { host, port })
 }
 
 /// Of "name old-host old-port new-host new-port", the new address if the name is `master`.
-fn parse_switch(payload: &[u8], master: &str) -> Option<Node> {
+pub(super) fn parse_switch(payload: &[u8], master: &str) -> Option<Node> {
     let mut words = std::str::from_utf8(payload).ok()?.split(' ');
     (words.next()? == master).then_some(())?;
     let host = words.nth(2)?.to_owned();

@@ -145,7 +145,7 @@ impl Proxy {
         self.try_admin("/readyz").map(|answer| answer.status)
     }
 
-    /// An answer of the admin door.
+    /// An answer of the admin listener.
     #[track_caller]
     pub(crate) fn admin(&self, path: &str) -> Response {
         // On a busy machine a connection may not be served in time; what counts is that the door answers.
@@ -154,7 +154,7 @@ impl Proxy {
             if let Some(answer) = self.try_admin(path) {
                 return answer;
             }
-            assert!(Instant::now() < deadline, "the admin door does not answer {path}:\n{}", self.log());
+            assert!(Instant::now() < deadline, "the admin listener does not answer {path}:\n{}", self.log());
         }
     }
 

@@ -41,14 +41,14 @@ pub(crate) struct RedisServer {
     tls: bool,
     /// What clients log in with: name and password.
     login: Option<(String, String)>,
-    door: Door,
+    monitor: Monitor,
     /// Held as long as the server may be started again.
     _ports: Vec<Port>,
 }
 
 /// The test's own way in, always without TLS.
 #[derive(Debug)]
-struct Door {
+struct Monitor {
     address: SocketAddr,
     login: Option<(String, String)>,
 }
@@ -131,10 +131,10 @@ impl<'a> Setup<'a> {
             Some(namespace) => SocketAddr::new(namespace.address(), port.address().port()),
             None => port.address(),
         };
-        let (address, mut door) = (at(&port), at(&port));
+        let (address, mut monitor) = (at(&port), at(&port));
         if self.authority.is_some() {
             let plain = Port::reserve();
-            door = at(&plain);
+            monitor = at(&plain);
             ports.push(plain);
         }
         ports.push(port);
@@ -144,22 +144,22 @@ impl<'a> Setup<'a> {
         line.extend((self.role == Role::Sentinel).then(|| "--sentinel".to_owned()));
         let process = Process::new(format!("{:?} ({:?}) at {address}", self.kind, self.role));
         let directory = process.directory();
-        fs::write(directory.join("server.conf"), self.configuration(address, door)).expect("its configuration");
+        fs::write(directory.join("server.conf"), self.configuration(address, monitor)).expect("its configuration");
         if let Some(authority) = self.authority {
             authority.issue(directory, "server", &["localhost", "127.0.0.1"]);
             authority.write(directory, "authority");
         }
         let (name, secret) = TESTER;
         let tester = self.named.then(|| (name.to_owned(), secret.to_owned()));
-        let door = Door { address: door, login: tester.or_else(|| self.login.clone()) };
+        let monitor = Monitor { address: monitor, login: tester.or_else(|| self.login.clone()) };
         let tls = self.authority.is_some();
-        let server = RedisServer { process, line, address, tls, login: self.login, door, _ports: ports };
+        let server = RedisServer { process, line, address, tls, login: self.login, monitor, _ports: ports };
         server.start_again();
         server
     }
 
-    fn configuration(&self, address: SocketAddr, door: SocketAddr) -> String {
-        let mut text = format!("bind {}\nport {}\nprotected-mode no\nloglevel notice\n", address.ip(), door.port());
+    fn configuration(&self, address: SocketAddr, monitor: SocketAddr) -> String {
+        let mut text = format!("bind {}\nport {}\nprotected-mode no\nloglevel notice\n", address.ip(), monitor.port());
         if self.authority.is_some() {
             text.push_str(&format!("tls-port {}\ntls-auth-clients no\n", address.port()));
             text.push_str("tls-cert-file server.pem\ntls-key-file server.key\ntls-ca-cert-file authority.pem\n");
@@ -276,8 +276,8 @@ impl RedisServer {
 
     /// A connection that is logged in and may do everything, e.g. to subscribe.
     pub(crate) fn converse(&self) -> io::Result<Conversation> {
-        let mut conversation = Conversation::open(self.door.address)?;
-        if let Some((name, password)) = &self.door.login {
+        let mut conversation = Conversation::open(self.monitor.address)?;
+        if let Some((name, password)) = &self.monitor.login {
             match conversation.command(&["AUTH", name, password])? {
                 Reply::Status(_) => {}
                 refused => return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("{refused:?}"))),

@@ -1,0 +1,61 @@
+//! Fuzz subject: what a member of a Hazelcast cluster sends.
+
+use bytes::BytesMut;
+
+use super::frame::{Decoder, Malformed, Message};
+use super::{data, request, response};
+use crate::fuzz::{choice, cut};
+
+fn all(decoder: &mut Decoder, incoming: &mut BytesMut) -> (Vec<Message>, Option<Malformed>) {
+    let mut messages = Vec::new();
+    loop {
+        match decoder.take(incoming) {
+            Ok(Some(message)) => messages.push(message),
+            Ok(None) => return (messages, None),
+            Err(error) => return (messages, Some(error)),
+        }
+    }
+}
+
+/// Messages are the same however the bytes are cut, and each is read as every response and event without more in it than it has
+/// bytes.
+pub fn hazelcast(bytes: &[u8]) {
+    if let Some(name) = data::name(bytes) {
+        assert_eq!(data::name(&data::key(&name)), Some(name));
+    }
+    if let Ok(value) = data::read_value(bytes) {
+        assert_eq!(data::read_value(&data::value(&value)), Ok(value));
+    }
+    assert!((0..271).contains(&data::partition(bytes, 271)));
+    let (at, bytes) = choice(bytes);
+    let (first, second) = cut(bytes, at);
+    let whole = all(&mut Decoder::default(), &mut BytesMut::from(bytes));
+    let (mut decoder, mut incoming) = (Decoder::default(), BytesMut::from(first));
+    let (mut messages, mut error) = all(&mut decoder, &mut incoming);
+    if error.is_none() {
+        incoming.extend_from_slice(second);
+        let (more, late) = all(&mut decoder, &mut incoming);
+        messages.extend(more);
+        error = late;
+    }
+    assert_eq!((&messages, error), (&whole.0, whole.1), "cut at {}", first.len());
+    messages.iter().for_each(|message| read(message, bytes.len()));
+}
+
+fn read(message: &Message, most: usize) {
+    let _ = (message.correlation(), message.is_event(), response::identity(message), response::view(message));
+    // The type of the response that this message is.
+    let kind = message.kind().wrapping_sub(1);
+    let _ = (response::boolean(message, kind), response::life(message, kind), response::map_config(message, kind));
+    if let Ok(Some(value)) = response::nullable(message, kind) {
+        assert!(value.len() <= most);
+        let _ = data::read_value(value);
+    }
+    if let Ok(entries) = response::entries(message, kind) {
+        assert!(entries.len() <= most / 12, "an entry has two frames of six bytes each");
+    }
+    if let Ok(fetched) = response::fetched(message, kind) {
+        assert!(fetched.entries.len() <= most / 12 && fetched.pointers.len() <= most / 8);
+    }
+    let _ = response::nullable(message, request::AUTHENTICATE);
+}

@@ -1,0 +1,81 @@
+//! Fuzz subject: what a node of an Apache Ignite cluster sends.
+
+use bytes::{Bytes, BytesMut};
+
+use super::announcements;
+use super::protocol::reader::Object;
+use super::protocol::response::{self, Message};
+use super::protocol::{Malformed, frame, handshake, notification};
+use super::stored::Stored;
+use crate::fuzz::{choice, cut};
+
+fn all(buffer: &mut BytesMut) -> (Vec<Bytes>, Option<Malformed>) {
+    let mut frames = Vec::new();
+    loop {
+        match frame::take(buffer) {
+            Ok(Some(frame)) => frames.push(frame),
+            Ok(None) => return (frames, None),
+            Err(error) => return (frames, Some(error)),
+        }
+    }
+}
+
+/// Frames are the same however the bytes are cut, and each is read as every response and event without more in it than it has
+/// bytes.
+pub fn ignite(data: &[u8]) {
+    let (at, data) = choice(data);
+    let (first, second) = cut(data, at);
+    let whole = all(&mut BytesMut::from(data));
+    let mut buffer = BytesMut::from(first);
+    let (mut frames, mut error) = all(&mut buffer);
+    if error.is_none() {
+        buffer.extend_from_slice(second);
+        let (more, late) = all(&mut buffer);
+        frames.extend(more);
+        error = late;
+    }
+    assert_eq!((&frames, error), (&whole.0, whole.1), "cut at {}", first.len());
+    for frame in frames {
+        let _ = handshake::response(frame.clone());
+        let Ok(message) = response::read(frame) else { continue };
+        match message {
+            Message::Response(response) => {
+                if let Ok(payload) = response.outcome {
+                    read(&payload);
+                }
+            }
+            Message::Notification(_, payload) => read(&payload),
+        }
+    }
+}
+
+fn read(payload: &Bytes) {
+    let most = payload.len();
+    let _ = (response::done(payload.clone()), response::cursor(payload.clone()));
+    if let Ok(value) = response::value(payload.clone()) {
+        object(value);
+    }
+    if let Ok(entries) = response::entries(payload.clone()) {
+        assert!(entries.len() <= most / 2);
+    }
+    if let Ok((_, page)) = response::first_page(payload.clone()) {
+        assert!(page.entries.len() <= most / 2);
+        page.entries.into_iter().for_each(|(_, value)| object(value));
+    }
+    if let Ok(partitions) = response::partitions(payload.clone()) {
+        assert!(partitions <= most / 4);
+    }
+    let (events, _) = notification::events(payload.clone());
+    assert!(events.len() <= most / 4);
+    assert!(announcements::of(payload.clone()).len() <= events.len());
+}
+
+fn object(object: Object) {
+    let Ok(Some(stored)) = Stored::read(object) else { return };
+    let Some(life) = stored.life else { return };
+    for kind in [crate::store::engine::Kind::Binding, crate::store::engine::Kind::Data] {
+        if let Ok(again) = stored.with_life(kind, life) {
+            assert_eq!((&again.value, again.life), (&stored.value, stored.life));
+        }
+    }
+}
