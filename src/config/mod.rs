@@ -190,7 +190,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
 
 fn as_text(bytes: &[u8]) -> Result<&str, Diagnostic> {
     if bytes.len() as u64 > MAX_CONFIG_FILE {
-        return Err(Diagnostic::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
+        return Err(Diagnostic::new(None, "the file is larger than 8 MiB", "is this the configuration of homing?"));
     }
     let help = "save it as UTF-8 without a byte order mark";
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) || bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {

@@ -7,7 +7,6 @@ use crate::config::bind_to::BindTo;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::pools::Pool;
 use crate::config::process::Listener;
 use crate::config::raw::{Issue, Persistence};
 use crate::config::routes::{HostPattern, Route};
@@ -181,62 +180,14 @@ fn secure_rules(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics)
     reason.is_some()
 }
 
-/// Two pools of one host that set a cookie of one name: each takes the other's sessions away.
-pub(super) fn shared_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    for (index, pool) in config.pools.iter().enumerate() {
-        let other =
-            config.pools.iter().take(index).find(|other| same_cookie(pool, other) && share_a_host(config, pool, other));
-        if let Some(other) = other {
-            let message = format!(
-                "pools {} and {} set the same cookie on the same host: a client of both loses its session with every change between them",
-                suggest::quoted(&other.name),
-                suggest::quoted(&pool.name)
-            );
-            let location = at.key(&pool.name).key("persistence").key("cookie").key("name").location;
-            diagnostics.warn(
-                location,
-                message,
-                format!("give one of them a cookie name of its own, like {}_{}", suggest_name(pool), pool.name),
-            );
-        }
-    }
-}
-
-fn suggest_name(pool: &Pool) -> &str {
-    pool.persistence.as_ref().map_or("SESSIONID", |persistence| &persistence.cookie.name)
-}
-
-fn same_cookie(one: &Pool, other: &Pool) -> bool {
-    let (Some(one), Some(other)) = (&one.persistence, &other.persistence) else { return false };
-    if one.issue != Issue::Cookie || other.issue != Issue::Cookie {
-        return false;
-    }
-    let key = |cookie: &Cookie| (cookie.name.clone(), cookie.path.clone(), cookie.domain.clone());
-    key(&one.cookie) == key(&other.cookie)
-}
-
-/// A client may come to both. Not counted: shares of one split, which are versions of one application, of which a
-/// session has one.
-fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let leads_to = |route: &Route, pool: &Pool| route.pools().any(|name| name == pool.name);
-    if config.routes.iter().any(|route| leads_to(route, one) && leads_to(route, other)) {
-        return false;
-    }
-    config.routes.iter().filter(|route| leads_to(route, one)).any(|one| {
-        config.routes.iter().filter(|route| leads_to(route, other)).any(|other| {
-            one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
-                || one.hosts.is_empty() && other.hosts.is_empty()
-        })
-    })
-}
-
 /// A cookie that browsers never send with a request to its pool: every request would be a new client.
 pub(super) fn unreachable_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let by_pool = config.routes_by_pool();
     for pool in &config.pools {
         let Some(persistence) = pool.persistence.as_ref().filter(|one| one.issue == Issue::Cookie) else { continue };
         let cookie = &persistence.cookie;
-        let mut routes = config.routes.iter().filter(|route| route.pools().any(|name| name == pool.name)).peekable();
-        if routes.peek().is_none() || routes.any(|route| may_meet(cookie, route)) {
+        let routes = by_pool.get(&*pool.name).map(Vec::as_slice).unwrap_or_default();
+        if routes.is_empty() || routes.iter().any(|route| may_meet(cookie, route)) {
             continue;
         }
         let at = at.key(&pool.name).key("persistence").key("cookie");
