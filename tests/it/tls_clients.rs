@@ -69,7 +69,7 @@ fn curl_comes_by_every_version_of_tls_and_http_with_a_certificate_and_without() 
     }
     assert_eq!(combinations, 8);
     let refused = curl(&world, "https", &["--cacert", "clients.pem"]).expect_err("curl does not trust it");
-    assert!(refused.contains("certificate"), "{refused}");
+    assert!(["(35)", "(60)"].iter().any(|verified| refused.contains(verified)), "{refused}");
     curl(&world, "https", &["--cacert", "ca.pem", "--cert", "a.pem", "--key", "a.key"])
         .expect_err("another authority's");
 }
