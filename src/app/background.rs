@@ -173,12 +173,14 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
     }
 }
 
-/// Removes the series of what reloads took away.
+/// Removes the series of what reloads took away, and what the table knows of servers that are gone.
 async fn remove_series(app: Arc<AppState>) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let runtime = app.current.load_full();
-        app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+        let now = Instant::now().into_std();
+        app.metrics.retain(&runtime.in_use(), now);
+        app.sessions.table.free_unused_targets(now);
     }
 }
 

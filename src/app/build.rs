@@ -105,7 +105,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     };
     let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
-    let tls = tls::build(&config.listeners, context.acme, context.previous)?;
+    let tls = tls::build(&config, configured.as_ref(), context.acme, context.previous)?;
     let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
         limits,
@@ -218,6 +218,7 @@ fn persistence_plan(
         sources,
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
+        bind_to: policy.bind_to.as_deref().and_then(config::BindTo::parse),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
         overflow: overflow_plan(policy)?,
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,

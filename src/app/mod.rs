@@ -26,6 +26,7 @@ mod removed_servers;
 pub mod runtime;
 mod server_clock;
 mod server_tasks;
+mod session_tickets;
 mod shared_store;
 mod shutdown;
 mod signals;

@@ -90,7 +90,7 @@ fn start(mut config: Config, origin: &Origin, program: Program) -> Result<Proces
     let pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;
     let readiness = Arc::new(Readiness { started: AtomicBool::new(false), app: Arc::clone(&app) });
     let (stop, sockets) = (StopSwitch::default(), Sockets::activated(&config)?);
-    listeners::check_addresses(&config, &sockets)?;
+    listeners::open_sockets(&config, &sockets)?;
     listeners::start_admin(&config, &readiness, &stop, &sockets)?;
     let snapshots = Arc::new(SnapshotTask::load(Arc::clone(&app)));
     // Every server is checked once before the first request.
@@ -119,7 +119,7 @@ fn take_over(
     let readiness = Arc::new(Readiness { started: AtomicBool::new(true), app: Arc::clone(&app) });
     let stop = StopSwitch::default();
     let (sockets, unclaimed) = Sockets::inherit(inherited.sockets, &config);
-    listeners::check_addresses(&config, &sockets)?;
+    listeners::open_sockets(&config, &sockets)?;
     app.table_restored.store(inherited.table_restored, Ordering::Relaxed);
     let _ = app.table_age_before.set(inherited.table_age);
     Overrides::inherit(&app.current.load(), inherited.overrides, wall_clock());

@@ -6,9 +6,9 @@ use std::io::{self, Error, ErrorKind};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 
-use crate::pool::connections::KEEPALIVE;
+use crate::pool::connections::set_keepalive;
 
 use super::descriptor_passing::{receive, send};
 
@@ -52,7 +52,7 @@ fn copy(descriptor: RawFd) -> io::Result<OwnedFd> {
     receive(&receiver)
 }
 
-/// Sets what a socket opened by Pingora would have, and returns the address.
+/// Sets what a socket opened by the proxy has, and returns the address.
 fn prepare(socket: &OwnedFd) -> io::Result<String> {
     let socket = SockRef::from(socket);
     let address = socket.local_addr()?.as_socket();
@@ -61,8 +61,7 @@ fn prepare(socket: &OwnedFd) -> io::Result<String> {
         return Err(Error::new(ErrorKind::InvalidInput, why));
     };
     socket.set_nonblocking(true)?;
-    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.idle).with_interval(KEEPALIVE.interval);
-    socket.set_tcp_keepalive(&keepalive.with_retries(u32::try_from(KEEPALIVE.count).unwrap_or(6)))?;
+    set_keepalive(socket)?;
     Ok(address.to_string())
 }
 

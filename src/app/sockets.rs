@@ -3,6 +3,8 @@
 //! Pingora asks a list for a socket before it opens one, and adds what it has opened. Each of its servers has a list of its
 //! own, filled by its own transfer; here all servers get the same one.
 
+use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,8 +13,10 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::server::{Fds, ListenFds, ShutdownWatch};
 use pingora::services::Service;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::config::{Config, ListenAddress};
+use crate::pool::connections::set_keepalive;
 
 use super::error::RunError;
 use super::socket_activation;
@@ -74,6 +78,22 @@ impl Sockets {
     /// Whether the socket is open already.
     pub(super) fn has(&self, address: &ListenAddress) -> bool {
         self.0.lock().get(&socket_name(address)).is_some()
+    }
+
+    /// Opens a socket, with what the connections that it accepts inherit: Pingora would make five system calls for each of them.
+    /// Pingora listens on it later.
+    pub(super) fn open(&self, address: SocketAddr) -> io::Result<()> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            // `[::]` accepts IPv4 clients too, whatever the system's default is.
+            socket.set_only_v6(false)?;
+        }
+        socket.set_nonblocking(true)?;
+        set_keepalive(SockRef::from(&socket))?;
+        socket.bind(&address.into())?;
+        self.0.lock().add(address.to_string(), OwnedFd::from(socket).into_raw_fd());
+        Ok(())
     }
 
     /// Names and descriptors, which are valid while the listeners are open.

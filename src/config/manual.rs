@@ -50,7 +50,7 @@ fn ordered(rule: Rule) -> Vec<(&'static str, Rule)> {
             .position(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")))
     };
     let mut keys: Vec<_> = rule.properties().filter(|(_, property)| !property.flag("x-hidden")).collect();
-    keys.sort_by_key(|(name, rule)| (rule.text("x-not-in-this-version").is_some(), position(name)));
+    keys.sort_by_key(|(name, _)| position(name));
     keys
 }
 
@@ -82,15 +82,6 @@ fn inside(out: &mut String, path: &str, rule: Rule, restart: bool) {
 fn entry(out: &mut String, path: &str, rule: Rule, required: bool, restart: bool) {
     let description = rule.text("description").unwrap_or_default();
     writeln!(out, "\n{}\n", description.replace('\n', " ")).unwrap();
-    if let Some(instead) = rule.text("x-not-in-this-version") {
-        writeln!(
-            out,
-            "- *Not in this version*: {instead}. Taken: {}, which is its default.",
-            code(rule.get("default").unwrap_or(&Value::Null))
-        )
-        .unwrap();
-        return;
-    }
     let default =
         rule.get("default").map(|default| if is_long(default) { "as below".to_owned() } else { code(default) });
     writeln!(

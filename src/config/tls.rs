@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate_files::{ClientCa, ClientTls, NamedFile};
-use super::raw::{AcmeChallenge, TlsVersion};
+use super::raw::{AcmeChallenge, ClientAuth, TlsVersion};
 use super::secret::digest;
 
 /// TLS on a listener.
@@ -16,8 +16,10 @@ pub struct Tls {
     pub min_version: TlsVersion,
     /// The first is shown to clients that ask for no host of ours. Empty only with `acme`.
     pub certificates: Vec<Certificate>,
-    /// The authority that signs clients' certificates; `None` = clients need none.
+    /// The authority that signs clients' certificates; `None` = clients are not asked for one.
     pub client_ca: Option<ClientCa>,
+    /// Whether a client may come without, when it is asked.
+    pub client_auth: ClientAuth,
     /// Certificates that the proxy orders itself.
     pub acme: Option<Acme>,
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::acme::{DAY, ORDERED, conf};
 use crate::world::acme::{ACCOUNTS, CertificateAuthority, HOST, ORDERS};
 use crate::world::stores::{Kind, RedisServer};
-use crate::world::tls::Handshake as _;
 use crate::world::{Conf, PATIENCE, Proxy, World, eventually};
 
 /// Two proxies with one Redis; the authority sees the challenges of either at the second one.
@@ -83,7 +82,9 @@ fn a_renewal_of_one_proxy_is_shown_by_the_other() {
 #[test]
 fn what_is_in_the_store_tells_no_key() {
     let fleet = Fleet::start(DAY, "http-01");
-    fleet.proxies().map(|proxy| fleet.authority.shown(&proxy.address));
+    for proxy in fleet.proxies() {
+        fleet.authority.shown(&proxy.address);
+    }
     let stored: Vec<String> = fleet.store.keys().iter().filter_map(|key| fleet.store.value(key)).collect();
     assert!(stored.len() >= 2, "a certificate and an account: {stored:?}");
     assert!(stored.iter().all(|value| !value.contains("PRIVATE KEY") && !value.contains("key_pkcs8")), "{stored:?}");

@@ -370,6 +370,7 @@ fn scope<'c, 'r>(runtime: &'c Runtime, fields: &'r HeaderMap, client: IpAddr) ->
         secure: false,
         peer_trusted: false,
         forwarded_host: None,
+        certificate: None,
         now: NOW.get(),
         random: |bytes| bytes.fill(7),
     }

@@ -35,8 +35,15 @@ pub(super) fn tls(
             certificate(one, index == 0, at.key("certificates").item(index), context, diagnostics)
         })
         .collect();
+    if tls.client_auth == raw::ClientAuth::Optional && tls.client_ca.is_none() {
+        let message = "client_auth: optional means nothing without client_ca: clients are not asked for a certificate";
+        let help =
+            "write client_ca: FILE, with the authorities that sign the clients' certificates, or remove the line";
+        diagnostics.problem(at.key("client_auth").location, message, help);
+    }
     Tls {
         min_version: tls.min_version,
+        client_auth: tls.client_auth,
         certificates,
         client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), context, diagnostics)),
         acme: tls.acme.as_ref().map(|written| acme::acme(written, at.key("acme"), context, diagnostics)),

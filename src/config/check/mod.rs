@@ -23,6 +23,7 @@ mod pools;
 mod routes;
 mod secrets;
 mod server_tls;
+mod shared_cookies;
 mod sources;
 mod store;
 mod tracing;
@@ -59,10 +60,11 @@ pub(crate) fn check(
     routes::unused_pools(&config, at.key("pools"), diagnostics);
     routes::splits_without_sessions(&config, at.key("routes"), diagnostics);
     routes::redirects_without_end(&config, at.key("routes"), diagnostics);
-    persistence::shared_cookies(&config, at.key("pools"), diagnostics);
+    shared_cookies::shared_cookies(&config, at.key("pools"), diagnostics);
     handoff::changed_by_routes(&config, at, diagnostics);
     persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
+    persistence::certificates_for_sessions(&config, at.key("pools"), diagnostics);
     files::shared_files(&config, at, diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config

@@ -8,9 +8,12 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::Result;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream as Socket;
+use pingora::protocols::tls::TlsStream;
+use pingora::protocols::tls::server::handshake_with_callback;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use rustls::server::ServerConfig;
 use smallvec::SmallVec;
@@ -19,11 +22,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::app::state::AppState;
 use crate::config::{AcmeChallenge, Listener};
+use crate::proxy::context::wall_clock;
 use crate::proxy::request::client_addr::is_trusted_peer;
 use crate::telemetry::metrics::Rejection;
 
 use super::acme_challenge;
 use super::buffered_socket::BufferedSocket;
+use super::client_certificate::{self, CertificateReader};
 use super::proxy_protocol::{self, ProxyHeader};
 
 /// The handshakes of a new connection, by the settings of its listener.
@@ -79,8 +84,12 @@ impl Handshake<'_> {
         }
         let socket = self.pass_challenge(socket, client).await?;
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
-        match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
-            Ok(Ok(stream)) => Some(Box::new(stream)),
+        match timeout(self.timeout, self.handshake(&acceptor, socket)).await {
+            Ok(Ok(stream)) if is_accepted(&stream) => Some(Box::new(stream)),
+            Ok(Ok(_)) => {
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "client certificate has expired"), client);
+                None
+            }
             Ok(Err(error)) => {
                 tracing::debug!(client = client.map(display), %error, "TLS handshake failed");
                 self.app.metrics.rejected.inc(Rejection::TlsHandshake as usize);
@@ -115,6 +124,14 @@ impl Handshake<'_> {
                 self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
                 None
             }
+        }
+    }
+
+    async fn handshake(&self, acceptor: &Acceptor, socket: BufferedSocket) -> Result<TlsStream<BufferedSocket>> {
+        if self.listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            handshake_with_callback(acceptor, socket, &CertificateReader).await
+        } else {
+            acceptor.tls_handshake(socket).await
         }
     }
 
@@ -162,6 +179,11 @@ impl Handshake<'_> {
             bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
         }
     }
+}
+
+fn is_accepted(stream: &TlsStream<BufferedSocket>) -> bool {
+    let now = i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX);
+    stream.ssl_digest().is_none_or(|digest| client_certificate::is_acceptable(&digest, now))
 }
 
 fn peer(socket: &Socket) -> Option<IpAddr> {

@@ -9,9 +9,11 @@ mod accept;
 mod acme_challenge;
 pub(crate) mod authentication;
 mod buffered_socket;
+pub(crate) mod client_certificate;
 mod deadline;
 pub(crate) mod deadlines;
 mod delegate;
+mod distinguished_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod half_close;

@@ -6,6 +6,7 @@ use http::{Method, Version};
 use httparse::Header;
 
 use crate::message::{FieldValue, Fields, RequestEdits, RequestView};
+use crate::proxy::connection::client_certificate;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::Stage;
 use crate::proxy::connection::request_body::BodyFraming;
@@ -89,8 +90,9 @@ impl<'h> Request<'h> {
         if scan.authenticates_connection || connection.authentication().dedicated().is_some() {
             return Err(LongWay::Authentication);
         }
-        let (peer, secure) = connection.peer();
-        let mut client = client_addr::client(peer, secure, view.fields, &listener.trusted_proxies);
+        let (peer, tls) = connection.peer();
+        let mut client = client_addr::client(peer, tls.is_some(), view.fields, &listener.trusted_proxies);
+        client.certificate = tls.as_deref().and_then(client_certificate::presented).cloned();
         client.peer_text = connection.peer_text(peer).cloned();
         ctx.max_body = listener.max_body_size;
         identify(&view, &scan, client, ctx).map_err(|_refused| LongWay::Refused)?;

@@ -1,6 +1,7 @@
 //! The request head: read, validated, matched to a route; its session resolved; and the headers that describe it to servers.
 
 pub(crate) mod acme_challenge;
+mod certificate_headers;
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;
 #[cfg(any(test, fuzzing))]
@@ -25,6 +26,7 @@ use crate::config::Listener;
 use crate::limits::rate::LONGEST_WAIT_SECONDS;
 use crate::message::{FieldValue, RequestEdits, RequestView};
 use crate::proxy::access_log;
+use crate::proxy::connection::client_certificate;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::{HandedOver, Stage};
 use crate::proxy::connection::listener::listener_of;
@@ -269,9 +271,10 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         }
     };
 
-    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
+    let tls = exchange.digest().and_then(|digest| digest.ssl_digest.as_deref());
+    let mut client = client_addr::client(peer, tls.is_some(), request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
+    client.certificate = tls.and_then(client_certificate::presented).cloned();
     if http2 && let Some(progress) = http2_body(exchange, listener) {
         ctx.body_progress = Some(progress);
         ctx.log_dropped = Some(access_log::run_dropped);

@@ -1,11 +1,17 @@
 //! Small values that proxies keep for each other besides sessions. Their names are of [`Kind::Data`](crate::store::engine::Kind):
 //! of two with one epoch the last stays.
 
+use std::future::Future;
 use std::time::Duration;
 
-use super::store::{SharedStore, StoreUnavailable};
-use crate::store::engine::{Name, Value};
-use crate::telemetry::metrics::StoreOperation;
+use tokio::time::timeout;
+
+use super::store::{SharedStore, StoreUnavailable, result_of};
+use crate::store::engine::{Name, StoreError, Value, WriteResult};
+use crate::telemetry::metrics::{StoreOperation, StoreResult};
+
+/// No client's request waits for a note, so it may take longer than `store.timeout`; nor does it tell the breaker anything.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl SharedStore {
     /// The value of a name.
@@ -13,7 +19,7 @@ impl SharedStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn read_note(&self, name: &Name) -> Result<Option<Value>, StoreUnavailable> {
-        let found = self.read(StoreOperation::DataGet, self.engine.lookup(std::slice::from_ref(name))).await?;
+        let found = self.patient(StoreOperation::DataGet, self.engine.lookup(std::slice::from_ref(name))).await?;
         Ok(found.into_iter().next().flatten())
     }
 
@@ -22,7 +28,7 @@ impl SharedStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn put_note(&self, name: &Name, value: &Value, ttl: Duration) -> Result<(), StoreUnavailable> {
-        self.write(StoreOperation::DataPut, self.engine.rebind(name, value, ttl)).await?;
+        self.patient(StoreOperation::DataPut, self.engine.rebind(name, value, ttl)).await?;
         Ok(())
     }
 
@@ -31,8 +37,10 @@ impl SharedStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn add_note(&self, name: &Name, value: Value, ttl: Duration) -> Result<Value, StoreUnavailable> {
-        let kept = self.write(StoreOperation::DataPut, self.engine.bind(name, &value, ttl)).await?;
-        Ok(kept.unwrap_or(value))
+        Ok(match self.patient(StoreOperation::DataPut, self.engine.bind(name, &value, ttl)).await? {
+            WriteResult::Stored => value,
+            WriteResult::Conflict(kept) => kept,
+        })
     }
 
     /// Takes a lock for `ttl`, or extends it when this process has it. False: another process has it.
@@ -44,7 +52,7 @@ impl SharedStore {
         if self.add_note(name, own.clone(), ttl).await? != own {
             return Ok(false);
         }
-        self.read(StoreOperation::Touch, self.engine.touch(&[(name.clone(), ttl)])).await?;
+        self.patient(StoreOperation::Touch, self.engine.touch(&[(name.clone(), ttl)])).await?;
         Ok(true)
     }
 
@@ -61,7 +69,18 @@ impl SharedStore {
     /// # Errors
     /// When the store does not answer.
     pub async fn remove_note(&self, name: &Name) -> Result<(), StoreUnavailable> {
-        Ok(self.read(StoreOperation::Forget, self.engine.forget(std::slice::from_ref(name))).await?)
+        self.patient(StoreOperation::Forget, self.engine.forget(std::slice::from_ref(name))).await
+    }
+
+    async fn patient<T>(
+        &self,
+        operation: StoreOperation,
+        call: impl Future<Output = Result<T, StoreError>> + Send,
+    ) -> Result<T, StoreUnavailable> {
+        let response = timeout(PATIENCE.max(self.timeout), call).await.unwrap_or(Err(StoreError::Timeout));
+        let result = response.as_ref().err().map_or(StoreResult::Ok, result_of);
+        self.context.metrics.store.count(operation, result);
+        Ok(response?)
     }
 
     /// The node's name has a random word for the process.

@@ -57,6 +57,7 @@ pub const LOOKUPS: &[&str] = &[
     "ended",
     "unknown_server",
     "store_error",
+    "other_client",
 ];
 /// `outcome` of `homing_session_outcomes_total`, in the order of `persistence::Outcome`.
 pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];

@@ -127,10 +127,11 @@ impl CertificateAuthority {
         *self.door.window.lock().unwrap() = Some((from, to));
     }
 
-    /// Starts Pebble again, without its accounts.
-    pub(crate) fn restart(&self) {
+    /// Starts Pebble again, without its accounts, and with another root.
+    pub(crate) fn restart(&mut self) {
         self.pebble.kill();
         self.pebble.run(&self.signer);
+        self.root = root(&self.signer, self.pebble.management);
     }
 
     /// The certificate that is shown for the host, once one of this authority is.
