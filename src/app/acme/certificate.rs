@@ -99,7 +99,7 @@ pub(super) mod tests {
         for (text, why) in [
             ("", "it has no key"),
             (&whole[..key_end], "it has no certificate"),
-            (&whole[..whole.len() - 40], "it has no certificate"),
+            (&whole[..whole.len() - 40], "a certificate is damaged"),
             (&whole[key_end..], "it has no key"),
             (&pem("b.example"), "the certificate is not for a.example"),
             (&format!("{}{}", &pem("a.example")[..key_end], &whole[key_end..]), "the key does not fit the certificate"),
