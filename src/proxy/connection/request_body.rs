@@ -206,6 +206,10 @@ mod tests {
             "10000000000000000\r\n",
             "0\r\n\n",
             " 5\r\n",
+            "5 5\r\n",
+            "5\t \"\r\n",
+            "00000000000000005\r\n",
+            "ffffffffffffffff\r\n",
         ] {
             assert_eq!(length(BodyFraming::Chunked, &[chunks.as_bytes()]), None, "{chunks:?}");
         }
