@@ -45,15 +45,14 @@ fn write_attribute(attribute: &AttributeTypeAndValue<'_>, text: &mut String) {
     let keyword = KEYWORDS.into_iter().find(|(known, _)| *known == oid).map(|(_, keyword)| keyword);
     text.push_str(keyword.unwrap_or(&oid));
     text.push('=');
-    match (keyword, attribute.as_str()) {
-        (Some(_), Ok(value)) => write_value(value, text),
-        // Without a keyword nothing says how the value is to be read (RFC 4514, section 2.4).
-        _ => {
-            text.push('#');
-            for byte in attribute.attr_value().to_der_vec().unwrap_or_default() {
-                let _ = write!(text, "{byte:02x}");
-            }
-        }
+    if let (Some(_), Ok(value)) = (keyword, attribute.as_str()) {
+        write_value(value, text);
+        return;
+    }
+    // Without a keyword nothing says how the value is to be read (RFC 4514, section 2.4).
+    text.push('#');
+    for byte in attribute.attr_value().to_der_vec().unwrap_or_default() {
+        let _ = write!(text, "{byte:02x}");
     }
 }
 
