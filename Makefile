@@ -68,6 +68,7 @@ shell-check:
 	@for file in $(SHELL_FILES); do sh -n "$$file" || exit 1; done
 	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
+	@if command -v hadolint >/dev/null 2>&1; then hadolint Dockerfile; fi
 
 test: setup test-apps test-stores test-prometheus test-systemd ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test

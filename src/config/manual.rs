@@ -19,14 +19,13 @@ is written from the doc comments in `src/config/raw/` by a test; edit them, then
   password of Redis `${HOMING_REDIS_PASSWORD}`, of one of Ignite `${HOMING_IGNITE_PASSWORD}`, so what it prints loads again
   where these variables are set.
 - YAML 1.2: `yes`, `on` and the like are text. Anchors, aliases and merge keys (`<<: *name`) are understood. A file has
-  at most 1 MiB, one document and 64 levels.
+  at most 8 MiB, one document and 64 levels.
 - Durations have a unit: `250ms`, `30s`, `5m`, `1h30m`, `7d`. Sizes too: `512B`, `64KiB`, `8MiB`. A bare number is an error.
 - In any value, but not in keys: `${NAME}` is a variable of the environment (it must be set), `${NAME:-default}` has a
   default for one that is unset or empty, `${NAME:?message}` an error message, `${file:/path}` is the text of a file of
   at most 64 KiB, without the newline at its end. `$${` is a literal `${`. What a value comes to without quotes is read
   like any value: `weight: ${WEIGHT}` is a number. Within `{ }` and `[ ]` an expansion needs quotes.
-- Unknown keys, repeated keys and repeated names are errors. Keys marked *not in this version* are known, but taken only
-  with a value that switches them off.
+- Unknown keys, repeated keys and repeated names are errors.
 - homing reloads the file by itself when it changes, and at HUP. A broken file changes nothing. Keys marked *restart*
   keep their old value until then.
 ";

@@ -9,6 +9,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::string_slice,
     reason = "a panic is how a subject reports what it has found"
 )]
 
@@ -23,7 +24,7 @@ pub use self::config::{configuration, file_sd};
 pub use self::session::{cookie, link_rewriting, query, set_cookie, token};
 pub use self::store::{snapshot, store_record};
 pub use crate::admin::fuzz::admin;
-pub use crate::proxy::fuzz::{body, forwarded, proxy_header, request_head, response};
+pub use crate::proxy::fuzz::{body, forwarded, framing, proxy_header, request_head, response};
 pub use crate::store::hazelcast::fuzz::hazelcast;
 pub use crate::store::ignite::fuzz::ignite;
 pub use crate::store::memcached::fuzz::memcached;
@@ -33,13 +34,14 @@ pub use crate::store::redis::fuzz::redis;
 type Subject = fn(&[u8]);
 
 /// All subjects by the names of their corpora.
-pub const SUBJECTS: [(&str, Subject); 19] = [
+pub const SUBJECTS: [(&str, Subject); 20] = [
     ("admin", admin),
     ("body", body),
     ("configuration", configuration),
     ("cookie", cookie),
     ("file_sd", file_sd),
     ("forwarded", forwarded),
+    ("framing", framing),
     ("hazelcast", hazelcast),
     ("ignite", ignite),
     ("link_rewriting", link_rewriting),

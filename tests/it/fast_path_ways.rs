@@ -94,10 +94,7 @@ fn lines(head: &Head, masked: &[&str]) -> Vec<String> {
             let name = name.to_lowercase();
             let value = if masked.contains(&name.as_str()) { "…" } else { value };
             let value = value.split_once("SESSIONID=").map_or(value, |(before, _)| before);
-            match split_at_token(value) {
-                Some((before, _, behind)) => format!("{name}: {before}TOKEN{behind}"),
-                None => format!("{name}: {value}"),
-            }
+            format!("{name}: {}", without_tokens(value))
         })
         .collect();
     fields.sort_by(|one, other| one.split(':').next().cmp(&other.split(':').next()));
@@ -167,8 +164,8 @@ impl Way {
         let mut heads = Vec::new();
         loop {
             let Ok(response) = wire.try_receive_head() else { return (heads, None) };
-            let values = response.head.headers.iter().map(|(_, value)| value.as_str());
-            if let Some((_, token, _)) = values.filter_map(split_at_token).last() {
+            let mut values = response.head.headers.iter().rev();
+            if let Some(token) = values.find_map(|(_, value)| token_in(value)) {
                 token.clone_into(&mut self.token.borrow_mut());
             }
             heads.push(lines(&response.head, &["date"]));
@@ -188,12 +185,18 @@ impl Way {
     }
 }
 
-/// What stands before a token, the token, and what stands behind it.
-fn split_at_token(text: &str) -> Option<(&str, &str, &str)> {
-    let pieces = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
-    let token = pieces.filter(|piece| piece.len() == TokenText::LEN).last()?;
-    let (before, behind) = text.split_once(token)?;
-    Some((before, token, behind))
+/// The last token in a text.
+fn token_in(text: &str) -> Option<&str> {
+    let mut pieces = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'));
+    pieces.rfind(|piece| piece.len() == TokenText::LEN)
+}
+
+fn without_tokens(text: &str) -> String {
+    let mut text = text.to_owned();
+    while let Some(token) = token_in(&text) {
+        text = text.replace(token, "TOKEN");
+    }
+    text
 }
 
 /// Whether the connection takes another request, which it says; a connection that does not is closed.

@@ -1,5 +1,13 @@
 //! Fuzz subjects: what comes before a request, where its head ends, and where its body does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a subject reports what it has found"
+)]
+
 use super::proxy_protocol::{self, ProxyHeader};
 use super::request_body::{BodyFraming, Chunks, RequestBody};
 use super::request_head::RequestHead;
@@ -63,7 +71,7 @@ fn read(pieces: &[&[u8]]) -> Option<(Vec<u8>, usize, bool)> {
     Some((payload, end, chunks.is_complete()))
 }
 
-/// By lines, as RFC 9112, section 7.1, describes it.
+/// By lines, as RFC 9112, section 7.1, describes it, within the limits of [`Chunks`].
 fn plainly_read(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     let (mut rest, mut payload) = (data, Vec::new());
     let line = |rest: &mut &[u8]| -> Option<Vec<u8>> {
@@ -75,7 +83,12 @@ fn plainly_read(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     loop {
         let size = line(&mut rest)?;
         let digits = size.iter().position(|byte| b"; \t".contains(byte)).unwrap_or(size.len());
-        let digits = std::str::from_utf8(&size[..digits]).ok().filter(|digits| !digits.starts_with('+'))?;
+        let (digits, extension) = size.split_at(digits);
+        let blanks = extension.iter().take_while(|byte| b" \t".contains(byte)).count();
+        if digits.len() > 16 || extension.len() > 8_000 || extension.get(blanks).is_some_and(|byte| *byte != b';') {
+            return None;
+        }
+        let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
         let size = u64::from_str_radix(digits, 16).ok()?;
         if size == 0 {
             break;
@@ -84,8 +97,9 @@ fn plainly_read(data: &[u8]) -> Option<(Vec<u8>, usize)> {
         payload.extend_from_slice(rest.get(..size)?);
         rest = rest.get(size..)?.strip_prefix(b"\r\n")?;
     }
+    let trailers = rest.len();
     while !line(&mut rest)?.is_empty() {}
-    Some((payload, data.len() - rest.len()))
+    (trailers - rest.len() <= 64_002).then(|| (payload, data.len() - rest.len()))
 }
 
 /// The length of the head that the pieces begin with.

@@ -50,7 +50,16 @@ impl RequestBody {
     }
 }
 
-/// Follows chunks (RFC 9112, section 7.1) to the end of the trailer section.
+/// Most digits of a chunk's size, and the largest size, as Pingora has them.
+const MAX_DIGITS: u8 = 16;
+const MAX_SIZE: u64 = i64::MAX as u64;
+/// Most bytes of a chunk's extension, and of the trailer section. A little less than Pingora's limits, which depend on how bytes
+/// arrive.
+const MAX_EXTENSION: u32 = 8_000;
+const MAX_TRAILERS: u32 = 64_000;
+
+/// Follows chunks (RFC 9112, section 7.1) to the end of the trailer section. Never takes what Pingora refuses: the two would
+/// see different ends.
 #[derive(Debug)]
 pub(crate) struct Chunks {
     state: ChunkState,
@@ -60,17 +69,20 @@ pub(crate) struct Chunks {
 enum ChunkState {
     /// Before the first digit of a size.
     SizeStart,
-    Size(u64),
-    /// From the first byte behind the size to the end of its line.
-    Extension(u64),
+    /// The size so far, and how many digits it has.
+    Size(u64, u8),
+    /// Blanks behind the size, and how many.
+    Blank(u64, u32),
+    /// From the semicolon behind the size to the end of its line, and how many bytes.
+    Extension(u64, u32),
     SizeLf(u64),
     Data(u64),
     DataCr,
     DataLf,
-    /// At the start of a line behind the last chunk.
-    TrailerStart,
-    Trailer,
-    TrailerLf,
+    /// At the start of a line behind the last chunk, after so many bytes of such lines.
+    TrailerStart(u32),
+    Trailer(u32),
+    TrailerLf(u32),
     LastLf,
     Complete,
 }
@@ -119,25 +131,35 @@ impl ChunkState {
     /// The state after a byte of anything but chunk data.
     fn after(self, byte: u8) -> Option<Self> {
         let next = match (self, byte) {
-            (Self::SizeStart, _) => Self::Size(digit(byte)?),
-            (Self::Size(size) | Self::Extension(size), b'\r') => Self::SizeLf(size),
-            (Self::Size(size), b';' | b' ' | b'\t') => Self::Extension(size),
-            (Self::Size(size), _) => Self::Size(size.checked_mul(16)?.checked_add(digit(byte)?)?),
-            (Self::SizeLf(0), b'\n') => Self::TrailerStart,
-            (Self::SizeLf(size), b'\n') => Self::Data(size),
+            (Self::SizeStart, _) => Self::Size(digit(byte)?, 1),
+            (Self::Size(size, _) | Self::Blank(size, _) | Self::Extension(size, _), b'\r') => Self::SizeLf(size),
+            (Self::Size(size, _), b' ' | b'\t') => Self::Blank(size, 1),
+            (Self::Blank(size, count), b' ' | b'\t') => Self::Blank(size, within(count, MAX_EXTENSION)?),
+            (Self::Size(size, _), b';') => Self::Extension(size, 1),
+            (Self::Blank(size, count), b';') => Self::Extension(size, count),
+            (Self::Size(size, digits @ ..MAX_DIGITS), _) => {
+                Self::Size(size.checked_mul(16)?.checked_add(digit(byte)?)?, digits + 1)
+            }
+            (Self::SizeLf(0), b'\n') => Self::TrailerStart(0),
+            (Self::SizeLf(size @ ..=MAX_SIZE), b'\n') => Self::Data(size),
             (Self::DataCr, b'\r') => Self::DataLf,
             (Self::DataLf, b'\n') => Self::SizeStart,
-            (Self::TrailerStart, b'\r') => Self::LastLf,
-            (Self::Trailer, b'\r') => Self::TrailerLf,
-            (Self::TrailerLf, b'\n') => Self::TrailerStart,
+            (Self::TrailerStart(_), b'\r') => Self::LastLf,
+            (Self::Trailer(count), b'\r') => Self::TrailerLf(within(count, MAX_TRAILERS)?),
+            (Self::TrailerLf(count), b'\n') => Self::TrailerStart(within(count, MAX_TRAILERS)?),
             (Self::LastLf, b'\n') => Self::Complete,
-            (Self::Extension(_) | Self::TrailerStart | Self::Trailer, b'\n') => return None,
-            (Self::Extension(size), _) => Self::Extension(size),
-            (Self::TrailerStart | Self::Trailer, _) => Self::Trailer,
+            (Self::Extension(..) | Self::TrailerStart(_) | Self::Trailer(_), b'\n') => return None,
+            (Self::Extension(size, count), _) => Self::Extension(size, within(count, MAX_EXTENSION)?),
+            (Self::TrailerStart(count) | Self::Trailer(count), _) => Self::Trailer(within(count, MAX_TRAILERS)?),
             _ => return None,
         };
         Some(next)
     }
+}
+
+/// One more; `None`: that is too many.
+fn within(count: u32, most: u32) -> Option<u32> {
+    (count < most).then_some(count + 1)
 }
 
 fn digit(byte: u8) -> Option<u64> {
@@ -184,6 +206,10 @@ mod tests {
             "10000000000000000\r\n",
             "0\r\n\n",
             " 5\r\n",
+            "5 5\r\n",
+            "5\t \"\r\n",
+            "00000000000000005\r\n",
+            "ffffffffffffffff\r\n",
         ] {
             assert_eq!(length(BodyFraming::Chunked, &[chunks.as_bytes()]), None, "{chunks:?}");
         }

@@ -17,6 +17,13 @@ pub(super) enum Framing {
     Close,
 }
 
+impl Framing {
+    /// Whether a connection can carry another response behind one that came to its end; `behind`: what has arrived there.
+    pub(super) fn leaves_reusable(self, behind: &[u8]) -> bool {
+        self != Self::Close && behind.is_empty()
+    }
+}
+
 /// How far a body has come.
 #[derive(Debug)]
 pub(super) enum Body {

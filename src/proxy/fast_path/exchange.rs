@@ -22,7 +22,7 @@ use crate::proxy::upstream::failure::{self, Progress};
 use crate::proxy::upstream::peer;
 use crate::telemetry::metrics::LongWay;
 
-use super::body::{Body, Framing};
+use super::body::Body;
 use super::request::{MAX_FIELDS, Request};
 use super::response::{self, Head, Step};
 use super::server;
@@ -196,7 +196,7 @@ impl Exchange {
             self.send_out(client, 0).await?;
         }
         self.reusable =
-            head.server_keeps && head.framing != Framing::Close && self.input.is_empty() && !ctx.attempts.unshare;
+            head.server_keeps && head.framing.leaves_reusable(self.input.bytes()) && !ctx.attempts.unshare;
         Ok(keeps)
     }
 

@@ -9,6 +9,8 @@ mod body;
 mod exchange;
 mod fields;
 #[cfg(any(test, fuzzing))]
+pub(crate) mod framing_check;
+#[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 pub(crate) mod plan;
 mod request;

@@ -99,7 +99,7 @@ pub(super) async fn commit(bytes: Vec<u8>, request: &Request<'_>, ctx: &mut Requ
 /// A head as it was parsed.
 pub(super) struct Parsed<'b> {
     pub(super) head: &'b [u8],
-    version: Version,
+    pub(super) version: Version,
     pub(super) status: StatusCode,
     reason: &'b str,
     pub(super) fields: &'b [Header<'b>],
@@ -243,16 +243,15 @@ pub(super) fn framing(method: &Method, response: &ResponseView<'_>) -> Framing {
 }
 
 /// Whether the server keeps its connection, as far as its head says.
-fn server_keeps(version: Version, list: &[Header<'_>]) -> bool {
-    let mut keeps = version == Version::HTTP_11;
-    for field in list.iter().filter(|field| is(field, &header::CONNECTION)) {
-        for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            if option.eq_ignore_ascii_case(b"close") {
-                return false;
-            }
-            keeps |= option.eq_ignore_ascii_case(b"keep-alive");
-        }
+pub(super) fn server_keeps(version: Version, list: &[Header<'_>]) -> bool {
+    let connection = || list.iter().filter(|field| is(field, &header::CONNECTION)).map(|field| field.value);
+    let mut options = connection().flat_map(|value| value.split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
+    if options.any(|option| option.eq_ignore_ascii_case(b"close")) {
+        return false;
     }
+    // As Pingora has it: of HTTP/1.0 the first field says nothing else.
+    let keeps = version == Version::HTTP_11
+        || connection().next().is_some_and(|value| value.eq_ignore_ascii_case(b"keep-alive"));
     keeps && !(version == Version::HTTP_10 && has(list, &header::TRANSFER_ENCODING))
 }
 
