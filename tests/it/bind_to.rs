@@ -125,7 +125,8 @@ fn token_of(response: &Response) -> String {
 }
 
 fn fingerprint(certificate: &Signed) -> String {
-    digest(&SHA256, &certificate.certificate).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = digest(&SHA256, &certificate.certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 #[test]

@@ -49,7 +49,8 @@ fn named(clients: &Authority, name: &str) -> Signed {
 }
 
 fn fingerprint(certificate: &Signed) -> String {
-    digest(&SHA256, &certificate.certificate).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let digest = digest(&SHA256, &certificate.certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
 }
 
 fn get(client: &Client<'_>, world: &World, more: &str) -> Response {
