@@ -4,7 +4,8 @@ CARGO ?= cargo
 # For `make run`.
 CONFIG ?= conf/minimal.yaml
 # Every target builds into the same directory; cargo's own lock keeps parallel targets apart.
-SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus deny bench-tools check-counts release-pgo fuzz) \
+SHELL_FILES := $(addprefix scripts/,setup system test-apps test-stores test-stores-java test-prometheus test-systemd deny bench-tools check-counts release-pgo fuzz \
+	build-program package package-files package-tools release test-package) $(addprefix conf/debian/,postinst prerm postrm) \
 	conf/examples/rolling-deploy.sh
 # For `make bench-load`: which cases (all), how many rounds of how many seconds, which contenders (all that are installed).
 CASES ?=
@@ -26,13 +27,15 @@ SEED ?= 1
 CLIENTS ?= 2000
 # For `make release-pgo`: a profile of an earlier run replaces training.
 PROFILE ?=
+# For `make deb`, `make release` and `make test-package`: a program that is built already.
+PROGRAM ?=
 
 # For `make test-full-path`: themes of tests/it whose traffic takes the fast path otherwise; empty: all of them, 20 minutes.
 SUBJECTS ?= cookies:: cookie_modes:: stickiness:: failover:: retries:: forwarding:: header_names:: request_forms:: response_forms:: \
 	pipelining:: slow_bodies:: limits:: learned:: token_header:: routes_match:: early_responses:: removed_servers:: fast_path
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus screenshots \
+.PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus test-systemd test-package deb release screenshots \
 	bench bench-table bench-load bench-idle bench-listing bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
 
 help: ## list these commands
@@ -65,8 +68,9 @@ shell-check:
 	@for file in $(SHELL_FILES); do sh -n "$$file" || exit 1; done
 	@if command -v bash >/dev/null 2>&1; then bash -n .ci/run; fi
 	@if command -v shellcheck >/dev/null 2>&1; then shellcheck $(SHELL_FILES) .ci/run; fi
+	@if command -v hadolint >/dev/null 2>&1; then hadolint Dockerfile; fi
 
-test: setup test-apps test-stores test-prometheus ## every test: unit, property, model, simulation, integration with real sockets
+test: setup test-apps test-stores test-prometheus test-systemd ## every test: unit, property, model, simulation, integration with real sockets
 	$(CARGO) test
 
 test-full-path: setup ## black-box tests with proxy.fast_path: off (all of them: SUBJECTS=)
@@ -83,6 +87,18 @@ screenshots: setup test-apps ## make the pictures of the dashboard in docs/image
 
 test-prometheus: setup ## fetch Prometheus and promtool, by which the tests run the rules of conf/observability
 	@scripts/test-prometheus
+
+test-systemd: ## install systemd-analyze, by which the tests check the units of conf/systemd
+	@scripts/test-systemd
+
+test-package: setup ## install, upgrade and remove the Debian package in a Debian of its own; root, some minutes: PROGRAM=file
+	@scripts/test-package $(if $(PROGRAM),--program $(PROGRAM))
+
+deb: setup ## the Debian package, in target/debian: PROGRAM=file
+	@scripts/package $(if $(PROGRAM),--program $(PROGRAM))
+
+release: setup ## archives, Debian package, SBOM and checksums, in target/release-VERSION: PROGRAM=file
+	@scripts/release $(if $(PROGRAM),--program $(PROGRAM))
 
 bench: setup ## the benches; docs/performance.md has results
 	$(CARGO) bench

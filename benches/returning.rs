@@ -60,7 +60,12 @@ fn built(table: &Table) -> Runtime {
     );
     let config = Config::parse("bench", &yaml, &ProcessEnvironment).unwrap().config;
     let (metrics, generated_keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
-    build(config, &BuildContext { table, metrics: &metrics, generated_keys: &generated_keys, previous: None }).unwrap()
+    let acme = Arc::default();
+    build(
+        config,
+        &BuildContext { table, metrics: &metrics, generated_keys: &generated_keys, acme: &acme, previous: None },
+    )
+    .unwrap()
 }
 
 /// What a client of each source sends, among what browsers send anyway.

@@ -16,6 +16,8 @@
 mod house;
 #[path = "architecture/modules.rs"]
 mod modules;
+#[path = "architecture/packaging.rs"]
+mod packaging;
 #[path = "architecture/reader.rs"]
 mod reader;
 

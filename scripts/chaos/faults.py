@@ -48,7 +48,7 @@ class Faults:
 
     def run(self, until: float) -> None:
         """One fault after the other, on two threads, which leave each other's targets alone."""
-        threads = [threading.Thread(target=self.one_by_one, args=(until, number)) for number in range(2)]
+        threads = [threading.Thread(target=self.one_by_one, args=(until, number), daemon=True) for number in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -37,11 +37,11 @@ def options() -> argparse.Namespace:
 
 
 def isolate() -> None:
-    """Again in namespaces of its own, as root."""
+    """Again in namespaces of its own, as root. Whatever ends it, its processes end with it."""
     if os.geteuid() == 0 and "--isolated" not in sys.argv and shutil.which("unshare") and shutil.which("ip"):
-        command = ["unshare", "--net", "--mount", sys.executable, *sys.argv, "--isolated"]
-        if subprocess.run([*command[:3], "ip", "link", "set", "lo", "up"], check=False).returncode == 0:
-            os.execvp(command[0], command)
+        command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        if subprocess.run([*command, "ip", "link", "set", "lo", "up"], check=False).returncode == 0:
+            os.execvp(command[0], [*command, sys.executable, *sys.argv, "--isolated"])
 
 
 def sample(all_: world.World, samples: list, stop: threading.Event) -> None:

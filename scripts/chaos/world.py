@@ -129,7 +129,7 @@ def pool(name: str, sources: str, weights: dict) -> str:
     servers:
 {servers}
     connection: {{ connect_timeout: 1s, read_timeout: 5s }}
-    health_check: {{ type: http, path: /healthz, interval: 500ms, timeout: 500ms, rise: 1, fall: 2 }}
+    health_check: {{ type: http, path: /healthz, interval: 1s, timeout: 1s, rise: 1, fall: 2 }}
     drain_deadline: 6s
     persistence:
       sources: [{sources}]

@@ -16,6 +16,7 @@ use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::telemetry::metrics::LOOK_INTERVAL;
 
+use super::acme;
 use super::connection_closer;
 use super::discovery::Discoveries;
 use super::drains;
@@ -80,6 +81,7 @@ impl Background {
             }
         });
         let runtime = app.current.load_full();
+        acme::worker::load(&app, &runtime.config);
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         let (tasks, discoveries) = executor.block_on(async {
             check_new_servers(&runtime).await;
@@ -114,6 +116,13 @@ impl Background {
         let _ = handover.app.upgrades.set(upgrades);
         if let Some(executor) = &self.executor {
             executor.spawn(Arc::clone(handover).run(triggers));
+        }
+    }
+
+    /// Orders certificates from now on: the listeners are open, so that challenges are answered.
+    pub(super) fn run_acme(&self, app: &Arc<AppState>) {
+        if let Some(executor) = &self.executor {
+            executor.spawn(acme::worker::run(Arc::clone(app)));
         }
     }
 
@@ -164,12 +173,14 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
     }
 }
 
-/// Removes the series of what reloads took away.
+/// Removes the series of what reloads took away, and what the table knows of servers that are gone.
 async fn remove_series(app: Arc<AppState>) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
         let runtime = app.current.load_full();
-        app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+        let now = Instant::now().into_std();
+        app.metrics.retain(&runtime.in_use(), now);
+        app.sessions.table.free_unused_targets(now);
     }
 }
 
@@ -224,6 +235,7 @@ mod tests {
             table: &app.sessions.table,
             metrics: &app.metrics,
             generated_keys: &app.generated_keys,
+            acme: &app.acme.live,
             previous: Some(&previous),
         };
         app.current.store(Arc::new(build(config, &context).unwrap()));

@@ -29,6 +29,7 @@ use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolR
 
 use crate::proxy::fast_path::FastPathPlan;
 
+use super::acme::live::LiveCertificates;
 use super::runtime::Runtime;
 use super::tls;
 
@@ -71,6 +72,8 @@ pub struct BuildContext<'a> {
     pub metrics: &'a Metrics,
     /// Used when the configuration names no keys.
     pub generated_keys: &'a Keyring,
+    /// Certificates that the proxy orders itself, which listeners show.
+    pub acme: &'a Arc<LiveCertificates>,
     /// The runtime of the configuration before, whose live state is carried over.
     pub previous: Option<&'a Runtime>,
 }
@@ -102,7 +105,7 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
     };
     let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
-    let tls = tls::build(&config.listeners, context.previous)?;
+    let tls = tls::build(&config, configured.as_ref(), context.acme, context.previous)?;
     let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
         limits,
@@ -114,8 +117,15 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
         pools,
         tls,
         fast_path: FastPathPlan::new(&config),
+        answers_challenges: answers_challenges(&config.listeners),
         config: Arc::new(config),
     })
+}
+
+/// A certificate is ordered with the challenge http-01.
+fn answers_challenges(listeners: &[config::Listener]) -> bool {
+    let acme = listeners.iter().filter_map(|listener| listener.tls.as_ref()?.acme.as_ref());
+    acme.into_iter().any(|acme| acme.challenge == config::AcmeChallenge::Http01)
 }
 
 /// Without a collector no trace is recorded.
@@ -208,6 +218,7 @@ fn persistence_plan(
         sources,
         limits: Limits { idle: policy.idle_timeout, absolute: policy.absolute_timeout },
         codec: PoolCodec::new(keys, &pool.name),
+        bind_to: policy.bind_to.as_deref().and_then(config::BindTo::parse),
         set_cookie: SetCookie::new(&policy.cookie, policy.absolute_timeout)?,
         overflow: overflow_plan(policy)?,
         cache_control: policy.cookie.cache_control.as_deref().map(HeaderValue::from_str).transpose()?,

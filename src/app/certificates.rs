@@ -6,12 +6,42 @@ use crate::config::{Certificate, Config};
 use crate::telemetry::events::{self, Change, EventKind, cause};
 use crate::telemetry::metrics::Metrics;
 
+use super::acme::live::LiveCertificates;
+
 /// Shows the certificates in use. `previous` is the configuration before a reload; without it all are new.
-pub(super) fn report_certificates(metrics: &Metrics, previous: Option<&Config>, current: &Config) {
-    metrics.certificates(certificates(current).map(|one| (one.name(), one.not_after)));
+pub(super) fn report_certificates(
+    metrics: &Metrics,
+    acme: &LiveCertificates,
+    previous: Option<&Config>,
+    current: &Config,
+) {
+    show_expiries(metrics, acme, current);
     for change in changes(previous.map(validities).unwrap_or_default(), validities(current)) {
         events::record(change);
     }
+}
+
+/// Shows when all certificates expire.
+pub(super) fn show_expiries(metrics: &Metrics, acme: &LiveCertificates, config: &Config) {
+    let of_files = certificates(config).map(|one| (one.name(), one.not_after));
+    let ordered = acme.expiries(config);
+    metrics.certificates(of_files.chain(ordered.iter().map(|(host, not_after)| (host.as_str(), *not_after))));
+}
+
+/// A certificate was ordered, or another proxy's was found. `before` and `not_after` are the ends of their validity.
+pub(super) fn record_issued(host: &str, before: Option<i64>, not_after: i64) {
+    let what = if before.is_some() { "renewed" } else { "issued" };
+    let expires = date(not_after);
+    tracing::info!(host, %expires, "certificate {what}");
+    let mut change = Change::new(EventKind::Certificate).reason(&format!("{host}: {what}")).who(cause::ACME);
+    change.from = before.map(|end| date(end).into());
+    change.to = Some(expires.into());
+    events::record(change);
+}
+
+/// A certificate was ordered and not issued.
+pub(super) fn record_failure(host: &str, why: &str) {
+    events::record(Change::new(EventKind::Certificate).reason(&format!("{host}: not issued: {why}")).who(cause::ACME));
 }
 
 fn certificates(config: &Config) -> impl Iterator<Item = &Certificate> {

@@ -78,6 +78,7 @@ impl Inspection {
             secure: false,
             peer_trusted: false,
             forwarded_host: None,
+            certificate: None,
             now: wall_clock(),
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };

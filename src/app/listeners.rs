@@ -2,7 +2,7 @@
 //! graceful stop.
 
 use std::io::{Error, ErrorKind};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerOptions;
 
-use pingora::listeners::{L4BufferSettings, ListenerConfig, TcpSocketOptions};
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignalWatch};
 use pingora::services::listening::Service;
@@ -18,7 +18,6 @@ use pingora_proxy::http_proxy;
 
 use crate::admin::{AdminEndpoint, Readiness};
 use crate::config::{self, Config, ListenAddress, Listener};
-use crate::pool::connections::KEEPALIVE;
 use crate::pool::tls::NO_CERTIFICATES;
 use crate::proxy::EdgeProxy;
 use crate::proxy::connection::{ConnectionApp, ListenerConnections, RequestApp};
@@ -38,9 +37,9 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the connections that tested that may take to close. Clients may have connected meanwhile, and theirs stay open.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Pingora only ends a thread when it cannot listen; checking before gives an error that names the key.
-/// Sockets that are open already need no check.
-pub(super) fn check_addresses(config: &Config, sockets: &Sockets) -> Result<(), RunError> {
+/// Opens the sockets that are not open yet; those of files are only checked, and opened by Pingora. Pingora only ends a thread when
+/// it cannot listen; here the error names the key.
+pub(super) fn open_sockets(config: &Config, sockets: &Sockets) -> Result<(), RunError> {
     let listeners = config.listeners.iter().map(|listener| ("listeners", &listener.address));
     let admin = config.admin.iter().map(|admin| ("admin.address", &admin.address));
     let metrics = config.metrics.iter().map(|metrics| ("metrics.address", &metrics.address));
@@ -49,7 +48,7 @@ pub(super) fn check_addresses(config: &Config, sockets: &Sockets) -> Result<(), 
         match address {
             ListenAddress::Tcp(address) => {
                 let advised = |error| RunError::system(what)(with_advice(error, address.port()));
-                TcpListener::bind(address).map(drop).map_err(advised)?;
+                sockets.open(*address).map_err(advised)?;
             }
             ListenAddress::Unix(path) => {
                 // A socket that accepts connections is in use; one that does not was left by an earlier process.
@@ -78,7 +77,8 @@ fn with_advice(error: Error, port: u16) -> Error {
     let advice = format!(
         "{error}: ports below 1024 need the capability CAP_NET_BIND_SERVICE; give it with \
          AmbientCapabilities=CAP_NET_BIND_SERVICE in the systemd unit, or with \"setcap cap_net_bind_service=+ep\" on the \
-         program, or lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}, or listen on a port from 1024 on"
+         program, or lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}, or let systemd open the port (homing.socket), or \
+         listen on a port from 1024 on"
     );
     Error::new(ErrorKind::PermissionDenied, advice)
 }
@@ -220,13 +220,8 @@ fn server(conf: ServerConf) -> Server {
 fn listen<A>(service: &mut Service<A>, address: &ListenAddress, buffers: L4BufferSettings) {
     let name = socket_name(address);
     let endpoint = match address {
-        ListenAddress::Tcp(address) => {
-            let mut options = TcpSocketOptions::default();
-            // `[::]` accepts IPv4 clients too, whatever the system's default is.
-            options.tcp_keepalive = Some(KEEPALIVE);
-            options.ipv6_only = if address.is_ipv6() { Some(false) } else { None };
-            ListenerConfig::tcp(name).tcp_socket_options(options)
-        }
+        // Open already.
+        ListenAddress::Tcp(_) => ListenerConfig::tcp(name),
         ListenAddress::Unix(_) => ListenerConfig::uds(name),
     };
     service.add_listener(endpoint.l4_buffer(buffers));

@@ -1,5 +1,6 @@
 //! From a checked configuration to a running process, and back: state → background → listeners → requests → drain.
 
+mod acme;
 mod apply;
 mod atomic_file;
 mod background;
@@ -7,6 +8,7 @@ pub mod build;
 mod certificates;
 pub mod changes;
 mod connection_closer;
+mod descriptor_passing;
 mod discovery;
 mod drains;
 mod error;
@@ -24,10 +26,12 @@ mod removed_servers;
 pub mod runtime;
 mod server_clock;
 mod server_tasks;
+mod session_tickets;
 mod shared_store;
 mod shutdown;
 mod signals;
 mod snapshot_task;
+mod socket_activation;
 mod sockets;
 mod span_exporter;
 mod startup;

@@ -237,7 +237,8 @@ mod tests {
         let config = Config::parse("f", text, &ProcessEnvironment).unwrap_or_else(|problems| panic!("{problems}"));
         let table = Table::new(10, NOW, Box::new(|_, _| ()));
         let (metrics, keys) = (Metrics::new().unwrap(), Keyring::random([7; 32]).unwrap());
-        let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &keys, previous };
+        let acme = Arc::default();
+        let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &keys, acme: &acme, previous };
         build(config.config, &context).unwrap()
     }
 

@@ -14,6 +14,7 @@ use crate::telemetry::events::{self, EventKind, cause};
 use crate::telemetry::log;
 use crate::telemetry::trace::SpanExporter;
 
+use super::acme;
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
@@ -206,6 +207,7 @@ impl Reloader {
             table: &self.app.sessions.table,
             metrics: &self.app.metrics,
             generated_keys: &self.app.generated_keys,
+            acme: &self.app.acme.live,
             previous: Some(previous),
         };
         let runtime = build(config, &context).map_err(|error| error.to_string())?;
@@ -220,7 +222,9 @@ impl Reloader {
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
         drains::observe(&runtime, wall_clock());
+        acme::worker::load(app, &runtime.config);
         app.current.store(Arc::clone(&runtime));
+        app.acme.wake.notify_one();
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         record_changes(previous, &runtime, who);
         drop_handoff_data(app, previous, &runtime);
@@ -229,7 +233,7 @@ impl Reloader {
         if let Some(watcher) = &mut self.watcher {
             watcher.update(&runtime.config);
         }
-        report_certificates(&app.metrics, Some(&previous.config), &runtime.config);
+        report_certificates(&app.metrics, &app.acme.live, Some(&previous.config), &runtime.config);
         if let AccessLogChange::Replace(access_log) = update.access_log {
             let replaced = app.access_log.swap(access_log.map(Arc::new));
             // Dropping it writes its last lines, perhaps to a slow disk: not on the thread that checks servers.

@@ -89,8 +89,8 @@ fn start(mut config: Config, origin: &Origin, program: Program) -> Result<Proces
     let config = Arc::clone(&app.current.load().config);
     let pid_file = PidFile::write(config.proxy.pid_file.as_deref())?;
     let readiness = Arc::new(Readiness { started: AtomicBool::new(false), app: Arc::clone(&app) });
-    let (stop, sockets) = (StopSwitch::default(), Sockets::default());
-    listeners::check_addresses(&config, &sockets)?;
+    let (stop, sockets) = (StopSwitch::default(), Sockets::activated(&config)?);
+    listeners::open_sockets(&config, &sockets)?;
     listeners::start_admin(&config, &readiness, &stop, &sockets)?;
     let snapshots = Arc::new(SnapshotTask::load(Arc::clone(&app)));
     // Every server is checked once before the first request.
@@ -119,7 +119,7 @@ fn take_over(
     let readiness = Arc::new(Readiness { started: AtomicBool::new(true), app: Arc::clone(&app) });
     let stop = StopSwitch::default();
     let (sockets, unclaimed) = Sockets::inherit(inherited.sockets, &config);
-    listeners::check_addresses(&config, &sockets)?;
+    listeners::open_sockets(&config, &sockets)?;
     app.table_restored.store(inherited.table_restored, Ordering::Relaxed);
     let _ = app.table_age_before.set(inherited.table_age);
     Overrides::inherit(&app.current.load(), inherited.overrides, wall_clock());
@@ -149,6 +149,7 @@ impl Process {
         let (app, stop) = (Arc::clone(&handover.app), handover.stop.clone());
         let handover = Arc::new(handover);
         background.run_upgrades(&handover);
+        background.run_acme(&app);
         readiness.started.store(true, Ordering::Release);
         log_lines::ready(&config);
         systemd::ready();

@@ -31,6 +31,8 @@ pub struct Runtime {
     pub limits: Vec<Arc<ListenerLimits>>,
     /// What the fast path serves.
     pub fast_path: FastPathPlan,
+    /// Listeners without TLS answer challenges of certificate authorities.
+    pub answers_challenges: bool,
     /// Query and path parameters that carry session ids, in any pool: secrets that the log must not show.
     pub secret_parameters: Vec<Box<str>>,
     /// Which of the traces that begin here are recorded; `None`: traces are left alone.

@@ -24,6 +24,8 @@ use crate::store::shared::StoreContext;
 use crate::store::targets::Target;
 use crate::telemetry::metrics::Metrics;
 
+use super::acme::live::LiveCertificates;
+use super::acme::state::AcmeState;
 use super::apply::{open_access_log, set_limits};
 use super::build::{BuildContext, build};
 use super::certificates::report_certificates;
@@ -68,7 +70,9 @@ pub(super) fn build_state(
     let otlp = config.tracing.otlp.as_ref();
     let span_exporter =
         span_exporter::start(otlp, &config.proxy.node, &metrics, executor).map_err(RunError::internal)?;
-    let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
+    let acme = Arc::<LiveCertificates>::default();
+    let context =
+        BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, acme: &acme, previous: None };
     let overrides = Overrides::load(&config);
     let removed = overrides.removed_servers();
     let config = removed_servers::restore(config, &removed, wall_clock());
@@ -79,7 +83,7 @@ pub(super) fn build_state(
     drains::observe(&runtime, wall_clock());
     overrides.update_file(&runtime);
     metrics.config_accepted(&runtime.config.hash, true);
-    report_certificates(&metrics, None, &runtime.config);
+    report_certificates(&metrics, &acme, None, &runtime.config);
     let app = Arc::new(AppState {
         current: ArcSwap::from_pointee(runtime),
         sessions: Sessions { table, data, shared, first_requests: FirstRequests::new(), open: OpenRequests::new() },
@@ -93,6 +97,7 @@ pub(super) fn build_state(
         started_at: wall_clock(),
         table_restored: AtomicBool::new(false),
         table_age_before: OnceLock::new(),
+        acme: AcmeState::new(acme),
         overrides,
         in_flight: AtomicUsize::new(0),
         last_reload: ArcSwapOption::empty(),

@@ -17,6 +17,7 @@ use crate::telemetry::history::History;
 use crate::telemetry::metrics::{Metrics, PoolReading, RenderError, ServerReading, TableReading};
 use crate::telemetry::trace::SpanExporter;
 
+use super::acme::state::AcmeState;
 use super::overrides::Overrides;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::runtime::Runtime;
@@ -48,6 +49,8 @@ pub struct AppState {
     pub table_restored: AtomicBool,
     /// How long the table had been filled when this process took it over. Set before the first request.
     pub table_age_before: OnceLock<Duration>,
+    /// The certificates that the proxy orders itself.
+    pub acme: AcmeState,
     /// What operators set for servers at run time.
     pub overrides: Overrides,
     /// Requests in flight, with and without a pool.

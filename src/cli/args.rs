@@ -92,6 +92,12 @@ pub(super) struct ExplainArgs {
     /// Only in this pool; a running proxy with several pools needs it
     #[arg(long, value_name = "NAME")]
     pub(super) pool: Option<String>,
+    /// For a client with this certificate, by its SHA-256 (`bind_to: client_certificate`)
+    #[arg(long, value_name = "SHA256")]
+    pub(super) certificate: Option<String>,
+    /// For a client that is this user (`bind_to: user`, `header:NAME`)
+    #[arg(long, value_name = "NAME")]
+    pub(super) user: Option<String>,
     #[command(flatten)]
     pub(super) client: ClientArgs,
 }

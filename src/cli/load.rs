@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::app::build::{BuildContext, BuildError, build};
 use crate::config::{Config, Loaded, Problems, Warning};
@@ -29,7 +30,9 @@ fn try_build(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let metrics = Metrics::new()?;
     let table = Table::new(1, wall_clock(), Box::new(|_, _| {}));
     let generated_keys = Keyring::random([0; 32]).map_err(BuildError::from)?;
-    let context = BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, previous: None };
+    let acme = Arc::default();
+    let context =
+        BuildContext { table: &table, metrics: &metrics, generated_keys: &generated_keys, acme: &acme, previous: None };
     build(config.clone(), &context)?;
     Ok(())
 }

@@ -78,7 +78,12 @@ fn explain_session(args: &ExplainArgs, matches: &ArgMatches, config: Option<&Pat
     if file || (!names_proxy && config.is_some()) {
         return explain::explain(args, config);
     }
-    let question = Question { argument: args.value.as_deref(), is_id: args.id, pool: args.pool.as_deref() };
+    let question = Question {
+        argument: args.value.as_deref(),
+        is_id: args.id,
+        pool: args.pool.as_deref(),
+        client: (args.certificate.as_deref(), args.user.as_deref()),
+    };
     admin::explain(question, &args.client)
 }
 

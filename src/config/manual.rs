@@ -19,14 +19,13 @@ is written from the doc comments in `src/config/raw/` by a test; edit them, then
   password of Redis `${HOMING_REDIS_PASSWORD}`, of one of Ignite `${HOMING_IGNITE_PASSWORD}`, so what it prints loads again
   where these variables are set.
 - YAML 1.2: `yes`, `on` and the like are text. Anchors, aliases and merge keys (`<<: *name`) are understood. A file has
-  at most 1 MiB, one document and 64 levels.
+  at most 8 MiB, one document and 64 levels.
 - Durations have a unit: `250ms`, `30s`, `5m`, `1h30m`, `7d`. Sizes too: `512B`, `64KiB`, `8MiB`. A bare number is an error.
 - In any value, but not in keys: `${NAME}` is a variable of the environment (it must be set), `${NAME:-default}` has a
   default for one that is unset or empty, `${NAME:?message}` an error message, `${file:/path}` is the text of a file of
   at most 64 KiB, without the newline at its end. `$${` is a literal `${`. What a value comes to without quotes is read
   like any value: `weight: ${WEIGHT}` is a number. Within `{ }` and `[ ]` an expansion needs quotes.
-- Unknown keys, repeated keys and repeated names are errors. Keys marked *not in this version* are known, but taken only
-  with a value that switches them off.
+- Unknown keys, repeated keys and repeated names are errors.
 - homing reloads the file by itself when it changes, and at HUP. A broken file changes nothing. Keys marked *restart*
   keep their old value until then.
 ";
@@ -50,7 +49,7 @@ fn ordered(rule: Rule) -> Vec<(&'static str, Rule)> {
             .position(|line| line.trim_start_matches(['#', ' ', '-']).starts_with(&format!("{name}:")))
     };
     let mut keys: Vec<_> = rule.properties().filter(|(_, property)| !property.flag("x-hidden")).collect();
-    keys.sort_by_key(|(name, rule)| (rule.text("x-not-in-this-version").is_some(), position(name)));
+    keys.sort_by_key(|(name, _)| position(name));
     keys
 }
 
@@ -82,15 +81,6 @@ fn inside(out: &mut String, path: &str, rule: Rule, restart: bool) {
 fn entry(out: &mut String, path: &str, rule: Rule, required: bool, restart: bool) {
     let description = rule.text("description").unwrap_or_default();
     writeln!(out, "\n{}\n", description.replace('\n', " ")).unwrap();
-    if let Some(instead) = rule.text("x-not-in-this-version") {
-        writeln!(
-            out,
-            "- *Not in this version*: {instead}. Taken: {}, which is its default.",
-            code(rule.get("default").unwrap_or(&Value::Null))
-        )
-        .unwrap();
-        return;
-    }
     let default =
         rule.get("default").map(|default| if is_long(default) { "as below".to_owned() } else { code(default) });
     writeln!(

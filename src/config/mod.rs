@@ -11,6 +11,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub(crate) mod address;
+pub(crate) mod bind_to;
 pub(crate) mod certificate_files;
 mod check;
 pub(crate) mod check_context;
@@ -43,6 +44,7 @@ mod manual;
 mod tests;
 
 pub use address::{ListenAddress, ServerAddress};
+pub use bind_to::BindTo;
 pub use certificate_files::{ClientCa, ClientCertificate, ClientTls, NamedFile};
 pub use cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 pub use diagnostics::{Problem, Problems, Severity, Warning};
@@ -52,17 +54,17 @@ pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AdminToken, Balance, CircuitBreaker, Connection, ConnectionTls, FastPath, GuestCookies, Handoff, Issue, Key,
-    ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose, OnForged, OnServerDown,
-    OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState, Share, StreamsOnDown,
-    TlsVersion, UpstreamProtocol,
+    AcmeChallenge, AdminToken, Balance, CircuitBreaker, ClientAuth, Connection, ConnectionTls, FastPath, GuestCookies,
+    Handoff, Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose,
+    OnForged, OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState,
+    Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};
 pub use secret::Secret;
 pub use settings::Config;
 pub use store::{Store, TableSnapshot};
-pub use tls::{Certificate, ServerTls, Tls};
+pub use tls::{Acme, Certificate, ServerTls, Tls};
 pub use tracing::{Otlp, Tracing};
 pub use units::Size;
 pub use watch::{Watch, watch};
@@ -188,7 +190,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Diagnostic> {
 
 fn as_text(bytes: &[u8]) -> Result<&str, Diagnostic> {
     if bytes.len() as u64 > MAX_CONFIG_FILE {
-        return Err(Diagnostic::new(None, "the file is larger than 1 MiB", "is this the configuration of homing?"));
+        return Err(Diagnostic::new(None, "the file is larger than 8 MiB", "is this the configuration of homing?"));
     }
     let help = "save it as UTF-8 without a byte order mark";
     if bytes.starts_with(&[0xef, 0xbb, 0xbf]) || bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {

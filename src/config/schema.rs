@@ -8,11 +8,8 @@ use serde_json::json;
 
 use super::raw::Root;
 
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let mut schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Root>().to_value();
-    finish(&mut schema);
-    schema
-});
+static SCHEMA: LazyLock<Value> =
+    LazyLock::new(|| SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Root>().to_value());
 
 /// JSON Schema 2020-12 of the configuration file, for `homing config schema` and for editors.
 pub fn schema() -> String {
@@ -47,25 +44,6 @@ pub fn example() -> &'static str {
 /// The schema as a value.
 pub(crate) fn value() -> &'static Value {
     &SCHEMA
-}
-
-/// Says in the schema what keys of later versions take: nothing but values that switch them off.
-fn finish(schema: &mut Value) {
-    match schema {
-        Value::Array(items) => items.iter_mut().for_each(finish),
-        Value::Object(map) => {
-            if map.contains_key("x-not-in-this-version") {
-                let default = map.get("default").cloned().unwrap_or_default();
-                let mut off = vec![Value::Null, json!(false), json!("none"), json!("0s"), json!([]), json!({})];
-                if !off.contains(&default) {
-                    off.push(default);
-                }
-                map.insert("enum".to_owned(), Value::Array(off));
-            }
-            map.values_mut().for_each(finish);
-        }
-        _ => {}
-    }
 }
 
 /// A place in the schema: what the key says about itself, and the type that it refers to.
@@ -188,13 +166,6 @@ mod tests {
             }
         }
         assert!(seen > 5, "only {seen} files were found");
-    }
-
-    #[test]
-    fn keys_of_later_versions_are_marked() {
-        let tls = Rule::root().property("listeners").unwrap().items().unwrap().property("tls").unwrap();
-        let tls = tls.alternatives().into_iter().chain([tls]).find_map(|rule| rule.property("acme")).unwrap();
-        assert!(tls.text("x-not-in-this-version").is_some());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The checked configuration as a whole.
 
+use std::collections::HashMap;
+
 use super::pools::Pool;
 use super::process::{Admin, Listener, Log, MetricsListener, Proxy};
 use super::raw::Key;
@@ -38,5 +40,14 @@ impl Config {
     /// Whether clients may come by TLS: here, or at a proxy before this one that says so.
     pub(crate) fn sees_tls(&self) -> bool {
         self.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
+    }
+
+    /// The routes to each pool that has some. A file may have thousands of both.
+    pub(crate) fn routes_by_pool(&self) -> HashMap<&str, Vec<&Route>> {
+        let mut by_pool: HashMap<&str, Vec<&Route>> = HashMap::new();
+        for route in &self.routes {
+            route.pools().for_each(|pool| by_pool.entry(pool).or_default().push(route));
+        }
+        by_pool
     }
 }

@@ -48,7 +48,9 @@ pub fn token(data: &[u8]) {
 fn sealed(data: &[u8]) {
     let mut rest = data;
     let mut nonce = [0; 24];
-    nonce.iter_mut().for_each(|byte| *byte = u8::try_from(number(&mut rest, 1)).unwrap());
+    for byte in &mut nonce {
+        *byte = u8::try_from(number(&mut rest, 1)).unwrap();
+    }
     let token = Token {
         session: SessionId::from_bytes(number(&mut rest, 16).to_be_bytes()),
         server: ServerId(u64::try_from(number(&mut rest, 8)).unwrap()),
@@ -242,7 +244,7 @@ pub fn link_rewriting(data: &[u8]) {
     let once = run(&[page]);
     assert_eq!(run(&[first, second]), once, "cut at {}", first.len());
     assert_eq!(run(&[&once]), once, "a page that is rewritten twice");
-    let tags = page.iter().filter(|byte| **byte == b'<').count();
+    let tags = page.split(|byte| *byte == b'<').count();
     // References to characters become longer, by `&quot;` at most.
     assert!(once.len() <= page.len() * 6 + tags * 100, "{} of {} bytes", once.len(), page.len());
 }

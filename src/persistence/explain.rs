@@ -3,6 +3,7 @@
 
 use crate::pool::condition::Condition;
 use crate::session::binding::Lookup;
+use crate::session::client_identity::ClientIdentity;
 use crate::session::key::SessionKey;
 use crate::session::source::SessionClaim;
 use crate::session::token::{Flaw, UnixMillis};
@@ -24,6 +25,10 @@ pub struct Step {
     /// What it said.
     pub said: String,
 }
+
+/// No certificate and no user is named.
+const UNNAMED_CLIENT: &str = "sessions belong to clients, and none is named (certificate, user): a token counts as its own \
+                              client's, and an id of the application is not found";
 
 /// What would happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,8 +56,13 @@ pub struct Explanation {
 }
 
 impl Sessions {
-    /// Explains a request of this pool. Reads the shared store where a request would.
-    pub async fn explain(&self, runtime: &PoolRuntime, scope: &Scope<'_, '_>) -> Explanation {
+    /// Explains a request of this pool. `identity`: of its client, where sessions are bound to one (`bind_to`). Reads the shared store where a request would.
+    pub async fn explain(
+        &self,
+        runtime: &PoolRuntime,
+        identity: Option<ClientIdentity>,
+        scope: &Scope<'_, '_>,
+    ) -> Explanation {
         let mut explanation = Explanation {
             steps: Vec::new(),
             lookup: Lookup::None,
@@ -67,7 +77,7 @@ impl Sessions {
         };
         let session = if let Some((persistence, sessions)) = runtime.persistence.as_ref().zip(self.of(runtime)) {
             let sessions = PoolSessions { looks_only: true, ..sessions };
-            self.explain_sources(persistence, &sessions, scope, &mut explanation).await
+            self.explain_sources((persistence, identity.as_ref()), &sessions, scope, &mut explanation).await
         } else {
             explanation.step("policy", "the pool has no persistence: every request is balanced");
             None
@@ -78,13 +88,19 @@ impl Sessions {
 
     async fn explain_sources(
         &self,
-        persistence: &PoolPersistence,
+        (persistence, identity): (&PoolPersistence, Option<&ClientIdentity>),
         sessions: &PoolSessions<'_>,
         scope: &Scope<'_, '_>,
         explanation: &mut Explanation,
     ) -> Option<ResolvedSession> {
+        if identity.is_none() && persistence.bind_to.is_some() {
+            explanation.step("bind_to", UNNAMED_CLIENT);
+        }
         for source in &persistence.sources {
-            let claim = source.claim(&scope.input(), &persistence.codec);
+            let mut claim = source.claim(&scope.input(), &persistence.codec);
+            if let Some(identity) = identity {
+                claim = claim.bound_to(identity);
+            }
             explanation.step(source.label(), claim_text(&claim));
             if let Some(key) = key_of(&claim) {
                 explanation.key = explanation.key.or(Some(key));
@@ -141,7 +157,7 @@ fn key_of(claim: &SessionClaim) -> Option<SessionKey> {
         SessionClaim::Ids(ids) => ids.first().map(|id| id.key),
         SessionClaim::Routed { key, .. } | SessionClaim::Unrouted(key) => Some(*key),
         SessionClaim::Address(id) => Some(id.key),
-        SessionClaim::Nothing | SessionClaim::OtherPool | SessionClaim::Forged(_) => None,
+        SessionClaim::Nothing | SessionClaim::OtherPool | SessionClaim::OtherClient | SessionClaim::Forged(_) => None,
     }
 }
 
@@ -170,6 +186,10 @@ fn claim_text(claim: &SessionClaim) -> String {
     match claim {
         SessionClaim::Nothing => "names no session".to_owned(),
         SessionClaim::OtherPool => "has a token of another pool".to_owned(),
+        SessionClaim::OtherClient => {
+            "has a token that opens, of a session that belongs to another client (bind_to): it is not honoured"
+                .to_owned()
+        }
         SessionClaim::Forged(flaw) => format!("has a token that does not open: {}", flaw_text(*flaw)),
         SessionClaim::Token { token, sealed_by_first } => {
             let key = if *sealed_by_first { "the key that seals now" } else { "an older key" };

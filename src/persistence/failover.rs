@@ -99,6 +99,7 @@ mod tests {
             refuse_status: 503,
             on_server_drain: drain,
             on_forged: config::OnForged::Ignore,
+            bind_to: None,
             guest_cookies: config::GuestCookies::Protect,
             new_session_hint: config::NewSessionHint::None,
             cookie: config::Cookie {

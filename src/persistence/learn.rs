@@ -33,7 +33,10 @@ pub(super) fn learn(
             Source::Learn(learn)
                 if guest && learn.cookie_name().is_some_and(|name| sends_cookie(name.as_bytes(), scope)) => {}
             Source::Learn(learn) => {
-                let ids = learn.learned(response.fields, &scope.uri(), scope.now);
+                let mut ids = learn.learned(response.fields, &scope.uri(), scope.now);
+                if let Some(identity) = persistence.identity(scope) {
+                    ids = ids.bound_to(&identity);
+                }
                 let ends = granted && learn.ends_on(scope.request.method);
                 // An id for another path is not the name of a session that the request has named.
                 let elsewhere = ids.issued.last().filter(|_| state.session().is_none());

@@ -17,6 +17,7 @@
 //! A verb that may have to wait for the shared store comes in two forms: `try_…` does all that can be done at once and
 //! says when something is left, the `async` form does the rest. Without a shared store nothing ever is left.
 
+mod client_identity;
 mod commit;
 pub mod explain;
 pub mod failover;
@@ -37,6 +38,7 @@ pub mod select;
 mod sessions;
 mod split;
 
+pub use self::client_identity::{named_identity, parse_fingerprint};
 pub use self::new_session::NewSession;
 pub use self::outcome::{Outcome, Reason};
 pub use self::pool::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, TableHistory};

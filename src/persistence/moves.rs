@@ -65,8 +65,6 @@ pub(super) fn server_of(session: &ResolvedSession, runtime: &PoolRuntime, sessio
     if let Some(server) = session.home.and_then(|home| runtime.pool.servers.get(home)) {
         return Arc::clone(&server.name);
     }
-    let targets = sessions.table.targets();
-    let of_session = |pool: &str, id| pool == &*runtime.pool.name && id == session.binding.server;
-    let former = targets.iter().find(|target| of_session(target.pool(), target.id()));
-    former.map_or_else(|| Arc::from("unknown"), |target| Arc::from(target.server()))
+    let former = sessions.table.server_name(&runtime.pool.name, session.binding.server);
+    former.unwrap_or_else(|| Arc::from("unknown"))
 }

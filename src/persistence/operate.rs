@@ -1,5 +1,7 @@
 //! What an operator does to one session: move it, end it.
 
+use std::sync::Arc;
+
 use http::HeaderValue;
 
 use crate::pool::ServerIndex;
@@ -40,7 +42,7 @@ impl Sessions {
         let Some((target, server)) = persistence.targets.get(to).zip(runtime.pool.servers.get(to)) else {
             return false;
         };
-        let from = self.table.target_at(entry.target).map_or("unknown", |target| target.server());
+        let from = self.table.target_at(entry.target).map_or_else(|| Arc::from("unknown"), |target| target.server());
         let epoch = entry.epoch.saturating_add(1);
         let moved_header = persistence
             .handoff
@@ -63,9 +65,9 @@ impl Sessions {
             self.data.record_move(&owner, entry.epoch, Some(header), &self.table, now);
         }
         runtime.metrics.moves.inc(Reason::Admin as usize);
-        runtime.metrics.server_moves.inc(from, &server.name);
-        tracing::info!(pool = %runtime.pool.name, from, to = %server.name, reason = "admin", who, "session moved");
-        let change = Change::new(EventKind::Move).pool(&runtime.pool.name).values(from, &server.name);
+        runtime.metrics.server_moves.inc(&from, &server.name);
+        tracing::info!(pool = %runtime.pool.name, %from, to = %server.name, reason = "admin", who, "session moved");
+        let change = Change::new(EventKind::Move).pool(&runtime.pool.name).values(&from, &server.name);
         events::record(change.reason(Reason::Admin.label()).who(who).session(key.0));
         true
     }
@@ -89,9 +91,9 @@ impl Sessions {
         if let Some(store) = &self.shared {
             store.write_behind(key, Kind::Binding);
         }
-        let server = self.table.target_at(entry.target).map_or("unknown", |target| target.server());
-        tracing::info!(pool = %runtime.pool.name, server, who, "session ended");
-        let change = Change::new(EventKind::SessionEnded).pool(&runtime.pool.name).server(&server.into());
+        let server = self.table.target_at(entry.target).map_or_else(|| Arc::from("unknown"), |target| target.server());
+        tracing::info!(pool = %runtime.pool.name, %server, who, "session ended");
+        let change = Change::new(EventKind::SessionEnded).pool(&runtime.pool.name).server(&server);
         events::record(change.reason("admin").who(who).session(key.0));
         true
     }

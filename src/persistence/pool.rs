@@ -127,6 +127,8 @@ pub struct PoolPersistence {
     pub limits: Limits,
     /// Seals and opens this pool's tokens.
     pub codec: PoolCodec,
+    /// What sessions belong to besides; `None` = to nothing.
+    pub bind_to: Option<config::BindTo>,
     /// Writes its cookie.
     pub set_cookie: SetCookie,
     /// Carries the token where the application's cookie has no room for it; `None` when the cookie is the proxy's own.

@@ -38,6 +38,8 @@ pub struct Scope<'c, 'r> {
     pub peer_trusted: bool,
     /// The host that the client asked for, as a trusted proxy's `Forwarded` says.
     pub forwarded_host: Option<&'c str>,
+    /// SHA-256 of the certificate that the client has presented.
+    pub certificate: Option<&'c [u8; 32]>,
     /// When the request began.
     pub now: UnixMillis,
     /// Fills a buffer with random bytes.

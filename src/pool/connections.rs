@@ -22,6 +22,7 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream;
 use pingora::upstreams::peer::{Tracer, Tracing};
 use pingora::{Error, Result};
+use socket2::SockRef;
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use crate::session::token::UnixMillis;
@@ -37,6 +38,12 @@ pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
     #[cfg(target_os = "linux")]
     user_timeout: Duration::from_secs(0),
 };
+
+/// Sets [`KEEPALIVE`] on a socket. Connections that a listening socket accepts have what it has.
+pub fn set_keepalive(socket: SockRef<'_>) -> io::Result<()> {
+    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE.idle).with_interval(KEEPALIVE.interval);
+    socket.set_tcp_keepalive(&keepalive.with_retries(u32::try_from(KEEPALIVE.count).unwrap_or(u32::MAX)))
+}
 
 /// The open connections to one server.
 #[derive(Debug, Default)]

@@ -14,10 +14,10 @@ use pingora::protocols::Stream;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{OrErr, Result};
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::{Connections, KEEPALIVE, Listed, Socket, connect};
+use super::connections::{Connections, Listed, Socket, connect, set_keepalive};
 use super::tls::PoolTls;
 
 /// An open connection, listed as long as it is open.
@@ -48,9 +48,7 @@ impl ServerConnection {
     pub async fn open(connections: &Arc<Connections>, address: &PeerAddr) -> Result<Self> {
         let socket = connect(address).await?;
         if let Socket::Tcp(tcp) = &socket {
-            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE.idle).with_interval(KEEPALIVE.interval);
-            let keepalive = keepalive.with_retries(u32::try_from(KEEPALIVE.count).unwrap_or(u32::MAX));
-            SockRef::from(tcp).set_tcp_keepalive(&keepalive).or_err(InternalError, "keepalive of a socket")?;
+            set_keepalive(SockRef::from(tcp)).or_err(InternalError, "keepalive of a socket")?;
             tcp.set_nodelay(true).or_err(InternalError, "options of a socket")?;
         }
         let listed = connections.list_until_dropped(socket.number());

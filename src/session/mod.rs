@@ -12,6 +12,7 @@
 //! Nothing here counts or logs.
 
 pub mod binding;
+pub mod client_identity;
 pub mod cookie;
 pub mod external_id;
 pub mod html_rewrite;

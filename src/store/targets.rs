@@ -1,17 +1,18 @@
-//! The targets that sessions are bound to: (pool, server) by name, numbered for the life of the process.
+//! The targets that sessions are bound to: (pool, server) by name, numbered.
 //!
-//! A record of the table holds a target's number, not its name. Numbers are never reused: a server that left the configuration
-//! keeps its number, because sessions may still be bound to it and because it may return.
+//! A record of the table holds a target's number, not its name. A server that left the configuration keeps its number while
+//! sessions are bound to it, and for the [`GRACE`] after the last: then another server of its pool may get the number, so that
+//! memory does not grow with servers that come and go.
 
 use std::array::from_fn;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::session::key::ServerId;
 use crate::store::expiry::Limits;
@@ -20,13 +21,23 @@ use crate::store::expiry::Limits;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetIndex(pub(super) u32);
 
+/// How long a target has no session, and no configuration has its server, before its number is free. A request that has read the
+/// number from a record is over by then, or does not read the target again.
+pub const GRACE: Duration = Duration::from_secs(60);
+/// How many names are remembered of servers whose numbers are free: tokens may still name them.
+const MOST_FORMER: usize = 4096;
+
 /// A server of a pool, or the pool's tombstone.
 #[derive(Debug)]
 pub struct Target {
     index: TargetIndex,
     pool: Arc<str>,
-    server: Arc<str>,
-    id: ServerId,
+    /// The server's name; empty for a tombstone. Changed when another server of the pool gets the number, under the lock of
+    /// [`Targets::names`]; read where a name is shown or stored.
+    server: RwLock<Arc<str>>,
+    /// The server's id. Relaxed: a number is found in a record that was written after the id.
+    id: AtomicU64,
+    is_tombstone: bool,
     pub(super) limits: Arc<Limits>,
     sessions: Sessions,
 }
@@ -49,18 +60,24 @@ impl Target {
     }
 
     /// The server's name.
-    pub fn server(&self) -> &str {
-        &self.server
+    pub fn server(&self) -> Arc<str> {
+        Arc::clone(&self.server.read())
     }
 
     /// Whether it is the target of a pool's ended sessions: no server has an empty name.
     pub fn is_tombstone(&self) -> bool {
-        self.server.is_empty()
+        self.is_tombstone
     }
 
     /// The server's id in tokens.
-    pub const fn id(&self) -> ServerId {
-        self.id
+    pub fn id(&self) -> ServerId {
+        ServerId(self.id.load(Relaxed))
+    }
+
+    /// The number becomes another server's.
+    fn rename(&self, server: &Arc<str>) {
+        *self.server.write() = Arc::clone(server);
+        self.id.store(ServerId::of(server).0, Relaxed);
     }
 
     /// The pool's idle limit.
@@ -104,15 +121,34 @@ const CHUNKS: usize = 27;
 
 #[derive(Default)]
 struct Names {
-    /// All targets in the order of their numbers.
-    all: Vec<Arc<Target>>,
+    /// How many numbers there are.
+    numbers: u32,
     pools: HashMap<Arc<str>, Pool>,
+    /// Servers whose numbers are free, the last at the end.
+    former: VecDeque<FormerServer>,
 }
 
 struct Pool {
     limits: Arc<Limits>,
-    servers: HashMap<Arc<str>, Arc<Target>>,
+    servers: HashMap<Arc<str>, NamedTarget>,
+    /// Targets whose numbers are free, in the order in which they became so.
+    free: VecDeque<Arc<Target>>,
 }
+
+struct NamedTarget {
+    target: Arc<Target>,
+    /// Since when it has no session and no configuration has it.
+    unused_since: Option<Instant>,
+}
+
+struct FormerServer {
+    pool: Arc<str>,
+    server: Arc<str>,
+    id: ServerId,
+}
+
+/// References to a target that is only known here: from its slot and from its name.
+const OWN_REFERENCES: usize = 2;
 
 impl Targets {
     pub(super) fn new() -> Self {
@@ -123,25 +159,73 @@ impl Targets {
     pub(super) fn intern(&self, pool: &str, server: &str) -> Arc<Target> {
         let mut names = self.names.lock();
         // After four billion names the last number is shared.
-        let index = u32::try_from(names.all.len()).unwrap_or(u32::MAX);
+        let (index, next) = (names.numbers, names.numbers.saturating_add(1));
         let (pool, entry) = names.pool(pool);
-        if let Some(target) = entry.servers.get(server) {
-            return Arc::clone(target);
+        if let Some(named) = entry.servers.get_mut(server) {
+            named.unused_since = None;
+            return Arc::clone(&named.target);
         }
-        let id = ServerId::of(server);
         let server: Arc<str> = Arc::from(server);
-        let target = Arc::new(Target {
-            index: TargetIndex(index),
-            pool,
-            server: Arc::clone(&server),
-            id,
-            limits: Arc::clone(&entry.limits),
-            sessions: Sessions::default(),
+        let free = if server.is_empty() { None } else { entry.take_free() };
+        let is_new = free.is_none();
+        let target = free.unwrap_or_else(|| {
+            Arc::new(Target {
+                index: TargetIndex(index),
+                pool,
+                server: RwLock::new(Arc::clone(&server)),
+                id: AtomicU64::new(ServerId::of(&server).0),
+                is_tombstone: server.is_empty(),
+                limits: Arc::clone(&entry.limits),
+                sessions: Sessions::default(),
+            })
         });
-        entry.servers.insert(server, Arc::clone(&target));
-        names.all.push(Arc::clone(&target));
-        self.publish(&target);
+        target.rename(&server);
+        entry.servers.insert(server, NamedTarget { target: Arc::clone(&target), unused_since: None });
+        if is_new {
+            names.numbers = next;
+            self.publish(&target);
+        }
         target
+    }
+
+    /// Frees the numbers of servers that have had no session for the grace, and that no configuration has: whoever has one holds a
+    /// reference. To be called again and again; nothing waits for it but a reload.
+    pub(super) fn free_unused(&self, now: Instant) {
+        let mut names = self.names.lock();
+        let Names { pools, former, .. } = &mut *names;
+        for (pool, entry) in pools {
+            let Pool { servers, free, .. } = entry;
+            servers.retain(|server, NamedTarget { target, unused_since }| {
+                let is_used =
+                    target.is_tombstone || target.sessions() > 0 || Arc::strong_count(target) > OWN_REFERENCES;
+                *unused_since = if is_used { None } else { Some(unused_since.unwrap_or(now)) };
+                let stays = unused_since.is_none_or(|since| now.saturating_duration_since(since) < GRACE);
+                if !stays {
+                    former.push_back(FormerServer {
+                        pool: Arc::clone(pool),
+                        server: Arc::clone(server),
+                        id: target.id(),
+                    });
+                    free.push_back(Arc::clone(target));
+                }
+                stays
+            });
+            if servers.capacity() / 4 > servers.len() {
+                servers.shrink_to_fit();
+            }
+        }
+        let surplus = former.len().saturating_sub(MOST_FORMER);
+        former.drain(..surplus);
+        former.shrink_to(MOST_FORMER);
+    }
+
+    /// The name of a pool's server, also of one that left some time ago.
+    pub(super) fn name_of(&self, pool: &str, id: ServerId) -> Option<Arc<str>> {
+        let names = self.names.lock();
+        let mut servers = names.pools.get(pool)?.servers.iter();
+        let named = servers.find(|(_, named)| named.target.id() == id).map(|(server, _)| Arc::clone(server));
+        let former = || names.former.iter().rev().find(|former| former.id == id && &*former.pool == pool);
+        named.or_else(|| former().map(|former| Arc::clone(&former.server)))
     }
 
     /// The target with that number.
@@ -151,8 +235,13 @@ impl Targets {
         self.chunks.get(chunk)?.get()?.get(offset)?.get()
     }
 
+    /// Without those whose numbers are free, in the order of their numbers.
     pub(super) fn all(&self) -> Vec<Arc<Target>> {
-        self.names.lock().all.clone()
+        let names = self.names.lock();
+        let servers = names.pools.values().flat_map(|pool| pool.servers.values());
+        let mut all: Vec<_> = servers.map(|named| Arc::clone(&named.target)).collect();
+        all.sort_unstable_by_key(|target| target.index.0);
+        all
     }
 
     pub(super) fn set_limits(&self, pool: &str, idle: Duration, absolute: Duration) {
@@ -176,11 +265,20 @@ impl Targets {
 impl Names {
     fn pool(&mut self, name: &str) -> (Arc<str>, &mut Pool) {
         let name = self.pools.get_key_value(name).map_or_else(|| Arc::from(name), |(name, _)| Arc::clone(name));
-        let pool = self
-            .pools
-            .entry(Arc::clone(&name))
-            .or_insert_with(|| Pool { limits: Arc::new(Limits::none()), servers: HashMap::new() });
+        let pool = self.pools.entry(Arc::clone(&name)).or_insert_with(|| Pool {
+            limits: Arc::new(Limits::none()),
+            servers: HashMap::new(),
+            free: VecDeque::new(),
+        });
         (name, pool)
+    }
+}
+
+impl Pool {
+    /// The target that has been free for the longest time, if it is still what it should be.
+    fn take_free(&mut self) -> Option<Arc<Target>> {
+        let is_free = |target: &Arc<Target>| target.sessions() == 0 && Arc::strong_count(target) == OWN_REFERENCES;
+        if self.free.front().is_some_and(is_free) { self.free.pop_front() } else { None }
     }
 }
 
@@ -219,7 +317,7 @@ mod tests {
         let targets = Targets::new();
         let (a, b) = (targets.intern("shop", "s1"), targets.intern("chat", "s1"));
         assert_ne!(a.index(), b.index());
-        assert_eq!((a.pool(), b.pool(), a.server()), ("shop", "chat", "s1"));
+        assert_eq!((a.pool(), b.pool(), &*a.server()), ("shop", "chat", "s1"));
     }
 
     #[test]
@@ -245,6 +343,72 @@ mod tests {
         });
         assert!(seen.windows(2).all(|pair| pair[0] == pair[1]));
         assert_eq!(seen[0].iter().collect::<HashSet<_>>().len(), 500);
+    }
+
+    #[test]
+    fn servers_that_come_and_go_share_numbers() {
+        let targets = Targets::new();
+        let start = Instant::now();
+        let kept = targets.intern("shop", "kept");
+        let busy = targets.intern("shop", "busy").index();
+        targets.at(busy).unwrap().add_session();
+        targets.intern("shop", "");
+        for round in 0..50_u32 {
+            let name = |n| format!("s{round}-{n}");
+            for n in 0..20 {
+                targets.intern("shop", &name(n));
+            }
+            let now = start + GRACE * (2 * round);
+            targets.free_unused(now);
+            assert_eq!(targets.all().len(), 23, "within the grace they stay");
+            targets.free_unused(now + GRACE);
+            assert_eq!(targets.all().len(), 3, "one in use, one with a session, and the tombstone");
+            let id = ServerId::of(&name(7));
+            assert_eq!(targets.name_of("shop", id).as_deref(), Some(&*name(7)), "tokens may still name it");
+        }
+        assert!(targets.names.lock().numbers <= 23, "{} numbers", targets.names.lock().numbers);
+        assert_eq!((&*kept.server(), targets.at(busy).unwrap().server().as_ref()), ("kept", "busy"));
+        targets.at(busy).unwrap().remove_session();
+        assert!(targets.at(busy).is_some_and(|target| target.id() == ServerId::of("busy")));
+        let other = targets.intern("shop", "other");
+        assert_eq!((other.id(), &*other.server()), (ServerId::of("other"), "other"));
+        assert!(Arc::ptr_eq(&other, targets.at(other.index()).unwrap()));
+        assert_eq!(targets.name_of("shop", ServerId::of("other")).as_deref(), Some("other"));
+        assert_eq!(targets.name_of("chat", ServerId::of("other")), None);
+    }
+
+    #[test]
+    fn a_server_that_returns_within_the_grace_keeps_its_number() {
+        let targets = Targets::new();
+        let start = Instant::now();
+        let before = targets.intern("shop", "a").index();
+        targets.free_unused(start);
+        targets.free_unused(start + GRACE / 2);
+        assert_eq!(targets.intern("shop", "a").index(), before);
+        // Its clock begins again.
+        targets.free_unused(start + GRACE);
+        targets.free_unused(start + GRACE + GRACE / 2);
+        assert_eq!(targets.intern("shop", "a").index(), before);
+        assert_eq!(targets.intern("shop", "b").index(), TargetIndex(1));
+    }
+
+    #[test]
+    fn a_target_that_a_configuration_holds_is_never_free() {
+        let targets = Targets::new();
+        let start = Instant::now();
+        let held = targets.intern("shop", "a");
+        for minute in 0..10 {
+            targets.free_unused(start + GRACE * minute);
+        }
+        assert!(Arc::ptr_eq(&held, &targets.intern("shop", "a")));
+        let index = held.index();
+        drop(held);
+        targets.free_unused(start + GRACE * 20);
+        targets.free_unused(start + GRACE * 21);
+        let late = Arc::clone(targets.at(index).unwrap());
+        assert_ne!(targets.intern("shop", "b").index(), index, "a late reference keeps the number");
+        drop(late);
+        assert_eq!(targets.intern("shop", "c").index(), index);
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub enum EventKind {
     SessionEnded,
     /// The shared store is reachable again, or not any more.
     Store,
-    /// A certificate was loaded, renewed or removed.
+    /// A certificate was loaded, issued, renewed or removed, or not issued.
     Certificate,
 }
 
@@ -52,6 +52,8 @@ pub mod cause {
     pub const BREAKER: &str = "breaker";
     /// Sessions that leave crowded servers.
     pub const REBALANCE: &str = "rebalance";
+    /// Certificates that the proxy orders.
+    pub const ACME: &str = "acme";
     /// An operator who needs no token.
     pub const LOCAL: &str = "local";
 }

@@ -52,7 +52,8 @@ fn at_home(text: &str, town: &mut crate::world::Town) -> (String, Vec<(String, S
         lines.push(format!("{done}{rest}"));
     }
     let mut text = lines.join("\n") + "\n";
-    for place in ["/run/", "/var/"] {
+    text = text.replace("https://acme-v02.api.letsencrypt.org/", "https://127.0.0.1:9/");
+    for place in ["/run/", "/var/", "/etc/"] {
         for before in [" ", "\"", ":"] {
             text = text.replace(&format!("{before}{place}"), &format!("{before}{directory}/"));
         }

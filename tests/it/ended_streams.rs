@@ -21,7 +21,11 @@ const GRACE: Duration = Duration::from_secs(2);
 const MOVES: &str = "homing_session_moves_total";
 
 fn conf() -> Conf {
-    Conf::servers("a b")
+    conf_of("a b")
+}
+
+fn conf_of(servers: &str) -> Conf {
+    Conf::servers(servers)
         .listener("protocols: [http1, h2c]")
         .pool(QUICK_CHECK)
         .pool("connection: { read_timeout: 10m }")
@@ -193,6 +197,23 @@ fn a_server_that_leaves_maint_within_the_grace_keeps_what_is_open() {
     world.reload(conf());
     thread::sleep(GRACE + SEVERAL_PASSES);
     assert!(is_alive(&mut websocket));
+    assert_eq!(alice.browser.server(), alice.home);
+}
+
+#[test]
+fn reloads_that_replace_other_servers_leave_what_is_open_alone() {
+    let mut world = World::start(conf());
+    let alice = client(&world);
+    let mut websocket = alice.websocket(&world.address);
+    let (mut events, _) = alice.events(&world.address);
+    for round in 0..5 {
+        let other = format!("x{round}");
+        world.reload(conf_of(&format!("a b {other}")).address(&other, "127.0.0.1:9"));
+        assert!(is_alive(&mut websocket), "reload {round}");
+    }
+    thread::sleep(GRACE + SEVERAL_PASSES);
+    assert!(is_alive(&mut websocket));
+    assert!(events.time_to_close(Duration::from_millis(1)).is_none(), "the stream goes on");
     assert_eq!(alice.browser.server(), alice.home);
 }
 

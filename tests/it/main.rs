@@ -14,10 +14,14 @@
     reason = "test code: a broken expectation is a panic, a test may wait, and counters are whole numbers"
 )]
 
+mod acme;
+mod acme_failures;
+mod acme_shared;
 mod addresses;
 mod admin_api;
 mod admin_hostile;
 mod alerts;
+mod apps_grpc;
 mod apps_links;
 mod apps_links_rewritten;
 mod apps_mcp;
@@ -27,9 +31,11 @@ mod apps_socketio_learned;
 mod apps_wsgi;
 mod apps_wsgi_learned;
 mod balancing;
+mod bind_to;
 mod circuit_breaker;
 mod cli;
 mod cli_admin;
+mod client_certificates;
 mod conf_files;
 mod connection_authentication;
 mod cookie_modes;
@@ -118,10 +124,14 @@ mod secrets_in_memory;
 mod slow_bodies;
 mod slow_start;
 mod snapshot;
+mod socket_activation;
 mod source_order;
 mod split_sessions;
 mod stickiness;
+mod systemd_units;
 mod tls;
+mod tls_clients;
+mod tls_resumption;
 mod tls_to_servers;
 mod tls_to_servers_protocols;
 mod tls_to_servers_reload;

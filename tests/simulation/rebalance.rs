@@ -370,6 +370,7 @@ fn scope<'c, 'r>(runtime: &'c Runtime, fields: &'r HeaderMap, client: IpAddr) ->
         secure: false,
         peer_trusted: false,
         forwarded_host: None,
+        certificate: None,
         now: NOW.get(),
         random: |bytes| bytes.fill(7),
     }
@@ -390,7 +391,8 @@ fn configuration(weights: &[u16], idle_for: u64, per_minute: usize, above_mean: 
 fn runtime(text: &str, table: &Table, metrics: &Metrics, keys: &Keyring, previous: Option<&Runtime>) -> Runtime {
     let config =
         Config::parse("simulation.yaml", text, &Nothing).unwrap_or_else(|wrong| panic!("{wrong}\n{text}")).config;
-    let runtime = build(config, &BuildContext { table, metrics, generated_keys: keys, previous }).unwrap();
+    let runtime =
+        build(config, &BuildContext { table, metrics, generated_keys: keys, acme: &Arc::default(), previous }).unwrap();
     for pool in &runtime.pools {
         let limits = &pool.persistence.as_ref().unwrap().limits;
         table.set_limits(&pool.pool.name, limits.idle, limits.absolute);

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use crate::admin::problem::Problem;
 use crate::app::state::AppState;
 use crate::message::{Fields, RequestView};
-use crate::persistence::{PoolRuntime, Scope};
+use crate::persistence::{PoolRuntime, Scope, named_identity, parse_fingerprint};
 use crate::session::binding::Lookup;
+use crate::session::client_identity::ClientIdentity;
 use crate::session::source::{SessionName, request_naming};
 
 use super::explained::{ExplainedSession, ExplainedSessions};
@@ -30,6 +31,10 @@ pub(crate) struct ExplainRequest {
     id: Option<String>,
     /// The address of the client.
     address: Option<IpAddr>,
+    /// SHA-256 of the client's certificate, in hexadecimal digits. With `bind_to: client_certificate`.
+    certificate: Option<String>,
+    /// The client's user. With `bind_to: user` or `header:NAME`.
+    user: Option<String>,
 }
 
 pub(crate) async fn explain(
@@ -52,10 +57,12 @@ pub(crate) async fn explain(
         secure: false,
         peer_trusted: false,
         forwarded_host: None,
+        certificate: None,
         now: (app.clock)(),
         random: |bytes| rand::thread_rng().fill_bytes(bytes),
     };
-    let explanation = app.sessions.explain(pool, &scope).await;
+    let identity = identity_of(&asked, pool)?;
+    let explanation = app.sessions.explain(pool, identity, &scope).await;
     let (server, binding) = (explanation.server.clone(), explanation.epoch.zip(explanation.created));
     if explanation.lookup == Lookup::Restored
         && let (Some(key), Some(server), Some((epoch, created))) = (explanation.key, server, binding)
@@ -75,6 +82,20 @@ pub(crate) async fn explain(
         reason: explanation.reason.map(Into::into),
         steps: steps.collect(),
     })
+}
+
+/// The client that the session is asked for.
+fn identity_of(asked: &ExplainRequest, pool: &PoolRuntime) -> Result<Option<ClientIdentity>, Problem> {
+    let bind_to = pool.persistence.as_ref().and_then(|persistence| persistence.bind_to.as_ref());
+    let certificate = match asked.certificate.as_deref() {
+        Some(text) => Some(parse_fingerprint(text).ok_or_else(|| {
+            Problem::unprocessable(
+                "certificate: SHA-256 in 64 hexadecimal digits, as `openssl x509 -fingerprint -sha256`",
+            )
+        })?),
+        None => None,
+    };
+    Ok(bind_to.and_then(|bind_to| named_identity(bind_to, certificate.as_ref(), asked.user.as_deref())))
 }
 
 /// The request that the operator asks about.

@@ -35,7 +35,7 @@ pub(crate) fn status(app: &Arc<AppState>, readiness: &Readiness, caller: &Caller
             bytes: app.sessions.table.bytes(),
             handoff_bytes: app.sessions.data.bytes(),
         },
-        certificates: certificates(&runtime),
+        certificates: certificates(app, &runtime),
         in_flight: app.in_flight.load(std::sync::atomic::Ordering::Relaxed),
         caller: caller.name.clone(),
         role: caller.role.into(),
@@ -52,9 +52,11 @@ fn configuration(runtime: &Runtime) -> ConfigurationView {
 }
 
 /// Each once, though several listeners may use it.
-fn certificates(runtime: &Runtime) -> Vec<CertificateView> {
+fn certificates(app: &AppState, runtime: &Runtime) -> Vec<CertificateView> {
     let tls = runtime.config.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-    let mut found: Vec<_> = tls.flat_map(|tls| &tls.certificates).map(|one| (one.not_after, one.name())).collect();
+    let ordered = app.acme.live.expiries(&runtime.config);
+    let of_files = tls.flat_map(|tls| &tls.certificates).map(|one| (one.not_after, one.name()));
+    let mut found: Vec<_> = of_files.chain(ordered.iter().map(|(host, end)| (*end, host.as_str()))).collect();
     found.sort_unstable();
     found.dedup();
     let view = |(not_after, name): (i64, &str)| CertificateView {

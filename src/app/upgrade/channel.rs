@@ -1,15 +1,14 @@
 //! The connection between the two processes: messages with their length before them, and descriptors.
 
-use std::io::{self, Error, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::io::{self, Error, ErrorKind, Read, Write};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use rustix::net::sockopt::get_socket_peercred;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
 use super::message::Message;
+use crate::app::descriptor_passing;
 
 /// Larger than any message: handoff data is limited, and a configuration has not so many listeners.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -68,29 +67,14 @@ impl Channel {
         Ok(serde_json::from_slice(&text)?)
     }
 
-    /// Sends a descriptor, with a byte of its own: however many there are, none is cut off.
+    /// Sends a descriptor.
     pub(super) fn send_descriptor(&self, descriptor: RawFd) -> io::Result<()> {
-        let descriptors = [descriptor];
-        let rights = [ControlMessage::ScmRights(&descriptors)];
-        sendmsg::<UnixAddr>(self.stream.as_raw_fd(), &[IoSlice::new(b"d")], &rights, MsgFlags::empty(), None)?;
-        Ok(())
+        descriptor_passing::send(&self.stream, descriptor)
     }
 
     /// Receives a descriptor.
     pub(super) fn receive_descriptor(&self) -> io::Result<OwnedFd> {
-        let mut space = [0; rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
-        let mut byte = [0];
-        let received =
-            recvmsg(&self.stream, &mut [IoSliceMut::new(&mut byte)], &mut ancillary, RecvFlags::CMSG_CLOEXEC)?;
-        if received.bytes == 0 {
-            return Err(ErrorKind::UnexpectedEof.into());
-        }
-        let descriptor = ancillary.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
-            _ => None,
-        });
-        descriptor.ok_or_else(|| Error::new(ErrorKind::InvalidData, "a descriptor is missing"))
+        descriptor_passing::receive(&self.stream)
     }
 
     /// Ends the connection for both directions and all clones.
@@ -108,6 +92,7 @@ pub(super) fn is_timeout(error: &Error) -> bool {
 mod tests {
     use std::fs::File;
     use std::io::Seek;
+    use std::os::fd::AsRawFd;
 
     use super::*;
 

@@ -6,6 +6,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, io, thread};
 
+use crate::app::socket_activation::VARIABLES;
+
 /// The argument by which a process waits for its predecessor.
 const UPGRADE: &str = "--upgrade";
 /// How long a program may check the configuration.
@@ -64,7 +66,12 @@ impl Program {
 
     /// Starts it. It logs where this process logs.
     pub(super) fn start(&self) -> io::Result<Child> {
-        Command::new(&self.path).args(&self.arguments).arg(UPGRADE).stdin(Stdio::null()).spawn()
+        let mut command = Command::new(&self.path);
+        // Its sockets come from this process, not from the service manager.
+        for name in VARIABLES {
+            command.env_remove(name);
+        }
+        command.args(&self.arguments).arg(UPGRADE).stdin(Stdio::null()).spawn()
     }
 }
 

@@ -32,7 +32,7 @@ fn message(app: &AppState, entry: JournalEntry) -> Option<Message> {
             Some(Message::Session(SessionChange {
                 key: Key(key),
                 pool: target.pool().to_owned(),
-                server: target.server().to_owned(),
+                server: target.server().to_string(),
                 epoch: found.epoch,
                 created: found.created.0,
                 seen: found.last_seen.0,

@@ -21,6 +21,8 @@ pub(in crate::cli) struct Question<'a> {
     pub(in crate::cli) is_id: bool,
     /// The pool.
     pub(in crate::cli) pool: Option<&'a str>,
+    /// The client's certificate and user.
+    pub(in crate::cli) client: (Option<&'a str>, Option<&'a str>),
 }
 
 /// Asks the running proxy.
@@ -41,7 +43,7 @@ pub(super) fn ask(client: &Client, question: Question<'_>, format: Format) -> Re
         Some(pool) => pool.to_owned(),
         None => only_pool(client)?,
     };
-    let explained = explain_in(client, &pool, &credential)?;
+    let explained = explain_in(client, &pool, &credential, question.client)?;
     Ok(try_print(&match format {
         Format::Json => format!("{explained:#}\n"),
         Format::Table => render(&explained),
@@ -64,8 +66,15 @@ pub(super) fn explain_in(
     client: &Client,
     pool: &str,
     (name, value): &(&'static str, String),
+    (certificate, user): (Option<&str>, Option<&str>),
 ) -> Result<Value, ClientError> {
-    client.send(&Method::POST, "/api/v1/explain", Some(&json!({ "pool": pool, *name: value })))
+    let mut asked = json!({ "pool": pool, *name: value });
+    for (name, value) in [("certificate", certificate), ("user", user)] {
+        if let (Some(value), Value::Object(fields)) = (value, &mut asked) {
+            fields.insert(name.to_owned(), value.into());
+        }
+    }
+    client.send(&Method::POST, "/api/v1/explain", Some(&asked))
 }
 
 fn only_pool(client: &Client) -> Result<String, Failure> {

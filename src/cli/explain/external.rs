@@ -128,6 +128,7 @@ const fn meaning(lookup: Lookup) -> &'static str {
         Lookup::Forged => "does not open",
         Lookup::Ended => "ended, by a log-out or an operator",
         Lookup::UnknownServer => "bound to a server that this configuration does not have",
+        Lookup::OtherClient => "of a session that belongs to another client (bind_to)",
         Lookup::StoreError => "the shared store does not answer",
     }
 }

@@ -6,9 +6,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::app::build::keyring;
-use crate::config::{self, Config};
+use crate::config::{self, BindTo, Config};
+use crate::persistence::{named_identity, parse_fingerprint};
 use crate::proxy::context::wall_clock;
 use crate::session::binding::{Limits, Lookup, Resolution, resolve};
+use crate::session::client_identity::ClientIdentity;
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::explain::{Explanation, open_any};
 use crate::session::token::keyring::Keyring;
@@ -50,7 +52,8 @@ fn answer(text: &str, is_argument: bool, args: &ExplainArgs, config: &Config) ->
     let pools = config.pools.iter().map(|pool| pool.name.as_str()).filter(|pool| only.is_none_or(|only| only == *pool));
     let explanation = open_any(&keys, pools, value_of(text).as_bytes());
     if let Explanation::Valid { pool, key, token, .. } = explanation {
-        return Ok(description(config, &keys, pool, key, &token));
+        let client = client_line(config, pool, &token, args)?;
+        return Ok(description(config, &keys, pool, key, &token) + &client);
     }
     if let Ok(address) = text.parse() {
         return external::describe(ExternalName::Address(address), config, only);
@@ -98,6 +101,26 @@ fn description(config: &Config, keys: &Keyring, pool: &str, key: &str, token: &T
         time(token.created),
         time(token.issued),
     )
+}
+
+/// Whether the session belongs to the client that is named.
+fn client_line(config: &Config, pool: &str, token: &Token, args: &ExplainArgs) -> Result<String, String> {
+    let configured = config.pools.iter().find(|candidate| candidate.name == pool);
+    let bind_to = configured.and_then(|pool| pool.persistence.as_ref()?.bind_to.as_deref());
+    let Some((text, bind_to)) = bind_to.and_then(|text| Some((text, BindTo::parse(text)?))) else {
+        return Ok(String::new());
+    };
+    let certificate = match args.certificate.as_deref() {
+        Some(text) => Some(parse_fingerprint(text).ok_or("--certificate: a SHA-256 has 64 hexadecimal digits")?),
+        None => None,
+    };
+    let said = match named_identity(&bind_to, certificate.as_ref(), args.user.as_deref()) {
+        Some(named) if named.owns(token.session) => "the named client's own",
+        Some(_) => "not honoured: it belongs to another client than the named one",
+        None if ClientIdentity::none().owns(token.session) => "of clients without certificate or user",
+        None => "honoured from one client only: name it with --certificate or --user to see whether it is this one",
+    };
+    Ok(format!("client   {said}   (bind_to: {text})\n"))
 }
 
 fn state_of(token: &Token, persistence: &config::Persistence) -> &'static str {

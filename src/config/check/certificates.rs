@@ -6,6 +6,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
+use super::acme;
 use crate::config::address;
 use crate::config::certificate_files::{
     NamedFile, authorities, chain, fit, named, not_a_certificate, private_key, validity,
@@ -23,16 +24,29 @@ pub(super) fn tls(
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Tls {
+    if tls.certificates.is_empty() && tls.acme.is_none() {
+        let help = "name a certificate and its key, like [{ cert: tls/shop.pem, key: tls/shop.key }], or add acme";
+        let location = at.key("certificates").location.or_else(|| at.key_location("certificates"));
+        diagnostics.problem(location, "\"tls\" needs certificates", help);
+    }
     let written = tls.certificates.iter().enumerate();
     let certificates = written
         .filter_map(|(index, one)| {
             certificate(one, index == 0, at.key("certificates").item(index), context, diagnostics)
         })
         .collect();
+    if tls.client_auth == raw::ClientAuth::Optional && tls.client_ca.is_none() {
+        let message = "client_auth: optional means nothing without client_ca: clients are not asked for a certificate";
+        let help =
+            "write client_ca: FILE, with the authorities that sign the clients' certificates, or remove the line";
+        diagnostics.problem(at.key("client_auth").location, message, help);
+    }
     Tls {
         min_version: tls.min_version,
+        client_auth: tls.client_auth,
         certificates,
         client_ca: tls.client_ca.as_ref().and_then(|file| authorities(file, at.key("client_ca"), context, diagnostics)),
+        acme: tls.acme.as_ref().map(|written| acme::acme(written, at.key("acme"), context, diagnostics)),
     }
 }
 

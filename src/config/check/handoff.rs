@@ -1,8 +1,11 @@
 //! Handoff: a header that nothing else reads or writes, and sessions that are one client's.
 
+use std::collections::HashMap;
+
 use crate::config::address;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
+use crate::config::pools::Pool;
 use crate::config::raw::{Issue, Persistence};
 use crate::config::settings::Config;
 use crate::config::suggest;
@@ -72,10 +75,10 @@ pub(super) fn handoff(
 
 /// A route has the last word about a request's headers: it would replace the data.
 pub(super) fn changed_by_routes(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let of_pool = |pool: &Pool| Some((pool.name.clone(), pool.persistence.as_ref()?.handoff.clone()));
+    let handoffs: HashMap<_, _> = config.pools.iter().filter_map(of_pool).filter(|(_, one)| one.enabled).collect();
     for (index, route) in config.routes.iter().enumerate() {
-        let pools = config.pools.iter().filter(|pool| route.pools().any(|name| name == pool.name));
-        let handoffs = pools.filter_map(|pool| pool.persistence.as_ref()).map(|persistence| &persistence.handoff);
-        for handoff in handoffs.filter(|handoff| handoff.enabled) {
+        for handoff in route.pools().filter_map(|pool| handoffs.get(pool)) {
             let changes = &route.request_headers;
             let set = changes.set.iter().map(|(name, _)| name);
             if set.chain(&changes.remove).any(|name| name.as_str().eq_ignore_ascii_case(&handoff.header)) {

@@ -12,6 +12,7 @@ use super::suggest;
 use super::yaml::Node;
 use crate::config::check_context::{CheckContext, NodeRef, UniqueNames, check_name};
 
+mod acme;
 mod certificates;
 mod discovery;
 mod files;
@@ -22,6 +23,7 @@ mod pools;
 mod routes;
 mod secrets;
 mod server_tls;
+mod shared_cookies;
 mod sources;
 mod store;
 mod tracing;
@@ -41,6 +43,7 @@ pub(crate) fn check(
     let admin = root.admin.as_ref().and_then(|admin| listeners::admin(admin, at.key("admin"), context, diagnostics));
     let metrics = root.metrics.as_ref().and_then(|metrics| listeners::metrics(metrics, at.key("metrics"), diagnostics));
     listeners::overlapping(root, at, diagnostics);
+    acme::answerable(&root.listeners, at.key("listeners"), diagnostics);
     let config = Config {
         proxy: proxy(&root.proxy, at.key("proxy"), context.environment, diagnostics),
         routes: routes::routes(root, at, pools, diagnostics),
@@ -57,10 +60,11 @@ pub(crate) fn check(
     routes::unused_pools(&config, at.key("pools"), diagnostics);
     routes::splits_without_sessions(&config, at.key("routes"), diagnostics);
     routes::redirects_without_end(&config, at.key("routes"), diagnostics);
-    persistence::shared_cookies(&config, at.key("pools"), diagnostics);
+    shared_cookies::shared_cookies(&config, at.key("pools"), diagnostics);
     handoff::changed_by_routes(&config, at, diagnostics);
     persistence::unreachable_cookies(&config, at.key("pools"), diagnostics);
     persistence::secure_on_plain_listeners(&config, at.key("pools"), diagnostics);
+    persistence::certificates_for_sessions(&config, at.key("pools"), diagnostics);
     files::shared_files(&config, at, diagnostics);
     pools::circles(&config, at.key("pools"), diagnostics);
     config

@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use crate::config::address;
+use crate::config::bind_to::BindTo;
 use crate::config::check_context::NodeRef;
 use crate::config::cookie::{Cookie, CookieMode, Lifetime, SameSite, Secure};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::pools::Pool;
+use crate::config::process::Listener;
 use crate::config::raw::{Issue, Persistence};
 use crate::config::routes::{HostPattern, Route};
 use crate::config::settings::Config;
 use crate::config::suggest;
 use crate::config::units::duration_text;
+use crate::session::source::SourceSettings;
 
 /// Browsers keep no cookie longer (RFC 6265bis).
 const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -21,6 +23,7 @@ pub(super) fn persistence(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut 
     let issue = super::sources::issue(one, &sources, at, diagnostics);
     times(one, at, diagnostics);
     mode(one, issue, at, diagnostics);
+    bind_to(one, at, diagnostics);
     super::handoff::handoff(one, &sources, issue, at.key("handoff"), diagnostics);
     Persistence { sources, issue, cookie: cookie(&one.cookie, at.key("cookie"), diagnostics), ..one.clone() }
 }
@@ -38,6 +41,46 @@ fn mode(one: &Persistence, issue: Issue, at: NodeRef<'_>, diagnostics: &mut Diag
     } else if !at.key("cookie").key("name").is_written() {
         let message = format!("cookie.mode: {word} needs the name of the application's cookie");
         diagnostics.problem(location, message, "write cookie.name, like JSESSIONID");
+    }
+}
+
+fn bind_to(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let Some(text) = &one.bind_to else { return };
+    let location = at.key("bind_to").location;
+    match BindTo::parse(text) {
+        None => {
+            let message = format!("\"bind_to\" cannot be {}", suggest::quoted(text));
+            diagnostics.problem(location, message, suggest::help(text, &BindTo::FORMS, "it can be"));
+        }
+        Some(bind_to) if bind_to.is_reserved() => {
+            let message = format!("\"bind_to\" cannot be {}: it has a meaning of its own", suggest::quoted(text));
+            diagnostics.problem(
+                location,
+                message,
+                "name the header in which a proxy in front says the user, like X-Remote-User",
+            );
+        }
+        Some(_) => {}
+    }
+    if one.sources.iter().any(|source| matches!(source, SourceSettings::Route(_))) {
+        let message = "bind_to cannot hold with the source route: the application's id names its server itself";
+        diagnostics.problem(location, message, "remove bind_to, or use the source cookie or learn in place of route");
+    }
+}
+
+/// Clients present certificates only where they are asked for them.
+pub(super) fn certificates_for_sessions(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let asks = |listener: &Listener| listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some());
+    if config.listeners.iter().any(asks) {
+        return;
+    }
+    for pool in &config.pools {
+        let bind_to = pool.persistence.as_ref().and_then(|persistence| persistence.bind_to.as_deref());
+        if bind_to.and_then(BindTo::parse) == Some(BindTo::ClientCertificate) {
+            let location = at.key(&pool.name).key("persistence").key("bind_to").location;
+            let message = "no listener asks clients for a certificate, so there is none that a session could belong to";
+            diagnostics.problem(location, message, "give a listener tls with client_ca, or remove bind_to");
+        }
     }
 }
 
@@ -137,62 +180,14 @@ fn secure_rules(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics)
     reason.is_some()
 }
 
-/// Two pools of one host that set a cookie of one name: each takes the other's sessions away.
-pub(super) fn shared_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    for (index, pool) in config.pools.iter().enumerate() {
-        let other =
-            config.pools.iter().take(index).find(|other| same_cookie(pool, other) && share_a_host(config, pool, other));
-        if let Some(other) = other {
-            let message = format!(
-                "pools {} and {} set the same cookie on the same host: a client of both loses its session with every change between them",
-                suggest::quoted(&other.name),
-                suggest::quoted(&pool.name)
-            );
-            let location = at.key(&pool.name).key("persistence").key("cookie").key("name").location;
-            diagnostics.warn(
-                location,
-                message,
-                format!("give one of them a cookie name of its own, like {}_{}", suggest_name(pool), pool.name),
-            );
-        }
-    }
-}
-
-fn suggest_name(pool: &Pool) -> &str {
-    pool.persistence.as_ref().map_or("SESSIONID", |persistence| &persistence.cookie.name)
-}
-
-fn same_cookie(one: &Pool, other: &Pool) -> bool {
-    let (Some(one), Some(other)) = (&one.persistence, &other.persistence) else { return false };
-    if one.issue != Issue::Cookie || other.issue != Issue::Cookie {
-        return false;
-    }
-    let key = |cookie: &Cookie| (cookie.name.clone(), cookie.path.clone(), cookie.domain.clone());
-    key(&one.cookie) == key(&other.cookie)
-}
-
-/// A client may come to both. Not counted: shares of one split, which are versions of one application, of which a
-/// session has one.
-fn share_a_host(config: &Config, one: &Pool, other: &Pool) -> bool {
-    let leads_to = |route: &Route, pool: &Pool| route.pools().any(|name| name == pool.name);
-    if config.routes.iter().any(|route| leads_to(route, one) && leads_to(route, other)) {
-        return false;
-    }
-    config.routes.iter().filter(|route| leads_to(route, one)).any(|one| {
-        config.routes.iter().filter(|route| leads_to(route, other)).any(|other| {
-            one.hosts.iter().any(|host| other.hosts.iter().any(|other| host.overlaps(other)))
-                || one.hosts.is_empty() && other.hosts.is_empty()
-        })
-    })
-}
-
 /// A cookie that browsers never send with a request to its pool: every request would be a new client.
 pub(super) fn unreachable_cookies(config: &Config, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    let by_pool = config.routes_by_pool();
     for pool in &config.pools {
         let Some(persistence) = pool.persistence.as_ref().filter(|one| one.issue == Issue::Cookie) else { continue };
         let cookie = &persistence.cookie;
-        let mut routes = config.routes.iter().filter(|route| route.pools().any(|name| name == pool.name)).peekable();
-        if routes.peek().is_none() || routes.any(|route| may_meet(cookie, route)) {
+        let routes = by_pool.get(&*pool.name).map(Vec::as_slice).unwrap_or_default();
+        if routes.is_empty() || routes.iter().any(|route| may_meet(cookie, route)) {
             continue;
         }
         let at = at.key(&pool.name).key("persistence").key("cookie");

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
-use super::{ListenerLimits, NotSupported};
+use super::{Acme, ListenerLimits};
 use crate::config::secret::Secret;
 use crate::config::units::{DurationText, Size};
 
@@ -106,21 +106,36 @@ pub(crate) struct ListenerTls {
     #[serde(default)]
     pub(crate) min_version: TlsVersion,
     /// Certificates. A client gets the one for the host that it requests (SNI); an exact name is preferred to a wildcard.
-    /// Without SNI, or for an unknown host, it gets the first.
-    #[schemars(length(min = 1))]
+    /// Without SNI, or for an unknown host, it gets the first. May be empty only with `acme`, whose certificates are preferred
+    /// for its hosts.
+    #[serde(default)]
     pub(crate) certificates: Vec<ListenerCertificate>,
-    /// PEM file of certificate authorities. When set, every client must present a certificate signed by one of them.
+    /// PEM file of certificate authorities. When set, clients present a certificate signed by one of them, which servers get
+    /// in `X-Client-Cert-Subject`, `X-Client-Cert-Fingerprint` and `Client-Cert`.
     #[serde(default)]
     #[schemars(extend("examples" = ["tls/clients-ca.pem"]))]
     pub(crate) client_ca: Option<String>,
-    /// Whether a client may come without a certificate.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = "required", "x-not-in-this-version" = "remove it: with client_ca every client must present a certificate"))]
-    pub(crate) client_auth: NotSupported,
-    /// Certificates from a certificate authority by ACME.
-    #[serde(default, skip_serializing_if = "NotSupported::always")]
-    #[schemars(extend("default" = null, "x-not-in-this-version" = "remove it, and list certificates that another ACME client renews: their files are watched"))]
-    pub(crate) acme: NotSupported,
+    /// Whether a client may come without a certificate. With `client_ca`.
+    #[serde(default)]
+    pub(crate) client_auth: ClientAuth,
+    /// Certificates from a certificate authority by ACME, renewed when the authority says so (ARI) or when a third of their
+    /// life is left. Until a host has one, `certificates` serve; if there are none, its handshakes are refused. With a shared
+    /// `store`, one proxy orders at a time, and certificates and challenges are in the store, sealed by `keys`.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"directory": "https://acme-v02.api.letsencrypt.org/directory", "hosts": ["shop.example.org"]}]))]
+    pub(crate) acme: Option<Acme>,
+}
+
+/// Whether a client may come without a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum ClientAuth {
+    /// It may not: its handshake fails.
+    #[default]
+    Required,
+    /// It may. A certificate that it presents must be valid all the same.
+    Optional,
 }
 
 /// Version of TLS.

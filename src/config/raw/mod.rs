@@ -2,9 +2,8 @@
 //!
 //! These types become the JSON Schema (`homing config schema`), the schema is what a file is checked against, and
 //! `docs/configuration.md` is written from it: one source of truth. Extensions of the schema used here:
-//! `x-restart` (a reload does not change it), `x-secret` (never shown), `x-not-in-this-version` (known, but only
-//! its "off" values are taken; the text says what to write instead), `x-later` (words of later versions),
-//! `x-minimum` and `x-maximum` (of durations and sizes), `x-hidden` (taken, but not in the manual),
+//! `x-restart` (a reload does not change it), `x-secret` (never shown), `x-minimum` and `x-maximum` (of durations and sizes),
+//! `x-hidden` (taken, but not in the manual),
 //! `x-shorthand` (the key that a bare value in place of the mapping is most likely meant for), `x-stand-in` (what stands in
 //! for a required key that is missing or wrong, so that the rest of its mapping is checked), `x-instead` (by required key, the
 //! key that may be written instead of it).
@@ -17,16 +16,18 @@ use serde::Deserialize;
 use serde::Serialize;
 use strum::IntoStaticStr;
 
+mod acme;
 mod circuit_breaker;
 mod discovery;
 mod limits;
 mod listeners;
-mod not_supported;
 mod persistence;
 mod pool;
 mod route;
 mod store;
 
+pub(crate) use acme::Acme;
+pub use acme::AcmeChallenge;
 pub use circuit_breaker::CircuitBreaker;
 pub use discovery::RecordType;
 pub(crate) use discovery::{Discovery, DnsDiscovery};
@@ -34,8 +35,7 @@ pub use limits::{ListenerLimits, PoolLimits};
 pub(crate) use listeners::{
     Admin, Listener, ListenerCertificate, ListenerProtocol, ListenerTls, Metrics, ProxyProtocol,
 };
-pub use listeners::{AdminToken, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
-pub(crate) use not_supported::NotSupported;
+pub use listeners::{AdminToken, ClientAuth, ListenerTimeouts, OnClientHalfClose, Role, TlsVersion};
 pub use persistence::{
     GuestCookies, Handoff, Issue, NewSessionHint, OnForged, OnServerDown, OnServerDrain, Persistence,
 };

@@ -47,6 +47,11 @@ pub struct Persistence {
     pub guest_cookies: GuestCookies,
     /// What to do with a token that does not open.
     pub on_forged: OnForged,
+    /// What a session belongs to besides its token or id: `client_certificate` (of a listener with `client_ca`), `user` (of
+    /// `Authorization: Basic`) or `header:NAME`, which a proxy in front sets. Under another certificate or user, and without
+    /// any, it is not honoured, and its client is new. null = to nothing.
+    #[schemars(extend("examples" = ["client_certificate", "user", "header:X-Remote-User"]))]
+    pub bind_to: Option<String>,
     /// How parallel first requests of one client, which have no session yet, get one server.
     pub new_session_hint: NewSessionHint,
     /// The cookie that carries the token.
@@ -68,6 +73,7 @@ impl Default for Persistence {
             on_server_drain: OnServerDrain::Keep,
             guest_cookies: GuestCookies::Protect,
             on_forged: OnForged::Ignore,
+            bind_to: None,
             new_session_hint: NewSessionHint::None,
             cookie: Cookie::default(),
             handoff: Handoff::default(),

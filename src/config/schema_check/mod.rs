@@ -53,9 +53,6 @@ impl SchemaCheck<'_> {
         if node.origin == Origin::Broken {
             return None;
         }
-        if let Some(instead) = rule.text("x-not-in-this-version") {
-            return self.later(rule, node, path, instead);
-        }
         if node.is_null() && rule.takes_null() {
             return Some(node.clone());
         }
@@ -67,17 +64,6 @@ impl SchemaCheck<'_> {
             [only] => self.node(*only, node, path),
             several => self.one_of(rule, several, node, path),
         }
-    }
-
-    fn later(&mut self, rule: Rule, node: &Node, path: &KeyPath, instead: &str) -> Option<Node> {
-        let value = node.to_json();
-        let zero = value.as_str().and_then(parse_duration).is_some_and(|duration| duration.is_zero());
-        if zero || rule.list("enum").contains(&value) {
-            return Some(node.clone());
-        }
-        let message = format!("\"{}\" is not in this version of homing", path.text);
-        self.diagnostics.problem(node.location, message, instead);
-        None
     }
 
     fn word(&mut self, rule: Rule, words: &[&Value], node: &Node, path: &KeyPath) -> Option<Node> {
@@ -101,9 +87,6 @@ impl SchemaCheck<'_> {
                 format!("version {} is not known", suggest::quoted(text).trim_matches('"')),
                 "write version: 1",
             );
-        } else if rule.list("x-later").iter().any(|later| later == text) {
-            let message = format!("\"{}: {text}\" is not in this version of homing", path.text);
-            self.diagnostics.problem(node.location, message, format!("it can be: {}", names.join(", ")));
         } else {
             let message = format!("\"{}\" cannot be {}", path.text, path.value(text));
             self.diagnostics.problem(node.location, message, suggest::help(text, &names, "it can be"));
@@ -225,19 +208,7 @@ impl SchemaCheck<'_> {
         let mut kept: Vec<Node> = Vec::new();
         for (index, item) in items.iter().enumerate() {
             let item_path = path.item(index);
-            // Words of later versions are listed at the list, whose items they would be.
             let value = item.to_json();
-            if rule.list("x-later").contains(&value) {
-                let message = format!(
-                    "\"{}\" in \"{}\" is not in this version of homing",
-                    value.as_str().unwrap_or_default(),
-                    path.text
-                );
-                let known: Vec<&str> =
-                    inner.words().unwrap_or_default().into_iter().filter_map(Value::as_str).collect();
-                self.diagnostics.problem(item.location, message, format!("it can be: {}", known.join(", ")));
-                continue;
-            }
             let Some(item) = self.node(inner, item, &item_path) else { continue };
             if rule.flag("uniqueItems") && kept.iter().any(|other| other.to_json() == value) {
                 let message = format!("\"{}\" holds {} twice", path.text, item_path.value(&shown(&value)));

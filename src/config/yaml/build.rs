@@ -16,9 +16,9 @@ use crate::config::diagnostics::{Diagnostic, Diagnostics, Location};
 /// Deepest nesting.
 const MAX_DEPTH: usize = 64;
 /// Most values in a file, with the copies that aliases make.
-const MAX_NODES: usize = 100_000;
+const MAX_NODES: usize = 1_000_000;
 /// Most text in a file, with the copies that aliases make, in bytes.
-const MAX_TEXT: usize = 8 * 1024 * 1024;
+const MAX_TEXT: usize = 32 * 1024 * 1024;
 
 /// Reads a file of one document. Repeated keys are reported and left out; anything that makes the tree doubtful is
 /// the error.
@@ -213,7 +213,7 @@ impl Builder<'_> {
         }
         if self.nodes > MAX_NODES || self.text > MAX_TEXT {
             let help =
-                format!("at most {MAX_NODES} values and 8 MiB of text, where an alias counts like what it stands for");
+                format!("at most {MAX_NODES} values and 32 MiB of text, where an alias counts like what it stands for");
             return Err(Diagnostic::new(location, "the file holds too many values", help));
         }
         Ok(())

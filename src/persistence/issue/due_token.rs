@@ -75,7 +75,10 @@ fn first_token(server: ServerId, persistence: &PoolPersistence, scope: &Scope<'_
     }
     let mut random = [0; 16];
     (scope.random)(&mut random);
-    let session = SessionId::from_random(random);
+    let session = match persistence.identity(scope) {
+        Some(identity) => identity.session_id(random),
+        None => SessionId::from_random(random),
+    };
     let token = Binding::new(server, scope.now).token(session, scope.now);
     Some(DueToken { token, reason: TokenReason::New, carrier })
 }

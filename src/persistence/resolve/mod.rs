@@ -166,7 +166,7 @@ impl Resolver {
         if let Some(claim) = self.claim.take() {
             return Ok(claim);
         }
-        let claim = source.claim(&scope.input(), &persistence.codec);
+        let claim = persistence.claim(source, scope);
         let Some(store) = sessions.shared.filter(|_| self.chosen.is_none() && !state.store_unavailable) else {
             return Ok(claim);
         };

@@ -52,7 +52,11 @@ pub fn store_queries(
                 all_former(id, &mut want);
             }
         }
-        SessionClaim::Nothing | SessionClaim::OtherPool | SessionClaim::Forged(_) | SessionClaim::Unrouted(_) => {}
+        SessionClaim::Nothing
+        | SessionClaim::OtherPool
+        | SessionClaim::OtherClient
+        | SessionClaim::Forged(_)
+        | SessionClaim::Unrouted(_) => {}
     }
     all
 }

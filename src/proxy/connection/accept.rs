@@ -8,20 +8,27 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pingora::Result;
 use pingora::listeners::tls::Acceptor;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use pingora::protocols::l4::stream::Stream as Socket;
+use pingora::protocols::tls::TlsStream;
+use pingora::protocols::tls::server::handshake_with_callback;
 use pingora::protocols::{GetSocketDigest, SocketDigest, Stream};
 use rustls::server::ServerConfig;
 use smallvec::SmallVec;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::config::Listener;
+use crate::app::state::AppState;
+use crate::config::{AcmeChallenge, Listener};
+use crate::proxy::context::wall_clock;
 use crate::proxy::request::client_addr::is_trusted_peer;
-use crate::telemetry::metrics::{Metrics, Rejection};
+use crate::telemetry::metrics::Rejection;
 
+use super::acme_challenge;
 use super::buffered_socket::BufferedSocket;
+use super::client_certificate::{self, CertificateReader};
 use super::proxy_protocol::{self, ProxyHeader};
 
 /// The handshakes of a new connection, by the settings of its listener.
@@ -30,7 +37,8 @@ pub(super) struct Handshake<'a> {
     pub(super) tls: Option<&'a Arc<ServerConfig>>,
     /// For the PROXY header, and again for the TLS handshake.
     pub(super) timeout: Duration,
-    pub(super) metrics: &'a Metrics,
+    /// For challenges of certificate authorities, and the counters.
+    pub(super) app: &'a AppState,
 }
 
 /// Why a connection ends before HTTP.
@@ -74,12 +82,17 @@ impl Handshake<'_> {
             self.refuse(error, client);
             return None;
         }
+        let socket = self.pass_challenge(socket, client).await?;
         let acceptor = Acceptor::from_server_config(Arc::clone(tls));
-        match timeout(self.timeout, acceptor.tls_handshake(socket)).await {
-            Ok(Ok(stream)) => Some(Box::new(stream)),
+        match timeout(self.timeout, self.handshake(&acceptor, socket)).await {
+            Ok(Ok(stream)) if is_accepted(&stream) => Some(Box::new(stream)),
+            Ok(Ok(_)) => {
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "client certificate has expired"), client);
+                None
+            }
             Ok(Err(error)) => {
                 tracing::debug!(client = client.map(display), %error, "TLS handshake failed");
-                self.metrics.rejected.inc(Rejection::TlsHandshake as usize);
+                self.app.metrics.rejected.inc(Rejection::TlsHandshake as usize);
                 None
             }
             Err(_) => {
@@ -89,10 +102,43 @@ impl Handshake<'_> {
         }
     }
 
+    /// Answers a certificate authority that looks at a challenge. Returns the connections of all others.
+    async fn pass_challenge(&self, mut socket: BufferedSocket, client: Option<IpAddr>) -> Option<BufferedSocket> {
+        let acme = self.listener.tls.as_ref().and_then(|tls| tls.acme.as_ref());
+        if acme.is_none_or(|acme| acme.challenge != AcmeChallenge::TlsAlpn01) {
+            return Some(socket);
+        }
+        let is_offered = timeout(self.timeout, acme_challenge::is_offered(&mut socket)).await;
+        match is_offered {
+            Ok(Ok(false)) => Some(socket),
+            Ok(Ok(true)) => {
+                let answered = timeout(self.timeout, Box::pin(acme_challenge::answer(self.app, socket))).await;
+                if let Ok(Err(error)) = answered {
+                    tracing::debug!(client = client.map(display), %error, "no answer to a challenge");
+                    self.app.metrics.rejected.inc(Rejection::TlsHandshake as usize);
+                }
+                None
+            }
+            Ok(Err(_)) => None,
+            Err(_) => {
+                self.refuse(HandshakeError::Refused(Rejection::TlsHandshake, "TLS handshake timed out"), client);
+                None
+            }
+        }
+    }
+
+    async fn handshake(&self, acceptor: &Acceptor, socket: BufferedSocket) -> Result<TlsStream<BufferedSocket>> {
+        if self.listener.tls.as_ref().is_some_and(|tls| tls.client_ca.is_some()) {
+            handshake_with_callback(acceptor, socket, &CertificateReader).await
+        } else {
+            acceptor.tls_handshake(socket).await
+        }
+    }
+
     fn refuse(&self, error: HandshakeError, client: Option<IpAddr>) {
         let HandshakeError::Refused(rejection, why) = error else { return };
         tracing::debug!(client = client.map(display), reason = rejection.label(), why, "connection refused");
-        self.metrics.rejected.inc(rejection as usize);
+        self.app.metrics.rejected.inc(rejection as usize);
     }
 
     /// Reads a PROXY header, if there is one: its source becomes the connection's peer.
@@ -133,6 +179,11 @@ impl Handshake<'_> {
             bytes.extend_from_slice(piece.get(..read).unwrap_or_default());
         }
     }
+}
+
+fn is_accepted(stream: &TlsStream<BufferedSocket>) -> bool {
+    let now = i64::try_from(wall_clock().as_secs()).unwrap_or(i64::MAX);
+    stream.ssl_digest().is_none_or(|digest| client_certificate::is_acceptable(&digest, now))
 }
 
 fn peer(socket: &Socket) -> Option<IpAddr> {

@@ -32,6 +32,26 @@ impl BufferedSocket {
         }
         Ok(self.input.bytes().first().copied())
     }
+
+    /// The first record of TLS, which is read again later; less at the end of the stream.
+    pub(super) async fn first_record(&mut self) -> io::Result<&[u8]> {
+        while self.input.bytes().len() < record_length(self.input.bytes()) {
+            let read = std::future::poll_fn(|context| self.input.poll_fill(&mut self.socket, context)).await?;
+            if read == 0 {
+                break;
+            }
+        }
+        Ok(self.input.bytes())
+    }
+}
+
+/// Of a record with these first bytes, at least (RFC 8446, section 5.1).
+fn record_length(bytes: &[u8]) -> usize {
+    const HEADER: usize = 5;
+    match bytes {
+        [_, _, _, high, low, ..] => HEADER + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => HEADER,
+    }
 }
 
 impl AsyncRead for BufferedSocket {

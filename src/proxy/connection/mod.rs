@@ -6,11 +6,14 @@
 //! [`DeadlineStream`].
 
 mod accept;
+mod acme_challenge;
 pub(crate) mod authentication;
 mod buffered_socket;
+pub(crate) mod client_certificate;
 mod deadline;
 pub(crate) mod deadlines;
 mod delegate;
+mod distinguished_name;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod half_close;
@@ -143,7 +146,7 @@ impl ConnectionApp {
         let metrics = &self.app.metrics;
         let listener = runtime.config.listeners.get(index)?;
         let tls = runtime.tls.get(index)?.as_ref();
-        let handshake = Handshake { listener, tls, timeout: settings.timeouts.request_header, metrics };
+        let handshake = Handshake { listener, tls, timeout: settings.timeouts.request_header, app: &self.app };
         let stream = handshake.accept(stream, |peer| open.assign(client_of(peer, listener), &settings.limits)).await?;
         // HTTP/2 has no response before its requests; the connection closes.
         if settings.refusal.is_some() && matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {

@@ -1,9 +1,12 @@
 //! The client of a request, as the connection and trusted proxies report it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::HeaderValue;
 use smallvec::SmallVec;
+
+use super::client_certificate::ClientCertificate;
 
 /// The client of a request.
 #[derive(Debug, Clone, Default)]
@@ -20,6 +23,8 @@ pub struct Client {
     pub secure: bool,
     /// What trusted proxies said in `Forwarded`; boxed, since it is rare.
     pub forwarded: Option<Box<ForwardedChain>>,
+    /// The certificate that the connection's other end has presented here.
+    pub certificate: Option<Arc<ClientCertificate>>,
 }
 
 /// What `Forwarded` says, for the X-Forwarded headers.

@@ -22,6 +22,7 @@ use crate::telemetry::trace::TraceContext;
 pub use self::attempts::Attempts;
 pub(crate) use self::body_progress::BodyProgress;
 pub use self::client::{Client, ForwardedChain, ReservedNames};
+pub use self::client_certificate::ClientCertificate;
 pub use self::dedicated::Dedicated;
 pub use self::no_attempt::{NextStep, NoAttempt};
 pub use self::refusal::Refusal;
@@ -30,6 +31,7 @@ pub use self::request_id::{NEW_ID_LENGTH, RequestId, Traceparent};
 mod attempts;
 mod body_progress;
 mod client;
+mod client_certificate;
 mod dedicated;
 mod no_attempt;
 mod refusal;
@@ -228,6 +230,7 @@ impl RequestContext {
             secure: self.client.secure,
             peer_trusted: self.client.peer_trusted,
             forwarded_host: self.client.forwarded.as_ref().and_then(|from| from.host.as_ref()?.to_str().ok()),
+            certificate: self.client.certificate.as_deref().map(|certificate| &certificate.digest),
             now: self.now,
             random: |bytes| rand::thread_rng().fill_bytes(bytes),
         };

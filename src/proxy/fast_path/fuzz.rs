@@ -1,5 +1,13 @@
 //! Fuzz subjects: heads of requests and responses as the fast path reads and writes them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a panic is how a subject reports what it has found"
+)]
+
 use std::mem::MaybeUninit;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
@@ -76,7 +84,9 @@ fn map_of(fields: &[Header<'_>]) -> HeaderMap {
 }
 
 /// Names in lower case, and values.
-fn pairs(fields: &[Header<'_>]) -> Vec<(String, Vec<u8>)> {
+type Pairs = Vec<(String, Vec<u8>)>;
+
+fn pairs(fields: &[Header<'_>]) -> Pairs {
     fields.iter().map(|field| (field.name.to_ascii_lowercase(), field.value.to_vec())).collect()
 }
 
@@ -92,7 +102,7 @@ fn written_as_read(list: &[Header<'_>], head: &[u8]) {
 }
 
 /// First line and fields, if the head is what RFC 9112 says, to the letter.
-fn strictly_read(head: &[u8]) -> Option<(String, Vec<(String, Vec<u8>)>)> {
+fn strictly_read(head: &[u8]) -> Option<(String, Pairs)> {
     let mut lines = Vec::new();
     let mut rest = head;
     while !rest.is_empty() {

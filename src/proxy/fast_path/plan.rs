@@ -62,7 +62,7 @@ fn serves_listener(listener: &Listener) -> bool {
         http1,
         // A connection of HTTP/2 is told from others before the fast path sees it.
         http2: _,
-        // Done before the fast path sees the connection.
+        // Done before the fast path sees the connection; the client's certificate goes on by what both ways share.
         tls: _,
         proxy_protocol: _,
         // Decided by what both ways share.
@@ -184,6 +184,7 @@ fn serves_persistence(persistence: &Persistence) -> bool {
         on_server_drain: _,
         refuse_status: _,
         on_forged: _,
+        bind_to: _,
         guest_cookies: _,
         new_session_hint: _,
         handoff,

@@ -6,13 +6,14 @@ use http::{Method, Version};
 use httparse::Header;
 
 use crate::message::{FieldValue, Fields, RequestEdits, RequestView};
+use crate::proxy::connection::client_certificate;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::Stage;
 use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::RequestContext;
 use crate::proxy::request::forwarded_headers::{Described, forwarded_headers};
 use crate::proxy::request::header_scan::HeaderScan;
-use crate::proxy::request::{client_addr, identify, limits, validate};
+use crate::proxy::request::{acme_challenge, client_addr, identify, limits, validate};
 use crate::proxy::upstream::{peer, request_headers};
 use crate::telemetry::metrics::LongWay;
 
@@ -76,6 +77,9 @@ impl<'h> Request<'h> {
         let index = connection.listener(listeners);
         let listener = listeners.get(index).filter(|_| ctx.runtime.fast_path.has_listener(index));
         let Some(listener) = listener else { return Err(LongWay::Configuration) };
+        if acme_challenge::token(&ctx.runtime, index, &view).is_some() {
+            return Err(LongWay::Configuration);
+        }
         let is_valid = validate::check(Some(head), &view, &scan, listener.max_header_size).is_ok();
         ctx.listener = index;
         let exceeds = ctx.limits().is_some_and(|limits| limits::exceeded(&view, limits).is_some());
@@ -86,8 +90,9 @@ impl<'h> Request<'h> {
         if scan.authenticates_connection || connection.authentication().dedicated().is_some() {
             return Err(LongWay::Authentication);
         }
-        let (peer, secure) = connection.peer();
-        let mut client = client_addr::client(peer, secure, view.fields, &listener.trusted_proxies);
+        let (peer, tls) = connection.peer();
+        let mut client = client_addr::client(peer, tls.is_some(), view.fields, &listener.trusted_proxies);
+        client.certificate = tls.as_deref().and_then(client_certificate::presented).cloned();
         client.peer_text = connection.peer_text(peer).cloned();
         ctx.max_body = listener.max_body_size;
         identify(&view, &scan, client, ctx).map_err(|_refused| LongWay::Refused)?;

@@ -75,20 +75,21 @@ pub(super) async fn send(
             match Pin::new(&mut *server).poll_write(context, rest) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(failed(WriteError)),
                 Poll::Ready(Ok(count)) => sent += count,
-                Poll::Ready(Err(error)) => return Poll::Ready(write_failed(error)),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(write_error(error))),
                 Poll::Pending => return client.poll_timeout(timeout, context).map(|()| failed(WriteTimedout)),
             }
         }
         match Pin::new(&mut *server).poll_flush(context) {
-            Poll::Ready(flushed) => Poll::Ready(flushed.or_else(write_failed)),
+            Poll::Ready(flushed) => Poll::Ready(flushed.map_err(write_error)),
             Poll::Pending => client.poll_timeout(timeout, context).map(|()| failed(WriteTimedout)),
         }
     })
     .await
 }
 
-fn write_failed<T>(error: io::Error) -> Result<T> {
-    Err(Error::because(WriteError, "while writing request headers", error).into_up())
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
+fn write_error(error: io::Error) -> Box<Error> {
+    Error::because(WriteError, "while writing request headers", error).into_up()
 }
 
 /// Reads more of a response. Returns how many bytes arrived; 0 at the end of the stream.

@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, header};
 
 use crate::message::{FieldValue, RequestEdits, RequestView, WrittenName};
 use crate::proxy::context::{Client, RequestId, ReservedNames, Traceparent};
+use crate::proxy::request::certificate_headers::{CLIENT_CERT, X_CLIENT_CERT, forward_certificate};
 use crate::proxy::request::client_addr::{
     self, FORWARDED_FOR, FORWARDED_HOST, FORWARDED_PROTO, X_FORWARDED, X_REAL_IP,
 };
@@ -48,6 +49,9 @@ pub(crate) fn forwarded_headers<'a>(
         withdraw_nominations(request, edits);
     }
     forward_client(request, client, host, edits);
+    if let Some(certificate) = &client.certificate {
+        forward_certificate(certificate, edits);
+    }
     if let Some(id) = request_id {
         edits.set.push((&SENT_REQUEST_ID, FieldValue::Kept(id.as_bytes())));
     }
@@ -65,8 +69,13 @@ fn is_reserved(name: &str, trusted: bool) -> bool {
     let is = |other: &str| name.len() == other.len() && reads_as(name, other);
     let underscore = name.contains('_');
     NEVER_FROM_CLIENTS.into_iter().any(is)
+        || [CLIENT_CERT, X_CLIENT_CERT].into_iter().any(|family| is_of_family(name, family))
         || ((reads_as(name, X_FORWARDED) || is(X_REAL_IP)) && (underscore || !trusted))
         || (is(REQUEST_ID.as_str()) && underscore)
+}
+
+fn is_of_family(name: &str, family: &str) -> bool {
+    reads_as(name, family) && matches!(name.as_bytes().get(family.len()), None | Some(b'-' | b'_'))
 }
 
 /// A field that `Connection` names ends here (RFC 9110, section 7.6.1), and Pingora removes it from what servers get. No
@@ -123,15 +132,17 @@ fn forward_client<'a>(
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+    use std::sync::Arc;
 
     use http::{Method, Version};
     use proptest::prelude::*;
 
     use super::*;
     use crate::message::Fields;
+    use crate::proxy::context::ClientCertificate;
     use crate::proxy::request::header_scan::HeaderScan;
 
-    const NAMES: [&str; 14] = [
+    const NAMES: [&str; 20] = [
         "X-Forwarded-For",
         "X_Forwarded_For",
         "x-forwarded-proto",
@@ -142,6 +153,12 @@ mod tests {
         "Forwarded",
         "Homing-Session-Moved",
         "homing-session-data",
+        "Client-Cert",
+        "CLIENT_CERT",
+        "client-cert-chain",
+        "X-Client-Cert-Subject",
+        "X_Client_Cert_Subject",
+        "x-client-cert-fingerprint",
         "X-Request-Id",
         "X_Request_Id",
         "Host",
@@ -224,6 +241,32 @@ mod tests {
         assert_eq!(sent(&client(true, true), &fields), pairs(&expected));
     }
 
+    #[test]
+    fn servers_are_told_the_certificate_that_was_presented_here_and_no_other() {
+        let certificate = ClientCertificate {
+            subject: Some(HeaderValue::from_static("CN=alice")),
+            fingerprint: HeaderValue::from_static("ab12"),
+            encoded: HeaderValue::from_static(":AA==:"),
+            digest: [0; 32],
+        };
+        let fields =
+            [("Client-Cert", "forged"), ("x_client_cert_subject", "forged"), ("X-Client-Certificates", "app's")];
+        let certified = Client { certificate: Some(Arc::new(certificate)), ..client(true, true) };
+        let about = |client: &Client| {
+            let mut sent = sent(client, &fields);
+            sent.retain(|(name, _)| name.contains("client-cert") || name.contains("client_cert"));
+            sent
+        };
+        let expected = [
+            ("client-cert", ":AA==:"),
+            ("x-client-cert-fingerprint", "ab12"),
+            ("x-client-cert-subject", "CN=alice"),
+            ("x-client-certificates", "app's"),
+        ];
+        assert_eq!(about(&certified), pairs(&expected));
+        assert_eq!(about(&client(true, true)), pairs(&[("x-client-certificates", "app's")]));
+    }
+
     proptest! {
         #[test]
         fn no_client_speaks_for_the_proxy(
@@ -236,6 +279,7 @@ mod tests {
                 let forged = value == "forged";
                 prop_assert!(!(forged && name.contains('_')), "{name}");
                 prop_assert!(!(forged && NEVER_FROM_CLIENTS.contains(&name.as_str())), "{name}");
+                prop_assert!(!(forged && name.contains("client-cert")), "{name}");
                 let from_trusted_only = name.starts_with("x-forwarded-") && name != "x-forwarded-host" || name == "x-real-ip";
                 prop_assert!(peer_trusted || !(forged && from_trusted_only), "{name}");
                 prop_assert!(!(forged && name == "x-request-id"), "the id was decided before");

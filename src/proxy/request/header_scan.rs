@@ -9,6 +9,7 @@ use crate::message::Fields;
 use crate::proxy::connection::authentication::authenticates_connection;
 use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::ReservedNames;
+use crate::proxy::request::certificate_headers::{CLIENT_CERT, X_CLIENT_CERT};
 use crate::proxy::request::client_addr::{X_FORWARDED, X_REAL_IP};
 use crate::telemetry::trace::context::{TRACEPARENT, TRACESTATE};
 
@@ -123,8 +124,12 @@ fn note_reserved(reserved: &mut ReservedNames, name: &str) {
     let begins = |prefix: &str| name.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     match name.as_bytes() {
         [b'h' | b'H', ..] => reserved.always |= begins("homing-"),
+        [b'c' | b'C', ..] => reserved.always |= begins(CLIENT_CERT),
         [b'f' | b'F', ..] => reserved.always |= name.eq_ignore_ascii_case(header::FORWARDED.as_str()),
-        [b'x' | b'X', ..] => reserved.unless_trusted |= begins(X_FORWARDED) || name.eq_ignore_ascii_case(X_REAL_IP),
+        [b'x' | b'X', ..] => {
+            reserved.always |= begins(X_CLIENT_CERT);
+            reserved.unless_trusted |= begins(X_FORWARDED) || name.eq_ignore_ascii_case(X_REAL_IP);
+        }
         _ => {}
     }
     // Applications that read headers as CGI does cannot tell `_` from `-`.
@@ -152,7 +157,18 @@ mod tests {
 
     #[test]
     fn names_that_servers_accept_from_the_proxy_only_are_reserved() {
-        for name in ["homing-session-moved", "homing-session-data", "forwarded", "x_forwarded_for", "x_real_ip"] {
+        for name in [
+            "homing-session-moved",
+            "homing-session-data",
+            "forwarded",
+            "x_forwarded_for",
+            "x_real_ip",
+            "client-cert",
+            "client-cert-chain",
+            "client_cert",
+            "x-client-cert-subject",
+            "x-client-cert-fingerprint",
+        ] {
             assert_eq!(reserved(&["accept", name]), (true, false), "{name}");
         }
         for name in ["x-forwarded-for", "x-forwarded-anything", "x-real-ip"] {
@@ -177,7 +193,7 @@ mod tests {
             names in prop::collection::vec(
                 prop::sample::select(vec![
                     "Host", "HOST", "content-length", "Content-Length", "Transfer-Encoding", "Accept", "Cookie",
-                    "traceparent", "TraceParent", "TraceState", "Trailer", "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
+                    "traceparent", "TraceParent", "TraceState", "Client-Cert", "X-CLIENT-Cert-Subject", "Client", "Trailer", "X-Forwarded-For", "x-real-IP", "Forwarded", "Authorization", "Connection", "Homing-Session-Data", "X_Real_Ip", "From", "X-Other",
                 ]),
                 0..8,
             ),

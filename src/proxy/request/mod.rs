@@ -1,5 +1,7 @@
 //! The request head: read, validated, matched to a route; its session resolved; and the headers that describe it to servers.
 
+pub(crate) mod acme_challenge;
+mod certificate_headers;
 pub(crate) mod client_addr;
 pub(crate) mod forwarded_headers;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +26,7 @@ use crate::config::Listener;
 use crate::limits::rate::LONGEST_WAIT_SECONDS;
 use crate::message::{FieldValue, RequestEdits, RequestView};
 use crate::proxy::access_log;
+use crate::proxy::connection::client_certificate;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::{HandedOver, Stage};
 use crate::proxy::connection::listener::listener_of;
@@ -50,7 +53,37 @@ pub(crate) fn run<'hook>(
     if let Some(handed_over) = DeadlineStream::of(exchange).and_then(DeadlineStream::take_handed_over) {
         return resume(exchange, ctx, *handed_over);
     }
-    if let Err(rejection) = receive(exchange, ctx) {
+    let received = receive(exchange, ctx);
+    // Before routes and redirects.
+    if matches!(received, Ok(()) | Err(Rejection::NoRoute))
+        && let Some(token) = acme_challenge::token(&ctx.runtime, ctx.listener, &head::view(exchange.req_header()))
+    {
+        let token = token.to_owned();
+        return Box::pin(answer_challenge(exchange, ctx, token, received));
+    }
+    proceed(exchange, ctx, received)
+}
+
+/// The request may be of a certificate authority; one for an unknown token is as any other.
+async fn answer_challenge(
+    exchange: &mut Exchange,
+    ctx: &mut RequestContext,
+    token: String,
+    received: std::result::Result<(), Rejection>,
+) -> Result<bool> {
+    let authorization = ctx.app().acme_response(&token).await;
+    match authorization.and_then(acme_challenge::response) {
+        Some(response) => own_response::send(exchange, response).await.map(|()| true),
+        None => proceed(exchange, ctx, received).await,
+    }
+}
+
+fn proceed<'hook>(
+    exchange: &'hook mut Exchange,
+    ctx: &'hook mut RequestContext,
+    received: std::result::Result<(), Rejection>,
+) -> HookFuture<'hook, Result<bool>> {
+    if let Err(rejection) = received {
         return Box::pin(reject(exchange, ctx, rejection));
     }
     if matches!(target(ctx), Some(RouteTarget::Redirect(_))) {
@@ -238,9 +271,10 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
         }
     };
 
-    let secure = exchange.digest().is_some_and(|digest| digest.ssl_digest.is_some());
-    let mut client = client_addr::client(peer, secure, request.fields, &listener.trusted_proxies);
+    let tls = exchange.digest().and_then(|digest| digest.ssl_digest.as_deref());
+    let mut client = client_addr::client(peer, tls.is_some(), request.fields, &listener.trusted_proxies);
     client.peer_text = peer_text;
+    client.certificate = tls.and_then(client_certificate::presented).cloned();
     if http2 && let Some(progress) = http2_body(exchange, listener) {
         ctx.body_progress = Some(progress);
         ctx.log_dropped = Some(access_log::run_dropped);

@@ -77,6 +77,8 @@ pub enum Lookup {
     UnknownServer,
     /// The shared store could not be queried.
     StoreError,
+    /// The token opens, and belongs to another certificate or user than the client's (`bind_to`).
+    OtherClient,
 }
 
 impl Lookup {

@@ -139,8 +139,10 @@ fn labels_are_those_of_the_metrics() {
         Lookup::Ended,
         Lookup::UnknownServer,
         Lookup::StoreError,
+        Lookup::OtherClient,
     ];
-    let labels = "none hit restored unknown expired_idle expired_absolute forged ended unknown_server store_error";
+    let labels =
+        "none hit restored unknown expired_idle expired_absolute forged ended unknown_server store_error other_client";
     assert_eq!(lookups.map(Lookup::label).join(" "), labels);
     let reissues = [Reissue::Moved, Reissue::Refreshed, Reissue::KeyRotated].map(Reissue::label);
     assert_eq!(reissues, ["moved", "refreshed", "key_rotated"]);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use smallvec::SmallVec;
 
 use crate::message::RequestView;
+use crate::session::client_identity::ClientIdentity;
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::codec::{OpenOutcome, PoolCodec};
 use crate::session::token::{Flaw, Token, TokenText};
@@ -49,6 +50,8 @@ pub enum SessionClaim {
     },
     /// A token of another pool: in this pool the client is new.
     OtherPool,
+    /// A token of another client, where sessions belong to one.
+    OtherClient,
     /// No token opens; the flaw of the first one for this pool.
     Forged(Flaw),
     /// The session of one of these ids, if the store knows one.
@@ -80,6 +83,24 @@ impl SessionClaim {
     #[must_use]
     pub const fn names_session(&self) -> bool {
         matches!(self, Self::Token { .. } | Self::Ids(_) | Self::Routed { .. } | Self::Address(_))
+    }
+
+    /// The same claim under the client's identity: a token of another client is none, and ids are looked up among those of this
+    /// client.
+    #[must_use]
+    pub fn bound_to(self, identity: &ClientIdentity) -> Self {
+        let bound = |id: ExternalId| ExternalId {
+            key: identity.key(id.key),
+            former: id.former.into_iter().map(|key| identity.key(key)).collect(),
+        };
+        match self {
+            Self::Token { token, .. } if !identity.owns(token.session) => Self::OtherClient,
+            Self::Ids(ids) => Self::Ids(ids.into_iter().map(bound).collect()),
+            Self::Routed { key, server } => Self::Routed { key: identity.key(key), server },
+            Self::Unrouted(key) => Self::Unrouted(identity.key(key)),
+            Self::Address(id) => Self::Address(bound(id)),
+            same => same,
+        }
     }
 
     /// The first of several tokens that opens; at most [`MAX_TRIED`] are tried.

@@ -80,6 +80,7 @@ pub struct PoolContext<'a> {
 /// Headers that say something else, whatever they are sent for.
 pub(crate) const RESERVED_HEADERS: &[&str] = &[
     "authorization",
+    "client-cert",
     "connection",
     "content-length",
     "content-type",
@@ -95,6 +96,8 @@ pub(crate) const RESERVED_HEADERS: &[&str] = &[
     "trailer",
     "transfer-encoding",
     "upgrade",
+    "x-client-cert-fingerprint",
+    "x-client-cert-subject",
     "x-forwarded-for",
     "x-forwarded-host",
     "x-forwarded-proto",

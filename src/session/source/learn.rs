@@ -18,6 +18,7 @@ use crate::config::cookie::Cookie;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
 use crate::message::Fields;
+use crate::session::client_identity::ClientIdentity;
 use crate::session::cookie::jar;
 use crate::session::cookie::scope::RequestUri;
 use crate::session::external_id::{ExternalIdHasher, ExternalIdKind};
@@ -102,6 +103,18 @@ pub struct LearnedIds {
     pub current: Option<SessionKey>,
     /// The response expires the id that the request carried, and issues no other in its place.
     pub expired: bool,
+}
+
+impl LearnedIds {
+    /// The same for the sessions of this client.
+    #[must_use]
+    pub fn bound_to(self, identity: &ClientIdentity) -> Self {
+        Self {
+            issued: self.issued.into_iter().map(|key| identity.key(key)).collect(),
+            current: self.current.map(|key| identity.key(key)),
+            expired: self.expired,
+        }
+    }
 }
 
 impl LearnSource {

@@ -26,6 +26,7 @@ pub const MIN_SECRET: usize = 16;
 pub struct Keyring {
     keys: Arc<[SealingKey]>,
     name_keys: Arc<[hmac::Key]>,
+    ticket_keys: Arc<[Zeroizing<[u8; 32]>]>,
     log_key: LogKey,
 }
 
@@ -77,6 +78,7 @@ impl Keyring {
         }
         let mut keys: Vec<SealingKey> = Vec::with_capacity(configured.len());
         let mut name_keys = Vec::with_capacity(configured.len());
+        let mut ticket_keys = Vec::with_capacity(configured.len());
         for (id, secret) in configured {
             if keys.iter().any(|key| *key.id == *id) {
                 return Err(KeyringError::RepeatedId(id.to_owned()));
@@ -88,10 +90,16 @@ impl Keyring {
             let cipher = XChaCha20Poly1305::new(*derive(Purpose::Seal)?);
             keys.push(SealingKey { id: id.into(), tag: name_digest("key", id), cipher });
             name_keys.push(hmac::Key::new(hmac::HMAC_SHA256, &*derive(Purpose::Name)?));
+            ticket_keys.push(derive(Purpose::Ticket)?);
         }
         let log =
             derive_key(first_secret, Purpose::Log).ok_or_else(|| KeyringError::Derivation(first_id.to_owned()))?;
-        Ok(Self { keys: keys.into(), name_keys: name_keys.into(), log_key: LogKey::new(&log) })
+        Ok(Self {
+            keys: keys.into(),
+            name_keys: name_keys.into(),
+            ticket_keys: ticket_keys.into(),
+            log_key: LogKey::new(&log),
+        })
     }
 
     /// A keyring for this process only, from random bytes: its tokens open on no other proxy and not after a restart.
@@ -119,6 +127,11 @@ impl Keyring {
         &self.name_keys
     }
 
+    /// What the keys of TLS session tickets are derived from: the current one first.
+    pub(super) fn ticket_keys(&self) -> &[Zeroizing<[u8; 32]>] {
+        &self.ticket_keys
+    }
+
     pub(super) fn keys(&self) -> &Arc<[SealingKey]> {
         &self.keys
     }
@@ -132,10 +145,12 @@ impl fmt::Debug for Keyring {
 
 /// The purpose of a derived key. The labels are part of the protocol and must never change.
 #[derive(Clone, Copy)]
-enum Purpose {
+pub(super) enum Purpose {
     Seal,
     Name,
+    Ticket,
     Log,
+    Vault,
 }
 
 impl Purpose {
@@ -143,13 +158,15 @@ impl Purpose {
         match self {
             Self::Seal => b"homing token seal XChaCha20-Poly1305 v1",
             Self::Name => b"homing session name HMAC-SHA256 v1",
+            Self::Ticket => b"homing TLS session ticket v1",
             Self::Log => b"homing log digest HMAC-SHA256 v1",
+            Self::Vault => b"homing vault XChaCha20-Poly1305 v1",
         }
     }
 }
 
 /// HKDF-SHA256 without salt: a secret should be random already, and a salt would not mend a weak one.
-fn derive_key(secret: &[u8], purpose: Purpose) -> Option<Zeroizing<[u8; 32]>> {
+pub(super) fn derive_key(secret: &[u8], purpose: Purpose) -> Option<Zeroizing<[u8; 32]>> {
     let mut key = Zeroizing::new([0; 32]);
     let pseudo_random = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
     pseudo_random.expand(&[purpose.label()], hkdf::HKDF_SHA256).ok()?.fill(&mut *key).ok()?;

@@ -1,7 +1,7 @@
 //! The token that a client carries: a sealed record of its session that only proxies with the keys can read or write.
 //!
 //! [`keyring`] holds the keys, [`codec`] seals and opens the tokens of one pool, [`cache`] keeps recently opened tokens,
-//! [`explain`](mod@explain) describes a token of any pool. Sealing is authenticated encryption by XChaCha20-Poly1305, whose
+//! [`explain`](mod@explain) describes a token of any pool, [`ticket`] seals the tickets of TLS sessions. Sealing is authenticated encryption by XChaCha20-Poly1305, whose
 //! 192-bit nonces may be random without a counter.
 
 use std::fmt;
@@ -14,6 +14,8 @@ pub mod codec;
 pub mod explain;
 pub mod keyring;
 mod layout;
+pub mod ticket;
+pub mod vault;
 mod xchacha;
 
 /// The content of a token.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crc32fast::Hasher;
 use http::HeaderValue;
 
-use crate::session::key::SessionKey;
+use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::UnixMillis;
 use crate::store::TableEntry;
 use crate::store::local::data::DataRecord;
@@ -24,8 +24,8 @@ use super::format::{
 pub fn write(store: LocalStore<'_>, taken: UnixMillis, out: impl Write) -> io::Result<SessionCounts> {
     let LocalStore { table, data } = store;
     let mut writer = Writer::begin(out)?;
-    // By index in the table, the number in the file.
-    let mut numbers: Vec<Option<u32>> = Vec::new();
+    // By index in the table, the number in the file, and the id of the server that had the index then.
+    let mut numbers: Vec<Option<(u32, ServerId)>> = Vec::new();
     let mut sessions = Vec::new();
     for shard in 0..table.shards() {
         sessions.clear();
@@ -51,21 +51,25 @@ pub fn write(store: LocalStore<'_>, taken: UnixMillis, out: impl Write) -> io::R
 /// The number of a target in the file, whose name is written at its first use. `None` for a foreign index.
 fn number(
     target: TargetIndex,
-    numbers: &mut Vec<Option<u32>>,
+    numbers: &mut Vec<Option<(u32, ServerId)>>,
     table: &Table,
     writer: &mut Writer<impl Write>,
 ) -> io::Result<Option<u32>> {
     let index = target.0 as usize;
-    if let Some(Some(number)) = numbers.get(index) {
+    let Some(target) = table.target_at(target) else { return Ok(None) };
+    // Another server may have got the number since its name was written.
+    if let Some(Some((number, id))) = numbers.get(index)
+        && *id == target.id()
+    {
         return Ok(Some(*number));
     }
-    let Some(target) = table.target_at(target) else { return Ok(None) };
-    let number = writer.target(target.pool(), target.server())?;
+    let id = target.id();
+    let number = writer.target(target.pool(), &target.server())?;
     if numbers.len() <= index {
         numbers.resize(index + 1, None);
     }
     if let Some(slot) = numbers.get_mut(index) {
-        *slot = Some(number);
+        *slot = Some((number, id));
     }
     Ok(Some(number))
 }

@@ -39,7 +39,9 @@ pub fn hazelcast(bytes: &[u8]) {
         error = late;
     }
     assert_eq!((&messages, error), (&whole.0, whole.1), "cut at {}", first.len());
-    messages.iter().for_each(|message| read(message, bytes.len()));
+    for message in &messages {
+        read(message, bytes.len());
+    }
 }
 
 fn read(message: &Message, most: usize) {

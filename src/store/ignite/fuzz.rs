@@ -60,7 +60,9 @@ fn read(payload: &Bytes) {
     }
     if let Ok((_, page)) = response::first_page(payload.clone()) {
         assert!(page.entries.len() <= most / 2);
-        page.entries.into_iter().for_each(|(_, value)| object(value));
+        for (_, value) in page.entries {
+            object(value);
+        }
     }
     if let Ok(partitions) = response::partitions(payload.clone()) {
         assert!(partitions <= most / 4);

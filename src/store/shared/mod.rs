@@ -11,6 +11,7 @@
 
 mod breaker;
 mod freshness;
+mod notes;
 mod pending;
 mod queue;
 mod read_through;

@@ -241,7 +241,7 @@ const SLACK: Duration = Duration::from_secs(5);
 /// No session outlives its token: 400 days.
 const MAX_TTL: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-const fn result_of(error: &StoreError) -> StoreResult {
+pub(super) const fn result_of(error: &StoreError) -> StoreResult {
     match error {
         StoreError::Unreachable(_) => StoreResult::Unreachable,
         StoreError::Timeout => StoreResult::Timeout,

@@ -43,7 +43,7 @@ impl SharedStore {
     /// # Errors
     /// When the store did not answer. The table decides alone, and its entry must be [`write_behind`](Self::write_behind).
     pub async fn claim(&self, key: SessionKey, target: &Target, now: UnixMillis) -> Result<(), StoreUnavailable> {
-        let record = BindingRecord { server: Some(target.server().into()), epoch: 0, created: now, moved_header: None };
+        let record = BindingRecord { server: Some(target.server()), epoch: 0, created: now, moved_header: None };
         let Some(existing) = self.put(key, target, &record, now).await? else { return Ok(()) };
         if existing.server.is_some() && !Self::is_expired(&existing, target, now) {
             self.adopt(key, target, &existing, true, now);
@@ -68,12 +68,8 @@ impl SharedStore {
         Move { key, to, epoch, created, moved_header }: Move<'_>,
         now: UnixMillis,
     ) -> Result<(), StoreUnavailable> {
-        let record = BindingRecord {
-            server: Some(to.server().into()),
-            epoch,
-            created,
-            moved_header: moved_header.map(Into::into),
-        };
+        let record =
+            BindingRecord { server: Some(to.server()), epoch, created, moved_header: moved_header.map(Into::into) };
         if let Some(existing) = self.put(key, to, &record, now).await? {
             self.adopt(key, to, &existing, true, now);
         }
@@ -92,7 +88,7 @@ impl SharedStore {
                     return Err(StoreUnavailable);
                 }
                 // The existing record has been adopted.
-                Ok(Some(existing)) if existing.server.as_deref() != Some(target.server()) => {
+                Ok(Some(existing)) if existing.server != Some(target.server()) => {
                     self.context.table.assign(key, target, now);
                 }
                 Ok(_) => break,
@@ -113,7 +109,7 @@ impl SharedStore {
         for _ in 0..MAX_ATTEMPTS {
             let TableLookup::Live(entry) = table.find(&key, now) else { return Ok(None) };
             let Some(target) = table.target_at(entry.target).map(Arc::clone) else { return Ok(None) };
-            let server = (!target.is_tombstone()).then(|| target.server().into());
+            let server = (!target.is_tombstone()).then(|| target.server());
             let record = BindingRecord { server, epoch: entry.epoch, created: entry.created, moved_header: None };
             let Some(existing) = self.put(key, &target, &record, now).await? else {
                 if target.is_tombstone() {

@@ -57,6 +57,7 @@ pub const LOOKUPS: &[&str] = &[
     "ended",
     "unknown_server",
     "store_error",
+    "other_client",
 ];
 /// `outcome` of `homing_session_outcomes_total`, in the order of `persistence::Outcome`.
 pub const OUTCOMES: &[&str] = &["new", "kept", "moved", "borrowed", "refused", "balanced"];
@@ -107,7 +108,7 @@ pub enum LongWay {
     Authentication,
     /// The proxy refuses it.
     Refused,
-    /// Its route redirects, or its pool is not served by the fast path.
+    /// Its route redirects, its pool is not served by the fast path, or it may be of a certificate authority.
     Configuration,
     /// The shared store must be asked.
     Store,

@@ -15,6 +15,7 @@ use self::lifetimes::{Families, Lifetimes, Subject};
 use self::registrar::{Registrar, gauge_value};
 use self::server::ServerFamilies;
 
+pub use acme::{AcmeMetrics, AcmeResult};
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
     Direction, ENDS, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, LongWay, MOVES, NO_POOL, OUTCOMES,
@@ -26,6 +27,7 @@ pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 
+mod acme;
 mod handles;
 mod labels;
 mod lifetimes;
@@ -91,6 +93,8 @@ pub struct Metrics {
     last_reload_success: IntGauge,
     config_info: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+    /// Orders of certificates.
+    pub acme: AcmeMetrics,
     /// The table's snapshot on disk.
     pub table_snapshot: TableSnapshotMetrics,
     /// The shared store.
@@ -250,6 +254,7 @@ impl Metrics {
                 "When a listener's certificate expires, in seconds since 1970.",
                 &["name"],
             )?,
+            acme: AcmeMetrics::new(&make)?,
             table_snapshot: TableSnapshotMetrics::new(&make)?,
             store: StoreMetrics::new(&make)?,
             config_hash: Mutex::default(),

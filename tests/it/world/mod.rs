@@ -12,6 +12,7 @@
 //! `{{dir}}` for the test's directory, `{{name}}` for the application server of that name, which is then started;
 //! `{{name:port}}` for its port alone. More addresses of the proxy: `{{proxy2}}`, `{{metrics}}`; on `::1`: `{{proxy6}}`.
 
+pub(crate) mod acme;
 pub(crate) mod app;
 pub(crate) mod apps;
 pub(crate) mod browser;
@@ -130,6 +131,11 @@ impl Builder {
         let launch = self.town.launch("");
         let proxy = Proxy::start(&launch, self.town.directory.path());
         World { proxy: Some(proxy), town: self.town }
+    }
+
+    /// A world whose proxy the test starts itself.
+    pub(crate) fn start_without_proxy(self) -> World {
+        World { proxy: None, town: self.without_proxy() }
     }
 
     /// The servers and the configuration file, but no proxy.
@@ -299,6 +305,7 @@ impl Town {
             arguments: None,
             program: None,
             descriptors: None,
+            stdin: None,
         }
     }
 

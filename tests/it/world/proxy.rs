@@ -2,9 +2,11 @@
 
 use std::cell::RefCell;
 use std::fs::{self, File};
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,10 @@ fn limited_command(program: &Command, descriptors: u64) -> Command {
     shell
 }
 
+fn inherited(listener: &TcpListener) -> Stdio {
+    OwnedFd::from(listener.try_clone().expect("a second descriptor")).into()
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub(crate) struct Proxy {
@@ -81,6 +87,8 @@ pub(crate) struct Launch {
     pub(crate) program: Option<PathBuf>,
     /// How many files it may have open, `ulimit -n`.
     pub(crate) descriptors: Option<u64>,
+    /// Standard input, in place of an empty one.
+    pub(crate) stdin: Option<Arc<TcpListener>>,
 }
 
 thread_local! {
@@ -113,7 +121,7 @@ impl Proxy {
         };
         let child = command
             .envs(launch.environment.iter().map(|(n, v)| (n, v)))
-            .stdin(Stdio::null())
+            .stdin(launch.stdin.as_deref().map_or_else(Stdio::null, inherited))
             .stdout(File::create(&output).expect("a file for stdout"))
             .stderr(File::create(&log).expect("a file for stderr"))
             .spawn()

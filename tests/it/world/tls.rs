@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
@@ -60,6 +63,15 @@ impl Authority {
         Signed { certificate: made.der().clone(), pem: made.pem(), key }
     }
 
+    /// The same with an RSA key, which takes too long to make anew.
+    pub(crate) fn sign_rsa(&self, hosts: &[&str]) -> Signed {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let params = CertificateParams::new(hosts).expect("host names");
+        let key = KeyPair::from_pem(include_str!("../../data/tls/rsa.key")).expect("a key");
+        let made = params.signed_by(&key, &self.issuer).expect("a certificate");
+        Signed { certificate: made.der().clone(), pem: made.pem(), key }
+    }
+
     /// Writes a new certificate to `NAME.pem` and its key to `NAME.key`.
     pub(crate) fn issue(&self, directory: &Path, name: &str, hosts: &[&str]) -> Signed {
         let signed = self.sign(hosts);
@@ -87,15 +99,21 @@ impl Signed {
 /// How a client speaks TLS.
 #[derive(Debug)]
 pub(crate) struct Client<'a> {
-    believes: &'a Authority,
+    believes: &'a CertificateDer<'static>,
     shows: Option<&'a Signed>,
     versions: &'a [&'static SupportedProtocolVersion],
     protocols: &'a [&'a str],
+    suites: Option<&'a [SupportedCipherSuite]>,
 }
 
 impl<'a> Client<'a> {
     pub(crate) fn new(believes: &'a Authority) -> Self {
-        Self { believes, shows: None, versions: rustls::ALL_VERSIONS, protocols: &[] }
+        Self::believing(&believes.certificate)
+    }
+
+    /// The same with the certificate of an authority of another's making.
+    pub(crate) fn believing(believes: &'a CertificateDer<'static>) -> Self {
+        Self { believes, shows: None, versions: rustls::ALL_VERSIONS, protocols: &[], suites: None }
     }
 
     /// With a certificate of its own.
@@ -107,6 +125,11 @@ impl<'a> Client<'a> {
         Self { versions, ..self }
     }
 
+    /// No other cipher suites; those of TLS 1.2 name the kind of the server's key.
+    pub(crate) fn suites(self, suites: &'a [SupportedCipherSuite]) -> Self {
+        Self { suites: Some(suites), ..self }
+    }
+
     /// What it offers by ALPN.
     pub(crate) fn protocols(self, protocols: &'a [&'a str]) -> Self {
         Self { protocols, ..self }
@@ -114,9 +137,12 @@ impl<'a> Client<'a> {
 
     fn config(&self) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
-        roots.add(self.believes.certificate.clone()).expect("an authority");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(self.versions);
+        roots.add(self.believes.clone()).expect("an authority");
+        let mut provider = rustls::crypto::ring::default_provider();
+        if let Some(suites) = self.suites {
+            provider.cipher_suites = suites.to_vec();
+        }
+        let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(self.versions);
         let config = config.expect("versions of TLS").with_root_certificates(roots);
         let mut config = match self.shows {
             Some(own) => config.with_client_auth_cert(vec![own.certificate.clone()], own.private_key()).expect("a key"),
@@ -138,14 +164,12 @@ impl<'a> Client<'a> {
 
     /// The same, with some bytes before the handshake.
     pub(crate) fn try_connect_after(&self, address: &Address, host: &str, before: &[u8]) -> io::Result<Wire> {
-        let Stream::Tcp(mut socket) = Stream::connect(address)? else { panic!("TLS is tried over TCP") };
-        socket.write_all(before)?;
-        let name = ServerName::try_from(host.to_owned()).expect("a host name");
-        let mut session = ClientConnection::new(self.config(), name).expect("a client");
-        while session.is_handshaking() {
-            session.complete_io(&mut socket)?;
-        }
-        Ok(Wire { reader: Reader::new(Stream::Tls(Box::new(StreamOwned::new(session, socket)))) })
+        connect(self.config(), address, host, before)
+    }
+
+    /// The same client again and again.
+    pub(crate) fn resuming(&self) -> Resuming {
+        Resuming { config: self.config() }
     }
 
     /// Requests over HTTP/2, which ALPN agrees on.
@@ -168,18 +192,47 @@ impl<'a> Client<'a> {
     }
 }
 
+/// A client that keeps what it needs to resume its TLS sessions.
+#[derive(Debug)]
+pub(crate) struct Resuming {
+    config: Arc<ClientConfig>,
+}
+
+impl Resuming {
+    pub(crate) fn try_connect(&self, address: &Address, host: &str) -> io::Result<Wire> {
+        connect(Arc::clone(&self.config), address, host, b"")
+    }
+}
+
+fn connect(config: Arc<ClientConfig>, address: &Address, host: &str, before: &[u8]) -> io::Result<Wire> {
+    let Stream::Tcp(mut socket) = Stream::connect(address)? else { panic!("TLS is tried over TCP") };
+    socket.write_all(before)?;
+    let name = ServerName::try_from(host.to_owned()).expect("a host name");
+    let mut session = ClientConnection::new(config, name).expect("a client");
+    while session.is_handshaking() {
+        session.complete_io(&mut socket)?;
+    }
+    Ok(Wire { reader: Reader::new(Stream::Tls(Box::new(StreamOwned::new(session, socket)))) })
+}
+
 /// What a connection's handshake came to.
 pub(crate) trait Handshake {
     /// The certificate that the proxy showed.
     fn certificate(&self) -> CertificateDer<'static>;
     /// The protocol that ALPN agreed on.
     fn protocol(&self) -> Option<String>;
+    /// It resumed an earlier TLS session.
+    fn is_resumed(&self) -> bool;
 }
 
 impl Handshake for Wire {
     fn certificate(&self) -> CertificateDer<'static> {
         let shown = session(self).peer_certificates().expect("certificates");
         shown.first().expect("a certificate").clone().into_owned()
+    }
+
+    fn is_resumed(&self) -> bool {
+        session(self).handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     fn protocol(&self) -> Option<String> {

@@ -111,7 +111,7 @@ impl Node {
 
     pub fn knows(&self, key: SessionKey) -> Option<Knows> {
         match self.table.find(&key, self.now()) {
-            TableLookup::Live(known) => Some((self.table.target_at(known.target)?.server().to_owned(), known.epoch)),
+            TableLookup::Live(known) => Some((self.table.target_at(known.target)?.server().to_string(), known.epoch)),
             _ => None,
         }
     }

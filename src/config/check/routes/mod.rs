@@ -126,8 +126,9 @@ pub(super) fn unused_pools(config: &Config, at: NodeRef<'_>, diagnostics: &mut D
     if config.routes.is_empty() {
         return;
     }
+    let used = config.routes_by_pool();
     for pool in &config.pools {
-        if !config.routes.iter().any(|route| route.pools().any(|name| name == pool.name)) {
+        if !used.contains_key(&*pool.name) {
             diagnostics.warn(
                 at.key_location(&pool.name),
                 format!("no route leads to pool {}", suggest::quoted(&pool.name)),

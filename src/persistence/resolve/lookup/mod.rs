@@ -108,6 +108,7 @@ pub fn recognize(claim: &SessionClaim, sessions: &PoolSessions<'_>, now: UnixMil
         // Sealed for another pool: our own seal, so it is not forged, but it names no session of this pool.
         SessionClaim::OtherPool => Recognition::none(Lookup::Unknown, None),
         SessionClaim::Forged(_) => Recognition::none(Lookup::Forged, None),
+        SessionClaim::OtherClient => Recognition::none(Lookup::OtherClient, None),
         SessionClaim::Token { token, sealed_by_first } => by_token(token, *sealed_by_first, sessions, now),
         SessionClaim::Ids(ids) => by_ids(ids, sessions, now),
         SessionClaim::Routed { key, server } => match sessions.visit(key, now) {

@@ -92,7 +92,7 @@ impl World {
     /// Where the table says that a key is now.
     fn place_of(&self, key: SessionKey) -> Option<String> {
         match self.table.find(&key, NOW) {
-            TableLookup::Live(known) => self.table.target_at(known.target).map(|place| place.server().to_owned()),
+            TableLookup::Live(known) => self.table.target_at(known.target).map(|place| place.server().to_string()),
             _ => None,
         }
     }

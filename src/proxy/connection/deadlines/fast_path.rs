@@ -4,11 +4,13 @@ use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
+use pingora::protocols::tls::SslDigest;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWrite;
 
@@ -99,11 +101,11 @@ impl DeadlineStream {
         listener_of(listeners, digest.as_ref().and_then(|digest| digest.local_addr()))
     }
 
-    /// The other end, and whether it came by TLS.
-    pub(crate) fn peer(&self) -> (Option<IpAddr>, bool) {
+    /// The other end, and how it came by TLS, if it did.
+    pub(crate) fn peer(&self) -> (Option<IpAddr>, Option<Arc<SslDigest>>) {
         let digest = self.inner.get_socket_digest();
         let peer = digest.as_ref().and_then(|digest| digest.peer_addr()).and_then(PeerAddr::as_inet);
-        (peer.map(std::net::SocketAddr::ip), self.inner.get_ssl_digest().is_some())
+        (peer.map(std::net::SocketAddr::ip), self.inner.get_ssl_digest())
     }
 
     /// Whether its requests share server connections with those of others.

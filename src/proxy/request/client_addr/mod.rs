@@ -38,7 +38,7 @@ const MAX_HOPS: usize = 64;
 pub(crate) fn client(peer: Option<IpAddr>, encrypted: bool, fields: Fields<'_>, trusted: &[IpNet]) -> Client {
     let peer = peer.map(canonical);
     let peer_trusted = is_trusted_peer(peer, trusted);
-    let mut client = Client { peer, peer_text: None, address: peer, peer_trusted, secure: encrypted, forwarded: None };
+    let mut client = Client { peer, address: peer, peer_trusted, secure: encrypted, ..Client::default() };
     if peer_trusted {
         believe(&mut client, fields, trusted);
     }

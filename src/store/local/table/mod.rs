@@ -7,9 +7,9 @@
 //! It guarantees: never more sessions than its capacity; no session beyond its limits is returned; an epoch never decreases
 //! while a session lives. It does not guarantee to keep a session: when it is full, the longest idle is evicted.
 //!
-//! The public methods are here. [`mod@insert`]: insertion, and eviction when full. [`expire`]: expiry, sweep, a smaller
-//! capacity. [`bulk`]: copy and import. [`record`]: one session. [`shard`]: the size of a shard. [`eviction`]: which shard has
-//! the longest idle session.
+//! The public methods are here, those about targets in [`mod@targets`]. [`mod@insert`]: insertion, and eviction when full.
+//! [`expire`]: expiry, sweep, a smaller capacity. [`bulk`]: copy and import. [`record`]: one session. [`shard`]: the size of a
+//! shard. [`eviction`]: which shard has the longest idle session.
 
 mod bulk;
 mod eviction;
@@ -17,6 +17,7 @@ mod expire;
 mod insert;
 mod record;
 mod shard;
+mod targets;
 #[cfg(test)]
 mod tests;
 
@@ -113,7 +114,7 @@ impl Table {
         &self.journal
     }
 
-    /// The target of that name, the same for the life of the process. For building the runtime: requests look targets up by
+    /// The target of that name, the same while it is in use. For building the runtime: requests look targets up by
     /// number.
     pub fn target(&self, pool: &str, server: &str) -> Arc<Target> {
         self.targets.intern(pool, server)
@@ -123,16 +124,6 @@ impl Table {
     #[inline]
     pub fn target_at(&self, index: TargetIndex) -> Option<&Arc<Target>> {
         self.targets.at(index)
-    }
-
-    /// All targets ever created, with their number of sessions, for the metrics.
-    pub fn targets(&self) -> Vec<Arc<Target>> {
-        self.targets.all()
-    }
-
-    /// Sets the limits of a pool; without, its sessions never expire. Takes effect at once, for existing sessions too.
-    pub fn set_limits(&self, pool: &str, idle: Duration, absolute: Duration) {
-        self.targets.set_limits(pool, idle, absolute);
     }
 
     /// Looks a session up for a request, and updates its last visit.

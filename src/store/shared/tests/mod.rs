@@ -119,7 +119,7 @@ impl Proxy {
     fn knows(&self, key: SessionKey) -> Option<(String, u32)> {
         match self.table.find(&key, clock()) {
             TableLookup::Live(known) => {
-                Some((self.table.target_at(known.target).unwrap().server().to_owned(), known.epoch))
+                Some((self.table.target_at(known.target).unwrap().server().to_string(), known.epoch))
             }
             _ => None,
         }

@@ -21,7 +21,7 @@ use super::net::Address;
 use super::ports::Port;
 use super::{Conf, eventually, guard};
 pub(crate) use driver::Driver;
-pub(crate) use program::{CHROMIUM, MCP, OTLP, Program, SOCKET_IO, WSGI};
+pub(crate) use program::{CHROMIUM, GRPC, MCP, OTLP, Program, SOCKET_IO, WSGI};
 
 /// A machine with two cores starts many processes at once when all tests run.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
@@ -114,6 +114,9 @@ impl Node {
 
     fn answers(&self) -> std::io::Result<bool> {
         let mut wire = Wire::try_connect(&Address::from(self.port.address()))?;
+        if !self.program.speaks_http1() {
+            return Ok(true);
+        }
         wire.try_send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
         Ok(wire.try_receive("GET")?.status == 200)
     }

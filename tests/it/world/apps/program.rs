@@ -30,7 +30,15 @@ pub(crate) const CHROMIUM: Program = Program { folder: "chromium", language: Lan
 /// A collector of OpenTelemetry spans.
 pub(crate) const OTLP: Program = Program { folder: "otlp", language: Language::Python };
 
+/// Counters of clients in memory; unary calls and streams. A client names its session by metadata.
+pub(crate) const GRPC: Program = Program { folder: "grpc", language: Language::Python };
+
 impl Program {
+    /// It speaks HTTP/1.1, and so says itself when it is ready.
+    pub(super) fn speaks_http1(self) -> bool {
+        self.folder != GRPC.folder
+    }
+
     /// A command line of its server: `NAME PORT` are to follow.
     pub(crate) fn server(self) -> Command {
         self.command("server")

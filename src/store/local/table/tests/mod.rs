@@ -32,7 +32,7 @@ fn table(capacity: usize) -> (Table, Departures) {
 fn table_of(shards: usize, capacity: usize) -> (Table, Departures) {
     let departures = Departures::default();
     let told = Arc::clone(&departures);
-    let on_end = move |target: &Target, reason| told.lock().push((target.server().to_owned(), reason));
+    let on_end = move |target: &Target, reason| told.lock().push((target.server().to_string(), reason));
     let table = Table::with_shards(capacity, shards, START, Box::new(on_end));
     table.set_limits("shop", IDLE, ABSOLUTE);
     (table, departures)

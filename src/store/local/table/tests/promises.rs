@@ -241,7 +241,7 @@ fn a_steady_exchange_of_sessions_takes_no_more_memory() {
 fn places_are_found_by_number() {
     let (table, _) = table(10);
     let a = table.target("shop", "a");
-    assert_eq!(table.target_at(a.index()).map(|target| target.server().to_owned()), Some("a".to_owned()));
+    assert_eq!(table.target_at(a.index()).map(|target| target.server().to_string()), Some("a".to_owned()));
     assert_eq!(table.targets().len(), 1);
 }
 
