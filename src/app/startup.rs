@@ -60,11 +60,7 @@ pub(super) fn build_state(
     let remote = config.store.remote.as_ref();
     let shared = remote.map(|remote| shared_store::start(remote, &config.proxy, context, executor)).transpose()?;
     let (shared, events) = shared.map(|started| (started.store, started.events)).unzip();
-    let generated_secret = generated_secret.unwrap_or_else(|| {
-        let mut secret = [0; 32];
-        rand::thread_rng().fill_bytes(&mut secret);
-        secret
-    });
+    let generated_secret = generated_secret.unwrap_or_else(random_secret);
     let generated_keys = Keyring::random(generated_secret).map_err(RunError::internal)?;
     let access_log = open_access_log(&config.log.access)?;
     let otlp = config.tracing.otlp.as_ref();
@@ -107,4 +103,10 @@ pub(super) fn build_state(
         clock: wall_clock,
     });
     Ok((app, events))
+}
+
+fn random_secret() -> [u8; 32] {
+    let mut secret = [0; 32];
+    rand::thread_rng().fill_bytes(&mut secret);
+    secret
 }

@@ -159,9 +159,14 @@ fn until_a_certificate_comes_those_of_files_serve_or_else_the_handshake_is_refus
     let authority = authority.expect("just made");
     let error = authority.client().try_connect(&world.address, HOST).map(drop).expect_err("no certificate").to_string();
     assert!(error.contains("alert"), "a clear refusal: {error}");
-    world.reload(conf(format!("{}, certificates: [{{ cert: file.pem, key: file.key }}]", authority.section("")), ""));
+    let with_files = |acme: &str| {
+        conf(format!("{}, certificates: [{{ cert: file.pem, key: file.key }}]", authority.section(acme)), "")
+    };
+    world.reload(with_files(""));
     Client::new(&files).connect(&world.address, HOST);
     authority.heal();
+    // Other settings are tried at once.
+    world.reload(with_files(", contact: [\"mailto:ops@shop.test\"]"));
     authority.shown(&world.address);
 }
 

@@ -55,12 +55,12 @@ fn handshake(host: &str, authorization: &str) -> Result<Arc<ServerConfig>, Strin
     let (certificate, key) = make().map_err(|error: rcgen::Error| error.to_string())?;
     let key = PrivateKeyDer::try_from(key.serialize_der())?;
     let provider = Arc::new(default_provider());
-    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let config = config.map(|config| config.with_no_client_auth()).map_err(|error| error.to_string())?;
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| error.to_string())?.with_no_client_auth();
     let signing = any_supported_type(&key).map_err(|error| error.to_string())?;
     // Not verified against each other: the extension is critical, and rustls does not know it.
     let certified = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], signing));
-    let mut config = config.with_cert_resolver(Arc::new(certified));
+    let mut config = builder.with_cert_resolver(Arc::new(certified));
     config.alpn_protocols = vec![PROTOCOL.to_vec()];
     Ok(Arc::new(config))
 }

@@ -123,7 +123,7 @@ async fn keep(
     if let Some(notes) = notes {
         let text =
             serde_json::to_string(&saved).map(zeroize::Zeroizing::new).map_err(|error| failed(error.to_string()))?;
-        notes.put_account(&text).await.map_err(|_| failed("the shared store does not answer".to_owned()))?;
+        notes.put_account(&text).await.map_err(|_unavailable| failed("the shared store does not answer".to_owned()))?;
     }
     Ok(())
 }

@@ -94,15 +94,16 @@ pub(super) mod tests {
 
     #[test]
     fn what_is_damaged_or_another_hosts_is_refused_with_the_reason() {
-        let whole = pem("a.example");
-        let key_end = whole.find("-----BEGIN CERTIFICATE").unwrap();
+        let (whole, other) = (pem("a.example"), pem("a.example"));
+        let (key, certificate) = whole.split_at(whole.find("-----BEGIN CERTIFICATE").unwrap());
+        let (other_key, _) = other.split_at(other.find("-----BEGIN CERTIFICATE").unwrap());
         for (text, why) in [
             ("", "it has no key"),
-            (&whole[..key_end], "it has no certificate"),
-            (&whole[..whole.len() - 40], "a certificate is damaged"),
-            (&whole[key_end..], "it has no key"),
+            (key, "it has no certificate"),
+            (whole.get(..whole.len() - 40).unwrap(), "a certificate is damaged"),
+            (certificate, "it has no key"),
             (&pem("b.example"), "the certificate is not for a.example"),
-            (&format!("{}{}", &pem("a.example")[..key_end], &whole[key_end..]), "the key does not fit the certificate"),
+            (&format!("{other_key}{certificate}"), "the key does not fit the certificate"),
         ] {
             assert_eq!(IssuedCertificate::parse("a.example", text).unwrap_err(), why, "{text}");
         }

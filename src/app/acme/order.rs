@@ -25,7 +25,7 @@ pub(super) enum OrderError {
     Refused(String),
     /// It does not know the account.
     NoAccount(String),
-    /// It could not be asked.
+    /// It could not be asked, or failed itself.
     Unreachable(String),
 }
 
@@ -33,9 +33,15 @@ impl From<Error> for OrderError {
     fn from(error: Error) -> Self {
         match &error {
             Error::Api(problem) => {
-                let kind = problem.r#type.as_deref().unwrap_or_default();
-                let text = error.to_string();
-                if kind.ends_with(":accountDoesNotExist") { Self::NoAccount(text) } else { Self::Refused(text) }
+                let is = |word: &str| problem.r#type.as_deref().is_some_and(|kind| kind.ends_with(word));
+                let is_internal = is(":serverInternal") || problem.status.is_some_and(|status| status >= 500);
+                if is(":accountDoesNotExist") {
+                    Self::NoAccount(error.to_string())
+                } else if is_internal {
+                    Self::Unreachable(error.to_string())
+                } else {
+                    Self::Refused(error.to_string())
+                }
             }
             Error::Timeout(_) => Self::Refused(error.to_string()),
             _ => Self::Unreachable(error.to_string()),

@@ -174,8 +174,8 @@ mod tests {
         Arc::new(IssuedCertificate { not_before: 0, not_after: 90_000, identifier: Some(identifier), ..parsed })
     }
 
-    fn window(from: f64, to: f64) -> Option<RenewalWindow> {
-        Some(RenewalWindow { window: (from, to), ask_after: Duration::from_secs(1) })
+    fn window(from: f64, to: f64) -> RenewalWindow {
+        RenewalWindow { window: (from, to), ask_after: Duration::from_secs(1) }
     }
 
     #[test]
@@ -192,10 +192,10 @@ mod tests {
     fn an_authority_may_bring_a_renewal_forward_and_its_window_is_asked_for_again() {
         let mut plan = HostPlan::new(&acme());
         plan.update(&acme(), Some(certificate()), 10.0, 0.0);
-        plan.set_window(window(1_000.0, 2_000.0), 10.0, 0.5);
+        plan.set_window(Some(window(1_000.0, 2_000.0)), 10.0, 0.5);
         assert!((plan.next(false, 10.0) - 70.0).abs() < 0.01, "not before a minute is over");
         assert!(!plan.may_order(1_499.0) && plan.may_order(1_500.0));
-        plan.set_window(window(1_000.0, 2_000.0), 70.0, 0.9);
+        plan.set_window(Some(window(1_000.0, 2_000.0)), 70.0, 0.9);
         assert!(plan.may_order(1_500.0), "the same window, the same time");
         plan.set_window(None, 130.0, 0.9);
         assert!(plan.may_order(1_500.0) && !plan.asks(80_000.0));

@@ -101,7 +101,7 @@ impl Storage {
 
     pub(super) fn certificate(&self, host: &str) -> Option<IssuedCertificate> {
         let path = self.certificate_file(host);
-        self.load(&path, |text| IssuedCertificate::parse(host, text))
+        Self::load(&path, |text| IssuedCertificate::parse(host, text))
     }
 
     pub(super) fn write_certificate(&self, host: &str, certificate: &IssuedCertificate) -> Result<(), String> {
@@ -113,7 +113,7 @@ impl Storage {
     }
 
     pub(super) fn account(&self) -> Option<SavedAccount> {
-        self.load(&self.account_file(), |text| {
+        Self::load(&self.account_file(), |text| {
             parse(text).and_then(|account: SavedAccount| known(account.version, account))
         })
     }
@@ -134,7 +134,7 @@ impl Storage {
 
     pub(super) fn rate_limits(&self) -> RateLimits {
         let read = |text: &str| parse(text).and_then(|limits: RateLimits| known(limits.version, limits));
-        self.load(&self.limits_file(), read).unwrap_or_default()
+        Self::load(&self.limits_file(), read).unwrap_or_default()
     }
 
     pub(super) fn write_rate_limits(&self, limits: &RateLimits) -> Result<(), String> {
@@ -145,7 +145,7 @@ impl Storage {
         self.folder.join("rate-limits.json")
     }
 
-    fn load<T>(&self, path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
+    fn load<T>(path: &Path, parse: impl FnOnce(&str) -> Result<T, String>) -> Option<T> {
         let why = match read(path).and_then(|text| text.map(|text| parse(&text)).transpose()) {
             Ok(found) => return found,
             Err(why) => why,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use crate::app::certificates::{record_issued, show_expiries};
+use crate::app::certificates::{record_failure, record_issued, show_expiries};
 use crate::app::runtime::Runtime;
 use crate::app::state::AppState;
 use crate::config::{Acme, Config};
@@ -115,7 +115,9 @@ impl Worker {
             }
             kept
         });
-        hosts.iter().for_each(|(_, host)| metrics.begin(host));
+        for (_, host) in &hosts {
+            metrics.begin(host);
+        }
         let mut next = now() + LONGEST_PAUSE;
         for (acme, host) in hosts {
             if self.app.is_draining() {
@@ -144,7 +146,7 @@ impl Worker {
         }
         if plan.may_order(now()) {
             let outcome = self.order(acme, host, notes.as_ref(), &plan).await;
-            self.conclude(runtime, acme, host, outcome, notes.as_ref(), &mut plan).await;
+            self.conclude(acme, host, outcome, notes.as_ref(), &mut plan).await;
         }
         plan.update(acme, self.app.acme.live.find(&acme.directory, host), now(), rand::random());
         let next = plan.next(notes.is_some(), now());
@@ -282,52 +284,54 @@ impl Worker {
 
     async fn conclude(
         &mut self,
-        runtime: &Runtime,
         acme: &Acme,
         host: &str,
         outcome: Outcome,
         notes: Option<&SharedNotes<'_>>,
         plan: &mut HostPlan,
     ) {
-        let metrics = &self.app.metrics;
         match outcome {
             Outcome::Issued(issued) => {
-                metrics.acme.count(host, AcmeResult::Success);
+                self.app.metrics.acme.count(host, AcmeResult::Success);
                 self.show(acme, host, issued, Origin::Elsewhere).await;
             }
             Outcome::Found(found, origin) => self.show(acme, host, found, origin).await,
             Outcome::Busy => plan.wait(now() + BUSY_PAUSE),
-            Outcome::StoreUnavailable => {
-                tracing::debug!(host, "no certificate is ordered while the shared store does not answer");
-                plan.wait(now() + STORE_PAUSE);
-            }
+            Outcome::StoreUnavailable => plan.wait(now() + STORE_PAUSE),
             Outcome::Limited(until) => {
-                let wait =
-                    humantime::format_duration(Duration::from_secs(until.saturating_sub(wall_clock().as_secs())));
+                let pause = Duration::from_secs(until.saturating_sub(wall_clock().as_secs()));
+                let wait = humantime::format_duration(pause);
                 tracing::warn!(host, directory = acme.directory, %wait, "the certificate authority limits the rate of orders");
                 plan.wait(Duration::from_secs(until).as_secs_f64());
             }
-            Outcome::Failed(why) => {
-                metrics.acme.count(host, AcmeResult::Failure);
-                self.authorities.remove(&acme.directory);
-                let (why, pause) = match why {
-                    OrderError::Refused(why) => (why, plan.refused(now(), rand::random())),
-                    OrderError::Unreachable(why) => (why, plan.unreachable(now(), rand::random())),
-                    OrderError::NoAccount(why) => {
-                        Storage::of(acme).forget_account();
-                        if let Some(notes) = notes {
-                            // What cannot be removed is found again by the next order.
-                            let _ = notes.forget_account().await;
-                        }
-                        (why, plan.unreachable(now(), rand::random()))
-                    }
-                };
-                let retry_in = humantime::format_duration(Duration::from_secs(pause.as_secs()));
-                tracing::warn!(host, directory = acme.directory, why, %retry_in, "no certificate was issued");
-                crate::app::certificates::record_failure(host, &why);
+            Outcome::Failed(why) => self.note_failure(acme, host, why, notes, plan).await,
+        }
+    }
+
+    async fn note_failure(
+        &mut self,
+        acme: &Acme,
+        host: &str,
+        why: OrderError,
+        notes: Option<&SharedNotes<'_>>,
+        plan: &mut HostPlan,
+    ) {
+        self.app.metrics.acme.count(host, AcmeResult::Failure);
+        self.authorities.remove(&acme.directory);
+        if let OrderError::NoAccount(_) = &why {
+            Storage::of(acme).forget_account();
+            if let Some(notes) = notes {
+                // What cannot be removed is found again by the next order.
+                let _ = notes.forget_account().await;
             }
         }
-        show_expiries(&self.app.metrics, &self.app.acme.live, &runtime.config);
+        let (why, pause) = match why {
+            OrderError::Refused(why) => (why, plan.refused(now(), rand::random())),
+            OrderError::Unreachable(why) | OrderError::NoAccount(why) => (why, plan.unreachable(now(), rand::random())),
+        };
+        let retry_in = humantime::format_duration(Duration::from_secs(pause.as_secs()));
+        tracing::warn!(host, directory = acme.directory, why, %retry_in, "no certificate was issued");
+        record_failure(host, &why);
     }
 
     /// On disk first, so that a restart orders nothing; then on the wire.

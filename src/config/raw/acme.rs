@@ -44,8 +44,7 @@ impl Acme {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[schemars(inline)]
 pub enum AcmeChallenge {
-    /// It requests `/.well-known/acme-challenge/TOKEN` on port 80 of the host. Every listener without TLS answers, before
-    /// routes and redirects.
+    /// It requests `/.well-known/acme-challenge/TOKEN` on port 80 of the host. Every listener without TLS answers, before routes.
     #[default]
     #[serde(rename = "http-01")]
     Http01,
