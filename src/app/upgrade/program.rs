@@ -68,7 +68,9 @@ impl Program {
     pub(super) fn start(&self) -> io::Result<Child> {
         let mut command = Command::new(&self.path);
         // Its sockets come from this process, not from the service manager.
-        VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
+        for name in VARIABLES {
+            command.env_remove(name);
+        }
         command.args(&self.arguments).arg(UPGRADE).stdin(Stdio::null()).spawn()
     }
 }

@@ -46,8 +46,7 @@ fn write_attribute(attribute: &AttributeTypeAndValue<'_>, text: &mut String) {
     text.push_str(keyword.unwrap_or(&oid));
     text.push('=');
     if let (Some(_), Ok(value)) = (keyword, attribute.as_str()) {
-        write_value(value, text);
-        return;
+        return write_value(value, text);
     }
     // Without a keyword nothing says how the value is to be read (RFC 4514, section 2.4).
     text.push('#');

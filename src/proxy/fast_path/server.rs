@@ -87,6 +87,7 @@ pub(super) async fn send(
     .await
 }
 
+#[expect(clippy::unnecessary_box_returns, reason = "the form of Pingora's errors")]
 fn write_error(error: io::Error) -> Box<Error> {
     Error::because(WriteError, "while writing request headers", error).into_up()
 }
