@@ -101,7 +101,8 @@ class Client:
                 fields["body"] = await reader.readexactly(int(fields["content-length"]))
             except asyncio.IncompleteReadError as cut:
                 raise Failure("cut off") from cut
-        if fields.get("connection", "").lower() == "close":
+        # A stream is read before its connection is closed.
+        if fields.get("connection", "").lower() == "close" and "body" in fields:
             self.close()
         return {"status": status, **fields}
 
@@ -176,6 +177,8 @@ class Client:
         await reader.readline()
         if number != events:
             raise Failure(f"{number} of {events} events")
+        if answer.get("connection", "").lower() == "close":
+            self.close()
 
     async def act(self) -> None:
         if self.kind == "new" or self.random.random() < 0.01:
@@ -201,6 +204,9 @@ class Client:
                 why = "cut off"
             except (ConnectionRefusedError, OSError, ssl.SSLError):
                 why = "no connection"
+            except Exception as error:  # noqa: BLE001
+                # Of this program; the other clients go on.
+                why = f"{type(error).__name__}: {error}"
             if stopping:
                 break
             count["requests", self.kind] += 1

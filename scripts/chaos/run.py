@@ -86,7 +86,7 @@ def main() -> int:
         doing = faults.Faults(everything, chosen.seed, chosen.isolated)
         doing.run(began + chosen.duration - min(20, chosen.duration / 10))
         for client in clients:
-            client.wait(chosen.duration)
+            doing.expect(client.wait(chosen.duration) == 0, "clients ended before their time")
         for proxy in everything.proxies.values():
             doing.expect("panic" not in proxy.log.read_text(errors="replace"), f"{proxy.name} has panicked")
         made = report.Report(files, doing, samples, time.monotonic() - began, chosen.clients)

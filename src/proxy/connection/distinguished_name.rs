@@ -46,7 +46,8 @@ fn write_attribute(attribute: &AttributeTypeAndValue<'_>, text: &mut String) {
     text.push_str(keyword.unwrap_or(&oid));
     text.push('=');
     if let (Some(_), Ok(value)) = (keyword, attribute.as_str()) {
-        return write_value(value, text);
+        write_value(value, text);
+        return;
     }
     // Without a keyword nothing says how the value is to be read (RFC 4514, section 2.4).
     text.push('#');

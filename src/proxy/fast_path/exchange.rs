@@ -195,8 +195,7 @@ impl Exchange {
         if !has_body || !self.out.is_empty() {
             self.send_out(client, 0).await?;
         }
-        self.reusable =
-            head.server_keeps && head.framing.leaves_reusable(self.input.bytes()) && !ctx.attempts.unshare;
+        self.reusable = head.server_keeps && head.framing.leaves_reusable(self.input.bytes()) && !ctx.attempts.unshare;
         Ok(keeps)
     }
 
