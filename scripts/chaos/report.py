@@ -10,6 +10,9 @@ COSTS = {
     "server killed": "server", "server frozen": "server", "server cut off": "server",
     "proxy killed": "proxy", "proxy frozen": "proxy",
 }
+# After `drain_deadline` a drain ends the streams of its server, and no other request.
+ENDS_STREAMS = {"server drained", "rolling deploy"}
+STREAMS = {"websocket", "events"}
 # Which faults may move a session of the given server, and which one of an application's id, whose binding is in the store.
 MOVES = {"server killed", "server frozen", "server cut off", "server drained", "rolling deploy"}
 MOVES_LEARNED = {"store killed", "store frozen", "store cut off"}
@@ -24,6 +27,9 @@ def overlaps(fault, began: float, ended: float) -> bool:
 
 def cause_of_loss(loss: dict, faults: list) -> str:
     for fault in faults:
+        ends = fault.kind in ENDS_STREAMS and loss["kind"] in STREAMS and loss["home"] in fault.target.split(",")
+        if ends and overlaps(fault, loss["began"], loss["at"]):
+            return fault.kind
         whose = COSTS.get(fault.kind)
         if not whose or not overlaps(fault, loss["began"], loss["at"]):
             continue
