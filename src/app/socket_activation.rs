@@ -61,7 +61,7 @@ fn prepare(socket: &OwnedFd) -> io::Result<String> {
         return Err(Error::new(ErrorKind::InvalidInput, why));
     };
     socket.set_nonblocking(true)?;
-    set_keepalive(socket)?;
+    set_keepalive(&socket)?;
     Ok(address.to_string())
 }
 

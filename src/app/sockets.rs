@@ -90,7 +90,7 @@ impl Sockets {
             socket.set_only_v6(false)?;
         }
         socket.set_nonblocking(true)?;
-        set_keepalive(SockRef::from(&socket))?;
+        set_keepalive(&SockRef::from(&socket))?;
         socket.bind(&address.into())?;
         self.0.lock().add(address.to_string(), OwnedFd::from(socket).into_raw_fd());
         Ok(())

@@ -40,7 +40,7 @@ pub const KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// Sets [`KEEPALIVE`] on a socket. Connections that a listening socket accepts have what it has.
-pub fn set_keepalive(socket: SockRef<'_>) -> io::Result<()> {
+pub fn set_keepalive(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE.idle).with_interval(KEEPALIVE.interval);
     socket.set_tcp_keepalive(&keepalive.with_retries(u32::try_from(KEEPALIVE.count).unwrap_or(u32::MAX)))
 }

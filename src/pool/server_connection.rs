@@ -48,7 +48,7 @@ impl ServerConnection {
     pub async fn open(connections: &Arc<Connections>, address: &PeerAddr) -> Result<Self> {
         let socket = connect(address).await?;
         if let Socket::Tcp(tcp) = &socket {
-            set_keepalive(SockRef::from(tcp)).or_err(InternalError, "keepalive of a socket")?;
+            set_keepalive(&SockRef::from(tcp)).or_err(InternalError, "keepalive of a socket")?;
             tcp.set_nodelay(true).or_err(InternalError, "options of a socket")?;
         }
         let listed = connections.list_until_dropped(socket.number());

@@ -104,7 +104,9 @@ mod tests {
         for items in [vec![], vec!["a"], vec!["a", "\"b\"", "c"]] {
             for next in [None, Some(cursor("c"))] {
                 let mut page = PageWriter::new();
-                items.iter().for_each(|item| page.push(item).unwrap());
+                for item in &items {
+                    page.push(item).unwrap();
+                }
                 assert_eq!(page.items(), items.len());
                 let whole = serde_json::to_vec(&Page { items: items.clone(), next: next.clone() }).unwrap();
                 assert_eq!(page.finish(next.as_deref()).unwrap(), whole);

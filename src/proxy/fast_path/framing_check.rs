@@ -118,13 +118,11 @@ fn fast(method: &Method, pieces: &[&[u8]]) -> Reading {
         if body.is_complete() {
             break;
         }
-        match rest.next() {
-            Some(piece) => input.extend_from_slice(piece),
-            None => {
-                body.end(&mut out);
-                break;
-            }
-        }
+        let Some(piece) = rest.next() else {
+            body.end(&mut out);
+            break;
+        };
+        input.extend_from_slice(piece);
     }
     reading.whole = body.is_complete();
     reading.reusable = reading.whole && server_keeps && framing.leaves_reusable(&input);
@@ -354,8 +352,8 @@ mod tests {
             changed in prop::option::of((0usize..4000, any::<u8>())),
             cuts in cuts(),
         ) {
-            let fields: String = fields.iter().map(|field| format!("{field}\r\n")).collect();
-            let mut bytes = format!("{interim}{line}\r\n{fields}\r\n").into_bytes();
+            let first = format!("{interim}{line}");
+            let mut bytes = [vec![&first[..]], fields, vec!["\r\n"]].concat().join("\r\n").into_bytes();
             bytes.extend_from_slice(&body);
             if let Some((at, byte)) = changed {
                 let at = at % bytes.len();

@@ -142,7 +142,7 @@ mod tests {
         let sealer = sealer(&[K1], 1);
         let ticket = ticket(&sealer);
         let lifetime = Duration::from_secs(LIFETIME.into());
-        assert!(sealer.open(&ticket, NOW.plus(lifetime - Duration::from_secs(1))).is_some());
+        assert!(sealer.open(&ticket, NOW.plus(lifetime).minus(Duration::from_secs(1))).is_some());
         assert_eq!(sealer.open(&ticket, NOW.plus(lifetime)), None);
         assert!(sealer.open(&ticket, NOW.minus(FUTURE_TOLERANCE)).is_some(), "clocks differ");
         assert_eq!(sealer.open(&ticket, NOW.minus(FUTURE_TOLERANCE + Duration::from_secs(1))), None);

@@ -23,14 +23,15 @@ fn with_full_path_only(text: &str) -> String {
     }
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
     match lines.iter().position(|line| line.starts_with("proxy:")) {
-        Some(at) => match lines[at].split_once('{') {
-            Some((before, after)) => lines[at] = format!("{before}{{ fast_path: off, {}", after.trim_start()),
-            None => {
+        Some(at) => {
+            if let Some((before, after)) = lines[at].split_once('{') {
+                lines[at] = format!("{before}{{ fast_path: off, {}", after.trim_start());
+            } else {
                 let next = lines.get(at + 1).map_or("", String::as_str);
                 let indent = next.len() - next.trim_start().len();
                 lines.insert(at + 1, format!("{}fast_path: off", " ".repeat(indent)));
             }
-        },
+        }
         // Last: the lines of problems stay where they are.
         None => lines.push("proxy: { fast_path: off }".to_owned()),
     }
