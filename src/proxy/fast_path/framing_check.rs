@@ -353,7 +353,7 @@ mod tests {
             cuts in cuts(),
         ) {
             let first = format!("{interim}{line}");
-            let mut bytes = [vec![&first[..]], fields, vec!["\r\n"]].concat().join("\r\n").into_bytes();
+            let mut bytes = [vec![first.as_str()], fields, vec!["\r\n"]].concat().join("\r\n").into_bytes();
             bytes.extend_from_slice(&body);
             if let Some((at, byte)) = changed {
                 let at = at % bytes.len();
