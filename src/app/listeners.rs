@@ -151,7 +151,7 @@ pub(super) fn start_proxy(
     let conf = ServerConf {
         threads,
         max_retries: MAX_RETRIES,
-        // Nothing speaks TLS to servers in this version, and a machine without certificates is no reason not to start.
+        // Each pool has authorities of its own, and a machine without certificates is no reason not to start.
         ca_file: Some(NO_CERTIFICATES.to_owned()),
         upstream_keepalive_pool_size: config.proxy.upstream_idle_connections,
         // Pingora sleeps its grace in full; the process ends as soon as all is done, and this is only the upper bound.

@@ -24,10 +24,9 @@ pub(super) fn tls(
     context: &CheckContext<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Tls {
-    // What is written and wrong was reported.
-    let has_some = at.key("certificates").node.is_some_and(|node| !node.items().is_empty());
-    let has_acme = at.key("acme").node.is_some_and(|node| !node.is_null());
-    if !has_some && !has_acme {
+    // What is written and wrong was reported, and is not in the tree any more.
+    let is_reported = at.key("certificates").location.is_some_and(|place| diagnostics.has_problem_in(place));
+    if tls.certificates.is_empty() && tls.acme.is_none() && !is_reported {
         let help = "name a certificate and its key, like [{ cert: tls/shop.pem, key: tls/shop.key }], or add acme";
         let location = at.key("certificates").location.or_else(|| at.key_location("certificates"));
         diagnostics.problem(location, "\"tls\" needs certificates", help);

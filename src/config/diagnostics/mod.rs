@@ -65,6 +65,13 @@ impl Diagnostics {
         self.problems.push(Diagnostic::new(location, message, help));
     }
 
+    /// Whether a problem was found in a value.
+    pub(crate) fn has_problem_in(&self, value: Location) -> bool {
+        let found = self.problems.iter().filter_map(|problem| problem.location);
+        let (begin, end) = ((value.line, value.column), (value.end_line, value.end_column));
+        found.map(|at| (at.line, at.column)).any(|at| begin <= at && at < end)
+    }
+
     pub(crate) fn warn(
         &mut self,
         location: impl Into<Option<Location>>,
