@@ -90,6 +90,8 @@ fn stream(world: &World, client: &Browser) -> Wire {
     let mut wire = Wire::connect(&world.address);
     wire.send(request_text("GET", "/sse?events=2&every=600000", &headers, b""));
     wire.receive_head().expect(200);
+    // One that only closed its side might still read (`on_client_half_close`).
+    wire.reader.stream.reset_on_close();
     wire
 }
 
