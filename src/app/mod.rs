@@ -8,7 +8,6 @@ pub mod build;
 mod certificates;
 pub mod changes;
 mod connection_closer;
-mod descriptor_passing;
 mod discovery;
 mod drains;
 mod error;

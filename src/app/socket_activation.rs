@@ -4,13 +4,11 @@
 use std::collections::BTreeSet;
 use std::io::{self, Error, ErrorKind};
 use std::os::fd::{OwnedFd, RawFd};
-use std::os::unix::net::UnixStream;
 
 use socket2::SockRef;
 
 use crate::pool::connections::set_keepalive;
-
-use super::descriptor_passing::{receive, send};
+use crate::pool::descriptor_passing::duplicate;
 
 /// The variables that tell of the sockets. A program that this process starts does not have them.
 pub(super) const VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
@@ -23,7 +21,7 @@ pub(super) fn take_sockets() -> io::Result<Vec<(String, OwnedFd)>> {
     let mut addresses = BTreeSet::new();
     let mut sockets = Vec::new();
     for descriptor in (FIRST_DESCRIPTOR..).take(count) {
-        let socket = copy(descriptor).map_err(|error| described(descriptor, &error))?;
+        let socket = duplicate(descriptor).map_err(|error| described(descriptor, &error))?;
         let address = prepare(&socket).map_err(|error| described(descriptor, &error))?;
         // Only now: with a wrong number it may be this process's own descriptor of something else.
         nix::unistd::close(descriptor)?;
@@ -43,13 +41,6 @@ fn passed_sockets(pid: Option<String>, count: Option<String>, own_pid: u32) -> i
         return Ok(0);
     }
     count.parse().map_err(|_invalid| Error::new(ErrorKind::InvalidInput, format!("\"{count}\" is no number")))
-}
-
-/// A second descriptor of the same socket, which is closed in programs that this process starts.
-fn copy(descriptor: RawFd) -> io::Result<OwnedFd> {
-    let (sender, receiver) = UnixStream::pair()?;
-    send(&sender, descriptor)?;
-    receive(&receiver)
 }
 
 /// Sets what a socket opened by the proxy has, and returns the address.
@@ -96,7 +87,7 @@ mod tests {
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let listener = TcpListener::bind(address).unwrap();
             let bound = listener.local_addr().unwrap().to_string();
-            let socket = copy(listener.as_raw_fd()).unwrap();
+            let socket = duplicate(listener.as_raw_fd()).unwrap();
             drop(listener);
             assert_eq!(prepare(&socket).unwrap(), bound);
             let listener = TcpListener::from(socket);
@@ -112,6 +103,6 @@ mod tests {
         for socket in [unix, datagrams] {
             assert!(prepare(&socket).unwrap_err().to_string().contains("not a TCP socket that listens"));
         }
-        assert_eq!(copy(9999).unwrap_err().raw_os_error(), Some(9), "no such descriptor");
+        assert_eq!(duplicate(9999).unwrap_err().raw_os_error(), Some(9), "no such descriptor");
     }
 }

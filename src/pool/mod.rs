@@ -9,6 +9,7 @@ pub mod budget;
 pub mod clock;
 pub mod condition;
 pub mod connections;
+pub(crate) mod descriptor_passing;
 pub mod descriptors;
 pub mod discovery;
 pub mod drain;

@@ -1,7 +1,6 @@
 //! Certificates by ACME when the authority refuses, limits, or is away, and when files are damaged.
 
 use std::fs;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::acme::{DAY, ORDERED, conf, ordering, storage};
@@ -32,7 +31,7 @@ fn a_rate_limit_is_obeyed_over_reloads_and_restarts() {
     world.reload(conf(authority.section(""), ""));
     for _ in 0..2 {
         world.restart_proxy();
-        thread::sleep(Duration::from_secs(1));
+        eventually(PATIENCE, "the limit is found again", || is_limited(&world, HOST));
     }
     assert_eq!(authority.count(ORDERS), 1, "{:?} after the refusal:\n{}", limited.elapsed(), world.log());
     authority.shown(&world.address);
@@ -50,9 +49,14 @@ fn a_rate_limit_of_the_directory_with_a_date_is_obeyed() {
     authority.heal();
     world.restart_proxy();
     world.reload(conf(authority.section("").replace("[shop.test]", "[cart.test]"), ""));
-    thread::sleep(Duration::from_secs(2));
+    eventually(PATIENCE, "the limit holds for another host too", || is_limited(&world, "cart.test"));
     assert_eq!((authority.count("/dir"), authority.count(ORDERS)), (1, 0), "{}", world.log());
-    assert!(world.log().contains("limits the rate"), "{}", world.log());
+}
+
+/// Whether the log, which begins anew with each start, says that orders for a host have to wait.
+fn is_limited(world: &World, host: &str) -> bool {
+    let log = world.log();
+    log.lines().any(|line| line.contains("limits the rate") && line.contains(host))
 }
 
 #[test]

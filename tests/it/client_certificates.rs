@@ -94,7 +94,7 @@ fn servers_are_told_which_certificate_a_client_has_presented() {
         let mut chunked = client.connect(&world.address, HOST);
         chunked.send(format!("POST /echo HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"));
         assert_told(&chunked.receive("POST").expect(200), certificate, name);
-        assert!(fast() <= before, "this one took the long way");
+        assert!(fast() <= before, "this one took the full path");
         let request = H2Request { authority: HOST, ..H2Request::get("/echo") };
         let response = client.h2(&world.address, HOST, request).expect("HTTP/2").expect(200);
         assert_told(&response, certificate, name);

@@ -14,9 +14,6 @@ use crate::config::AcmeChallenge;
 
 use super::shared::SharedNotes;
 
-/// What ALPN agrees on for the challenge tls-alpn-01 (RFC 8737).
-const PROTOCOL: &[u8] = b"acme-tls/1";
-
 impl AppState {
     /// The response to a request of the challenge http-01, if there is such a challenge.
     pub async fn acme_response(&self, token: &str) -> Option<String> {
@@ -61,7 +58,7 @@ fn handshake(host: &str, authorization: &str) -> Result<Arc<ServerConfig>, Strin
     // Not verified against each other: the extension is critical, and rustls does not know it.
     let certified = SingleCertAndKey::from(CertifiedKey::new(vec![certificate], signing));
     let mut config = builder.with_cert_resolver(Arc::new(certified));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.alpn_protocols = vec![AcmeChallenge::ALPN.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -72,6 +69,6 @@ mod tests {
     #[test]
     fn a_handshake_for_a_challenge_can_be_made() {
         let config = handshake("a.example", "token.thumbprint").unwrap();
-        assert_eq!(config.alpn_protocols, [PROTOCOL]);
+        assert_eq!(config.alpn_protocols, [AcmeChallenge::ALPN]);
     }
 }

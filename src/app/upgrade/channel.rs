@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::net::sockopt::get_socket_peercred;
 
 use super::message::Message;
-use crate::app::descriptor_passing;
+use crate::pool::descriptor_passing;
 
 /// Larger than any message: handoff data is limited, and a configuration has not so many listeners.
 const MAX_MESSAGE: usize = 16 << 20;

@@ -52,3 +52,8 @@ pub enum AcmeChallenge {
     #[serde(rename = "tls-alpn-01")]
     TlsAlpn01,
 }
+
+impl AcmeChallenge {
+    /// What the authority's handshakes for tls-alpn-01 offer by ALPN, and nothing else (RFC 8737).
+    pub const ALPN: &[u8] = b"acme-tls/1";
+}

@@ -105,7 +105,7 @@ pub(crate) struct ListenerTls {
     /// Oldest version of TLS that is accepted, in quotes.
     #[serde(default)]
     pub(crate) min_version: TlsVersion,
-    /// Certificates. A client gets the one for the host that it requests (SNI); an exact name is preferred to a wildcard.
+    /// Certificates. A client is shown the one for the host in its SNI; an exact name wins over a wildcard.
     /// Without SNI, or for an unknown host, it gets the first. May be empty only with `acme`, whose certificates are preferred
     /// for its hosts.
     #[serde(default)]

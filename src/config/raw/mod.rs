@@ -121,7 +121,7 @@ pub(crate) struct Proxy {
     #[schemars(range(min = 0, max = 100_000))]
     pub(crate) upstream_idle_connections: usize,
     /// Plain HTTP/1.1 exchanges take a short way through the proxy, which costs less CPU time. Clients and
-    /// servers see no difference. off = every request takes the long way.
+    /// servers see no difference. off = every request takes the full path.
     pub(crate) fast_path: FastPath,
 }
 

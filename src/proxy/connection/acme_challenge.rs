@@ -9,16 +9,14 @@ use tokio::io::AsyncWriteExt;
 use tokio_rustls::LazyConfigAcceptor;
 
 use crate::app::state::AppState;
+use crate::config::AcmeChallenge;
 
 use super::buffered_socket::BufferedSocket;
-
-/// What such a client offers by ALPN, and nothing else.
-const PROTOCOL: &[u8] = b"acme-tls/1";
 
 /// Whether the handshake that begins may be for a challenge. Every client's is looked at, so the words are searched for in what
 /// it has sent, and only where they are found the handshake is parsed.
 pub(super) async fn is_offered(socket: &mut BufferedSocket) -> io::Result<bool> {
-    socket.first_record().await.map(|record| memmem::find(record, PROTOCOL).is_some())
+    socket.first_record().await.map(|record| memmem::find(record, AcmeChallenge::ALPN).is_some())
 }
 
 /// Does the handshake and ends the connection. An error: why there is no answer.
@@ -33,9 +31,9 @@ pub(super) async fn answer(app: &AppState, socket: BufferedSocket) -> io::Result
     Ok(())
 }
 
-/// The host of a challenge's handshake.
+/// The host of a challenge's handshake, which offers nothing else by ALPN.
 fn host_of(hello: &ClientHello<'_>) -> Option<String> {
     let mut offered = hello.alpn()?;
-    let is_challenge = offered.next() == Some(PROTOCOL) && offered.next().is_none();
+    let is_challenge = offered.next() == Some(AcmeChallenge::ALPN) && offered.next().is_none();
     hello.server_name().filter(|_| is_challenge).map(str::to_owned)
 }

@@ -77,7 +77,7 @@ async fn serve_request(
     match requests.fast_path.serve(&mut connection, shutdown).await {
         Served::Next => return Some((connection, settings)),
         Served::Closed => return None,
-        Served::LongWay => {}
+        Served::FullPath => {}
     }
     let mut session = ServerSession::new_http1(connection);
     // The deadlines replace Pingora's timeout per read, unless the connection must close. Whether the service stops, the

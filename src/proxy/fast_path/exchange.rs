@@ -20,7 +20,7 @@ use crate::proxy::context::RequestContext;
 use crate::proxy::request::limits;
 use crate::proxy::upstream::failure::{self, Progress};
 use crate::proxy::upstream::peer;
-use crate::telemetry::metrics::LongWay;
+use crate::telemetry::metrics::FullPathReason;
 
 use super::body::Body;
 use super::request::{MAX_FIELDS, Request};
@@ -41,18 +41,18 @@ pub(super) async fn serve(
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let request = match Request::parse(&head, &mut fields) {
         Ok(request) => request,
-        Err(why) => return path.long_way(why),
+        Err(why) => return path.leave_to_full_path(why),
     };
     let mut ctx = RequestContext::begin(&path.app);
     let length = match request.identify(connection, &mut ctx) {
         Ok(length) => length,
-        Err(why) => return path.long_way(why),
+        Err(why) => return path.leave_to_full_path(why),
     };
     let body = connection.behind_head(head.len()).get(..length).unwrap_or_default().to_vec();
     connection.begin_exchange(head.len() + length);
     if let Err((stage, why)) = request.start(&mut ctx) {
         connection.put_back(&[head, body].concat(), HandedOver { context: Box::new(ctx), stage });
-        return path.long_way(why);
+        return path.leave_to_full_path(why);
     }
     let stops = || path.app.is_draining() || *shutdown.borrow();
     let batches = path.batches();
@@ -111,7 +111,7 @@ fn hand_over(
         ctx.attempts.failure = Some(error);
     }
     connection.put_back(&request.concat(), HandedOver { context: Box::new(ctx), stage: Stage::Resolved });
-    path.long_way(LongWay::Failure)
+    path.leave_to_full_path(FullPathReason::Failure)
 }
 
 /// Connects to the server of the attempt.
@@ -155,7 +155,7 @@ struct Exchange {
     sent: usize,
     /// The connection to the server can be used again.
     reusable: bool,
-    /// What is sent waits for other requests that are ready.
+    /// Writes wait for other requests that are ready.
     batches: bool,
 }
 
@@ -285,8 +285,8 @@ impl Exchange {
         Ok(())
     }
 
-    /// With many requests under way, what they send goes out together: servers and clients on this machine are woken once for
-    /// all of it, and code and data stay in the processor's caches. A fifth of the processor time.
+    /// With many requests in flight their writes are batched: servers and clients on this machine are woken once for a batch, and
+    /// code and data stay in the processor's caches. It saves a fifth of the CPU time.
     async fn let_others_run(&self) {
         if self.batches {
             yield_now().await;

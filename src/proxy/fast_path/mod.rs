@@ -21,7 +21,7 @@ mod settings;
 use pingora::protocols::Shutdown;
 use pingora::server::ShutdownWatch;
 
-use crate::telemetry::metrics::LongWay;
+use crate::telemetry::metrics::FullPathReason;
 
 use super::connection::deadlines::DeadlineStream;
 
@@ -33,19 +33,21 @@ impl FastPath {
     /// Serves the request that has begun on a connection, if it may.
     pub(crate) async fn serve(&self, connection: &mut DeadlineStream, shutdown: &ShutdownWatch) -> Served {
         if !self.enabled {
-            return self.long_way(LongWay::Off);
+            return self.leave_to_full_path(FullPathReason::Off);
         }
         if connection.whole_head().is_none() {
             match Box::pin(connection.rest_of_head(shutdown)).await {
                 Ok(true) => {}
-                Ok(false) => return self.long_way(LongWay::Head),
+                Ok(false) => return self.leave_to_full_path(FullPathReason::Head),
                 Err(_) => {
                     connection.shutdown().await;
                     return Served::Closed;
                 }
             }
         }
-        let Some(head) = connection.whole_head().map(<[u8]>::to_vec) else { return self.long_way(LongWay::Head) };
+        let Some(head) = connection.whole_head().map(<[u8]>::to_vec) else {
+            return self.leave_to_full_path(FullPathReason::Head);
+        };
         // In a box: an idle connection keeps the room for whatever its future may await.
         Box::pin(exchange::serve(self, connection, head, shutdown)).await
     }

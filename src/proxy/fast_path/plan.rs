@@ -144,7 +144,7 @@ fn serves_pool(pool: &Pool) -> bool {
         slow_start: _,
         drain_deadline: _,
         rebalance: _,
-        // What follows a failed attempt takes the long way.
+        // What follows a failed attempt takes the full path.
         retries: _,
         // Carried out on sockets that are listed, as those of the fast path are.
         streams_on_down: _,

@@ -15,11 +15,11 @@ use crate::proxy::request::forwarded_headers::{Described, forwarded_headers};
 use crate::proxy::request::header_scan::HeaderScan;
 use crate::proxy::request::{acme_challenge, client_addr, identify, limits, validate};
 use crate::proxy::upstream::{peer, request_headers};
-use crate::telemetry::metrics::LongWay;
+use crate::telemetry::metrics::FullPathReason;
 
 use super::fields::{self, FieldList, NameCase};
 
-/// Requests with more fields take the long way.
+/// Requests with more fields take the full path.
 pub(super) const MAX_FIELDS: usize = 64;
 
 /// Room for the fields of a request.
@@ -36,15 +36,15 @@ pub(super) struct Request<'h> {
 }
 
 impl<'h> Request<'h> {
-    /// Parses a head. An error: why it takes the long way.
-    pub(super) fn parse(head: &'h [u8], fields: &'h mut Room<'h>) -> Result<Self, LongWay> {
+    /// Parses a head. An error: why it takes the full path.
+    pub(super) fn parse(head: &'h [u8], fields: &'h mut Room<'h>) -> Result<Self, FullPathReason> {
         let mut parsed = httparse::Request::new(&mut []);
         match parsed.parse_with_uninit_headers(head, fields) {
             Ok(httparse::Status::Complete(length)) if length == head.len() => {}
-            _ => return Err(LongWay::Head),
+            _ => return Err(FullPathReason::Head),
         }
         if parsed.version != Some(1) {
-            return Err(LongWay::Version);
+            return Err(FullPathReason::Version);
         }
         let method = match parsed.method {
             Some("GET") => Method::GET,
@@ -54,11 +54,11 @@ impl<'h> Request<'h> {
             Some("POST") => Method::POST,
             Some("PUT") => Method::PUT,
             Some("PATCH") => Method::PATCH,
-            _ => return Err(LongWay::Method),
+            _ => return Err(FullPathReason::Method),
         };
         let target = parsed.path.unwrap_or_default().as_bytes();
         if !is_plain(target) || !is_line_plain(head, method.as_str(), target) {
-            return Err(LongWay::Target);
+            return Err(FullPathReason::Target);
         }
         let fields: &'h [Header<'h>] = parsed.headers;
         Ok(Self { head, closes: closes(fields)?, method, target, fields })
@@ -69,47 +69,51 @@ impl<'h> Request<'h> {
     }
 
     /// Validates the request and finds its client and route. Nothing is counted yet. Returns the length of its body. An error: why
-    /// it takes the long way.
-    pub(super) fn identify(&self, connection: &DeadlineStream, ctx: &mut RequestContext) -> Result<usize, LongWay> {
+    /// it takes the full path.
+    pub(super) fn identify(
+        &self,
+        connection: &DeadlineStream,
+        ctx: &mut RequestContext,
+    ) -> Result<usize, FullPathReason> {
         let (head, view) = (self.head, self.view());
         let scan = HeaderScan::of(view.fields);
         let listeners = &ctx.runtime.config.listeners;
         let index = connection.listener(listeners);
         let listener = listeners.get(index).filter(|_| ctx.runtime.fast_path.has_listener(index));
-        let Some(listener) = listener else { return Err(LongWay::Configuration) };
+        let Some(listener) = listener else { return Err(FullPathReason::Configuration) };
         if acme_challenge::token(&ctx.runtime, index, &view).is_some() {
-            return Err(LongWay::Configuration);
+            return Err(FullPathReason::Configuration);
         }
         let is_valid = validate::check(Some(head), &view, &scan, listener.max_header_size).is_ok();
         ctx.listener = index;
         let exceeds = ctx.limits().is_some_and(|limits| limits::exceeded(&view, limits).is_some());
         if !is_valid || exceeds || connection.is_refused() {
-            return Err(LongWay::Refused);
+            return Err(FullPathReason::Refused);
         }
         let body = body_length(&scan, connection.behind_head(head.len()), listener.max_body_size)?;
         if scan.authenticates_connection || connection.authentication().dedicated().is_some() {
-            return Err(LongWay::Authentication);
+            return Err(FullPathReason::Authentication);
         }
         let (peer, tls) = connection.peer();
         let mut client = client_addr::client(peer, tls.is_some(), view.fields, &listener.trusted_proxies);
         client.certificate = tls.as_deref().and_then(client_certificate::presented).cloned();
         client.peer_text = connection.peer_text(peer).cloned();
         ctx.max_body = listener.max_body_size;
-        identify(&view, &scan, client, ctx).map_err(|_refused| LongWay::Refused)?;
-        if ctx.runtime.fast_path.has_route(ctx.route) { Ok(body) } else { Err(LongWay::Configuration) }
+        identify(&view, &scan, client, ctx).map_err(|_refused| FullPathReason::Refused)?;
+        if ctx.runtime.fast_path.has_route(ctx.route) { Ok(body) } else { Err(FullPathReason::Configuration) }
     }
 
-    /// Finds the session and begins an attempt at a server. An error: how far it came, and why it takes the long way.
-    pub(super) fn start(&self, ctx: &mut RequestContext) -> Result<(), (Stage, LongWay)> {
+    /// Finds the session and begins an attempt at a server. An error: how far it came, and why it takes the full path.
+    pub(super) fn start(&self, ctx: &mut RequestContext) -> Result<(), (Stage, FullPathReason)> {
         let (sessions, scope, state) = ctx.sessions(self.view());
         match sessions.try_resolve(&scope, state) {
             Some(Ok(())) => sessions.open(None, &scope, state),
-            Some(Err(rejection)) => return Err((Stage::Rejected(rejection), LongWay::Refused)),
-            None => return Err((Stage::Resolving, LongWay::Store)),
+            Some(Err(rejection)) => return Err((Stage::Rejected(rejection), FullPathReason::Refused)),
+            None => return Err((Stage::Resolving, FullPathReason::Store)),
         }
         peer::try_begin(self.view(), ctx).map_err(|none| {
             ctx.attempts.none = Some(none);
-            (Stage::Resolved, LongWay::NoServer)
+            (Stage::Resolved, FullPathReason::NoServer)
         })
     }
 
@@ -129,7 +133,7 @@ impl<'h> Request<'h> {
         let mut own = RequestEdits::default();
         forwarded_headers(&view, described, host, &mut own);
         let mut edits = RequestEdits::default();
-        // Pools with session data from other servers take the long way, so there is none to be fetched.
+        // Pools with session data from other servers take the full path, so there is none to be fetched.
         request_headers::collect(view, ctx, true, &mut edits);
         let mut list = FieldList::new();
         fields::edited_request(self.fields, &own, &edits, &mut list);
@@ -143,16 +147,16 @@ impl<'h> Request<'h> {
     }
 }
 
-/// Longer bodies take the long way.
+/// Longer bodies take the full path.
 const MAX_BODY: usize = 16 << 10;
 
 /// The length of a body that has arrived with its head: a shorter piece of it might be all that its client sends for now.
-fn body_length(scan: &HeaderScan<'_>, arrived: &[u8], limit: Option<u64>) -> Result<usize, LongWay> {
+fn body_length(scan: &HeaderScan<'_>, arrived: &[u8], limit: Option<u64>) -> Result<usize, FullPathReason> {
     let Some(framing) = scan.body_framing() else { return Ok(0) };
-    validate::check_length(framing, limit).map_err(|_refused| LongWay::Refused)?;
-    let BodyFraming::Length(length) = framing else { return Err(LongWay::Body) };
-    let length = usize::try_from(length).map_err(|_too_long| LongWay::Body)?;
-    if length <= MAX_BODY && length <= arrived.len() { Ok(length) } else { Err(LongWay::Body) }
+    validate::check_length(framing, limit).map_err(|_refused| FullPathReason::Refused)?;
+    let BodyFraming::Length(length) = framing else { return Err(FullPathReason::Body) };
+    let length = usize::try_from(length).map_err(|_too_long| FullPathReason::Body)?;
+    if length <= MAX_BODY && length <= arrived.len() { Ok(length) } else { Err(FullPathReason::Body) }
 }
 
 /// How the names of the request, and of its response, are written.
@@ -171,14 +175,14 @@ fn is_line_plain(head: &[u8], method: &str, target: &[u8]) -> bool {
 /// A path and query of characters that every parser reads alike: those of RFC 3986 for them.
 fn is_plain(target: &[u8]) -> bool {
     // The range from `$` has `%&'()*+,-./`, the digits, `:` and `;`; that from `?` has `@` and the capitals.
-    let is_plain = |byte: u8| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~');
+    let belongs = |byte: u8| matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'Z' | b'_' | b'a'..=b'z' | b'~');
     // Read to the end without a branch, so that it becomes vectors.
-    let all_plain = target.iter().fold(true, |all, byte| all & is_plain(*byte));
+    let all_plain = target.iter().fold(true, |all, byte| all & belongs(*byte));
     all_plain && target.first() == Some(&b'/') && target.get(1) != Some(&b'/')
 }
 
 /// Whether the client wants its connection to be closed. An error: fields about the connection that Pingora's proxy acts on.
-fn closes(fields: &[Header<'_>]) -> Result<bool, LongWay> {
+fn closes(fields: &[Header<'_>]) -> Result<bool, FullPathReason> {
     let (mut closes, mut connections) = (false, 0);
     for field in fields {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
@@ -200,7 +204,7 @@ fn closes(fields: &[Header<'_>]) -> Result<bool, LongWay> {
             _ => false,
         };
         if unusual {
-            return Err(LongWay::Connection);
+            return Err(FullPathReason::Connection);
         }
     }
     Ok(closes)
@@ -210,7 +214,7 @@ fn closes(fields: &[Header<'_>]) -> Result<bool, LongWay> {
 mod tests {
     use super::*;
 
-    fn parse(line: &str, more: &str) -> Result<bool, LongWay> {
+    fn parse(line: &str, more: &str) -> Result<bool, FullPathReason> {
         let head = format!("{line}\r\nHost: a.example\r\n{more}\r\n");
         let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
         Request::parse(head.as_bytes(), &mut fields).map(|request| request.closes)
@@ -228,15 +232,15 @@ mod tests {
     #[test]
     fn what_is_unusual_takes_the_long_way() {
         for (line, why) in [
-            ("PROPFIND / HTTP/1.1", LongWay::Method),
-            ("TRACE / HTTP/1.1", LongWay::Method),
-            ("get / HTTP/1.1", LongWay::Method),
-            ("GET / HTTP/1.0", LongWay::Version),
-            ("GET http://a.example/ HTTP/1.1", LongWay::Target),
-            ("OPTIONS * HTTP/1.1", LongWay::Target),
-            ("GET //b.example/ HTTP/1.1", LongWay::Target),
-            ("GET /a{b} HTTP/1.1", LongWay::Target),
-            ("GET /a#b HTTP/1.1", LongWay::Target),
+            ("PROPFIND / HTTP/1.1", FullPathReason::Method),
+            ("TRACE / HTTP/1.1", FullPathReason::Method),
+            ("get / HTTP/1.1", FullPathReason::Method),
+            ("GET / HTTP/1.0", FullPathReason::Version),
+            ("GET http://a.example/ HTTP/1.1", FullPathReason::Target),
+            ("OPTIONS * HTTP/1.1", FullPathReason::Target),
+            ("GET //b.example/ HTTP/1.1", FullPathReason::Target),
+            ("GET /a{b} HTTP/1.1", FullPathReason::Target),
+            ("GET /a#b HTTP/1.1", FullPathReason::Target),
         ] {
             assert_eq!(parse(line, ""), Err(why), "{line}");
         }
@@ -255,8 +259,8 @@ mod tests {
             "Proxy-Connection: keep-alive",
             "Proxy-Authorization: Basic eA==",
         ] {
-            assert_eq!(parse("GET / HTTP/1.1", &format!("{field}\r\n")), Err(LongWay::Connection), "{field}");
+            assert_eq!(parse("GET / HTTP/1.1", &format!("{field}\r\n")), Err(FullPathReason::Connection), "{field}");
         }
-        assert_eq!(parse("GET / HTTP/1.1", &"A: b\r\n".repeat(MAX_FIELDS)), Err(LongWay::Head));
+        assert_eq!(parse("GET / HTTP/1.1", &"A: b\r\n".repeat(MAX_FIELDS)), Err(FullPathReason::Head));
     }
 }

@@ -8,7 +8,7 @@ use crate::app::state::AppState;
 use crate::config::Connection;
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::RequestContext;
-use crate::telemetry::metrics::LongWay;
+use crate::telemetry::metrics::FullPathReason;
 
 /// The fast path of the process.
 pub struct FastPath {
@@ -33,8 +33,8 @@ pub(crate) enum Served {
     Next,
     /// It is served, and the connection is closed.
     Closed,
-    /// It takes the long way.
-    LongWay,
+    /// It takes the full path.
+    FullPath,
 }
 
 /// The timeouts towards the server and the client of an exchange.
@@ -53,10 +53,10 @@ impl FastPath {
         self.app.in_flight.load(Ordering::Relaxed) >= self.batches_from
     }
 
-    /// Counts a request that takes the long way.
-    pub(super) fn long_way(&self, why: LongWay) -> Served {
+    /// Counts a request that takes the full path.
+    pub(super) fn leave_to_full_path(&self, why: FullPathReason) -> Served {
         self.app.metrics.full_requests.inc(why);
-        Served::LongWay
+        Served::FullPath
     }
 }
 

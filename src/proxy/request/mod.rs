@@ -36,7 +36,7 @@ use crate::proxy::response::redirect::redirect_response;
 use crate::proxy::response::{own_response, status};
 use crate::proxy::{head, header_case};
 use crate::routing::{RouteInput, RouteTarget};
-use crate::telemetry::metrics::{LongWay, Rejection};
+use crate::telemetry::metrics::{FullPathReason, Rejection};
 use crate::telemetry::trace::TraceContext;
 
 use self::forwarded_headers::{Described, forwarded_headers};
@@ -234,7 +234,7 @@ fn receive(exchange: &mut Exchange, ctx: &mut RequestContext) -> std::result::Re
     let Some(listener) = listeners.get(ctx.listener) else { return Err(Rejection::NoRoute) };
     let http2 = exchange.is_http2();
     if http2 {
-        ctx.app().metrics.full_requests.inc(LongWay::Http2);
+        ctx.app().metrics.full_requests.inc(FullPathReason::Http2);
     }
     let upgrade = exchange.is_upgrade_req();
     set_timeouts(exchange, listener, upgrade);

@@ -33,10 +33,7 @@ impl SharedStore {
     }
 
     /// Stores a value if the name has none. Returns the value that it then has: this one, or the one of a faster proxy.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn add_note(&self, name: &Name, value: Value, ttl: Duration) -> Result<Value, StoreUnavailable> {
+    async fn add_note(&self, name: &Name, value: Value, ttl: Duration) -> Result<Value, StoreUnavailable> {
         Ok(match self.patient(StoreOperation::DataPut, self.engine.bind(name, &value, ttl)).await? {
             WriteResult::Stored => value,
             WriteResult::Conflict(kept) => kept,

@@ -35,7 +35,7 @@ label!(
     LocalResource,
     Direction,
     Limit,
-    LongWay,
+    FullPathReason,
     SpanResult
 );
 
@@ -87,7 +87,7 @@ pub enum TokenReason {
 /// `reason` of `homing_requests_by_path_total`: why a request has not taken the fast path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "snake_case")]
-pub enum LongWay {
+pub enum FullPathReason {
     /// `proxy.fast_path: off`.
     Off,
     /// HTTP/2.

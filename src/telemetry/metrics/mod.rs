@@ -18,7 +18,7 @@ use self::server::ServerFamilies;
 pub use acme::{AcmeMetrics, AcmeResult};
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
 pub use labels::{
-    Direction, ENDS, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, LongWay, MOVES, NO_POOL, OUTCOMES,
+    Direction, ENDS, FullPathReason, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, MOVES, NO_POOL, OUTCOMES,
     ProbeResult, REJECTIONS, Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
 pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
@@ -70,7 +70,7 @@ pub struct Metrics {
     pub no_pool: PoolRequests,
     /// Requests that the fast path has served.
     pub fast_requests: IntCounter,
-    /// Requests that it has not, by [`LongWay`].
+    /// Requests that it has not, by [`FullPathReason`].
     pub full_requests: Counters,
     /// Requests rejected before they reached a pool.
     pub rejected: Counters,
@@ -224,7 +224,7 @@ impl Metrics {
                 &["pool"],
             )?,
             fast_requests: by_path.with_label_values(&["fast", "-"]),
-            full_requests: Counters::new(&by_path, &["full"], LongWay::VARIANTS),
+            full_requests: Counters::new(&by_path, &["full"], FullPathReason::VARIANTS),
             rejected: Counters::new(&rejected, &[], Rejection::VARIANTS),
             exhausted_accepts: Counters::new(&exhausted, &[ResourceUser::Accept.into()], LocalResource::VARIANTS),
             panics: make.counter("homing_panics_total", "Panics caught; each ended one request and is a bug.")?,

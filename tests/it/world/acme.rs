@@ -34,7 +34,7 @@ pub(crate) const HOST: &str = "shop.test";
 pub(crate) struct CertificateAuthority {
     pub(crate) pebble: Pebble,
     front: TlsServer,
-    door: Arc<Door>,
+    filter: Arc<Filter>,
     signer: Authority,
     /// What clients of the proxy believe in.
     pub(crate) root: CertificateDer<'static>,
@@ -42,7 +42,7 @@ pub(crate) struct CertificateAuthority {
 
 /// The server before Pebble, behind its TLS.
 #[derive(Debug)]
-struct Door {
+struct Filter {
     pebble: SocketAddr,
     believes: CertificateDer<'static>,
     asked: Mutex<Vec<(String, String)>>,
@@ -62,7 +62,7 @@ impl CertificateAuthority {
         let pebble = Pebble::start((plain.port(), tls.port()), seconds, &signer);
         let root = root(&signer, pebble.management);
         let front = TlsServer::open(&signer.sign(&["127.0.0.1", "localhost"]), Manners::default());
-        let door = Arc::new(Door {
+        let filter = Arc::new(Filter {
             pebble: pebble.address,
             believes: signer.certificate.clone(),
             asked: Mutex::default(),
@@ -71,8 +71,8 @@ impl CertificateAuthority {
             window: Mutex::default(),
             suggested: Mutex::default(),
         });
-        front.forward(open(&door));
-        Self { pebble, front, door, signer, root }
+        front.forward(open(&filter));
+        Self { pebble, front, filter, signer, root }
     }
 
     /// For the proxies of a test whose first one serves clients at `{{proxy}}` and challenges at `{{proxy2}}`.
@@ -98,33 +98,33 @@ impl CertificateAuthority {
 
     /// How often this was asked.
     pub(crate) fn count(&self, path: &str) -> usize {
-        self.door.asked.lock().unwrap().iter().filter(|(_, asked)| asked == path).count()
+        self.filter.asked.lock().unwrap().iter().filter(|(_, asked)| asked == path).count()
     }
 
     /// Certificates that orders have named as those that they replace.
     pub(crate) fn replaced(&self) -> usize {
-        self.door.replaced.lock().unwrap().len()
+        self.filter.replaced.lock().unwrap().len()
     }
 
     /// Requests for a path get 429 with this Retry-After.
     pub(crate) fn limit(&self, path: &str, retry_after: &str) {
-        self.door.refusals.lock().unwrap().insert(path.to_owned(), Some(retry_after.to_owned()));
+        self.filter.refusals.lock().unwrap().insert(path.to_owned(), Some(retry_after.to_owned()));
     }
 
     /// Requests for a path get 500.
     pub(crate) fn fail(&self, path: &str) {
-        self.door.refusals.lock().unwrap().insert(path.to_owned(), None);
+        self.filter.refusals.lock().unwrap().insert(path.to_owned(), None);
     }
 
     /// No request is refused any more.
     pub(crate) fn heal(&self) {
-        self.door.refusals.lock().unwrap().clear();
+        self.filter.refusals.lock().unwrap().clear();
     }
 
     /// The certificate that is asked for next should be renewed between these times, in seconds from now (RFC 9773, which Pebble
     /// 2.4 does not have).
     pub(crate) fn suggest(&self, from: i64, to: i64) {
-        *self.door.window.lock().unwrap() = Some((from, to));
+        *self.filter.window.lock().unwrap() = Some((from, to));
     }
 
     /// Starts Pebble again, without its accounts, and with another root.
@@ -159,21 +159,21 @@ fn root(signer: &Authority, management: SocketAddr) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(&pem).expect("the authority's certificate")
 }
 
-fn open(door: &Arc<Door>) -> SocketAddr {
+fn open(filter: &Arc<Filter>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("its address");
-    let door = Arc::clone(door);
+    let filter = Arc::clone(filter);
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            let door = Arc::clone(&door);
+            let filter = Arc::clone(&filter);
             // A connection that breaks is the proxy's or the test's end.
-            thread::spawn(move || drop(door.serve(Stream::Tcp(stream))));
+            thread::spawn(move || drop(filter.serve(Stream::Tcp(stream))));
         }
     });
     address
 }
 
-impl Door {
+impl Filter {
     fn serve(&self, stream: Stream) -> io::Result<()> {
         let mut reader = Reader::new(stream);
         while let Some(head) = reader.head()? {

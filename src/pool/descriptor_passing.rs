@@ -7,8 +7,17 @@ use std::os::unix::net::UnixStream;
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 
+/// A second descriptor of the same file. To make a handle of a number takes unsafe code; the kernel does it when the number is sent
+/// through a socket.
+pub(crate) fn duplicate(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // Both ends belong to this function, so nothing is waited for.
+    let (sender, receiver) = UnixStream::pair()?;
+    send(&sender, descriptor)?;
+    receive(&receiver)
+}
+
 /// Sends a descriptor, with a byte of its own: however many there are, none is cut off.
-pub(super) fn send(stream: &UnixStream, descriptor: RawFd) -> io::Result<()> {
+pub(crate) fn send(stream: &UnixStream, descriptor: RawFd) -> io::Result<()> {
     let descriptors = [descriptor];
     let rights = [ControlMessage::ScmRights(&descriptors)];
     sendmsg::<UnixAddr>(stream.as_raw_fd(), &[IoSlice::new(b"d")], &rights, MsgFlags::empty(), None)?;
@@ -16,7 +25,7 @@ pub(super) fn send(stream: &UnixStream, descriptor: RawFd) -> io::Result<()> {
 }
 
 /// Receives a descriptor.
-pub(super) fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
+pub(crate) fn receive(stream: &UnixStream) -> io::Result<OwnedFd> {
     let mut space = [0; rustix::cmsg_space!(ScmRights(1))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];
