@@ -11,7 +11,7 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
 use crate::config::{self, Config, Discovery, DnsDiscovery, Server, parse_targets, watch};
-use crate::pool::discovery::{Answer, Belief, DnsClient};
+use crate::pool::discovery::{Answer, DnsClient, KnownServers};
 use crate::session::token::UnixMillis;
 use crate::store::local::table::Table;
 
@@ -210,7 +210,7 @@ impl Finding {
 }
 
 async fn follow_dns(mut finding: Finding, dns: &DnsDiscovery, servers: Vec<Server>) {
-    let mut belief = Belief::new(dns.min_ttl, servers);
+    let mut known = KnownServers::new(dns.min_ttl, servers);
     let mut client = DnsClient::new(dns);
     loop {
         let answer = match &client {
@@ -218,11 +218,11 @@ async fn follow_dns(mut finding: Finding, dns: &DnsDiscovery, servers: Vec<Serve
             Err(error) => Answer::Failed(error.to_string()),
         };
         finding.note(&answer);
-        let heard = belief.hear(&answer, Instant::now());
-        if let Some(servers) = heard.changed {
+        let update = known.take(&answer, Instant::now());
+        if let Some(servers) = update.changed {
             finding.changed(servers).await;
         }
-        tokio::time::sleep(heard.ask_again_in).await;
+        tokio::time::sleep(update.ask_again_in).await;
         if client.is_err() {
             client = DnsClient::new(dns);
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::admin::Readiness;
-use crate::config::{Config, Loaded};
+use crate::config::{Config, LoadedConfig};
 use crate::proxy::context::wall_clock;
 
 use super::background::{self, Background};
@@ -49,7 +49,7 @@ impl Origin {
 ///
 /// # Errors
 /// When the process cannot start.
-pub fn run(loaded: Loaded, origin: &Origin, upgrade: bool) -> Result<(), RunError> {
+pub fn run(loaded: LoadedConfig, origin: &Origin, upgrade: bool) -> Result<(), RunError> {
     loaded.warnings.iter().for_each(log_lines::warn);
     disable_huge_pages();
     hide_memory();

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::app::build::{BuildContext, BuildError, build};
-use crate::config::{Config, Loaded, Problems, Warning};
+use crate::config::{Config, LoadedConfig, Problems, Warning};
 use crate::proxy::context::wall_clock;
 use crate::session::token::keyring::Keyring;
 use crate::store::local::table::Table;
@@ -14,7 +14,7 @@ use crate::telemetry::metrics::Metrics;
 use super::output::{INVALID_CONFIG, print_message, usage, uses_colour_on};
 
 /// Loads a file and builds it as a start would, without listening.
-pub(super) fn load(path: Option<&Path>) -> Result<Loaded, ExitCode> {
+pub(super) fn load(path: Option<&Path>) -> Result<LoadedConfig, ExitCode> {
     let Some(path) = path else {
         return Err(usage("no configuration: name the file with --config FILE or in HOMING_CONFIG"));
     };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::app::{self, Origin, RunError};
-use crate::config::{Config, Loaded, LogFormat, LogLevel, ProcessEnvironment};
+use crate::config::{Config, LoadedConfig, LogFormat, LogLevel, ProcessEnvironment};
 use crate::demo::{Example, ExampleDemo};
 use crate::telemetry::log;
 
@@ -58,7 +58,7 @@ fn quick_start(args: &RunArgs) -> Result<String, String> {
     Ok(yaml)
 }
 
-fn start(loaded: Loaded, origin: &Origin, upgrade: bool) -> ExitCode {
+fn start(loaded: LoadedConfig, origin: &Origin, upgrade: bool) -> ExitCode {
     let settings = &loaded.config.log;
     log::start(settings.level.into(), settings.format == LogFormat::Json, Some(&loaded.config.proxy.node));
     exit_code(app::run(loaded, origin, upgrade))

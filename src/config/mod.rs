@@ -81,7 +81,7 @@ const NO_SHAPE: &str = "the file has not the shape of a configuration";
 
 /// A file that was taken.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Loaded {
+pub struct LoadedConfig {
     /// What to run on.
     pub config: Config,
     /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
@@ -92,14 +92,18 @@ pub struct Loaded {
 
 impl Config {
     /// Reads a file, with the environment of this process.
-    pub fn load(path: &Path) -> Result<Loaded, Problems> {
+    pub fn load(path: &Path) -> Result<LoadedConfig, Problems> {
         let name = path.display().to_string();
         let bytes = read(path).map_err(|diagnostic| alone(&name, "", diagnostic))?;
         Self::parse(&name, bytes, &ProcessEnvironment)
     }
 
     /// Reads the text of a file. The name is for messages, and relative paths of certificates begin at its folder.
-    pub fn parse(file_name: &str, text: impl AsRef<[u8]>, environment: &dyn Environment) -> Result<Loaded, Problems> {
+    pub fn parse(
+        file_name: &str,
+        text: impl AsRef<[u8]>,
+        environment: &dyn Environment,
+    ) -> Result<LoadedConfig, Problems> {
         let text = as_text(text.as_ref()).map_err(|diagnostic| alone(file_name, "", diagnostic))?;
         let mut source = SourceText::new(file_name, text);
         let mut diagnostics = Diagnostics::default();
@@ -114,7 +118,7 @@ impl Config {
                 config.hash = show::hash(&root, &config);
                 let effective = show::show(&root, &config);
                 let warnings = Problems::new(diagnostics.warnings, report(Severity::Warning)).into_list();
-                Ok(Loaded { config, effective, warnings })
+                Ok(LoadedConfig { config, effective, warnings })
             }
             _ => Err(Problems::new(diagnostics.problems, report(Severity::Error))),
         }

@@ -102,7 +102,7 @@ fn escape(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Loaded;
+    use crate::config::LoadedConfig;
     use crate::config::tests::{Fake, parse};
 
     const FILE: &str = "version: 1\nlisteners: [{ address: '127.0.0.1:8080' }]\npools:\n  z: { servers: [{ name: a, address: 'app:1' }] }\n  \
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn what_is_shown_loads_again_and_holds_no_secret() {
-        let Loaded { config, effective: shown, .. } = parse(FILE).unwrap();
+        let LoadedConfig { config, effective: shown, .. } = parse(FILE).unwrap();
         assert!(!shown.contains("0123456789abcdef"), "{shown}");
         assert!(shown.contains("secret: ${HOMING_KEY_K_1}"), "{shown}");
         let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef")]);
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_shared_store_is_shown_without_its_passwords() {
         let store = "store: { type: redis, redis: { mode: cluster, urls: ['rediss://u$${v:hunter2@a', 'rediss://u$${v:hunter2@b:1'] } }\n";
-        let Loaded { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
+        let LoadedConfig { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("- rediss://u$${v:${HOMING_REDIS_PASSWORD}@b:1\n"), "{shown}");
         let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef"), ("HOMING_REDIS_PASSWORD", "hunter2")]);
@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_password_of_ignite_is_not_shown() {
         let store = "store: { type: ignite, ignite: { username: edge, password: hunter2 } }\n";
-        let Loaded { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
+        let LoadedConfig { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
         assert!(!shown.contains("hunter2") && shown.contains("password: ${HOMING_IGNITE_PASSWORD}\n"), "{shown}");
         let other = parse(&format!("{FILE}{}", store.replace("hunter2", "hunter3"))).unwrap().config;
         assert_ne!(config.hash, other.hash, "another password is another configuration");

@@ -6,7 +6,7 @@ use crate::session::binding::Lookup;
 use crate::session::client_identity::ClientIdentity;
 use crate::session::key::SessionKey;
 use crate::session::source::SessionClaim;
-use crate::session::token::{Flaw, UnixMillis};
+use crate::session::token::{TokenError, UnixMillis};
 use crate::store::TableLookup;
 
 use super::outcome::{Outcome, Reason};
@@ -161,13 +161,13 @@ fn key_of(claim: &SessionClaim) -> Option<SessionKey> {
     }
 }
 
-fn flaw_text(flaw: Flaw) -> &'static str {
+fn flaw_text(flaw: TokenError) -> &'static str {
     match flaw {
-        Flaw::Length => "it has not the length of a token",
-        Flaw::Encoding => "it is not written as a token",
-        Flaw::Version => "its version is unknown",
-        Flaw::UnknownKey => "its key is not configured",
-        Flaw::Seal => "its seal is broken",
+        TokenError::Length => "it has not the length of a token",
+        TokenError::Encoding => "it is not written as a token",
+        TokenError::Version => "its version is unknown",
+        TokenError::UnknownKey => "its key is not configured",
+        TokenError::Seal => "its seal is broken",
     }
 }
 

@@ -149,8 +149,8 @@ impl Connections {
     }
 
     /// Lists a connection until the guard is dropped, which has to be before the socket is closed.
-    pub(super) fn list_until_dropped(self: &Arc<Self>, socket: RawFd) -> Listed {
-        Listed { id: self.add(socket), connections: Arc::clone(self) }
+    pub(super) fn list_until_dropped(self: &Arc<Self>, socket: RawFd) -> ListEntry {
+        ListEntry { id: self.add(socket), connections: Arc::clone(self) }
     }
 
     fn add(&self, socket: RawFd) -> u64 {
@@ -199,12 +199,12 @@ impl Tracing for ListedConnection {
 
 /// Keeps a connection listed.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(super) struct ListEntry {
     connections: Arc<Connections>,
     id: u64,
 }
 
-impl Drop for Listed {
+impl Drop for ListEntry {
     fn drop(&mut self) {
         self.connections.open.lock().remove(self.id);
     }

@@ -8,7 +8,7 @@ use crate::config::ServerState;
 use super::Pool;
 use super::balancer::{is_candidate, only_backups_left};
 use super::live_state::InFlight;
-use super::queue::{Lane, QueueFull, Suits, Waiting};
+use super::queue::{Lane, QueueFull, QueuedRequest, Suits};
 use super::server::ServerIndex;
 
 impl Pool {
@@ -44,7 +44,7 @@ impl Pool {
     }
 
     /// A request waits for a server.
-    pub fn wait_for(&self, server: ServerIndex) -> Option<Result<Waiting<InFlight>, QueueFull>> {
+    pub fn wait_for(&self, server: ServerIndex) -> Option<Result<QueuedRequest<InFlight>, QueueFull>> {
         let live = &self.servers.get(server)?.live;
         let waiting = self.queue.wait_for(&live.lane, self.max_queued());
         live.dispatch();
@@ -52,7 +52,7 @@ impl Pool {
     }
 
     /// A request waits for any server that suits it.
-    pub fn wait_for_any(&self, suits: Suits) -> Result<Waiting<InFlight>, QueueFull> {
+    pub fn wait_for_any(&self, suits: Suits) -> Result<QueuedRequest<InFlight>, QueueFull> {
         let waiting = self.queue.wait_for_any(suits, self.max_queued());
         for server in &self.servers {
             server.live.dispatch();

@@ -42,7 +42,7 @@ struct Waiters<S> {
 
 struct Waiter<S> {
     number: u64,
-    turn: oneshot::Sender<Turn<S>>,
+    turn: oneshot::Sender<WaitEnd<S>>,
     /// Whether a server suits a request that waits for any.
     suits: Suits,
 }
@@ -51,7 +51,7 @@ struct Waiter<S> {
 pub type Suits = Box<dyn Fn(&Arc<Lane>) -> bool + Send>;
 
 /// What ends a wait.
-pub enum Turn<S> {
+pub enum WaitEnd<S> {
     /// The request has a slot.
     Slot(S),
     /// Its server takes no requests any more: another selection is due.
@@ -59,13 +59,13 @@ pub enum Turn<S> {
 }
 
 /// A request that waits. Dropped, it leaves the queue; a slot that it was given goes on to the next.
-pub struct Waiting<S> {
+pub struct QueuedRequest<S> {
     number: u64,
     queue: Arc<Queue<S>>,
     /// Of the server that it waits for; `None` = any.
     lane: Option<Arc<Lane>>,
     turns_before: u64,
-    turn: oneshot::Receiver<Turn<S>>,
+    turn: oneshot::Receiver<WaitEnd<S>>,
 }
 
 /// As many wait as may.
@@ -108,7 +108,7 @@ impl<S> Queue<S> {
 
     /// A request begins to wait for a server, of `max` at most. The caller lets it look for a free slot with
     /// [`dispatch`](Self::dispatch).
-    pub fn wait_for(self: &Arc<Self>, lane: &Arc<Lane>, max: usize) -> Result<Waiting<S>, QueueFull> {
+    pub fn wait_for(self: &Arc<Self>, lane: &Arc<Lane>, max: usize) -> Result<QueuedRequest<S>, QueueFull> {
         let mut waiters = self.waiters.lock();
         if lane.queued() >= max {
             return Err(QueueFull);
@@ -118,11 +118,11 @@ impl<S> Queue<S> {
         let (number, turn, waiter) = waiters.waiter(Box::new(|_| true));
         waiters.bound.entry(key(lane)).or_default().push_back(waiter);
         let turns_before = lane.turns.load(Ordering::Relaxed);
-        Ok(Waiting { number, queue: Arc::clone(self), lane: Some(Arc::clone(lane)), turns_before, turn })
+        Ok(QueuedRequest { number, queue: Arc::clone(self), lane: Some(Arc::clone(lane)), turns_before, turn })
     }
 
     /// The same for any server that suits.
-    pub fn wait_for_any(self: &Arc<Self>, suits: Suits, max: usize) -> Result<Waiting<S>, QueueFull> {
+    pub fn wait_for_any(self: &Arc<Self>, suits: Suits, max: usize) -> Result<QueuedRequest<S>, QueueFull> {
         let mut waiters = self.waiters.lock();
         if self.any() >= max {
             return Err(QueueFull);
@@ -132,7 +132,7 @@ impl<S> Queue<S> {
         let (number, turn, waiter) = waiters.waiter(suits);
         waiters.any.push_back(waiter);
         let turns_before = self.any_turns.load(Ordering::Relaxed);
-        Ok(Waiting { number, queue: Arc::clone(self), lane: None, turns_before, turn })
+        Ok(QueuedRequest { number, queue: Arc::clone(self), lane: None, turns_before, turn })
     }
 
     /// Gives the free slots of a server to the requests that have waited longest. `slot` takes one.
@@ -146,7 +146,7 @@ impl<S> Queue<S> {
         while let Some(place) = waiters.next_for(lane) {
             let Some(slot) = slot() else { break };
             let Some(waiter) = waiters.take(place, lane) else {
-                declined.push(Turn::Slot(slot));
+                declined.push(WaitEnd::Slot(slot));
                 break;
             };
             match place {
@@ -159,7 +159,7 @@ impl<S> Queue<S> {
                     self.any_turns.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            if let Err(turn) = waiter.turn.send(Turn::Slot(slot)) {
+            if let Err(turn) = waiter.turn.send(WaitEnd::Slot(slot)) {
                 declined.push(turn);
             }
         }
@@ -173,7 +173,7 @@ impl<S> Queue<S> {
         for waiter in waiters {
             self.leave_server(lane);
             // An error means that it has left.
-            let _ = waiter.turn.send(Turn::Reselect);
+            let _ = waiter.turn.send(WaitEnd::Reselect);
         }
     }
 
@@ -198,7 +198,7 @@ enum Place {
 }
 
 impl<S> Waiters<S> {
-    fn waiter(&mut self, suits: Suits) -> (u64, oneshot::Receiver<Turn<S>>, Waiter<S>) {
+    fn waiter(&mut self, suits: Suits) -> (u64, oneshot::Receiver<WaitEnd<S>>, Waiter<S>) {
         let (turn, receiver) = oneshot::channel();
         let number = self.next;
         self.next += 1;
@@ -228,11 +228,11 @@ impl<S> Waiters<S> {
     }
 }
 
-impl<S> Waiting<S> {
+impl<S> QueuedRequest<S> {
     /// Waits for the turn. May be awaited again after it was cancelled.
-    pub async fn turn(&mut self) -> Turn<S> {
+    pub async fn turn(&mut self) -> WaitEnd<S> {
         // The queue outlives its waiters and drops none of them without a word.
-        (&mut self.turn).await.unwrap_or(Turn::Reselect)
+        (&mut self.turn).await.unwrap_or(WaitEnd::Reselect)
     }
 
     /// Of those that wait for the same: how many still do, and how many got a slot since this one came.
@@ -244,7 +244,7 @@ impl<S> Waiting<S> {
     }
 }
 
-impl<S> Drop for Waiting<S> {
+impl<S> Drop for QueuedRequest<S> {
     fn drop(&mut self) {
         let mut waiters = self.queue.waiters.lock();
         match &self.lane {
@@ -303,9 +303,9 @@ mod tests {
         }
     }
 
-    fn has_slot(waiting: &mut Waiting<()>) -> bool {
+    fn has_slot(waiting: &mut QueuedRequest<()>) -> bool {
         let mut turn = Box::pin(waiting.turn());
-        matches!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Turn::Slot(())))
+        matches!(turn.as_mut().poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(WaitEnd::Slot(())))
     }
 
     #[test]
@@ -346,7 +346,7 @@ mod tests {
         bench.queue.dismiss(&bench.lane);
         let mut turn = Box::pin(waiting.turn());
         let turn = turn.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(turn, Poll::Ready(Turn::Reselect)));
+        assert!(matches!(turn, Poll::Ready(WaitEnd::Reselect)));
         assert!(bench.queue.is_empty());
     }
 
@@ -355,7 +355,7 @@ mod tests {
         #[test]
         fn first_come_first_served(steps in prop::collection::vec((0u8..4, 0usize..8), 0..120)) {
             let bench = Bench::new();
-            let mut waiting: VecDeque<Waiting<()>> = VecDeque::new();
+            let mut waiting: VecDeque<QueuedRequest<()>> = VecDeque::new();
             for (step, at) in steps {
                 match step {
                     0 | 1 => waiting.push_back(if at % 2 == 0 {

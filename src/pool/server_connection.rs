@@ -17,7 +17,7 @@ use pingora::{OrErr, Result};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::connections::{Connections, Listed, Socket, connect, set_keepalive};
+use super::connections::{Connections, ListEntry, Socket, connect, set_keepalive};
 use super::tls::PoolTls;
 
 /// An open connection, listed as long as it is open.
@@ -33,7 +33,7 @@ enum Transport {
     /// The order of the fields takes it off the list before the socket is closed.
     Plain {
         /// Held only.
-        _listed: Listed,
+        _listed: ListEntry,
         socket: Socket,
     },
     /// Pingora takes it off the list.

@@ -8,7 +8,7 @@
 //! 3. [`binding`] merges a token with the table's record: the session's server, or that the session has expired.
 //! 4. [`cookie`], [`url_params`] and [`html_rewrite`] read and write the places that carry a token.
 //!
-//! Outcomes are enums ([`binding::Lookup`], [`token::Flaw`], [`binding::Reissue`]) from which metrics take their labels.
+//! Outcomes are enums ([`binding::Lookup`], [`token::TokenError`], [`binding::Reissue`]) from which metrics take their labels.
 //! Nothing here counts or logs.
 
 pub mod binding;

@@ -12,7 +12,7 @@ use homing::persistence::select::{Choice, History, Placement, choose};
 use homing::pool::ServerIndex;
 use homing::pool::breaker::BreakerState;
 use homing::pool::live_state::InFlight;
-use homing::pool::queue::{Lane, Turn, Waiting};
+use homing::pool::queue::{Lane, QueuedRequest, WaitEnd};
 use homing::pool::server::{NotAdmitted, Server};
 use homing::session::key::SessionKey;
 use homing::session::token::UnixMillis;
@@ -60,7 +60,7 @@ struct Request {
 enum Place {
     At(ServerIndex, InFlight),
     /// The number is that of its arrival in the queue.
-    Queue(Option<ServerIndex>, u64, Waiting<InFlight>),
+    Queue(Option<ServerIndex>, u64, QueuedRequest<InFlight>),
 }
 
 /// Everything.
@@ -228,7 +228,7 @@ impl World {
             let before: Vec<_> = self.queue(of).iter().copied().take_while(|one| *one != number).collect();
             self.queue(of).retain(|one| *one != number);
             match turn {
-                Turn::Slot(slot) => {
+                WaitEnd::Slot(slot) => {
                     let at = self.pool().servers.iter().find(|one| slot.is_of(&one.live)).map(|one| &one.live.lane);
                     let suits =
                         |one: &u64| at.is_some_and(|at| self.suits[one].iter().any(|lane| Arc::ptr_eq(lane, at)));
@@ -244,7 +244,7 @@ impl World {
                         None => self.selects(session, history, Some(slot)),
                     }
                 }
-                Turn::Reselect => {
+                WaitEnd::Reselect => {
                     self.journal.saw("selected again");
                     self.selects(session, history, None);
                 }

@@ -14,7 +14,7 @@ use crate::session::client_identity::ClientIdentity;
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::explain::{Explanation, open_any};
 use crate::session::token::keyring::Keyring;
-use crate::session::token::{Flaw, Token};
+use crate::session::token::{Token, TokenError};
 
 use self::external::ExternalName;
 use super::args::ExplainArgs;
@@ -58,7 +58,7 @@ fn answer(text: &str, is_argument: bool, args: &ExplainArgs, config: &Config) ->
     if let Ok(address) = text.parse() {
         return external::describe(ExternalName::Address(address), config, only);
     }
-    let is_token = matches!(explanation, Explanation::Forged(flaw) if flaw != Flaw::Length);
+    let is_token = matches!(explanation, Explanation::Forged(flaw) if flaw != TokenError::Length);
     if !is_token && !text.is_empty() && external::reads_ids(config) {
         return external_id(text, is_argument, config, only);
     }

@@ -73,7 +73,7 @@ pub(in crate::config) fn path_of(file: &str) -> PathBuf {
     root().join(file)
 }
 
-pub(in crate::config) fn parse(text: &str) -> Result<Loaded, Problems> {
+pub(in crate::config) fn parse(text: &str) -> Result<LoadedConfig, Problems> {
     Config::parse("homing.yaml", text, &Fake(Vec::new()))
 }
 

@@ -1,14 +1,14 @@
-//! Servers that the configuration does not list: how DNS is asked for them, and when its answers are believed.
+//! Servers that the configuration does not list: how DNS is asked for them, and when its answers change the pool.
 
-mod belief;
 mod dns;
+mod known_servers;
 
 use std::time::Duration;
 
 use crate::config::Server;
 
-pub use belief::{Belief, Heard};
 pub use dns::{DnsClient, SetupError};
+pub use known_servers::{KnownServers, Update};
 
 /// What was found out about a pool's servers.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -13,7 +13,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::{ALPN, Ssl};
 use pingora::server::ShutdownWatch;
 
-use crate::proxy::fast_path::Served;
+use crate::proxy::fast_path::ServeResult;
 
 use super::deadlines::DeadlineStream;
 use super::request_app::RequestApp;
@@ -75,9 +75,9 @@ async fn serve_request(
     shutdown: &ShutdownWatch,
 ) -> Option<(Box<DeadlineStream>, Option<HttpPersistentSettings>)> {
     match requests.fast_path.serve(&mut connection, shutdown).await {
-        Served::Next => return Some((connection, settings)),
-        Served::Closed => return None,
-        Served::FullPath => {}
+        ServeResult::Next => return Some((connection, settings)),
+        ServeResult::Closed => return None,
+        ServeResult::FullPath => {}
     }
     let mut session = ServerSession::new_http1(connection);
     // The deadlines replace Pingora's timeout per read, unless the connection must close. Whether the service stops, the

@@ -43,7 +43,7 @@ pub(super) struct Malformed;
 
 /// What has become of bytes of the server.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Passed {
+pub(super) struct Forwarded {
     /// So many of them belong to the body.
     pub(super) consumed: usize,
     /// Bytes of the body itself, without its framing.
@@ -83,14 +83,14 @@ impl Body {
     }
 
     /// Appends to `out` what the client gets of these bytes, framed anew.
-    pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Passed, Malformed> {
-        let mut passed = Passed::default();
+    pub(super) fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<Forwarded, Malformed> {
+        let mut forwarded = Forwarded::default();
         match self {
             Self::Length(_) => {
                 let count = self.plain(bytes);
                 out.extend_from_slice(bytes.get(..count).unwrap_or_default());
                 self.advance(count);
-                passed = Passed { consumed: count, payload: count };
+                forwarded = Forwarded { consumed: count, payload: count };
             }
             Self::Chunked(chunks) => {
                 let mut rest = bytes;
@@ -100,9 +100,9 @@ impl Body {
                         break;
                     }
                     write_chunk(data, out);
-                    passed.payload += data.len();
+                    forwarded.payload += data.len();
                 }
-                passed.consumed = bytes.len() - rest.len();
+                forwarded.consumed = bytes.len() - rest.len();
                 if chunks.is_complete() {
                     out.extend_from_slice(LAST_CHUNK);
                     *self = Self::Complete;
@@ -112,11 +112,11 @@ impl Body {
                 if !bytes.is_empty() {
                     write_chunk(bytes, out);
                 }
-                passed = Passed { consumed: bytes.len(), payload: bytes.len() };
+                forwarded = Forwarded { consumed: bytes.len(), payload: bytes.len() };
             }
             Self::Complete => {}
         }
-        Ok(passed)
+        Ok(forwarded)
     }
 
     /// The server has closed the connection. False: the body is not complete.
@@ -160,12 +160,12 @@ mod tests {
     }
 
     /// Passes bytes in pieces. Returns what the client gets, how many bytes were consumed, and whether the body is complete.
-    fn pass(framing: Framing, pieces: &[&[u8]], closes: bool) -> Option<(Vec<u8>, Passed, bool)> {
-        let (mut body, mut out, mut all) = (Body::new(framing), Vec::new(), Passed::default());
+    fn pass(framing: Framing, pieces: &[&[u8]], closes: bool) -> Option<(Vec<u8>, Forwarded, bool)> {
+        let (mut body, mut out, mut all) = (Body::new(framing), Vec::new(), Forwarded::default());
         for piece in pieces {
-            let passed = body.pass(piece, &mut out).ok()?;
-            all.consumed += passed.consumed;
-            all.payload += passed.payload;
+            let forwarded = body.pass(piece, &mut out).ok()?;
+            all.consumed += forwarded.consumed;
+            all.payload += forwarded.payload;
         }
         let complete = if closes { body.end(&mut out) } else { body.is_complete() };
         Some((out, all, complete))
@@ -204,10 +204,10 @@ mod tests {
     #[test]
     fn extensions_and_trailers_end_here() {
         let bytes = b"3;a=b\r\nabc\r\n0\r\nSet-Cookie: a=1\r\n\r\nHTTP/1.1";
-        let (out, passed, complete) = pass(Framing::Chunked, &[bytes], false).unwrap();
+        let (out, forwarded, complete) = pass(Framing::Chunked, &[bytes], false).unwrap();
         assert!(complete);
         assert_eq!(out, b"3\r\nabc\r\n0\r\n\r\n");
-        assert_eq!((passed.consumed, passed.payload), (bytes.len() - "HTTP/1.1".len(), 3));
+        assert_eq!((forwarded.consumed, forwarded.payload), (bytes.len() - "HTTP/1.1".len(), 3));
     }
 
     proptest! {
@@ -240,9 +240,9 @@ mod tests {
             if framing != Framing::Close {
                 bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n");
             }
-            let (out, passed, complete) = pass(framing, &cut(&bytes, &cuts), framing == Framing::Close).unwrap();
+            let (out, forwarded, complete) = pass(framing, &cut(&bytes, &cuts), framing == Framing::Close).unwrap();
             prop_assert!(complete);
-            prop_assert_eq!((passed.consumed, passed.payload), (own, body.len()));
+            prop_assert_eq!((forwarded.consumed, forwarded.payload), (own, body.len()));
             let read = if let Framing::Length(_) = framing { (out, true) } else { unchunk(&out) };
             prop_assert_eq!(read, (body, true));
         }
@@ -255,8 +255,8 @@ mod tests {
             let whole = pass(Framing::Chunked, &[&bytes], false);
             let pieces = pass(Framing::Chunked, &cut(&bytes, &cuts), false);
             prop_assert_eq!(whole.is_some(), pieces.is_some());
-            if let (Some((out, passed, complete)), Some((other, same, also))) = (whole, pieces) {
-                prop_assert_eq!((passed, complete), (same, also));
+            if let (Some((out, forwarded, complete)), Some((other, same, also))) = (whole, pieces) {
+                prop_assert_eq!((forwarded, complete), (same, also));
                 if complete {
                     prop_assert_eq!(unchunk(&out), unchunk(&other));
                 }

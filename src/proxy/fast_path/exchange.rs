@@ -26,7 +26,7 @@ use super::body::Body;
 use super::request::{MAX_FIELDS, Request};
 use super::response::{self, Head, Step};
 use super::server;
-use super::settings::{FastPath, Served, Timeouts};
+use super::settings::{FastPath, ServeResult, Timeouts};
 
 /// Bytes of a body that are copied behind what is sent before them, so that both go with one system call.
 const COPIED: usize = 16 << 10;
@@ -37,7 +37,7 @@ pub(super) async fn serve(
     connection: &mut DeadlineStream,
     head: Vec<u8>,
     shutdown: &ShutdownWatch,
-) -> Served {
+) -> ServeResult {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let request = match Request::parse(&head, &mut fields) {
         Ok(request) => request,
@@ -84,19 +84,19 @@ pub(super) async fn serve(
             if *error.esource() != ErrorSource::Downstream {
                 connection.shutdown().await;
             }
-            Served::Closed
+            ServeResult::Closed
         }
     }
 }
 
 /// The response was sent.
-async fn end(connection: &mut DeadlineStream, keeps: bool) -> Served {
+async fn end(connection: &mut DeadlineStream, keeps: bool) -> ServeResult {
     if keeps {
         connection.end_exchange();
-        return Served::Next;
+        return ServeResult::Next;
     }
     connection.shutdown().await;
-    Served::Closed
+    ServeResult::Closed
 }
 
 /// The attempt has failed before the client got anything: what follows is for the full path.
@@ -106,7 +106,7 @@ fn hand_over(
     request: &[&[u8]],
     mut ctx: RequestContext,
     error: Box<Error>,
-) -> Served {
+) -> ServeResult {
     if !error.retry() {
         ctx.attempts.failure = Some(error);
     }

@@ -26,12 +26,12 @@ use crate::telemetry::metrics::FullPathReason;
 use super::connection::deadlines::DeadlineStream;
 
 pub use self::plan::FastPathPlan;
-pub(crate) use self::settings::Served;
+pub(crate) use self::settings::ServeResult;
 pub use self::settings::{BATCHES_FROM, FastPath};
 
 impl FastPath {
     /// Serves the request that has begun on a connection, if it may.
-    pub(crate) async fn serve(&self, connection: &mut DeadlineStream, shutdown: &ShutdownWatch) -> Served {
+    pub(crate) async fn serve(&self, connection: &mut DeadlineStream, shutdown: &ShutdownWatch) -> ServeResult {
         if !self.enabled {
             return self.leave_to_full_path(FullPathReason::Off);
         }
@@ -41,7 +41,7 @@ impl FastPath {
                 Ok(false) => return self.leave_to_full_path(FullPathReason::Head),
                 Err(_) => {
                     connection.shutdown().await;
-                    return Served::Closed;
+                    return ServeResult::Closed;
                 }
             }
         }

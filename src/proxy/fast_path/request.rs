@@ -11,7 +11,7 @@ use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::connection::handed_over::Stage;
 use crate::proxy::connection::request_body::BodyFraming;
 use crate::proxy::context::RequestContext;
-use crate::proxy::request::forwarded_headers::{Described, forwarded_headers};
+use crate::proxy::request::forwarded_headers::{RequestFacts, forwarded_headers};
 use crate::proxy::request::header_scan::HeaderScan;
 use crate::proxy::request::{acme_challenge, client_addr, identify, limits, validate};
 use crate::proxy::upstream::{peer, request_headers};
@@ -123,7 +123,7 @@ impl<'h> Request<'h> {
         let view = self.view();
         // Small, and the other edits borrow from the context.
         let (client, request_id, traceparent) = (ctx.client.clone(), ctx.request_id.clone(), ctx.traceparent);
-        let described = Described {
+        let facts = RequestFacts {
             client: &client,
             reserved: ctx.reserved,
             request_id: request_id.as_ref(),
@@ -131,7 +131,7 @@ impl<'h> Request<'h> {
         };
         let host = || client_addr::host(&view, &client).map(FieldValue::Kept);
         let mut own = RequestEdits::default();
-        forwarded_headers(&view, described, host, &mut own);
+        forwarded_headers(&view, facts, host, &mut own);
         let mut edits = RequestEdits::default();
         // Pools with session data from other servers take the full path, so there is none to be fetched.
         request_headers::collect(view, ctx, true, &mut edits);

@@ -28,7 +28,7 @@ pub const BATCHES_FROM: usize = 12;
 
 /// What has become of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Served {
+pub(crate) enum ServeResult {
     /// It is served, and the connection takes the next one.
     Next,
     /// It is served, and the connection is closed.
@@ -54,9 +54,9 @@ impl FastPath {
     }
 
     /// Counts a request that takes the full path.
-    pub(super) fn leave_to_full_path(&self, why: FullPathReason) -> Served {
+    pub(super) fn leave_to_full_path(&self, why: FullPathReason) -> ServeResult {
         self.app.metrics.full_requests.inc(why);
-        Served::FullPath
+        ServeResult::FullPath
     }
 }
 

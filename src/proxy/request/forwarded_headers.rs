@@ -25,7 +25,7 @@ const NEVER_FROM_CLIENTS: [&str; 3] = ["homing-session-moved", "homing-session-d
 
 /// What is decided of a request before it is sent.
 #[derive(Clone, Copy)]
-pub(crate) struct Described<'a> {
+pub(crate) struct RequestFacts<'a> {
     pub(crate) client: &'a Client,
     pub(crate) reserved: ReservedNames,
     pub(crate) request_id: Option<&'a RequestId>,
@@ -36,11 +36,11 @@ pub(crate) struct Described<'a> {
 /// [`host`](client_addr::host) found, kept as the adapter can.
 pub(crate) fn forwarded_headers<'a>(
     request: &RequestView<'_>,
-    described: Described<'a>,
+    facts: RequestFacts<'a>,
     host: impl FnOnce() -> Option<FieldValue<'a>>,
     edits: &mut RequestEdits<'a, FieldValue<'a>>,
 ) {
-    let Described { client, reserved, request_id, traceparent } = described;
+    let RequestFacts { client, reserved, request_id, traceparent } = facts;
     if reserved.always || (reserved.unless_trusted && !client.peer_trusted) {
         let names = request.fields.iter().filter(|(name, _)| is_reserved(name, client.peer_trusted));
         edits.remove.extend(names.filter_map(|(name, _)| HeaderName::from_bytes(name.as_bytes()).ok()));
@@ -178,9 +178,9 @@ mod tests {
         let id = RequestId::Sent(HeaderValue::from_static("id-1"));
         let reserved = HeaderScan::of(view.fields).reserved;
         let mut edits = RequestEdits::default();
-        let described = Described { client, reserved, request_id: Some(&id), traceparent: None };
+        let facts = RequestFacts { client, reserved, request_id: Some(&id), traceparent: None };
         let host = || client_addr::host(&view, client).map(FieldValue::Kept);
-        forwarded_headers(&view, described, host, &mut edits);
+        forwarded_headers(&view, facts, host, &mut edits);
         let stays = |name: &str| {
             let is = |other: &HeaderName| name.eq_ignore_ascii_case(other.as_str());
             !edits.remove.iter().any(is) && !edits.set.iter().any(|(set, _)| is(&set.name))

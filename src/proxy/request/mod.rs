@@ -39,7 +39,7 @@ use crate::routing::{RouteInput, RouteTarget};
 use crate::telemetry::metrics::{FullPathReason, Rejection};
 use crate::telemetry::trace::TraceContext;
 
-use self::forwarded_headers::{Described, forwarded_headers};
+use self::forwarded_headers::{RequestFacts, forwarded_headers};
 use self::header_scan::{HeaderScan, SingleField};
 use self::request_id::request_id;
 use self::target::AbsoluteTarget;
@@ -172,7 +172,7 @@ fn set_forwarded_headers(exchange: &mut Exchange, ctx: &RequestContext) -> Resul
     let host = || HeaderValue::from_bytes(client_addr::host(&view, &ctx.client)?).ok().map(FieldValue::Own);
     let RequestContext { client, reserved, request_id, traceparent, .. } = ctx;
     let (request_id, traceparent) = (request_id.as_ref(), traceparent.as_ref());
-    forwarded_headers(&view, Described { client, reserved: *reserved, request_id, traceparent }, host, &mut edits);
+    forwarded_headers(&view, RequestFacts { client, reserved: *reserved, request_id, traceparent }, host, &mut edits);
     head::apply_to_request(&mut edits, request, header_case::is_lowered(ctx))
 }
 

@@ -9,7 +9,7 @@ use crate::persistence::PoolRuntime;
 use crate::pool::ServerIndex;
 use crate::pool::limits::retry_after;
 use crate::pool::live_state::InFlight;
-use crate::pool::queue::{QueueFull, Suits, Turn, Waiting};
+use crate::pool::queue::{QueueFull, QueuedRequest, Suits, WaitEnd};
 use crate::proxy::connection::deadlines::DeadlineStream;
 use crate::proxy::context::{Refusal, RequestContext};
 
@@ -62,7 +62,7 @@ pub(super) async fn wait(
             return Err(give_up(QUEUE_TIMEOUT, others, turns));
         }
     };
-    let Turn::Slot(slot) = turn else { return Ok(None) };
+    let WaitEnd::Slot(slot) = turn else { return Ok(None) };
     let at = server.or_else(|| pool.pool.servers.iter().position(|one| slot.is_of(&one.live)));
     Ok(at.map(|at| (at, slot)))
 }
@@ -71,7 +71,7 @@ fn enqueue(
     pool: &PoolRuntime,
     ctx: &RequestContext,
     server: Option<ServerIndex>,
-) -> Result<Waiting<InFlight>, QueueFull> {
+) -> Result<QueuedRequest<InFlight>, QueueFull> {
     if let Some(server) = server {
         return pool.pool.wait_for(server).unwrap_or(Err(QueueFull));
     }

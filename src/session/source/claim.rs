@@ -8,7 +8,7 @@ use crate::message::RequestView;
 use crate::session::client_identity::ClientIdentity;
 use crate::session::key::{ServerId, SessionKey};
 use crate::session::token::codec::{OpenOutcome, PoolCodec};
-use crate::session::token::{Flaw, Token, TokenText};
+use crate::session::token::{Token, TokenError, TokenText};
 use crate::session::{cookie, url_params};
 
 /// Upper limit of tokens or ids that are tried for one request: each costs a decryption or a hash, and a client may send
@@ -53,7 +53,7 @@ pub enum SessionClaim {
     /// A token of another client, where sessions belong to one.
     OtherClient,
     /// No token opens; the flaw of the first one for this pool.
-    Forged(Flaw),
+    Forged(TokenError),
     /// The session of one of these ids, if the store knows one.
     Ids(SmallVec<[ExternalId; 1]>),
     /// The session of an id that contains a server's route id.

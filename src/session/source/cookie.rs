@@ -96,7 +96,7 @@ mod tests {
     use crate::session::key::{ServerId, SessionId};
     use crate::session::source::claim::tests::input;
     use crate::session::token::keyring::Keyring;
-    use crate::session::token::{Flaw, Token, TokenText, UnixMillis};
+    use crate::session::token::{Token, TokenError, TokenText, UnixMillis};
 
     fn token(session: u8) -> Token {
         Token {
@@ -159,7 +159,7 @@ mod tests {
     fn values_that_cannot_be_tokens_do_not_count_among_the_four() {
         let cookies = format!("{}SESSIONID={}", "SESSIONID=x; SESSIONID=; ".repeat(100), sealed("shop", 1));
         assert_eq!(claim(&[cookies]), named(1));
-        assert_eq!(claim(&["SESSIONID=x; ".repeat(100)]), SessionClaim::Forged(Flaw::Length));
+        assert_eq!(claim(&["SESSIONID=x; ".repeat(100)]), SessionClaim::Forged(TokenError::Length));
     }
 
     #[test]
@@ -167,8 +167,8 @@ mod tests {
         let (other, ours) = (sealed("api", 1), sealed("shop", 2));
         assert_eq!(claim(&[format!("SESSIONID={other}")]), SessionClaim::OtherPool);
         assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID={ours}")]), named(2));
-        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID=x")]), SessionClaim::Forged(Flaw::Length));
-        assert_eq!(claim(&[format!("SESSIONID=x; SESSIONID={other}")]), SessionClaim::Forged(Flaw::Length));
+        assert_eq!(claim(&[format!("SESSIONID={other}; SESSIONID=x")]), SessionClaim::Forged(TokenError::Length));
+        assert_eq!(claim(&[format!("SESSIONID=x; SESSIONID={other}")]), SessionClaim::Forged(TokenError::Length));
     }
 
     #[test]

@@ -64,11 +64,11 @@ mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::config::{Config, Loaded, Problems, ProcessEnvironment};
+    use crate::config::{Config, LoadedConfig, Problems, ProcessEnvironment};
     use crate::session::source::claim::tests::{codec, input};
     use crate::session::token::keyring::Keyring;
 
-    fn load(source: &str) -> Result<Loaded, Problems> {
+    fn load(source: &str) -> Result<LoadedConfig, Problems> {
         let text = format!(
             "version: 1\nlisteners: [{{ address: 127.0.0.1:8080 }}]\npools:\n  web:\n    servers: [{{ name: a, address: 127.0.0.1:9001 }}]\n    \
              persistence:\n      sources:\n        - {source}\n"

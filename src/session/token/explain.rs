@@ -2,7 +2,7 @@
 
 use super::codec::{OpenOutcome, PoolCodec};
 use super::keyring::Keyring;
-use super::{Flaw, Token};
+use super::{Token, TokenError};
 
 /// A token in clear, or why it cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Explanation<'a> {
     /// It belongs to none of the given pools.
     UnknownPool,
     /// It does not open.
-    Forged(Flaw),
+    Forged(TokenError),
 }
 
 /// Opens a token of any of these pools.
@@ -65,8 +65,8 @@ mod tests {
         let valid = Explanation::Valid { token, pool: "shop", key: "k1", sealed_by_first: false };
         assert_eq!(explain(&rotated, &["api", "shop"], text.as_bytes()), valid);
         assert_eq!(explain(&rotated, &["api"], text.as_bytes()), Explanation::UnknownPool);
-        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explanation::Forged(Flaw::Length));
+        assert_eq!(explain(&rotated, &["api"], b"nonsense"), Explanation::Forged(TokenError::Length));
         let new = Keyring::new([("k2", k2)]).unwrap();
-        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explanation::Forged(Flaw::UnknownKey));
+        assert_eq!(explain(&new, &["api", "shop"], text.as_bytes()), Explanation::Forged(TokenError::UnknownKey));
     }
 }

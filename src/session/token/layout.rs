@@ -12,7 +12,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::xchacha::{NONCE_LEN, SEAL_LEN};
-use super::{Flaw, Token, TokenText, UnixMillis};
+use super::{Token, TokenError, TokenText, UnixMillis};
 use crate::session::key::{ServerId, SessionId};
 
 /// The only version so far.
@@ -58,25 +58,25 @@ impl Envelope {
 
     /// Parses a client's text as far as possible without a key. Refuses non-canonical base64 (padding, stray trailing
     /// bits), so that a token has only one text.
-    pub(super) fn from_text(text: &[u8]) -> Result<Self, Flaw> {
+    pub(super) fn from_text(text: &[u8]) -> Result<Self, TokenError> {
         if text.len() != TEXT_LEN {
-            return Err(Flaw::Length);
+            return Err(TokenError::Length);
         }
         // The decoder needs room for whole groups of three bytes.
         let mut room = [0; RAW_LEN.next_multiple_of(3)];
-        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok().ok_or(Flaw::Encoding)?;
-        let raw = room.get(..read).ok_or(Flaw::Encoding)?;
+        let read = URL_SAFE_NO_PAD.decode_slice(text, &mut room).ok().ok_or(TokenError::Encoding)?;
+        let raw = room.get(..read).ok_or(TokenError::Encoding)?;
 
         let ([version], rest) = take(raw)?;
         if version != VERSION {
-            return Err(Flaw::Version);
+            return Err(TokenError::Version);
         }
         let (key_tag, rest) = take(rest)?;
         let (pool_tag, rest) = take(rest)?;
         let (nonce, rest) = take(rest)?;
         let (sealed, rest) = take(rest)?;
         if !rest.is_empty() {
-            return Err(Flaw::Length);
+            return Err(TokenError::Length);
         }
         Ok(Self { key_tag, pool_tag, nonce, sealed })
     }
@@ -100,14 +100,14 @@ pub(super) fn body(token: &Token) -> [u8; BODY_LEN] {
 }
 
 /// The token of an opened body. Every body is valid, since only a holder of the key can have sealed it.
-pub(super) fn token(body: &[u8]) -> Result<Token, Flaw> {
+pub(super) fn token(body: &[u8]) -> Result<Token, TokenError> {
     let (session, rest) = take(body)?;
     let (server, rest) = take(rest)?;
     let (epoch, rest) = take(rest)?;
     let (created, rest) = take::<6>(rest)?;
     let (age, rest) = take::<5>(rest)?;
     if !rest.is_empty() {
-        return Err(Flaw::Length);
+        return Err(TokenError::Length);
     }
     let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
     let created = number(&created);
@@ -142,6 +142,6 @@ fn put<const N: usize>(out: &mut [u8], part: [u8; N]) -> &mut [u8] {
 }
 
 /// Splits a field off the front.
-fn take<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), Flaw> {
-    bytes.split_first_chunk().map(|(head, rest)| (*head, rest)).ok_or(Flaw::Length)
+fn take<const N: usize>(bytes: &[u8]) -> Result<([u8; N], &[u8]), TokenError> {
+    bytes.split_first_chunk().map(|(head, rest)| (*head, rest)).ok_or(TokenError::Length)
 }

@@ -127,7 +127,7 @@ impl fmt::Debug for TokenText {
 
 /// Why a token does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub enum TokenError {
     /// Not as long as a token.
     Length,
     /// Not base64url in its one canonical form.
@@ -140,7 +140,7 @@ pub enum Flaw {
     Seal,
 }
 
-impl Flaw {
+impl TokenError {
     /// A word for logs.
     #[must_use]
     pub const fn label(self) -> &'static str {
@@ -154,7 +154,7 @@ impl Flaw {
     }
 }
 
-impl fmt::Display for Flaw {
+impl fmt::Display for TokenError {
     /// A clause that continues "the token …".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -7,7 +7,7 @@ use super::*;
 use crate::config::{Config, Environment, FileText, Persistence};
 use crate::pool::condition::Health;
 use crate::session::key::{ServerId, SessionId};
-use crate::session::token::Flaw;
+use crate::session::token::TokenError;
 use crate::telemetry::metrics::Metrics;
 
 pub(in crate::persistence) const NOW: UnixMillis = UnixMillis(1_790_000_000_000);
@@ -177,7 +177,7 @@ fn a_claim_without_a_name_finds_no_session_whatever_the_table_knows() {
     for (claim, lookup) in [
         (SessionClaim::Nothing, Lookup::None),
         (SessionClaim::OtherPool, Lookup::Unknown),
-        (SessionClaim::Forged(Flaw::Seal), Lookup::Forged),
+        (SessionClaim::Forged(TokenError::Seal), Lookup::Forged),
     ] {
         assert_eq!(told(&world, &claim), (lookup, NONE.into(), None), "{claim:?}");
     }

@@ -1,14 +1,14 @@
 //! Seals and opens the tokens of one pool.
 //!
 //! Version, key and pool are associated data: a token of one pool does not open in another. A token that does not open is
-//! ignored and the client is new; the reason is a [`Flaw`].
+//! ignored and the client is new; the reason is a [`TokenError`].
 
 use std::sync::Arc;
 
 use super::cache::{self, CodecId};
 use super::keyring::{Keyring, SealingKey};
 use super::layout::{self, Envelope, SEALED_LEN, VERSION};
-use super::{Flaw, Token, TokenText};
+use super::{Token, TokenError, TokenText};
 use crate::session::key::name_digest;
 
 /// Seals and opens the tokens of one pool. Opening allocates nothing.
@@ -38,7 +38,7 @@ pub enum OpenOutcome {
     /// Its pool tag is that of another pool; no key was tried.
     OtherPool,
     /// It does not open.
-    Forged(Flaw),
+    Forged(TokenError),
 }
 
 impl PoolCodec {
@@ -76,7 +76,7 @@ impl PoolCodec {
         if envelope.pool_tag != self.pool_tag {
             return OpenOutcome::OtherPool;
         }
-        let mut flaw = Flaw::UnknownKey;
+        let mut flaw = TokenError::UnknownKey;
         for (index, (key, associated)) in self.keys().enumerate() {
             if key.tag != envelope.key_tag {
                 continue;
@@ -94,7 +94,7 @@ impl PoolCodec {
     /// same token with every request.
     #[must_use]
     pub fn reopen(&self, text: &[u8]) -> OpenOutcome {
-        let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return OpenOutcome::Forged(Flaw::Length) };
+        let Ok(text) = <&[u8; TokenText::LEN]>::try_from(text) else { return OpenOutcome::Forged(TokenError::Length) };
         if let Some((token, key)) = cache::find(self.id, text) {
             return OpenOutcome::Valid { token, sealed_by_first: key == 0, key: key.into() };
         }
@@ -112,9 +112,9 @@ impl PoolCodec {
     }
 }
 
-fn unseal(key: &SealingKey, associated: &[u8], envelope: &Envelope) -> Result<Token, Flaw> {
+fn unseal(key: &SealingKey, associated: &[u8], envelope: &Envelope) -> Result<Token, TokenError> {
     let mut sealed = envelope.sealed;
-    let body = key.cipher.open(&envelope.nonce, associated, &mut sealed).ok_or(Flaw::Seal)?;
+    let body = key.cipher.open(&envelope.nonce, associated, &mut sealed).ok_or(TokenError::Seal)?;
     layout::token(body)
 }
 

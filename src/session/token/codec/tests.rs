@@ -57,10 +57,10 @@ fn any_flipped_bit_is_refused() {
         let mut changed = raw.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         let expected = match bit / 8 {
-            0 => OpenOutcome::Forged(Flaw::Version),
-            1..3 => OpenOutcome::Forged(Flaw::UnknownKey),
+            0 => OpenOutcome::Forged(TokenError::Version),
+            1..3 => OpenOutcome::Forged(TokenError::UnknownKey),
             3..7 => OpenOutcome::OtherPool,
-            _ => OpenOutcome::Forged(Flaw::Seal),
+            _ => OpenOutcome::Forged(TokenError::Seal),
         };
         assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(changed).as_bytes()), expected, "bit {bit}");
         tried += 1;
@@ -90,7 +90,7 @@ fn a_token_has_one_text_only() {
         let opened = shop().open(&[head, &[*other]].concat());
         if other == last {
             assert!(matches!(opened, OpenOutcome::Valid { .. }));
-        } else if opened == OpenOutcome::Forged(Flaw::Encoding) {
+        } else if opened == OpenOutcome::Forged(TokenError::Encoding) {
             twins += 1;
         }
     }
@@ -101,10 +101,10 @@ fn a_token_has_one_text_only() {
 fn shorter_and_longer_texts_are_refused() {
     let text = *shop().seal(&token(), [9; 24]).as_bytes();
     for len in 0..text.len() {
-        assert_eq!(shop().open(&text[..len]), OpenOutcome::Forged(Flaw::Length));
+        assert_eq!(shop().open(&text[..len]), OpenOutcome::Forged(TokenError::Length));
     }
     for tail in [&b"A"[..], b"=", b"==", b" ", b"\0", &text] {
-        assert_eq!(shop().open(&[&text[..], tail].concat()), OpenOutcome::Forged(Flaw::Length));
+        assert_eq!(shop().open(&[&text[..], tail].concat()), OpenOutcome::Forged(TokenError::Length));
     }
 }
 
@@ -116,15 +116,15 @@ fn a_token_of_another_pool_is_recognised_and_worth_nothing() {
     // Claiming to be ours does not help it: the pool's name is sealed too.
     let mut raw = URL_SAFE_NO_PAD.decode(text.as_bytes()).unwrap();
     raw[3..7].copy_from_slice(&name_digest::<4>("pool", "shop"));
-    assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), OpenOutcome::Forged(Flaw::Seal));
+    assert_eq!(shop().open(URL_SAFE_NO_PAD.encode(raw).as_bytes()), OpenOutcome::Forged(TokenError::Seal));
 }
 
 #[test]
 fn a_token_of_an_unknown_key_is_refused() {
     let text = codec(&[K2], "shop").seal(&token(), [9; 24]);
-    assert_eq!(shop().open(text.as_bytes()), OpenOutcome::Forged(Flaw::UnknownKey));
+    assert_eq!(shop().open(text.as_bytes()), OpenOutcome::Forged(TokenError::UnknownKey));
     let other_secret = codec(&[("k1", K2.1)], "shop").seal(&token(), [9; 24]);
-    assert_eq!(shop().open(other_secret.as_bytes()), OpenOutcome::Forged(Flaw::Seal));
+    assert_eq!(shop().open(other_secret.as_bytes()), OpenOutcome::Forged(TokenError::Seal));
 }
 
 #[test]
@@ -156,8 +156,8 @@ fn a_key_that_is_gone_opens_nothing_though_this_thread_has_just_opened_it() {
     // As reloads follow each other on one thread.
     assert_eq!(opens(&[K1]), by(0));
     assert_eq!(opens(&[K2, K1]), by(1), "it must be sealed again, but not opened again");
-    assert_eq!(opens(&[K2]), OpenOutcome::Forged(Flaw::UnknownKey));
-    assert_eq!(opens(&[("k1", K2.1)]), OpenOutcome::Forged(Flaw::Seal), "another secret of the same id");
+    assert_eq!(opens(&[K2]), OpenOutcome::Forged(TokenError::UnknownKey));
+    assert_eq!(opens(&[("k1", K2.1)]), OpenOutcome::Forged(TokenError::Seal), "another secret of the same id");
     assert_eq!(opens(&[K1]), by(0));
 }
 
@@ -184,7 +184,7 @@ fn keys_that_share_a_tag_are_all_tried() {
     let both = codec(&[(a, K1.1), (b, K2.1)], "shop");
     assert_eq!(both.open(text.as_bytes()), OpenOutcome::Valid { token: token(), sealed_by_first: false, key: 1 });
     let neither = codec(&[(a, K1.1), (b, b"a third secret, unused")], "shop");
-    assert_eq!(neither.open(text.as_bytes()), OpenOutcome::Forged(Flaw::Seal));
+    assert_eq!(neither.open(text.as_bytes()), OpenOutcome::Forged(TokenError::Seal));
 }
 
 #[test]
