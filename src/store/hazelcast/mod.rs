@@ -8,7 +8,7 @@
 //! listener tells of entries that were updated, or added by a move, are the announcements.
 //!
 //! - [`frame`], [`data`], [`request`] and [`response`]: the codec, pure.
-//! - [`connection`]: one socket shared by all requests to a member. [`dial`]: connecting and authentication.
+//! - [`connection`]: the protocol on a connection shared by all requests to a member. [`dial`]: authentication.
 //! - [`member`] and [`cluster`]: the view of the cluster, routing and retries.
 //! - [`supervise`]: discovery, reconnects, subscriptions.
 //! - [`writes`]: bind, rebind and touch. [`list`]: pagination.
@@ -28,6 +28,8 @@ mod request;
 mod response;
 pub mod settings;
 mod supervise;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod traffic;
 mod writes;

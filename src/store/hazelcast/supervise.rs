@@ -1,8 +1,7 @@
 //! The tasks that keep the connections: discovery by the configured members, one connection to each member of the cluster, and
 //! the subscription to cluster and entry events on one of them. When that connection ends, the next one is subscribed.
 //!
-//! A frozen or partitioned member causes no error by itself, so every connection is pinged each second. Reconnects back off
-//! exponentially, up to two seconds.
+//! Reconnects back off exponentially, up to two seconds.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,18 +15,16 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::cluster::{Cluster, View};
-use super::connection::{self, Connection};
+use super::connection::{Connection, MemberCodec};
 use super::data;
-use super::dial::{dial, label, reason};
+use super::dial::{dial, label};
 use super::frame::Message;
 use super::member::{Member, Way};
 use super::request::{self, CLUSTER_VIEW, ENTRY_LISTENER, MAP_CONFIG};
 use super::response::{self, MemberInfo, answer};
+use crate::store::connection::{Backoff, ConnectionEnd, drive};
 use crate::store::engine::{Event, Kind, StoreError};
 
-/// The first pause before another attempt, and the longest; doubled each time.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Limit for the first view of the cluster after the subscription.
 const FIRST_VIEW: Duration = Duration::from_secs(2);
 
@@ -35,14 +32,14 @@ const FIRST_VIEW: Duration = Duration::from_secs(2);
 pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
     // Not every proxy subscribes at the same member.
     seeds.shuffle(&mut rand::thread_rng());
-    let mut pause = SHORTEST_PAUSE;
+    let mut backoff = Backoff::new();
     let mut told_lost = false;
     loop {
         let changed = cluster.changed.notified();
         let why = match cluster.any() {
             Ok(connection) => match subscribe(&cluster, &connection).await {
                 Ok(()) => {
-                    pause = SHORTEST_PAUSE;
+                    backoff.reset();
                     stay(&cluster, &connection).await;
                     // The task of the connection has reported why it ended.
                     told_lost = true;
@@ -59,9 +56,9 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
             },
         };
         if !std::mem::replace(&mut told_lost, true) {
-            cluster.tell(Event::Lost(reason(why)));
+            cluster.tell(Event::Lost(why.reason()));
         }
-        rest(&mut pause, changed).await;
+        rest(&mut backoff, changed).await;
     }
 }
 
@@ -79,12 +76,9 @@ async fn until_connected(cluster: &Cluster) {
     let _ = timeout(cluster.patience, connected).await;
 }
 
-/// With jitter, so that the proxies do not reconnect all at once.
-async fn rest(pause: &mut Duration, woken: impl Future<Output = ()>) {
-    let chance: f64 = rand::random();
+async fn rest(backoff: &mut Backoff, woken: impl Future<Output = ()>) {
     // The same after a timeout as after a wake-up.
-    let _ = timeout(pause.mul_f64(0.5 + chance / 2.0), woken).await;
-    *pause = (*pause * 2).min(LONGEST_PAUSE);
+    let _ = timeout(backoff.pause(), woken).await;
 }
 
 /// Tries the configured members in turn until one accepts the connection. The view is then this member alone, until it sends
@@ -125,17 +119,17 @@ fn keep(cluster: &Arc<Cluster>, member: Arc<Member>) {
 }
 
 async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
-    let mut pause = SHORTEST_PAUSE;
+    let mut backoff = Backoff::new();
     // The loss of a member is reported once.
     let mut told = false;
     while !member.is_gone() {
         let (lost, served) = match meet(&cluster, &member).await {
             Ok(stream) => {
-                let broken = serve(&cluster, &member, stream, std::mem::replace(&mut told, false)).await;
-                if broken.proven {
-                    pause = SHORTEST_PAUSE;
+                let end = serve(&cluster, &member, stream, std::mem::replace(&mut told, false)).await;
+                if end.proven {
+                    backoff.reset();
                 }
-                (StoreError::Unreachable(broken.reason), true)
+                (StoreError::Unreachable(end.reason), true)
             }
             Err(error) => (error, false),
         };
@@ -147,9 +141,9 @@ async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
             return;
         }
         if !std::mem::replace(&mut told, true) {
-            cluster.tell(Event::Lost(reason(lost)));
+            cluster.tell(Event::Lost(lost.reason()));
         }
-        rest(&mut pause, member.wake.notified()).await;
+        rest(&mut backoff, member.wake.notified()).await;
     }
 }
 
@@ -162,7 +156,7 @@ async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreErro
     Err(StoreError::Unreachable(format!("{}: another member is there now", label(&member.address))))
 }
 
-async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: bool) -> connection::Broken {
+async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: bool) -> ConnectionEnd {
     let label = label(&member.address);
     let (connection, requests) = Connection::new(Arc::clone(&label));
     member.set_way(Way::Direct(connection));
@@ -170,7 +164,7 @@ async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: 
     if was_lost && cluster.is_subscribed() {
         cluster.tell(Event::Reconnected);
     }
-    connection::drive(stream, requests, &label).await
+    drive(stream, requests, MemberCodec::default(), &label).await
 }
 
 /// Subscribes to the view of the cluster: members and partitions.

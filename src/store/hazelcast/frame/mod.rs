@@ -5,7 +5,7 @@
 //! frame is a text, a blob, or the begin or the end of a structure. Later versions append parameters, so a reader skips what
 //! it does not know.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 /// A message that is not in parts, as members send them.
@@ -337,11 +337,6 @@ pub(super) fn number(request: &mut [u8], correlation: i64) {
     if let Some(place) = request.get_mut(CORRELATION..).and_then(<[u8]>::first_chunk_mut) {
         *place = correlation.to_le_bytes();
     }
-}
-
-/// Whether no incomplete message is left.
-pub(super) fn is_whole(incoming: &BytesMut) -> bool {
-    !incoming.has_remaining()
 }
 
 #[cfg(test)]
