@@ -170,6 +170,10 @@ impl Engine for HazelcastEngine {
     async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         list::list(&self.cluster, prefix, cursor, limit).await
     }
+
+    fn partition(&self, name: &Name) -> Option<u32> {
+        u32::try_from(data::partition(&data::key(name), self.cluster.partitions())).ok()
+    }
 }
 
 /// A lookup of several names: one request for each partition.
