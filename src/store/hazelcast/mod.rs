@@ -76,12 +76,7 @@ impl HazelcastEngine {
         if settings.members.is_empty() {
             return Err(StoreError::Refused("no members of Hazelcast; name one in `members`".to_owned()));
         }
-        let credentials = Credentials {
-            cluster_name: settings.cluster_name.clone(),
-            username: None,
-            password: None,
-            client: Uuid::new_v4(),
-        };
+        let credentials = Credentials { cluster_name: settings.cluster_name.clone(), client: Uuid::new_v4() };
         let cluster = Arc::new(Cluster::new(credentials, &settings.map, patience, on_event));
         let supervised = supervise::supervise(Arc::clone(&cluster), settings.members.clone());
         let supervisor = runtime.spawn(supervised).abort_handle();

@@ -19,7 +19,7 @@ use super::connection::{Connection, MemberCodec};
 use super::data;
 use super::dial::{dial, label};
 use super::frame::Message;
-use super::member::{Member, Way};
+use super::member::{Member, Route};
 use super::request::{self, CLUSTER_VIEW, ENTRY_LISTENER, MAP_CONFIG};
 use super::response::{self, MemberInfo, answer};
 use crate::store::connection::{Backoff, ConnectionEnd, drive};
@@ -33,7 +33,7 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
     // Not every proxy subscribes at the same member.
     seeds.shuffle(&mut rand::thread_rng());
     let mut backoff = Backoff::new();
-    let mut told_lost = false;
+    let mut reported = false;
     loop {
         let changed = cluster.changed.notified();
         let why = match cluster.any() {
@@ -42,7 +42,7 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
                     backoff.reset();
                     stay(&cluster, &connection).await;
                     // The task of the connection has reported why it ended.
-                    told_lost = true;
+                    reported = true;
                     continue;
                 }
                 Err(error) => error,
@@ -55,8 +55,8 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
                 Err(error) => error,
             },
         };
-        if !std::mem::replace(&mut told_lost, true) {
-            cluster.tell(Event::Lost(why.reason()));
+        if !std::mem::replace(&mut reported, true) {
+            cluster.emit(Event::Lost(why.reason()));
         }
         rest(&mut backoff, changed).await;
     }
@@ -121,11 +121,11 @@ fn keep(cluster: &Arc<Cluster>, member: Arc<Member>) {
 async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
     let mut backoff = Backoff::new();
     // The loss of a member is reported once.
-    let mut told = false;
+    let mut reported = false;
     while !member.is_gone() {
-        let (lost, served) = match meet(&cluster, &member).await {
+        let (lost, served) = match connect(&cluster, &member).await {
             Ok(stream) => {
-                let end = serve(&cluster, &member, stream, std::mem::replace(&mut told, false)).await;
+                let end = serve(&cluster, &member, stream, std::mem::replace(&mut reported, false)).await;
                 if end.proven {
                     backoff.reset();
                 }
@@ -133,21 +133,21 @@ async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
             }
             Err(error) => (error, false),
         };
-        // A connection that broke: at once. A failed attempt: the former way holds while the others are asked.
-        let detour = !served && cluster.reaches(&member).await;
-        member.set_way(if detour { Way::Detour } else { Way::Lost(lost.clone()) });
+        // A connection that broke: at once. A failed attempt: the former route holds while the others are asked.
+        let is_forwarded = !served && cluster.reaches(&member).await;
+        member.set_route(if is_forwarded { Route::Forwarded } else { Route::Lost(lost.clone()) });
         cluster.changed.notify_waiters();
         if member.is_gone() {
             return;
         }
-        if !std::mem::replace(&mut told, true) {
-            cluster.tell(Event::Lost(lost.reason()));
+        if !std::mem::replace(&mut reported, true) {
+            cluster.emit(Event::Lost(lost.reason()));
         }
         rest(&mut backoff, member.wake.notified()).await;
     }
 }
 
-async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreError> {
+async fn connect(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreError> {
     let (stream, identity) = dial(&member.address, &cluster.credentials, cluster.patience).await?;
     if identity.member == member.uuid {
         return Ok(stream);
@@ -159,10 +159,10 @@ async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreErro
 async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: bool) -> ConnectionEnd {
     let label = label(&member.address);
     let (connection, requests) = Connection::new(Arc::clone(&label));
-    member.set_way(Way::Direct(connection));
+    member.set_route(Route::Direct(connection));
     cluster.changed.notify_waiters();
     if was_lost && cluster.is_subscribed() {
-        cluster.tell(Event::Reconnected);
+        cluster.emit(Event::Reconnected);
     }
     drive(stream, requests, MemberCodec::default(), &label).await
 }
@@ -183,16 +183,16 @@ async fn stay(cluster: &Arc<Cluster>, connection: &Connection) {
     let at_once = timeout(cluster.patience, &mut listens).await;
     cluster.set_subscribed(true);
     cluster.set_announces(matches!(at_once, Ok(Ok(()))));
-    cluster.tell(Event::Reconnected);
-    look_at_map(cluster, connection).await;
+    cluster.emit(Event::Reconnected);
+    check_map_config(cluster, connection).await;
     match at_once {
-        Ok(done) => tell_refusal(done),
+        Ok(done) => log_refusal(done),
         Err(_elapsed) => match listens.await {
             Ok(()) => {
                 cluster.set_announces(true);
-                cluster.tell(Event::Reconnected);
+                cluster.emit(Event::Reconnected);
             }
-            refused => tell_refusal(refused),
+            refused => log_refusal(refused),
         },
     }
     connection.closed().await;
@@ -201,11 +201,11 @@ async fn stay(cluster: &Arc<Cluster>, connection: &Connection) {
 
 async fn listen(cluster: &Arc<Cluster>, connection: &Connection) -> Result<(), StoreError> {
     let entries = Arc::clone(cluster);
-    let on_entry = Box::new(move |message: &Message| tell_of_entry(&entries, message));
+    let on_entry = Box::new(move |message: &Message| announce_entry(&entries, message));
     check(&connection.listen(request::entry_listener(&cluster.map), on_entry).await?, ENTRY_LISTENER)
 }
 
-fn tell_refusal(listened: Result<(), StoreError>) {
+fn log_refusal(listened: Result<(), StoreError>) {
     // A lost connection is reported by its own task.
     if let Err(why @ (StoreError::Refused(_) | StoreError::Unreadable(_))) = listened {
         warn!(%why, "Hazelcast refuses to announce moves; near_ttl applies");
@@ -218,7 +218,7 @@ fn check(answers: &[Message], kind: u32) -> Result<(), StoreError> {
 }
 
 /// Warns of a configuration of the map that loses sessions or keeps entries for ever.
-async fn look_at_map(cluster: &Cluster, connection: &Connection) {
+async fn check_map_config(cluster: &Cluster, connection: &Connection) {
     let asked = timeout(cluster.patience, connection.ask(vec![request::map_config(&cluster.map)])).await;
     let Ok(Ok(answers)) = asked else { return };
     let Some(Ok(config)) = answers.first().map(|first| response::map_config(first, MAP_CONFIG)) else {
@@ -238,13 +238,13 @@ async fn look_at_map(cluster: &Cluster, connection: &Connection) {
 }
 
 /// Announces a binding that was written. A first bind (epoch 0) is not announced: no proxy has an older one.
-fn tell_of_entry(cluster: &Cluster, message: &Message) {
+fn announce_entry(cluster: &Cluster, message: &Message) {
     let Ok(Some(event)) = response::entry_event(message) else { return };
     let Some(name) = data::name(event.key).filter(|name| name.kind() == Kind::Binding) else { return };
     // Entries written by other programs may be anything.
     let Ok(value) = data::read_value(event.value) else { return };
     if event.kind != request::ADDED || value.epoch() > 0 {
-        cluster.tell(Event::Announced(name, value));
+        cluster.emit(Event::Announced(name, value));
     }
 }
 
@@ -269,7 +269,7 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
             follow_partitions(cluster, &owners);
             if std::mem::take(&mut versions.lost_some) && cluster.is_subscribed() {
                 // Entries without a backup are lost.
-                cluster.tell(Event::Reconnected);
+                cluster.emit(Event::Reconnected);
             }
         }
         Ok(_) => {}
@@ -278,11 +278,11 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
 }
 
 /// Returns whether an unreachable member has left.
-fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
+fn follow_members(cluster: &Arc<Cluster>, reported: &[MemberInfo]) -> bool {
     let view = cluster.view();
     let known = |uuid: Uuid| view.members.iter().find(|member| member.uuid == uuid);
     let mut added = Vec::new();
-    let members = told.iter().map(|info| {
+    let members = reported.iter().map(|info| {
         known(info.uuid).cloned().unwrap_or_else(|| {
             let member = Arc::new(Member::new(info.uuid, &info.address));
             added.push(Arc::clone(&member));
@@ -290,7 +290,7 @@ fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
         })
     });
     let members: Vec<_> = members.collect();
-    let is_left = |former: &&Arc<Member>| !told.iter().any(|info| info.uuid == former.uuid);
+    let is_left = |former: &&Arc<Member>| !reported.iter().any(|info| info.uuid == former.uuid);
     let lost_some = view.members.iter().filter(is_left).filter(|former| former.leave()).count() > 0;
     let owner_now = |owner: usize| {
         let former = view.members.get(owner)?;
@@ -304,10 +304,10 @@ fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
     lost_some
 }
 
-fn follow_partitions(cluster: &Cluster, told: &[(Uuid, Vec<i32>)]) {
+fn follow_partitions(cluster: &Cluster, reported: &[(Uuid, Vec<i32>)]) {
     let mut view = View::clone(&cluster.view());
     let mut owners = vec![None; view.owners.len()];
-    for (uuid, partitions) in told {
+    for (uuid, partitions) in reported {
         let owner = view.members.iter().position(|member| member.uuid == *uuid);
         for partition in partitions {
             if let Some(place) = usize::try_from(*partition).ok().and_then(|partition| owners.get_mut(partition)) {

@@ -80,8 +80,6 @@ fn what_is_asked_is_what_the_member_understood() {
     }
     let credentials = Credentials {
         cluster_name: "dev".to_owned(),
-        username: None,
-        password: None,
         client: Uuid::from_slice(&{
             // Two numbers in little endian, behind the byte that says that there is one.
             let sent = traffic().next().unwrap().1;

@@ -47,10 +47,10 @@ impl Connector {
     /// A connection to the node at `host:port`, ready for requests.
     pub(super) async fn connect(&self, address: &str, label: &str) -> Result<Stream, StoreError> {
         let dialer = Dialer { label, limit: self.timeout };
-        dialer.tcp(address, |stream| self.meet(dialer, address, stream)).await
+        dialer.tcp(address, |stream| self.handshake(dialer, address, stream)).await
     }
 
-    async fn meet(&self, dialer: Dialer<'_>, address: &str, stream: TcpStream) -> Result<Stream, StoreError> {
+    async fn handshake(&self, dialer: Dialer<'_>, address: &str, stream: TcpStream) -> Result<Stream, StoreError> {
         let mut stream: Stream = match &self.tls {
             None => Box::new(stream),
             Some(tls) => {
@@ -60,7 +60,7 @@ impl Connector {
         };
         let login = self.login.as_ref().map(|(user, password)| (user.as_str(), password.expose()));
         let response = dialer.within("its first response", greet(dialer, &mut stream, login)).await?;
-        judge(dialer, response)?;
+        check_response(dialer, response)?;
         Ok(stream)
     }
 }
@@ -123,7 +123,7 @@ async fn greet(dialer: Dialer<'_>, stream: &mut Stream, login: Option<(&str, &st
     if incoming.is_empty() { Ok(frame) } else { Err(dialer.unreachable("it sent more than what was asked")) }
 }
 
-fn judge(dialer: Dialer<'_>, response: Bytes) -> Result<(), StoreError> {
+fn check_response(dialer: Dialer<'_>, response: Bytes) -> Result<(), StoreError> {
     match handshake::response(response) {
         Ok(Handshake::Accepted) => Ok(()),
         Ok(Handshake::TooOld) => Err(dialer.refused("it is too old; use Ignite 2.15 or newer")),

@@ -143,8 +143,8 @@ impl From<Malformed> for Invalid {
 /// A failure reported by the server, without the keys that its message may contain.
 fn refusal(failure: &Failure) -> StoreError {
     /// How much of a server's error message is reported.
-    const LONGEST_WORDS: usize = 200;
+    const MAX_MESSAGE: usize = 200;
     let words = failure.reason.split('[').next().unwrap_or_default();
-    let words: String = words.chars().filter(|c| !c.is_control()).take(LONGEST_WORDS).collect();
+    let words: String = words.chars().filter(|c| !c.is_control()).take(MAX_MESSAGE).collect();
     StoreError::Refused(format!("{} (status {})", words.trim_end_matches([' ', ':', '.']), failure.status))
 }

@@ -84,7 +84,7 @@ impl Shared {
         self.state.store(Arc::new(Err(stopping())));
     }
 
-    fn tell(&self, event: Event) {
+    fn emit(&self, event: Event) {
         if !self.stopped.load(Ordering::Acquire) {
             (self.on_event)(event);
         }
@@ -98,33 +98,33 @@ fn stopping() -> StoreError {
 /// Keeps a connection until the task is aborted. Begins at a random node, so that proxies spread over the nodes.
 pub(super) async fn supervise(shared: Arc<Shared>) {
     let mut at: usize = rand::random();
-    let mut told_lost = false;
+    let mut reported = false;
     let mut backoff = Backoff::new();
     // How many nodes in a row were of no use.
-    let mut missed = 0;
+    let mut failed = 0;
     loop {
         let Some(address) = shared.addresses.get(at % shared.addresses.len().max(1)) else { return };
         let label: Arc<str> = format!("ignite at {address}").into();
         let end = match shared.connector.connect(address, &label).await {
             Ok(stream) => serve(&shared, &label, stream).await,
-            Err(error) => End { error, stood: false, proven: false },
+            Err(error) => End { error, served: false, proven: false },
         };
         shared.state.store(Arc::new(Err(end.error.clone())));
-        if end.stood {
-            told_lost = false;
+        if end.served {
+            reported = false;
         }
-        missed = if end.proven { 1 } else { missed + 1 };
+        failed = if end.proven { 1 } else { failed + 1 };
         if end.proven {
             backoff.reset();
         }
         at = at.wrapping_add(1);
         // The next node may be well: the store is lost when none is.
-        if missed < shared.addresses.len() {
+        if failed < shared.addresses.len() {
             continue;
         }
-        missed = 0;
-        if !std::mem::replace(&mut told_lost, true) {
-            shared.tell(Event::Lost(end.error.reason()));
+        failed = 0;
+        if !std::mem::replace(&mut reported, true) {
+            shared.emit(Event::Lost(end.error.reason()));
         }
         sleep(backoff.pause()).await;
     }
@@ -134,7 +134,7 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
 struct End {
     error: StoreError,
     /// Operations could use it.
-    stood: bool,
+    served: bool,
     /// It lasted for at least a second.
     proven: bool,
 }
@@ -144,7 +144,7 @@ async fn serve(shared: &Arc<Shared>, label: &Arc<str>, stream: Stream) -> End {
         let shared = Arc::clone(shared);
         Box::new(move |payload| {
             for (name, value) in announcements::of(payload) {
-                shared.tell(Event::Announced(name, value));
+                shared.emit(Event::Announced(name, value));
             }
         })
     };
@@ -158,13 +158,13 @@ async fn serve(shared: &Arc<Shared>, label: &Arc<str>, stream: Stream) -> End {
         }),
     };
     if let Err(error) = set_up {
-        return End { error, stood: false, proven: false };
+        return End { error, served: false, proven: false };
     }
     tracing::debug!(server = %label, "connected to the store");
     shared.state.store(Arc::new(Ok(connection)));
-    shared.tell(Event::Reconnected);
+    shared.emit(Event::Reconnected);
     let ConnectionEnd { reason, proven } = driven.await;
-    End { error: StoreError::Unreachable(reason), stood: true, proven }
+    End { error: StoreError::Unreachable(reason), served: true, proven }
 }
 
 /// Caches and announcements. A user without permission to create caches uses existing ones.
