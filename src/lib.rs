@@ -7,6 +7,19 @@
 //! through [`admin`]. [`app`] starts and stops it all, [`cli`] is the command line, and [`demo`] shows it with three small
 //! servers.
 
+// Clippy's exceptions for tests do not reach fuzz subjects. Everything else is linted without them: the plain library is, too.
+#![cfg_attr(
+    any(test, fuzzing),
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::string_slice,
+        reason = "a panic is how a fuzz subject reports what it has found"
+    )
+)]
+
 pub mod cli;
 
 pub mod app;

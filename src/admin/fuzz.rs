@@ -1,13 +1,5 @@
 //! Fuzz subject: addresses, queries and bodies of the admin API.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a panic is how a subject reports what it has found"
-)]
-
 use http::{HeaderMap, HeaderValue, Method, header};
 
 use super::api;

@@ -4,14 +4,7 @@
 //! Compiled for tests and by cargo-fuzz (`--cfg fuzzing`) only. A subject of private code stands beside that code, in a module
 //! `fuzz` of its folder.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::string_slice,
-    reason = "a panic is how a subject reports what it has found"
-)]
+use bytes::BytesMut;
 
 mod config;
 mod session;
@@ -60,6 +53,34 @@ pub const SUBJECTS: [(&str, Subject); 20] = [
 /// Splits off the first byte, which chooses among the variants of a subject.
 pub(crate) fn choice(data: &[u8]) -> (u8, &[u8]) {
     data.split_first().map_or((0, data), |(first, rest)| (*first, rest))
+}
+
+/// All that `take` takes from the front of a buffer, and the error after it; the same when the bytes come in two pieces, cut where `at`
+/// says. Returns the buffer's rest too. `new` is the state of a reader.
+pub(crate) fn taken<R, T: std::fmt::Debug + PartialEq, E: std::fmt::Debug + PartialEq>(
+    bytes: &[u8],
+    at: u8,
+    new: impl Fn() -> R,
+    take: impl Fn(&mut R, &mut BytesMut) -> Result<Option<T>, E>,
+) -> (Vec<T>, Option<E>, BytesMut) {
+    let all = |reader: &mut R, buffer: &mut BytesMut, messages: &mut Vec<T>| loop {
+        match take(reader, buffer) {
+            Ok(Some(message)) => messages.push(message),
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        }
+    };
+    let (mut whole, mut pieces) = (Vec::new(), Vec::new());
+    let end = all(&mut new(), &mut BytesMut::from(bytes), &mut whole);
+    let (first, second) = cut(bytes, at);
+    let (mut reader, mut buffer) = (new(), BytesMut::from(first));
+    let mut error = all(&mut reader, &mut buffer, &mut pieces);
+    if error.is_none() {
+        buffer.extend_from_slice(second);
+        error = all(&mut reader, &mut buffer, &mut pieces);
+    }
+    assert_eq!((&pieces, &error), (&whole, &end), "cut at {}", first.len());
+    (pieces, error, buffer)
 }
 
 /// Input in two pieces, cut where `at` says.

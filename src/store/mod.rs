@@ -10,12 +10,13 @@
 //! - [`targets`]: the (pool, server) pairs that sessions are bound to, with their number of sessions.
 //! - [`expiry`]: the table's clock of 100 ms ticks, the idle and absolute limits, and the pace of sweeping.
 //! - [`shared`]: a store shared by several proxies: timeout, breaker, read-through, write-behind.
-//! - [`engine`]: what such a store must be able to do; [`redis`], [`memcached`] and [`hazelcast`] implement it,
-//!   [`engines`] lists them.
+//! - [`engine`]: what such a store must be able to do; [`redis`], [`memcached`], [`hazelcast`] and [`ignite`] implement it,
+//!   [`engines`] lists them, [`connection`] is what those share that bring their own protocol.
 //! - [`disk`]: snapshots of the table, so that it outlives the process.
 //!
 //! Nothing in this folder reads a clock: every time is an argument.
 
+mod connection;
 pub mod disk;
 pub mod engine;
 pub mod engines;

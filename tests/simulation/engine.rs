@@ -2,7 +2,7 @@
 //!
 //! Used by the simulation and by the unit tests of the guard before a store. Time is tokio's, so that tests may stop it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,6 +62,8 @@ pub struct Link {
 
 struct State {
     answers: Answers,
+    /// How many partitions there are, where a command reads names of one only.
+    partitions: Option<u32>,
     faults: Option<Faults>,
     announcements: Announcements,
     held_back: Vec<(Name, Value)>,
@@ -74,6 +76,7 @@ impl Shared {
         let (events, heard) = unbounded_channel();
         let state = State {
             answers: Answers::AtOnce,
+            partitions: None,
             faults: None,
             announcements: Announcements::Delivered,
             held_back: Vec::new(),
@@ -149,6 +152,11 @@ impl Link {
     /// From now on.
     pub fn answers(&self, answers: Answers) {
         self.state.lock().answers = answers;
+    }
+
+    /// A command reads names of one partition only, from now on.
+    pub fn has_partitions(&self, count: u32) {
+        self.state.lock().partitions = Some(count);
     }
 
     pub fn announcements(&self, announcements: Announcements) {
@@ -255,6 +263,10 @@ impl Engine for Link {
     async fn lookup(&self, names: &[Name]) -> Result<Vec<Option<Value>>, StoreError> {
         let all = names.to_vec();
         let first = names.first().map_or("", Name::as_str);
+        let partitions: BTreeSet<u32> = names.iter().filter_map(|name| self.partition(name)).collect();
+        if !partitions.is_empty() {
+            self.state.lock().asked.push(("lookup command", partitions.len()));
+        }
         self.does("lookup", first, names.len(), move |shared| all.iter().map(|name| shared.get(name)).collect()).await
     }
 
@@ -289,5 +301,10 @@ impl Engine for Link {
             ours.map(|(name, kept)| (Name::from_stored(name), kept.value.clone())).collect()
         };
         Ok(Page { values: self.does("list", "", 0, effect).await?, next: None })
+    }
+
+    fn partition(&self, name: &Name) -> Option<u32> {
+        let count = self.state.lock().partitions?;
+        Some(name.as_str().bytes().map(u32::from).sum::<u32>() % count)
     }
 }

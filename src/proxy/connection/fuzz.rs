@@ -1,13 +1,5 @@
 //! Fuzz subjects: what comes before a request, where its head ends, and where its body does.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a panic is how a subject reports what it has found"
-)]
-
 use super::proxy_protocol::{self, ProxyHeader};
 use super::request_body::{BodyFraming, Chunks, RequestBody};
 use super::request_head::RequestHead;

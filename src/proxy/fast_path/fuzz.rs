@@ -1,13 +1,5 @@
 //! Fuzz subjects: heads of requests and responses as the fast path reads and writes them.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a panic is how a subject reports what it has found"
-)]
-
 use std::mem::MaybeUninit;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};

@@ -1,13 +1,5 @@
 //! Fuzz subject: what proxies before this one report of a client.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a panic is how a subject reports what it has found"
-)]
-
 use std::net::IpAddr;
 
 use http::header::HeaderName;

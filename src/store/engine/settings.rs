@@ -12,6 +12,7 @@ use super::{Engine, OnEvent, StoreError};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::Replacement;
+use crate::config::suggest;
 use crate::session::token::UnixMillis;
 
 /// The section of an engine below `store`. Its fields are the keys, its doc comments the manual.
@@ -41,4 +42,31 @@ pub(crate) trait EngineSettings:
         clock: fn() -> UnixMillis,
         on_event: OnEvent,
     ) -> Result<Arc<dyn Engine>, StoreError>;
+}
+
+/// Reports invalid and duplicate addresses of the list at `key`. Returns normalized ones. `normalize` returns the help where it
+/// cannot; `what` the address is of: "a memcached".
+pub(crate) fn distinct_addresses(
+    written: &[String],
+    (at, key): (NodeRef<'_>, &str),
+    what: &str,
+    normalize: impl Fn(&str) -> Result<String, String>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<String> {
+    let mut addresses: Vec<String> = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        let location = at.item(index).location;
+        match normalize(text) {
+            Ok(address) if addresses.contains(&address) => {
+                let message = format!("\"{key}\" holds {} twice", suggest::quoted(&address));
+                diagnostics.problem(location, message, "remove one of them");
+            }
+            Ok(address) => addresses.push(address),
+            Err(help) => {
+                let message = format!("{} is not the address of {what}", suggest::quoted(text));
+                diagnostics.problem(location, message, help);
+            }
+        }
+    }
+    addresses
 }

@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::connection::Connection;
 use super::data;
 use super::frame::Message;
-use super::member::{Member, Way};
+use super::member::{Member, Route};
 use super::request::{self, Credentials, GET};
 use super::response::{Failure, answer};
 use crate::store::engine::{Event, Name, OnEvent, StoreError};
@@ -71,7 +71,7 @@ const PAUSES: [Duration; 6] = [
     Duration::from_millis(200),
 ];
 /// Calls in one batch of a connection, each of two requests at most.
-const MOST_AT_ONCE: usize = 8192;
+const MAX_CALLS: usize = 8192;
 
 impl Cluster {
     pub(super) fn new(credentials: Credentials, map: &str, patience: Duration, on_event: OnEvent) -> Self {
@@ -98,7 +98,7 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    pub(super) fn tell(&self, event: Event) {
+    pub(super) fn emit(&self, event: Event) {
         if !self.stopped.load(Acquire) {
             (self.on_event)(event);
         }
@@ -192,20 +192,21 @@ impl Cluster {
     /// Sends these calls, grouped by connection.
     async fn round(&self, calls: &[Call], left: &[usize]) -> Vec<(usize, Result<Vec<Message>, StoreError>)> {
         let view = self.view();
-        let mut ways: Vec<(Connection, Vec<usize>)> = Vec::new();
+        let mut by_connection: Vec<(Connection, Vec<usize>)> = Vec::new();
         let mut done = Vec::with_capacity(left.len());
         for (at, call) in left.iter().filter_map(|at| Some((*at, calls.get(*at)?))) {
             match view.route(call.partition) {
                 Ok(connection) => {
-                    match ways.iter_mut().find(|(way, some)| way.is(&connection) && some.len() < MOST_AT_ONCE) {
+                    match by_connection.iter_mut().find(|(other, some)| other.is(&connection) && some.len() < MAX_CALLS)
+                    {
                         Some((_, calls)) => calls.push(at),
-                        None => ways.push((connection, vec![at])),
+                        None => by_connection.push((connection, vec![at])),
                     }
                 }
                 Err(error) => done.push((at, Err(error))),
             }
         }
-        let asked = ways.iter().map(|(connection, some)| async move {
+        let asked = by_connection.iter().map(|(connection, some)| async move {
             let some = some.iter().filter_map(|at| Some((*at, calls.get(*at)?)));
             ask_together(connection, some.collect()).await
         });
@@ -238,10 +239,10 @@ impl View {
     fn any(&self) -> Result<Connection, StoreError> {
         let mut why = StoreError::Unreachable("no member of Hazelcast was reached yet".to_owned());
         for member in &self.members {
-            match member.way() {
-                Way::Direct(connection) => return Ok(connection),
-                Way::Lost(error) => why = error,
-                Way::Detour => {}
+            match member.route() {
+                Route::Direct(connection) => return Ok(connection),
+                Route::Lost(error) => why = error,
+                Route::Forwarded => {}
             }
         }
         Err(why)
@@ -249,10 +250,10 @@ impl View {
 
     fn route(&self, partition: i32) -> Result<Connection, StoreError> {
         let owner = usize::try_from(partition).ok().and_then(|partition| *self.owners.get(partition)?);
-        match owner.and_then(|owner| self.members.get(owner)).map(|member| member.way()) {
-            Some(Way::Direct(connection)) => Ok(connection),
-            Some(Way::Lost(error)) => Err(error),
-            Some(Way::Detour) | None => self.any(),
+        match owner.and_then(|owner| self.members.get(owner)).map(|member| member.route()) {
+            Some(Route::Direct(connection)) => Ok(connection),
+            Some(Route::Lost(error)) => Err(error),
+            Some(Route::Forwarded) | None => self.any(),
         }
     }
 }
@@ -270,13 +271,13 @@ mod tests {
         let owners = [Some(0), Some(1), Some(2), None].into();
         let view = View { members: members.clone(), owners, version: None };
         assert!(view.any().is_err() && view.route(0).is_err(), "none was reached yet");
-        members[0].set_way(Way::Direct(first.clone()));
-        members[1].set_way(Way::Direct(second.clone()));
-        let to = |partition| view.route(partition).ok().map(|way| if way.is(&first) { 1 } else { 2 });
+        members[0].set_route(Route::Direct(first.clone()));
+        members[1].set_route(Route::Direct(second.clone()));
+        let to = |partition| view.route(partition).ok().map(|connection| if connection.is(&first) { 1 } else { 2 });
         assert_eq!([0, 1, 2, 3, -1, 99].map(to), [Some(1), Some(2), Some(1), Some(1), Some(1), Some(1)]);
-        members[2].set_way(Way::Lost(StoreError::Unreachable("gone".to_owned())));
+        members[2].set_route(Route::Lost(StoreError::Unreachable("gone".to_owned())));
         assert_eq!(view.route(2).err(), Some(StoreError::Unreachable("gone".to_owned())), "at once");
-        members[0].set_way(Way::Detour);
+        members[0].set_route(Route::Forwarded);
         assert_eq!(to(0), Some(2), "passed on by the second");
     }
 }

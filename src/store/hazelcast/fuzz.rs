@@ -1,21 +1,8 @@
 //! Fuzz subject: what a member of a Hazelcast cluster sends.
 
-use bytes::BytesMut;
-
-use super::frame::{Decoder, Malformed, Message};
+use super::frame::{Decoder, Message};
 use super::{data, request, response};
-use crate::fuzz::{choice, cut};
-
-fn all(decoder: &mut Decoder, incoming: &mut BytesMut) -> (Vec<Message>, Option<Malformed>) {
-    let mut messages = Vec::new();
-    loop {
-        match decoder.take(incoming) {
-            Ok(Some(message)) => messages.push(message),
-            Ok(None) => return (messages, None),
-            Err(error) => return (messages, Some(error)),
-        }
-    }
-}
+use crate::fuzz::{choice, taken};
 
 /// Messages are the same however the bytes are cut, and each is read as every response and event without more in it than it has
 /// bytes.
@@ -28,17 +15,7 @@ pub fn hazelcast(bytes: &[u8]) {
     }
     assert!((0..271).contains(&data::partition(bytes, 271)));
     let (at, bytes) = choice(bytes);
-    let (first, second) = cut(bytes, at);
-    let whole = all(&mut Decoder::default(), &mut BytesMut::from(bytes));
-    let (mut decoder, mut incoming) = (Decoder::default(), BytesMut::from(first));
-    let (mut messages, mut error) = all(&mut decoder, &mut incoming);
-    if error.is_none() {
-        incoming.extend_from_slice(second);
-        let (more, late) = all(&mut decoder, &mut incoming);
-        messages.extend(more);
-        error = late;
-    }
-    assert_eq!((&messages, error), (&whole.0, whole.1), "cut at {}", first.len());
+    let (messages, _, _) = taken(bytes, at, Decoder::default, Decoder::take);
     for message in &messages {
         read(message, bytes.len());
     }

@@ -12,7 +12,7 @@ const ROUNDS: usize = 64;
 /// Entries that a member reads in one round.
 const LOOKED_AT: std::ops::RangeInclusive<usize> = 100..=1000;
 /// A partition's table grows by doubling, and each time there is one pointer more.
-const MOST_POINTERS: usize = 64;
+const MAX_POINTERS: usize = 64;
 
 /// The position of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,14 +39,14 @@ impl Place {
             let (index, size) = text.split_once(':')?;
             Some((index.parse().ok()?, size.parse().ok()?))
         };
-        let pointers: Vec<_> = pointers.split(',').take(MOST_POINTERS + 1).map(pointer).collect::<Option<_>>()?;
+        let pointers: Vec<_> = pointers.split(',').take(MAX_POINTERS + 1).map(pointer).collect::<Option<_>>()?;
         let partition = partition.parse().ok().filter(|partition| *partition >= 0)?;
-        (pointers.len() <= MOST_POINTERS).then_some(Self { partition, pointers })
+        (pointers.len() <= MAX_POINTERS).then_some(Self { partition, pointers })
     }
 
     /// The position after a response with these pointers; `None` = that was the last partition.
     fn after(&self, pointers: Vec<(i32, i32)>, partitions: i32) -> Option<Self> {
-        let ended = pointers.last().is_none_or(|(index, _)| *index < 0) || pointers.len() > MOST_POINTERS;
+        let ended = pointers.last().is_none_or(|(index, _)| *index < 0) || pointers.len() > MAX_POINTERS;
         let next = if ended { Self::begin(self.partition + 1) } else { Self { pointers, ..self.clone() } };
         (next.partition < partitions).then_some(next)
     }

@@ -16,7 +16,7 @@ pub(super) struct Member {
     pub(super) uuid: Uuid,
     /// `host:port`.
     pub(super) address: Box<str>,
-    way: ArcSwap<Way>,
+    route: ArcSwap<Route>,
     /// It has left the cluster. Relaxed: the connection's task sees it at its next step.
     gone: AtomicBool,
     /// Notified when the cluster reports it, and when it has left.
@@ -25,10 +25,10 @@ pub(super) struct Member {
 
 /// The route of requests for a member's partitions.
 #[derive(Clone)]
-pub(super) enum Way {
+pub(super) enum Route {
     Direct(Connection),
     /// Through any other member, which forwards them: it is in the cluster, but unreachable from here.
-    Detour,
+    Forwarded,
     /// None: the others do not reach it either, or there are no others.
     Lost(StoreError),
 }
@@ -39,24 +39,24 @@ impl Member {
         Self {
             uuid,
             address: address.into(),
-            way: ArcSwap::from_pointee(Way::Detour),
+            route: ArcSwap::from_pointee(Route::Forwarded),
             gone: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
 
-    pub(super) fn way(&self) -> Way {
-        Way::clone(&self.way.load())
+    pub(super) fn route(&self) -> Route {
+        Route::clone(&self.route.load())
     }
 
-    pub(super) fn set_way(&self, way: Way) {
-        self.way.store(Arc::new(way));
+    pub(super) fn set_route(&self, route: Route) {
+        self.route.store(Arc::new(route));
     }
 
     pub(super) fn connection(&self) -> Option<Connection> {
-        match &**self.way.load() {
-            Way::Direct(connection) => Some(connection.clone()),
-            Way::Detour | Way::Lost(_) => None,
+        match &**self.route.load() {
+            Route::Direct(connection) => Some(connection.clone()),
+            Route::Forwarded | Route::Lost(_) => None,
         }
     }
 

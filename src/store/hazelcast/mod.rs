@@ -8,7 +8,7 @@
 //! listener tells of entries that were updated, or added by a move, are the announcements.
 //!
 //! - [`frame`], [`data`], [`request`] and [`response`]: the codec, pure.
-//! - [`connection`]: one socket shared by all requests to a member. [`dial`]: connecting and authentication.
+//! - [`connection`]: the protocol on a connection shared by all requests to a member. [`dial`]: authentication.
 //! - [`member`] and [`cluster`]: the view of the cluster, routing and retries.
 //! - [`supervise`]: discovery, reconnects, subscriptions.
 //! - [`writes`]: bind, rebind and touch. [`list`]: pagination.
@@ -28,6 +28,8 @@ mod request;
 mod response;
 pub mod settings;
 mod supervise;
+#[cfg(test)]
+mod tests;
 #[cfg(test)]
 mod traffic;
 mod writes;
@@ -74,12 +76,7 @@ impl HazelcastEngine {
         if settings.members.is_empty() {
             return Err(StoreError::Refused("no members of Hazelcast; name one in `members`".to_owned()));
         }
-        let credentials = Credentials {
-            cluster_name: settings.cluster_name.clone(),
-            username: None,
-            password: None,
-            client: Uuid::new_v4(),
-        };
+        let credentials = Credentials { cluster_name: settings.cluster_name.clone(), client: Uuid::new_v4() };
         let cluster = Arc::new(Cluster::new(credentials, &settings.map, patience, on_event));
         let supervised = supervise::supervise(Arc::clone(&cluster), settings.members.clone());
         let supervisor = runtime.spawn(supervised).abort_handle();
@@ -167,6 +164,10 @@ impl Engine for HazelcastEngine {
 
     async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         list::list(&self.cluster, prefix, cursor, limit).await
+    }
+
+    fn partition(&self, name: &Name) -> Option<u32> {
+        u32::try_from(data::partition(&data::key(name), self.cluster.partitions())).ok()
     }
 }
 

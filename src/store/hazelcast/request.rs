@@ -36,8 +36,6 @@ pub(super) const ADDED: i32 = 1;
 #[derive(Debug)]
 pub(super) struct Credentials {
     pub(super) cluster_name: String,
-    pub(super) username: Option<String>,
-    pub(super) password: Option<String>,
     /// A random id of this engine.
     pub(super) client: Uuid,
 }
@@ -55,8 +53,9 @@ pub(super) fn authenticate(credentials: &Credentials) -> Vec<u8> {
         .byte(ROUTING_ALL_MEMBERS)
         .boolean(false)
         .text(&credentials.cluster_name)
-        .nullable(credentials.username.as_deref())
-        .nullable(credentials.password.as_deref())
+        // Users are of the Enterprise edition.
+        .nullable(None)
+        .nullable(None)
         // The kind of client, the version of Hazelcast that it was written for, and its name; and no labels.
         .text("HMG")
         .text("5.3.0")

@@ -12,7 +12,7 @@ const ERROR: u32 = 0;
 /// partition is. Every request here may: each write is a merge.
 const REDO: [i32; 9] = [8, 19, 33, 39, 46, 47, 52, 53, 62];
 /// Limit of members and partitions in one response: more than any cluster has.
-const MOST: usize = 65_536;
+const MAX_COUNT: usize = 65_536;
 
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(super) fn identity(message: &Message) -> Result<Identity, StoreError> {
         let partitions = fixed.int()?;
         frames.skip()?;
         let version = frames.text()?.to_owned();
-        if !usize::try_from(partitions).is_ok_and(|count| (1..=MOST).contains(&count)) {
+        if !usize::try_from(partitions).is_ok_and(|count| (1..=MAX_COUNT).contains(&count)) {
             return Err(Malformed("an impossible number of partitions"));
         }
         Ok(Identity { member, version, partitions })
@@ -231,7 +231,7 @@ fn members(frames: &mut Frames<'_>) -> Result<Vec<MemberInfo>, Malformed> {
         let host = inside.text()?;
         let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         members.push(MemberInfo { uuid, address });
-        if members.len() > MOST {
+        if members.len() > MAX_COUNT {
             return Err(Malformed("more members than there can be"));
         }
     }

@@ -7,6 +7,7 @@ use crate::config::address::{self, ServerAddress};
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::suggest;
+use crate::store::engine::settings::distinct_addresses;
 
 /// The default port of a member.
 const PORT: &str = "5701";
@@ -36,21 +37,8 @@ impl Default for HazelcastSettings {
 impl HazelcastSettings {
     /// Reports invalid and duplicate members and invalid names. Returns normalized members.
     pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
-        let mut members: Vec<String> = Vec::new();
-        for (index, text) in self.members.iter().enumerate() {
-            let at = at.key("members").item(index);
-            match member(text) {
-                Ok(member) if members.contains(&member) => {
-                    let message = format!("\"store.hazelcast.members\" holds {} twice", suggest::quoted(&member));
-                    diagnostics.problem(at.location, message, "remove one of them");
-                }
-                Ok(member) => members.push(member),
-                Err(help) => {
-                    let message = format!("{} is not the address of a Hazelcast member", suggest::quoted(text));
-                    diagnostics.problem(at.location, message, help);
-                }
-            }
-        }
+        let at_list = (at.key("members"), "store.hazelcast.members");
+        let members = distinct_addresses(&self.members, at_list, "a Hazelcast member", member, diagnostics);
         for (key, text, fault) in [
             ("cluster_name", &self.cluster_name, name_fault(&self.cluster_name)),
             ("map", &self.map, name_fault(&self.map).or_else(|| map_fault(&self.map))),

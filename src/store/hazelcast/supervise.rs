@@ -1,8 +1,7 @@
 //! The tasks that keep the connections: discovery by the configured members, one connection to each member of the cluster, and
 //! the subscription to cluster and entry events on one of them. When that connection ends, the next one is subscribed.
 //!
-//! A frozen or partitioned member causes no error by itself, so every connection is pinged each second. Reconnects back off
-//! exponentially, up to two seconds.
+//! Reconnects back off exponentially, up to two seconds.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -16,18 +15,16 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::cluster::{Cluster, View};
-use super::connection::{self, Connection};
+use super::connection::{Connection, MemberCodec};
 use super::data;
-use super::dial::{dial, label, reason};
+use super::dial::{dial, label};
 use super::frame::Message;
-use super::member::{Member, Way};
+use super::member::{Member, Route};
 use super::request::{self, CLUSTER_VIEW, ENTRY_LISTENER, MAP_CONFIG};
 use super::response::{self, MemberInfo, answer};
+use crate::store::connection::{Backoff, ConnectionEnd, drive};
 use crate::store::engine::{Event, Kind, StoreError};
 
-/// The first pause before another attempt, and the longest; doubled each time.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Limit for the first view of the cluster after the subscription.
 const FIRST_VIEW: Duration = Duration::from_secs(2);
 
@@ -35,17 +32,17 @@ const FIRST_VIEW: Duration = Duration::from_secs(2);
 pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
     // Not every proxy subscribes at the same member.
     seeds.shuffle(&mut rand::thread_rng());
-    let mut pause = SHORTEST_PAUSE;
-    let mut told_lost = false;
+    let mut backoff = Backoff::new();
+    let mut reported = false;
     loop {
         let changed = cluster.changed.notified();
         let why = match cluster.any() {
             Ok(connection) => match subscribe(&cluster, &connection).await {
                 Ok(()) => {
-                    pause = SHORTEST_PAUSE;
+                    backoff.reset();
                     stay(&cluster, &connection).await;
                     // The task of the connection has reported why it ended.
-                    told_lost = true;
+                    reported = true;
                     continue;
                 }
                 Err(error) => error,
@@ -58,10 +55,10 @@ pub(super) async fn supervise(cluster: Arc<Cluster>, mut seeds: Vec<String>) {
                 Err(error) => error,
             },
         };
-        if !std::mem::replace(&mut told_lost, true) {
-            cluster.tell(Event::Lost(reason(why)));
+        if !std::mem::replace(&mut reported, true) {
+            cluster.emit(Event::Lost(why.reason()));
         }
-        rest(&mut pause, changed).await;
+        rest(&mut backoff, changed).await;
     }
 }
 
@@ -79,12 +76,9 @@ async fn until_connected(cluster: &Cluster) {
     let _ = timeout(cluster.patience, connected).await;
 }
 
-/// With jitter, so that the proxies do not reconnect all at once.
-async fn rest(pause: &mut Duration, woken: impl Future<Output = ()>) {
-    let chance: f64 = rand::random();
+async fn rest(backoff: &mut Backoff, woken: impl Future<Output = ()>) {
     // The same after a timeout as after a wake-up.
-    let _ = timeout(pause.mul_f64(0.5 + chance / 2.0), woken).await;
-    *pause = (*pause * 2).min(LONGEST_PAUSE);
+    let _ = timeout(backoff.pause(), woken).await;
 }
 
 /// Tries the configured members in turn until one accepts the connection. The view is then this member alone, until it sends
@@ -125,35 +119,35 @@ fn keep(cluster: &Arc<Cluster>, member: Arc<Member>) {
 }
 
 async fn keep_connected(cluster: Arc<Cluster>, member: Arc<Member>) {
-    let mut pause = SHORTEST_PAUSE;
+    let mut backoff = Backoff::new();
     // The loss of a member is reported once.
-    let mut told = false;
+    let mut reported = false;
     while !member.is_gone() {
-        let (lost, served) = match meet(&cluster, &member).await {
+        let (lost, served) = match connect(&cluster, &member).await {
             Ok(stream) => {
-                let broken = serve(&cluster, &member, stream, std::mem::replace(&mut told, false)).await;
-                if broken.proven {
-                    pause = SHORTEST_PAUSE;
+                let end = serve(&cluster, &member, stream, std::mem::replace(&mut reported, false)).await;
+                if end.proven {
+                    backoff.reset();
                 }
-                (StoreError::Unreachable(broken.reason), true)
+                (StoreError::Unreachable(end.reason), true)
             }
             Err(error) => (error, false),
         };
-        // A connection that broke: at once. A failed attempt: the former way holds while the others are asked.
-        let detour = !served && cluster.reaches(&member).await;
-        member.set_way(if detour { Way::Detour } else { Way::Lost(lost.clone()) });
+        // A connection that broke: at once. A failed attempt: the former route holds while the others are asked.
+        let is_forwarded = !served && cluster.reaches(&member).await;
+        member.set_route(if is_forwarded { Route::Forwarded } else { Route::Lost(lost.clone()) });
         cluster.changed.notify_waiters();
         if member.is_gone() {
             return;
         }
-        if !std::mem::replace(&mut told, true) {
-            cluster.tell(Event::Lost(reason(lost)));
+        if !std::mem::replace(&mut reported, true) {
+            cluster.emit(Event::Lost(lost.reason()));
         }
-        rest(&mut pause, member.wake.notified()).await;
+        rest(&mut backoff, member.wake.notified()).await;
     }
 }
 
-async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreError> {
+async fn connect(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreError> {
     let (stream, identity) = dial(&member.address, &cluster.credentials, cluster.patience).await?;
     if identity.member == member.uuid {
         return Ok(stream);
@@ -162,15 +156,15 @@ async fn meet(cluster: &Cluster, member: &Member) -> Result<TcpStream, StoreErro
     Err(StoreError::Unreachable(format!("{}: another member is there now", label(&member.address))))
 }
 
-async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: bool) -> connection::Broken {
+async fn serve(cluster: &Cluster, member: &Member, stream: TcpStream, was_lost: bool) -> ConnectionEnd {
     let label = label(&member.address);
     let (connection, requests) = Connection::new(Arc::clone(&label));
-    member.set_way(Way::Direct(connection));
+    member.set_route(Route::Direct(connection));
     cluster.changed.notify_waiters();
     if was_lost && cluster.is_subscribed() {
-        cluster.tell(Event::Reconnected);
+        cluster.emit(Event::Reconnected);
     }
-    connection::drive(stream, requests, &label).await
+    drive(stream, requests, MemberCodec::default(), &label).await
 }
 
 /// Subscribes to the view of the cluster: members and partitions.
@@ -189,16 +183,16 @@ async fn stay(cluster: &Arc<Cluster>, connection: &Connection) {
     let at_once = timeout(cluster.patience, &mut listens).await;
     cluster.set_subscribed(true);
     cluster.set_announces(matches!(at_once, Ok(Ok(()))));
-    cluster.tell(Event::Reconnected);
-    look_at_map(cluster, connection).await;
+    cluster.emit(Event::Reconnected);
+    check_map_config(cluster, connection).await;
     match at_once {
-        Ok(done) => tell_refusal(done),
+        Ok(done) => log_refusal(done),
         Err(_elapsed) => match listens.await {
             Ok(()) => {
                 cluster.set_announces(true);
-                cluster.tell(Event::Reconnected);
+                cluster.emit(Event::Reconnected);
             }
-            refused => tell_refusal(refused),
+            refused => log_refusal(refused),
         },
     }
     connection.closed().await;
@@ -207,11 +201,11 @@ async fn stay(cluster: &Arc<Cluster>, connection: &Connection) {
 
 async fn listen(cluster: &Arc<Cluster>, connection: &Connection) -> Result<(), StoreError> {
     let entries = Arc::clone(cluster);
-    let on_entry = Box::new(move |message: &Message| tell_of_entry(&entries, message));
+    let on_entry = Box::new(move |message: &Message| announce_entry(&entries, message));
     check(&connection.listen(request::entry_listener(&cluster.map), on_entry).await?, ENTRY_LISTENER)
 }
 
-fn tell_refusal(listened: Result<(), StoreError>) {
+fn log_refusal(listened: Result<(), StoreError>) {
     // A lost connection is reported by its own task.
     if let Err(why @ (StoreError::Refused(_) | StoreError::Unreadable(_))) = listened {
         warn!(%why, "Hazelcast refuses to announce moves; near_ttl applies");
@@ -224,7 +218,7 @@ fn check(answers: &[Message], kind: u32) -> Result<(), StoreError> {
 }
 
 /// Warns of a configuration of the map that loses sessions or keeps entries for ever.
-async fn look_at_map(cluster: &Cluster, connection: &Connection) {
+async fn check_map_config(cluster: &Cluster, connection: &Connection) {
     let asked = timeout(cluster.patience, connection.ask(vec![request::map_config(&cluster.map)])).await;
     let Ok(Ok(answers)) = asked else { return };
     let Some(Ok(config)) = answers.first().map(|first| response::map_config(first, MAP_CONFIG)) else {
@@ -244,13 +238,13 @@ async fn look_at_map(cluster: &Cluster, connection: &Connection) {
 }
 
 /// Announces a binding that was written. A first bind (epoch 0) is not announced: no proxy has an older one.
-fn tell_of_entry(cluster: &Cluster, message: &Message) {
+fn announce_entry(cluster: &Cluster, message: &Message) {
     let Ok(Some(event)) = response::entry_event(message) else { return };
     let Some(name) = data::name(event.key).filter(|name| name.kind() == Kind::Binding) else { return };
     // Entries written by other programs may be anything.
     let Ok(value) = data::read_value(event.value) else { return };
     if event.kind != request::ADDED || value.epoch() > 0 {
-        cluster.tell(Event::Announced(name, value));
+        cluster.emit(Event::Announced(name, value));
     }
 }
 
@@ -275,7 +269,7 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
             follow_partitions(cluster, &owners);
             if std::mem::take(&mut versions.lost_some) && cluster.is_subscribed() {
                 // Entries without a backup are lost.
-                cluster.tell(Event::Reconnected);
+                cluster.emit(Event::Reconnected);
             }
         }
         Ok(_) => {}
@@ -284,11 +278,11 @@ fn follow(cluster: &Arc<Cluster>, versions: &Mutex<Versions>, message: &Message)
 }
 
 /// Returns whether an unreachable member has left.
-fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
+fn follow_members(cluster: &Arc<Cluster>, reported: &[MemberInfo]) -> bool {
     let view = cluster.view();
     let known = |uuid: Uuid| view.members.iter().find(|member| member.uuid == uuid);
     let mut added = Vec::new();
-    let members = told.iter().map(|info| {
+    let members = reported.iter().map(|info| {
         known(info.uuid).cloned().unwrap_or_else(|| {
             let member = Arc::new(Member::new(info.uuid, &info.address));
             added.push(Arc::clone(&member));
@@ -296,7 +290,7 @@ fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
         })
     });
     let members: Vec<_> = members.collect();
-    let is_left = |former: &&Arc<Member>| !told.iter().any(|info| info.uuid == former.uuid);
+    let is_left = |former: &&Arc<Member>| !reported.iter().any(|info| info.uuid == former.uuid);
     let lost_some = view.members.iter().filter(is_left).filter(|former| former.leave()).count() > 0;
     let owner_now = |owner: usize| {
         let former = view.members.get(owner)?;
@@ -310,10 +304,10 @@ fn follow_members(cluster: &Arc<Cluster>, told: &[MemberInfo]) -> bool {
     lost_some
 }
 
-fn follow_partitions(cluster: &Cluster, told: &[(Uuid, Vec<i32>)]) {
+fn follow_partitions(cluster: &Cluster, reported: &[(Uuid, Vec<i32>)]) {
     let mut view = View::clone(&cluster.view());
     let mut owners = vec![None; view.owners.len()];
-    for (uuid, partitions) in told {
+    for (uuid, partitions) in reported {
         let owner = view.members.iter().position(|member| member.uuid == *uuid);
         for partition in partitions {
             if let Some(place) = usize::try_from(*partition).ok().and_then(|partition| owners.get_mut(partition)) {

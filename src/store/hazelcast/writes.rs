@@ -16,7 +16,7 @@ use crate::session::token::UnixMillis;
 use crate::store::engine::{Name, StoreError, Value, WriteResult};
 
 /// How often a write is tried against concurrent writes of the same name.
-const MOST_TRIES: usize = 256;
+const MAX_ATTEMPTS: usize = 256;
 
 /// An entry of the map.
 struct Entry<'a> {
@@ -93,7 +93,7 @@ pub(super) async fn rebind(
     ttl: Duration,
 ) -> Result<WriteResult, StoreError> {
     let (entry, ours) = (Entry::new(cluster, name), data::value(value));
-    for _ in 0..MOST_TRIES {
+    for _ in 0..MAX_ATTEMPTS {
         let Some((kept, text)) = put(cluster, &entry, &ours, ttl).await? else { return Ok(WriteResult::Stored) };
         if kept == *value {
             // A retry of the same write, which may have lost its time to live.
@@ -112,7 +112,7 @@ pub(super) async fn rebind(
             return Ok(WriteResult::Stored);
         }
     }
-    Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))
+    Err(StoreError::Refused(format!("others wrote the same name {MAX_ATTEMPTS} times meanwhile")))
 }
 
 /// The existing value, parsed and as bytes.

@@ -1,7 +1,5 @@
 //! A connection to a node: its name resolved, TCP, TLS where it is configured, and the handshake; each step in bounded time.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,21 +8,15 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::ring;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::timeout;
+use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::protocol::frame;
 use super::protocol::handshake::{self, Handshake};
 use crate::config::certificate_files::ClientTls;
 use crate::config::secret::Secret;
+use crate::store::connection::{Dialer, Stream};
 use crate::store::engine::StoreError;
-
-/// Plain or TLS.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-pub(super) type Stream = Box<dyn Duplex>;
 
 /// How to connect to a node.
 pub(super) struct Connector {
@@ -52,44 +44,24 @@ impl Connector {
         Ok(Self { tls, login, timeout })
     }
 
-    /// A connection to the node at `host:port`, ready for requests. The addresses of a name are tried in order.
-    pub(super) async fn connect(&self, address: &str) -> Result<Stream, StoreError> {
-        let mut last = unreachable(address, "its name has no address");
-        for place in self.within(address, "finding its address", lookup_host(address)).await? {
-            match self.meet(address, place).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+    /// A connection to the node at `host:port`, ready for requests.
+    pub(super) async fn connect(&self, address: &str, label: &str) -> Result<Stream, StoreError> {
+        let dialer = Dialer { label, limit: self.timeout };
+        dialer.tcp(address, |stream| self.handshake(dialer, address, stream)).await
     }
 
-    async fn meet(&self, address: &str, place: SocketAddr) -> Result<Stream, StoreError> {
-        let stream = self.within(address, "connecting", TcpStream::connect(place)).await?;
-        stream.set_nodelay(true).map_err(|error| unreachable(address, &error.to_string()))?;
+    async fn handshake(&self, dialer: Dialer<'_>, address: &str, stream: TcpStream) -> Result<Stream, StoreError> {
         let mut stream: Stream = match &self.tls {
             None => Box::new(stream),
             Some(tls) => {
                 let name = tls.name(address)?;
-                Box::new(self.within(address, "the TLS handshake", tls.connector.connect(name, stream)).await?)
+                Box::new(dialer.io("the TLS handshake", tls.connector.connect(name, stream)).await?)
             }
         };
         let login = self.login.as_ref().map(|(user, password)| (user.as_str(), password.expose()));
-        let response = self.within(address, "its first response", greet(&mut stream, login)).await?;
-        judge(address, response)?;
+        let response = dialer.within("its first response", greet(dialer, &mut stream, login)).await?;
+        check_response(dialer, response)?;
         Ok(stream)
-    }
-
-    async fn within<T>(
-        &self,
-        address: &str,
-        what: &str,
-        step: impl Future<Output = io::Result<T>> + Send,
-    ) -> Result<T, StoreError> {
-        match timeout(self.timeout, step).await {
-            Ok(done) => done.map_err(|error| unreachable(address, &error.to_string())),
-            Err(_elapsed) => Err(unreachable(address, &format!("{what} took longer than {:?}", self.timeout))),
-        }
     }
 }
 
@@ -140,46 +112,29 @@ fn roots(settings: &ClientTls) -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
-async fn greet(stream: &mut Stream, login: Option<(&str, &str)>) -> io::Result<Bytes> {
-    let invalid = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
-    stream.write_all(&handshake::request(login)).await?;
-    stream.flush().await?;
+async fn greet(dialer: Dialer<'_>, stream: &mut Stream, login: Option<(&str, &str)>) -> Result<Bytes, StoreError> {
+    dialer.write(stream, &handshake::request(login)).await?;
     let mut incoming = BytesMut::new();
-    loop {
-        if let Some(frame) = frame::take(&mut incoming).map_err(|malformed| invalid(format!("it sent {malformed}")))? {
-            if !incoming.is_empty() {
-                return Err(invalid("it sent more than what was asked".to_owned()));
-            }
-            return Ok(frame);
-        }
-        if stream.read_buf(&mut incoming).await? == 0 {
-            let words = "it closed the connection: does it expect TLS, or is this not its client port?";
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, words));
-        }
-    }
+    let parse = |incoming: &mut BytesMut| {
+        frame::take(incoming).map_err(|malformed| dialer.unreachable(format_args!("it sent {malformed}")))
+    };
+    let closed = "it closed the connection: does it expect TLS, or is this not its client port?";
+    let frame = dialer.read_message(stream, &mut incoming, parse, closed).await?;
+    if incoming.is_empty() { Ok(frame) } else { Err(dialer.unreachable("it sent more than what was asked")) }
 }
 
-fn judge(address: &str, response: Bytes) -> Result<(), StoreError> {
+fn check_response(dialer: Dialer<'_>, response: Bytes) -> Result<(), StoreError> {
     match handshake::response(response) {
         Ok(Handshake::Accepted) => Ok(()),
-        Ok(Handshake::TooOld) => Err(refused(address, "it is too old; use Ignite 2.15 or newer")),
-        Ok(Handshake::WrongLogin(reason)) => Err(refused(address, &format!("it does not take this user: {reason}"))),
-        Ok(Handshake::Refused { version: [major, minor, patch], .. })
-            if [major, minor, patch] != handshake::VERSION =>
-        {
-            let words = format!("it speaks version {major}.{minor}.{patch} of the protocol; use Ignite 2.15 or newer");
-            Err(refused(address, &words))
+        Ok(Handshake::TooOld) => Err(dialer.refused("it is too old; use Ignite 2.15 or newer")),
+        Ok(Handshake::WrongLogin(reason)) => Err(dialer.refused(format_args!("it does not take this user: {reason}"))),
+        Ok(Handshake::Refused { version, .. }) if version != handshake::VERSION => {
+            let [major, minor, patch] = version;
+            let version = format_args!("it speaks version {major}.{minor}.{patch} of the protocol");
+            Err(dialer.refused(format_args!("{version}; use Ignite 2.15 or newer")))
         }
         // A node that is still starting says "Node in recovery mode".
-        Ok(Handshake::Refused { reason, .. }) => Err(unreachable(address, &reason)),
-        Err(malformed) => Err(StoreError::Unreadable(format!("ignite at {address}: it sent {malformed}"))),
+        Ok(Handshake::Refused { reason, .. }) => Err(dialer.unreachable(reason)),
+        Err(malformed) => Err(dialer.unreadable(format_args!("it sent {malformed}"))),
     }
-}
-
-fn unreachable(address: &str, why: &str) -> StoreError {
-    StoreError::Unreachable(format!("ignite at {address}: {why}"))
-}
-
-fn refused(address: &str, why: &str) -> StoreError {
-    StoreError::Refused(format!("ignite at {address}: {why}"))
 }

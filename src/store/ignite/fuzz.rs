@@ -1,40 +1,19 @@
 //! Fuzz subject: what a node of an Apache Ignite cluster sends.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::announcements;
 use super::protocol::reader::Object;
 use super::protocol::response::{self, Message};
-use super::protocol::{Malformed, frame, handshake, notification};
+use super::protocol::{frame, handshake, notification};
 use super::stored::Stored;
-use crate::fuzz::{choice, cut};
-
-fn all(buffer: &mut BytesMut) -> (Vec<Bytes>, Option<Malformed>) {
-    let mut frames = Vec::new();
-    loop {
-        match frame::take(buffer) {
-            Ok(Some(frame)) => frames.push(frame),
-            Ok(None) => return (frames, None),
-            Err(error) => return (frames, Some(error)),
-        }
-    }
-}
+use crate::fuzz::{choice, taken};
 
 /// Frames are the same however the bytes are cut, and each is read as every response and event without more in it than it has
 /// bytes.
 pub fn ignite(data: &[u8]) {
     let (at, data) = choice(data);
-    let (first, second) = cut(data, at);
-    let whole = all(&mut BytesMut::from(data));
-    let mut buffer = BytesMut::from(first);
-    let (mut frames, mut error) = all(&mut buffer);
-    if error.is_none() {
-        buffer.extend_from_slice(second);
-        let (more, late) = all(&mut buffer);
-        frames.extend(more);
-        error = late;
-    }
-    assert_eq!((&frames, error), (&whole.0, whole.1), "cut at {}", first.len());
+    let (frames, _, _) = taken(data, at, || (), |(), buffer| frame::take(buffer));
     for frame in frames {
         let _ = handshake::response(frame.clone());
         let Ok(message) = response::read(frame) else { continue };

@@ -8,7 +8,8 @@
 //! give it up (`failureDetectionTimeout` of the cluster). Moves and ends are heard by a continuous query.
 //!
 //! - [`protocol`]: what is sent and received. Plain code.
-//! - [`connection`]: one socket that all requests share. [`connect`]: how it comes to be. [`supervisor`]: keeps one.
+//! - [`connection`]: the protocol on a connection that all requests share. [`connect`]: TLS and handshake. [`supervisor`]: keeps
+//!   a connection.
 //! - [`stored`]: values as they stand in a cache. [`announcements`]: what events say.
 //! - [`writes`], [`touch`] and [`list`]: the operations that take more than a request.
 

@@ -11,6 +11,7 @@ use crate::config::diagnostics::Diagnostics;
 use crate::config::secret::{Replacement, Secret, digest};
 use crate::config::suggest;
 use crate::config::yaml::Origin;
+use crate::store::engine::settings::distinct_addresses;
 
 /// Apache Ignite 2.15 or later; with `type: ignite`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -75,8 +76,9 @@ impl IgniteSettings {
     pub(super) fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self {
         check_name(&self.cache, "cache", at.key("cache").location, diagnostics);
         self.check_login(at, diagnostics);
+        let at_list = (at.key("addresses"), "store.ignite.addresses");
         Self {
-            addresses: addresses(&self.addresses, at.key("addresses"), diagnostics),
+            addresses: distinct_addresses(&self.addresses, at_list, "an Ignite node", node, diagnostics),
             tls_files: self.tls.as_ref().map(|tls| tls.read(at.key("tls"), context, diagnostics)),
             ..self.clone()
         }
@@ -157,25 +159,6 @@ impl StoreTls {
             certificate,
         }
     }
-}
-
-fn addresses(written: &[String], at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Vec<String> {
-    let mut addresses: Vec<String> = Vec::new();
-    for (index, text) in written.iter().enumerate() {
-        let at = at.item(index);
-        match node(text) {
-            Ok(node) if addresses.contains(&node) => {
-                let message = format!("\"store.ignite.addresses\" holds {} twice", suggest::quoted(&node));
-                diagnostics.problem(at.location, message, "remove one of them");
-            }
-            Ok(node) => addresses.push(node),
-            Err(help) => {
-                let message = format!("{} is not the address of an Ignite node", suggest::quoted(text));
-                diagnostics.problem(at.location, message, help);
-            }
-        }
-    }
-    addresses
 }
 
 /// Normalized `host:port`.

@@ -15,7 +15,7 @@ use crate::store::engine::{Kind, StoreError, Value};
 /// Before the seconds.
 const TTL: &[u8] = b" ttl=";
 /// The longest life, ten years.
-const LONGEST: Life = Life(10 * 365 * 24 * 60 * 60);
+const MAX_LENGTH: Life = Life(10 * 365 * 24 * 60 * 60);
 
 /// The time to live from the last write or touch on, in whole seconds, at least one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ impl Life {
     /// Rounded up.
     pub(super) fn new(ttl: Duration) -> Self {
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-        Self(seconds.clamp(1, LONGEST.0))
+        Self(seconds.clamp(1, MAX_LENGTH.0))
     }
 
     pub(super) const fn duration(self) -> Duration {
@@ -113,7 +113,7 @@ fn split(raw: &[u8]) -> (&[u8], Option<Life>) {
         let digits = std::str::from_utf8(raw.get(at + TTL.len()..)?).ok()?;
         let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
         let seconds = digits.parse().ok().filter(|_| plain)?;
-        Some((raw.get(..at)?, Life(u64::clamp(seconds, 1, LONGEST.0))))
+        Some((raw.get(..at)?, Life(u64::clamp(seconds, 1, MAX_LENGTH.0))))
     };
     match at.and_then(life) {
         Some((text, life)) => (text, Some(life)),

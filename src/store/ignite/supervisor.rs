@@ -12,15 +12,13 @@ use arc_swap::ArcSwap;
 use tokio::time::{sleep, timeout};
 
 use super::announcements;
-use super::connect::{Connector, Stream};
-use super::connection::{self, Broken, Connection, OnEvents};
+use super::connect::Connector;
+use super::connection::{Connection, OnEvents};
 use super::protocol::request::{Cache, Request};
 use super::protocol::response;
+use crate::store::connection::{Backoff, ConnectionEnd, Stream};
 use crate::store::engine::{Event, Kind, OnEvent, StoreError};
 
-/// The first pause before another attempt, and the longest; doubled each time.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Creating a cache takes time, since all nodes must agree. A node that hangs is noticed by its heartbeat.
 const SETUP: Duration = Duration::from_secs(30);
 
@@ -86,7 +84,7 @@ impl Shared {
         self.state.store(Arc::new(Err(stopping())));
     }
 
-    fn tell(&self, event: Event) {
+    fn emit(&self, event: Event) {
         if !self.stopped.load(Ordering::Acquire) {
             (self.on_event)(event);
         }
@@ -100,37 +98,35 @@ fn stopping() -> StoreError {
 /// Keeps a connection until the task is aborted. Begins at a random node, so that proxies spread over the nodes.
 pub(super) async fn supervise(shared: Arc<Shared>) {
     let mut at: usize = rand::random();
-    let mut told_lost = false;
-    let mut pause = SHORTEST_PAUSE;
+    let mut reported = false;
+    let mut backoff = Backoff::new();
     // How many nodes in a row were of no use.
-    let mut missed = 0;
+    let mut failed = 0;
     loop {
         let Some(address) = shared.addresses.get(at % shared.addresses.len().max(1)) else { return };
-        let end = match shared.connector.connect(address).await {
-            Ok(stream) => serve(&shared, address, stream).await,
-            Err(error) => End { error, stood: false, proven: false },
+        let label: Arc<str> = format!("ignite at {address}").into();
+        let end = match shared.connector.connect(address, &label).await {
+            Ok(stream) => serve(&shared, &label, stream).await,
+            Err(error) => End { error, served: false, proven: false },
         };
         shared.state.store(Arc::new(Err(end.error.clone())));
-        if end.stood {
-            told_lost = false;
+        if end.served {
+            reported = false;
         }
-        missed = if end.proven { 1 } else { missed + 1 };
+        failed = if end.proven { 1 } else { failed + 1 };
         if end.proven {
-            pause = SHORTEST_PAUSE;
+            backoff.reset();
         }
         at = at.wrapping_add(1);
         // The next node may be well: the store is lost when none is.
-        if missed < shared.addresses.len() {
+        if failed < shared.addresses.len() {
             continue;
         }
-        missed = 0;
-        if !std::mem::replace(&mut told_lost, true) {
-            shared.tell(Event::Lost(reason(end.error)));
+        failed = 0;
+        if !std::mem::replace(&mut reported, true) {
+            shared.emit(Event::Lost(end.error.reason()));
         }
-        // Half of it is chance, so that not all proxies come at once.
-        let chance: f64 = rand::random();
-        sleep(pause.mul_f64(0.5 + chance / 2.0)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        sleep(backoff.pause()).await;
     }
 }
 
@@ -138,39 +134,37 @@ pub(super) async fn supervise(shared: Arc<Shared>) {
 struct End {
     error: StoreError,
     /// Operations could use it.
-    stood: bool,
+    served: bool,
     /// It lasted for at least a second.
     proven: bool,
 }
 
-async fn serve(shared: &Arc<Shared>, address: &str, stream: Stream) -> End {
-    let label: Arc<str> = format!("ignite at {address}").into();
-    let (connection, queue) = Connection::new(Arc::clone(&label));
+async fn serve(shared: &Arc<Shared>, label: &Arc<str>, stream: Stream) -> End {
     let on_events: OnEvents = {
         let shared = Arc::clone(shared);
         Box::new(move |payload| {
             for (name, value) in announcements::of(payload) {
-                shared.tell(Event::Announced(name, value));
+                shared.emit(Event::Announced(name, value));
             }
         })
     };
-    let driven = connection::drive(stream, queue, on_events, &label);
+    let (connection, driven) = Connection::over(stream, on_events, label);
     tokio::pin!(driven);
     let set_up = tokio::select! {
         biased;
-        Broken { reason, .. } = &mut driven => Err(StoreError::Unreachable(reason)),
+        ConnectionEnd { reason, .. } = &mut driven => Err(StoreError::Unreachable(reason)),
         set_up = timeout(SETUP, set_up(&connection, &shared.caches)) => set_up.unwrap_or_else(|_elapsed| {
             Err(StoreError::Unreachable(format!("{label}: making the caches took longer than {SETUP:?}")))
         }),
     };
     if let Err(error) = set_up {
-        return End { error, stood: false, proven: false };
+        return End { error, served: false, proven: false };
     }
-    tracing::debug!(at = %address, "connected to the store");
+    tracing::debug!(server = %label, "connected to the store");
     shared.state.store(Arc::new(Ok(connection)));
-    shared.tell(Event::Reconnected);
-    let Broken { reason, proven } = driven.await;
-    End { error: StoreError::Unreachable(reason), stood: true, proven }
+    shared.emit(Event::Reconnected);
+    let ConnectionEnd { reason, proven } = driven.await;
+    End { error: StoreError::Unreachable(reason), served: true, proven }
 }
 
 /// Caches and announcements. A user without permission to create caches uses existing ones.
@@ -190,13 +184,5 @@ fn named(cache: &str, refusal: StoreError) -> StoreError {
     match refusal {
         StoreError::Refused(why) => StoreError::Refused(format!("cache {cache}: {why}")),
         other => other,
-    }
-}
-
-/// Reports that the store is lost.
-fn reason(lost: StoreError) -> String {
-    match lost {
-        StoreError::Unreachable(reason) | StoreError::Refused(reason) | StoreError::Unreadable(reason) => reason,
-        other => other.to_string(),
     }
 }

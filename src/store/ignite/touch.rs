@@ -17,7 +17,7 @@ use super::writes::replace;
 use crate::store::engine::{Kind, Name, StoreError};
 
 /// How often an entry is read that others write concurrently.
-const MOST_TRIES: usize = 16;
+const MAX_ATTEMPTS: usize = 16;
 
 /// Names of one kind, each with its time to live.
 pub(super) struct Touches<'a> {
@@ -29,7 +29,7 @@ pub(super) struct Touches<'a> {
 
 impl<'a> Touches<'a> {
     pub(super) async fn renew(mut self) -> Result<(), StoreError> {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             if self.lives.is_empty() {
                 return Ok(());
             }

@@ -9,7 +9,7 @@ use super::stored::{Life, Stored};
 use crate::store::engine::{Kind, Name, StoreError, Value, WriteResult};
 
 /// How often a write is tried against concurrent writes of the same name.
-const MOST_TRIES: usize = 256;
+const MAX_ATTEMPTS: usize = 256;
 
 /// A value to write, and where.
 pub(super) struct Write<'a> {
@@ -45,7 +45,7 @@ impl<'a> Write<'a> {
 
     /// Stores the value unless the existing one wins: one round trip where there is none, otherwise two.
     pub(super) async fn rebind(&self) -> Result<WriteResult, StoreError> {
-        for _ in 0..MOST_TRIES {
+        for _ in 0..MAX_ATTEMPTS {
             let Some(kept) = self.add().await? else { return Ok(WriteResult::Stored) };
             // The same text is written again too, to extend its time to live.
             if kept.value != self.ours.value && !self.ours.value.supersedes(&kept.value, self.kind) {
@@ -55,7 +55,7 @@ impl<'a> Write<'a> {
                 return Ok(WriteResult::Stored);
             }
         }
-        Err(StoreError::Refused(format!("others wrote the same name {MOST_TRIES} times meanwhile")))
+        Err(StoreError::Refused(format!("others wrote the same name {MAX_ATTEMPTS} times meanwhile")))
     }
 
     /// The existing value, or `None`: then ours is stored.

@@ -9,7 +9,7 @@
 //! There are no announcements and no listing, and a time to live has whole seconds and at most 30 days.
 //!
 //! - [`request`] and [`response`]: the protocol. Plain code.
-//! - [`connection`]: one socket shared by all requests.
+//! - [`connection`]: the protocol on a connection shared by all requests.
 //! - [`server`]: connects to a server, and again.
 //! - [`writes`]: bind and rebind.
 
@@ -21,6 +21,8 @@ mod connection;
 mod server;
 mod rendezvous;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 mod writes;
 
 use std::sync::Arc;

@@ -1,19 +1,16 @@
 //! One server: a task keeps a connection to it; requests use that, or fail at once when there is none.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use bytes::BytesMut;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::net::UnixStream;
 
-use super::connection::{self, Connection};
+use super::connection::{Connection, MetaCodec};
 use super::request::GREETING;
 use super::response::{self, Response};
+use crate::store::connection::{Backoff, ConnectionEnd, Dialer, Stream, drive};
 use crate::store::engine::{Event, OnEvent, StoreError};
 
 /// A configured server.
@@ -26,9 +23,6 @@ pub(super) struct Server {
     version: ArcSwapOption<String>,
 }
 
-/// The first and the longest pause before another attempt to connect; it doubles each time.
-const MIN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// The first version with meta commands.
 const MIN_VERSION: (u32, u32) = (1, 6);
 
@@ -57,7 +51,7 @@ impl Server {
 
     /// Keeps a connection. Runs until the task is aborted.
     pub(super) async fn supervise(self: Arc<Self>, connect_timeout: Duration, on_event: OnEvent) {
-        let mut pause = MIN_PAUSE;
+        let mut backoff = Backoff::new();
         // The loss is reported once.
         let mut reported = false;
         loop {
@@ -67,7 +61,7 @@ impl Server {
                     reported = false;
                     let end = self.serve(stream, &on_event).await;
                     if end.proven {
-                        pause = MIN_PAUSE;
+                        backoff.reset();
                     }
                     StoreError::Unreachable(end.reason)
                 }
@@ -77,106 +71,51 @@ impl Server {
             if !std::mem::replace(&mut reported, true) {
                 on_event(Event::Lost(lost.reason()));
             }
-            // Half of the pause is random, so that proxies do not reconnect all at once.
-            let chance: f64 = rand::random();
-            tokio::time::sleep(pause.mul_f64(0.5 + chance / 2.0)).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            tokio::time::sleep(backoff.pause()).await;
         }
     }
 
-    async fn serve(&self, stream: Stream, on_event: &OnEvent) -> connection::ConnectionEnd {
+    async fn serve(&self, stream: Stream, on_event: &OnEvent) -> ConnectionEnd {
         let (connection, requests) = Connection::new(Arc::clone(&self.label));
         self.state.store(Arc::new(Ok(connection)));
         on_event(Event::Reconnected);
-        connection::drive(stream, requests, &self.label).await
+        drive(stream, requests, MetaCodec::default(), &self.label).await
     }
 
-    /// Connects to a server that knows meta commands. The name is resolved each time, and its addresses are tried in order.
+    /// Connects to a server that knows meta commands.
     async fn connect(&self, limit: Duration) -> Result<(Stream, String), StoreError> {
-        let mut last = StoreError::Unreachable(format!("{}: its name has no address", self.label));
-        for endpoint in self.endpoints(limit).await.map_err(|error| self.unreachable(&error))? {
-            match self.connect_to(&endpoint, limit).await {
-                Ok(connected) => return Ok(connected),
-                Err(error) => last = error,
-            }
+        let dialer = Dialer { label: &self.label, limit };
+        if self.address.starts_with('/') {
+            let stream = dialer.io("connecting", UnixStream::connect(&*self.address)).await?;
+            return greet(dialer, Box::new(stream)).await;
         }
-        Err(last)
+        dialer.tcp(&self.address, |stream| greet(dialer, Box::new(stream))).await
     }
+}
 
-    async fn connect_to(&self, endpoint: &Endpoint, limit: Duration) -> Result<(Stream, String), StoreError> {
-        let late = |what| StoreError::Unreachable(format!("{}: {what} took longer than {limit:?}", self.label));
-        let stream = timeout(limit, endpoint.connect()).await.map_err(|_elapsed| late("connecting"))?;
-        let mut stream = stream.map_err(|error| self.unreachable(&error))?;
-        let version = timeout(limit, self.greet(&mut stream)).await.map_err(|_elapsed| late("its first answer"))??;
-        Ok((stream, version))
-    }
-
-    /// Reads the version, and checks that the server knows meta commands.
-    async fn greet(&self, stream: &mut Stream) -> Result<String, StoreError> {
-        stream.write_all(GREETING).await.map_err(|error| self.unreachable(&error))?;
+/// Reads the version, and checks that the server knows meta commands.
+async fn greet(dialer: Dialer<'_>, mut stream: Stream) -> Result<(Stream, String), StoreError> {
+    let version = async {
+        dialer.write(&mut stream, GREETING).await?;
         let mut incoming = BytesMut::new();
         // A server with too many connections responds with an error and closes: it is retried like one that is down.
-        let version = parse_version_response(self.next(stream, &mut incoming).await?)
-            .map_err(|reason| StoreError::Unreachable(format!("{}: {reason}", self.label)))?;
-        let noop = self.next(stream, &mut incoming).await?;
+        let version = parse_version_response(next(dialer, &mut stream, &mut incoming).await?)
+            .map_err(|reason| dialer.unreachable(reason))?;
+        let noop = next(dialer, &mut stream, &mut incoming).await?;
         if !incoming.is_empty() {
-            return Err(StoreError::Unreadable(format!("{}: response without a request", self.label)));
+            return Err(dialer.unreadable("response without a request"));
         }
-        check_version(version, &noop).map_err(|reason| StoreError::Refused(format!("{}: {reason}", self.label)))
-    }
-
-    async fn next(&self, stream: &mut Stream, incoming: &mut BytesMut) -> Result<Response, StoreError> {
-        loop {
-            match response::parse(incoming) {
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => {}
-                Err(malformed) => {
-                    return Err(StoreError::Unreadable(format!("{}: invalid response: {malformed}", self.label)));
-                }
-            }
-            if stream.read_buf(incoming).await.map_err(|error| self.unreachable(&error))? == 0 {
-                return Err(StoreError::Unreachable(format!("{}: it closed the connection", self.label)));
-            }
-        }
-    }
-
-    fn unreachable(&self, error: &io::Error) -> StoreError {
-        StoreError::Unreachable(format!("{}: {error}", self.label))
-    }
-
-    async fn endpoints(&self, limit: Duration) -> io::Result<Vec<Endpoint>> {
-        if self.address.starts_with('/') {
-            return Ok(vec![Endpoint::Path(self.address.clone())]);
-        }
-        let found = timeout(limit, lookup_host(&*self.address)).await.map_err(|_elapsed| {
-            io::Error::new(io::ErrorKind::TimedOut, format!("finding its address took longer than {limit:?}"))
-        })??;
-        Ok(found.map(Endpoint::Address).collect())
-    }
+        check_version(version, &noop).map_err(|reason| dialer.refused(reason))
+    };
+    let version = dialer.within("its first answer", version).await?;
+    Ok((stream, version))
 }
 
-/// A resolved address.
-enum Endpoint {
-    Address(SocketAddr),
-    Path(Box<str>),
-}
-
-/// TCP or a unix socket.
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-type Stream = Box<dyn Duplex>;
-
-impl Endpoint {
-    async fn connect(&self) -> io::Result<Stream> {
-        match self {
-            Self::Address(address) => {
-                let stream = TcpStream::connect(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
-            Self::Path(path) => Ok(Box::new(UnixStream::connect(&**path).await?)),
-        }
-    }
+async fn next(dialer: Dialer<'_>, stream: &mut Stream, incoming: &mut BytesMut) -> Result<Response, StoreError> {
+    let parse = |incoming: &mut BytesMut| {
+        response::parse(incoming).map_err(|malformed| dialer.unreadable(format_args!("invalid response: {malformed}")))
+    };
+    dialer.read_message(stream, incoming, parse, "it closed the connection").await
 }
 
 fn parse_version_response(answer: Response) -> Result<String, String> {

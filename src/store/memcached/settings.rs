@@ -7,7 +7,7 @@ use crate::config::address::{self, ServerAddress};
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::key_prefix::check_key_prefix;
-use crate::config::suggest;
+use crate::store::engine::settings::distinct_addresses;
 
 /// memcached 1.6 or later; with `type: memcached`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,21 +32,8 @@ impl Default for MemcachedSettings {
 impl MemcachedSettings {
     /// Reports invalid and duplicate servers. Returns normalized addresses, as every proxy must use them.
     pub(super) fn check(&self, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Self {
-        let mut servers: Vec<String> = Vec::new();
-        for (index, text) in self.servers.iter().enumerate() {
-            let at = at.key("servers").item(index);
-            match server(text) {
-                Ok(server) if servers.contains(&server) => {
-                    let message = format!("\"store.memcached.servers\" holds {} twice", suggest::quoted(&server));
-                    diagnostics.problem(at.location, message, "remove one of them");
-                }
-                Ok(server) => servers.push(server),
-                Err(help) => {
-                    let message = format!("{} is not the address of a memcached", suggest::quoted(text));
-                    diagnostics.problem(at.location, message, help);
-                }
-            }
-        }
+        let at_list = (at.key("servers"), "store.memcached.servers");
+        let servers = distinct_addresses(&self.servers, at_list, "a memcached", server, diagnostics);
         check_key_prefix(&self.key_prefix, at.key("key_prefix"), diagnostics);
         Self { servers, key_prefix: self.key_prefix.clone() }
     }

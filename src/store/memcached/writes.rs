@@ -113,15 +113,16 @@ fn too_many_races() -> StoreError {
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::connection::drive;
+    use super::super::connection::MetaCodec;
     use super::*;
+    use crate::store::connection::drive;
 
     /// The result of a write and what it sent in each round trip, against scripted responses: races that a test could not
     /// time.
     async fn against(script: &[&str], bind: bool) -> (Result<WriteResult, StoreError>, Vec<String>) {
         let (connection, requests) = Connection::new("memcached at x:1".into());
         let (client, mut server) = tokio::io::duplex(4096);
-        let task = tokio::spawn(drive(client, requests, "memcached at x:1"));
+        let task = tokio::spawn(drive(client, requests, MetaCodec::default(), "memcached at x:1"));
         let script: Vec<String> = script.iter().map(ToString::to_string).collect();
         let server = tokio::spawn(async move {
             let mut bytes = [0; 4096];

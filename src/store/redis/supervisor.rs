@@ -4,7 +4,6 @@
 //! trouble is not flooded.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use redis::ConnectionInfo;
 use tokio::time::sleep;
@@ -18,16 +17,15 @@ use super::heartbeat::{self, Proven};
 use super::sentinel::Sentinels;
 use super::settings::RedisMode;
 use super::state::EngineState;
+use crate::store::connection::Backoff;
 use crate::store::engine::{Event, StoreError};
-
-/// The first pause, which doubles.
-const MIN_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// Runs until the task is aborted.
 pub(super) async fn supervise(state: Arc<EngineState>) {
     let mut reported = false;
-    let mut attempt = 0;
+    let mut backoff = Backoff::new();
+    // A connection that has lasted is replaced at once.
+    let mut at_once = true;
     loop {
         let lost = match connect(&state).await {
             Ok(established) => {
@@ -39,7 +37,8 @@ pub(super) async fn supervise(state: Arc<EngineState>) {
                 let proven = Proven::default();
                 let reason = watch(&state, established, &proven).await;
                 if proven.into_inner() {
-                    attempt = 0;
+                    backoff.reset();
+                    at_once = true;
                 }
                 StoreError::Unreachable(reason)
             }
@@ -49,17 +48,10 @@ pub(super) async fn supervise(state: Arc<EngineState>) {
         if !std::mem::replace(&mut reported, true) {
             state.emit(Event::Lost(lost.reason()));
         }
-        if attempt > 0 {
-            sleep(pause(attempt, rand::random())).await;
+        if !std::mem::replace(&mut at_once, false) {
+            sleep(backoff.pause()).await;
         }
-        attempt = attempt.saturating_add(1);
     }
-}
-
-/// The pause after this many failed attempts: between half and all of a time that doubles. `random` is from 0 to 1.
-fn pause(attempt: u32, random: f64) -> Duration {
-    let factor = 1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX);
-    MIN_PAUSE.saturating_mul(factor).min(MAX_PAUSE).mul_f64(0.5 + random.clamp(0.0, 1.0) / 2.0)
 }
 
 /// A connection with its announcements.
@@ -146,25 +138,4 @@ async fn watch_sentinels(state: &EngineState, primary: Option<&Node>) -> String 
 fn sentinels(state: &EngineState) -> Sentinels<'_> {
     let Endpoints { seeds, master_name, .. } = &state.endpoints;
     Sentinels { urls: seeds, master: master_name, connector: &state.connector }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_two_seconds() {
-        let pauses: Vec<_> = (1..=8).map(|attempt| pause(attempt, 1.0).as_millis()).collect();
-        assert_eq!(pauses, [50, 100, 200, 400, 800, 1600, 2000, 2000]);
-    }
-
-    proptest! {
-        #[test]
-        fn no_pause_is_longer_than_two_seconds_or_shorter_than_half_the_first(attempt: u32, random in 0.0..=1.0_f64) {
-            let pause = pause(attempt, random);
-            prop_assert!(pause <= MAX_PAUSE && pause >= MIN_PAUSE / 2, "{pause:?}");
-        }
-    }
 }

@@ -23,6 +23,8 @@ pub(super) enum Freshness {
     Stale {
         /// This caller is the one that refreshes it.
         fetch: bool,
+        /// An announcement may have been missed. Otherwise the refresh only checks that none was, and can wait.
+        urgent: bool,
     },
     /// The store was never read, or too long ago.
     Unknown,
@@ -94,6 +96,11 @@ impl FreshnessTable {
         }
     }
 
+    /// How long an entry is fresh.
+    pub(super) const fn ttl(&self) -> Duration {
+        self.ttl
+    }
+
     /// For a request of this session. `announced` = every move is announced, so an entry of any age is correct unless an
     /// announcement was missed.
     pub(super) fn check(
@@ -109,12 +116,13 @@ impl FreshnessTable {
         };
         let nothing_missed = entry.generation == self.generation.load(Relaxed);
         let age = now.since(entry.synced);
+        let urgent = !(announced && nothing_missed);
         let freshness = if nothing_missed && age < self.ttl {
             Freshness::Fresh
-        } else if (announced && nothing_missed) || age < self.ttl.saturating_mul(2) {
+        } else if !urgent || age < self.ttl.saturating_mul(2) {
             let fetch = !entry.fetching;
             entry.fetching = true;
-            Freshness::Stale { fetch }
+            Freshness::Stale { fetch, urgent }
         } else {
             Freshness::Unknown
         };
@@ -216,10 +224,10 @@ mod tests {
         assert_eq!(freshness(&table, 9, false), Freshness::Fresh);
         assert_eq!(
             freshness(&table, 10, false),
-            Freshness::Stale { fetch: true },
+            Freshness::Stale { fetch: true, urgent: true },
             "the first to find it stale fetches"
         );
-        assert_eq!(freshness(&table, 10, false), Freshness::Stale { fetch: false }, "and no other");
+        assert_eq!(freshness(&table, 10, false), Freshness::Stale { fetch: false, urgent: true }, "and no other");
         assert_eq!(freshness(&table, 20, false), Freshness::Unknown);
         table.record_read(KEY, at(20), true);
         assert_eq!(freshness(&table, 29, false), Freshness::Fresh);
@@ -229,21 +237,22 @@ mod tests {
     fn a_fetch_that_failed_is_tried_by_another() {
         let table = FreshnessTable::new(100, TTL);
         table.record_read(KEY, at(0), true);
-        assert_eq!(freshness(&table, 11, false), Freshness::Stale { fetch: true });
+        assert_eq!(freshness(&table, 11, false), Freshness::Stale { fetch: true, urgent: true });
         table.release_fetch(&KEY);
-        assert_eq!(freshness(&table, 12, false), Freshness::Stale { fetch: true });
+        assert_eq!(freshness(&table, 12, false), Freshness::Stale { fetch: true, urgent: true });
     }
 
     #[test]
     fn where_moves_are_announced_an_old_entry_is_used_until_one_may_have_been_missed() {
         let table = FreshnessTable::new(100, TTL);
         table.record_read(KEY, at(0), true);
-        assert_eq!(freshness(&table, 3600, true), Freshness::Stale { fetch: true });
+        assert_eq!(freshness(&table, 3600, true), Freshness::Stale { fetch: true, urgent: false });
         table.invalidate_all();
         assert_eq!(freshness(&table, 3600, true), Freshness::Unknown);
         table.record_read(KEY, at(3600), true);
         table.invalidate_all();
-        assert_eq!(freshness(&table, 3601, true), Freshness::Stale { fetch: true }, "recent, but possibly outdated");
+        let stale = Freshness::Stale { fetch: true, urgent: true };
+        assert_eq!(freshness(&table, 3601, true), stale, "recent, but possibly outdated");
     }
 
     #[test]

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::session::key::SessionKey;
-use crate::store::engine::Name;
+use crate::session::token::UnixMillis;
+use crate::store::engine::{Kind, Name};
 use crate::store::targets::Target;
 
 /// A session to read from the store.
@@ -25,13 +26,30 @@ pub struct StoreQuery {
     pub has_handoff: bool,
 }
 
+impl StoreQuery {
+    /// The name of its binding.
+    pub(super) fn name(&self) -> Name {
+        Name::new(self.pool.pool(), self.key, Kind::Binding)
+    }
+}
+
 /// Locked for the time of a push.
 pub(super) struct Queues {
     touches: Mutex<HashMap<Name, Duration>>,
     fetches: Mutex<Vec<StoreQuery>>,
+    /// Fetches that can wait until there are several of one partition.
+    gathered: Mutex<Gathered>,
     pub(super) resync: ResyncCursor,
     /// Notified when there is work that should not wait for the next round.
     pub(super) wake: Notify,
+}
+
+/// Fetches that wait for others.
+#[derive(Default)]
+struct Gathered {
+    queries: Vec<StoreQuery>,
+    /// Of the first.
+    since: UnixMillis,
 }
 
 /// Entries of each queue. Work beyond that is done with a later visit.
@@ -39,7 +57,13 @@ const CAPACITY: usize = 65_536;
 
 impl Queues {
     pub(super) fn new() -> Self {
-        Self { touches: Mutex::default(), fetches: Mutex::default(), resync: ResyncCursor::done(), wake: Notify::new() }
+        Self {
+            touches: Mutex::default(),
+            fetches: Mutex::default(),
+            gathered: Mutex::default(),
+            resync: ResyncCursor::done(),
+            wake: Notify::new(),
+        }
     }
 
     /// False when full.
@@ -80,10 +104,34 @@ impl Queues {
         std::mem::take(&mut *self.fetches.lock())
     }
 
+    /// False when full.
+    pub(super) fn gather(&self, query: StoreQuery, now: UnixMillis) -> bool {
+        let mut gathered = self.gathered.lock();
+        if gathered.queries.is_empty() {
+            gathered.since = now;
+        }
+        let has_room = gathered.queries.len() < CAPACITY;
+        if has_room {
+            gathered.queries.push(query);
+        }
+        has_room
+    }
+
+    /// All that was gathered, once the first has waited for so long.
+    pub(super) fn take_gathered(&self, now: UnixMillis, wait: Duration) -> Vec<StoreQuery> {
+        let mut gathered = self.gathered.lock();
+        if now.since(gathered.since) < wait { Vec::new() } else { std::mem::take(&mut gathered.queries) }
+    }
+
+    /// What was gathered waits no longer.
+    pub(super) fn stop_gathering(&self) {
+        self.gathered.lock().since = UnixMillis(0);
+    }
+
     /// Touches and fetches.
     #[cfg(test)]
     pub(super) fn lens(&self) -> (usize, usize) {
-        (self.touches.lock().len(), self.fetches.lock().len())
+        (self.touches.lock().len(), self.fetches.lock().len() + self.gathered.lock().queries.len())
     }
 }
 

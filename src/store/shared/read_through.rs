@@ -71,17 +71,26 @@ impl SharedStore {
         let usable = || (!without_token && !stored) || self.is_live(&key, now);
         match freshness {
             Freshness::Fresh if usable() => None,
-            Freshness::Stale { fetch } if usable() => {
-                if fetch && !self.queues.push_fetch(query()) {
+            Freshness::Stale { fetch, urgent } if usable() => {
+                if fetch && !self.queue_fetch(query(), urgent, now) {
                     self.freshness.release_fetch(&key);
                 }
                 None
             }
-            Freshness::Stale { fetch: true } => {
+            Freshness::Stale { fetch: true, .. } => {
                 self.freshness.release_fetch(&key);
                 Some(query())
             }
             _ => Some(query()),
+        }
+    }
+
+    /// False when the queue is full.
+    fn queue_fetch(&self, query: StoreQuery, urgent: bool, now: UnixMillis) -> bool {
+        if !urgent && self.engine.partition(&query.name()).is_some() {
+            self.queues.gather(query, now)
+        } else {
+            self.queues.push_fetch(query)
         }
     }
 
@@ -139,8 +148,7 @@ impl SharedStore {
 
     /// Reads all of them in one lookup. `visited` = a request of them is at hand.
     async fn fetch(&self, queries: &[StoreQuery], visited: bool, now: UnixMillis) -> Result<(), StoreUnavailable> {
-        let names: Vec<Name> =
-            queries.iter().map(|query| Name::new(query.pool.pool(), query.key, Kind::Binding)).collect();
+        let names: Vec<Name> = queries.iter().map(StoreQuery::name).collect();
         let Ok(values) = self.read(StoreOperation::Lookup, self.engine.lookup(&names)).await else {
             for query in queries {
                 self.freshness.release_fetch(&query.key);

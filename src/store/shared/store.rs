@@ -112,6 +112,7 @@ impl SharedStore {
                 self.announces.store(announces, Relaxed);
                 // Announcements were missed meanwhile, and the store may be another one, or empty.
                 self.freshness.invalidate_all();
+                self.queues.stop_gathering();
                 self.queues.resync.restart();
                 self.resume();
             }

@@ -128,11 +128,15 @@ impl SharedStore {
     }
 
     async fn fetch_stale(&self, now: UnixMillis) {
-        let mut stale = self.queues.take_fetches();
-        while !stale.is_empty() {
-            let batch = stale.split_off(stale.len().saturating_sub(BATCH));
-            // After a failure, the next request of the session tries again.
-            let _ = self.fetch_in_background(&batch, now).await;
+        let mut gathered = self.queues.take_gathered(now, self.freshness.ttl());
+        // Names of one partition are read by one command where they are in one batch.
+        gathered.sort_by_cached_key(|query| self.engine.partition(&query.name()));
+        for mut stale in [self.queues.take_fetches(), gathered] {
+            while !stale.is_empty() {
+                let batch = stale.split_off(stale.len().saturating_sub(BATCH));
+                // After a failure, the next request of the session tries again.
+                let _ = self.fetch_in_background(&batch, now).await;
+            }
         }
     }
 

@@ -5,7 +5,7 @@
 //! frame is a text, a blob, or the begin or the end of a structure. Later versions append parameters, so a reader skips what
 //! it does not know.
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use uuid::Uuid;
 
 /// A message that is not in parts, as members send them.
@@ -26,7 +26,7 @@ const INTRODUCTION: usize = 12;
 /// Where the correlation id of a request stands.
 const CORRELATION: usize = HEAD + 4;
 /// Larger than any response to the requests here: 512 bindings with the largest session data.
-const LONGEST: usize = 64 * 1024 * 1024;
+const MAX_LENGTH: usize = 64 * 1024 * 1024;
 
 /// Bytes that are not a message, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,7 +49,7 @@ impl Decoder {
     pub(super) fn take(&mut self, incoming: &mut BytesMut) -> Result<Option<Message>, Malformed> {
         loop {
             let Some((length, flags)) = incoming.get(self.seen..).and_then(head) else { return Ok(None) };
-            if length < HEAD || length > LONGEST - self.seen {
+            if length < HEAD || length > MAX_LENGTH - self.seen {
                 return Err(Malformed("a frame of an impossible length"));
             }
             if self.seen == 0 && (flags & WHOLE != WHOLE || length < HEAD + INTRODUCTION) {
@@ -337,11 +337,6 @@ pub(super) fn number(request: &mut [u8], correlation: i64) {
     if let Some(place) = request.get_mut(CORRELATION..).and_then(<[u8]>::first_chunk_mut) {
         *place = correlation.to_le_bytes();
     }
-}
-
-/// Whether no incomplete message is left.
-pub(super) fn is_whole(incoming: &BytesMut) -> bool {
-    !incoming.has_remaining()
 }
 
 #[cfg(test)]

@@ -38,8 +38,8 @@ fn what_is_no_message_is_told_from_what_is_not_whole() {
     let mut decoder = Decoder::default();
     assert!(decoder.take(&mut incoming).unwrap().is_some_and(|message| message.kind() == 0x01_02_00));
     assert_eq!((decoder.take(&mut incoming), incoming.len()), (Ok(None), 7));
-    assert!(!is_whole(&incoming));
-    let longer = u32::try_from(LONGEST + 1).unwrap().to_le_bytes();
+    assert!(!incoming.is_empty());
+    let longer = u32::try_from(MAX_LENGTH + 1).unwrap().to_le_bytes();
     for (at, bytes) in [(0, &[5, 0, 0, 0][..]), (0, &longer), (0, &[0xff; 4]), (0, &[17, 0, 0, 0]), (4, &[0, 0x80])] {
         let mut broken = whole.clone();
         broken[at..at + bytes.len()].copy_from_slice(bytes);
@@ -50,7 +50,7 @@ fn what_is_no_message_is_told_from_what_is_not_whole() {
 #[test]
 fn an_announced_length_takes_no_memory() {
     let mut bytes = Request::new(0x01_02_00, 3).finish();
-    bytes[..4].copy_from_slice(&u32::try_from(LONGEST).unwrap().to_le_bytes());
+    bytes[..4].copy_from_slice(&u32::try_from(MAX_LENGTH).unwrap().to_le_bytes());
     let mut incoming = BytesMut::from(&bytes[..]);
     assert_eq!(Decoder::default().take(&mut incoming), Ok(None));
     assert!(incoming.capacity() < 1024, "{} bytes", incoming.capacity());
@@ -92,7 +92,7 @@ proptest! {
             message = decoder.take(&mut incoming).unwrap();
         }
         let message = message.unwrap();
-        prop_assert!(is_whole(&incoming) && !message.is_event());
+        prop_assert!(incoming.is_empty() && !message.is_event());
         prop_assert_eq!((message.kind(), message.correlation()), (kind, correlation));
         let (mut fixed, mut frames) = message.open().unwrap();
         // The three other bytes of the partition.

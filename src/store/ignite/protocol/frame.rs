@@ -5,7 +5,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::Malformed;
 
 /// The longest frame that is read. A response to the largest question (512 names, or one session's data) is far shorter.
-pub(in crate::store::ignite) const LONGEST: usize = 16 * 1024 * 1024;
+pub(in crate::store::ignite) const MAX_LENGTH: usize = 16 * 1024 * 1024;
 /// The length before each frame.
 const HEAD: usize = 4;
 
@@ -18,7 +18,7 @@ pub(in crate::store::ignite) fn take(buffer: &mut BytesMut) -> Result<Option<Byt
     let Some(head) = buffer.first_chunk::<HEAD>() else { return Ok(None) };
     let length =
         usize::try_from(i32::from_le_bytes(*head)).map_err(|_negative| Malformed("a frame of negative length"))?;
-    if length > LONGEST {
+    if length > MAX_LENGTH {
         return Err(Malformed("a frame of over 16 MiB"));
     }
     if buffer.len() < HEAD + length {

@@ -1,16 +1,21 @@
 //! The connection against members that no real one is: they cut, garble, stop, or answer what was not asked.
 
-use tokio::io::DuplexStream;
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::super::frame::Request;
-use super::*;
+use super::connection::{Connection, MemberCodec};
+use super::frame::{Decoder, Message, Request, number};
+use super::request;
+use crate::store::connection::{ConnectionEnd, drive};
+use crate::store::engine::StoreError;
 
 /// A connection with its task, and the member's end of the line.
-fn line() -> (Connection, JoinHandle<Broken>, DuplexStream) {
+fn line() -> (Connection, JoinHandle<ConnectionEnd>, DuplexStream) {
     let (ours, theirs) = tokio::io::duplex(512);
     let (connection, requests) = Connection::new("Hazelcast at x:1".into());
-    (connection, tokio::spawn(drive(ours, requests, "Hazelcast at x:1")), theirs)
+    (connection, tokio::spawn(drive(ours, requests, MemberCodec::default(), "Hazelcast at x:1")), theirs)
 }
 
 /// So many requests, as they come: their types and correlation ids.
@@ -98,72 +103,16 @@ async fn events_come_before_and_after_the_answer_to_the_listener() {
 }
 
 #[tokio::test]
-async fn a_caller_that_gives_up_disturbs_no_other() {
-    let (connection, task, mut member) = line();
-    for _ in 0..2 {
-        let asked = tokio::time::timeout(Duration::from_millis(1), connection.ask(vec![get(1)]));
-        assert!(asked.await.is_err(), "nothing answers");
-    }
-    let other = tokio::spawn({
-        let connection = connection.clone();
-        async move { connection.ask(vec![get(2)]).await }
-    });
-    let heard = heard(&mut member, 3).await;
-    for (_, id) in heard {
-        member.write_all(&message(1, id, "late")).await.unwrap();
-    }
-    assert_eq!(texts(other.await.unwrap()), ["late"]);
-    drop(connection);
-    assert_eq!(task.await.unwrap().reason, "Hazelcast at x:1: it is not used any more");
-}
-
-#[tokio::test]
-async fn a_member_that_lets_callers_down_is_asked_no_more_until_it_answers() {
-    let (connection, _task, mut member) = line();
-    for _ in 0..MOST_GIVEN_UP {
-        let asked = tokio::time::timeout(Duration::from_millis(1), connection.ask(vec![get(1)]));
-        assert!(asked.await.is_err(), "nothing answers");
-    }
-    let refused = connection.ask(vec![get(1)]).await.unwrap_err();
-    assert_eq!(refused, StoreError::Unreachable("Hazelcast at x:1: it does not answer".to_owned()));
-    let (_, id) = heard(&mut member, 1).await[0];
-    member.write_all(&message(1, id, "after all")).await.unwrap();
-    while connection.given_up.load(Relaxed) > 0 {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn pings_that_are_not_answered_end_it() {
-    let (connection, task, mut member) = line();
-    let asked = tokio::spawn({
-        let connection = connection.clone();
-        async move { connection.ask(vec![get(1)]).await }
-    });
-    let first = heard(&mut member, 2).await;
-    assert_eq!(first[1].0, 0x00_0B_00, "a ping");
-    member.write_all(&message(0x00_0B_01, first[1].1, "")).await.unwrap();
-    let end = task.await.unwrap();
-    assert_eq!((end.reason.as_str(), end.proven), ("Hazelcast at x:1: it did not answer for 2 seconds", true));
-    assert_eq!(asked.await.unwrap().unwrap_err(), StoreError::Unreachable(end.reason));
-    connection.closed().await;
-}
-
-#[tokio::test]
 async fn what_is_no_answer_ends_it_and_all_that_wait_are_told() {
     for (says, reason) in [
-        (vec![0xff; 32], "it answered a frame of an impossible length"),
-        (message(1, 7 << PLACE_BITS, ""), "it answered when nothing was asked"),
-        (message(1, (1 << PLACE_BITS) + 1, ""), "it answered when nothing was asked"),
-        (vec![], "it closed the connection"),
+        (vec![0xff; 32], "it sent a frame of an impossible length"),
+        (message(1, 7 << 16, ""), "response without a request"),
+        (message(1, (1 << 16) + 1, ""), "response without a request"),
     ] {
         let (connection, task, mut member) = line();
         let asked = tokio::spawn(async move { connection.ask(vec![get(1)]).await });
         heard(&mut member, 1).await;
         member.write_all(&says).await.unwrap();
-        if says.is_empty() {
-            drop(member);
-        }
         let reason = format!("Hazelcast at x:1: {reason}");
         assert_eq!(asked.await.unwrap().unwrap_err(), StoreError::Unreachable(reason.clone()));
         assert_eq!(task.await.unwrap().reason, reason);

@@ -1,14 +1,17 @@
 //! Matching responses to requests, against servers that split, garble, stop or answer too much.
 
+use bytes::BytesMut;
 use futures_util::FutureExt;
 use proptest::prelude::*;
-use tokio::io::DuplexStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
-use super::super::request::Prefix;
-use super::super::writes::value_of;
-use super::*;
-use crate::store::engine::{Name, Value};
+use super::connection::{Connection, MetaCodec};
+use super::request::{Batch, Prefix};
+use super::response::Response;
+use super::writes::value_of;
+use crate::store::connection::{ConnectionEnd, drive};
+use crate::store::engine::{Name, StoreError, Value};
 
 fn prefix() -> Prefix {
     Prefix::new("t").unwrap()
@@ -18,7 +21,7 @@ fn prefix() -> Prefix {
 fn line() -> (Connection, JoinHandle<ConnectionEnd>, DuplexStream) {
     let (client, server) = tokio::io::duplex(512);
     let (connection, requests) = Connection::new("memcached at x:1".into());
-    (connection, tokio::spawn(drive(client, requests, "memcached at x:1")), server)
+    (connection, tokio::spawn(drive(client, requests, MetaCodec::default(), "memcached at x:1")), server)
 }
 
 async fn find(connection: &Connection, name: &str) -> Result<Vec<Response>, StoreError> {
@@ -132,41 +135,4 @@ async fn an_unsolicited_response_ends_the_connection() {
     let (_connection, task, mut server) = line();
     server.write_all(b"EN\r\n").await.unwrap();
     assert_eq!(task.await.unwrap().reason, "memcached at x:1: response without a request");
-}
-
-#[tokio::test]
-async fn all_waiting_requests_fail_when_the_server_closes() {
-    let (connection, _task, mut server) = line();
-    let (first, second, ()) = tokio::join!(find(&connection, "a"), find(&connection, "b"), async {
-        heard(&mut server, 2).await;
-        server.write_all(b"EN\r\n").await.unwrap();
-        drop(server);
-    });
-    assert_eq!(first, Ok(vec![Response::Miss]));
-    let reason = "memcached at x:1: it closed the connection".to_owned();
-    assert_eq!(second, Err(StoreError::Unreachable(reason)));
-}
-
-#[tokio::test]
-async fn all_waiting_requests_fail_when_the_server_stops_answering() {
-    let (connection, task, mut server) = line();
-    let asked = async { tokio::join!(find(&connection, "a"), heard(&mut server, 2)) };
-    let (answer, probe) = tokio::time::timeout(PROBE_INTERVAL * 5, asked).await.expect("it is left after two probes");
-    assert_eq!(probe, ["mg t:a v", "mn"]);
-    assert_eq!(answer, Err(StoreError::Unreachable(task.await.unwrap().reason)));
-}
-
-#[tokio::test]
-async fn a_request_whose_caller_gave_up_is_not_sent() {
-    let (connection, requests) = Connection::new("memcached at x:1".into());
-    assert_eq!(find(&connection, "dropped").now_or_never(), None);
-    let (client, mut server) = tokio::io::duplex(512);
-    let task = tokio::spawn(drive(client, requests, "memcached at x:1"));
-    let (_answer, asked) = tokio::join!(find(&connection, "kept"), async {
-        let asked = heard(&mut server, 1).await;
-        drop(server);
-        asked
-    });
-    assert_eq!(asked, ["mg t:kept v"]);
-    task.await.unwrap();
 }
