@@ -63,6 +63,7 @@ mod fast_path_tls;
 mod fast_path_ways;
 mod forwarding;
 mod h2_servers;
+mod h2spec;
 mod handoff;
 mod handoff_sessions;
 mod handoff_snapshot;
