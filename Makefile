@@ -36,7 +36,7 @@ SUBJECTS ?= cookies:: cookie_modes:: stickiness:: failover:: retries:: forwardin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus test-systemd test-package deb release screenshots \
-	bench bench-table bench-load bench-idle bench-listing bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
+	bench bench-table bench-load bench-idle bench-http2 bench-listing bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -115,6 +115,10 @@ bench-load: setup ## compare the proxy with a bare Pingora and other proxies: CA
 bench-idle: setup ## compare the memory of idle client connections with HAProxy and nginx: ARGS="--tls --http2 --connections 3000"
 	@scripts/bench-tools haproxy nginx
 	python3 benches/load/idle.py $(ARGS)
+
+bench-http2: setup ## compare HTTP/2 with HAProxy and nginx, by h2load: ARGS="--tls --rounds 5 --streams 8"
+	@scripts/bench-tools haproxy nginx h2load
+	python3 benches/load/http2.py $(ARGS)
 
 bench-listing: setup ## what listing a million sessions through the admin API costs traffic: ARGS="--rounds 5 --sessions 1000000"
 	python3 benches/load/listing.py $(ARGS)

@@ -1,5 +1,6 @@
 """The contenders: one function each, from a case to a command line. The configurations are in conf/."""
 
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass, field
@@ -107,6 +108,16 @@ def find(binaries: dict, by_profile: dict | None, directory: Path) -> tuple[list
     else:
         missing.append("aralez: not on PATH")
     return found, missing
+
+
+def basic(binaries: dict) -> list:
+    """The floor, Homing and HAProxy with a cookie, and nginx, of any version: without persistence."""
+    found = [one for one in ours(binaries) if one.name in ("floor", "homing-cookie")]
+    if path := programs.haproxy():
+        found.append(Contender("haproxy-cookie", True, False, False, haproxy(path, "cookie")))
+    if path := shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"):
+        found.append(Contender("nginx", False, False, False, nginx(path, "none")))
+    return found
 
 
 def values(setting: Setting, port: int) -> dict:

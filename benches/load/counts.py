@@ -73,7 +73,7 @@ class Measured:
         if seen.get("failed") or seen["errors"] or (self.contender.sticky and seen["moved"]):
             sys.exit(f"{self.contender.name}: {seen}")
 
-    def counted(self, requests: int, preload: Path) -> callgrind.Counted:
+    def counted(self, requests: int, preload: Path | None) -> callgrind.Counted:
         output = self.setting.directory / "callgrind.out"
         process = self.started(callgrind.command(output), preload)
         try:

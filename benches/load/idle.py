@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import socket
 import ssl
 import sys
@@ -48,16 +47,6 @@ def http2_request(tls: bool) -> bytes:
     scheme = 0x87 if tls else 0x86
     head = frame(HEADERS, 5, 1, FIELDS % scheme)
     return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0) + head + frame(SETTINGS, 1, 0)
-
-
-def find(binaries: dict) -> list:
-    found = [one for one in contenders.ours(binaries) if one.name in ("floor", "homing-cookie")]
-    if path := programs.haproxy():
-        found.append(contenders.Contender("haproxy-cookie", True, False, False, contenders.haproxy(path, "cookie")))
-    # Persistence makes no difference here, so any version of nginx will do.
-    if path := shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"):
-        found.append(contenders.Contender("nginx", False, False, False, contenders.nginx(path, "none")))
-    return found
 
 
 def connect(port: int, tls: ssl.SSLContext | None, http2: bool) -> socket.socket:
@@ -177,7 +166,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     core, own = programs.cores()
     os.sched_setaffinity(0, {own})
-    found = [one for one in find(binaries) if not options.only or one.name in options.only]
+    found = [one for one in contenders.basic(binaries) if not options.only or one.name in options.only]
     if options.http2:
         found = [one for one in found if one.name != "floor"]
     servers, ports = programs.start_servers(binaries["server"], 4, own, directory)

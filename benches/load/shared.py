@@ -5,6 +5,7 @@ Proxies have one core and one thread each; load, servers and stores share anothe
 rounds (median, least and greatest), and refused is what `bench.py` refuses. The parts:
 
     returning   returning sessions, learned and with tokens: CPU a request and requests a second, to memory's
+    counted     returning sessions: instructions and allocations a request in the threads that serve, by valgrind
     steady      learned sessions, a request a second each: what the store is asked, and its own CPU
     first       two proxies: the first request at B of a session that began at A
     moves       two proxies: when B hears of what A has moved
@@ -27,6 +28,7 @@ from statistics import median
 
 import bench
 import contenders
+import counts
 import pair
 import programs
 import report
@@ -38,6 +40,8 @@ from parts import Part
 STORES = ("redis", "valkey", "memcached", "hazelcast", "ignite")
 # Seconds; the default.
 NEAR_TTL = 10
+# Requests under valgrind.
+COUNTED = 1000
 OPERATIONS = "homing_store_operation_duration_seconds_count"
 
 
@@ -99,6 +103,24 @@ def returning(options, cores) -> list:
         if seen["void"]:
             part.failures.append(case.name)
             part.lines = [f"No table: {seen['void']}."]
+        told.append(part)
+    return told
+
+
+def counted(options, cores) -> list:
+    """Within about one percent the same on any machine, however busy. The clock runs, unlike in `counts.py`: stores need it."""
+    told = []
+    for mode, what in (("learn", "learned"), ("cookie", "with tokens")):
+        part = Part("counted", f"returning sessions, {what}, counted", "instructions", "to memory's", "allocations")
+        base = None
+        with running_stores(options, cores) as running, running_servers(options, cores) as (_, ports):
+            setting = contenders.Setting(options.directory, ports)
+            for contender in homings(options, running, mode):
+                with part.of(contender.name):
+                    seen = counts.figures(counts.Measured(contender, "cookie hit", options.binaries, setting).counted(COUNTED, None))
+                    base = base or seen
+                    took = seen["instructions"]
+                    part.row(contender.name, f"{took:,.0f}", f"{took / base['instructions']:.3f}", f"{seen['allocations']:.1f}")
         told.append(part)
     return told
 
@@ -377,7 +399,7 @@ def frozen_cells(rounds: list) -> list:
     ]
 
 
-PLAYED = {"returning": returning, "steady": steady, "first": first, "moves": moves, "memory": memory, "frozen": frozen}
+PLAYED = {"returning": returning, "counted": counted, "steady": steady, "first": first, "moves": moves, "memory": memory, "frozen": frozen}
 
 
 def arguments() -> argparse.Namespace:
