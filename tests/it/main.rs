@@ -62,6 +62,7 @@ mod fast_path_sessions;
 mod fast_path_tls;
 mod fast_path_ways;
 mod forwarding;
+mod h2_floods;
 mod h2_servers;
 mod h2spec;
 mod handoff;
