@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::time::{sleep, timeout};
 
 use crate::world::app::answers::pattern;
+use crate::world::frames::{PREFACE, frame, kind, settings};
 use crate::world::h2c::{H2Request, h2_try};
 use crate::world::net::Address;
 use crate::world::{Conf, PATIENCE, World};
@@ -256,21 +257,13 @@ fn a_refused_request_is_told_so_whatever_is_behind_it() {
     }
 }
 
-/// A frame of HTTP/2 on the connection itself.
-fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
-    [&length[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
-}
-
 #[test]
 fn a_connection_that_only_sends_frames_of_its_own_is_closed() {
-    const PRIORITY: u8 = 2;
-    const SETTINGS: u8 = 4;
-    const PING: u8 = 6;
     let world = World::start(short_timeouts());
-    for noise in [frame(PING, 0, &[0; 8]), frame(SETTINGS, 0, &[]), frame(PRIORITY, 1, &[0, 0, 0, 0, 1])] {
+    let priority = frame(kind::PRIORITY, 0, 1, &[0, 0, 0, 0, 1]);
+    for noise in [frame(kind::PING, 0, 0, &[0; 8]), settings(&[]), priority] {
         let mut wire = world.wire();
-        wire.send([b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &frame(SETTINGS, 0, &[])].concat());
+        wire.send([PREFACE, &settings(&[])].concat());
         let start = Instant::now();
         while wire.try_send(&noise).is_ok() && wire.time_to_close(Duration::from_millis(100)).is_none() {
             assert!(start.elapsed() < Duration::from_secs(8), "frames of type {} are no requests", noise[3]);

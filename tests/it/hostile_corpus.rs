@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::world::client::Response;
+use crate::world::frames::{PREFACE, flag, frame, kind, literal, settings};
 use crate::world::h2c::{H2Request, h2_try};
 use crate::world::{Conf, PATIENCE, World, eventually};
 
@@ -102,61 +103,24 @@ fn frames(request: &[u8]) -> Vec<u8> {
     let mut rest = fields;
     while !rest.is_empty() {
         let end = find(rest, b" ;; ").unwrap_or(rest.len());
-        literal(&rest[..end], &mut block);
+        let field = &rest[..end];
+        // The name of a pseudo-field begins with a colon.
+        let at = find(&field[1..], b": ").map_or(0, |at| at + 1);
+        literal(&field[..at], &field[at + 2..], &mut block);
         rest = rest.get(end + 4..).unwrap_or_default();
     }
-    let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(SETTINGS, 0, 0, b"", &mut out);
+    let mut out = [PREFACE, &settings(&[])].concat();
     let pieces: Vec<&[u8]> = block.chunks(16_384).collect();
     for (n, piece) in pieces.iter().enumerate() {
-        let kind = if n == 0 { HEADERS } else { CONTINUATION };
-        let end_stream = u8::from(n == 0 && body.is_none());
-        let end_headers = 4 * u8::from(n + 1 == pieces.len());
-        frame(kind, end_stream | end_headers, 1, piece, &mut out);
+        let kind = if n == 0 { kind::HEADERS } else { kind::CONTINUATION };
+        let end_stream = flag::END_STREAM * u8::from(n == 0 && body.is_none());
+        let end_headers = flag::END_HEADERS * u8::from(n + 1 == pieces.len());
+        out.extend(frame(kind, end_stream | end_headers, 1, piece));
     }
     if let Some(body) = body {
-        frame(DATA, 1, 1, body, &mut out);
+        out.extend(frame(kind::DATA, flag::END_STREAM, 1, body));
     }
     out
-}
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const CONTINUATION: u8 = 9;
-
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8], out: &mut Vec<u8>) {
-    let length = u32::try_from(payload.len()).expect("a frame").to_be_bytes();
-    out.extend_from_slice(&length[1..]);
-    out.extend_from_slice(&[kind, flags, 0, 0, 0, stream]);
-    out.extend_from_slice(payload);
-}
-
-/// A field, neither indexed nor compressed (RFC 7541, section 6.2.2).
-fn literal(field: &[u8], out: &mut Vec<u8>) {
-    // The name of a pseudo-field begins with a colon.
-    let at = find(&field[1..], b": ").map_or(0, |at| at + 1);
-    out.push(0);
-    for text in [&field[..at], &field[at + 2..]] {
-        integer(text.len(), out);
-        out.extend_from_slice(text);
-    }
-}
-
-/// With a prefix of seven bits (section 5.1).
-fn integer(number: usize, out: &mut Vec<u8>) {
-    let byte = |number: usize| u8::try_from(number).expect("a byte");
-    if number < 127 {
-        out.push(byte(number));
-        return;
-    }
-    out.push(127);
-    let mut rest = number - 127;
-    while rest >= 128 {
-        out.push(byte(rest % 128) | 128);
-        rest /= 128;
-    }
-    out.push(byte(rest));
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {

@@ -52,8 +52,10 @@ impl Continuation {
     pub(super) async fn serve(self, requests: &Arc<RequestApp>, shutdown: ShutdownWatch) {
         let (mut connection, mut settings) = match self {
             Self::Http1(connection, settings) => (connection, settings),
-            Self::Http2(connection) => {
+            Self::Http2(mut connection) => {
+                let shared = connection.begin_http2();
                 ServerApp::process_new(requests, connection, &shutdown).await;
+                shared.finish().await;
                 return;
             }
         };

@@ -19,6 +19,7 @@ pub(crate) mod fuzz;
 mod half_close;
 pub(crate) mod handed_over;
 mod http1;
+mod http2;
 mod http2_body;
 pub(crate) mod listener;
 pub mod memory;

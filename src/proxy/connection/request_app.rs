@@ -1,9 +1,11 @@
 //! What serves the requests of a connection: Pingora's proxy, with what Pingora leaves out.
 
+use std::future::ready;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use h2::Reason;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -13,8 +15,10 @@ use pingora_proxy::HttpProxy;
 use crate::proxy::EdgeProxy;
 use crate::proxy::context::BodyProgress;
 use crate::proxy::fast_path::FastPath;
+use crate::telemetry::metrics::Rejection;
 
 use super::deadlines::DeadlineStream;
+use super::http2::{self, Http2Connection};
 use super::http2_body;
 
 /// Pingora's proxy with the hooks of [`EdgeProxy`]; resets the deadlines for each request of a connection.
@@ -31,6 +35,28 @@ pub struct RequestApp {
 }
 
 impl RequestApp {
+    /// Serves a request of HTTP/2. One that is too many for its connection is refused, so that its client may send it again.
+    fn serve_http2<'future>(
+        self: &'future Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &'future ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'future>> {
+        let Some(unfinished) = Http2Connection::of(session.digest()).and_then(Http2Connection::begin_request) else {
+            self.fast_path.app.metrics.rejected.inc(Rejection::Streams as usize);
+            session.shutdown_with_reason(Reason::REFUSED_STREAM);
+            return Box::pin(ready(None));
+        };
+        let request = if session.is_body_done() {
+            self.proxy.process_new_http(session, shutdown)
+        } else {
+            Box::pin(self.watch_body(session, shutdown))
+        };
+        Box::pin(async move {
+            let _unfinished = unfinished;
+            request.await
+        })
+    }
+
     /// Serves a request of HTTP/2 whose body is still to come.
     async fn watch_body(
         self: &Arc<Self>,
@@ -64,14 +90,16 @@ impl HttpServerApp for RequestApp {
             let keepalive = session.get_keepalive();
             session.set_keepalive(keepalive.map(|_| 0));
         }
-        if session.is_http2() && !session.is_body_done() {
-            return Box::pin(self.watch_body(session, shutdown));
+        if session.is_http2() {
+            return self.serve_http2(session, shutdown);
         }
         self.proxy.process_new_http(session, shutdown)
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.proxy.h2_options()
+        let runtime = self.fast_path.app.current.load();
+        let sizes = runtime.config.listeners.iter().map(|listener| listener.max_header_size);
+        Some(http2::options(sizes.max().unwrap_or_default()))
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {

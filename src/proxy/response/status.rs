@@ -22,7 +22,8 @@ pub(crate) const fn of_rejection(rejection: Rejection) -> u16 {
         Rejection::MaxUriLength => 414,
         Rejection::RequestsPerSecond | Rejection::NewSessionsPerSecond => 429,
         Rejection::HeaderTooLarge | Rejection::MaxHeaders => 431,
-        Rejection::StoreUnavailable | Rejection::Descriptors => 503,
+        // A stream that is refused has no response.
+        Rejection::StoreUnavailable | Rejection::Descriptors | Rejection::Streams => 503,
         Rejection::Protocol => 505,
     }
 }

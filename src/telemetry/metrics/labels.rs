@@ -317,6 +317,8 @@ pub enum Rejection {
     NewSessionsPerSecond,
     /// Its body arrives slower than `min_body_rate`: 408.
     MinBodyRate,
+    /// Its HTTP/2 connection has too many requests that are not finished: its stream is refused.
+    Streams,
 }
 
 /// `limit` of `homing_limited_total`: the limit of a listener by which a connection or request was refused.

@@ -63,6 +63,11 @@ impl Reader {
         &self.buffer
     }
 
+    /// Forgets bytes that were looked at by [`pending`](Self::pending).
+    pub(crate) fn consume(&mut self, count: usize) {
+        self.buffer.drain(..count);
+    }
+
     /// One more read into the buffer; the number of bytes, 0 at the end.
     pub(crate) fn fill(&mut self) -> io::Result<usize> {
         let had = self.buffer.len();

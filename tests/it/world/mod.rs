@@ -18,6 +18,7 @@ pub(crate) mod apps;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conf;
+pub(crate) mod frames;
 mod guard;
 pub(crate) mod h2c;
 pub(crate) mod http1;

@@ -28,6 +28,7 @@ use super::deadline::Deadline;
 use super::delegate::delegate;
 use super::half_close::HalfClosed;
 use super::handed_over::HandedOver;
+use super::http2::Http2Connection;
 use super::read_buffer::ReadBuffer;
 use super::request_body::{BodyFraming, RequestBody};
 use super::request_head::RequestHead;
@@ -79,6 +80,8 @@ pub(crate) struct DeadlineStream {
     refused: bool,
     /// Whether its requests share server connections with those of others.
     authentication: ConnectionAuthentication,
+    /// What the requests of HTTP/2 share.
+    http2: Option<Arc<Http2Connection>>,
     /// What the fast path knows of the request that Pingora's proxy is to go on with. Taken through a shared reference.
     handed_over: Mutex<Option<Box<HandedOver>>>,
     metrics: Arc<Metrics>,
@@ -112,6 +115,7 @@ impl DeadlineStream {
             peer: OnceLock::new(),
             refused: false,
             authentication: ConnectionAuthentication::default(),
+            http2: None,
             handed_over: Mutex::default(),
             metrics: Arc::clone(metrics),
         }
@@ -133,7 +137,7 @@ impl DeadlineStream {
         if let Some(connection) = Self::of(exchange) {
             return Some(&connection.authentication);
         }
-        exchange.digest()?.proxy_digest.as_ref()?.user_data.as_ref()?.downcast_ref()
+        Http2Connection::of(exchange.digest()).map(|connection| &connection.authentication)
     }
 
     /// The request head was read. True when its first line is valid.

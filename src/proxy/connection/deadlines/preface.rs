@@ -10,9 +10,16 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{GetProxyDigest, Peek};
 
-use super::{ConnectionAuthentication, DeadlineStream, PREFACE, TUNNEL};
+use crate::proxy::connection::http2::Http2Connection;
+
+use super::{DeadlineStream, PREFACE, TUNNEL};
 
 impl DeadlineStream {
+    /// The connection is left to Pingora, which may find that it is one of HTTP/2. Returns what its requests share then.
+    pub(in crate::proxy::connection) fn begin_http2(&mut self) -> Arc<Http2Connection> {
+        Arc::clone(self.http2.get_or_insert_default())
+    }
+
     /// Whether the connection may be one of HTTP/2 without TLS, by its first bytes.
     pub(in crate::proxy::connection) fn may_be_http2(&self) -> bool {
         self.input.bytes().iter().zip(PREFACE).all(|(byte, expected)| byte == expected)
@@ -26,8 +33,9 @@ impl GetProxyDigest for DeadlineStream {
         if !http2 {
             return None;
         }
+        let shared = Arc::clone(self.http2.as_ref()?);
         let no_response = ResponseHeader::build(StatusCode::OK, Some(0)).ok()?;
-        Some(Arc::new(ProxyDigest::new(Box::new(no_response), Some(Box::new(ConnectionAuthentication::default())))))
+        Some(Arc::new(ProxyDigest::new(Box::new(no_response), Some(Box::new(shared)))))
     }
 }
 
