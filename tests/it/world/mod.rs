@@ -18,6 +18,7 @@ pub(crate) mod apps;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conf;
+pub(crate) mod crowd;
 mod guard;
 pub(crate) mod h2c;
 pub(crate) mod http1;
@@ -33,6 +34,7 @@ pub(crate) mod stores;
 mod switch;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
+pub(crate) mod traffic;
 pub(crate) mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet};
