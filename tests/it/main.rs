@@ -141,4 +141,6 @@ mod token_cache;
 mod token_header;
 mod tracing;
 mod upgrade;
+mod upgrade_broken;
+mod upgrade_load;
 mod world;

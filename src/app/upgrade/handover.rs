@@ -147,9 +147,14 @@ impl Handover {
     }
 
     fn commit(&self, replication: &Replication, report: &UpgradeReport) -> io::Result<()> {
+        // First it catches up, while no request waits for it: it may hang.
+        let subscription = replication.subscription();
+        if !subscription.await_all(READY_TIMEOUT) {
+            return Err(ErrorKind::TimedOut.into());
+        }
         // Clients may come to either process from now on.
-        replication.subscription().set_confirming(true);
-        if !replication.subscription().await_all(READY_TIMEOUT) {
+        subscription.set_confirming(true);
+        if !subscription.await_all(SERVING_TIMEOUT) {
             return Err(ErrorKind::TimedOut.into());
         }
         replication.send(&Message::Go)?;

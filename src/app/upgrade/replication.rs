@@ -203,9 +203,15 @@ impl Reader {
         match message {
             Message::Ping => self.output.lock().send(&Message::Pong)?,
             Message::Pong => {
-                let confirmation = self.unconfirmed.lock().pop_front();
+                let (confirmation, is_last) = {
+                    let mut unconfirmed = self.unconfirmed.lock();
+                    (unconfirmed.pop_front(), unconfirmed.is_empty())
+                };
                 // The request may wait no more.
                 let _ = confirmation.map(|confirmation| confirmation.try_send(()));
+                if is_last {
+                    self.subscription.note_caught_up();
+                }
             }
             change @ (Message::Session(_) | Message::Removal(_) | Message::Data(_)) => {
                 apply(&self.app, change, self.subscription.id());

@@ -4,11 +4,11 @@
 //! how it is then, and of two changes the second read finds the result of both.
 //!
 //! While clients may come to either process, a change is confirmed by the other one before the request goes on, so that the
-//! client's next request finds its session wherever it arrives.
+//! client's next request finds its session wherever it arrives. Requests do not wait for a process that is behind: it may hang.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use parking_lot::RwLock;
@@ -61,6 +61,8 @@ struct Subscriber {
 struct SubscriberState {
     /// Changes are confirmed.
     confirms: AtomicBool,
+    /// A confirmation did not come in time: none is waited for until the process has caught up.
+    behind: AtomicBool,
     lost: AtomicU64,
 }
 
@@ -106,13 +108,18 @@ impl Journal {
 
     #[cold]
     fn publish(&self, entry: JournalEntry, except: Option<u64>) {
-        let mut awaited: Vec<Receiver<()>> = Vec::new();
+        let mut awaited: Vec<(Receiver<()>, Arc<SubscriberState>)> = Vec::new();
         for one in self.subscribers.read().iter().filter(|one| Some(one.id) != except) {
-            awaited.extend(one.send(Some(entry), one.state.confirms.load(Ordering::Relaxed)));
+            // One that is behind is asked, too: that it answers shows that it has caught up.
+            let confirmed = one.send(Some(entry), one.state.confirms.load(Ordering::Relaxed));
+            let confirmed = confirmed.filter(|_| !one.state.behind.load(Ordering::Relaxed));
+            awaited.extend(confirmed.map(|confirmed| (confirmed, Arc::clone(&one.state))));
         }
-        for confirmation in awaited {
-            // An error means that the other process is slow, or has ended.
-            let _ = confirmation.recv_timeout(CONFIRM_TIMEOUT);
+        for (confirmed, state) in awaited {
+            // Another error means that the other process has ended.
+            if confirmed.recv_timeout(CONFIRM_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
+                state.behind.store(true, Ordering::Relaxed);
+            }
         }
     }
 }
@@ -150,6 +157,11 @@ impl SubscriptionHandle {
     /// Whether requests wait until their changes are confirmed, from now on.
     pub fn set_confirming(&self, confirming: bool) {
         self.state.confirms.store(confirming, Ordering::Relaxed);
+    }
+
+    /// The other process has confirmed all that it was asked to confirm.
+    pub fn note_caught_up(&self) {
+        self.state.behind.store(false, Ordering::Relaxed);
     }
 
     /// Waits until everything that was noted before has been applied. False when that took too long.
@@ -217,6 +229,22 @@ mod tests {
             journal.note(ONE);
         }
         assert_eq!((slow.handle().lost(), read(&slow).len()), (3, BACKLOG));
+    }
+
+    #[test]
+    fn one_request_waits_for_a_process_that_hangs_and_no_other_until_it_has_caught_up() {
+        let journal = Arc::new(Journal::default());
+        let subscription = journal.subscribe();
+        let handle = subscription.handle().clone();
+        handle.set_confirming(true);
+        let hang = std::time::Instant::now();
+        (0..100).for_each(|_| journal.note(ONE));
+        assert!((CONFIRM_TIMEOUT..CONFIRM_TIMEOUT * 10).contains(&hang.elapsed()), "{:?}", hang.elapsed());
+        assert_eq!(subscription.changes.try_iter().filter(|notice| notice.confirmation.is_some()).count(), 100);
+        handle.note_caught_up();
+        let again = std::time::Instant::now();
+        (0..100).for_each(|_| journal.note(ONE));
+        assert!((CONFIRM_TIMEOUT..CONFIRM_TIMEOUT * 10).contains(&again.elapsed()), "{:?}", again.elapsed());
     }
 
     #[test]

@@ -18,7 +18,11 @@ pub(crate) mod apps;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conf;
+<<<<<<< HEAD
 pub(crate) mod frames;
+=======
+pub(crate) mod crowd;
+>>>>>>> w-ops
 mod guard;
 pub(crate) mod h2c;
 pub(crate) mod http1;
@@ -34,6 +38,7 @@ pub(crate) mod stores;
 mod switch;
 pub(crate) mod tls;
 pub(crate) mod tls_server;
+pub(crate) mod traffic;
 pub(crate) mod websocket;
 
 use std::collections::{BTreeMap, BTreeSet};
