@@ -41,7 +41,7 @@ async def body(reader: asyncio.StreamReader, fields: dict) -> bytes:
 
 
 def session(fields: dict) -> tuple:
-    """The application's own session by its cookie: what it is, and whether it was known here."""
+    """The application's own session by its cookie: its id, whether it is new, and whether it was known here."""
     cookies = dict(pair.strip().partition("=")[::2] for pair in fields.get("cookie", "").split(";"))
     sid = cookies.get("SID")
     new = sid is None
