@@ -56,7 +56,7 @@ class Client:
 
     def forget(self) -> None:
         """A new client."""
-        self.cookies, self.home, self.sid = {}, None, None
+        self.cookies, self.home, self.sid, self.began = {}, None, None, time.monotonic()
         # When the server answered last, and through which proxy.
         self.seen, self.seen_at = time.monotonic(), self.proxy
 
@@ -131,7 +131,8 @@ class Client:
     def check(self, server: str) -> None:
         now = time.monotonic()
         if self.home and server != self.home:
-            note("move", kind=self.kind, since=self.seen, at=now, home=self.home, to=server, proxy=self.proxy, before=self.seen_at)
+            note("move", kind=self.kind, since=self.seen, at=now, home=self.home, to=server, proxy=self.proxy, before=self.seen_at,
+                 session_began=self.began)
             count["moved"] += 1
         self.home, self.seen, self.seen_at = server, now, self.proxy
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
@@ -320,6 +321,7 @@ class Faults:
     def expect(self, holds: bool, what: str) -> None:
         if not holds:
             self.failed_checks.append(f"{time.strftime('%H:%M:%S', time.gmtime())} {what}")
+            print(self.failed_checks[-1], file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

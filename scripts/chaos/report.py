@@ -60,7 +60,11 @@ def cause_of_move(move: dict, faults: list) -> str:
             return fault.kind
     killed = any(fault.kind == "proxy killed" for fault in of_its_time)
     behind = any(fault.kind in MOVES_LEARNED and overlaps(fault, move["since"] - BEHIND, move["at"]) for fault in faults)
-    return "proxy killed after a store fault" if killed and behind else NO_CAUSE
+    if killed and behind:
+        return "proxy killed after a store fault"
+    # Its binding may have been lost at a proxy that it did not use since, or its hash has led to its server by chance.
+    earlier = any(fault.kind in MOVES_LEARNED | MOVES_BY_CLOCK and overlaps(fault, move["session_began"], move["at"]) for fault in faults)
+    return "a store or clock fault earlier in the session" if earlier else NO_CAUSE
 
 
 def or_stall(cause: str, event: dict, stalls: list) -> str:
