@@ -144,7 +144,7 @@ release-pgo: setup ## a PGO build in target/release-pgo, and its gain; three bui
 fuzz: setup ## run the fuzz targets, ten minutes each; needs a nightly toolchain: MINUTES=1 TARGETS=token,cookie
 	@MINUTES="$(MINUTES)" TARGETS="$(TARGETS)" MINIMIZE="$(MINIMIZE)" scripts/fuzz
 
-chaos: setup test-stores ## an hour of kills, freezes, partitions, reloads and upgrades: DURATION=600 SEED=2 CLIENTS=500; as root with partitions
+chaos: setup test-stores ## an hour of kills, partitions, clock jumps, slow disks, upgrades …: DURATION=600 SEED=2 CLIENTS=500; as root with all faults
 	$(CARGO) build --profile demo
 	python3 scripts/chaos/run.py --duration "$(DURATION)" --seed "$(SEED)" --clients "$(CLIENTS)"
 

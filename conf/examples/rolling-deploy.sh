@@ -17,8 +17,10 @@ Stops at the first step that fails, and says what to do then.
 Options:
   --admin ADDRESS           the proxy's admin address, by default $HOMING_ADMIN or 127.0.0.1:9900; with several proxies
                             once for each: a server is replaced when it is empty on all of them
-  --drain-timeout DURATION  how long a server may take to become empty (30s, 2h); by default without end. The pool's
-                            drain_deadline ends a drain by itself
+  --drain-timeout DURATION  how long a server may take to become empty (30s, 2h); by default without end. After the pool's
+                            drain_deadline only sessions that send no request are left, until their idle_timeout
+  --maint-on-timeout        when that time is up, set the state maint and replace the server, instead of stopping: sessions that
+                            are left move with their next request
   --ignore-silent           do not wait for clients that have a token and have been silent
   --healthy-for SECONDS     how long a server has to be up before it is ready: longer than the health check's interval times
                             its fall, so that the server that was replaced is not taken for the new one (5)
@@ -48,6 +50,7 @@ is_number() {
 proxies=
 drain_timeout=
 ignore_silent=
+maint_on_timeout=
 healthy_for=5
 health_timeout=300
 while [ $# -gt 0 ]; do
@@ -57,6 +60,7 @@ while [ $# -gt 0 ]; do
 		exit 0
 		;;
 	--ignore-silent) ignore_silent=yes ;;
+	--maint-on-timeout) maint_on_timeout=yes ;;
 	--admin | --drain-timeout | --healthy-for | --health-timeout)
 		[ $# -ge 2 ] || wrong_usage "$1 needs a value"
 		case $1 in
@@ -75,6 +79,7 @@ while [ $# -gt 0 ]; do
 done
 is_number "$healthy_for" || wrong_usage "--healthy-for is a number of seconds, not $healthy_for"
 is_number "$health_timeout" || wrong_usage "--health-timeout is a number of seconds, not $health_timeout"
+[ -z "$maint_on_timeout" ] || [ -n "$drain_timeout" ] || wrong_usage "--maint-on-timeout needs --drain-timeout"
 proxies=${proxies:-${HOMING_ADMIN:-127.0.0.1:9900}}
 
 case ${1:---} in --) wrong_usage "POOL is missing" ;; esac
@@ -163,6 +168,18 @@ drain() {
 	everywhere "$@"
 }
 
+# Moves what is left of a server that did not become empty in time. Another state that was set meanwhile stays.
+# shellcheck disable=SC2016 # of awk
+force() {
+	[ -n "$maint_on_timeout" ] || return
+	for each in $proxies; do
+		read_servers "$each"
+		has_server '$2 == server && $4 == "drain"' || return
+	done
+	say "$pool/$server: not empty in time; the sessions that are left move with their next request"
+	everywhere server set "$pool/$server" --state maint
+}
+
 # shellcheck disable=SC2016 # of awk
 is_healthy() {
 	for each in $proxies; do
@@ -195,10 +212,10 @@ for server in $remaining; do
 	advice="$pool/$server may still drain: it keeps its sessions and gets no new ones. Either
   homing server set $pool/$server --state ready     takes the drain back, or start this script again, which waits on.
 $(go_on)"
-	drain || stop "$pool/$server did not become empty"
+	drain || force || stop "$pool/$server did not become empty"
 
-	say "$pool/$server: empty, replacing it"
-	advice="$pool/$server drains and has no sessions; the other servers have them. Repair it, and when it serves:
+	say "$pool/$server: replacing it"
+	advice="$pool/$server is out of service and has no sessions in use; the other servers have them. Repair it, and when it serves:
   homing server set $pool/$server --state ready
 Or start this script again, which replaces it again. $(go_on)"
 	POOL=$pool SERVER=$server "$@" || stop "the command failed for $pool/$server: $*"

@@ -23,6 +23,10 @@ TLS = len(sys.argv) > 5
 END = time.monotonic() + SECONDS
 # Longer than every timeout of the proxy, so that it is the proxy that says what went wrong.
 PATIENCE = 20
+# An answer after more seconds is written down.
+SLOW = 1
+# This program itself did not run for so many seconds: the machine is too busy.
+STALL = 2
 # The kinds of clients, and how many of a hundred.
 KINDS = {"keep-alive": 40, "new": 15, "learned": 20, "upload": 10, "websocket": 10, "events": 5}
 
@@ -47,12 +51,14 @@ class Client:
         self.kind, self.path = kind, "/learned/cart" if kind == "learned" else "/shop/cart"
         self.tls = TLS and number % 10 == 0
         self.proxy = self.random.randrange(world.PROXIES) + 1
-        self.forget()
         self.connection = None
+        self.forget()
 
     def forget(self) -> None:
         """A new client."""
-        self.cookies, self.home, self.boot, self.sid, self.seen = {}, None, None, None, time.monotonic()
+        self.cookies, self.home, self.sid, self.began = {}, None, None, time.monotonic()
+        # When the server answered last, and through which proxy.
+        self.seen, self.seen_at = time.monotonic(), self.proxy
 
     async def open(self) -> tuple:
         if self.connection is None:
@@ -114,20 +120,21 @@ class Client:
         answer = await self.request(method, self.path, more, sent)
         if answer["status"] != 200:
             raise Failure(f"status {answer['status']}")
-        told = json.loads(answer["body"])
-        if sent and told["digest"] != hashlib.sha256(sent).hexdigest():
+        page = json.loads(answer["body"])
+        if sent and page["digest"] != hashlib.sha256(sent).hexdigest():
             raise Failure("another upload arrived")
-        if self.sid and told["sid"] != self.sid:
+        if self.sid and page["sid"] != self.sid:
             raise Failure("the session of another client")
-        self.check(told["server"], told["boot"])
-        self.sid = told["sid"]
+        self.check(page["server"])
+        self.sid = page["sid"]
 
-    def check(self, server: str, boot: str | None = None) -> None:
+    def check(self, server: str) -> None:
         now = time.monotonic()
         if self.home and server != self.home:
-            note("move", kind=self.kind, since=self.seen, at=now, home=self.home, to=server, proxy=self.proxy)
+            note("move", kind=self.kind, since=self.seen, at=now, home=self.home, to=server, proxy=self.proxy, before=self.seen_at,
+                 session_began=self.began)
             count["moved"] += 1
-        self.home, self.boot, self.seen = server, boot or self.boot, now
+        self.home, self.seen, self.seen_at = server, now, self.proxy
 
     async def websocket(self) -> None:
         """Some messages, each of which comes back from the same server."""
@@ -145,6 +152,8 @@ class Client:
             writer.write(bytes([0x81, 0x80 | len(text)]) + mask + bytes(byte ^ mask[i % 4] for i, byte in enumerate(text)))
             await writer.drain()
             frame = await reader.readexactly(2)
+            if frame[0] != 0x81:
+                raise Failure("no WebSocket frame came back")
             back = (await reader.readexactly(frame[1] & 127)).decode()
             name, _, rest = back.partition(" ")
             if rest != text.decode() or server not in (None, name):
@@ -183,7 +192,7 @@ class Client:
         if answer.get("connection", "").lower() == "close":
             self.close()
 
-    async def act(self) -> None:
+    async def use(self) -> None:
         if self.kind == "new" or self.random.random() < 0.01:
             self.close()
             self.forget()
@@ -192,13 +201,13 @@ class Client:
         else:
             await self.visit()
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         await asyncio.sleep(self.random.random() * 8)
         while time.monotonic() < END and not stopping:
             began = time.monotonic()
             why = None
             try:
-                await asyncio.wait_for(self.act(), PATIENCE + (15 if self.kind in ("websocket", "events") else 0))
+                await asyncio.wait_for(self.use(), PATIENCE + (15 if self.kind in ("websocket", "events") else 0))
             except Failure as failure:
                 why = str(failure)
             except asyncio.TimeoutError:
@@ -220,7 +229,8 @@ class Client:
                 # As behind a balancer that leaves out a proxy that does not answer.
                 self.proxy = self.random.randrange(world.PROXIES) + 1
             elif self.kind not in ("websocket", "events"):
-                count["slow" if took > 1 else "quick"] += 1
+                if took > SLOW:
+                    note("slow", kind=self.kind, began=began, at=time.monotonic(), home=self.home, proxy=self.proxy)
             elif self.random.random() < 0.02:
                 self.close()
                 self.proxy = self.random.randrange(world.PROXIES) + 1
@@ -232,6 +242,14 @@ class Client:
             self.close()
 
 
+async def watch_for_stalls() -> None:
+    while time.monotonic() < END and not stopping:
+        began = time.monotonic()
+        await asyncio.sleep(0.5)
+        if time.monotonic() - began > 0.5 + STALL:
+            note("stall", began=began, at=time.monotonic())
+
+
 def stop(*_: object) -> None:
     global stopping
     stopping = True
@@ -240,7 +258,7 @@ def stop(*_: object) -> None:
 async def main() -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
     kinds = [kind for kind, share in KINDS.items() for _ in range(share)]
-    await asyncio.gather(*(Client(number, kinds[number * 37 % 100]).live() for number in range(COUNT)))
+    await asyncio.gather(watch_for_stalls(), *(Client(number, kinds[number * 37 % 100]).run() for number in range(COUNT)))
     note("count", **{"/".join(key) if isinstance(key, tuple) else key: value for key, value in count.items()})
 
 

@@ -1,11 +1,10 @@
 """What was lost and moved, and by what: the report of a run."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
-from statistics import median
 
-# Which faults may cost a request, and whose: its server's, its proxy's, or none's. All others must cost nothing.
+# Which faults may cost a request, and whose: its server's or its proxy's. All others must cost nothing.
 COSTS = {
     "server killed": "server", "server frozen": "server", "server cut off": "server",
     "proxy killed": "proxy", "proxy frozen": "proxy",
@@ -16,8 +15,12 @@ STREAMS = {"websocket", "events"}
 # Which faults may move a session of the given server, and which one of an application's id, whose binding is in the store.
 MOVES = {"server killed", "server frozen", "server cut off", "server drained", "rolling deploy"}
 MOVES_LEARNED = {"store killed", "store frozen", "store cut off"}
+# Tokens of a proxy whose clock is off by more than five minutes, and others' tokens there, are too old or from the future; so is
+# what it writes to the store.
+MOVES_BY_CLOCK = {"clock off by hours"}
 # What a proxy could not write to the store when that was out of reach is lost with the proxy.
 BEHIND = 60
+STALLED = "the clients' program did not run"
 NO_CAUSE = "**without a cause**"
 
 
@@ -42,20 +45,43 @@ def cause_of_loss(loss: dict, faults: list) -> str:
 
 
 def cause_of_move(move: dict, faults: list) -> str:
-    for fault in faults:
-        if not overlaps(fault, move["since"], move["at"]):
-            continue
+    of_its_time = [fault for fault in faults if overlaps(fault, move["since"], move["at"])]
+    for fault in of_its_time:
         if fault.kind in MOVES and move["home"] in fault.target.split(","):
             return fault.kind
-    for fault in faults:
-        if move["kind"] != "learned" or fault.kind not in MOVES_LEARNED:
-            continue
-        if overlaps(fault, move["since"], move["at"]):
+    for fault in of_its_time:
+        through = {f"proxy-{move['proxy']}", f"proxy-{move['before']}"}
+        if fault.kind in MOVES_BY_CLOCK and (fault.target in through or move["kind"] == "learned"):
             return fault.kind
-        killed = [other for other in faults if other.kind == "proxy killed" and overlaps(other, move["since"], move["at"])]
-        if killed and overlaps(fault, move["since"] - BEHIND, move["at"]):
-            return "proxy killed after a store fault"
-    return NO_CAUSE
+    if move["kind"] != "learned":
+        return NO_CAUSE
+    for fault in of_its_time:
+        if fault.kind in MOVES_LEARNED:
+            return fault.kind
+    killed = any(fault.kind == "proxy killed" for fault in of_its_time)
+    behind = any(fault.kind in MOVES_LEARNED and overlaps(fault, move["since"] - BEHIND, move["at"]) for fault in faults)
+    if killed and behind:
+        return "proxy killed after a store fault"
+    # Its binding may have been lost at a proxy that it did not use since, or its hash has led to its server by chance.
+    earlier = any(fault.kind in MOVES_LEARNED | MOVES_BY_CLOCK and overlaps(fault, move["session_began"], move["at"]) for fault in faults)
+    return "a store or clock fault earlier in the session" if earlier else NO_CAUSE
+
+
+def or_stall(cause: str, event: dict, stalls: list) -> str:
+    """A client that does not run for seconds sends nothing, which timeouts of the proxy may end, and reads late."""
+    stalled = any(
+        stall["process"] == event["process"] and stall["began"] <= event["at"] and event.get("began", event.get("since")) <= stall["at"]
+        for stall in stalls)
+    return STALLED if cause == NO_CAUSE and stalled else cause
+
+
+def cause_of_delay(slow: dict, faults: list) -> str:
+    """Only told, not judged: an answer may also take long because the machine is busy."""
+    cause = cause_of_loss(slow, faults)
+    if cause == NO_CAUSE:
+        of_its_time = [fault.kind for fault in faults if overlaps(fault, slow["began"], slow["at"])]
+        cause = next((kind for kind in of_its_time if kind in MOVES | MOVES_LEARNED), NO_CAUSE)
+    return cause
 
 
 def around(event: dict, faults: list) -> str:
@@ -65,59 +91,56 @@ def around(event: dict, faults: list) -> str:
 
 
 class Report:
-    def __init__(self, files: list, faults, samples: list, seconds: float, clients: int):
-        self.faults, self.samples, self.seconds, self.clients = faults, samples, seconds, clients
-        self.losses, self.moves, self.counts = [], [], Counter()
-        for line in (line for file in files if Path(file).exists() for line in Path(file).read_text().splitlines()):
-            event = json.loads(line)
-            kind = event.pop("event")
-            if kind == "count":
-                self.counts.update(event)
-            else:
-                (self.losses if kind == "loss" else self.moves).append(event)
-        self.by_cause = [(loss, cause_of_loss(loss, faults.done)) for loss in self.losses]
-        self.moved = [(move, cause_of_move(move, faults.done)) for move in self.moves]
+    def __init__(self, files: list, faults, resources, seconds: float, clients: int):
+        self.faults, self.resources, self.seconds, self.clients = faults, resources, seconds, clients
+        events, self.counts = {"loss": [], "move": [], "slow": [], "stall": []}, Counter()
+        for process, file in enumerate(files):
+            for event in map(json.loads, Path(file).read_text().splitlines() if Path(file).exists() else []):
+                kind = event.pop("event")
+                if kind == "count":
+                    self.counts.update(event)
+                else:
+                    events[kind].append(event | {"process": process})
+        self.stalls = events["stall"]
+        self.lost = [(loss, or_stall(cause_of_loss(loss, faults.done), loss, self.stalls)) for loss in events["loss"]]
+        self.moved = [(move, cause_of_move(move, faults.done)) for move in events["move"]]
+        self.slow = [(slow, or_stall(cause_of_delay(slow, faults.done), slow, self.stalls)) for slow in events["slow"]]
 
     def unexplained(self) -> int:
-        return sum(cause == NO_CAUSE for _, cause in [*self.by_cause, *self.moved]) + len(self.faults.complaints)
+        return sum(cause == NO_CAUSE for _, cause in [*self.lost, *self.moved]) + len(self.faults.failed_checks)
 
     def text(self) -> str:
+        lines = [self.summary(), "", *self.table_of_faults(), "", *self.tables_of_causes(), "", *self.resources.table(), "", *self.failures()]
+        return "\n".join(lines) + "\n"
+
+    def summary(self) -> str:
         requests = {kind.partition("/")[2]: n for kind, n in self.counts.items() if kind.startswith("requests/")}
-        lines = [
+        unexplained = sum(cause == NO_CAUSE for _, cause in self.slow)
+        return (
             f"{self.clients} clients for {self.seconds / 60:.0f} minutes: {sum(requests.values())} requests and streams "
             f"({', '.join(f'{kind} {n}' for kind, n in sorted(requests.items()))}), {self.counts['messages']} messages over WebSockets. "
-            f"{self.counts['slow']} answers took over a second.", "",
-            "| fault | times |", "|---|---:|",
-            *(f"| {kind} | {n} |" for kind, n in sorted(Counter(fault.kind for fault in self.faults.done).items())), "",
-            "| lost, by cause | requests | how |", "|---|---:|---|",
-        ]
-        for cause, n in Counter(cause for _, cause in self.by_cause).most_common():
-            how = Counter(loss["why"] for loss, other in self.by_cause if other == cause).most_common()
+            f"{len(self.slow)} answers took over a second, {unexplained} of them at a time without a fault that explains it. "
+            f"The clients' programs did not run for over two seconds {len(self.stalls)} times. "
+            f"{self.resources.machine()}")
+
+    def table_of_faults(self) -> list:
+        times = sorted(Counter(fault.kind for fault in self.faults.done).items())
+        return ["| fault | times |", "|---|---:|", *(f"| {kind} | {n} |" for kind, n in times)]
+
+    def tables_of_causes(self) -> list:
+        lines = ["| lost, by cause | requests | how |", "|---|---:|---|"]
+        for cause, n in Counter(cause for _, cause in self.lost).most_common():
+            how = Counter(loss["why"] for loss, other in self.lost if other == cause).most_common()
             lines.append(f"| {cause} | {n} | {', '.join(f'{why} {times}' for why, times in how)} |")
         lines += ["", "| moved, by cause | sessions | of them learned |", "|---|---:|---:|"]
         for cause, n in Counter(cause for _, cause in self.moved).most_common():
             learned = sum(move["kind"] == "learned" for move, other in self.moved if other == cause)
             lines.append(f"| {cause} | {n} | {learned} |")
-        lines += ["", *self.resources(), ""]
-        lines += [f"- complaint: {complaint}" for complaint in self.faults.complaints]
-        lines += [f"- lost without a cause: {loss}; at that time: {around(loss, self.faults.done)}"
-                  for loss, cause in self.by_cause if cause == NO_CAUSE][:40]
-        lines += [f"- moved without a cause: {move}; at that time: {around(move, self.faults.done)}"
-                  for move, cause in self.moved if cause == NO_CAUSE][:40]
-        return "\n".join(lines) + "\n"
+        return lines
 
-    def resources(self) -> list:
-        """Of each proxy in the second and in the last quarter: a process that was just started has not all of its memory yet."""
-        lines = ["| proxy | memory, MiB | descriptors | threads |", "|---|---|---|---|"]
-        by_proxy = defaultdict(list)
-        for sample in self.samples:
-            by_proxy[sample["proxy"]].append(sample)
-        for proxy, samples in sorted(by_proxy.items()):
-            quarter = max(1, len(samples) // 4)
-            parts = samples[quarter:2 * quarter] or samples, samples[-quarter:]
-            cells = []
-            for key in ("memory", "descriptors", "threads"):
-                first, last = (median(sample[key] for sample in part) for part in parts)
-                cells.append(f"{first:.0f} → {last:.0f}, at most {max(sample[key] for sample in samples):.0f}")
-            lines.append(f"| {proxy} | {' | '.join(cells)} |")
+    def failures(self) -> list:
+        lines = [f"- failed check: {failed}" for failed in self.faults.failed_checks]
+        for what, events, shown in (("lost", self.lost, 40), ("moved", self.moved, 40), ("slow", self.slow, 10)):
+            unexplained = [event for event, cause in events if cause == NO_CAUSE]
+            lines += [f"- {what} without a cause: {event}; at that time: {around(event, self.faults.done)}" for event in unexplained[:shown]]
         return lines

@@ -1,13 +1,12 @@
 """Three proxies, eight servers, a store with a replica and sentinels, and clients of all kinds through kills, freezes, partitions,
-full disks, reloads, upgrades and deploys: `make chaos`.
+full and slow disks, clock jumps, expiring certificates, reloads, upgrades and deploys: `make chaos`.
 
-Everything runs on loopback addresses of its own, as root in a network namespace of its own; without root partitions and full disks
-are left out. Exits with 1 when a request was lost, or a session moved, without a cause. The report is printed, and is in the
-directory of the run with all logs.
+Everything runs on loopback addresses of its own, as root in namespaces of its own; without root partitions and disks are left out.
+Exits with 1 when a request was lost, or a session moved, without a cause. The report is printed, and is in the directory of the run
+with all logs.
 """
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -18,12 +17,12 @@ import threading
 import time
 from pathlib import Path
 
-import faults
-import report
-import world
+from faults import Faults
+from report import Report
+from resources import Resources
+from world import HERE, World, target
 
 CLIENT_PROCESSES = 2
-SAMPLE_EVERY = 5
 
 
 def options() -> argparse.Namespace:
@@ -32,6 +31,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=2000)
     parser.add_argument("--program", type=Path, help="homing, by default that of the profile demo")
+    parser.add_argument("--only", help="faults to inject, by the names of their methods in faults.py: slow_disk,rolling_deploy")
     parser.add_argument("--isolated", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 
@@ -44,18 +44,21 @@ def isolate() -> None:
             os.execvp(command[0], [*command, sys.executable, *sys.argv, "--isolated"])
 
 
-def sample(all_: world.World, samples: list, stop: threading.Event) -> None:
-    page = os.sysconf("SC_PAGE_SIZE")
-    while not stop.wait(SAMPLE_EVERY):
-        for proxy in all_.proxies.values():
-            # During an upgrade there are two: the older one serves its last requests.
-            for pid in proxy.pids()[-1:]:
-                with contextlib.suppress(OSError, IndexError):
-                    room = Path("/proc") / str(pid)
-                    stat = (room / "stat").read_text().rsplit(")", 1)[1].split()
-                    samples.append({
-                        "proxy": proxy.name, "at": time.monotonic(), "memory": int(stat[21]) * page / 2**20,
-                        "descriptors": len(list((room / "fd").iterdir())), "threads": int(stat[17])})
+def start_clients(world: World, chosen: argparse.Namespace, files: list) -> list:
+    started = []
+    for number, file in enumerate(files):
+        command = [sys.executable, HERE / "clients.py", str(chosen.seed * 10 + number),
+                   str(chosen.clients // CLIENT_PROCESSES), str(chosen.duration), file, *(["tls"] if world.tls else [])]
+        with file.with_suffix(".log").open("wb") as log:
+            started.append(subprocess.Popen(command, stdout=log, stderr=log))
+    return started
+
+
+def check_ends(world: World, clients: list, faults: Faults, patience: float) -> None:
+    for client in clients:
+        faults.expect(client.wait(patience) == 0, "clients ended before their time")
+    for proxy in world.proxies.values():
+        faults.expect("panic" not in proxy.log.read_text(errors="replace"), f"{proxy.name} has panicked")
 
 
 def main() -> int:
@@ -64,41 +67,34 @@ def main() -> int:
     if chosen.isolated:
         subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     else:
-        print("not as root, or without unshare and ip: partitions and full disks are left out", file=sys.stderr)
-    program = (chosen.program or world.target() / "demo" / "homing").resolve()
+        print("not as root, or without unshare and ip: partitions and disks are left out", file=sys.stderr)
+    program = (chosen.program or target() / "demo" / "homing").resolve()
     directory = Path(tempfile.mkdtemp(prefix="homing-chaos-"))
     print(f"seed {chosen.seed}, {chosen.clients} clients, {chosen.duration} s, in {directory}", file=sys.stderr)
-    everything = world.World(program, directory)
-    samples, stop = [], threading.Event()
-    files, clients = [], []
+    world = World(program, directory, chosen.isolated)
+    resources, stop = Resources(list(world.proxies.values()), chosen.isolated), threading.Event()
+    files = [directory / f"clients-{number}.jsonl" for number in range(CLIENT_PROCESSES)]
+    clients = []
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
-        everything.start()
-        threading.Thread(target=sample, args=(everything, samples, stop), daemon=True).start()
+        world.start()
+        faults = Faults(world, chosen.seed, chosen.only, directory / "faults.jsonl")
+        threading.Thread(target=resources.measure, args=(stop,), daemon=True).start()
         began = time.monotonic()
-        for number in range(CLIENT_PROCESSES):
-            files.append(directory / f"clients-{number}.jsonl")
-            command = [sys.executable, world.HERE / "clients.py", str(chosen.seed * 10 + number),
-                       str(chosen.clients // CLIENT_PROCESSES), str(chosen.duration), files[-1], *(["tls"] if everything.tls else [])]
-            with (directory / f"clients-{number}.log").open("wb") as log:
-                clients.append(subprocess.Popen(command, stdout=log, stderr=log))
+        clients = start_clients(world, chosen, files)
         time.sleep(min(15, chosen.duration / 10))
-        doing = faults.Faults(everything, chosen.seed, chosen.isolated)
-        doing.run(began + chosen.duration - min(20, chosen.duration / 10))
-        for client in clients:
-            doing.expect(client.wait(chosen.duration) == 0, "clients ended before their time")
-        for proxy in everything.proxies.values():
-            doing.expect("panic" not in proxy.log.read_text(errors="replace"), f"{proxy.name} has panicked")
-        made = report.Report(files, doing, samples, time.monotonic() - began, chosen.clients)
+        faults.run(began + chosen.duration - min(20, chosen.duration / 10))
+        check_ends(world, clients, faults, chosen.duration)
+        seconds = time.monotonic() - began
     finally:
         stop.set()
         for client in clients:
             client.kill()
-        everything.stop()
-    text = made.text()
-    (directory / "report.md").write_text(text)
-    print(text)
-    return 1 if made.unexplained() else 0
+        world.stop()
+    report = Report(files, faults, resources, seconds, chosen.clients)
+    (directory / "report.md").write_text(report.text())
+    print(report.text())
+    return 1 if report.unexplained() else 0
 
 
 if __name__ == "__main__":

@@ -41,20 +41,19 @@ async def body(reader: asyncio.StreamReader, fields: dict) -> bytes:
 
 
 def session(fields: dict) -> tuple:
-    """The application's own session by its cookie: what it is, and whether it was known here."""
+    """The application's own session by its cookie: its id, and whether it was known here."""
     cookies = dict(pair.strip().partition("=")[::2] for pair in fields.get("cookie", "").split(";"))
-    sid = cookies.get("SID")
-    new = sid is None
-    sid = sid or os.urandom(12).hex()
+    sid = cookies.get("SID") or os.urandom(12).hex()
     known = sid in SESSIONS
     SESSIONS[sid] = SESSIONS.get(sid, 0) + 1
-    return sid, new, known
+    return sid, known
 
 
 def answer(fields: dict, extra: dict) -> bytes:
-    sid, new, known = session(fields)
+    sid, known = session(fields)
     text = json.dumps({"server": NAME, "boot": BOOT, "sid": sid, "known": known, "count": SESSIONS[sid], **extra}).encode()
-    cookie = f"Set-Cookie: SID={sid}; Path=/\r\n" if new else ""
+    # A session that this server does not know gets its cookie again, as applications do. It keeps its id, by which clients check.
+    cookie = "" if known else f"Set-Cookie: SID={sid}; Path=/\r\n"
     return f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(text)}\r\n{cookie}\r\n".encode() + text
 
 

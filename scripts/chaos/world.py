@@ -2,14 +2,19 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
+
+import clock
+from disk import Disk
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -74,6 +79,10 @@ class Proxy(Process):
         self.number, self.file = number, directory / f"proxy-{number}.yaml"
         super().__init__(f"proxy-{number}", [program, "run", "--config", self.file], directory)
         self.program = program
+        # What it writes: the states that operators set, a snapshot of its sessions, the access log.
+        self.state = directory / f"state-{number}"
+        self.disk: Disk | None = None
+        self.clock: clock.Clock | None = None
         self.admin = f"{proxy_address(number)}:{ADMIN_PORT}"
 
     def pids(self) -> list:
@@ -99,9 +108,17 @@ class Proxy(Process):
         with urllib.request.urlopen(f"http://{self.admin}{path}", timeout=timeout) as answer:
             return json.load(answer)
 
-    def metrics(self) -> str:
+    def metric(self, name: str) -> list:
+        """The values of all series of a metric."""
         with urllib.request.urlopen(f"http://{self.admin}/metrics", timeout=5) as answer:
-            return answer.read().decode()
+            lines = answer.read().decode().splitlines()
+        return [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            self.api("/api/v1/status")
+            return True
+        return False
 
     def pid(self) -> int | None:
         """Of the process that serves."""
@@ -113,8 +130,7 @@ class Proxy(Process):
     def ready(self, within: float = 30) -> bool:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                self.api("/api/v1/status")
+            if self.answers():
                 return True
             time.sleep(0.1)
         return False
@@ -136,8 +152,8 @@ def pool(name: str, sources: str, weights: dict) -> str:
       idle_timeout: 10m"""
 
 
-def configuration(number: int, directory: Path, sentinels: list, weights: dict, tls: Path | None, round_: int) -> str:
-    """Of a proxy. `round_` stands in a route's name, so that every reload changes something."""
+def configuration(number: int, directory: Path, sentinels: list, weights: dict, tls: Path | None, revision: int) -> str:
+    """Of a proxy. `revision` stands in a route's name, so that every reload changes something."""
     listeners = f"  - address: {proxy_address(number)}:{PROXY_PORT}\n    timeouts: {{ keepalive: 60s }}\n"
     if tls:
         listeners += f"""  - address: {proxy_address(number)}:{TLS_PORT}
@@ -150,7 +166,7 @@ listeners:
 {listeners}
 routes:
   - {{ name: learned, match: {{ path_prefix: /learned }}, pool: learned }}
-  - {{ name: r{round_}, match: {{ path_prefix: /round-{round_} }}, pool: shop }}
+  - {{ name: r{revision}, match: {{ path_prefix: /revision-{revision} }}, pool: shop }}
   - {{ name: shop, match: {{ path_prefix: / }}, pool: shop }}
 pools:{pool("shop", "{ cookie: {} }", weights)}{pool("learned", "{ learn: { cookie: SID } }", weights)}
 keys: [{{ id: k1, secret: "{KEY}" }}]
@@ -158,32 +174,38 @@ store:
   type: redis
   timeout: 200ms
   redis: {{ mode: sentinel, master_name: chaos, urls: [{urls}], key_prefix: chaos }}
+  snapshot: {{ path: {directory}/state-{number}/sessions, interval: 5s }}
 admin: {{ address: "{proxy_address(number)}:{ADMIN_PORT}", state_file: {directory}/state-{number}/servers.json, allowed_hosts: ["{proxy_address(number)}"] }}
-log: {{ level: info }}
+log: {{ level: info, access: {directory}/state-{number}/access.log }}
 """
 
 
 class World:
     """All processes."""
 
-    def __init__(self, program: Path, directory: Path):
-        self.directory, self.program = directory, program
-        self.weights, self.round = {}, 0
+    def __init__(self, program: Path, directory: Path, isolated: bool):
+        self.directory, self.isolated = directory, isolated
+        # Scripts find the program by its name, whatever the file is called.
+        self.programs = directory / "bin"
+        self.programs.mkdir()
+        (self.programs / "homing").symlink_to(program)
+        self.weights, self.revision = {}, 0
         self.tls = directory / "tls" if shutil.which("openssl") else None
         self.servers = {n: Process(f"s{n}", [sys.executable, HERE / "server.py", f"s{n}", server_address(n), SERVER_PORT], directory)
                         for n in range(1, SERVERS + 1)}
         self.proxies = {n: Proxy(n, program, directory) for n in range(1, PROXIES + 1)}
         self.redis, self.sentinels = {}, {}
+        self.issuer_clock: clock.Clock | None = None
 
     def start(self) -> None:
         for server in self.servers.values():
             server.start()
         self.start_stores()
+        self.start_clocks()
+        self.mount_disks()
         if self.tls:
             self.tls.mkdir()
-            self.renew_certificate(30)
-        for number in self.proxies:
-            (self.directory / f"state-{number}").mkdir()
+            self.renew_certificate(30 * 86400)
         self.configure()
         for proxy in self.proxies.values():
             proxy.start()
@@ -191,15 +213,34 @@ class World:
             if not proxy.ready(60):
                 sys.exit(f"{proxy.name} does not start: {proxy.log.read_text()[-2000:]}")
 
+    def start_clocks(self) -> None:
+        """Each proxy has a wall clock of its own; so has the program that makes certificates, for those that expire soon."""
+        library = clock.build(self.directory)
+        if not library:
+            print("no C compiler: clock jumps and expiring certificates are left out", file=sys.stderr)
+            return
+        self.issuer_clock = clock.Clock(library, self.directory / "clock-of-issuer")
+        for number, proxy in self.proxies.items():
+            proxy.clock = clock.Clock(library, self.directory / f"clock-{number}")
+            proxy.environment = proxy.clock.environment()
+
+    def mount_disks(self) -> None:
+        """What a proxy writes is on a file system of its own, where that is possible."""
+        for number, proxy in self.proxies.items():
+            proxy.state.mkdir()
+            if self.isolated and Disk.is_possible():
+                disk = Disk(self.directory / f"disk-{number}.img", proxy.state)
+                proxy.disk = disk if disk.mount() else None
+
     def start_stores(self) -> None:
         program = redis_program()
         for number in (1, 2):
             replica = ["--replicaof", store_address(1), REDIS_PORT] if number == 2 else []
-            room = self.directory / f"redis-{number}"
-            room.mkdir()
+            folder = self.directory / f"redis-{number}"
+            folder.mkdir()
             self.redis[number] = Process(
                 f"redis-{number}", [program, "--bind", store_address(number), "--port", REDIS_PORT, "--save", "", "--appendonly", "no",
-                                    "--repl-diskless-sync-delay", 0, "--protected-mode", "no", "--dir", room, *replica], self.directory).start()
+                                    "--repl-diskless-sync-delay", 0, "--protected-mode", "no", "--dir", folder, *replica], self.directory).start()
         time.sleep(1)
         for number in (1, 2, 3):
             address = store_address(10 + number)
@@ -218,31 +259,44 @@ sentinel failover-timeout chaos 6000
         address = store_address(11)
         cli = redis_program().with_name("redis-cli")
         if cli.exists():
-            told = subprocess.run([cli, "-h", address, "-p", str(SENTINEL_PORT), "sentinel", "get-master-addr-by-name", "chaos"],
-                                  capture_output=True, text=True, timeout=5, check=False).stdout
+            answer = subprocess.run([cli, "-h", address, "-p", str(SENTINEL_PORT), "sentinel", "get-master-addr-by-name", "chaos"],
+                                    capture_output=True, text=True, timeout=5, check=False).stdout
         else:
-            told = ask_redis(address, SENTINEL_PORT, "SENTINEL", "get-master-addr-by-name", "chaos")
-        return next((n for n in self.redis if store_address(n) in told), 1)
+            answer = ask_redis(address, SENTINEL_PORT, "SENTINEL", "get-master-addr-by-name", "chaos")
+        return next((n for n in self.redis if store_address(n) in answer), 1)
 
     def configure(self) -> None:
         sentinels = [f"{store_address(10 + n)}:{SENTINEL_PORT}" for n in (1, 2, 3)]
         for number, proxy in self.proxies.items():
-            text = configuration(number, self.directory, sentinels, self.weights, self.tls, self.round)
+            text = configuration(number, self.directory, sentinels, self.weights, self.tls, self.revision)
             new = proxy.file.with_suffix(".new")
             new.write_text(text)
             new.replace(proxy.file)
 
-    def renew_certificate(self, days: int) -> None:
-        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", str(days),
-                        "-subj", "/CN=chaos.test", "-keyout", self.tls / "key.new", "-out", self.tls / "cert.new"],
-                       check=True, capture_output=True)
+    def renew_certificate(self, seconds: float) -> None:
+        """Valid for so long."""
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=chaos.test",
+                   "-keyout", self.tls / "key.new", "-out", self.tls / "cert.new"]
+        # openssl counts in days from its clock's now.
+        days = math.ceil(seconds / 86400)
+        environment = dict(os.environ)
+        if self.issuer_clock:
+            self.issuer_clock.set(seconds - days * 86400)
+            environment |= self.issuer_clock.environment()
+        subprocess.run([*command, "-days", str(days)], check=True, capture_output=True, env=environment)
         (self.tls / "key.new").replace(self.tls / "key.pem")
         (self.tls / "cert.new").replace(self.tls / "cert.pem")
 
     def stop(self) -> None:
+        disks = [proxy.disk for proxy in self.proxies.values() if proxy.disk]
+        # A process that waits for a disk cannot be killed.
+        for disk in disks:
+            disk.thaw()
         for process in [*self.proxies.values(), *self.servers.values(), *self.redis.values(), *self.sentinels.values()]:
             process.thaw()
             process.kill()
+        for disk in disks:
+            disk.remove(disk.folder.with_name(f"{disk.folder.name}-at-the-end"))
 
 
 def redis_program() -> Path:
@@ -260,8 +314,6 @@ def target() -> Path:
 
 def ask_redis(host: str, port: int, *words: str) -> str:
     """One command, and the answer as it came."""
-    import socket
-
     with socket.create_connection((host, port), 2) as connection:
         connection.settimeout(2)
         text = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
