@@ -18,11 +18,8 @@ pub(crate) mod apps;
 pub(crate) mod browser;
 pub(crate) mod client;
 pub(crate) mod conf;
-<<<<<<< HEAD
-pub(crate) mod frames;
-=======
 pub(crate) mod crowd;
->>>>>>> w-ops
+pub(crate) mod frames;
 mod guard;
 pub(crate) mod h2c;
 pub(crate) mod http1;
