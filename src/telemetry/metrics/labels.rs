@@ -406,7 +406,8 @@ mod tests {
                 "max_headers",
                 "requests_per_second",
                 "new_sessions_per_second",
-                "min_body_rate"
+                "min_body_rate",
+                "streams"
             ]
         );
         assert_eq!(ResourceUser::VARIANTS, ["accept", "connect", "health_check"]);
