@@ -76,7 +76,7 @@ def course(samples: list, key: str) -> str:
 
     def at(share: float) -> float:
         near = [sample[key] for sample in samples if abs(sample["at"] - share * length) <= length / 20]
-        return median(near) if near else float("nan")
+        return median(near or [sample[key] for sample in samples])
 
     rise = slope([(sample["at"] / 3600, sample[key]) for sample in samples if sample["at"] > length / 3])
     most = max(sample[key] for sample in samples)

@@ -182,25 +182,29 @@ impl Sink {
         }
     }
 
+    /// Success only means that the line is in the buffer.
     fn line(&mut self, line: &[u8]) {
-        let result = self.out.write_all(line);
-        self.log_failure(result);
+        if let Err(error) = self.out.write_all(line) {
+            self.log_failure(&error);
+        }
     }
 
     fn flush(&mut self) {
-        let result = self.out.flush();
-        self.log_failure(result);
+        match self.out.flush() {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("the access log is written again");
+            }
+            Ok(()) => {}
+            Err(error) => self.log_failure(&error),
+        }
     }
 
-    /// Logs an error once, until a write succeeds.
-    fn log_failure(&mut self, result: io::Result<()>) {
-        match result {
-            Ok(()) => self.failing = false,
-            Err(error) if !self.failing => {
-                self.failing = true;
-                tracing::error!(%error, "the access log cannot be written; lines are lost");
-            }
-            Err(_) => {}
+    /// Logs an error once, until the lines are written.
+    fn log_failure(&mut self, error: &io::Error) {
+        if !self.failing {
+            self.failing = true;
+            tracing::error!(%error, "the access log cannot be written; lines are lost");
         }
     }
 }

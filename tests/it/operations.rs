@@ -210,6 +210,24 @@ fn the_access_log_may_go_to_standard_output() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn an_access_log_that_cannot_be_written_is_reported_once() {
+    let world = World::start(Conf::servers("a").top("log: { access: /dev/full }"));
+    let failures = || world.log().matches("the access log cannot be written").count();
+    let client = world.browser();
+    eventually(PATIENCE, "it is reported", || {
+        client.server();
+        failures() > 0
+    });
+    // Several more writes.
+    for _ in 0..20 {
+        client.server();
+        thread::sleep(Duration::from_millis(50)); // the passing of time is the subject
+    }
+    assert_eq!(failures(), 1, "{}", world.log());
+}
+
+#[test]
 fn usr1_reopens_the_access_log() {
     let world = World::start(Conf::servers("a"));
     world.browser().get("/before");

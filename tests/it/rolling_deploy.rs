@@ -371,6 +371,21 @@ fn a_drain_that_takes_too_long_stops_a_rolling_deploy() {
 }
 
 #[test]
+fn a_rolling_deploy_may_replace_a_server_that_is_not_empty_in_time() {
+    let world = World::start(Conf::servers("a b").pool(QUICK_CHECK));
+    let client = world.browser();
+    let home = client.server();
+    assert_eq!(client.server(), home);
+    let options = "--drain-timeout 1s --maint-on-timeout --healthy-for 0";
+    let (code, said) = run(&world, &format!("{options} web {home} -- sh -c 'homing servers > states'"));
+    assert_eq!(code, Some(0), "{said}");
+    expect_words(&said, &["1 session is bound", "not empty in time", &format!("web/{home}: ready")]);
+    let states = fs::read_to_string(world.directory().join("states")).expect("written by the command");
+    let state = states.lines().find(|line| line.split_whitespace().nth(1) == Some(&home)).expect("the server");
+    assert!(state.contains("maint"), "nothing goes to a server that is replaced: {states}");
+}
+
+#[test]
 fn a_wrong_command_line_of_a_rolling_deploy_changes_nothing() {
     let world = World::start(Conf::servers("a b"));
     for (arguments, words) in [
@@ -380,6 +395,7 @@ fn a_wrong_command_line_of_a_rolling_deploy_changes_nothing() {
         ("web a b --", "COMMAND is missing"),
         ("--healthy-for 2s web a -- true", "a number of seconds"),
         ("--force web a -- true", "unknown option --force"),
+        ("--maint-on-timeout web a -- true", "--maint-on-timeout needs --drain-timeout"),
         ("--admin", "needs a value"),
     ] {
         let (code, said) = run(&world, arguments);

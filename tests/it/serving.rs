@@ -294,6 +294,16 @@ fn a_websocket_ends_when_its_server_does() {
 }
 
 #[test]
+fn a_websocket_that_is_silent_for_too_long_ends_without_an_error_page_in_it() {
+    let world = World::start(Conf::servers("a").pool("connection: { read_timeout: 1s }"));
+    let mut wire = websocket(&world, "");
+    let received = wire.drain(PATIENCE);
+    assert_eq!(String::from_utf8_lossy(&received), "", "the client expects frames");
+    assert!(wire.time_to_close(PATIENCE).is_some(), "the connection is closed");
+    world.expect_metric("homing_upstream_errors_total", &[("kind", "timeout")], 1.0);
+}
+
+#[test]
 fn a_refused_upgrade_is_an_ordinary_answer() {
     let world = World::start(Conf::servers("a"));
     let mut wire = world.wire();

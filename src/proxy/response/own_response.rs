@@ -26,7 +26,8 @@ pub(crate) async fn on_failure(exchange: &mut Exchange, error: &Error, ctx: &Req
 
 /// Sends an error page, unless a response has begun. It never carries a token.
 pub(crate) async fn send_error(exchange: &mut Exchange, ctx: &RequestContext, status: u16) -> Result<()> {
-    if exchange.response_written().is_some_and(|written| !written.status.is_informational()) {
+    // After a 101 the connection speaks another protocol, in which a page would be garbage.
+    if exchange.response_written().is_some_and(|written| head::response_view(written).is_final()) {
         return Ok(());
     }
     let clear_token = ctx.refusal.is_some_and(|refusal| refusal.clear_token);

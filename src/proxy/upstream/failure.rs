@@ -18,6 +18,7 @@ use crate::pool::exhaustion;
 use crate::pool::server::Server;
 use crate::pool::tls_failure::{TlsFailure, refused_by_server, tls_failure};
 use crate::proxy::context::{Refusal, RequestContext};
+use crate::proxy::head;
 use crate::proxy::request::limits;
 use crate::telemetry::metrics::{LocalResource, Retry, UpstreamError};
 
@@ -108,7 +109,7 @@ fn note_exhaustion(resource: LocalResource, ctx: &RequestContext) {
 /// How far an exchange had come when its connection to the server failed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
-    /// A response head that is not a 1xx was sent to the client.
+    /// A final response head was sent to the client: not a 1xx, but a 101.
     pub(crate) response_begun: bool,
     /// The connection had carried other requests.
     pub(crate) reused: bool,
@@ -129,7 +130,7 @@ pub(crate) fn while_proxying(
     reused: bool,
 ) -> Box<Error> {
     let progress = Progress {
-        response_begun: exchange.response_written().is_some_and(|response| !response.status.is_informational()),
+        response_begun: exchange.response_written().is_some_and(|response| head::response_view(response).is_final()),
         reused,
         idempotent: exchange.req_header().method.is_idempotent(),
         replayable: !exchange.as_ref().retry_buffer_truncated(),
