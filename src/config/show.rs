@@ -18,6 +18,7 @@ pub(crate) fn fill_in(root: &mut Root, config: &Config) {
     for pool in &config.pools {
         if let Some(raw) = root.pools.get_mut(&pool.name) {
             raw.persistence.clone_from(&pool.persistence);
+            raw.circuit_breaker.clone_from(&pool.circuit_breaker);
         }
     }
 }

@@ -82,7 +82,9 @@ impl PoolRuntime {
         now: UnixMillis,
     ) -> Option<DrainProgress> {
         let (drains, persistence) = (self.pool.servers.get(server)?, self.persistence.as_ref());
-        let started = drains.live.drain.started()?;
+        // A drain that a health check has just asked for is noted within a moment.
+        let asked_for = || (drains.state_in_force() == config::ServerState::Drain).then_some(now);
+        let started = drains.live.drain.started().or_else(asked_for)?;
         let facts = DrainFacts {
             started,
             drain_deadline: drains.drain_deadline,

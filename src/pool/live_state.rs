@@ -35,7 +35,7 @@ pub struct LiveState {
     pub lane: Arc<Lane>,
     /// The configuration in effect has it in `maint`. Read by requests of an earlier configuration that have waited.
     withdrawn: AtomicBool,
-    /// Upgraded connections that are open. Written by [`OpenStream`].
+    /// Streams that are open. Written by [`OpenStream`].
     streams: AtomicUsize,
     /// Resolved address of a host name. Written by the resolver.
     resolved: ArcSwapOption<SocketAddr>,
@@ -156,7 +156,7 @@ impl LiveState {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Upgraded connections that are open.
+    /// Streams that are open.
     pub fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
@@ -199,11 +199,11 @@ impl LiveState {
     }
 }
 
-/// Counts one open upgraded connection, until it is dropped.
+/// Counts one open stream, an upgraded connection or an event stream, until it is dropped.
 pub struct OpenStream(Arc<LiveState>);
 
 impl OpenStream {
-    /// The connection was upgraded.
+    /// It has begun.
     pub fn begin(live: &Arc<LiveState>) -> Self {
         live.streams.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(live))

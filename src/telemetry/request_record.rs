@@ -48,7 +48,8 @@ pub enum FailureSource {
 }
 
 impl FailureSource {
-    fn label(self) -> &'static str {
+    /// Its name in the access log.
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Client => "client_gone",
             Self::Server => "upstream_failed",

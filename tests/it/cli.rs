@@ -348,6 +348,10 @@ fn explain_says_what_a_token_says() {
     let said = format!("{stdout}{stderr}").to_lowercase();
     assert!(said.contains("open"), "why it does not open:\n{said}");
     assert!(!said.contains("panicked"));
+    let (code, _, stderr) = run(&["explain", "x", "--pool", "nowhere", "--config", config]);
+    assert!(code == 1 && stderr.contains("pool \"nowhere\" does not exist; pools: web"), "{stderr}");
+    let (code, _, stderr) = run(&["explain", "10.0.0.1", "--config", config]);
+    assert!(code == 1 && stderr.contains("no pool has the source client_ip"), "{stderr}");
     for nonsense in ["", "x", "%%%", &"A".repeat(10_000)] {
         let (code, stdout, stderr) = run(&["explain", "--config", config, "--", nonsense]);
         assert!(code != 0 || !stdout.is_empty(), "{nonsense:?} is explained: {stdout}{stderr}");

@@ -116,6 +116,24 @@ fn their_data_goes_with_them() {
 }
 
 #[test]
+fn a_drain_that_a_check_asks_for_shows_its_progress_at_once() {
+    let check = QUICK_CHECK.replace("type: http", "type: http, drain_status: [404]");
+    let world = World::start(Conf::servers("a b").pool(&check));
+    for status in [404, 200, 404, 200, 404] {
+        world.app("b").set_health(status);
+        let expected = if status == 404 { "drain" } else { "ready" };
+        let mut server = Value::Null;
+        eventually(PATIENCE, "the check is seen", || {
+            server = ask(&world, "GET", "/api/v1/pools", &[], "").json()["items"][0]["servers"][1].clone();
+            server["state"] == expected
+        });
+        if status == 404 {
+            assert!(server["drain"]["started"].is_string(), "{server}");
+        }
+    }
+}
+
+#[test]
 fn a_server_that_drains_by_its_own_checks_has_a_deadline_too() {
     let check = QUICK_CHECK.replace("type: http", "type: http, drain_status: [404]");
     let world = World::start(with_deadline(Conf::servers("a b").pool(&check)));

@@ -41,6 +41,20 @@ fn short_timeouts() -> Conf {
 }
 
 #[test]
+fn an_upload_that_stops_gets_408_and_is_counted() {
+    let world = World::start(short_timeouts());
+    for (framing, sent) in [("Content-Length: 10", "half"), ("Transfer-Encoding: chunked", "4\r\nhalf\r\n")] {
+        let mut wire = world.wire();
+        wire.send(format!("POST /upload HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n{sent}"));
+        wire.receive_head().expect(408);
+    }
+    world.expect_metric("homing_requests_rejected_total", &[("reason", "body_timeout")], 2.0);
+    let line = world.access_line("/upload");
+    assert_eq!((&line["status"], &line["reason"]), (&json!(408), &json!("body_timeout")), "{line}");
+    assert_eq!(world.browser().server(), "a", "its server has not failed");
+}
+
+#[test]
 fn an_upload_over_http2_that_stops_is_reset() {
     let world = World::start(short_timeouts());
     let took = h2(&world, async |mut client| {

@@ -46,6 +46,17 @@ fn the_proxy_starts_without_any_server() {
 }
 
 #[test]
+fn checks_may_be_more_frequent_than_a_check_may_take() {
+    for timeout in ["", ", timeout: 2s"] {
+        let check = format!("health_check: {{ interval: 100ms{timeout} }}");
+        let world = World::start(Conf::servers("a b").pool(&check));
+        world.app("b").set_health(503);
+        world.wait_for_health("b", false);
+        assert!(ask(&world, 10).iter().all(|server| server == "a"));
+    }
+}
+
+#[test]
 fn fall_and_rise_say_how_many_verdicts_it_takes() {
     let check = "health_check: { type: http, path: /healthz, interval: 300ms, timeout: 300ms, rise: 3, fall: 3 }";
     let world = World::start(Conf::servers("a b").pool(check));

@@ -125,6 +125,19 @@ fn connections_of_clients_are_counted_by_listener_while_they_are_open() {
 }
 
 #[test]
+fn event_streams_are_counted_while_they_are_open() {
+    let world = World::start(Conf::servers("a"));
+    let mut wire = world.wire();
+    wire.send("GET /sse?events=3&every=1000 HTTP/1.1\r\nHost: x\r\n\r\n");
+    wire.receive_head().expect(200);
+    world.expect_metric("homing_streams_open", &at("a"), 1.0);
+    world.browser().get("/plain").expect(200);
+    world.expect_metric("homing_streams_open", &at("a"), 1.0);
+    drop(wire);
+    world.expect_metric("homing_streams_open", &at("a"), 0.0);
+}
+
+#[test]
 fn upgraded_streams_are_counted_while_they_are_open_and_their_bytes_as_they_pass() {
     let world = World::start(Conf::servers("a"));
     let mut wire = world.wire();

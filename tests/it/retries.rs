@@ -67,6 +67,20 @@ fn no_server_is_tried_twice_for_one_request_without_a_session() {
 }
 
 #[test]
+fn a_reset_is_a_bad_gateway_also_when_no_other_server_is_left() {
+    let conf = |servers: &str| Conf::servers(servers).pool("retries: { attempts: 3, budget_percent: 100 }");
+    for servers in ["a", "a b"] {
+        let world = World::start(conf(servers));
+        world.browser().get("/reset").expect(502);
+        assert_eq!(world.access_line("/reset")["reason"], "upstream_failed", "{servers}");
+        for app in world.apps() {
+            app.kill();
+        }
+        world.browser().get("/echo").expect(503);
+    }
+}
+
+#[test]
 fn without_retries_a_reset_is_the_clients_to_see() {
     let (world, alice, home) = start_with_session(Conf::servers("a b c").pool("retries: { attempts: 0 }"));
     world.app(&home).restart(); // a reset on a connection used before would allow one more try

@@ -1,6 +1,7 @@
 //! Pools and their servers, and what operators set for them.
 
 use schemars::JsonSchema;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use tokio::task::spawn_blocking;
 
@@ -29,7 +30,7 @@ pub(crate) struct ServerPatch {
     #[serde(default, deserialize_with = "named")]
     #[schemars(with = "Option<ServerState>")]
     state: Option<Option<ServerState>>,
-    #[serde(default, deserialize_with = "named")]
+    #[serde(default, deserialize_with = "named_weight")]
     #[schemars(with = "Option<u16>")]
     weight: Option<Option<u16>>,
 }
@@ -38,6 +39,11 @@ pub(crate) struct ServerPatch {
 #[expect(clippy::option_option, reason = "see ServerPatch")]
 fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+#[expect(clippy::option_option, reason = "see ServerPatch")]
+fn named_weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u16>>, D::Error> {
+    named(deserializer).map_err(|_| D::Error::custom("weight: a whole number from 0 to 65535 is expected, or null"))
 }
 
 pub(crate) fn list(app: &AppState, paging: &Paging) -> Result<Page<PoolView, Option<String>>, Problem> {

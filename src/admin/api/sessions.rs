@@ -230,7 +230,9 @@ fn view(app: &AppState, runtime: &Runtime, digest: u128, entry: &TableEntry) -> 
     let pool = target.map_or_else(String::new, |target| target.pool().to_owned());
     let persistence = runtime.pools.iter().find(|one| *one.pool.name == *pool).and_then(|one| one.persistence.as_ref());
     let source = match persistence.map(|persistence| persistence.sources.as_slice()) {
-        Some([source]) => Some(Source::label(source)),
+        Some([first, rest @ ..]) => {
+            Some(Source::label(first)).filter(|label| rest.iter().all(|other| Source::label(other) == *label))
+        }
         _ => None,
     };
     SessionView {

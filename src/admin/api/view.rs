@@ -82,7 +82,7 @@ pub(crate) struct ServerView {
     pub(crate) in_flight: usize,
     /// Requests that wait for it.
     pub(crate) queued: usize,
-    /// Open upgraded connections.
+    /// Open WebSockets, other upgraded connections and event streams.
     pub(crate) streams: usize,
     /// The file no longer has it; it drains.
     pub(crate) removed: bool,
@@ -218,7 +218,7 @@ pub(crate) struct SessionView {
     pub(crate) epoch: u32,
     pub(crate) created: Timestamp,
     pub(crate) last_seen: Timestamp,
-    /// What names it; `null` where the pool has several sources, since the table does not keep which.
+    /// What names it; `null` where the pool has sources of several kinds, since the table does not keep which.
     pub(crate) source: Option<&'static str>,
     /// Its last four moves, oldest first. The moves of the 65,536 sessions that moved last are kept.
     pub(crate) moves: Vec<MoveView>,

@@ -60,12 +60,15 @@ pub(super) fn pools(client: &Client, format: Format) -> Result<(), Failure> {
             let numbers = servers.iter().filter_map(|server| server.get(field).and_then(Value::as_u64));
             numbers.sum::<u64>().to_string()
         };
+        // A server that is not checked counts as up.
+        let is_down = |server: &&Value| server.get("health").and_then(Value::as_str) == Some("down");
+        let up = servers.len() - servers.iter().filter(is_down).count();
         table.push([
             cell(pool.get("name")),
             cell(pool.get("balance")),
             servers.len().to_string(),
             count("state", "ready"),
-            count("health", "up"),
+            up.to_string(),
             sum("sessions"),
             sum("in_flight"),
             sum("queued"),

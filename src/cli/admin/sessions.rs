@@ -65,6 +65,9 @@ fn find(client: &Client, args: &SessionArgs) -> Result<String, Failure> {
         None => {}
     }
     let pool = &args.session;
+    if pool.len() == 32 && pool.chars().all(|c| c.is_ascii_hexdigit()) {
+        return Err(Failure::Usage(format!("{pool} is a key: write POOL/{pool}")));
+    }
     let explained = explain_in(client, pool, &credential(read_input()?.trim(), args.id)?, (None, None))?;
     let key = explained.get("key").or_else(|| explained.pointer("/session/key")).and_then(Value::as_str);
     key.map(|key| path(pool, key)).ok_or_else(|| Failure::Failed(format!("it names no session of the pool {pool}")))

@@ -120,9 +120,16 @@ fn collect(name: &str, value: &Value, facts: &mut Vec<(String, String)>) {
             }
         }
         Value::Array(items) if items.is_empty() => facts.push((printable(name), "-".to_owned())),
-        Value::Array(items) => facts.extend(items.iter().map(|item| (printable(name), printable(&in_a_line(item))))),
-        value => facts.push((printable(name), printable(&cell(Some(value))))),
+        Value::Array(items) => items.iter().for_each(|item| push_lines(name, &in_a_line(item), facts)),
+        value => push_lines(name, &cell(Some(value)), facts),
     }
+}
+
+/// A text of several lines, like a problem of a configuration file, stands below itself.
+fn push_lines(name: &str, text: &str, facts: &mut Vec<(String, String)>) {
+    let mut lines = text.lines();
+    facts.push((printable(name), printable(lines.next().unwrap_or_default())));
+    facts.extend(lines.map(|line| (String::new(), printable(line))));
 }
 
 fn in_a_line(item: &Value) -> String {

@@ -41,10 +41,12 @@ pub(super) fn describe(name: ExternalName<'_>, config: &Config, pool: Option<&st
     let pools: Vec<usize> =
         config.pools.iter().enumerate().filter(|(_, pool)| wanted(pool) && reads(pool)).map(|(at, _)| at).collect();
     if pools.is_empty() {
-        return Err(match name {
-            ExternalName::Id(_) => "no such pool has a source that reads an application's id (learn, route)".to_owned(),
-            ExternalName::Address(_) => "no such pool has the source client_ip".to_owned(),
-        });
+        let source = match name {
+            ExternalName::Id(_) => "a source that reads an application's id (learn, route)",
+            ExternalName::Address(_) => "the source client_ip",
+        };
+        return Err(pool
+            .map_or_else(|| format!("no pool has {source}"), |pool| format!("pool {pool:?} does not have {source}")));
     }
     let inspection = Inspection::start(config.clone()).map_err(|error| error.to_string())?;
     let runtime = inspection.runtime();

@@ -46,6 +46,10 @@ fn answer(text: &str, is_argument: bool, args: &ExplainArgs, config: &Config) ->
     let keys = keyring(config).map_err(|error| error.to_string())?;
     let keys = keys.ok_or("the configuration has no keys: the running proxy generated its own, which only it has")?;
     let only = args.pool.as_deref();
+    if let Some(only) = only.filter(|only| config.pools.iter().all(|pool| pool.name != *only)) {
+        let pools: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
+        return Err(format!("pool {only:?} does not exist; pools: {}", pools.join(", ")));
+    }
     if args.id {
         return external_id(text, is_argument, config, only);
     }

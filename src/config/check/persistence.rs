@@ -21,11 +21,12 @@ const LONGEST_COOKIE: Duration = Duration::from_secs(400 * 24 * 3600);
 pub(super) fn persistence(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Persistence {
     let sources = super::sources::sources(one, at.key("sources"), diagnostics);
     let issue = super::sources::issue(one, &sources, at, diagnostics);
-    times(one, at, diagnostics);
+    let idle_timeout = times(one, at, diagnostics);
     mode(one, issue, at, diagnostics);
     bind_to(one, at, diagnostics);
     super::handoff::handoff(one, &sources, issue, at.key("handoff"), diagnostics);
-    Persistence { sources, issue, cookie: cookie(&one.cookie, at.key("cookie"), diagnostics), ..one.clone() }
+    let cookie = cookie(&one.cookie, at.key("cookie"), diagnostics);
+    Persistence { sources, issue, idle_timeout, cookie, ..one.clone() }
 }
 
 /// In the modes prefix and rewrite the token travels in a cookie that the application sets, or not at all.
@@ -84,13 +85,14 @@ pub(super) fn certificates_for_sessions(config: &Config, at: NodeRef<'_>, diagno
     }
 }
 
-fn times(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    if one.idle_timeout > one.absolute_timeout {
+/// Returns the idle timeout: its default yields to the `absolute_timeout` that is written.
+fn times(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Duration {
+    let written = at.key("idle_timeout");
+    if written.is_written() && one.idle_timeout > one.absolute_timeout {
         let (idle, absolute) = (duration_text(one.idle_timeout), duration_text(one.absolute_timeout));
-        let at = if at.key("idle_timeout").is_written() { at.key("idle_timeout") } else { at.key("absolute_timeout") };
         let message = format!("idle_timeout ({idle}) is longer than absolute_timeout ({absolute})");
         diagnostics.problem(
-            at.location,
+            written.location,
             message,
             format!("write an idle_timeout of at most {absolute}, or a longer absolute_timeout"),
         );
@@ -103,6 +105,7 @@ fn times(one: &Persistence, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
             "write an absolute_timeout of at most 400d, or lifetime: session",
         );
     }
+    one.idle_timeout.min(one.absolute_timeout)
 }
 
 fn cookie(cookie: &Cookie, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Cookie {

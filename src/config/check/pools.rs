@@ -71,9 +71,10 @@ fn pool(
         drain_deadline: pool.drain_deadline,
         rebalance: pool.rebalance,
         health_check: pool.health_check.as_ref().map(|check| health_check(check, at.key("health_check"), diagnostics)),
-        circuit_breaker: pool.circuit_breaker.clone().inspect(|breaker| {
-            circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics);
-        }),
+        circuit_breaker: pool
+            .circuit_breaker
+            .as_ref()
+            .map(|breaker| circuit_breaker(breaker, at.key("circuit_breaker"), diagnostics)),
         limits: pool.limits.clone(),
         slow_start: slow_start(pool, at, diagnostics),
         retries: Retries {
@@ -138,16 +139,6 @@ fn servers(servers: &[raw::Server], at: NodeRef<'_>, diagnostics: &mut Diagnosti
 }
 
 fn health_check(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> HealthCheck {
-    if check.timeout > check.interval {
-        let (timeout, interval) = (duration_text(check.timeout), duration_text(check.interval));
-        let at = if at.key("timeout").is_written() { at.key("timeout") } else { at.key("interval") };
-        let message = format!("a check's timeout ({timeout}) is longer than its interval ({interval})");
-        diagnostics.problem(
-            at.location,
-            message,
-            format!("write a timeout of at most {interval}, or a longer interval"),
-        );
-    }
     let probe = match check.r#type {
         raw::HealthCheckType::Http => http_probe(check, at, diagnostics),
         raw::HealthCheckType::Tcp => {
@@ -176,16 +167,23 @@ fn slow_start(pool: &raw::Pool, at: NodeRef<'_>, diagnostics: &mut Diagnostics) 
     pool.slow_start
 }
 
-fn circuit_breaker(breaker: &raw::CircuitBreaker, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
-    if breaker.max_ejection_time < breaker.ejection_time {
-        let (max, time) = (duration_text(breaker.max_ejection_time), duration_text(breaker.ejection_time));
-        let key = if at.key("max_ejection_time").is_written() { "max_ejection_time" } else { "ejection_time" };
+/// A default of `max_ejection_time` yields to the `ejection_time` that is written.
+fn circuit_breaker(
+    breaker: &raw::CircuitBreaker,
+    at: NodeRef<'_>,
+    diagnostics: &mut Diagnostics,
+) -> raw::CircuitBreaker {
+    let max = at.key("max_ejection_time");
+    if max.is_written() && breaker.max_ejection_time < breaker.ejection_time {
+        let time = duration_text(breaker.ejection_time);
+        let longest = duration_text(breaker.max_ejection_time);
         diagnostics.problem(
-            at.key(key).location,
-            format!("the longest ejection ({max}) is shorter than ejection_time ({time})"),
+            max.location,
+            format!("the longest ejection ({longest}) is shorter than ejection_time ({time})"),
             format!("write a max_ejection_time of at least {time}"),
         );
     }
+    raw::CircuitBreaker { max_ejection_time: breaker.max_ejection_time.max(breaker.ejection_time), ..breaker.clone() }
 }
 
 fn http_probe(check: &raw::HealthCheck, at: NodeRef<'_>, diagnostics: &mut Diagnostics) -> Probe {

@@ -22,7 +22,7 @@ pub struct CircuitBreaker {
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub ejection_time: Duration,
-    /// The longest ejection. At least `ejection_time`.
+    /// The longest ejection. At least `ejection_time`, which lengthens the default.
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub max_ejection_time: Duration,

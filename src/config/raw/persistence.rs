@@ -22,7 +22,7 @@ pub struct Persistence {
     /// A client that is identified only by its address gets it too.
     pub issue: Issue,
     /// A session ends when it is unused for this long. A request in flight is use: an open WebSocket or stream keeps its
-    /// session alive. At most `absolute_timeout`.
+    /// session alive. At most `absolute_timeout`, which shortens the default.
     #[schemars(extend("x-minimum" = "1s", "x-maximum" = "3650d"))]
     #[serde(with = "DurationText")]
     pub idle_timeout: Duration,

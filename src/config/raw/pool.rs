@@ -298,7 +298,7 @@ pub(crate) struct HealthCheck {
     #[schemars(extend("x-minimum" = "10ms", "x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub(crate) interval: Duration,
-    /// For one check. At most `interval`.
+    /// For one check. The next one begins `interval` after its end.
     #[schemars(extend("x-minimum" = "1ms", "x-maximum" = "24h"))]
     #[serde(with = "DurationText")]
     pub(crate) timeout: Duration,

@@ -79,6 +79,10 @@ impl SchemaCheck<'_> {
         };
         let unquoted = Node { content: Content::Scalar(Scalar { quoted: false, ..scalar.clone() }), ..*node };
         let text = &scalar.text;
+        // A word that looks like a number, as a version does.
+        if !scalar.quoted && words.iter().any(|word| word.as_str() == Some(text)) {
+            return Some(as_text(node, text));
+        }
         if node.is_null() || words.contains(&&unquoted.to_json()) {
             return self.mistyped(rule, node, path, &names.join(" or "));
         } else if names == ["1"] && path.text == "version" {
@@ -278,12 +282,13 @@ impl SchemaCheck<'_> {
             }
             return true;
         }
+        let in_milliseconds = is_duration && rule.text("default").is_some_and(|default| default.ends_with("ms"));
         let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
         if digits {
             self.diagnostics.problem(
                 node.location,
                 format!("a {kind} needs a unit: \"{}\" is {text}", path.text),
-                format!("write {text}{bare}"),
+                format!("write {text}{}", if in_milliseconds { "ms" } else { bare }),
             );
         } else if node.is_null() {
             self.mistyped(rule, node, path, &expected(rule));
@@ -332,7 +337,7 @@ impl SchemaCheck<'_> {
 
     fn mistyped(&mut self, rule: Rule, node: &Node, path: &KeyPath, expected: &str) -> Option<Node> {
         let name = if path.text.is_empty() { "the file".to_owned() } else { format!("\"{}\"", path.text) };
-        let mut help = wording::instead(node, expected, path.secret);
+        let mut help = wording::instead(node, expected, path.secret, rule.items());
         if help.is_empty()
             && let Some(example) = Self::example(rule, node, path)
         {

@@ -79,7 +79,7 @@ pub(super) fn in_words(least: Option<i64>, most: Option<i64>) -> String {
 }
 
 /// What to write instead of a value of the wrong type, where only its form is wrong.
-pub(super) fn instead(node: &Node, expected: &str, secret: bool) -> String {
+pub(super) fn instead(node: &Node, expected: &str, secret: bool, items: Option<Rule>) -> String {
     let Content::Scalar(scalar) = &node.content else { return String::new() };
     if scalar.quoted && expected != "text" && is_plain_value(scalar) {
         return "write it without quotes".to_owned();
@@ -87,6 +87,9 @@ pub(super) fn instead(node: &Node, expected: &str, secret: bool) -> String {
     match (expected, scalar.text.to_lowercase().as_str()) {
         ("true or false", "yes" | "on" | "y") => "write true".to_owned(),
         ("true or false", "no" | "off" | "n") => "write false".to_owned(),
+        (LIST, text) if items.is_some_and(|items| items.has_type("integer")) && is_plain_value(scalar) => {
+            format!("write [{text}]")
+        }
         (LIST, text) if !secret && !text.is_empty() => format!("write [{}]", suggest::quoted(&scalar.text)),
         _ => String::new(),
     }

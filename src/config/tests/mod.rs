@@ -194,6 +194,32 @@ fn same_site_none_makes_an_automatic_cookie_secure() {
 }
 
 #[test]
+fn a_default_yields_to_what_is_written() {
+    let file = "version: 1\nlisteners: [{ address: '127.0.0.1:8080' }]\npools:\n  web:\n    servers: [{ name: a, address: '10.0.0.1:80' }]\n    \
+         persistence: { absolute_timeout: 10m }\n    circuit_breaker: { ejection_time: 1h }\n    health_check: { interval: 200ms }\n";
+    let Loaded { config, effective, warnings, .. } = parse(file).unwrap();
+    let pool = &config.pools[0];
+    assert_eq!(pool.persistence.as_ref().unwrap().idle_timeout, std::time::Duration::from_secs(600));
+    assert_eq!(pool.circuit_breaker.as_ref().unwrap().max_ejection_time, std::time::Duration::from_secs(3600));
+    assert_eq!(warnings.len(), 1, "of the keys alone");
+    let again = parse(&effective).unwrap_or_else(|problems| panic!("{problems}\n{effective}"));
+    assert_eq!(again.config, config);
+}
+
+#[test]
+fn a_version_of_tls_needs_no_quotes() {
+    let file = |version: &str| {
+        format!(
+            "version: 1\nlisteners: [{{ address: '127.0.0.1:8443', tls: {{ min_version: {version}, certificates: [] }} }}]\n\
+             pools: {{ web: {{ servers: [{{ name: a, address: '10.0.0.1:80' }}] }} }}\n"
+        )
+    };
+    let complains = |version: &str| parse(&file(version)).unwrap_err().to_string().contains("min_version\" cannot be");
+    assert!(!complains("1.3") && !complains("'1.3'"));
+    assert!(complains("1.1") && complains("1.20"));
+}
+
+#[test]
 fn what_should_be_looked_at_is_a_warning() {
     for name in
         ["warnings", "tls", "tls-to-servers", "snapshot", "store", "store-hazelcast", "store-ignite", "store-unused"]

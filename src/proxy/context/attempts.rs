@@ -45,7 +45,7 @@ pub struct Attempts {
     pub between_servers: bool,
     /// Counts the current one among its server's requests in flight.
     pub in_flight: Option<InFlight>,
-    /// Counts its connection among its server's upgraded ones.
+    /// Counts it among its server's open streams.
     pub stream: Option<OpenStream>,
 }
 

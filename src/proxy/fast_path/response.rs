@@ -164,7 +164,7 @@ fn respond(
 
 /// The first final head. False: it has to be committed to the shared store.
 fn note(response: &ResponseView<'_>, version: Version, exchange: &Exchange<'_, '_>, ctx: &mut RequestContext) -> bool {
-    response_head::note_response(response.status, ctx);
+    response_head::note_response(response, ctx);
     dedicated::note_response(Some(exchange.authentication), &exchange.request.method, response, version, ctx);
     let Some(server) = ctx.attempts.server else { return true };
     if ctx.session.has_nothing_to_commit(ctx.persistence()) {

@@ -111,11 +111,19 @@ pub(crate) fn is_body_slow(error: &Error, ctx: &RequestContext) -> bool {
 
 /// Refuses a request whose body arrived too slowly.
 pub(crate) fn note_slow_body(ctx: &mut RequestContext) {
-    let rejection = Rejection::MinBodyRate;
-    ctx.app().metrics.rejected.inc(rejection as usize);
     if let Some(limits) = ctx.limits() {
         limits.limited.inc(Limit::MinBodyRate);
     }
+    refuse_body(Rejection::MinBodyRate, ctx);
+}
+
+/// Refuses a request whose body stopped.
+pub(crate) fn note_body_timeout(ctx: &mut RequestContext) {
+    refuse_body(Rejection::BodyTimeout, ctx);
+}
+
+fn refuse_body(rejection: Rejection, ctx: &mut RequestContext) {
+    ctx.app().metrics.rejected.inc(rejection as usize);
     tracing::debug!(client = ctx.client.address.map(display), reason = rejection.label(), "request rejected");
     ctx.refusal = Some(Refusal::new(status::of_rejection(rejection), rejection.label()));
 }

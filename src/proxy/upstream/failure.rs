@@ -153,6 +153,9 @@ pub(crate) fn on_break(progress: Progress, ctx: &mut RequestContext, mut error: 
         ctx.attempts.in_flight = None;
         return error;
     }
+    if *error.etype() == ReadTimedout && *error.esource() == ErrorSource::Downstream && !response_begun {
+        limits::note_body_timeout(ctx);
+    }
     // The client went away, or one of the proxy's own filters refused: the server has not failed.
     if *error.esource() != ErrorSource::Upstream || matches!(error.etype(), ErrorType::HTTPStatus(_)) {
         ctx.attempts.in_flight = None;

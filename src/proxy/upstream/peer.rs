@@ -10,7 +10,7 @@ use pingora_proxy::Session as Exchange;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::message::RequestView;
-use crate::persistence::select::Selection;
+use crate::persistence::select::{FailureKind, Selection};
 use crate::persistence::{RequestSession, Scope, Sessions};
 use crate::pool::ServerIndex;
 use crate::pool::exhaustion::exhausted_in;
@@ -19,6 +19,7 @@ use crate::proxy::context::{NextStep, NoAttempt, Refusal, RequestContext, wall_c
 use crate::proxy::head;
 use crate::proxy::hook::{self, HookFuture};
 use crate::telemetry::metrics::Retry;
+use crate::telemetry::request_record::FailureSource;
 
 use super::failure::{LOCAL_RESOURCES, TLS_FAILURE};
 use super::{dedicated, queue, upgrade};
@@ -27,6 +28,8 @@ use super::{dedicated, queue, upgrade};
 const NO_SERVER: Refusal = Refusal::new(503, "no_server");
 /// The server of the session closed the connection, and the pool refuses to send its sessions to others.
 const BROKE_OFF: Refusal = Refusal::new(502, "broke_off");
+/// A server closed the connection before it responded, and no other is left.
+const ALL_BROKE_OFF: Refusal = Refusal::new(502, FailureSource::Server.label());
 /// `retries.attempts` are used up.
 const EXHAUSTED: Refusal = Refusal::new(503, "attempts_exhausted");
 
@@ -158,7 +161,11 @@ fn refuse(ctx: &mut RequestContext, attempt: Attempt) -> Result<Box<HttpPeer>> {
             NoAttempt::Wait(_) => NO_SERVER,
         };
         let unserved = [NO_SERVER.why, EXHAUSTED.why].contains(&refusal.why);
-        let refusal = if unserved && ctx.attempts.tls_failed { TLS_FAILURE } else { refusal };
+        let refusal = match ctx.session.history.failed.last() {
+            _ if unserved && ctx.attempts.tls_failed => TLS_FAILURE,
+            Some((_, FailureKind::BrokeOff)) if refusal.why == NO_SERVER.why => ALL_BROKE_OFF,
+            _ => refusal,
+        };
         ctx.attempts.in_flight = None;
         ctx.refusal = Some(refusal);
         Error::explain(ErrorType::HTTPStatus(refusal.status), refusal.why)

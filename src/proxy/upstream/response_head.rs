@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use http::StatusCode;
+use http::{StatusCode, header};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session as Exchange;
 
-use crate::message::ResponseEdits;
+use crate::message::{ResponseEdits, ResponseView};
 use crate::pool::ServerIndex;
 use crate::pool::live_state::OpenStream;
 use crate::proxy::connection::deadlines::DeadlineStream;
@@ -35,7 +35,7 @@ pub(crate) fn run<'hook>(
     if ctx.attempts.responded.is_some() || !head::response_view(response).is_final() {
         return hook::done(Ok(()));
     }
-    note_response(response.status, ctx);
+    note_response(&head::response_view(response), ctx);
     if let Some(progress) = &ctx.body_progress {
         // Both directions of a stream may be open for hours.
         progress.await_nothing();
@@ -77,7 +77,8 @@ async fn end_and_commit(
 }
 
 /// A server has responded to the current attempt.
-pub(crate) fn note_response(status: StatusCode, ctx: &mut RequestContext) {
+pub(crate) fn note_response(response: &ResponseView<'_>, ctx: &mut RequestContext) {
+    let status = response.status;
     let now = Instant::now();
     let waited = ctx.note_response(now);
     let Some(server) = ctx.server() else { return };
@@ -92,7 +93,7 @@ pub(crate) fn note_response(status: StatusCode, ctx: &mut RequestContext) {
         let (pool, server) = (&runtime.pool.name, &server.name);
         tracing::info!(%pool, %server, "server accepts connections again");
     }
-    if status == StatusCode::SWITCHING_PROTOCOLS {
+    if status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(response) {
         let stream = OpenStream::begin(&server.live);
         ctx.attempts.stream = Some(stream);
     }
@@ -102,6 +103,17 @@ pub(crate) fn note_response(status: StatusCode, ctx: &mut RequestContext) {
     {
         pool.pool.note_status(server, in_flight, status.as_u16(), now);
     }
+}
+
+/// A response that stays open (Server-Sent Events).
+fn is_event_stream(response: &ResponseView<'_>) -> bool {
+    const EVENT_STREAM: &[u8] = b"text/event-stream";
+    let fields = response.fields;
+    !fields.contains(&header::CONTENT_LENGTH)
+        && fields
+            .get(&header::CONTENT_TYPE)
+            .and_then(|value| value.get(..EVENT_STREAM.len()))
+            .is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 
 /// The shared store must be written first.

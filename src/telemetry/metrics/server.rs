@@ -135,7 +135,7 @@ impl ServerFamilies {
                 "Requests that wait for the server; server \"-\": new sessions that wait for any.",
                 SERVER,
             )?,
-            streams: make.gauges("homing_streams_open", "Open upgraded connections, by server.", SERVER)?,
+            streams: make.gauges("homing_streams_open", "Open WebSockets, other upgraded connections and event streams, by server.", SERVER)?,
             weight: make.float_gauges(
                 "homing_server_weight",
                 "Share of new sessions now, as slow start makes it; 0 while it gets none.",
