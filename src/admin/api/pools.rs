@@ -43,7 +43,8 @@ fn named<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Res
 
 #[expect(clippy::option_option, reason = "see ServerPatch")]
 fn named_weight<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<u16>>, D::Error> {
-    named(deserializer).map_err(|_| D::Error::custom("weight: a whole number from 0 to 65535 is expected, or null"))
+    named(deserializer)
+        .map_err(|_other_type| D::Error::custom("weight: a whole number from 0 to 65535 is expected, or null"))
 }
 
 pub(crate) fn list(app: &AppState, paging: &Paging) -> Result<Page<PoolView, Option<String>>, Problem> {
