@@ -31,7 +31,8 @@ fn of_reason(reason: &str) -> Option<&'static str> {
         "no_route" => "No route matches this request.",
         "method" => "This method is not allowed.",
         "protocol" => "HTTP version not supported.",
-        // These two end the connection before there is a request; every rejection has a sentence.
+        // These three have no response; every rejection has a sentence.
+        "streams" => "The connection has too many unfinished requests.",
         "proxy_header" => "The PROXY header is not valid, or its sender is not trusted.",
         "tls_handshake" => "The TLS handshake failed.",
         "forged_token" => "The session token is not valid. Try again without it.",
