@@ -54,10 +54,10 @@ pub use file_sd::parse_targets;
 pub use pools::{HashOn, HealthCheck, Pool, Probe, Retries, Server};
 pub use process::{AccessLog, Admin, Listener, Log, MetricsListener, Proxy};
 pub use raw::{
-    AcmeChallenge, AdminToken, Balance, CircuitBreaker, ClientAuth, Connection, ConnectionTls, FastPath, GuestCookies,
-    Handoff, Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint, OnClientHalfClose,
-    OnForged, OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role, Scheme, ServerState,
-    Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
+    AcmeChallenge, AdminToken, Balance, CircuitBreaker, ClientAuth, Connection, ConnectionTls, ExternalAccount,
+    FastPath, GuestCookies, Handoff, Issue, Key, ListenerLimits, ListenerTimeouts, LogFormat, LogLevel, NewSessionHint,
+    OnClientHalfClose, OnForged, OnServerDown, OnServerDrain, Persistence, PoolLimits, Rebalance, Redirect, Role,
+    Scheme, ServerState, Share, StreamsOnDown, TlsVersion, UpstreamProtocol,
 };
 pub use routes::{HostPattern, RequestHeaders, Route, RouteTarget};
 pub use schema::{example, schema};

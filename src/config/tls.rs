@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate_files::{ClientCa, ClientTls, NamedFile};
-use super::raw::{AcmeChallenge, ClientAuth, TlsVersion};
+use super::raw::{AcmeChallenge, ClientAuth, ExternalAccount, TlsVersion};
 use super::secret::digest;
 
 /// TLS on a listener.
@@ -33,6 +33,8 @@ pub struct Acme {
     pub authorities: Option<ClientCa>,
     /// `mailto:` URLs.
     pub contact: Vec<String>,
+    /// The account at the authority's own site that a new account is bound to.
+    pub external_account: Option<ExternalAccount>,
     /// Lower case, at least one. Each has a certificate of its own.
     pub hosts: Vec<String>,
     /// Where the account and the certificates are kept.

@@ -107,7 +107,7 @@ fn a_challenge_that_fails_says_why() {
         .before(|town| {
             // Another port than the one that the proxy listens on.
             let (nowhere, tls) = (town.address("proxy3"), town.address("proxy"));
-            let made = CertificateAuthority::start(&nowhere, &tls, DAY);
+            let made = CertificateAuthority::start(&nowhere, &tls, DAY, None);
             made.write(town.directory());
             town.rewrite(conf(made.section(""), ""));
             authority = Some(made);
@@ -167,4 +167,32 @@ fn check_tells_of_a_stored_certificate_that_has_expired() {
     fs::rename(at("old.pem"), at(&format!("{HOST}.pem"))).expect("the old certificate in its place");
     assert!(check().contains("expired on"), "{}", check());
     world.stop_proxy();
+}
+
+#[test]
+fn an_authority_that_requires_an_external_account_gets_the_one_that_is_configured() {
+    const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
+    let mut authority = None;
+    let builder = World::builder(Conf::servers("a")).before(|town| {
+        let made = CertificateAuthority::requiring(town, DAY, Some(("kid-1", KEY)));
+        town.rewrite(conf(made.section(""), ""));
+        authority = Some(made);
+    });
+    let (mut world, authority) = (builder.start(), authority.expect("just made"));
+    eventually(2 * PATIENCE, "without it there is no account", || {
+        world.metric(ORDERED, &[("host", HOST), ("result", "failure")]) > 0.5
+    });
+    let other_key = KEY.replace('z', "y");
+    for (key, is_known) in [(other_key.as_str(), false), (KEY, true)] {
+        let before = world.metric(ORDERED, &[("host", HOST), ("result", "failure")]);
+        world.reload(conf(authority.section(&format!(", external_account: {{ key_id: kid-1, key: {key} }}")), ""));
+        if is_known {
+            authority.shown(&world.address);
+        } else {
+            eventually(2 * PATIENCE, "another key is refused", || {
+                world.metric(ORDERED, &[("host", HOST), ("result", "failure")]) > before
+            });
+        }
+        assert!(!world.log().contains(key), "the key is in the log");
+    }
 }

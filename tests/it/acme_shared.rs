@@ -22,7 +22,7 @@ impl Fleet {
         let mut world = World::builder(Conf::servers("a"))
             .before(|town| {
                 let (plain, tls) = (town.address("proxy2-b"), town.address("proxy-b"));
-                let made = CertificateAuthority::start(&plain, &tls, seconds);
+                let made = CertificateAuthority::start(&plain, &tls, seconds, None);
                 made.write(town.directory());
                 // Until both proxies are there.
                 made.fail("/dir");

@@ -124,6 +124,7 @@ mod shared_traffic;
 mod second_opinion_hazelcast;
 mod secrets_in_memory;
 mod slow_bodies;
+mod slow_clients;
 mod slow_start;
 mod snapshot;
 mod socket_activation;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use instant_acme::{Account, AccountCredentials, CertificateIdentifier, Error, NewAccount};
+use instant_acme::{Account, AccountCredentials, CertificateIdentifier, Error, ExternalAccountKey, NewAccount};
 
 use crate::config::Acme;
 
@@ -92,7 +92,10 @@ async fn account(
     }
     let contact: Vec<&str> = acme.contact.iter().map(String::as_str).collect();
     let new = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
-    let (account, credentials) = builder(client).create(&new, acme.directory.clone(), None).await?;
+    let external = acme.external_account.as_ref();
+    let external =
+        external.and_then(|external| Some(ExternalAccountKey::new(external.key_id.clone(), &external.decoded_key()?)));
+    let (account, credentials) = builder(client).create(&new, acme.directory.clone(), external.as_ref()).await?;
     tracing::info!(directory = acme.directory, "account created at the certificate authority");
     let text = credentials_text(&SavedAccount::new(&acme.contact, credentials))?;
     keep(&acme.contact, &text, storage, notes).await?;

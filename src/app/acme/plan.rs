@@ -161,6 +161,7 @@ mod tests {
             directory: "https://ca.example/directory".to_owned(),
             authorities: None,
             contact: Vec::new(),
+            external_account: None,
             hosts: vec!["a.example".to_owned()],
             storage: "/var/lib/homing/acme".into(),
             challenge: AcmeChallenge::Http01,

@@ -16,6 +16,8 @@ use crate::config::raw;
 use crate::config::suggest::quoted;
 use crate::config::tls::Acme;
 
+use super::secrets;
+
 const DIRECTORY: &str =
     "write the URL that the certificate authority names, like https://acme-v02.api.letsencrypt.org/directory";
 
@@ -31,10 +33,14 @@ pub(super) fn acme(
         diagnostics.problem(at.key("directory").location, message, DIRECTORY);
     }
     contacts(&acme.contact, at.key("contact"), diagnostics);
+    if let Some(account) = &acme.external_account {
+        external_account(account, at.key("external_account"), diagnostics);
+    }
     let checked = Acme {
         directory: acme.directory.clone(),
         authorities: acme.ca.as_ref().and_then(|file| authorities(file, at.key("ca"), context, diagnostics)),
         contact: acme.contact.clone(),
+        external_account: acme.external_account.clone(),
         hosts: hosts(&acme.hosts, at.key("hosts"), diagnostics),
         storage: acme.storage.clone().into(),
         challenge: acme.challenge,
@@ -62,6 +68,17 @@ fn contacts(contacts: &[String], at: NodeRef<'_>, diagnostics: &mut Diagnostics)
             let message = format!("{} is no address for mail", quoted(contact));
             diagnostics.problem(at.item(index).location, message, "write it like mailto:ops@example.org");
         }
+    }
+}
+
+fn external_account(account: &raw::ExternalAccount, at: NodeRef<'_>, diagnostics: &mut Diagnostics) {
+    if account.key_id.trim().is_empty() {
+        diagnostics.problem(at.key("key_id").location, "\"key_id\" is empty", "write the id that the authority shows");
+    }
+    secrets::secret(&account.key, "the external account", at.key("key"), diagnostics);
+    if account.decoded_key().is_none() {
+        let help = "copy it as the authority shows it: letters, digits, - and _ (base64url)";
+        diagnostics.problem(at.key("key").location, "the key of the external account is not base64url", help);
     }
 }
 

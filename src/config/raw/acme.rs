@@ -1,7 +1,12 @@
 //! The raw configuration of certificates that come by ACME.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::config::secret::Secret;
 
 /// Certificates from a certificate authority by ACME.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -21,6 +26,11 @@ pub(crate) struct Acme {
     #[serde(default)]
     #[schemars(extend("examples" = [["mailto:ops@example.org"]]))]
     pub(crate) contact: Vec<String>,
+    /// The account at the authority's own site that the proxy's account is bound to (external account binding), where the
+    /// authority requires one. null = none. Needed once, when the proxy makes its account.
+    #[serde(default)]
+    #[schemars(extend("examples" = [{"key_id": "kid-1", "key": "${file:/run/secrets/acme-key}"}]))]
+    pub(crate) external_account: Option<ExternalAccount>,
     /// Host names; each gets a certificate of its own, and clients that ask for the host are shown it. No wildcards: they need
     /// the challenge dns-01.
     #[schemars(length(min = 1), extend("examples" = [["shop.example.org"]]))]
@@ -37,6 +47,27 @@ pub(crate) struct Acme {
 impl Acme {
     fn storage() -> String {
         "/var/lib/homing/acme".to_owned()
+    }
+}
+
+/// An account that the authority knows from its own site (RFC 8555, section 7.3.4).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ExternalAccount {
+    /// Its key's id, as the authority shows it.
+    #[schemars(extend("examples" = ["kid-1"]))]
+    pub key_id: String,
+    /// Its key (HMAC), as the authority shows it, in base64url. Better not written here: `"${file:/run/secrets/acme-key}"` or
+    /// `"${ACME_KEY}"`.
+    #[schemars(extend("x-secret" = true, "examples" = ["${file:/run/secrets/acme-key}"]))]
+    pub key: Secret,
+}
+
+impl ExternalAccount {
+    /// The bytes of its key; `None`: they are not base64url. Padding is optional.
+    pub fn decoded_key(&self) -> Option<Zeroizing<Vec<u8>>> {
+        let text = self.key.expose().trim().trim_end_matches('=');
+        URL_SAFE_NO_PAD.decode(text).ok().map(Zeroizing::new)
     }
 }
 

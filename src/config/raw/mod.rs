@@ -27,7 +27,7 @@ mod route;
 mod store;
 
 pub(crate) use acme::Acme;
-pub use acme::AcmeChallenge;
+pub use acme::{AcmeChallenge, ExternalAccount};
 pub use circuit_breaker::CircuitBreaker;
 pub use discovery::RecordType;
 pub(crate) use discovery::{Discovery, DnsDiscovery};

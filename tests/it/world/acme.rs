@@ -57,9 +57,9 @@ struct Filter {
 impl CertificateAuthority {
     /// It looks at challenges at these addresses of the proxy; its certificates are valid for so many seconds.
     #[track_caller]
-    pub(crate) fn start(plain: &Address, tls: &Address, seconds: u64) -> Self {
+    pub(crate) fn start(plain: &Address, tls: &Address, seconds: u64, external: Option<(&str, &str)>) -> Self {
         let signer = Authority::new();
-        let pebble = Pebble::start((plain.port(), tls.port()), seconds, &signer);
+        let pebble = Pebble::start((plain.port(), tls.port()), seconds, &signer, external);
         let root = root(&signer, pebble.management);
         let front = TlsServer::open(&signer.sign(&["127.0.0.1", "localhost"]), Manners::default());
         let filter = Arc::new(Filter {
@@ -77,8 +77,13 @@ impl CertificateAuthority {
 
     /// For the proxies of a test whose first one serves clients at `{{proxy}}` and challenges at `{{proxy2}}`.
     pub(crate) fn of(town: &mut Town, seconds: u64) -> Self {
+        Self::requiring(town, seconds, None)
+    }
+
+    /// The same, where accounts must be bound to an external one, a name and its key.
+    pub(crate) fn requiring(town: &mut Town, seconds: u64, external: Option<(&str, &str)>) -> Self {
         let (plain, tls) = (town.address("proxy2"), town.address("proxy"));
-        let authority = Self::start(&plain, &tls, seconds);
+        let authority = Self::start(&plain, &tls, seconds, external);
         authority.write(town.directory());
         authority
     }

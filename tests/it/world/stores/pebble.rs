@@ -1,5 +1,6 @@
 //! Pebble, a certificate authority for tests: it speaks ACME, looks at challenges, and forgets all when it ends.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::process::Command;
@@ -24,9 +25,10 @@ pub(crate) struct Pebble {
 
 impl Pebble {
     /// It looks at http-01 at the first port and at tls-alpn-01 at the second; its certificates are valid for so many seconds.
-    /// `signer` has signed the certificate that it shows itself.
+    /// `signer` has signed the certificate that it shows itself. `external`: it wants accounts to be bound to this one, a name
+    /// and its key.
     #[track_caller]
-    pub(crate) fn start(ports: (u16, u16), seconds: u64, signer: &Authority) -> Self {
+    pub(crate) fn start(ports: (u16, u16), seconds: u64, signer: &Authority, external: Option<(&str, &str)>) -> Self {
         let own = [Port::reserve(), Port::reserve()];
         let [address, management] = [own[0].address(), own[1].address()];
         let process = Process::new(format!("pebble at {address}"));
@@ -39,6 +41,8 @@ impl Pebble {
             "httpPort": ports.0,
             "tlsPort": ports.1,
             "certificateValidityPeriod": seconds,
+            "externalAccountBindingRequired": external.is_some(),
+            "externalAccountMACKeys": external.into_iter().collect::<BTreeMap<_, _>>(),
         } });
         fs::write(process.directory().join("pebble.json"), configuration.to_string()).expect("a file for pebble");
         let names = NameServer::start(&["address=/test/127.0.0.1"]);
