@@ -36,7 +36,7 @@ SUBJECTS ?= cookies:: cookie_modes:: stickiness:: failover:: retries:: forwardin
 
 .DEFAULT_GOAL := help
 .PHONY: help demo run check fmt-check lint doc deny advisories shell-check test test-full-path test-apps test-stores test-prometheus test-systemd test-package deb release screenshots \
-	bench bench-table bench-load bench-idle bench-http2 bench-listing bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
+	bench bench-table bench-load bench-idle bench-http2 bench-listing bench-reload bench-shared counts counts-check counts-write release-pgo fuzz chaos fmt setup clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -122,6 +122,9 @@ bench-http2: setup ## compare HTTP/2 with HAProxy and nginx, by h2load: ARGS="--
 
 bench-listing: setup ## what listing a million sessions through the admin API costs traffic: ARGS="--rounds 5 --sessions 1000000"
 	python3 benches/load/listing.py $(ARGS)
+
+bench-reload: setup ## what reloads of 10,000 routes and 2,000 servers take, cost traffic and leave: ARGS="--reloads 100 --servers 2000"
+	python3 benches/load/reload.py $(ARGS)
 
 bench-shared: setup test-stores ## compare shared stores (Redis, Valkey, memcached, Hazelcast, Ignite) with the local table: PARTS=returning,first STORES=redis ROUNDS=3
 	python3 benches/load/shared.py --parts "$(PARTS)" --stores "$(STORES)" --rounds "$(ROUNDS)" --seconds "$(SECONDS)"

@@ -21,7 +21,7 @@ use crate::session::source::{PoolContext, Source};
 use crate::session::token::codec::PoolCodec;
 use crate::session::token::keyring::{Keyring, KeyringError};
 use crate::store::local::table::Table;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::trace::Sampling;
 
 use crate::persistence::open_requests::outlasts_interval;
@@ -93,18 +93,18 @@ pub fn keyring(config: &Config) -> Result<Option<Keyring>, KeyringError> {
 ///
 /// # Errors
 /// When something that the check accepted cannot be built, which is a bug of the check.
-pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, BuildError> {
+pub fn build(mut config: Config, context: &BuildContext<'_>) -> Result<Runtime, BuildError> {
     let configured = keyring(&config)?;
     let keys = configured.as_ref().unwrap_or(context.generated_keys);
-    let names: Vec<&str> = config.pools.iter().map(|pool| pool.name.as_str()).collect();
-    let router = Router::build(&config.routes, &names);
+    let routes = routes(&mut config, context);
     let system = SystemAuthorities::default();
-    let one = |pool| {
-        let tls = server_tls(pool, &system, context.previous)?;
-        build_pool(pool, tls, &config.listeners, keys, context)
+    let before = context.previous.map(Runtime::pools_by_name).unwrap_or_default();
+    let one = |pool: &config::Pool| {
+        let previous = before.get(pool.name.as_str()).copied();
+        let tls = server_tls(pool, &system, previous)?;
+        build_pool(pool, tls, &config.listeners, keys, (context, previous))
     };
     let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
-    let routes = config.routes.iter().map(|route| context.metrics.route(&route.name)).collect();
     let tls = tls::build(&config, configured.as_ref(), context.acme, context.previous)?;
     let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
@@ -112,14 +112,35 @@ pub fn build(config: Config, context: &BuildContext<'_>) -> Result<Runtime, Buil
         log_key: keys.log_key().clone(),
         secret_parameters: secret_parameters(&config.pools),
         tracing: sampling(&config.tracing),
-        router,
-        routes,
+        router: routes.router,
+        routes: routes.metrics,
         pools,
         tls,
         fast_path: FastPathPlan::new(&config),
         answers_challenges: answers_challenges(&config.listeners),
         config: Arc::new(config),
     })
+}
+
+struct Routes {
+    router: Arc<Router>,
+    metrics: Arc<[RouteMetrics]>,
+}
+
+/// Routes that a reload leaves as they are stay the same objects: there may be ten thousand, and requests of the configuration
+/// before may last for days.
+fn routes(config: &mut Config, context: &BuildContext<'_>) -> Routes {
+    let before = context
+        .previous
+        .filter(|before| before.config.routes == config.routes && before.config.pool_names() == config.pool_names());
+    if let Some(before) = before {
+        config.routes = Arc::clone(&before.config.routes);
+        return Routes { router: Arc::clone(&before.router), metrics: Arc::clone(&before.routes) };
+    }
+    Routes {
+        router: Arc::new(Router::build(&config.routes, &config.pool_names())),
+        metrics: config.routes.iter().map(|route| context.metrics.route(&route.name)).collect(),
+    }
 }
 
 /// A certificate is ordered with the challenge http-01.
@@ -163,10 +184,9 @@ fn secret_parameters(pools: &[config::Pool]) -> Vec<Box<str>> {
 fn server_tls(
     config: &config::Pool,
     system: &SystemAuthorities,
-    previous: Option<&Runtime>,
+    previous: Option<&PoolRuntime>,
 ) -> Result<Option<Arc<PoolTls>>, BuildError> {
     let Some(tls) = &config.tls else { return Ok(None) };
-    let previous = previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
     let built = PoolTls::build(tls, system, previous.and_then(|previous| previous.pool.tls.as_ref()));
     built.map(Some).map_err(|why| BuildError::ServerTls { pool: config.name.clone(), why })
 }
@@ -176,10 +196,8 @@ fn build_pool(
     tls: Option<Arc<PoolTls>>,
     listeners: &[config::Listener],
     keys: &Keyring,
-    context: &BuildContext<'_>,
+    (context, previous): (&BuildContext<'_>, Option<&PoolRuntime>),
 ) -> Result<PoolRuntime, BuildError> {
-    let previous =
-        context.previous.and_then(|runtime| runtime.pools.iter().find(|pool| *pool.pool.name == config.name));
     let pool = Pool::build(config, tls, previous.map(|previous| &previous.pool), context.metrics);
     let mut persistence =
         config.persistence.as_ref().map(|policy| persistence_plan(policy, config, keys, context.table)).transpose()?;

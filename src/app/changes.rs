@@ -1,5 +1,7 @@
 //! Compares two configurations, so that the log says what a reload changes and what only a restart changes.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::config::{Config, Listener, Pool, Remote, Server, Store};
 
 /// One thing that a reload changes, or cannot change.
@@ -148,16 +150,20 @@ fn reloadable_part(old: &Listener, new: &Listener) -> Listener {
     Listener { http1: old.http1, http2: old.http2, tls: tls.clone(), ..new.clone() }
 }
 
+/// There may be thousands of pools, or of servers in a pool.
 fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
+    let by_name: HashMap<&str, &Pool> = old.pools.iter().map(|pool| (pool.name.as_str(), pool)).collect();
     for pool in &new.pools {
-        let Some(before) = old.pools.iter().find(|before| before.name == pool.name) else {
+        let Some(before) = by_name.get(pool.name.as_str()) else {
             changes.push(Change::PoolAdded(pool.name.clone()));
             continue;
         };
         let named = |server: &str| (pool.name.clone(), server.to_owned());
-        let before_servers: Vec<&Server> = before.servers.iter().filter(|server| !server.removed).collect();
+        let before_servers = || before.servers.iter().filter(|server| !server.removed);
+        let servers_by_name: HashMap<&str, &Server> = before_servers().map(|one| (one.name.as_str(), one)).collect();
+        let names: HashSet<&str> = pool.servers.iter().map(|server| server.name.as_str()).collect();
         for server in &pool.servers {
-            match before_servers.iter().copied().find(|before| before.name == server.name) {
+            match servers_by_name.get(server.name.as_str()).copied() {
                 None => changes.push({
                     let (pool, server) = named(&server.name);
                     Change::ServerAdded(pool, server)
@@ -170,8 +176,8 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
                 Some(_) => {}
             }
         }
-        for server in before_servers {
-            if pool.servers.iter().all(|now| now.name != server.name) {
+        for server in before_servers() {
+            if !names.contains(server.name.as_str()) {
                 let (pool, server) = named(&server.name);
                 changes.push(Change::ServerRemoved(pool, server));
             }
@@ -181,8 +187,9 @@ fn pool_changes(old: &Config, new: &Config, changes: &mut Vec<Change>) {
             changes.push(Change::PoolChanged(pool.name.clone(), keys.join(", ")));
         }
     }
+    let names: HashSet<&str> = new.pools.iter().map(|pool| pool.name.as_str()).collect();
     for before in &old.pools {
-        if new.pools.iter().all(|pool| pool.name != before.name) {
+        if !names.contains(before.name.as_str()) {
             changes.push(Change::PoolRemoved(before.name.clone()));
         }
     }

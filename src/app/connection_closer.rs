@@ -75,9 +75,9 @@ impl ConnectionCloser {
         for server in self.servers.values_mut() {
             server.standing = Standing::Withdrawn("removed");
         }
-        let config = |name: &str| runtime.config.pools.iter().find(|pool| pool.name == name);
-        for pool in &runtime.pools {
-            let keeps = config(&pool.pool.name).is_some_and(|pool| pool.streams_on_down == StreamsOnDown::Keep);
+        // In the same order.
+        for (config, pool) in runtime.config.pools.iter().zip(&runtime.pools) {
+            let keeps = config.streams_on_down == StreamsOnDown::Keep;
             for server in &pool.pool.servers {
                 // Where sessions cannot go elsewhere, streams stay as well.
                 let standing = standing(server, keeps, || pool.pool.servers.iter().any(Server::accepts_new));

@@ -25,7 +25,7 @@ use crate::proxy::fast_path::{BATCHES_FROM, FastPath};
 use crate::telemetry::metrics::Metrics;
 
 use super::error::RunError;
-use super::process::lower_priority;
+use super::process::{ADMIN_NICENESS, lower_priority};
 use super::signals::StopSwitch;
 use super::sockets::{Sockets, addresses, socket_name};
 use super::state::AppState;
@@ -208,7 +208,7 @@ pub(super) fn start_admin(
         server.add_service(sockets.attach(service));
         any = true;
     }
-    if any { run(server, "admin", lower_priority, stop.for_admin()) } else { Ok(()) }
+    if any { run(server, "admin", || lower_priority(ADMIN_NICENESS), stop.for_admin()) } else { Ok(()) }
 }
 
 fn server(conf: ServerConf) -> Server {

@@ -15,6 +15,7 @@ mod history_sampler;
 pub mod inspect;
 mod listeners;
 mod log_lines;
+mod low_priority;
 pub mod overrides;
 mod process;
 mod rebalancer;

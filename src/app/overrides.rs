@@ -186,10 +186,12 @@ fn collect(runtime: &Runtime, details: impl Fn(&Server) -> Option<Override>) -> 
 
 /// Logs and records the changes of state and weight of a reload.
 pub(super) fn record_changes(before: &Runtime, now: &Runtime, who: &str) {
+    let pools = before.pools_by_name();
     for pool in &now.pools {
-        let Some(before) = before.pools.iter().find(|before| before.pool.name == pool.pool.name) else { continue };
+        let Some(before) = pools.get(&*pool.pool.name) else { continue };
+        let servers = before.pool.servers_by_name();
         for server in &pool.pool.servers {
-            if let Some(before) = before.pool.server_named(&server.name) {
+            if let Some(before) = servers.get(&*server.name) {
                 record_change(&pool.pool.name, server, (before.state(), before.weight()), who);
             }
         }

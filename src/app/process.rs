@@ -27,18 +27,26 @@ pub(super) fn hide_memory() {
     }
 }
 
-/// Large scrapes and the like take less time from traffic on a processor that both want. Of this thread and those that it starts; on
-/// Linux a priority is a thread's.
-pub(super) fn lower_priority() {
+/// Large scrapes, reloads and the like take less time from traffic on a processor that both want. Of this thread and those that it
+/// starts; on Linux a priority is a thread's.
+pub(super) fn lower_priority(niceness: i32) {
     #[cfg(target_os = "linux")]
-    if let Err(error) = rustix::process::setpriority_process(None, ADMIN_NICENESS) {
-        tracing::debug!(%error, "the priority of the admin listeners cannot be lowered");
+    {
+        use rustix::process::{getpriority_process, setpriority_process};
+        // A process that was started with a lower one keeps it.
+        let lowers = getpriority_process(None).is_ok_and(|current| current < niceness);
+        if lowers && let Err(error) = setpriority_process(None, niceness) {
+            tracing::debug!(%error, "the priority of a thread cannot be lowered");
+        }
     }
+    #[cfg(not(target_os = "linux"))]
+    let _ = niceness;
 }
 
 /// A tenth of the weight of the threads that serve clients, on a processor that both want; probes are answered all the same.
-#[cfg(target_os = "linux")]
-const ADMIN_NICENESS: i32 = 10;
+pub(super) const ADMIN_NICENESS: i32 = 10;
+/// A third of it.
+pub(super) const RELOAD_NICENESS: i32 = 5;
 
 /// A request takes two sockets, so that the usual soft limit of 1,024 is soon reached. Raises it to the hard limit.
 pub(super) fn raise_file_limit() {

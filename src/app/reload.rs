@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
 
 use crate::config::{Config, Server};
 use crate::persistence::PoolRuntime;
@@ -22,6 +24,7 @@ use super::changes::{Change, changes, keep_restart_only};
 use super::discovery::{Discoveries, forget_sessions};
 use super::drains;
 use super::log_lines;
+use super::low_priority;
 use super::overrides::record_changes;
 use super::reload_trigger::{ReloadReport, ReloadTrigger};
 use super::removed_servers::{keep_draining, without_drained};
@@ -30,7 +33,13 @@ use super::server_tasks::{ServerTasks, check_new_servers};
 use super::span_exporter;
 use super::state::AppState;
 use super::systemd;
-use super::watched_files::FileWatcher;
+use super::watched_files::{FileContents, FileWatcher};
+
+/// Most changes that the log has a line for, each, and that an event names: a reload may change thousands of servers.
+const MOST_LOGGED: usize = 100;
+const MOST_IN_EVENT: usize = 10;
+/// The name of the thread that reads, checks and builds.
+const THREAD: &str = "reload";
 
 /// Runs reloads, one after the other.
 pub(super) struct Reloader {
@@ -40,6 +49,8 @@ pub(super) struct Reloader {
     tasks: ServerTasks,
     discoveries: Discoveries,
     watcher: Option<FileWatcher>,
+    /// What the watched files held when they were read last.
+    read: Option<FileContents>,
 }
 
 impl Reloader {
@@ -50,7 +61,8 @@ impl Reloader {
         discoveries: Discoveries,
         watcher: Option<FileWatcher>,
     ) -> Self {
-        Self { app, file, tasks, discoveries, watcher }
+        let read = watcher.as_ref().map(FileWatcher::contents);
+        Self { app, file, tasks, discoveries, watcher, read }
     }
 
     pub(super) async fn run(mut self, mut triggers: Receiver<ReloadTrigger>) {
@@ -89,11 +101,21 @@ impl Reloader {
 
     /// Returns what has changed, or why nothing did. `only_changes`: a file without changes is not worth a reload.
     async fn reload(&mut self, only_changes: bool) -> Result<Option<Vec<String>>, Vec<String>> {
-        let Some(file) = &self.file else {
+        let Some(file) = self.file.clone() else {
             tracing::warn!("started without a file, so there is nothing to reload");
             return Err(vec!["the proxy was started without a file, so there is nothing to reload".to_owned()]);
         };
-        match Config::load(file) {
+        // Before it is read: what changes meanwhile is another change.
+        let contents = self.watcher.as_ref().map(FileWatcher::contents);
+        if only_changes && contents.is_some() && contents == self.read {
+            return Ok(None);
+        }
+        self.read = contents;
+        let Some(loaded) = low_priority::run(THREAD, move || Config::load(&file)).await else {
+            self.reject(PANICKED);
+            return Err(vec![PANICKED.to_owned()]);
+        };
+        match loaded {
             Ok(loaded) => {
                 loaded.warnings.iter().for_each(log_lines::warn);
                 self.apply(loaded.config, only_changes).await.map_err(|why| vec![why])
@@ -116,7 +138,7 @@ impl Reloader {
         let (result, reason) = match (problems.first(), changes.as_slice()) {
             (Some(problem), _) => ("refused", problem.lines().next().unwrap_or_default().to_owned()),
             (None, []) => ("done", "no changes".to_owned()),
-            (None, changes) => ("done", changes.join("; ")),
+            (None, changes) => ("done", shortened(changes)),
         };
         let mut change = events::Change::new(EventKind::Reload).reason(&reason).who(&who);
         change.to = Some(result.into());
@@ -129,22 +151,21 @@ impl Reloader {
     async fn apply(&mut self, mut new: Config, only_changes: bool) -> Result<Option<Vec<String>>, String> {
         let previous = self.app.current.load_full();
         Discoveries::fill(&mut new, &previous.config).await;
-        let changes = changes(&previous.config, &new);
+        let before = Arc::clone(&previous.config);
+        let compared =
+            low_priority::run(THREAD, move || (changes(&before, &new), keep_restart_only(&before, new))).await;
+        let Some((changes, new)) = compared else {
+            self.reject(PANICKED);
+            return Err(PANICKED.to_owned());
+        };
         if changes.is_empty() && only_changes && self.app.metrics.last_reload_succeeded() {
             return Ok(None);
         }
-        for change in &changes {
-            if matches!(change, Change::NeedsRestart(_)) {
-                tracing::warn!("{change}");
-            } else {
-                tracing::info!("{change}");
-            }
-        }
-        let new = keep_restart_only(&previous.config, new);
+        log(&changes);
         let new = keep_draining(new, &previous, &self.app.table_history(), wall_clock());
         match self.prepare(new, &previous).await {
             Ok(update) => {
-                self.publish(update, &previous, cause::FILE).await;
+                self.publish(update, previous, cause::FILE).await;
                 let hash = &self.app.current.load().config.hash;
                 self.app.metrics.config_accepted(hash, false);
                 tracing::info!(config = %hash, "reload done");
@@ -166,14 +187,12 @@ impl Reloader {
         };
         let servers = self.discoveries.with_times(of_pool, found, now);
         of_pool.servers.clone_from(&servers);
-        for change in changes(&previous.config, &config) {
-            tracing::info!("{change}");
-        }
+        log(&changes(&previous.config, &config));
         let config = keep_draining(config, &previous, &self.app.table_history(), now);
         match self.prepare(config, &previous).await {
             Ok(update) => {
                 forget_sessions(&self.app.sessions.table, pool, &servers, now);
-                self.publish(update, &previous, cause::DISCOVERY).await;
+                self.publish(update, previous, cause::DISCOVERY).await;
             }
             Err(why) => tracing::error!(pool, why, "discovered servers cannot be put into force"),
         }
@@ -184,13 +203,13 @@ impl Reloader {
         let previous = self.app.current.load_full();
         let Some(config) = without_drained(&previous, &self.app.table_history(), wall_clock()) else { return };
         match self.prepare(config, &previous).await {
-            Ok(update) => self.publish(update, &previous, cause::FILE).await,
+            Ok(update) => self.publish(update, previous, cause::FILE).await,
             Err(why) => tracing::error!(why, "a server that has drained cannot be taken away"),
         }
     }
 
     /// Everything that may fail, before anything changes.
-    async fn prepare(&self, config: Config, previous: &Runtime) -> Result<Update, String> {
+    async fn prepare(&self, config: Config, previous: &Arc<Runtime>) -> Result<Update, String> {
         let access_log = if config.log.access == previous.config.log.access {
             AccessLogChange::Keep
         } else {
@@ -203,21 +222,16 @@ impl Reloader {
             let started = span_exporter::start(otlp.as_ref(), node, &self.app.metrics, &Handle::current());
             SpanExporterChange::Replace(started.map_err(|error| error.to_string())?)
         };
-        let context = BuildContext {
-            table: &self.app.sessions.table,
-            metrics: &self.app.metrics,
-            generated_keys: &self.app.generated_keys,
-            acme: &self.app.acme.live,
-            previous: Some(previous),
-        };
-        let runtime = build(config, &context).map_err(|error| error.to_string())?;
+        let (app, previous) = (Arc::clone(&self.app), Arc::clone(previous));
+        let built = low_priority::run(THREAD, move || build_next(config, &app, &previous)).await;
+        let runtime = built.ok_or_else(|| PANICKED.to_owned())??;
         // New servers are checked before their first request.
         check_new_servers(&runtime).await;
         Ok(Update { runtime, access_log, span_exporter })
     }
 
     /// `who` caused what changes of servers' states and weights.
-    async fn publish(&mut self, update: Update, previous: &Runtime, who: &str) {
+    async fn publish(&mut self, update: Update, previous: Arc<Runtime>, who: &str) {
         let app = &self.app;
         let runtime = Arc::new(update.runtime);
         set_limits(&app.sessions.table, &runtime);
@@ -226,8 +240,8 @@ impl Reloader {
         app.current.store(Arc::clone(&runtime));
         app.acme.wake.notify_one();
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
-        record_changes(previous, &runtime, who);
-        drop_handoff_data(app, previous, &runtime);
+        record_changes(&previous, &runtime, who);
+        drop_handoff_data(app, &previous, &runtime);
         self.tasks.update(&runtime);
         self.discoveries.update(&previous.config, &runtime.config, wall_clock());
         if let Some(watcher) = &mut self.watcher {
@@ -251,6 +265,65 @@ impl Reloader {
         }
         let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
         let _ = tokio::task::spawn_blocking(move || of_app.overrides.update_file(&current)).await;
+        tokio::spawn(free(previous));
+    }
+}
+
+/// Why nothing was reloaded when the program has a bug.
+const PANICKED: &str = "a panic, see the log";
+
+fn build_next(config: Config, app: &AppState, previous: &Runtime) -> Result<Runtime, String> {
+    let context = BuildContext {
+        table: &app.sessions.table,
+        metrics: &app.metrics,
+        generated_keys: &app.generated_keys,
+        acme: &app.acme.live,
+        previous: Some(previous),
+    };
+    build(config, &context).map_err(|error| error.to_string())
+}
+
+/// Frees a runtime when the last request that began with it has ended: with thousands of routes that takes milliseconds, which
+/// no request should wait for. Until then it closes idle connections to its servers.
+async fn free(runtime: Arc<Runtime>) {
+    let mut looks = 0;
+    while Arc::strong_count(&runtime) > 1 {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        // Servers that are gone are in no other runtime.
+        let servers = runtime.pools.iter().flat_map(|pool| &pool.pool.servers);
+        servers.for_each(|server| server.live.idle.sweep(Instant::now().into_std()));
+        looks += 1;
+        if looks == LOOKS_BEFORE_RETIREMENT {
+            // What is left are WebSockets and long responses.
+            runtime.pools.iter().for_each(|pool| pool.pool.retire());
+        }
+    }
+    low_priority::run(THREAD, move || drop(runtime)).await;
+}
+
+/// How often the number of requests of a former runtime is looked at.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const LOOKS_BEFORE_RETIREMENT: u32 = 10;
+
+fn log(changes: &[Change]) {
+    for change in changes.iter().take(MOST_LOGGED) {
+        if matches!(change, Change::NeedsRestart(_)) {
+            tracing::warn!("{change}");
+        } else {
+            tracing::info!("{change}");
+        }
+    }
+    if let Some(more) = changes.len().checked_sub(MOST_LOGGED).filter(|more| *more > 0) {
+        tracing::info!("and {more} more changes");
+    }
+}
+
+/// The changes for the event list, which keeps a thousand events.
+fn shortened(changes: &[String]) -> String {
+    let shown = changes.iter().take(MOST_IN_EVENT).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match changes.len().checked_sub(MOST_IN_EVENT) {
+        Some(more) if more > 0 => format!("{shown}; and {more} more"),
+        _ => shown,
     }
 }
 

@@ -51,20 +51,21 @@ impl Origin {
 /// When the process cannot start.
 pub fn run(loaded: LoadedConfig, origin: &Origin, upgrade: bool) -> Result<(), RunError> {
     loaded.warnings.iter().for_each(log_lines::warn);
+    let config = loaded.into_config();
     disable_huge_pages();
     hide_memory();
     raise_file_limit();
     let program = Program::current(origin.file()).map_err(RunError::system("the path of the program"))?;
     let process = if upgrade {
-        let (predecessor, inheritance) = Predecessor::receive(loaded.config.proxy.upgrade_socket.as_deref())?;
+        let (predecessor, inheritance) = Predecessor::receive(config.proxy.upgrade_socket.as_deref())?;
         let report = predecessor.failure_report();
-        take_over(loaded.config, origin, program, (predecessor, inheritance)).inspect_err(|error| {
+        take_over(config, origin, program, (predecessor, inheritance)).inspect_err(|error| {
             if let Some(report) = report {
                 report.send(error);
             }
         })?
     } else {
-        start(loaded.config, origin, program)?
+        start(config, origin, program)?
     };
     process.run_to_end();
     Ok(())

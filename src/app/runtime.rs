@@ -2,6 +2,7 @@
 //!
 //! A request takes the [`Runtime`] once and keeps it, so that a reload in the middle of a request cannot mix two configurations.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rustls::server::ServerConfig;
@@ -20,9 +21,9 @@ pub struct Runtime {
     /// The configuration.
     pub config: Arc<Config>,
     /// Which pool serves which request.
-    pub router: Router,
+    pub router: Arc<Router>,
     /// Counters of the routes, in the configuration's order.
-    pub routes: Vec<RouteMetrics>,
+    pub routes: Arc<[RouteMetrics]>,
     /// The pools, in the configuration's order.
     pub pools: Vec<PoolRuntime>,
     /// TLS of the listeners, in their order; `None` where there is none.
@@ -42,6 +43,11 @@ pub struct Runtime {
 }
 
 impl Runtime {
+    /// The pools, for more than a few look-ups.
+    pub fn pools_by_name(&self) -> HashMap<&str, &PoolRuntime> {
+        self.pools.iter().map(|pool| (&*pool.pool.name, pool)).collect()
+    }
+
     /// All that has series of metrics. A removed server that drains still has.
     pub fn in_use(&self) -> InUse<'_> {
         let pools = self.pools.iter().map(|pool| &pool.pool);

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
 use tokio::task::JoinHandle;
 
-use crate::config::{HealthCheck, ServerAddress, UpstreamProtocol};
+use crate::config::{HealthCheck, Pool, ServerAddress, UpstreamProtocol};
 use crate::pool::condition::Health;
 use crate::pool::health::{self, HealthTask, HealthTracker};
 use crate::pool::resolve::Resolver;
@@ -32,19 +32,21 @@ pub(super) struct ServerTasks {
 /// slowest of them, at most some seconds.
 pub(super) async fn check_new_servers(runtime: &Runtime) {
     let servers = || servers_of(runtime);
-    join_all(servers().filter_map(|(pool, server)| resolver_of(pool, server)).map(async |resolver| {
+    join_all(servers().filter_map(|(_, pool, server)| resolver_of(pool, server)).map(async |resolver| {
         if resolver.live.resolved().is_none() {
             resolver.resolve().await;
         }
     }))
     .await;
-    let unknown = servers().filter(|(_, server)| server.is_checked() && server.live.health() == Health::Unknown);
-    join_all(unknown.filter_map(|(pool, server)| Some((check_of(runtime, pool, server)?, server.peer_address()))).map(
-        async |(check, address)| {
-            let mut tracker = HealthTracker::new(&check.config, Health::Unknown);
-            check.round(&mut tracker, address).await;
-        },
-    ))
+    let unknown = servers().filter(|(_, _, server)| server.is_checked() && server.live.health() == Health::Unknown);
+    join_all(
+        unknown
+            .filter_map(|(config, pool, server)| Some((health::task(config, pool, server)?, server.peer_address())))
+            .map(async |(check, address)| {
+                let mut tracker = HealthTracker::new(&check.config, Health::Unknown);
+                check.round(&mut tracker, address).await;
+            }),
+    )
     .await;
 }
 
@@ -52,9 +54,9 @@ impl ServerTasks {
     /// Starts and stops tasks so that they match the runtime.
     pub(super) fn update(&mut self, runtime: &Runtime) {
         let mut previous = std::mem::take(&mut self.running);
-        for (pool, server) in servers_of(runtime) {
+        for (config, pool, server) in servers_of(runtime) {
             let key = (Arc::clone(pool), Arc::clone(&server.name));
-            let check = check_of(runtime, pool, server);
+            let check = health::task(config, pool, server);
             let protocol = check.as_ref().map_or(UpstreamProtocol::Http1, |check| check.protocol);
             let settings = (
                 server.address.clone(),
@@ -99,13 +101,10 @@ fn stop(handles: Vec<JoinHandle<()>>) {
     }
 }
 
-fn servers_of(runtime: &Runtime) -> impl Iterator<Item = (&Arc<str>, &Server)> {
-    runtime.pools.iter().flat_map(|pool| pool.pool.servers.iter().map(|server| (&pool.pool.name, server)))
-}
-
-fn check_of(runtime: &Runtime, pool: &Arc<str>, server: &Server) -> Option<HealthTask> {
-    let config = runtime.config.pools.iter().find(|config| config.name == **pool)?;
-    health::task(config, pool, server)
+/// All servers, with the configuration of their pool, which has the place in the configuration that the pool has.
+fn servers_of(runtime: &Runtime) -> impl Iterator<Item = (&Pool, &Arc<str>, &Server)> {
+    let pools = runtime.config.pools.iter().zip(&runtime.pools);
+    pools.flat_map(|(config, pool)| pool.pool.servers.iter().map(move |server| (config, &pool.pool.name, server)))
 }
 
 fn resolver_of(pool: &Arc<str>, server: &Server) -> Option<Resolver> {

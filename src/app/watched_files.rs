@@ -4,9 +4,12 @@ use std::path::PathBuf;
 
 use tokio::sync::mpsc::Sender;
 
-use crate::config::{Config, ServerTls, Tls, Watch, watch};
+use crate::config::{Config, ServerTls, Tls, Watch, contents, watch};
 
 use super::reload_trigger::ReloadTrigger;
+
+/// What files hold: a hash each; `None` for one that cannot be read.
+pub(super) type FileContents = Vec<Option<Vec<u8>>>;
 
 /// Triggers a reload when one of the files changes, until it is dropped.
 pub(super) struct FileWatcher {
@@ -22,6 +25,11 @@ impl FileWatcher {
         let mut watcher = Self { file, files: Vec::new(), reloads, watch: None };
         watcher.update(config);
         watcher
+    }
+
+    /// What the files hold now, to compare.
+    pub(super) fn contents(&self) -> FileContents {
+        self.files.iter().map(|file| contents(file)).collect()
     }
 
     /// Watches the files that this configuration names.

@@ -135,7 +135,7 @@ fn show(what: &ConfigCommand, path: Option<&Path>) -> ExitCode {
         ConfigCommand::Schema => print(&config::schema()),
         ConfigCommand::Example => print(config::example()),
         ConfigCommand::Show => match load(path) {
-            Ok(loaded) => print(&loaded.effective),
+            Ok(loaded) => print(&loaded.effective()),
             Err(code) => return code,
         },
     }

@@ -33,6 +33,14 @@ impl<'t> NodeRef<'t> {
         self.node.and_then(|node| node.entry(key)).map(|entry| entry.key_location).or(self.location)
     }
 
+    /// All entries in the order of the file: key, its location, and the value. For more than a few look-ups by key.
+    pub(crate) fn entries(self) -> impl Iterator<Item = (&'t str, Option<Location>, Self)> {
+        self.node.map(Node::entries).unwrap_or_default().iter().map(|entry| {
+            let value = Self { node: Some(&entry.value), location: Some(entry.value.location) };
+            (entry.key.as_str(), Some(entry.key_location), value)
+        })
+    }
+
     pub(crate) fn item(self, index: usize) -> Self {
         let item = self.node.and_then(|node| node.items().get(index));
         Self { node: item, location: item.map(|item| item.location).or(self.location) }

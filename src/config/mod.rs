@@ -67,6 +67,7 @@ pub use store::{Store, TableSnapshot};
 pub use tls::{Acme, Certificate, ServerTls, Tls};
 pub use tracing::{Otlp, Tracing};
 pub use units::Size;
+pub(crate) use watch::contents;
 pub use watch::{Watch, watch};
 
 pub use crate::session::source::SourceSettings;
@@ -84,10 +85,22 @@ const NO_SHAPE: &str = "the file has not the shape of a configuration";
 pub struct LoadedConfig {
     /// What to run on.
     pub config: Config,
-    /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
-    pub effective: String,
     /// What deserves attention, in the order of the file.
     pub warnings: Vec<Warning>,
+    /// With every default in it.
+    root: raw::Root,
+}
+
+impl LoadedConfig {
+    /// What to run on, without all else.
+    pub fn into_config(self) -> Config {
+        self.config
+    }
+
+    /// The effective configuration as YAML: every default spelled out, secrets replaced by `${…}`.
+    pub fn effective(&self) -> String {
+        show::show(&self.root, &self.config.pool_names())
+    }
 }
 
 impl Config {
@@ -115,10 +128,9 @@ impl Config {
         match config {
             Some((mut root, mut config)) if diagnostics.problems.is_empty() => {
                 show::fill_in(&mut root, &config);
-                config.hash = show::hash(&root, &config);
-                let effective = show::show(&root, &config);
+                config.hash = show::hash(&mut root, &config.pool_names());
                 let warnings = Problems::new(diagnostics.warnings, report(Severity::Warning)).into_list();
-                Ok(LoadedConfig { config, effective, warnings })
+                Ok(LoadedConfig { config, warnings, root })
             }
             _ => Err(Problems::new(diagnostics.problems, report(Severity::Error))),
         }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::io;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -69,18 +70,34 @@ impl JsonSchema for Secret {
     }
 }
 
-/// What stands in the place of a secret when a configuration is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Replacement {
-    /// A variable of the environment, for people.
-    Placeholder,
-    /// A hash, to compare.
-    Digest,
-}
-
 /// SHA-256, hexadecimal.
 pub(crate) fn digest(bytes: &[u8]) -> String {
-    ring::digest::digest(&ring::digest::SHA256, bytes).as_ref().iter().fold(String::new(), |mut out, byte| {
+    hexadecimal(&ring::digest::digest(&ring::digest::SHA256, bytes))
+}
+
+/// SHA-256 of the value as JSON, hexadecimal. It is not written anywhere, secrets included.
+pub(crate) fn digest_of(value: &impl Serialize) -> String {
+    let mut digest = Digest(ring::digest::Context::new(&ring::digest::SHA256));
+    // Maps have text for keys, and the digest takes all that it gets.
+    let _ = serde_json::to_writer(&mut digest, value);
+    hexadecimal(&digest.0.finish())
+}
+
+struct Digest(ring::digest::Context);
+
+impl io::Write for Digest {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn hexadecimal(digest: &ring::digest::Digest) -> String {
+    digest.as_ref().iter().fold(String::new(), |mut out, byte| {
         // Writing to a string does not fail.
         let _ = write!(out, "{byte:02x}");
         out

@@ -1,6 +1,7 @@
 //! The checked configuration as a whole.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::pools::Pool;
 use super::process::{Admin, Listener, Log, MetricsListener, Proxy};
@@ -16,8 +17,9 @@ pub struct Config {
     pub proxy: Proxy,
     /// Where clients connect. At least one. Restart-only: addresses, protocols, and whether there is TLS.
     pub listeners: Vec<Listener>,
-    /// Which pool serves which request. Empty only when there is one pool, which then takes every request.
-    pub routes: Vec<Route>,
+    /// Which pool serves which request. Empty only when there is one pool, which then takes every request. Shared with the next
+    /// configuration when a reload leaves them as they are.
+    pub routes: Arc<[Route]>,
     /// The pools, in the order of the file. At least one.
     pub pools: Vec<Pool>,
     /// Sealing keys: the first seals, all open. Empty: the process makes one at start, with a warning.
@@ -37,6 +39,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// The pools' names, in the order of the file.
+    pub(crate) fn pool_names(&self) -> Vec<&str> {
+        self.pools.iter().map(|pool| pool.name.as_str()).collect()
+    }
+
     /// Whether clients may come by TLS: here, or at a proxy before this one that says so.
     pub(crate) fn sees_tls(&self) -> bool {
         self.listeners.iter().any(|listener| listener.tls.is_some() || !listener.trusted_proxies.is_empty())
@@ -45,7 +52,7 @@ impl Config {
     /// The routes to each pool that has some. A file may have thousands of both.
     pub(crate) fn routes_by_pool(&self) -> HashMap<&str, Vec<&Route>> {
         let mut by_pool: HashMap<&str, Vec<&Route>> = HashMap::new();
-        for route in &self.routes {
+        for route in self.routes.iter() {
             route.pools().for_each(|pool| by_pool.entry(pool).or_default().push(route));
         }
         by_pool

@@ -4,7 +4,7 @@
 use serde_yaml::{Mapping, Value};
 
 use super::raw::{ListenerProtocol, Root};
-use super::secret::{Replacement, digest};
+use super::secret::digest_of;
 use super::settings::Config;
 
 /// Writes into the tree what the check has decided, so that it loads again to the same.
@@ -23,30 +23,29 @@ pub(crate) fn fill_in(root: &mut Root, config: &Config) {
     }
 }
 
+/// SHA-256 of the effective configuration, first 16 hexadecimal characters.
+///
+/// Without `proxy.node`, which is each proxy's own: proxies that share a file show one hash.
+pub(crate) fn hash(root: &mut Root, pools: &[&str]) -> String {
+    let node = root.proxy.node.take();
+    // As JSON and piece by piece: as YAML it would take a quarter of the time of a reload. The order of the pools is that of the
+    // file.
+    let hash = digest_of(&(&*root, pools));
+    root.proxy.node = node;
+    hash.chars().take(16).collect()
+}
+
 /// The effective configuration as YAML, every default spelled out. It loads again to the same configuration where the
 /// secrets are at hand: the secret of key `k1` is written as `${HOMING_KEY_K1}`, a password of Redis as
 /// `${HOMING_REDIS_PASSWORD}` and one of Ignite as `${HOMING_IGNITE_PASSWORD}`, never as itself.
-pub(crate) fn show(root: &Root, config: &Config) -> String {
-    text(root, config, Replacement::Placeholder)
-}
-
-/// SHA-256 of the effective configuration, with the secrets by their own hashes, first 16 hexadecimal characters.
-///
-/// Without `proxy.node`, which is each proxy's own: proxies that share a file show one hash.
-pub(crate) fn hash(root: &Root, config: &Config) -> String {
-    let mut shared = root.clone();
-    shared.proxy.node = None;
-    digest(text(&shared, config, Replacement::Digest).as_bytes()).chars().take(16).collect()
-}
-
-fn text(root: &Root, config: &Config, by: Replacement) -> String {
+pub(crate) fn show(root: &Root, pools: &[&str]) -> String {
     let mut value = serde_yaml::to_value(root).unwrap_or_default();
     escape(&mut value);
-    replace_secrets(&mut value, root, by);
+    replace_secrets(&mut value, root);
     // In the order of the file.
-    let pools = config.pools.iter().filter_map(|pool| {
-        let written = value.get("pools")?.get(&pool.name)?.clone();
-        Some((Value::from(pool.name.as_str()), written))
+    let pools = pools.iter().filter_map(|name| {
+        let written = value.get("pools")?.get(*name)?.clone();
+        Some((Value::from(*name), written))
     });
     let pools: Mapping = pools.collect();
     if let Some(map) = value.as_mapping_mut() {
@@ -55,28 +54,20 @@ fn text(root: &Root, config: &Config, by: Replacement) -> String {
     serde_yaml::to_string(&value).unwrap_or_default()
 }
 
-fn replace_secrets(value: &mut Value, root: &Root, by: Replacement) {
+fn replace_secrets(value: &mut Value, root: &Root) {
     let written = value.get_mut("keys").and_then(Value::as_sequence_mut);
     for (written, key) in written.into_iter().flatten().zip(&root.keys) {
-        let secret = match by {
-            Replacement::Placeholder => placeholder("KEY", &key.id),
-            Replacement::Digest => digest(key.secret.expose().as_bytes()),
-        };
         if let Some(map) = written.as_mapping_mut() {
-            map.insert("secret".into(), secret.into());
+            map.insert("secret".into(), placeholder("KEY", &key.id).into());
         }
     }
     let tokens = value.get_mut("admin").and_then(|admin| admin.get_mut("tokens")).and_then(Value::as_sequence_mut);
     for (written, token) in tokens.into_iter().flatten().zip(root.admin.iter().flat_map(|admin| &admin.tokens)) {
-        let secret = match by {
-            Replacement::Placeholder => placeholder("ADMIN_TOKEN", &token.name),
-            Replacement::Digest => digest(token.secret.expose().as_bytes()),
-        };
         if let Some(map) = written.as_mapping_mut() {
-            map.insert("secret".into(), secret.into());
+            map.insert("secret".into(), placeholder("ADMIN_TOKEN", &token.name).into());
         }
     }
-    for (engine, key, replacement) in root.store.engines.secrets(by) {
+    for (engine, key, replacement) in root.store.engines.secrets() {
         let section = value.get_mut("store").and_then(|store| store.get_mut(engine)).and_then(Value::as_mapping_mut);
         if let Some(section) = section {
             section.insert(key.into(), serde_yaml::to_value(replacement).unwrap_or_default());
@@ -103,7 +94,6 @@ fn escape(value: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::LoadedConfig;
     use crate::config::tests::{Fake, parse};
 
     const FILE: &str = "version: 1\nlisteners: [{ address: '127.0.0.1:8080' }]\npools:\n  z: { servers: [{ name: a, address: 'app:1' }] }\n  \
@@ -113,7 +103,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_loads_again_and_holds_no_secret() {
-        let LoadedConfig { config, effective: shown, .. } = parse(FILE).unwrap();
+        let loaded = parse(FILE).unwrap();
+        let (shown, config) = (loaded.effective(), loaded.config);
         assert!(!shown.contains("0123456789abcdef"), "{shown}");
         assert!(shown.contains("secret: ${HOMING_KEY_K_1}"), "{shown}");
         let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef")]);
@@ -125,7 +116,8 @@ mod tests {
     #[test]
     fn a_shared_store_is_shown_without_its_passwords() {
         let store = "store: { type: redis, redis: { mode: cluster, urls: ['rediss://u$${v:hunter2@a', 'rediss://u$${v:hunter2@b:1'] } }\n";
-        let LoadedConfig { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
+        let loaded = parse(&format!("{FILE}{store}")).unwrap();
+        let (shown, config) = (loaded.effective(), loaded.config);
         assert!(!shown.contains("hunter2"), "{shown}");
         assert!(shown.contains("- rediss://u$${v:${HOMING_REDIS_PASSWORD}@b:1\n"), "{shown}");
         let environment = Fake(vec![("HOMING_KEY_K_1", "0123456789abcdef"), ("HOMING_REDIS_PASSWORD", "hunter2")]);
@@ -138,7 +130,8 @@ mod tests {
     #[test]
     fn a_password_of_ignite_is_not_shown() {
         let store = "store: { type: ignite, ignite: { username: edge, password: hunter2 } }\n";
-        let LoadedConfig { config, effective: shown, .. } = parse(&format!("{FILE}{store}")).unwrap();
+        let loaded = parse(&format!("{FILE}{store}")).unwrap();
+        let (shown, config) = (loaded.effective(), loaded.config);
         assert!(!shown.contains("hunter2") && shown.contains("password: ${HOMING_IGNITE_PASSWORD}\n"), "{shown}");
         let other = parse(&format!("{FILE}{}", store.replace("hunter2", "hunter3"))).unwrap().config;
         assert_ne!(config.hash, other.hash, "another password is another configuration");

@@ -12,9 +12,15 @@ pub(crate) fn nearest<'w>(written: &str, known: impl IntoIterator<Item = &'w str
         .map(|(_, word)| word)
 }
 
+/// Most words of a list in a help: there may be a thousand pools, and a hundred problems.
+const MOST_LISTED: usize = 60;
+
 /// The help for a word that is not known: the nearest, and the list of all.
 pub(crate) fn help(written: &str, known: &[&str], label: &str) -> String {
-    let list = known.join(", ");
+    let mut list = known.iter().take(MOST_LISTED).copied().collect::<Vec<_>>().join(", ");
+    if let Some(more) = known.len().checked_sub(MOST_LISTED).filter(|more| *more > 0) {
+        list += &format!(", and {more} more");
+    }
     match nearest(written, known.iter().copied()) {
         Some(word) => format!("did you mean {word:?}? {label}: {list}"),
         None => format!("{label}: {list}"),
@@ -40,5 +46,7 @@ mod tests {
         assert_eq!(nearest("HASH", known), Some("hash"));
         assert_eq!(nearest("weighted", known), None);
         assert_eq!(help("shopp", &["api", "shop"], "pools"), "did you mean \"shop\"? pools: api, shop");
+        let many = help("x", &["pool"; 1000], "pools");
+        assert!(many.starts_with("pools: pool, pool") && many.ends_with(", pool, and 940 more"), "{many}");
     }
 }

@@ -106,7 +106,7 @@ fn follow(paths: &[PathBuf], mut before: Vec<Option<Vec<u8>>>, events: &Receiver
 }
 
 /// SHA-256 of the file; `None` when it cannot be read.
-fn contents(path: &Path) -> Option<Vec<u8>> {
+pub(crate) fn contents(path: &Path) -> Option<Vec<u8>> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         File::open(path)?.take(MAX_CONFIG_FILE + 1).read_to_end(&mut bytes)?;

@@ -37,9 +37,9 @@ impl Environment for Nowhere {
 pub fn configuration(data: &[u8]) {
     match Config::parse("homing.yaml", data, &Nowhere) {
         Ok(loaded) => {
-            let again = Config::parse("homing.yaml", &loaded.effective, &Nowhere);
-            let again = again.unwrap_or_else(|problems| panic!("refused: {problems}\n{}", loaded.effective));
-            assert_eq!(again.effective, loaded.effective, "the effective configuration is another than shown");
+            let again = Config::parse("homing.yaml", &loaded.effective(), &Nowhere);
+            let again = again.unwrap_or_else(|problems| panic!("refused: {problems}\n{}", loaded.effective()));
+            assert_eq!(again.effective(), loaded.effective(), "the effective configuration is another than shown");
         }
         Err(problems) => assert!(!problems.to_string().is_empty(), "refused without a reason"),
     }

@@ -29,6 +29,7 @@ pub mod server_connection;
 pub mod tls;
 pub mod tls_failure;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,11 +89,12 @@ impl Pool {
         let queue = previous.map_or_else(Arc::default, |previous| Arc::clone(&previous.queue));
         // Only what is added to a pool starts slowly.
         let slow = previous.is_some() && !config.slow_start.is_zero();
+        let known = previous.map(Self::servers_by_name).unwrap_or_default();
         let servers: Vec<Server> = config
             .servers
             .iter()
             .map(|server| {
-                let live = previous.and_then(|previous| previous.server_named(&server.name)).map_or_else(
+                let live = known.get(server.name.as_str()).map_or_else(
                     || {
                         Arc::new(LiveState::new(
                             Arc::clone(&generation),
@@ -129,6 +131,17 @@ impl Pool {
     /// The server of this name.
     pub fn server_named(&self, name: &str) -> Option<&Server> {
         self.servers.iter().find(|server| &*server.name == name)
+    }
+
+    /// All servers, for more than a few look-ups.
+    pub fn servers_by_name(&self) -> HashMap<&str, &Server> {
+        self.servers.iter().map(|server| (&*server.name, server)).collect()
+    }
+
+    /// Few requests of this version of the pool are left, and they have their servers: drops what selects servers and is large. It
+    /// is made again when it is needed all the same.
+    pub fn retire(&self) {
+        self.balancer.retire();
     }
 
     /// The server that a token names.

@@ -109,12 +109,13 @@ impl Router {
             router.routes.push(RouteRuntime { index: None, target, request_headers: RequestHeaders::default() });
             router.any_host.push(Candidate { prefix: "".into(), headers: [].into(), route: 0 });
         }
+        let by_name: HashMap<&str, usize> = pools.iter().enumerate().map(|(index, name)| (*name, index)).collect();
         for (index, route) in routes.iter().enumerate() {
             let target = match &route.target {
                 config::RouteTarget::Pool(name) => {
                     // A checked configuration names existing pools only.
-                    let Some(pool) = pools.iter().position(|pool| pool == name) else { continue };
-                    RouteTarget::Pool(pool)
+                    let Some(pool) = by_name.get(name.as_str()) else { continue };
+                    RouteTarget::Pool(*pool)
                 }
                 config::RouteTarget::Split(shares) => RouteTarget::Split(Split::new(shares, pools)),
                 config::RouteTarget::Redirect(to) => RouteTarget::Redirect(Redirect::new(to)),

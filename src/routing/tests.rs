@@ -262,7 +262,7 @@ fn checked<'l>(lines: impl Iterator<Item = &'l String>) -> Option<Vec<Route>> {
         routes.concat()
     );
     match Config::parse("routes", text, &ProcessEnvironment) {
-        Ok(loaded) => Some(loaded.config.routes),
+        Ok(loaded) => Some(loaded.config.routes.to_vec()),
         Err(problems) => {
             let conflict = |problem: &config::Problem| problem.message.contains(" requests");
             assert!(problems.iter().all(conflict), "only conflicts were expected:\n{problems}");

@@ -17,7 +17,6 @@ use super::memcached::settings::MemcachedSettings;
 use super::redis::settings::RedisSettings;
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
 
 macro_rules! engines {
@@ -91,9 +90,9 @@ macro_rules! engines {
             }
 
             /// Section, key and replacement of every secret.
-            pub(crate) fn secrets(&self, by: Replacement) -> Vec<(&'static str, &'static str, serde_json::Value)> {
+            pub(crate) fn secrets(&self) -> Vec<(&'static str, &'static str, serde_json::Value)> {
                 let mut secrets = Vec::new();
-                $($(#[$meta])* for (key, value) in self.$key.secrets(by) {
+                $($(#[$meta])* for (key, value) in self.$key.secrets() {
                     secrets.push((stringify!($key), key, value));
                 })*
                 secrets

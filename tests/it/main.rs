@@ -100,6 +100,7 @@ mod pipelining;
 mod proxy_protocol;
 mod rebalance;
 mod reload;
+mod reload_servers;
 mod removed_servers;
 mod request_forms;
 mod response_forms;

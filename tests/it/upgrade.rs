@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixDatagram;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -30,6 +30,11 @@ pub(crate) fn socket(world: &World) -> PathBuf {
     world.directory().join("upgrade.sock")
 }
 
+/// Whether a process waits there. The file alone does not say so: it is there a moment before connections are accepted.
+fn is_waiting(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
+}
+
 /// A process that waits for the sockets.
 pub(crate) fn successor(world: &mut World) -> Proxy {
     let launch = world.town.launch("");
@@ -40,7 +45,7 @@ fn successor_by(world: &World, launch: Launch) -> Proxy {
     let config = launch.config.display().to_string();
     let arguments = ["run", "--config", &config, "--upgrade"].map(str::to_owned).to_vec();
     let proxy = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, world.directory());
-    eventually(Duration::from_secs(60), "the new process waits", || socket(world).exists() || !proxy.is_running());
+    eventually(Duration::from_secs(60), "the new process waits", || is_waiting(&socket(world)) || !proxy.is_running());
     assert!(proxy.is_running(), "it did not start:\n{}", proxy.log());
     proxy
 }
@@ -48,7 +53,7 @@ fn successor_by(world: &World, launch: Launch) -> Proxy {
 /// Waits until the new process serves alone. Returned is the old one.
 pub(crate) fn hand_over_to(world: &mut World, new: Proxy) -> Proxy {
     world.signal(Signal::SIGQUIT);
-    eventually(Duration::from_secs(60), "the new process serves", || {
+    eventually(Duration::from_secs(120), "the new process serves", || {
         assert!(new.is_running(), "the new process ended:\n{}", new.log());
         new.log().contains("homing is ready")
     });
@@ -205,7 +210,9 @@ fn more_than_32_sockets_of_tcp_and_unix_are_handed_over_and_keep_their_paths() {
     let old = Proxy::start(&launch, world.directory());
     let arguments = ["run", "--config", &launch.config.display().to_string(), "--upgrade"].map(str::to_owned).to_vec();
     let new = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch.clone() }, world.directory());
-    eventually(Duration::from_secs(60), "the new process waits", || world.directory().join("upgrade.sock").exists());
+    eventually(Duration::from_secs(60), "the new process waits", || {
+        is_waiting(&world.directory().join("upgrade.sock"))
+    });
     old.signal(Signal::SIGQUIT);
     assert_ends_well(&old, Duration::from_secs(60));
     let log = new.log();
@@ -277,7 +284,9 @@ fn systemd_learns_of_the_new_main_process_and_of_no_stop() {
     assert_eq!(next(), "READY=1");
     let arguments = ["run", "--config", &launch.config.display().to_string(), "--upgrade"].map(str::to_owned).to_vec();
     let new = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, world.directory());
-    eventually(Duration::from_secs(60), "the new process waits", || world.directory().join("upgrade.sock").exists());
+    eventually(Duration::from_secs(60), "the new process waits", || {
+        is_waiting(&world.directory().join("upgrade.sock"))
+    });
     old.signal(Signal::SIGQUIT);
     assert_eq!(next(), format!("MAINPID={}", new.pid()), "from the process that systemd knows");
     assert!(next().starts_with(&format!("READY=1\nMAINPID={}", new.pid())));

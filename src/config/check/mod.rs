@@ -46,7 +46,7 @@ pub(crate) fn check(
     acme::answerable(&root.listeners, at.key("listeners"), diagnostics);
     let config = Config {
         proxy: proxy(&root.proxy, at.key("proxy"), context.environment, diagnostics),
-        routes: routes::routes(root, at, pools, diagnostics),
+        routes: routes::routes(root, at, pools, diagnostics).into(),
         pools: pools::pools(root, at.key("pools"), context, diagnostics),
         keys: keys(root, at, diagnostics),
         store: store::store(root, at, context, diagnostics),

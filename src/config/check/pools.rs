@@ -23,15 +23,15 @@ pub(super) fn pools(
     diagnostics: &mut Diagnostics,
 ) -> Vec<Pool> {
     let mut pools = Vec::new();
-    for name in at.keys() {
+    for (name, key_location, at) in at.entries() {
         let Some(pool) = root.pools.get(name) else { continue };
-        check_name(name, "pool", at.key_location(name), diagnostics);
-        if !at.key(name).key("persistence").is_written() {
+        check_name(name, "pool", key_location, diagnostics);
+        if !at.key("persistence").is_written() {
             let message = format!("pool {} keeps no sessions: every request is balanced afresh", suggest::quoted(name));
             let help = "add persistence: {}, or persistence: null if no session needs its server";
-            diagnostics.warn(at.key_location(name), message, help);
+            diagnostics.warn(key_location, message, help);
         }
-        pools.push(self::pool(name, pool, at.key(name), context, diagnostics));
+        pools.push(self::pool(name, pool, at, context, diagnostics));
     }
     pools
 }

@@ -1,5 +1,7 @@
 //! The text of the file, for showing one line of it: secrets masked, tabs expanded, long lines cut.
 
+use std::cell::RefCell;
+
 use super::{Diagnostic, Location, Problem, Severity, Snippet};
 use crate::config::yaml::{Content, Node};
 
@@ -15,11 +17,20 @@ pub(crate) struct SourceText<'a> {
     name: &'a str,
     lines: Vec<&'a str>,
     hidden: Vec<Location>,
+    /// The line that was shown last: in a file of one long line every problem is on it.
+    latest: RefCell<Option<Line>>,
+}
+
+/// A line of the file, by its number, and as it is shown.
+struct Line {
+    number: usize,
+    chars: Vec<char>,
+    shown: Shown,
 }
 
 impl<'a> SourceText<'a> {
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
-        Self { name, lines: text.lines().collect(), hidden: Vec::new() }
+        Self { name, lines: text.lines().collect(), hidden: Vec::new(), latest: RefCell::default() }
     }
 
     /// Learns from the tree, before anything is expanded, which values are literal secrets.
@@ -76,19 +87,26 @@ impl<'a> SourceText<'a> {
     }
 
     fn snippet(&self, location: Location) -> Option<Snippet> {
-        let chars: Vec<char> = self.line(location.line)?.trim_end().chars().collect();
+        let mut latest = self.latest.borrow_mut();
+        let known = latest.take().filter(|line| line.number == location.line);
+        let Line { chars, shown, .. } = &*latest.insert(known.or_else(|| self.prepare(location.line))?);
         let start = location.column - 1;
         let mut end = start.saturating_add(location.length.max(1)).min(chars.len());
         // The parser counts blanks after a quoted value to it.
         while end > start + 1 && chars.get(end - 1).is_some_and(|last| last.is_whitespace()) {
             end -= 1;
         }
-        let mut masks = literal_secrets(&chars);
-        masks.extend(self.hidden.iter().filter_map(|hidden| range_in_line(hidden, location.line, &chars)));
-        let shown = Shown::new(&chars, &masks);
         let indent = shown.columns(start).0;
         let carets = shown.columns(end.max(start + 1) - 1).1.saturating_sub(indent).max(1);
         Some(cut(&shown.text, indent, carets))
+    }
+
+    fn prepare(&self, number: usize) -> Option<Line> {
+        let chars: Vec<char> = self.line(number)?.trim_end().chars().collect();
+        let mut masks = literal_secrets(&chars);
+        masks.extend(self.hidden.iter().filter_map(|hidden| range_in_line(hidden, number, &chars)));
+        let shown = Shown::new(&chars, &masks);
+        Some(Line { number, chars, shown })
     }
 }
 
@@ -297,6 +315,17 @@ mod tests {
     fn a_tab_is_four_columns_wide_and_escape_sequences_are_not_shown() {
         let text = shown("\ta: \u{1b}[31mx", location(1, 5, 6));
         assert!(text.ends_with("1 |     a: \u{fffd}[31mx\n  |        ^^^^^^"), "{text}");
+    }
+
+    #[test]
+    fn each_problem_of_a_line_and_of_others_is_shown_at_its_place() {
+        let text = "one: 1, secret: hunter2, two: 2\nthree: 3\n";
+        let source = SourceText::new("f.yaml", text);
+        for (line, column) in [(1, 1), (1, 26), (2, 1), (1, 26), (2, 8), (3, 1)] {
+            let diagnostic = Diagnostic::new(location(line, column, 1), "m", "");
+            let shown = source.report(Severity::Error, &diagnostic);
+            assert_eq!(shown, SourceText::new("f.yaml", text).report(Severity::Error, &diagnostic), "{line}:{column}");
+        }
     }
 
     #[test]

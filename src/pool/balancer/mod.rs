@@ -61,6 +61,11 @@ impl Balancer {
         Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring: Ring::build(servers) }
     }
 
+    /// Drops the ring, which may have millions of points, until it is needed again.
+    pub fn retire(&self) {
+        self.ring.clear();
+    }
+
     /// A server for a new session.
     pub fn pick_new(
         &self,

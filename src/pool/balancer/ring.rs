@@ -41,6 +41,13 @@ impl Ring {
         Self { current: ArcSwap::from_pointee(Points::build(servers, weights(servers))), building: Mutex::new(()) }
     }
 
+    /// Drops its points; the next look makes them again.
+    pub(super) fn clear(&self) {
+        let none = Points::build(&[], Box::default());
+        none.generation.store(u64::MAX, Ordering::Release);
+        self.current.store(Arc::new(none));
+    }
+
     /// The ring for the weights of now. They can have changed only when the pool's generation has.
     pub(super) fn at(&self, servers: &[Server], generation: u64) -> Arc<LoadBalancer<Consistent>> {
         let current = self.current.load();

@@ -102,6 +102,15 @@ fn index(pool: &Pool, name: &str) -> ServerIndex {
 const EVERY_BALANCE: [Balance; 4] = [Balance::RoundRobin, Balance::Random, Balance::LeastRequests, Balance::Hash];
 
 #[test]
+fn a_retired_pool_moves_sessions_to_the_same_servers_as_before() {
+    let pool = pool(Balance::RoundRobin, &["a", "b*3", "c"]);
+    let picks = || -> Vec<_> { (0..200_u32).map(|key| pool.pick_moved(&key.to_be_bytes(), &[])).collect() };
+    let before = picks();
+    pool.retire();
+    assert_eq!(picks(), before);
+}
+
+#[test]
 fn round_robin_gives_exactly_the_weights_over_a_whole_cycle() {
     let pool = pool(Balance::RoundRobin, &["a*4", "b*2", "c*10", "d*0"]);
     let all = || BTreeMap::from([("a", 2), ("b", 1), ("c", 5)]);

@@ -3,6 +3,8 @@
 //! The settings are taken apart without `..`: a new key does not compile until it is said here whether the fast path does what
 //! the key asks for. What is not known to be served is not.
 
+use std::collections::HashMap;
+
 use http::{HeaderName, header};
 
 use crate::config::{
@@ -31,10 +33,8 @@ impl FastPathPlan {
             return Self::default();
         }
         let pools: Vec<bool> = config.pools.iter().map(serves_pool).collect();
-        let serves = |name: &str| {
-            let pool = config.pools.iter().position(|pool| pool.name == name);
-            pool.and_then(|pool| pools.get(pool)).copied().unwrap_or_default()
-        };
+        let by_name: HashMap<&str, bool> = config.pool_names().into_iter().zip(pools.iter().copied()).collect();
+        let serves = |name: &str| by_name.get(name).copied().unwrap_or_default();
         Self {
             listeners: config.listeners.iter().map(serves_listener).collect(),
             routes: config.routes.iter().map(|route| serves_route(route, serves)).collect(),

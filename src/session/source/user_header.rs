@@ -84,7 +84,7 @@ mod tests {
         assert!(problems.contains("did you mean \"header\"?"), "{problems}");
 
         let loaded = load("user_header: { header: X-User }").unwrap();
-        assert!(loaded.effective.contains("- user_header:\n          header: x-user\n"), "{}", loaded.effective);
+        assert!(loaded.effective().contains("- user_header:\n          header: x-user\n"), "{}", loaded.effective());
         let policy = loaded.config.pools[0].persistence.clone().unwrap();
         let keys = Keyring::random([1; 32]).unwrap();
         let pool = PoolContext { name: "web", servers: &[("a", "a")], cookie: &policy.cookie, keys: &keys };

@@ -11,7 +11,6 @@ use tokio::runtime::Handle;
 use super::{Engine, OnEvent, StoreError};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::secret::Replacement;
 use crate::config::suggest;
 use crate::session::token::UnixMillis;
 
@@ -25,8 +24,8 @@ pub(crate) trait EngineSettings:
     /// Checks what the schema cannot say, and reads the files that are named. Returns the settings as they are used.
     fn check(&self, at: NodeRef<'_>, context: &CheckContext<'_>, diagnostics: &mut Diagnostics) -> Self;
 
-    /// Keys whose values are secret, with what stands in their place when the configuration is written.
-    fn secrets(&self, _by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
+    /// Keys whose values are secret, with what stands in their place when the configuration is shown.
+    fn secrets(&self) -> Vec<(&'static str, serde_json::Value)> {
         Vec::new()
     }
 

@@ -49,7 +49,6 @@ use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Kind, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
 
 /// An Ignite cluster. Its task ends with it.
@@ -105,8 +104,8 @@ impl EngineSettings for IgniteSettings {
         self.check(at, context, diagnostics)
     }
 
-    fn secrets(&self, by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
-        self.replaced_password(by).map(|password| ("password", password.into())).into_iter().collect()
+    fn secrets(&self) -> Vec<(&'static str, serde_json::Value)> {
+        self.replaced_password().map(|password| ("password", password.into())).into_iter().collect()
     }
 
     fn start(

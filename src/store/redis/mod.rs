@@ -48,7 +48,6 @@ use super::engine::settings::EngineSettings;
 use super::engine::{Capabilities, Engine, Name, OnEvent, Page, StoreError, Value, WriteResult};
 use crate::config::check_context::{CheckContext, NodeRef};
 use crate::config::diagnostics::Diagnostics;
-use crate::config::secret::Replacement;
 use crate::session::token::UnixMillis;
 
 /// Redis or Valkey.
@@ -90,8 +89,8 @@ impl EngineSettings for RedisSettings {
         self.clone()
     }
 
-    fn secrets(&self, by: Replacement) -> Vec<(&'static str, serde_json::Value)> {
-        vec![("urls", self.replaced_urls(by).into())]
+    fn secrets(&self) -> Vec<(&'static str, serde_json::Value)> {
+        vec![("urls", self.urls_without_passwords().into())]
     }
 
     fn start(

@@ -9,7 +9,7 @@ use crate::config::address::ServerAddress;
 use crate::config::check_context::NodeRef;
 use crate::config::diagnostics::Diagnostics;
 use crate::config::key_prefix::check_key_prefix;
-use crate::config::secret::{Replacement, Secret, digest};
+use crate::config::secret::Secret;
 use crate::config::suggest;
 use crate::config::yaml::Origin;
 
@@ -83,13 +83,9 @@ impl RedisSettings {
         check_key_prefix(&self.key_prefix, at.key("key_prefix"), diagnostics);
     }
 
-    /// The URLs as they are written elsewhere.
-    pub(super) fn replaced_urls(&self, by: Replacement) -> Vec<String> {
-        let urls = self.urls.iter().map(Secret::expose);
-        match by {
-            Replacement::Placeholder => urls.map(url::without_password).collect(),
-            Replacement::Digest => urls.map(|url| digest(url.as_bytes())).collect(),
-        }
+    /// The URLs as they are shown.
+    pub(super) fn urls_without_passwords(&self) -> Vec<String> {
+        self.urls.iter().map(|url| url::without_password(url.expose())).collect()
     }
 }
 

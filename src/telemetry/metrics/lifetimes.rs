@@ -13,10 +13,14 @@ use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
 use prometheus::proto::Metric;
 
 use super::labels::{ANY_SERVER, NO_POOL};
+use super::server_pairs::{OTHER_SERVER, ServerPairs};
 
 /// How long the series of something that is gone are still shown: for several scrapes, so that Prometheus has the last values.
 /// With the pause between two looks ([`LOOK_INTERVAL`]) less than the five minutes that are promised.
 pub const GRACE: Duration = Duration::from_secs(4 * 60);
+/// Servers that are gone and still have series, at most; more if more are in use. The first to go lose theirs earlier: a server has
+/// some 70 series, and reloads that replace thousands of servers may follow one another within the grace.
+const MAX_GONE: usize = 1000;
 /// How often the process compares the configuration with the series.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 
@@ -50,7 +54,10 @@ struct Known {
 
 /// All that has series. Locked for writing by reloads and the removal, for reading by counters that are looked up by name.
 #[derive(Default)]
-pub(super) struct Lifetimes(RwLock<Known>);
+pub(super) struct Lifetimes {
+    known: RwLock<Known>,
+    pairs: ServerPairs,
+}
 
 /// Something of which series are made.
 #[derive(Clone, Copy)]
@@ -64,7 +71,7 @@ pub(super) enum Subject<'a> {
 impl Lifetimes {
     /// Makes series of something that is in use from now on. They are not removed meanwhile.
     pub(super) fn begin<T>(&self, subject: Subject<'_>, make: impl FnOnce() -> T) -> T {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         match subject {
             Subject::Pool(pool) => known.pool(pool).0 = None,
             Subject::Server(pool, server) => drop(known.pool(pool).1.insert(server.into(), None)),
@@ -77,27 +84,31 @@ impl Lifetimes {
     /// Counts for something, unless its series are removed.
     pub(super) fn count<T>(&self, subject: Subject<'_>, count: impl FnOnce() -> T) -> Option<T> {
         // Until the count is done, so that it creates no series while they are removed.
-        let known = self.0.read();
+        let known = self.known.read();
         known.has(subject).then(count)
     }
 
-    /// Counts for a pool and two of its servers, where `unknown` stands for one whose series are removed.
+    /// Counts for a pool and two of its servers, where `unknown` stands for one whose series are removed, and `other` for the
+    /// second when the pool has too many pairs.
     pub(super) fn count_servers(&self, pool: &str, servers: [&str; 2], count: impl FnOnce([&str; 2])) {
-        let known = self.0.read();
+        let known = self.known.read();
         if known.has(Subject::Pool(pool)) {
-            count(servers.map(|server| if known.has_server(pool, server) { server } else { FORMER_SERVER }));
+            let servers = servers.map(|server| if known.has_server(pool, server) { server } else { FORMER_SERVER });
+            count(self.pairs.limit(pool, servers));
         }
     }
 
     /// Notes what is in use; returns whether something has not been for the grace.
     pub(super) fn observe(&self, in_use: &InUse<'_>, now: Instant) -> bool {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         let known = &mut *known;
         for (pool, (since, servers)) in &mut known.pools {
             let used = in_use.pools.get(&**pool);
             note(since, used.is_some(), now);
             note_all(servers, |server| used.is_some_and(|used| used.contains(server)), now);
         }
+        let servers_in_use = in_use.pools.values().map(HashSet::len).sum();
+        known.limit_gone(MAX_GONE.max(servers_in_use), now);
         note_all(&mut known.routes, |route| in_use.routes.contains(route), now);
         note_all(&mut known.listeners, |listener| in_use.listeners.contains(listener), now);
         let of_pools = known.pools.values().flat_map(|(since, servers)| servers.values().chain([since]));
@@ -110,7 +121,7 @@ impl Lifetimes {
         self.forget(now);
         for family in &families.0 {
             let series = family.series();
-            let known = self.0.read();
+            let known = self.known.read();
             for series in series.iter().filter(|series| !known.has_all(series)) {
                 let labels = series.get_label().iter().map(|label| (label.name(), label.value())).collect();
                 family.remove(&labels);
@@ -119,7 +130,7 @@ impl Lifetimes {
     }
 
     fn forget(&self, now: Instant) {
-        let mut known = self.0.write();
+        let mut known = self.known.write();
         known.pools.retain(|_, (since, servers)| {
             servers.retain(|_, since| !is_over(*since, now));
             !is_over(*since, now)
@@ -129,6 +140,7 @@ impl Lifetimes {
         // What the maps had room for goes, too.
         known.pools.shrink_to_fit();
         known.pools.values_mut().for_each(|(_, servers)| servers.shrink_to_fit());
+        self.pairs.retain(|pool, server| known.has_server(pool, server));
     }
 }
 
@@ -148,6 +160,17 @@ fn is_over(since: Option<Instant>, now: Instant) -> bool {
 }
 
 impl Known {
+    /// Ends the grace of the servers that were the first to go, when there are more than that.
+    fn limit_gone(&mut self, most: usize, now: Instant) {
+        let clocks = self.pools.values_mut().flat_map(|(_, servers)| servers.values_mut());
+        let mut gone: Vec<&mut Option<Instant>> = clocks.filter(|since| since.is_some()).collect();
+        let surplus = gone.len().saturating_sub(most);
+        if surplus > 0 {
+            gone.sort_unstable_by_key(|since| **since);
+            gone.into_iter().take(surplus).for_each(|since| *since = now.checked_sub(GRACE).or(*since));
+        }
+    }
+
     fn pool(&mut self, name: &str) -> &mut (Option<Instant>, Named) {
         self.pools.entry(name.into()).or_default()
     }
@@ -166,6 +189,7 @@ impl Known {
         let of_pool = |pool: &str, server: &str| self.pools.get(pool).is_some_and(|pool| pool.1.contains_key(server));
         server == ANY_SERVER
             || server == FORMER_SERVER
+            || server == OTHER_SERVER
             || of_pool(pool, server)
             || server.split_once('/').is_some_and(|(pool, server)| of_pool(pool, server))
     }
@@ -271,6 +295,23 @@ mod tests {
         ] {
             assert!(rest.contains(kept), "{kept}: {rest}");
         }
+    }
+
+    #[test]
+    fn of_very_many_servers_that_are_gone_the_first_lose_their_series_at_once() {
+        let (metrics, start) = (Metrics::new().unwrap(), Instant::now());
+        let count = |generation: &str| text(&metrics).lines().filter(|line| line.contains(generation)).count();
+        metrics.pool("web", &[]);
+        for generation in 0..4_u32 {
+            let names: Vec<String> = (0..600).map(|server| format!("g{generation}-{server}")).collect();
+            names.iter().for_each(|name| drop(metrics.server("web", name)));
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            metrics.retain(&in_use(&[("web", &names)], &[], &[]), start + Duration::from_secs(generation.into()));
+        }
+        let whole = count("\"g3-");
+        assert!(whole > 600, "{whole}");
+        assert_eq!((count("\"g2-"), count("\"g0-")), (whole, 0));
+        assert_eq!(count("\"g1-"), whole / 600 * (MAX_GONE - 600));
     }
 
     #[test]

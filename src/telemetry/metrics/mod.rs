@@ -38,6 +38,7 @@ mod registrar;
 #[cfg(test)]
 mod sample;
 mod server;
+mod server_pairs;
 mod store;
 mod table_snapshot;
 mod totals;
@@ -180,7 +181,7 @@ impl Metrics {
             )?,
             server_moves: make.counters(
                 "homing_server_moves_total",
-                "Sessions that moved to another server, by both; \"unknown\": a server that is gone.",
+                "Sessions that moved to another server, by both; \"unknown\": a server that is gone, \"other\": beyond 1000 pairs.",
                 &["pool", "from", "to"],
             )?,
             bytes: make.counters(

@@ -23,6 +23,7 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
     let mut names = UniqueNames::default();
     let mut earlier = conflicts::RouteIndex::default();
     let mut routes = Vec::new();
+    let pools = target::PoolNames::new(pools);
     for (index, one) in root.routes.iter().enumerate() {
         let at = at.key("routes").item(index);
         let is_named = !at.key("name").is_stand_in();
@@ -30,7 +31,7 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
             check_name(&one.name, "route", at.key("name").location, diagnostics);
             names.see(&one.name, "route", at.key("name").location, diagnostics);
         }
-        let Some(route) = route(one, at, pools, diagnostics) else { continue };
+        let Some(route) = route(one, at, &pools, diagnostics) else { continue };
         if is_named {
             earlier.insert(&route, at.key("name").location, diagnostics);
         }
@@ -40,7 +41,12 @@ pub(super) fn routes(root: &raw::Root, at: NodeRef<'_>, pools: &[&str], diagnost
 }
 
 /// `None` when it leads nowhere.
-fn route(route: &raw::Route, at: NodeRef<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Option<Route> {
+fn route(
+    route: &raw::Route,
+    at: NodeRef<'_>,
+    pools: &target::PoolNames<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Option<Route> {
     let (hosts, path_prefix) = (hosts(route, at, diagnostics), path_prefix(route, at, diagnostics));
     let headers = headers::matched(&route.r#match.headers, at.key("match").key("headers"), diagnostics);
     let target = target::target(route, at, pools, diagnostics)?;

@@ -1,5 +1,7 @@
 //! What happens to a route's requests: exactly one of `pool`, `split` and `redirect`.
 
+use std::collections::HashSet;
+
 use crate::config::address;
 use crate::config::check_context::{NodeRef, UniqueNames};
 use crate::config::diagnostics::{Diagnostics, Location};
@@ -11,7 +13,7 @@ use crate::config::suggest;
 pub(super) fn target(
     route: &raw::Route,
     at: NodeRef<'_>,
-    pools: &[&str],
+    pools: &PoolNames<'_>,
     diagnostics: &mut Diagnostics,
 ) -> Option<RouteTarget> {
     const ONE: &str = "write one of them: pool (serves the requests), split (several pools by weight), redirect";
@@ -58,15 +60,27 @@ fn is_inside(inner: Option<Location>, outer: Location) -> bool {
     })
 }
 
-fn exists(pool: &str, location: Option<Location>, pools: &[&str], diagnostics: &mut Diagnostics) {
-    // Without any pool that could be read, nothing is known of their names.
-    if !pools.is_empty() && !pools.contains(&pool) {
-        let message = format!("pool {} does not exist", suggest::quoted(pool));
-        diagnostics.problem(location, message, suggest::help(pool, pools, "pools"));
+/// The names of all pools, which are looked up for each route.
+pub(super) struct PoolNames<'p> {
+    all: &'p [&'p str],
+    set: HashSet<&'p str>,
+}
+
+impl<'p> PoolNames<'p> {
+    pub(super) fn new(all: &'p [&'p str]) -> Self {
+        Self { all, set: all.iter().copied().collect() }
     }
 }
 
-fn split(shares: &[Share], at: NodeRef<'_>, pools: &[&str], diagnostics: &mut Diagnostics) -> Vec<Share> {
+fn exists(pool: &str, location: Option<Location>, pools: &PoolNames<'_>, diagnostics: &mut Diagnostics) {
+    // Without any pool that could be read, nothing is known of their names.
+    if !pools.all.is_empty() && !pools.set.contains(pool) {
+        let message = format!("pool {} does not exist", suggest::quoted(pool));
+        diagnostics.problem(location, message, suggest::help(pool, pools.all, "pools"));
+    }
+}
+
+fn split(shares: &[Share], at: NodeRef<'_>, pools: &PoolNames<'_>, diagnostics: &mut Diagnostics) -> Vec<Share> {
     let mut names = UniqueNames::default();
     for (index, share) in shares.iter().enumerate() {
         let location = at.key("split").item(index).key("pool").location;

@@ -247,6 +247,11 @@ impl App {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
+    /// How many of them are open.
+    pub(crate) fn open_connections(&self) -> usize {
+        lock(&self.shared.connections).len()
+    }
+
     /// How many answers the other side did not take to the end.
     pub(crate) fn unfinished(&self) -> usize {
         self.shared.unfinished.load(Ordering::SeqCst)

@@ -79,7 +79,7 @@ impl Crowd {
     pub(crate) fn await_pieces(&self, more: usize) {
         let wanted: Vec<_> = self.arrived().map(|arrived| arrived + more).collect();
         let mut behind = 0;
-        eventually(4 * PATIENCE, "pieces of every stream", || {
+        eventually(8 * PATIENCE, "pieces of every stream", || {
             self.assert_whole();
             behind = self.arrived().zip(&wanted).filter(|(arrived, wanted)| arrived < wanted).count();
             behind == 0
