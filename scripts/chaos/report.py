@@ -1,6 +1,7 @@
 """What was lost and moved, and by what: the report of a run."""
 
 import json
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from pathlib import Path
 
@@ -90,6 +91,19 @@ def around(event: dict, faults: list) -> str:
     return ", ".join(near) or "nothing"
 
 
+class Timeline:
+    """Faults by their time: there are hundreds, and tens of thousands of events on a busy machine."""
+
+    def __init__(self, faults: list):
+        self.faults = sorted(faults, key=lambda fault: fault.began)
+        self.begins = [fault.began for fault in self.faults]
+        self.longest = max((max(fault.ended - fault.began, 0) + fault.after for fault in faults), default=0)
+
+    def near(self, event: dict) -> list:
+        """Those that may overlap the event."""
+        return self.faults[bisect_left(self.begins, event["began"] - self.longest):bisect_right(self.begins, event["at"] + 1)]
+
+
 class Report:
     def __init__(self, files: list, faults, resources, seconds: float, clients: int):
         self.faults, self.resources, self.seconds, self.clients = faults, resources, seconds, clients
@@ -102,9 +116,10 @@ class Report:
                 else:
                     events[kind].append(event | {"process": process})
         self.stalls = events["stall"]
-        self.lost = [(loss, or_stall(cause_of_loss(loss, faults.done), loss, self.stalls)) for loss in events["loss"]]
+        timeline = Timeline(faults.done)
+        self.lost = [(loss, or_stall(cause_of_loss(loss, timeline.near(loss)), loss, self.stalls)) for loss in events["loss"]]
         self.moved = [(move, cause_of_move(move, faults.done)) for move in events["move"]]
-        self.slow = [(slow, or_stall(cause_of_delay(slow, faults.done), slow, self.stalls)) for slow in events["slow"]]
+        self.slow = [(slow, or_stall(cause_of_delay(slow, timeline.near(slow)), slow, self.stalls)) for slow in events["slow"]]
 
     def unexplained(self) -> int:
         return sum(cause == NO_CAUSE for _, cause in [*self.lost, *self.moved]) + len(self.faults.failed_checks)
