@@ -19,6 +19,8 @@ use super::homing::store::engine::{Capabilities, Engine, Event, Kind, Name, Page
 pub struct Shared {
     kept: Mutex<BTreeMap<String, Kept>>,
     links: Mutex<Vec<Arc<Link>>>,
+    /// How many partitions there are, where a command reads names of one only.
+    partitions: Option<u32>,
 }
 
 struct Kept {
@@ -62,8 +64,6 @@ pub struct Link {
 
 struct State {
     answers: Answers,
-    /// How many partitions there are, where a command reads names of one only.
-    partitions: Option<u32>,
     faults: Option<Faults>,
     announcements: Announcements,
     held_back: Vec<(Name, Value)>,
@@ -71,12 +71,16 @@ struct State {
 }
 
 impl Shared {
+    /// A command reads names of one of so many partitions.
+    pub fn with_partitions(count: u32) -> Arc<Self> {
+        Arc::new(Self { partitions: Some(count), ..Self::default() })
+    }
+
     /// Another proxy comes. `announces`: this kind of store tells of moves.
     pub fn link(self: &Arc<Self>, announces: bool) -> (Arc<Link>, UnboundedReceiver<Event>) {
         let (events, heard) = unbounded_channel();
         let state = State {
             answers: Answers::AtOnce,
-            partitions: None,
             faults: None,
             announcements: Announcements::Delivered,
             held_back: Vec::new(),
@@ -152,11 +156,6 @@ impl Link {
     /// From now on.
     pub fn answers(&self, answers: Answers) {
         self.state.lock().answers = answers;
-    }
-
-    /// A command reads names of one partition only, from now on.
-    pub fn has_partitions(&self, count: u32) {
-        self.state.lock().partitions = Some(count);
     }
 
     pub fn announcements(&self, announcements: Announcements) {
@@ -304,7 +303,7 @@ impl Engine for Link {
     }
 
     fn partition(&self, name: &Name) -> Option<u32> {
-        let count = self.state.lock().partitions?;
+        let count = self.shared.partitions?;
         Some(name.as_str().bytes().map(u32::from).sum::<u32>() % count)
     }
 }

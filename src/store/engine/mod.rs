@@ -73,8 +73,8 @@ pub trait Engine: Send + Sync {
     /// [`StoreError::Unsupported`] where [`Capabilities::list`] is false, or when the store did not answer.
     async fn list(&self, prefix: &Name, cursor: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
-    /// The partition of a name, where a command reads names of one partition only. Reads that can wait are gathered then, so
-    /// that a command has several names. `None` = a command reads any names.
+    /// The partition of a name, where a command reads names of one partition only: then reads that can wait are gathered, so that a
+    /// command has several names. `None` = a command reads any names. Which of the two never changes.
     fn partition(&self, _name: &Name) -> Option<u32> {
         None
     }

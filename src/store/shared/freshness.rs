@@ -78,6 +78,8 @@ pub(super) struct FreshnessTable {
     shards: Box<[Shard]>,
     shard_capacity: usize,
     ttl: Duration,
+    /// How long reads that can wait are gathered. Zero where that saves nothing.
+    gathering: Duration,
     /// Incremented when announcements may have been missed. Relaxed: seeing it late only delays a read a little.
     generation: AtomicU32,
 }
@@ -86,19 +88,21 @@ pub(super) struct FreshnessTable {
 const SHARDS: usize = 256;
 
 impl FreshnessTable {
-    pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
+    /// `gathers`: the refresh of an announced entry begins at half of `ttl`, and waits for others until `ttl`.
+    pub(super) fn new(capacity: usize, ttl: Duration, gathers: bool) -> Self {
         let shard = || Mutex::new(LruCache::unbounded_with_hasher(BuildKeyHasher));
         Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             shard_capacity: capacity.div_ceil(SHARDS).max(1),
             ttl,
+            gathering: if gathers { ttl / 2 } else { Duration::ZERO },
             generation: AtomicU32::new(0),
         }
     }
 
-    /// How long an entry is fresh.
-    pub(super) const fn ttl(&self) -> Duration {
-        self.ttl
+    /// How long reads that can wait are gathered, if at all.
+    pub(super) fn gathering(&self) -> Option<Duration> {
+        Some(self.gathering).filter(|time| !time.is_zero())
     }
 
     /// For a request of this session. `announced` = every move is announced, so an entry of any age is correct unless an
@@ -117,7 +121,8 @@ impl FreshnessTable {
         let nothing_missed = entry.generation == self.generation.load(Relaxed);
         let age = now.since(entry.synced);
         let urgent = !(announced && nothing_missed);
-        let freshness = if nothing_missed && age < self.ttl {
+        let fresh_for = if urgent { self.ttl } else { self.ttl - self.gathering };
+        let freshness = if nothing_missed && age < fresh_for {
             Freshness::Fresh
         } else if !urgent || age < self.ttl.saturating_mul(2) {
             let fetch = !entry.fetching;
@@ -218,7 +223,7 @@ mod tests {
 
     #[test]
     fn an_entry_is_fresh_then_stale_then_unknown() {
-        let table = FreshnessTable::new(100, TTL);
+        let table = FreshnessTable::new(100, TTL, false);
         assert_eq!(freshness(&table, 0, false), Freshness::Unknown);
         table.record_read(KEY, at(0), true);
         assert_eq!(freshness(&table, 9, false), Freshness::Fresh);
@@ -235,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_fetch_that_failed_is_tried_by_another() {
-        let table = FreshnessTable::new(100, TTL);
+        let table = FreshnessTable::new(100, TTL, false);
         table.record_read(KEY, at(0), true);
         assert_eq!(freshness(&table, 11, false), Freshness::Stale { fetch: true, urgent: true });
         table.release_fetch(&KEY);
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn where_moves_are_announced_an_old_entry_is_used_until_one_may_have_been_missed() {
-        let table = FreshnessTable::new(100, TTL);
+        let table = FreshnessTable::new(100, TTL, false);
         table.record_read(KEY, at(0), true);
         assert_eq!(freshness(&table, 3600, true), Freshness::Stale { fetch: true, urgent: false });
         table.invalidate_all();
@@ -256,8 +261,18 @@ mod tests {
     }
 
     #[test]
+    fn where_reads_are_gathered_they_are_done_when_an_entry_gets_old() {
+        let table = FreshnessTable::new(100, TTL, true);
+        table.record_read(KEY, at(0), true);
+        assert_eq!(freshness(&table, 5, false), Freshness::Fresh, "without announcements a read cannot wait");
+        assert_eq!(freshness(&table, 4, true), Freshness::Fresh);
+        assert_eq!(freshness(&table, 5, true), Freshness::Stale { fetch: true, urgent: false });
+        assert_eq!(table.gathering(), Some(TTL / 2));
+    }
+
+    #[test]
     fn a_record_is_touched_at_most_once_an_interval() {
-        let table = FreshnessTable::new(100, TTL);
+        let table = FreshnessTable::new(100, TTL, false);
         let every_minute = |without_record| TouchPolicy { interval: Duration::from_secs(60), without_record };
         let touch = |seconds| table.check(&KEY, at(seconds), every_minute(false), true).touch;
         table.record_write(KEY, at(0));
@@ -276,7 +291,7 @@ mod tests {
 
     #[test]
     fn it_never_exceeds_its_capacity() {
-        let table = FreshnessTable::new(1000, TTL);
+        let table = FreshnessTable::new(1000, TTL, false);
         for n in 0..100_000_u128 {
             table.record_read(SessionKey(n << 96 | n), at(0), true);
         }

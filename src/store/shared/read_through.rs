@@ -87,10 +87,9 @@ impl SharedStore {
 
     /// False when the queue is full.
     fn queue_fetch(&self, query: StoreQuery, urgent: bool, now: UnixMillis) -> bool {
-        if !urgent && self.engine.partition(&query.name()).is_some() {
-            self.queues.gather(query, now)
-        } else {
-            self.queues.push_fetch(query)
+        match self.freshness.gathering() {
+            Some(_) if !urgent => self.queues.gather(query, now),
+            _ => self.queues.push_fetch(query),
         }
     }
 

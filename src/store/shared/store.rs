@@ -16,7 +16,7 @@ use crate::session::key::SessionKey;
 use crate::session::token::UnixMillis;
 use crate::store::TableLookup;
 use crate::store::engine::record::node_word;
-use crate::store::engine::{Capabilities, Engine, Event, StoreError, Value, WriteResult};
+use crate::store::engine::{Capabilities, Engine, Event, Name, StoreError, Value, WriteResult};
 use crate::store::local::data::SessionData;
 use crate::store::local::table::Table;
 use crate::store::targets::Target;
@@ -84,7 +84,11 @@ impl SharedStore {
     ) -> Self {
         Self {
             announces: AtomicBool::new(engine.capabilities().announces),
-            freshness: FreshnessTable::new(context.table.capacity(), settings.near_ttl),
+            freshness: FreshnessTable::new(
+                context.table.capacity(),
+                settings.near_ttl,
+                engine.partition(&Name::of_pool("")).is_some(),
+            ),
             engine,
             context,
             node: format!("{} {incarnation:08x}", node_word(node)).into(),

@@ -128,12 +128,16 @@ impl SharedStore {
     }
 
     async fn fetch_stale(&self, now: UnixMillis) {
-        let mut gathered = self.queues.take_gathered(now, self.freshness.ttl());
+        let gathering = self.freshness.gathering();
+        let mut gathered = gathering.map(|time| self.queues.take_gathered(now, time)).unwrap_or_default();
         // Names of one partition are read by one command where they are in one batch.
         gathered.sort_by_cached_key(|query| self.engine.partition(&query.name()));
         for mut stale in [self.queues.take_fetches(), gathered] {
             while !stale.is_empty() {
-                let batch = stale.split_off(stale.len().saturating_sub(BATCH));
+                let mut batch = stale.split_off(stale.len().saturating_sub(BATCH));
+                // Keys are random: where a batch fails and is read one by one, the names of a lost server do not follow each
+                // other, which would open the breaker.
+                batch.sort_unstable_by_key(|query| query.key.0);
                 // After a failure, the next request of the session tries again.
                 let _ = self.fetch_in_background(&batch, now).await;
             }

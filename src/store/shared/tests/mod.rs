@@ -63,8 +63,11 @@ struct Proxy {
 }
 
 fn proxies<const N: usize>(announces: bool) -> (Arc<Shared>, [Proxy; N]) {
+    proxies_on(Arc::default(), announces)
+}
+
+fn proxies_on<const N: usize>(shared: Arc<Shared>, announces: bool) -> (Arc<Shared>, [Proxy; N]) {
     BEGAN.set(Some(Instant::now()));
-    let shared = Arc::<Shared>::default();
     let all = std::array::from_fn(|number| Proxy::start(&shared, number, announces));
     (shared, all)
 }
