@@ -41,13 +41,15 @@ pub(super) fn start(
     let on_event: OnEvent = Arc::new(move |event| drop(sender.send(event)));
     let engine = settings.engine.start(CONNECT_TIMEOUT.max(settings.timeout), executor, wall_clock, on_event);
     let engine = engine.map_err(|error| RunError::Internal(format!("{}: {error}", settings.engine.section())))?;
-    if !executor.block_on(first_contact(&*engine)) {
+    let answers = executor.block_on(first_contact(&*engine));
+    if !answers {
         log_unreachable(&mut events, &resend);
     }
-    Ok(StartedStore {
-        store: Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), context)),
-        events,
-    })
+    let store = Arc::new(SharedStore::new(engine, settings, &proxy.node, rand::random(), context));
+    if !answers {
+        store.set_unavailable(true);
+    }
+    Ok(StartedStore { store, events })
 }
 
 /// Whether it answers in time.

@@ -107,6 +107,8 @@ fn mistakes_of_the_command_line_have_the_exit_code_2() {
         "status --admin nowhere",
         "sessions list --server b",
         "sessions show web/",
+        "sessions show 03ca1ec4d3d04b4d01cce41351002622",
+        "server set web/a --weight many",
         "explain c2VjcmV0",
         "man nothing",
     ] {
@@ -115,6 +117,17 @@ fn mistakes_of_the_command_line_have_the_exit_code_2() {
         let said = finish(piped(command)).expect(2);
         assert!(said.stdout.is_empty() && said.stderr.contains("error: "), "{line}: {said:?}");
     }
+}
+
+#[test]
+fn status_shows_the_problems_of_a_refused_reload_line_by_line() {
+    let world = three();
+    world.write_config("version: 1\nbogus: 1\n");
+    homing(&world, "reload").expect(78);
+    let status = homing(&world, "status").expect(0);
+    assert_eq!(status.row("last_reload.result")[1], "refused");
+    assert!(status.stdout.contains("unknown key \"bogus\"\n"), "{}", status.stdout);
+    assert!(!status.stdout.contains('\u{fffd}'), "{}", status.stdout);
 }
 
 #[test]
@@ -134,7 +147,8 @@ fn status_pools_and_servers_are_tables_for_people_and_json_for_scripts() {
     let status = homing(&world, "status").expect(0);
     assert_eq!(status.row("version")[1], env!("CARGO_PKG_VERSION"));
     assert_eq!(homing(&world, "status -o json").expect(0).json()["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(homing(&world, "pools").expect(0).row("web")[..3], ["web", "round_robin", "3"]);
+    let pools = homing(&world, "pools").expect(0);
+    assert_eq!(pools.row("web")[..5], ["web", "round_robin", "3", "3", "3"], "what is not checked counts as up");
     let servers = homing(&world, "servers").expect(0);
     assert_eq!(servers.stdout.lines().count(), 4, "a header and three servers:\n{}", servers.stdout);
     assert_eq!(servers.row("SERVER")[..4], ["POOL", "SERVER", "ADDRESS", "STATE"]);
@@ -197,7 +211,7 @@ fn a_session_is_shown_moved_and_ended_by_what_its_client_sends() {
     let moved = homing(&world, &format!("sessions move web/{key} --to {target}")).expect(0);
     assert_eq!(moved.row("server")[1], target);
     assert_eq!(browser.server(), target);
-    let events = homing(&world, "events --kind move --since 10m").expect(0);
+    let events = homing(&world, "events --once --kind move --since 10m").expect(0);
     assert!(events.row(target).contains(&home.as_str()), "what moved, and why: {}", events.stdout);
     homing_with(&world, "sessions end web", &browser.token().expect("a token")).expect(0);
     let gone = homing(&world, &format!("sessions show web/{key}")).expect(1);
@@ -262,7 +276,7 @@ fn a_wait_ends_with_a_message_when_its_time_is_up() {
 #[test]
 fn events_are_followed_as_they_come() {
     let world = three();
-    let mut child = client(&world, "events --follow -o json").stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut child = client(&world, "events -o json").stdout(Stdio::piped()).spawn().expect("it starts");
     let lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
     homing(&world, "server set web/b --state drain").expect(0);
     let event = lines

@@ -1,5 +1,8 @@
 //! What is counted of a shared store.
 
+use serde_json::json;
+
+use crate::admin_api::ask;
 use crate::outage_store_fleet::{Fleet, OPERATIONS, Of, PENDING, Store, UP, asked, begin, end, learning, server};
 use crate::world::{Conf, PATIENCE, World, eventually};
 
@@ -54,4 +57,15 @@ fn store_operations_are_counted_and_timed() {
         });
         fleet.wait_until_written();
     });
+}
+
+#[test]
+fn the_status_says_at_once_that_a_store_is_away() {
+    // Nothing listens on port 1.
+    let store = "store: { type: redis, redis: { urls: [\"redis://127.0.0.1:1\"] } }";
+    let world = World::start(Conf::servers("a").top(store));
+    let status = ask(&world, "GET", "/api/v1/status", &[], "").expect(200).json();
+    assert_eq!(status["store"], json!({ "type": "redis", "up": false }));
+    let events = ask(&world, "GET", "/api/v1/events", &[], "").expect(200).json();
+    assert_eq!(events["items"][0]["kind"], "store", "{events}");
 }

@@ -48,6 +48,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     parse_duration(text).ok_or_else(|| "write a number with a unit: 500ms, 30s, 10m, 2h".to_owned())
 }
 
+fn weight(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "write a whole number from 0 to 65535".to_owned())
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if interval < Duration::from_millis(100) { Err("at least 100ms".to_owned()) } else { Ok(interval) }
@@ -72,7 +76,7 @@ pub(in crate::cli) enum AdminCommand {
         #[command(subcommand)]
         what: SessionsCommand,
     },
-    /// Print the last changes of state, with their reason and cause; --follow prints new ones as they come
+    /// Print changes of state as they come, after the last so far, with their reason and cause; --once ends there
     Events(EventsArgs),
     /// Show pools and servers live in the terminal
     Top(TopArgs),
@@ -107,7 +111,7 @@ pub(in crate::cli) struct SetArgs {
     #[arg(long, value_enum)]
     pub(super) state: Option<State>,
     /// Its share of new sessions, relative to other servers
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = weight)]
     pub(super) weight: Option<u16>,
     /// Back to the file's state and weight
     #[arg(long, conflicts_with_all = ["state", "weight"])]
@@ -184,8 +188,11 @@ pub(in crate::cli) struct SessionArgs {
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct EventsArgs {
-    /// Print new events as they come, until interrupted
-    #[arg(short, long)]
+    /// Print what there is and end, in place of printing new events as they come until interrupted
+    #[arg(long)]
+    pub(super) once: bool,
+    /// What is the default
+    #[arg(short, long, hide = true, conflicts_with = "once")]
     pub(super) follow: bool,
     /// Only events after this id
     #[arg(long, value_name = "ID")]

@@ -1,4 +1,4 @@
-//! `events`: the event list, once or as it grows.
+//! `events`: the event list as it grows, or once.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
@@ -35,8 +35,9 @@ const COLUMNS: &[Column] = &[
 pub(super) fn events(client: &Client, args: &EventsArgs) -> Result<(), Failure> {
     let page = client.get(&format!("/api/v1/events?after={}", args.after.unwrap_or(0)))?;
     let filter = Filter::new(args, SystemTime::now());
+    let follows = args.follow || !args.once;
     let items: Vec<&Value> = items(&page)?.iter().filter(|event| filter.accepts(event)).collect();
-    if !args.follow && args.client.output == Format::Json {
+    if !follows && args.client.output == Format::Json {
         let next = page.get("next").unwrap_or(&Value::Null);
         return Ok(try_print(&format!("{:#}\n", json!({ "items": items, "next": next })))?);
     }
@@ -45,7 +46,7 @@ pub(super) fn events(client: &Client, args: &EventsArgs) -> Result<(), Failure> 
         try_print(&(table.header() + "\n"))?;
     }
     print_events(&mut table, &items, args.client.output)?;
-    if args.follow { follow(client, args, &mut table, Position::after(&page, args.after)) } else { Ok(()) }
+    if follows { follow(client, args, &mut table, Position::after(&page, args.after)) } else { Ok(()) }
 }
 
 fn items(page: &Value) -> Result<&Vec<Value>, ClientError> {

@@ -139,7 +139,8 @@ impl SharedStore {
         self.unavailable.load(Relaxed)
     }
 
-    pub(super) fn set_unavailable(&self, unavailable: bool) {
+    /// Notes whether it answers.
+    pub fn set_unavailable(&self, unavailable: bool) {
         if self.unavailable.swap(unavailable, Relaxed) != unavailable {
             let (from, to) = if unavailable { ("up", "down") } else { ("down", "up") };
             events::record(Change::new(EventKind::Store).values(from, to));
