@@ -197,13 +197,14 @@ fn same_site_none_makes_an_automatic_cookie_secure() {
 fn a_default_yields_to_what_is_written() {
     let file = "version: 1\nlisteners: [{ address: '127.0.0.1:8080' }]\npools:\n  web:\n    servers: [{ name: a, address: '10.0.0.1:80' }]\n    \
          persistence: { absolute_timeout: 10m }\n    circuit_breaker: { ejection_time: 1h }\n    health_check: { interval: 200ms }\n";
-    let LoadedConfig { config, effective, warnings, .. } = parse(file).unwrap();
+    let loaded = parse(file).unwrap();
+    let (config, effective, warnings) = (&loaded.config, loaded.effective(), &loaded.warnings);
     let pool = &config.pools[0];
     assert_eq!(pool.persistence.as_ref().unwrap().idle_timeout, std::time::Duration::from_secs(600));
     assert_eq!(pool.circuit_breaker.as_ref().unwrap().max_ejection_time, std::time::Duration::from_secs(3600));
     assert_eq!(warnings.len(), 1, "of the keys alone");
     let again = parse(&effective).unwrap_or_else(|problems| panic!("{problems}\n{effective}"));
-    assert_eq!(again.config, config);
+    assert_eq!(again.config, *config);
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl FreshnessTable {
         let nothing_missed = entry.generation == self.generation.load(Relaxed);
         let age = now.since(entry.synced);
         let urgent = !(announced && nothing_missed);
-        let fresh_for = if urgent { self.ttl } else { self.ttl - self.gathering };
+        let fresh_for = if urgent { self.ttl } else { self.ttl.saturating_sub(self.gathering) };
         let freshness = if nothing_missed && age < fresh_for {
             Freshness::Fresh
         } else if !urgent || age < self.ttl.saturating_mul(2) {
