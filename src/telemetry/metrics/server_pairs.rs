@@ -22,7 +22,7 @@ impl ServerPairs {
     pub(super) fn limit<'a>(&self, pool: &str, [from, to]: [&'a str; 2]) -> [&'a str; 2] {
         let mut pools = self.0.lock();
         if !pools.contains_key(pool) {
-            pools.insert(pool.into(), Default::default());
+            pools.insert(pool.into(), (0, Pairs::new()));
         }
         let Some((count, pairs)) = pools.get_mut(pool) else { return [from, to] };
         if pairs.get(from).is_some_and(|known| known.contains(to)) {
