@@ -37,7 +37,7 @@ impl Environment for Nowhere {
 pub fn configuration(data: &[u8]) {
     match Config::parse("homing.yaml", data, &Nowhere) {
         Ok(loaded) => {
-            let again = Config::parse("homing.yaml", &loaded.effective(), &Nowhere);
+            let again = Config::parse("homing.yaml", loaded.effective(), &Nowhere);
             let again = again.unwrap_or_else(|problems| panic!("refused: {problems}\n{}", loaded.effective()));
             assert_eq!(again.effective(), loaded.effective(), "the effective configuration is another than shown");
         }

@@ -50,7 +50,8 @@ fn assert_nothing_is_noticed(world: &World, program: &Path, cases: &[(&str, &str
 fn no_client_notices_a_new_program_that_ends_before_it_serves() {
     // Forty more sockets, so that a process can have room for some of them only; and a server that does not answer the first
     // check, so that a process takes its time between the sockets and "ready".
-    let unix: String = (0..40).map(|n| format!("  - {{ address: \"unix:{{{{dir}}}}/l{n}.sock\" }}\n")).collect();
+    let unix: Vec<_> = (0..40).map(|n| format!("  - {{ address: \"unix:{{{{dir}}}}/l{n}.sock\" }}\n")).collect();
+    let unix = unix.concat();
     let check = QUICK_CHECK.replace("timeout: 250ms", "timeout: 3s").replace("interval: 250ms", "interval: 3s");
     let conf = both("a b c d").server("d", "weight: 0").pool(&check).to_string().replacen(
         "listeners:\n",

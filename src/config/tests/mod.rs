@@ -94,7 +94,7 @@ fn every_file_of_conf_loads_without_variables() {
             let mut environment = keys.map(|key| (key, "0123456789abcdef")).to_vec();
             let password = if text.contains("hunter2") { "hunter2" } else { "only-for-trying-it-out" };
             environment.extend([("HOMING_REDIS_PASSWORD", password), ("HOMING_IGNITE_PASSWORD", password)]);
-            let again = Config::parse(&beside, &loaded.effective(), &Fake(environment));
+            let again = Config::parse(&beside, loaded.effective(), &Fake(environment));
             let mut again = again.unwrap_or_else(|problems| panic!("{problems}")).config;
             again.keys.clone_from(&loaded.config.keys);
             again.hash.clone_from(&loaded.config.hash);

@@ -304,7 +304,9 @@ mod tests {
         metrics.pool("web", &[]);
         for generation in 0..4_u32 {
             let names: Vec<String> = (0..600).map(|server| format!("g{generation}-{server}")).collect();
-            names.iter().for_each(|name| drop(metrics.server("web", name)));
+            for name in &names {
+                drop(metrics.server("web", name));
+            }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             metrics.retain(&in_use(&[("web", &names)], &[], &[]), start + Duration::from_secs(generation.into()));
         }

@@ -34,7 +34,7 @@ struct Case {
     play: fn(&mut Peer),
     /// The client sends the preface itself.
     without_preface: bool,
-    /// It passes, since the connection is closed, but with PROTOCOL_ERROR instead of the code that the RFC names.
+    /// It passes, since the connection is closed, but with `PROTOCOL_ERROR` instead of the code that the RFC names.
     with_protocol_error: bool,
 }
 

@@ -28,7 +28,7 @@ pub(super) enum Want {
     Reset(u32),
     /// GOAWAY with one of these codes, or the connection is closed.
     ConnectionError(&'static [u32]),
-    /// The same, or RST_STREAM with one of the codes.
+    /// The same, or `RST_STREAM` with one of the codes.
     StreamError(&'static [u32]),
 }
 

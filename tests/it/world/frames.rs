@@ -83,12 +83,12 @@ pub(crate) fn settings(values: &[(u16, u32)]) -> Vec<u8> {
     frame(kind::SETTINGS, 0, 0, &payload)
 }
 
-/// A WINDOW_UPDATE frame; stream 0 is the connection.
+/// A `WINDOW_UPDATE` frame; stream 0 is the connection.
 pub(crate) fn window_update(stream: u32, increment: u32) -> Vec<u8> {
     frame(kind::WINDOW_UPDATE, 0, stream, &increment.to_be_bytes())
 }
 
-/// A RST_STREAM frame.
+/// A `RST_STREAM` frame.
 pub(crate) fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(kind::RST_STREAM, 0, stream, &code.to_be_bytes())
 }
@@ -152,7 +152,7 @@ impl Frame {
         self.flags & flag != 0
     }
 
-    /// The four bytes from there: the code of RST_STREAM from 0, that of GOAWAY from 4.
+    /// The four bytes from there: the code of `RST_STREAM` from 0, that of GOAWAY from 4.
     pub(crate) fn number(&self, from: usize) -> u32 {
         let bytes = self.payload.get(from..from + 4).expect("a number");
         u32::from_be_bytes(bytes.try_into().expect("four bytes"))

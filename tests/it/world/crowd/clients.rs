@@ -117,7 +117,7 @@ impl Client {
     /// Every second one declares its length.
     async fn upload(&self) -> io::Result<()> {
         let number = self.stream;
-        let is_declared = number % 2 == 0;
+        let is_declared = number.is_multiple_of(2);
         let framing =
             if is_declared { format!("Content-Length: {DECLARED}") } else { "Transfer-Encoding: chunked".to_owned() };
         let head = format!("POST /upload?stream={number} HTTP/1.1\r\n{framing}");
