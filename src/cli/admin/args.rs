@@ -49,7 +49,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 fn weight(text: &str) -> Result<u16, String> {
-    text.parse().map_err(|_| "write a whole number from 0 to 65535".to_owned())
+    text.parse().map_err(|_no_number| "write a whole number from 0 to 65535".to_owned())
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
