@@ -7,10 +7,24 @@ use lol_html::send::Element;
 
 /// The attribute's value with its character references decoded (HTML, "character reference state", in attributes).
 pub(super) fn text(element: &Element<'_, '_>, name: &str) -> Option<String> {
-    element.get_attribute(name).map(|raw| match unescape_attribute(&raw) {
+    let raw = element.get_attribute(name)?;
+    if !raw.is_ascii() && is_misread(element, name, &raw) {
+        return Some(char::REPLACEMENT_CHARACTER.to_string());
+    }
+    Some(match unescape_attribute(&raw) {
         Cow::Borrowed(_) => raw.clone(),
         Cow::Owned(text) => text,
     })
+}
+
+/// Whether a value was not read in the page's encoding: lol_html reads one that begins with the bytes of a byte order mark as UTF-16
+/// or UTF-8. Both show in the length, which no encoding of pages has for the same text.
+fn is_misread(element: &Element<'_, '_>, name: &str, raw: &str) -> bool {
+    let attribute = element.attributes().iter().find(|attribute| attribute.name() == name);
+    let Some(location) = attribute.and_then(|attribute| attribute.value_source_location()) else { return false };
+    let length = location.bytes().len();
+    let as_utf16 = 2 + 2 * raw.encode_utf16().count();
+    raw.len() != length && (as_utf16 == length || 3 + raw.len() == length)
 }
 
 /// Replaces the value `old` by `new`. Bytes that are invalid in the page's encoding read as U+FFFD and cannot be written

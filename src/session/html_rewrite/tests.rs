@@ -231,6 +231,18 @@ fn a_newer_token_takes_the_place_of_an_older_one() {
 }
 
 #[test]
+fn a_value_that_begins_like_utf16_or_with_a_byte_order_mark_stays() {
+    for content_type in ["text/html", "text/html; charset=iso-8859-2", "text/html; charset=gbk"] {
+        for mark in [&b"\xfe\xff"[..], b"\xff\xfe", b"\xef\xbb\xbf"] {
+            let page = [b"<a href=\"", mark, b"ab\xe1\xe1cdef\">x</a>"].concat();
+            let base = Base::new(true, "shop.example", "/").unwrap();
+            let rewriter = PageRewriter::new(base, charset(content_type), "sid", "T").unwrap();
+            assert_eq!(run(rewriter, &page, page.len()).escape_ascii().to_string(), page.escape_ascii().to_string());
+        }
+    }
+}
+
+#[test]
 fn a_page_keeps_its_encoding() {
     let base = || Base::new(true, "h.example", "/").unwrap();
     let latin = b"<meta charset=iso-8859-1>caf\xe9 <a href='/caf\xe9?x=&rarr;'>".as_slice();
