@@ -45,8 +45,8 @@ pub(super) fn lower_priority(niceness: i32) {
 
 /// A tenth of the weight of the threads that serve clients, on a processor that both want; probes are answered all the same.
 pub(super) const ADMIN_NICENESS: i32 = 10;
-/// A third of it.
-pub(super) const RELOAD_NICENESS: i32 = 5;
+/// Two thirds of it: a reload may be what relieves a machine that is overloaded.
+pub(super) const RELOAD_NICENESS: i32 = 2;
 
 /// A request takes two sockets, so that the usual soft limit of 1,024 is soon reached. Raises it to the hard limit.
 pub(super) fn raise_file_limit() {

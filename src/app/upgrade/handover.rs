@@ -112,7 +112,9 @@ impl Handover {
         let path = socket_path(config.proxy.upgrade_socket.as_deref())?;
         let stream = connect(path, child.as_deref_mut())?;
         self.transfer(stream, path).map_err(|error| {
-            let gone = error.kind() == ErrorKind::UnexpectedEof || error.kind() == ErrorKind::BrokenPipe;
+            // A reset: it ended before it had read everything.
+            let gone =
+                [ErrorKind::UnexpectedEof, ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&error.kind());
             let status = child.filter(|_| gone).and_then(exit_status);
             UpgradeError::Failed(match status {
                 Some(status) => format!("the new process ended with {status}; its log says why"),
