@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use htmlize::unescape_attribute;
+use lol_html::html_content::Attribute;
 use lol_html::send::Element;
 
 /// The attribute's value with its character references decoded (HTML, "character reference state", in attributes).
@@ -17,11 +18,11 @@ pub(super) fn text(element: &Element<'_, '_>, name: &str) -> Option<String> {
     })
 }
 
-/// Whether a value was not read in the page's encoding: lol_html reads one that begins with the bytes of a byte order mark as UTF-16
+/// Whether a value was not read in the page's encoding: `lol_html` reads one that begins with the bytes of a byte order mark as UTF-16
 /// or UTF-8. Both show in the length, which no encoding of pages has for the same text.
 fn is_misread(element: &Element<'_, '_>, name: &str, raw: &str) -> bool {
     let attribute = element.attributes().iter().find(|attribute| attribute.name() == name);
-    let Some(location) = attribute.and_then(|attribute| attribute.value_source_location()) else { return false };
+    let Some(location) = attribute.and_then(Attribute::value_source_location) else { return false };
     let length = location.bytes().len();
     let as_utf16 = 2 + 2 * raw.encode_utf16().count();
     raw.len() != length && (as_utf16 == length || 3 + raw.len() == length)

@@ -75,17 +75,22 @@ pub fn load(
             Items::Datum(_) => {}
         })?;
         if read == end {
-            Ok(importer.finish())
+            importer.finish();
+            Ok(())
         } else {
             Err(ReadError::Io(io::Error::other("it changed while it was read")))
         }
     });
-    let sessions = result.inspect_err(|_| {
+    result.inspect_err(|_| {
         table.clear();
         data.clear();
     })?;
-    let loaded = SessionCounts { sessions, data: data.len() as u64 };
-    let skipped = SessionCounts { sessions: end.sessions - sessions, data: end.data.saturating_sub(loaded.data) };
+    // What is in the file twice is loaded once.
+    let loaded = SessionCounts { sessions: table.len() as u64, data: data.len() as u64 };
+    let skipped = SessionCounts {
+        sessions: end.sessions.saturating_sub(loaded.sessions),
+        data: end.data.saturating_sub(loaded.data),
+    };
     Ok(LoadResult { loaded, skipped, taken_at: end.taken })
 }
 
@@ -180,13 +185,12 @@ struct Importer<'t> {
     table: &'t Table,
     now: UnixMillis,
     helper: SyncSender<Sessions>,
-    /// Batches that the helper has finished, and how many sessions it imported.
-    done: Receiver<(Sessions, u64)>,
+    /// Batches that the helper has finished, emptied.
+    done: Receiver<Sessions>,
     /// Batches that the helper has not finished.
     outstanding: usize,
     /// Memory for the next batch.
     spare: Sessions,
-    imported: u64,
 }
 
 /// Runs `work` with a helper thread.
@@ -205,14 +209,14 @@ fn with_helper<T>(
         let help = move || help(table, now, &batches, &finished);
         thread::Builder::new().name("fill table".to_owned()).spawn_scoped(scope, help)?;
         // Dropping the importer after `work` ends the helper.
-        work(&mut Importer { table, now, helper, done, outstanding: 0, spare: Vec::new(), imported: 0 })
+        work(&mut Importer { table, now, helper, done, outstanding: 0, spare: Vec::new() })
     })
 }
 
-fn help(table: &Table, now: UnixMillis, batches: &Receiver<Sessions>, finished: &Sender<(Sessions, u64)>) {
+fn help(table: &Table, now: UnixMillis, batches: &Receiver<Sessions>, finished: &Sender<Sessions>) {
     for mut sessions in batches {
-        let imported = table.import(sessions.drain(..), now);
-        if finished.send((sessions, imported)).is_err() {
+        table.import(sessions.drain(..), now);
+        if finished.send(sessions).is_err() {
             break;
         }
     }
@@ -226,7 +230,7 @@ impl Importer<'_> {
         match self.helper.try_send(batch) {
             Ok(()) => self.outstanding += 1,
             Err(TrySendError::Full(mut batch) | TrySendError::Disconnected(mut batch)) => {
-                self.imported += self.table.import(batch.drain(..), self.now);
+                self.table.import(batch.drain(..), self.now);
                 self.spare = batch;
             }
         }
@@ -235,18 +239,16 @@ impl Importer<'_> {
         }
     }
 
-    /// Waits for all batches. Returns how many sessions were imported.
-    fn finish(&mut self) -> u64 {
+    /// Waits for all batches.
+    fn finish(&mut self) {
         while self.outstanding > 0 {
             let Ok(done) = self.done.recv() else { break };
             self.record(done);
         }
-        self.imported
     }
 
-    fn record(&mut self, (emptied, imported): (Sessions, u64)) {
+    fn record(&mut self, emptied: Sessions) {
         self.outstanding -= 1;
-        self.imported += imported;
         self.spare = emptied;
     }
 }
