@@ -161,8 +161,8 @@ fn key_of(claim: &SessionClaim) -> Option<SessionKey> {
     }
 }
 
-fn flaw_text(flaw: TokenError) -> &'static str {
-    match flaw {
+fn token_error_text(error: TokenError) -> &'static str {
+    match error {
         TokenError::Length => "it has not the length of a token",
         TokenError::Encoding => "it is not written as a token",
         TokenError::Version => "its version is unknown",
@@ -190,7 +190,7 @@ fn claim_text(claim: &SessionClaim) -> String {
             "has a token that opens, of a session that belongs to another client (bind_to): it is not honoured"
                 .to_owned()
         }
-        SessionClaim::Forged(flaw) => format!("has a token that does not open: {}", flaw_text(*flaw)),
+        SessionClaim::Forged(error) => format!("has a token that does not open: {}", token_error_text(*error)),
         SessionClaim::Token { token, sealed_by_first } => {
             let key = if *sealed_by_first { "the key that seals now" } else { "an older key" };
             format!("has a token that opens with {key}; it says epoch {}", token.epoch)

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unusual_takes_the_long_way() {
+    fn unusual_requests_take_the_full_path() {
         for (line, why) in [
             ("PROPFIND / HTTP/1.1", FullPathReason::Method),
             ("TRACE / HTTP/1.1", FullPathReason::Method),
