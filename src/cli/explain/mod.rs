@@ -62,12 +62,12 @@ fn answer(text: &str, is_argument: bool, args: &ExplainArgs, config: &Config) ->
     if let Ok(address) = text.parse() {
         return external::describe(ExternalName::Address(address), config, only);
     }
-    let is_token = matches!(explanation, Explanation::Forged(flaw) if flaw != TokenError::Length);
+    let is_token = matches!(explanation, Explanation::Forged(error) if error != TokenError::Length);
     if !is_token && !text.is_empty() && external::reads_ids(config) {
         return external_id(text, is_argument, config, only);
     }
     Err(match explanation {
-        Explanation::Forged(flaw) => format!("the token does not open: {flaw}"),
+        Explanation::Forged(error) => format!("the token does not open: {error}"),
         _ => "the token is for a pool that this configuration does not have".to_owned(),
     })
 }

@@ -52,7 +52,7 @@ pub enum SessionClaim {
     OtherPool,
     /// A token of another client, where sessions belong to one.
     OtherClient,
-    /// No token opens; the flaw of the first one for this pool.
+    /// No token opens; the error of the first one for this pool.
     Forged(TokenError),
     /// The session of one of these ids, if the store knows one.
     Ids(SmallVec<[ExternalId; 1]>),
@@ -118,7 +118,7 @@ impl SessionClaim {
                 (OpenOutcome::Valid { token, sealed_by_first, .. }, _) => {
                     return Self::Token { token, sealed_by_first };
                 }
-                (OpenOutcome::Forged(flaw), Self::Nothing | Self::OtherPool) => Self::Forged(flaw),
+                (OpenOutcome::Forged(error), Self::Nothing | Self::OtherPool) => Self::Forged(error),
                 (OpenOutcome::OtherPool, Self::Nothing) => Self::OtherPool,
                 (_, before) => before,
             };

@@ -34,7 +34,7 @@ pub fn open_any<'a>(keyring: &'a Keyring, pools: impl IntoIterator<Item = &'a st
                 return Explanation::Valid { token, pool, key, sealed_by_first };
             }
             // Two pools may share a tag: one refuses the token and the other opens it.
-            OpenOutcome::Forged(flaw) => explained = Explanation::Forged(flaw),
+            OpenOutcome::Forged(error) => explained = Explanation::Forged(error),
             OpenOutcome::OtherPool => {}
         }
     }

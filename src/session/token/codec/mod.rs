@@ -71,12 +71,12 @@ impl PoolCodec {
     pub fn open(&self, text: &[u8]) -> OpenOutcome {
         let envelope = match Envelope::from_text(text) {
             Ok(envelope) => envelope,
-            Err(flaw) => return OpenOutcome::Forged(flaw),
+            Err(reason) => return OpenOutcome::Forged(reason),
         };
         if envelope.pool_tag != self.pool_tag {
             return OpenOutcome::OtherPool;
         }
-        let mut flaw = TokenError::UnknownKey;
+        let mut reason = TokenError::UnknownKey;
         for (index, (key, associated)) in self.keys().enumerate() {
             if key.tag != envelope.key_tag {
                 continue;
@@ -84,10 +84,10 @@ impl PoolCodec {
             match unseal(key, associated, &envelope) {
                 Ok(token) => return OpenOutcome::Valid { token, sealed_by_first: index == 0, key: index },
                 // Another key may have the same tag.
-                Err(error) => flaw = error,
+                Err(error) => reason = error,
             }
         }
-        OpenOutcome::Forged(flaw)
+        OpenOutcome::Forged(reason)
     }
 
     /// The same result as [`open`](Self::open), from this thread's `cache` where possible: a client sends the
