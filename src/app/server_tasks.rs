@@ -4,10 +4,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use futures_util::future::join_all;
 use pingora::protocols::l4::socket::SocketAddr as PeerAddr;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::config::{HealthCheck, Pool, ServerAddress, UpstreamProtocol};
 use crate::pool::condition::Health;
@@ -28,26 +29,40 @@ pub(super) struct ServerTasks {
     running: HashMap<Key, (Settings, Vec<JoinHandle<()>>)>,
 }
 
-/// Resolves names that have no address yet and checks servers whose health is unknown, all at once. Takes as long as the
-/// slowest of them, at most some seconds.
+/// New servers whose names are resolved, or that are checked, at a time; more follow when some are done, or slowly.
+const CHECKED_AT_ONCE: usize = 128;
+/// How soon the next one follows when none is done.
+const CHECK_PACE: Duration = Duration::from_millis(1);
+
+/// Resolves names that have no address yet and checks servers whose health is unknown. Takes as long as the slowest of them, and a
+/// millisecond more for each that does not answer.
 pub(super) async fn check_new_servers(runtime: &Runtime) {
-    let servers = || servers_of(runtime);
-    join_all(servers().filter_map(|(_, pool, server)| resolver_of(pool, server)).map(async |resolver| {
-        if resolver.live.resolved().is_none() {
-            resolver.resolve().await;
+    let resolvers = servers_of(runtime).filter_map(|(_, pool, server)| resolver_of(pool, server));
+    let unresolved: Vec<_> = resolvers.filter(|resolver| resolver.live.resolved().is_none()).collect();
+    run_paced(unresolved, |resolver| async move { resolver.resolve().await }).await;
+    let unknown =
+        servers_of(runtime).filter(|(.., server)| server.is_checked() && server.live.health() == Health::Unknown);
+    let checks: Vec<_> = unknown
+        .filter_map(|(config, pool, server)| Some((health::task(config, pool, server)?, server.peer_address())))
+        .collect();
+    run_paced(checks, |(check, address)| async move {
+        let mut tracker = HealthTracker::new(&check.config, Health::Unknown);
+        check.round(&mut tracker, address).await;
+    })
+    .await;
+}
+
+/// Each in a task of its own, and not all at once: thousands in one task starve each other until their time is over.
+async fn run_paced<T, F: Future<Output = ()> + Send + 'static>(checks: Vec<T>, run: impl Fn(T) -> F) {
+    let mut running = JoinSet::new();
+    for check in checks {
+        if running.len() >= CHECKED_AT_ONCE {
+            // An error means that the time is over.
+            let _ = timeout(CHECK_PACE, running.join_next()).await;
         }
-    }))
-    .await;
-    let unknown = servers().filter(|(_, _, server)| server.is_checked() && server.live.health() == Health::Unknown);
-    join_all(
-        unknown
-            .filter_map(|(config, pool, server)| Some((health::task(config, pool, server)?, server.peer_address())))
-            .map(async |(check, address)| {
-                let mut tracker = HealthTracker::new(&check.config, Health::Unknown);
-                check.round(&mut tracker, address).await;
-            }),
-    )
-    .await;
+        running.spawn(run(check));
+    }
+    while running.join_next().await.is_some() {}
 }
 
 impl ServerTasks {

@@ -2,6 +2,8 @@
 //!
 //! Not Pingora's `HttpHealthCheck`, which takes a 1xx for the response.
 
+use std::sync::{Arc, LazyLock};
+
 use http::{Uri, header};
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -17,9 +19,19 @@ use super::tls_failure::NO_HTTP2;
 /// Interim responses that are read; a server that sends more does not respond.
 const MAX_INTERIM: usize = 16;
 
+/// Of all servers that are asked without TLS by HTTP/1.1, which leaves nothing behind in it. The others have one each: kept
+/// connections and TLS sessions of one server must not serve another, and end with it.
+static PLAIN: LazyLock<Arc<Connector>> = LazyLock::new(|| Arc::new(connector()));
+
+fn connector() -> Connector {
+    let mut options = ConnectorOptions::new(1);
+    options.ca_file = Some(NO_CERTIFICATES.to_owned());
+    Connector::new(Some(options))
+}
+
 /// Asks one server for one path.
 pub struct HttpProbe {
-    connector: Connector,
+    connector: Arc<Connector>,
     peer: HttpPeer,
     path: String,
     /// The value of Host.
@@ -29,9 +41,9 @@ pub struct HttpProbe {
 impl HttpProbe {
     /// Builds the probe of a server; `host` is the value of Host. Each check sets the server's current address.
     pub fn new(peer: HttpPeer, host: &str, path: &str) -> Self {
-        let mut options = ConnectorOptions::new(1);
-        options.ca_file = Some(NO_CERTIFICATES.to_owned());
-        Self { connector: Connector::new(Some(options)), peer, path: path.to_owned(), host: host.to_owned() }
+        let is_plain = !peer.is_tls() && peer.options.alpn.get_max_http_version() == 1;
+        let connector = if is_plain { Arc::clone(&PLAIN) } else { Arc::new(connector()) };
+        Self { connector, peer, path: path.to_owned(), host: host.to_owned() }
     }
 
     /// In the protocol of the connection, which ALPN may have decided.

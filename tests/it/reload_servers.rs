@@ -109,3 +109,15 @@ fn series_of_very_many_servers_that_are_gone_do_not_wait_for_one_another() {
     eventually(4 * PATIENCE, "series of some servers vanish", || gone() <= 1000);
     assert_eq!(gone(), 1000, "the others are still shown");
 }
+
+#[test]
+fn the_first_checks_of_very_many_servers_do_not_starve_each_other() {
+    const SERVERS: usize = 1_500;
+    const CHECKS: &str = "{ type: http, path: /healthz, interval: 60s, timeout: 500ms, rise: 1, fall: 1 }";
+    let mut world = World::start(conf(0, 2, CHECKS));
+    world.reload(conf(1, SERVERS, CHECKS));
+    let metrics = world.metrics();
+    let down = metrics.matching("homing_server_up", &[("pool", "web")]).filter(|one| one.value == 0.0).count();
+    assert_eq!(down, 0, "of {SERVERS} servers, all of which answer at once");
+    world.browser().get("/plain").expect(200);
+}
