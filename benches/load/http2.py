@@ -6,6 +6,7 @@ median (least-greatest). CPU time is the whole process's, and has the connection
 
     http2.py --rounds 5 --connections 16 --streams 8
     http2.py --tls --only homing-cookie,haproxy-cookie
+    http2.py --counts                   instructions of a request instead, by part of the program (valgrind)
 
 Results: target/bench-load/ (http2.md, http2.json).
 """
@@ -16,8 +17,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from statistics import median
 
+import callgrind
 import contenders
 import programs
 
@@ -25,6 +28,17 @@ PEER = "haproxy-cookie"
 RATE = re.compile(r"finished in .*?, ([\d.]+) req/s")
 RESULT = re.compile(r"requests: (\d+) total, .* (\d+) succeeded, (\d+) failed")
 STATUS = re.compile(r"status codes: (\d+) 2xx")
+
+
+# Parts of the program by what names of functions begin with, in this order; what remains is of the last one.
+PARTS = {
+    "h2 and HPACK": ("h2::", "<h2::"), "pingora-proxy": ("pingora_proxy::", "<pingora_proxy::"),
+    "pingora-core and pingora-http": ("pingora_", "<pingora_"), "Homing": ("homing::", "<homing::"),
+    "tokio, sockets, clock": ("tokio::", "<tokio::", "std::sys", "<std::sys", "clock_gettime", "epoll", "recv", "send", "__pthread", "mio::"),
+    "http: header maps": ("http::", "<http::"), "httparse": ("httparse::",), "allocator": ("mi_", "_mi_", "__rust"),
+    "copies": ("__mem",), "rustls and ring": ("rustls::", "<rustls::", "ring::", "ring_", "_aes", "tokio_rustls::", "<tokio_rustls::"),
+    "bytes": ("bytes::", "<bytes::"), "other": ("",),
+}
 
 
 class LoadFailed(Exception):
@@ -46,12 +60,12 @@ def load(options, address: str, session: str, requests: int) -> float:
 class Contender:
     """One that runs, and what was measured of it."""
 
-    def __init__(self, contender, options, setting):
+    def __init__(self, contender, options, setting, prefix=()):
         self.name = contender.name
         port = programs.free_port()
         scheme = "https" if options.tls else "http"
         self.address = f"{scheme}://127.0.0.1:{port}/"
-        self.process = contender.start(setting, port, options.proxy_core)
+        self.process = contender.start(setting, port, options.proxy_core, prefix)
         self.session = self.begin(options)
         self.rounds = []
 
@@ -67,6 +81,24 @@ class Contender:
         before = self.process.cpu_ns()
         rate = load(options, self.address, self.session, options.requests)
         self.rounds.append({"cpu_us": (self.process.cpu_ns() - before) / options.requests / 1000, "rate": rate})
+
+
+def counts(contender, options, setting, directory) -> str:
+    """Instructions of a request by part: the difference of a short run and a long one."""
+    output, short, long = directory / "callgrind.out", 200, 2200
+    one, took = Contender(contender, options, setting, callgrind.command(output)), []
+    try:
+        for requests in (short, short, long):
+            load(options, one.address, one.session, requests)
+            took.append(callgrind.take(one.process.pid, output).instructions)
+    finally:
+        one.process.stop()
+    parts: Counter = Counter()
+    for name in took[1] | took[2]:
+        part = next(part for part, begins in PARTS.items() if name.startswith(begins))
+        parts[part] += (took[2][name] - took[1][name]) / (long - short)
+    lines = [f"instructions of a request over HTTP/2{' with TLS' if options.tls else ''}: {parts.total():,.0f}", ""]
+    return "\n".join(lines + [f"{cost:9,.0f}  {part}" for part, cost in parts.most_common()]) + "\n"
 
 
 def report(told: list, options) -> str:
@@ -89,6 +121,7 @@ def arguments() -> argparse.Namespace:
     reader.add_argument("--connections", type=int, default=16)
     reader.add_argument("--streams", type=int, default=8, help="at a time, of each connection")
     reader.add_argument("--tls", action="store_true")
+    reader.add_argument("--counts", action="store_true", help="count Homing's instructions")
     reader.add_argument("--only", type=lambda text: [part for part in text.split(",") if part], default=[])
     reader.add_argument("--built", metavar="PROFILE", help="measure existing builds of this profile instead of building")
     return reader.parse_args()
@@ -109,6 +142,10 @@ def main() -> None:
     setting = contenders.Setting(directory, ports, tls=options.tls, http2=True)
     told = []
     try:
+        if options.counts:
+            ours = next(one for one in found if one.name == "homing-cookie")
+            print(counts(ours, options, setting, directory))
+            return
         for contender in found:
             told.append(Contender(contender, options, setting))
         for number in range(options.rounds):

@@ -23,9 +23,9 @@ pub(crate) fn conf(tls: impl Display, more: &str) -> String {
 /// A proxy that orders from an authority whose certificates are valid for so many seconds.
 pub(crate) fn ordering(seconds: u64, acme: &str, more: &str) -> (World, CertificateAuthority) {
     let mut authority = None;
-    let builder = World::builder(Conf::servers("a")).before(|town| {
-        let made = CertificateAuthority::of(town, seconds);
-        town.rewrite(conf(made.section(acme), more));
+    let builder = World::builder(Conf::servers("a")).before(|environment| {
+        let made = CertificateAuthority::of(environment, seconds);
+        environment.rewrite(conf(made.section(acme), more));
         authority = Some(made);
     });
     (builder.start(), authority.expect("just made"))
@@ -63,9 +63,9 @@ fn a_host_gets_its_first_certificate_by_http_01() {
 fn a_host_gets_its_first_certificate_by_tls_alpn_01_with_no_plain_listener() {
     let mut authority = None;
     let world = World::builder(Conf::servers("a"))
-        .before(|town| {
-            let made = CertificateAuthority::of(town, DAY);
-            town.rewrite(
+        .before(|environment| {
+            let made = CertificateAuthority::of(environment, DAY);
+            environment.rewrite(
                 Conf::servers("a").listener(&format!("tls: {{ {} }}", made.section(", challenge: tls-alpn-01"))),
             );
             authority = Some(made);
@@ -84,11 +84,11 @@ fn where_clients_must_show_a_certificate_the_authority_still_sees_tls_alpn_01() 
     let clients = Authority::new();
     let mut authority = None;
     let world = World::builder(Conf::servers("a"))
-        .before(|town| {
-            clients.write(town.directory(), "clients");
-            let made = CertificateAuthority::of(town, DAY);
+        .before(|environment| {
+            clients.write(environment.directory(), "clients");
+            let made = CertificateAuthority::of(environment, DAY);
             let acme = made.section(", challenge: tls-alpn-01");
-            town.rewrite(conf(format!("{acme}, client_ca: clients.pem"), ""));
+            environment.rewrite(conf(format!("{acme}, client_ca: clients.pem"), ""));
             authority = Some(made);
         })
         .start();
@@ -148,11 +148,11 @@ fn until_a_certificate_comes_those_of_files_serve_or_else_the_handshake_is_refus
     let files = Authority::new();
     let mut authority = None;
     let mut world = World::builder(Conf::servers("a"))
-        .before(|town| {
-            files.issue(town.directory(), "file", &[HOST]);
-            let made = CertificateAuthority::of(town, DAY);
+        .before(|environment| {
+            files.issue(environment.directory(), "file", &[HOST]);
+            let made = CertificateAuthority::of(environment, DAY);
             made.fail(ORDERS);
-            town.rewrite(conf(made.section(""), ""));
+            environment.rewrite(conf(made.section(""), ""));
             authority = Some(made);
         })
         .start();
@@ -188,13 +188,13 @@ fn a_challenge_is_answered_before_a_redirect_and_unknown_tokens_go_on_to_the_rou
         // The authority follows no redirect: it got its answer.
         let (mut world, authority) = ordering(DAY, "", &format!("{redirect}\nproxy: {{ fast_path: {fast_path} }}"));
         authority.shown(&world.address);
-        let plain = world.town.address("proxy2");
+        let plain = world.environment.address("proxy2");
         ask(&plain, "unknown").expect(308);
         ask(&plain, "a/b").expect(308);
     }
     let (mut world, authority) = ordering(DAY, "", "");
     authority.shown(&world.address);
-    let plain = world.town.address("proxy2");
+    let plain = world.environment.address("proxy2");
     assert_eq!(ask(&plain, "unknown").status, 200, "the application has that path");
     assert_eq!(world.count("GET", "/.well-known/acme-challenge/unknown"), 1);
 }

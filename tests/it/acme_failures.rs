@@ -11,10 +11,10 @@ use crate::world::{Conf, PATIENCE, World, eventually, proxy};
 /// A world whose authority refuses from the start.
 fn refused(refuse: impl FnOnce(&CertificateAuthority)) -> (World, CertificateAuthority) {
     let mut authority = None;
-    let builder = World::builder(Conf::servers("a")).before(|town| {
-        let made = CertificateAuthority::of(town, DAY);
+    let builder = World::builder(Conf::servers("a")).before(|environment| {
+        let made = CertificateAuthority::of(environment, DAY);
         refuse(&made);
-        town.rewrite(conf(made.section(""), ""));
+        environment.rewrite(conf(made.section(""), ""));
         authority = Some(made);
     });
     (builder.start(), authority.expect("just made"))
@@ -104,12 +104,12 @@ fn an_account_that_the_authority_has_forgotten_is_made_again() {
 fn a_challenge_that_fails_says_why() {
     let mut authority = None;
     let world = World::builder(Conf::servers("a"))
-        .before(|town| {
+        .before(|environment| {
             // Another port than the one that the proxy listens on.
-            let (nowhere, tls) = (town.address("proxy3"), town.address("proxy"));
+            let (nowhere, tls) = (environment.address("proxy3"), environment.address("proxy"));
             let made = CertificateAuthority::start(&nowhere, &tls, DAY, None);
-            made.write(town.directory());
-            town.rewrite(conf(made.section(""), ""));
+            made.write(environment.directory());
+            environment.rewrite(conf(made.section(""), ""));
             authority = Some(made);
         })
         .start();
@@ -139,10 +139,10 @@ fn damaged_files_keep_no_proxy_from_starting_and_are_put_aside() {
 fn what_cannot_be_stored_is_not_ordered() {
     let mut authority = None;
     let world = World::builder(Conf::servers("a"))
-        .before(|town| {
-            let made = CertificateAuthority::of(town, DAY);
-            fs::write(town.directory().join("acme"), "a file in place of the directory").expect("a file");
-            town.rewrite(conf(made.section(""), ""));
+        .before(|environment| {
+            let made = CertificateAuthority::of(environment, DAY);
+            fs::write(environment.directory().join("acme"), "a file in place of the directory").expect("a file");
+            environment.rewrite(conf(made.section(""), ""));
             authority = Some(made);
         })
         .start();
@@ -155,7 +155,8 @@ fn check_tells_of_a_stored_certificate_that_has_expired() {
     let (mut world, authority) = ordering(DAY, "", "");
     authority.shown(&world.address);
     let check = || {
-        let output = proxy::command().args(["check", "--config"]).arg(world.town.config()).output().expect("check");
+        let output =
+            proxy::command().args(["check", "--config"]).arg(world.environment.config()).output().expect("check");
         assert!(output.status.success(), "{output:?}");
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
@@ -163,7 +164,7 @@ fn check_tells_of_a_stored_certificate_that_has_expired() {
     let signer = Authority::new();
     let old = signer.sign_with(&[HOST], |params| params.not_after = rcgen::date_time_ymd(2020, 1, 1));
     old.write(&storage(world.directory()), "old");
-    let at = |name: &str| storage(world.town.directory()).join(name);
+    let at = |name: &str| storage(world.environment.directory()).join(name);
     fs::rename(at("old.pem"), at(&format!("{HOST}.pem"))).expect("the old certificate in its place");
     assert!(check().contains("expired on"), "{}", check());
     world.stop_proxy();
@@ -173,9 +174,9 @@ fn check_tells_of_a_stored_certificate_that_has_expired() {
 fn an_authority_that_requires_an_external_account_gets_the_one_that_is_configured() {
     const KEY: &str = "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W";
     let mut authority = None;
-    let builder = World::builder(Conf::servers("a")).before(|town| {
-        let made = CertificateAuthority::requiring(town, DAY, Some(("kid-1", KEY)));
-        town.rewrite(conf(made.section(""), ""));
+    let builder = World::builder(Conf::servers("a")).before(|environment| {
+        let made = CertificateAuthority::requiring(environment, DAY, Some(("kid-1", KEY)));
+        environment.rewrite(conf(made.section(""), ""));
         authority = Some(made);
     });
     let (mut world, authority) = (builder.start(), authority.expect("just made"));

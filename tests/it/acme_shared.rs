@@ -20,16 +20,16 @@ impl Fleet {
         let store = RedisServer::setup(Kind::Redis).start();
         let mut authority = None;
         let mut world = World::builder(Conf::servers("a"))
-            .before(|town| {
-                let (plain, tls) = (town.address("proxy2-b"), town.address("proxy-b"));
+            .before(|environment| {
+                let (plain, tls) = (environment.address("proxy2-b"), environment.address("proxy-b"));
                 let made = CertificateAuthority::start(&plain, &tls, seconds, None);
-                made.write(town.directory());
+                made.write(environment.directory());
                 // Until both proxies are there.
                 made.fail("/dir");
                 // Files of one's own: the store is all that the proxies share.
                 let acme =
                     made.section(&format!(", challenge: {challenge}")).replace("{{dir}}/acme", "{{access}}.acme");
-                town.rewrite(conf(acme, &format!("store: {{ {} }}", store.entry())));
+                environment.rewrite(conf(acme, &format!("store: {{ {} }}", store.entry())));
                 authority = Some(made);
             })
             .start();

@@ -169,11 +169,11 @@ fn clients_are_served_while_several_operators_list_all_sessions() {
 
 #[test]
 fn the_api_answers_on_a_unix_socket() {
-    let mut town =
+    let mut environment =
         World::builder(Conf::servers("a b").top("admin: { address: \"unix:{{dir}}/admin.sock\" }")).without_proxy();
-    let mut launch = town.launch("");
-    launch.admin = Address::Unix(town.directory().join("admin.sock"));
-    let proxy = Proxy::start(&launch, town.directory());
+    let mut launch = environment.launch("");
+    launch.admin = Address::Unix(environment.directory().join("admin.sock"));
+    let proxy = Proxy::start(&launch, environment.directory());
     let status =
         command().args(["status", "-o", "json", "--admin", &launch.admin.to_string()]).output().expect("it runs");
     assert_eq!(status.status.code(), Some(0), "{}", String::from_utf8_lossy(&status.stderr));

@@ -233,15 +233,15 @@ fn mend(world: &World, other: (&Proxy, &str), authority: &Authority, redis: &Red
 #[test]
 fn with_a_real_prometheus_each_alert_fires_and_clears() {
     let authority = Authority::new();
-    let world = World::builder(troubled()).before(|town| {
-        certify(&authority, town.directory(), false);
-        fs::create_dir(town.directory().join("snapshots")).expect("a directory");
+    let world = World::builder(troubled()).before(|environment| {
+        certify(&authority, environment.directory(), false);
+        fs::create_dir(environment.directory().join("snapshots")).expect("a directory");
     });
     let world = world.start();
     let redis = RedisServer::start(Kind::Redis);
-    let mut town = World::builder(Conf::servers("x").store(&redis.entry())).without_proxy();
-    let launch = Launch { descriptors: Some(150), ..town.launch("") };
-    let other = Proxy::start(&launch, town.directory());
+    let mut environment = World::builder(Conf::servers("x").store(&redis.entry())).without_proxy();
+    let launch = Launch { descriptors: Some(150), ..environment.launch("") };
+    let other = Proxy::start(&launch, environment.directory());
     let prometheus = Prometheus::start(world.directory(), &[&world.admin, &other.admin]);
     eventually(PATIENCE, "both proxies are scraped", || prometheus.targets_up() == 2);
 
@@ -266,12 +266,12 @@ fn with_a_real_prometheus_each_alert_fires_and_clears() {
     let left: Vec<_> = provoked.difference(&fired).filter(|one| !down.contains(*one)).collect();
     assert!(left.is_empty(), "these do not fire: {left:?}");
 
-    mend(&world, (&other, &town.render_for("")), &authority, &redis, &home);
+    mend(&world, (&other, &environment.render_for("")), &authority, &redis, &home);
     eventually(PATIENCE, "all is well again", || seen(&prometheus, &mut fired) == differ);
 
     drop(other);
     eventually(PATIENCE, "one proxy is gone, and one configuration is left", || seen(&prometheus, &mut fired) == down);
-    let _back = Proxy::start(&launch, town.directory());
+    let _back = Proxy::start(&launch, environment.directory());
     eventually(PATIENCE, "it is back", || !seen(&prometheus, &mut fired).contains("HomingProxyDown"));
     assert_eq!(fired, provoked, "no other fired");
 }

@@ -69,9 +69,9 @@ fn grpc_calls_come_home_over_tls() {
     let nodes = Nodes::start(GRPC, "a b c");
     let authority = Authority::new();
     let conf = sticky(&nodes).listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let start = World::builder(conf).before(|town| {
-        authority.issue(town.directory(), "a", &[HOST]);
-        authority.write(town.directory(), "ca");
+    let start = World::builder(conf).before(|environment| {
+        authority.issue(environment.directory(), "a", &[HOST]);
+        authority.write(environment.directory(), "ca");
     });
     let world = start.start();
     let ca = world.directory().join("ca.pem");

@@ -105,9 +105,9 @@ struct Mutual {
 fn mutual(conf: Conf) -> Mutual {
     let (authority, clients) = (Authority::new(), Authority::new());
     let tls = "tls: { certificates: [{ cert: a.pem, key: a.key }], client_ca: clients.pem, client_auth: optional }";
-    let start = World::builder(conf.listener(tls).persistence("bind_to: client_certificate")).before(|town| {
-        authority.issue(town.directory(), "a", &[HOST]);
-        clients.write(town.directory(), "clients");
+    let start = World::builder(conf.listener(tls).persistence("bind_to: client_certificate")).before(|environment| {
+        authority.issue(environment.directory(), "a", &[HOST]);
+        clients.write(environment.directory(), "clients");
     });
     Mutual { alice: clients.sign(&["alice"]), bob: clients.sign(&["bob"]), world: start.start(), authority }
 }

@@ -393,13 +393,13 @@ fn a_wrong_command_line_is_a_usage_error() {
 
 #[test]
 fn a_quick_start_needs_no_file() {
-    let mut town = World::builder(Conf::servers("a b")).without_proxy();
-    let (listen, admin, launch) = (town.address("proxy"), town.address("admin"), town.launch(""));
-    let to = |name: &str| format!("{name}={}", town.app(name).address());
+    let mut environment = World::builder(Conf::servers("a b")).without_proxy();
+    let (listen, admin, launch) = (environment.address("proxy"), environment.address("admin"), environment.launch(""));
+    let to = |name: &str| format!("{name}={}", environment.app(name).address());
     let (at, doors) = (listen.to_string(), admin.to_string());
     let arguments = ["run", "--to", &to("a"), "--to", &to("b"), "--listen", &at, "--admin", &doors];
     let arguments = arguments.map(str::to_owned).to_vec();
-    let proxy = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, Path::new(town.directory()));
+    let proxy = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, Path::new(environment.directory()));
     eventually(PATIENCE, "it listens", || listen.is_listening() || !proxy.is_running());
     let alice = Browser::new(listen);
     let home = alice.server();

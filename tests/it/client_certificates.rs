@@ -32,9 +32,9 @@ fn conf(client_auth: &str) -> Conf {
 fn mutual(conf: Conf) -> Mutual {
     let (authority, clients) = (Authority::new(), Authority::new());
     let world = World::builder(conf)
-        .before(|town| {
-            authority.issue(town.directory(), "a", &[HOST]);
-            clients.write(town.directory(), "clients");
+        .before(|environment| {
+            authority.issue(environment.directory(), "a", &[HOST]);
+            clients.write(environment.directory(), "clients");
         })
         .start();
     Mutual { authority, clients, world }

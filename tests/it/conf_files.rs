@@ -31,8 +31,8 @@ fn yaml_files(directory: &Path, found: &mut Vec<PathBuf>) {
 
 /// The text with everything that this machine may not have replaced: addresses by free ones of the loopback interface,
 /// places on the disk by the test's directory, secrets by one of the right length.
-fn at_home(text: &str, town: &mut crate::world::Town) -> (String, Vec<(String, String)>) {
-    let directory = town.directory().display().to_string();
+fn at_home(text: &str, environment: &mut crate::world::Environment) -> (String, Vec<(String, String)>) {
+    let directory = environment.directory().display().to_string();
     let mut known: BTreeMap<String, String> = BTreeMap::new();
     let mut lines = Vec::new();
     for line in text.lines().filter(|line| !line.trim_start().starts_with('#')) {
@@ -44,7 +44,7 @@ fn at_home(text: &str, town: &mut crate::world::Town) -> (String, Vec<(String, S
             let count = known.len();
             let replaced = known.entry(value.clone()).or_insert_with(|| match value.strip_prefix("unix:") {
                 Some(_) => format!("unix:{directory}/socket-{count}"),
-                None => town.address(&format!("proxy-{value}")).to_string(),
+                None => environment.address(&format!("proxy-{value}")).to_string(),
             });
             done.push_str(&format!("{before}address: \"{replaced}\""));
             rest = &after[end..];
@@ -68,9 +68,9 @@ fn at_home(text: &str, town: &mut crate::world::Town) -> (String, Vec<(String, S
         .match_indices("${")
         .map(|(at, _)| text[at + 2..].chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect());
     let secrets = names.filter(|name: &String| name != "file" && name != "HOSTNAME" && !name.is_empty()).enumerate();
-    let environment =
+    let variables =
         secrets.map(|(n, name)| (name, format!("{n}ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA="))).collect();
-    (text, environment)
+    (text, variables)
 }
 
 #[test]
@@ -80,29 +80,29 @@ fn the_proxy_starts_with_every_file_of_conf() {
     files.sort();
     assert!(files.len() >= 2, "conf/ has a minimal file, a reference and examples: {files:?}");
     for path in &files {
-        let mut town = World::builder(Conf::servers("")).without_proxy();
-        let (mut text, environment) = at_home(&fs::read_to_string(path).expect("a readable file"), &mut town);
+        let mut environment = World::builder(Conf::servers("")).without_proxy();
+        let (mut text, variables) = at_home(&fs::read_to_string(path).expect("a readable file"), &mut environment);
         if !text.lines().any(|line| line.starts_with("admin:")) {
-            text.push_str(&format!("admin: {{ address: \"{}\" }}\n", town.address("admin")));
+            text.push_str(&format!("admin: {{ address: \"{}\" }}\n", environment.address("admin")));
         }
         let admin = admin_address(&text)
             .unwrap_or_else(|| panic!("{}: no address of the admin listener in:\n{text}", path.display()));
-        let launch = town.launch("");
+        let launch = environment.launch("");
         fs::write(&launch.config, &text).expect("the file");
         if text.contains("tls/ca.pem") {
-            let (authority, directory) = (Authority::new(), town.directory().join("tls"));
+            let (authority, directory) = (Authority::new(), environment.directory().join("tls"));
             fs::create_dir_all(&directory).expect("a directory");
             authority.write(&directory, "ca");
             authority.issue(&directory, "edge", &["edge"]);
         }
         if ["type: redis", "type: memcached", "type: ignite"].iter().any(|shared| text.contains(shared)) {
-            let check = command().arg("check").arg("--config").arg(&launch.config).envs(environment).output();
+            let check = command().arg("check").arg("--config").arg(&launch.config).envs(variables).output();
             let check = check.expect("the program runs");
             assert!(check.status.success() && check.stderr.is_empty(), "{}: {check:?}", path.display());
             continue;
         }
-        let launch = Launch { admin: admin.as_str().into(), environment, ..launch };
-        let proxy = Proxy::start(&launch, town.directory());
+        let launch = Launch { admin: admin.as_str().into(), environment: variables, ..launch };
+        let proxy = Proxy::start(&launch, environment.directory());
         assert!(proxy.metrics().has("homing_build_info", &[]), "{}", path.display());
         proxy.stop();
     }

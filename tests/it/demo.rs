@@ -16,12 +16,12 @@ fn announced(text: &str, word: &str) -> Option<Address> {
 
 /// `homing demo APPLICATION`, once it serves.
 fn demo(application: &str, host: &str) -> (Proxy, Address) {
-    let mut town = World::builder(Conf::servers("")).without_proxy();
-    let launch = town.launch("");
+    let mut environment = World::builder(Conf::servers("")).without_proxy();
+    let launch = environment.launch("");
     let address = launch.address.clone();
     let arguments = ["demo", application, "--listen", &address.to_string(), "--admin", &launch.admin.to_string()];
     let arguments = arguments.map(str::to_owned).to_vec();
-    let demo = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, town.directory());
+    let demo = Proxy::spawn(&Launch { arguments: Some(arguments), ..launch }, environment.directory());
     let answers = || Browser::new(address.clone()).request("GET", "/").host(host).send().status == 200;
     eventually(LONG, "it serves", || {
         assert!(demo.is_running(), "{}", demo.stdout() + &demo.log());
@@ -90,11 +90,11 @@ fn a_workspace_goes_to_its_next_server_with_its_notes_when_the_drain_is_over() {
 
 #[test]
 fn the_demo_starts_shows_its_page_and_moves_a_session_when_a_server_is_stopped() {
-    let mut town = World::builder(Conf::servers("")).without_proxy();
-    let launch = town.launch("");
+    let mut environment = World::builder(Conf::servers("")).without_proxy();
+    let launch = environment.launch("");
     let arguments =
         ["demo", "--listen", &launch.address.to_string(), "--admin", &launch.admin.to_string()].map(str::to_owned);
-    let demo = Proxy::spawn(&Launch { arguments: Some(arguments.to_vec()), ..launch }, town.directory());
+    let demo = Proxy::spawn(&Launch { arguments: Some(arguments.to_vec()), ..launch }, environment.directory());
     let said = || demo.stdout() + &demo.log();
     eventually(PATIENCE, "it says where the proxy is", || announced(&said(), "proxy").is_some() || !demo.is_running());
     let address = announced(&said(), "proxy").unwrap_or_else(|| panic!("no address:\n{}", said()));

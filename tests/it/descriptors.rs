@@ -8,18 +8,18 @@ use crate::world::app::answers::saying;
 use crate::world::client::{Response, Wire};
 use crate::world::proxy::Launch;
 use crate::world::stores::{Kind, RedisServer};
-use crate::world::{Browser, Conf, PATIENCE, Proxy, QUICK_CHECK, Town, World, eventually};
+use crate::world::{Browser, Conf, Environment, PATIENCE, Proxy, QUICK_CHECK, World, eventually};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 const EXHAUSTED: &str = "homing_resource_exhausted_total";
 const MOVES: &str = "homing_session_moves_total";
 
 /// Servers, and a proxy that may have so many files open.
-fn limited(conf: &Conf, descriptors: u64) -> (Town, Proxy) {
-    let mut town = World::builder(conf).without_proxy();
-    let launch = Launch { descriptors: Some(descriptors), ..town.launch("") };
-    let proxy = Proxy::start(&launch, town.directory());
-    (town, proxy)
+fn limited(conf: &Conf, descriptors: u64) -> (Environment, Proxy) {
+    let mut environment = World::builder(conf).without_proxy();
+    let launch = Launch { descriptors: Some(descriptors), ..environment.launch("") };
+    let proxy = Proxy::start(&launch, environment.directory());
+    (environment, proxy)
 }
 
 /// A browser, and the server that it is at home on. The server closes each connection, so that the next request needs a
@@ -167,15 +167,15 @@ impl Drop for Choked<'_> {
 fn choke(
     conf: &Conf,
     clients: usize,
-    during: impl FnOnce(&Town, &[(Browser, String)]),
-) -> (Town, Proxy, Vec<(Browser, String)>) {
-    let mut town = World::builder(conf).without_proxy();
-    let proxy = Proxy::start(&town.launch(""), town.directory());
+    during: impl FnOnce(&Environment, &[(Browser, String)]),
+) -> (Environment, Proxy, Vec<(Browser, String)>) {
+    let mut environment = World::builder(conf).without_proxy();
+    let proxy = Proxy::start(&environment.launch(""), environment.directory());
     let clients: Vec<_> = (0..clients).map(|_| log_in(&proxy)).collect();
     let choked = Choked::begin(&proxy);
-    during(&town, &clients);
+    during(&environment, &clients);
     drop(choked);
-    (town, proxy, clients)
+    (environment, proxy, clients)
 }
 
 fn expect_all_home(clients: &[(Browser, String)]) {
@@ -188,12 +188,12 @@ fn expect_all_home(clients: &[(Browser, String)]) {
 #[test]
 fn no_session_moves_and_no_server_is_found_down_when_nothing_can_be_opened() {
     let conf = Conf::servers("a b c").pool(QUICK_CHECK);
-    let (_town, proxy, clients) = choke(&conf, 12, |town, clients| {
+    let (_town, proxy, clients) = choke(&conf, 12, |environment, clients| {
         for (n, (client, _)) in clients.iter().enumerate() {
             let response = if n % 2 == 0 { client.get("/close") } else { client.post("/close", "order") };
             expect_refusal(&response);
         }
-        let probes = || ["a", "b", "c"].map(|name| town.app(name).probes()).iter().sum::<usize>();
+        let probes = || ["a", "b", "c"].map(|name| environment.app(name).probes()).iter().sum::<usize>();
         let before = probes();
         std::thread::sleep(std::time::Duration::from_millis(1500)); // some rounds of checks that cannot be carried out
         assert_eq!(probes(), before, "no check arrives");
@@ -233,8 +233,8 @@ fn no_server_is_ejected_when_nothing_can_be_opened() {
 #[test]
 fn a_test_of_an_ejected_server_that_cannot_be_opened_says_nothing_and_makes_room_for_the_next() {
     let conf = Conf::servers("a b").pool(BREAKER).persistence("on_server_down: borrow");
-    let mut town = World::builder(&conf).without_proxy();
-    let proxy = Proxy::start(&town.launch(""), town.directory());
+    let mut environment = World::builder(&conf).without_proxy();
+    let proxy = Proxy::start(&environment.launch(""), environment.directory());
     let (client, home) = log_in(&proxy);
     client.get(&format!("/status?code=503&only={home}")).expect(503);
     eventually(PATIENCE, "it is ejected and may be tested", || breaker_is(&proxy, &home, "half_open"));
@@ -270,8 +270,8 @@ fn no_session_of_any_source_or_policy_leaves_its_server() {
         ("sources: [client_ip: {}]", false),
     ] {
         let conf = Conf::servers("a b c").persistence(persistence);
-        let mut town = World::builder(&conf).without_proxy();
-        let proxy = Proxy::start(&town.launch(""), town.directory());
+        let mut environment = World::builder(&conf).without_proxy();
+        let proxy = Proxy::start(&environment.launch(""), environment.directory());
         let clients: Vec<_> = (0..6)
             .map(|n| {
                 let client = proxy.browser();

@@ -52,10 +52,10 @@ fn put(world: &World, text: &str) {
 fn by_file(conf: &Conf, listed: &[&str]) -> World {
     let names: Vec<String> = listed.iter().map(|name| (*name).to_owned()).collect();
     World::builder(discovered(conf, BY_FILE))
-        .before(move |town| {
-            let group = |name: &String| json!({ "targets": [town.app(name).address().to_string()] });
+        .before(move |environment| {
+            let group = |name: &String| json!({ "targets": [environment.app(name).address().to_string()] });
             let list = json!(names.iter().map(group).collect::<Vec<_>>()).to_string();
-            fs::write(town.directory().join("servers.json"), list).expect("the list");
+            fs::write(environment.directory().join("servers.json"), list).expect("the list");
         })
         .start()
 }

@@ -359,7 +359,7 @@ fn a_client_that_has_not_come_back_is_waited_for_over_a_restart_with_a_snapshot(
     assert_eq!(alice.server(), "b");
     // Tokens of before a drain that has begun longer ago than sessions may be idle.
     world.stop_proxy();
-    world.town.rewrite(conf("30s"));
+    world.environment.rewrite(conf("30s"));
     world.start_proxy();
     let drain = drain_of(&world, "b");
     assert!(drain["silent_until"].is_null(), "{drain}");

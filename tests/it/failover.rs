@@ -130,7 +130,7 @@ fn a_session_leaves_a_server_that_was_removed() {
 fn a_restarted_proxy_knows_a_token_of_a_removed_server_for_what_it_is() {
     let (mut world, alice, home) = start_with_session(Conf::servers("a b c"));
     let left: Vec<_> = others(&world, &home).map(|app| app.name().to_owned()).collect();
-    world.town.rewrite(Conf::servers(&left.join(" ")));
+    world.environment.rewrite(Conf::servers(&left.join(" ")));
     world.restart_proxy();
     let next = alice.server();
     assert_eq!(alice.server(), next);

@@ -34,7 +34,8 @@ fn requests_over_tls_take_the_fast_path_too() {
     const HOST: &str = "shop.example.org";
     let authority = Authority::new();
     let conf = Conf::servers("a b").listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }").top(AUTO);
-    let world = World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[HOST]))).start();
+    let world =
+        World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[HOST]))).start();
     for version in rustls::ALL_VERSIONS {
         let versions = [*version];
         let mut wire = Client::new(&authority).versions(&versions).connect(&world.address, HOST);

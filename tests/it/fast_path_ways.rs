@@ -132,7 +132,7 @@ impl Way {
                 let front = TlsServer::open(&authority.sign(&["127.0.0.1"]), Manners::default());
                 front.forward(server.address);
                 let conf = conf.address("a", &front.address.to_string());
-                World::builder(conf).before(|town| authority.write(town.directory(), "ca")).start()
+                World::builder(conf).before(|environment| authority.write(environment.directory(), "ca")).start()
             }
         };
         Self { world, server, token: RefCell::default() }

@@ -116,7 +116,7 @@ fn a_pool_that_hands_nothing_over_any_more_is_given_nothing_back() {
     let (mut world, alice, home) = start_with_session(handoff_with_snapshot());
     hand_over(&alice, "cart=1");
     world.stop_proxy();
-    world.town.rewrite(with_snapshot(Conf::servers("a b c"), "sessions", "1h"));
+    world.environment.rewrite(with_snapshot(Conf::servers("a b c"), "sessions", "1h"));
     world.start_proxy();
     assert!(world.log().contains(" data=0 data_left_out=1"), "{}", world.log());
     world.reload(handoff_with_snapshot());

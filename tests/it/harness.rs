@@ -115,12 +115,12 @@ fn a_websocket_echoes() {
 
 #[test]
 fn a_templates_names_become_addresses_and_servers() {
-    let mut town = World::builder(Conf::servers("a b").server("b", "weight: 0")).without_proxy();
-    let text = std::fs::read_to_string(town.config()).expect("the file is written");
+    let mut environment = World::builder(Conf::servers("a b").server("b", "weight: 0")).without_proxy();
+    let text = std::fs::read_to_string(environment.config()).expect("the file is written");
     assert!(!text.contains("{{"), "everything is replaced:\n{text}");
-    assert!(text.contains(&format!("address: \"{}\", weight: 0", town.app("b").address())), "{text}");
-    assert!(town.app("a").address().is_listening(), "named servers run");
-    let other = town.render_for("-x");
+    assert!(text.contains(&format!("address: \"{}\", weight: 0", environment.app("b").address())), "{text}");
+    assert!(environment.app("a").address().is_listening(), "named servers run");
+    let other = environment.render_for("-x");
     assert_ne!(other, text, "another proxy has addresses of its own");
     eventually(Duration::from_secs(1), "nothing", || true);
 }

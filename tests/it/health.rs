@@ -19,8 +19,9 @@ fn up(world: &World, server: &str) -> f64 {
 
 #[test]
 fn a_server_that_is_down_at_the_start_never_sees_a_request() {
-    let world =
-        World::builder(Conf::servers("a b").pool(QUICK_CHECK)).before(|town| town.app("b").set_health(503)).start();
+    let world = World::builder(Conf::servers("a b").pool(QUICK_CHECK))
+        .before(|environment| environment.app("b").set_health(503))
+        .start();
     let servers = ask(&world, 20);
     assert!(servers.iter().all(|s| s == "a"), "the first verdict comes before traffic: {servers:?}");
     assert_eq!(world.app("b").requests(), 0);
@@ -131,10 +132,10 @@ fn a_status_may_mean_alive_but_no_new_sessions() {
 fn other_statuses_than_200_can_be_expected() {
     let check = "health_check: { type: http, path: /healthz, expect_status: [204, 401], interval: 250ms, timeout: 250ms, rise: 1, fall: 1 }";
     let world = World::builder(Conf::servers("a b c").pool(check))
-        .before(|town| {
-            town.app("a").set_health(401);
-            town.app("b").set_health(200);
-            town.app("c").set_health(202);
+        .before(|environment| {
+            environment.app("a").set_health(401);
+            environment.app("b").set_health(200);
+            environment.app("c").set_health(202);
         })
         .start();
     assert!(ask(&world, 6).iter().all(|s| s == "a"), "only 401 is among them");

@@ -43,8 +43,9 @@ fn an_idle_connection_takes_a_few_kibibytes() {
 fn an_idle_connection_with_tls_takes_not_much_more() {
     let authority = Authority::new();
     let conf = Conf::servers("a").listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let world =
-        World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &["shop.example.org"]))).start();
+    let world = World::builder(conf)
+        .before(|environment| drop(authority.issue(environment.directory(), "a", &["shop.example.org"])))
+        .start();
     let client = Client::new(&authority);
     let (each, _wires) = idle(&world, || client.connect(&world.address, "shop.example.org"));
     assert!(each < 20.0, "{each} KiB for each idle connection");

@@ -122,7 +122,8 @@ fn a_slot_is_free_again_after_a_failed_handshake_and_a_broken_proxy_header() {
         .listener("proxy_protocol: accept")
         .listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
     let host = "shop.example.org";
-    let world = World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[host]))).start();
+    let world =
+        World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[host]))).start();
     let broken: [&[u8]; 5] = [
         b"PROXY TCP4 nonsense\r\n",
         b"PROXY TCP4 203.0.113.7 127.0.0.1 1 2\r\n\x16\x03\x01\x00\x05hello",

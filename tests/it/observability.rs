@@ -111,7 +111,7 @@ pools:
 #[test]
 fn connections_of_clients_are_counted_by_listener_while_they_are_open() {
     let mut world = World::start(Conf::servers("a").top("# one listener"));
-    let listener = world.town.address("proxy").to_string();
+    let listener = world.environment.address("proxy").to_string();
     let open = |world: &World| world.metric("homing_client_connections", &[("listener", &listener)]);
     eventually(PATIENCE, "the first ones are closed", || open(&world) < 0.5);
     let mut wires: Vec<Wire> = (0..5).map(|_| world.wire()).collect();

@@ -4,11 +4,12 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::shared_proxies::{Engine, Store, with_every_store};
+use crate::shared_proxies::with_every_store;
 use crate::world::app::answers::saying;
 use crate::world::client::request_text;
 use crate::world::h2c::{H2Request, h2};
 use crate::world::net::Address;
+use crate::world::stores::{Engine, Store};
 use crate::world::websocket::{Frame, read_frame, write_frame};
 use crate::world::{Conf, Response, Wire, World};
 

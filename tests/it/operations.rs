@@ -76,11 +76,11 @@ fn int_stops_now() {
 
 #[test]
 fn a_taken_address_ends_the_start_with_a_clear_word() {
-    let mut town = World::builder(Conf::servers("a")).without_proxy();
-    let address = town.address("proxy");
+    let mut environment = World::builder(Conf::servers("a")).without_proxy();
+    let address = environment.address("proxy");
     let _squatter = crate::world::net::Listener::bind(&address).expect("the address is ours");
-    let launch = town.launch("");
-    let proxy = crate::world::Proxy::spawn(&launch, town.directory());
+    let launch = environment.launch("");
+    let proxy = crate::world::Proxy::spawn(&launch, environment.directory());
     let (status, _) = proxy.wait_for_exit(Duration::from_secs(30));
     assert_eq!(status.code(), Some(1), "failed while running:\n{}", proxy.log());
     assert!(proxy.log().contains(&address.to_string()), "and says which address:\n{}", proxy.log());
@@ -406,7 +406,7 @@ fn the_admin_door_answers_probes_and_only_to_its_own_names() {
 #[test]
 fn prometheus_may_have_a_door_of_its_own() {
     let mut world = World::start(Conf::servers("a").top("metrics: { address: \"{{metrics}}\", path: /prometheus }"));
-    let mut wire = Wire::connect(&world.town.address("metrics"));
+    let mut wire = Wire::connect(&world.environment.address("metrics"));
     wire.send("GET /prometheus HTTP/1.1\r\nHost: homing.internal:9901\r\n\r\n");
     let answer = wire.receive("GET").expect(200);
     assert!(answer.text().contains("homing_build_info"));

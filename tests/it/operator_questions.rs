@@ -171,7 +171,7 @@ fn is_my_certificate_expiring() {
     let authority = Authority::new();
     let tls = "tls: { certificates: [{ cert: a.pem, key: a.key }] }";
     let world = World::builder(Conf::servers("a").listener(tls))
-        .before(|town| drop(authority.issue(town.directory(), "a", &["shop.example.org"])))
+        .before(|environment| drop(authority.issue(environment.directory(), "a", &["shop.example.org"])))
         .start();
     let status = answer(&world, world.directory(), &documented_with("homing status"));
     let line = status.lines().find(|line| line.starts_with("certificates")).unwrap_or_default();

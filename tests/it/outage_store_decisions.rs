@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use crate::outage_store_fleet::{Fleet, MOVES, Of, PENDING, Store, asked, begin, end, learning, server, store_is};
+use crate::outage_store_fleet::{Fleet, MOVES, PENDING, asked, begin, end, learning, server, store_is};
 use crate::world::link::Link;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Browser, Conf, PATIENCE, Proxy, eventually};
 
 /// The store is cut off here and never hangs, so no request waits for so long; a busy machine may take a second.
@@ -23,8 +24,8 @@ fn servers(fleet: &Fleet, id: &str) -> BTreeSet<String> {
 
 #[test]
 fn decisions_made_without_the_store_are_written_when_it_is_back() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let (fleet, links) = linked(&learning("a b c d").store(TIMEOUT), &store);
         let home = begin(fleet.proxy(0), "moves");
         let others: Vec<_> = (0..6).map(|n| format!("stays-{n}")).collect();
@@ -39,7 +40,7 @@ fn decisions_made_without_the_store_are_written_when_it_is_back() {
         fleet.wait_for_store(false);
         end(fleet.proxy(2), "ends");
         let new = begin(fleet.proxy(1), "new");
-        fleet.town.app(&home).kill();
+        fleet.environment.app(&home).kill();
         for proxy in fleet.all() {
             // A reset of a reused connection is transient and moves no session.
             eventually(PATIENCE, "it moves", || {
@@ -95,16 +96,16 @@ struct Parted {
 }
 
 impl Parted {
-    fn start(of: Of, source: &str) -> Self {
-        let store = Store::start(of);
+    fn start(engine: Engine, source: &str) -> Self {
+        let store = Store::start(engine);
         let to_store: Vec<_> = (0..2).map(|_| Link::to(store.address())).collect();
         let conf = Conf::servers(&SERVERS.join(" "))
             .persistence(&format!("sources: [{source}]"))
             .pool("retries: { attempts: 5, budget_percent: 100 }")
             .store(TIMEOUT);
         let mut to_servers = Vec::new();
-        let fleet = Fleet::among(&conf, |town| {
-            to_servers = SERVERS.map(|name| Link::to(town.app(name).socket_address())).into();
+        let fleet = Fleet::among(&conf, |environment| {
+            to_servers = SERVERS.map(|name| Link::to(environment.app(name).socket_address())).into();
             let places = SERVERS.iter().zip(&to_servers);
             let linked =
                 places.fold(conf.clone(), |conf, (name, link)| conf.address(name, &link.address().to_string()));
@@ -160,8 +161,8 @@ impl Parted {
 
 #[test]
 fn two_proxies_that_moved_one_learned_session_apart_end_with_one_record() {
-    Of::each(|of| {
-        let parted = Parted::start(of, "{ learn: { cookie: SID } }");
+    Engine::each(|engine| {
+        let parted = Parted::start(engine, "{ learn: { cookie: SID } }");
         let ids = ["one", "two"];
         let [here, there] = [0, 1].map(|number| parted.fleet.proxy(number));
         let homes = ids.map(|id| begin(here, id));
@@ -169,7 +170,7 @@ fn two_proxies_that_moved_one_learned_session_apart_end_with_one_record() {
             let (id, home) = (ids[order[0]], &homes[order[0]]);
             assert_eq!(&server(there, id), home);
             parted.disconnect_store();
-            parted.fleet.town.app(home).kill();
+            parted.fleet.environment.app(home).kill();
             let chosen = parted.move_on_both_proxies(home, [&|| server(here, id), &|| server(there, id)]);
             parted.reconnect_store(order);
             let stands = chosen[order[0]].clone();
@@ -178,7 +179,7 @@ fn two_proxies_that_moved_one_learned_session_apart_end_with_one_record() {
             assert!(moved.contains(&(1, stands)), "{moved:?}");
             assert_eq!(moved.len(), order[0] + 1, "one record of each: {moved:?}");
             assert_eq!(asked(parted.fleet.proxy(order[1]), "move", "lost"), 1.0, "the second hears of the first");
-            parted.fleet.town.app(home).start();
+            parted.fleet.environment.app(home).start();
         }
     });
 }
@@ -190,16 +191,16 @@ fn at(client: &Browser, proxy: &Proxy) -> Browser {
 
 #[test]
 fn a_client_with_a_token_is_settled_within_one_more_request_after_two_proxies_moved_it_apart() {
-    Of::each(|of| {
+    Engine::each(|engine| {
         for (order, token_of) in [([0, 1], 0), ([0, 1], 1)] {
-            let parted = Parted::start(of, "{ cookie: {} }");
+            let parted = Parted::start(engine, "{ cookie: {} }");
             let [here, there] = [0, 1].map(|number| parted.fleet.proxy(number));
             let client = here.browser();
             let home = client.server();
             assert_eq!(at(&client, here).server(), home);
             assert_eq!(at(&client, there).server(), home);
             parted.disconnect_store();
-            parted.fleet.town.app(&home).kill();
+            parted.fleet.environment.app(&home).kill();
             let clients = [at(&client, here), at(&client, there)];
             parted.move_on_both_proxies(&home, [&|| clients[0].server(), &|| clients[1].server()]);
             parted.reconnect_store(order);

@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::admin_api::ask;
-use crate::outage_store_fleet::{Fleet, OPERATIONS, Of, PENDING, Store, UP, asked, begin, end, learning, server};
+use crate::outage_store_fleet::{Fleet, OPERATIONS, PENDING, UP, asked, begin, end, learning, server};
+use crate::world::stores::{Engine, Store};
 use crate::world::{Conf, PATIENCE, World, eventually};
 
 const DURATIONS: &str = "homing_store_operation_duration_seconds_count";
@@ -27,8 +28,8 @@ fn every_store_metric_exists_from_the_start_also_without_a_store() {
 
 #[test]
 fn store_operations_are_counted_and_timed() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let conf = learning("a b c").store("timeout: 5s");
         let fleet = Fleet::start(&conf, &[store.entry(), store.entry()]);
         let (here, there) = (fleet.proxy(0), fleet.proxy(1));
@@ -40,7 +41,7 @@ fn store_operations_are_counted_and_timed() {
         assert_eq!(asked(there, "lookup", "ok"), before + 1.0);
         (0..10).for_each(|_| drop(server(there, "alice")));
         assert_eq!(asked(there, "lookup", "ok"), before + 1.0, "not again: there is a near copy");
-        fleet.town.app(&alice).kill();
+        fleet.environment.app(&alice).kill();
         // A reset of a reused connection is transient and moves no session.
         eventually(PATIENCE, "she moves", || server(there, "alice") != alice && asked(there, "move", "ok") > 0.5);
         assert_eq!(asked(there, "move", "ok"), 1.0);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, Store, begin, learning, server, timed};
+use crate::outage_store_fleet::{Fleet, LOOKUPS, begin, learning, server, timed};
 use crate::world::client::{Response, get_with};
+use crate::world::stores::{Engine, Store};
 use crate::world::{PATIENCE, Proxy, eventually};
 
 const ID: &str = "carol-of-the-other-proxy";
@@ -12,8 +13,8 @@ fn ask(proxy: &Proxy, id: &str, path: &str) -> Response {
     get_with(&proxy.address, path, &[("Cookie", &format!("SID={id}"))])
 }
 
-fn refused(of: Of, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
-    let store = Store::start(of);
+fn refused(engine: Engine, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
+    let store = Store::start(engine);
     let conf = learning("a b c").store("timeout: 300ms").store("on_error: refuse");
     let fleet = Fleet::start(&conf, &[store.entry(), store.entry()]);
     let (near, far) = (fleet.proxy(0), fleet.proxy(1));
@@ -54,10 +55,10 @@ fn refused(of: Of, begins: impl Fn(&Store), ends: impl Fn(&Store)) {
 
 #[test]
 fn while_a_frozen_store_is_silent_requests_with_sessions_get_503_and_retry_after() {
-    Of::each(|of| refused(of, Store::freeze, Store::thaw));
+    Engine::each(|engine| refused(engine, Store::freeze, Store::thaw));
 }
 
 #[test]
 fn while_a_store_is_dead_requests_with_sessions_get_503_and_retry_after() {
-    Of::each(|of| refused(of, Store::kill, Store::start_again));
+    Engine::each(|engine| refused(engine, Store::kill, Store::start_again));
 }

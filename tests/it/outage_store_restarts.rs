@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::outage_store_fleet::{
-    Fleet, MOVES, Of, PENDING, Store, UP, asked, begin, end, learning, server, store_is, timed,
-};
+use crate::outage_store_fleet::{Fleet, MOVES, PENDING, UP, asked, begin, end, learning, server, store_is, timed};
 use crate::world::link::Link;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Conf, PATIENCE, Proxy, Signal, eventually};
 
 fn conf() -> Conf {
@@ -40,8 +39,8 @@ fn assert_on_their_servers(fleet: &Fleet, known: &[(String, String)]) {
 
 #[test]
 fn a_store_that_was_started_again_empty_is_told_what_the_proxies_know() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let fleet = three(&store);
         let known = create_sessions_known_to_all(&fleet, 6);
         let client = fleet.proxy(0).browser();
@@ -68,8 +67,8 @@ fn open_files(proxy: &Proxy) -> f64 {
 
 #[test]
 fn a_store_that_restarts_again_and_again_leaves_nothing_behind() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let fleet = Fleet::start(&patient_conf(), &[store.entry()]);
         let proxy = fleet.proxy(0);
         let known = create_sessions_known_to_all(&fleet, 3);
@@ -95,8 +94,8 @@ fn a_store_that_restarts_again_and_again_leaves_nothing_behind() {
 
 #[test]
 fn a_proxy_starts_and_serves_while_its_store_is_away_and_finds_it_when_it_comes() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         store.kill();
         let mut fleet = None;
         let took = timed(|| fleet = Some(Fleet::without_store(&patient_conf(), &store.entry())));
@@ -120,8 +119,8 @@ fn a_proxy_starts_and_serves_while_its_store_is_away_and_finds_it_when_it_comes(
 
 #[test]
 fn a_frozen_store_does_not_keep_a_proxy_from_starting() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         store.freeze();
         let start = Instant::now();
         let fleet = Fleet::without_store(&conf(), &store.entry());
@@ -137,8 +136,8 @@ fn a_frozen_store_does_not_keep_a_proxy_from_starting() {
 
 #[test]
 fn a_proxy_that_stops_writes_first_what_the_store_does_not_know() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let link = Link::to(store.address());
         let mut fleet = Fleet::start(&patient_conf(), &[store.entry_at(link.address()), store.entry()]);
         link.cut();
@@ -156,8 +155,8 @@ fn a_proxy_that_stops_writes_first_what_the_store_does_not_know() {
 
 #[test]
 fn a_proxy_stops_in_time_although_its_store_is_away() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let mut fleet = Fleet::start(&conf(), &[store.entry()]);
         store.freeze();
         begin(fleet.proxy(0), "untold");
@@ -170,8 +169,8 @@ fn a_proxy_stops_in_time_although_its_store_is_away() {
 
 #[test]
 fn a_proxy_that_crashes_takes_nothing_with_it_that_others_know() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let mut fleet = three(&store);
         let known = create_sessions_known_to_all(&fleet, 6);
         let alone: Vec<_> = (0..6).map(|n| format!("alone-{n}")).collect();
@@ -193,8 +192,8 @@ fn a_proxy_that_crashes_takes_nothing_with_it_that_others_know() {
 
 #[test]
 fn a_snapshot_brings_sessions_home_after_a_restart_of_all_proxies_and_the_store() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let confs: Vec<_> = (0..2)
             .map(|n| {
                 let snapshot = format!("snapshot: {{ path: \"{{{{dir}}}}/sessions-{n}\", interval: 1h }}");

@@ -4,11 +4,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::outage_store_fleet::{Fleet, LOOKUPS, Of, PENDING, Store, asked, begin, learning, server, store_is, timed};
+use crate::outage_store_fleet::{Fleet, LOOKUPS, PENDING, asked, begin, learning, server, store_is, timed};
 use crate::world::app::answers::saying;
 use crate::world::client::get_with;
 use crate::world::link::Link;
 use crate::world::namespace::Namespace;
+use crate::world::stores::{Engine, Store};
 use crate::world::{PATIENCE, Proxy, eventually};
 
 const TIMEOUT: &str = "timeout: 500ms";
@@ -24,7 +25,7 @@ enum Away {
     Gone,
 }
 
-/// Of the requests from now on: the number of failed store queries, and how many of them waited.
+/// Engine the requests from now on: the number of failed store queries, and how many of them waited.
 fn failed_store_queries(proxy: &Proxy) -> (f64, f64) {
     let waited = asked(proxy, "lookup", "timeout");
     (waited + asked(proxy, "lookup", "unreachable") + asked(proxy, "lookup", "suspended"), waited)
@@ -90,8 +91,8 @@ fn outage(away: Away, store: &Store, way: SocketAddr, begins: impl Fn(), ends: i
 
 #[test]
 fn a_request_with_several_writes_to_a_silent_store_waits_once_too() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let conf = learning("a b c").store("timeout: 700ms").persistence("handoff: { enabled: true }");
         let fleet = Fleet::start(&conf, &[store.entry()]);
         let known = begin(fleet.proxy(0), "known");
@@ -107,8 +108,8 @@ fn a_request_with_several_writes_to_a_silent_store_waits_once_too() {
 }
 
 fn by_link(away: Away, begins: impl Fn(&Link) + Sync) {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         let link = Link::to(store.address());
         outage(away, &store, link.address(), || begins(&link), || link.heal());
     });
@@ -116,16 +117,16 @@ fn by_link(away: Away, begins: impl Fn(&Link) + Sync) {
 
 #[test]
 fn a_frozen_store_costs_a_request_its_timeout_once_and_then_nothing() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         outage(Away::Silent, &store, store.address(), || store.freeze(), || store.thaw());
     });
 }
 
 #[test]
 fn a_dead_store_costs_nothing() {
-    Of::each(|of| {
-        let store = Store::start(of);
+    Engine::each(|engine| {
+        let store = Store::start(engine);
         outage(Away::Gone, &store, store.address(), || store.kill(), || store.start_again());
     });
 }
@@ -152,9 +153,9 @@ fn a_store_behind_a_cut_link_costs_nothing() {
 
 #[test]
 fn a_store_in_a_partitioned_network_costs_a_request_its_timeout_once_and_then_nothing() {
-    Of::each(|of| match Namespace::create() {
+    Engine::each(|engine| match Namespace::create() {
         Ok(namespace) => {
-            let store = Store::within(of, &namespace);
+            let store = Store::within(engine, &namespace);
             outage(Away::Silent, &store, store.address(), || namespace.partition(), || namespace.heal());
         }
         Err(why) => eprintln!("no network namespace here ({why}): see the silent link"),

@@ -28,7 +28,7 @@ fn draining(server: &str) -> String {
 fn start_with_state_file(text: &str) -> World {
     let text = text.to_owned();
     World::builder(with_state_file(Conf::servers("a b")))
-        .before(move |town| fs::write(town.directory().join("servers.json"), text).expect("a file"))
+        .before(move |environment| fs::write(environment.directory().join("servers.json"), text).expect("a file"))
         .start()
 }
 

@@ -170,7 +170,8 @@ fn a_client_that_closes_its_side_gets_its_response() {
 fn a_client_that_closes_its_side_gets_its_response_over_tls() {
     let authority = Authority::new();
     let conf = Conf::servers("a").listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let world = World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[HOST]))).start();
+    let world =
+        World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[HOST]))).start();
     let client = Client::new(&authority);
     half_closed_clients_are_answered(|| client.connect(&world.address, HOST));
 }

@@ -156,8 +156,9 @@ fn a_reload_switches_it_on() {
 fn over_tls_the_header_comes_before_the_handshake() {
     let authority = Authority::new();
     let conf = accepting().listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let world =
-        World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &["shop.example.org"]))).start();
+    let world = World::builder(conf)
+        .before(|environment| drop(authority.issue(environment.directory(), "a", &["shop.example.org"])))
+        .start();
     for (header, client) in [(HEADER_1.to_vec(), "203.0.113.7"), (header_2(), "2001:db8::7"), (vec![], "127.0.0.1")] {
         let wire = Client::new(&authority).try_connect_after(&world.address, "shop.example.org", &header);
         let mut wire = wire.expect("a handshake after the header");
@@ -175,8 +176,9 @@ fn over_tls_a_strangers_header_closes_the_connection_too() {
         .listener("trusted_proxies: [10.0.0.0/8]")
         .listener("proxy_protocol: accept")
         .listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let world =
-        World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &["shop.example.org"]))).start();
+    let world = World::builder(conf)
+        .before(|environment| drop(authority.issue(environment.directory(), "a", &["shop.example.org"])))
+        .start();
     let client = Client::new(&authority);
     assert!(client.try_connect_after(&world.address, "shop.example.org", HEADER_1).is_err());
     world.expect_metric("homing_requests_rejected_total", &[("reason", "proxy_header")], 1.0);

@@ -26,7 +26,7 @@ fn browsers_with_servers(world: &World, count: usize) -> Vec<(Browser, String)> 
 fn a_changed_file_is_noticed_without_a_signal() {
     let mut world = World::start(Conf::servers("a"));
     let before = world.configuration_hash();
-    let text = world.town.rewrite(Conf::servers("a b"));
+    let text = world.environment.rewrite(Conf::servers("a b"));
     world.write_config(&text);
     eventually(PATIENCE, "the new server takes sessions", || world.browser().server() == "b");
     assert_ne!(world.configuration_hash(), before);
@@ -36,7 +36,7 @@ fn a_changed_file_is_noticed_without_a_signal() {
 #[test]
 fn a_file_written_in_place_is_noticed_too() {
     let mut world = World::start(Conf::servers("a"));
-    let text = world.town.rewrite(Conf::servers("a b"));
+    let text = world.environment.rewrite(Conf::servers("a b"));
     fs::write(&world.config, text).expect("written in place");
     eventually(PATIENCE, "the new server takes sessions", || world.browser().server() == "b");
 }
@@ -52,13 +52,13 @@ fn a_replaced_symlink_is_noticed() {
         symlink(version, directory.join("..new")).expect("a symlink");
         fs::rename(directory.join("..new"), directory.join("..data")).expect("to replace the symlink");
     };
-    let launch = world.town.launch("-k");
-    write("..1", &world.town.render_for("-k"));
+    let launch = world.environment.launch("-k");
+    write("..1", &world.environment.render_for("-k"));
     symlink("..data/homing.yaml", directory.join("homing.yaml")).expect("a symlink");
     let proxy = Proxy::start(&Launch { config: directory.join("homing.yaml"), ..launch }, world.directory());
     assert_eq!(proxy.browser().server(), "a");
-    world.town.rewrite(Conf::servers("a b"));
-    write("..2", &world.town.render_for("-k"));
+    world.environment.rewrite(Conf::servers("a b"));
+    write("..2", &world.environment.render_for("-k"));
     eventually(PATIENCE, "the new server takes sessions", || proxy.browser().server() == "b");
 }
 
@@ -180,7 +180,7 @@ fn a_request_in_progress_is_finished_under_the_old_file() {
 #[test]
 fn a_listener_that_changes_is_reported_as_restart_only() {
     let mut world = World::start(Conf::servers("a"));
-    let port = world.town.address("proxy-new");
+    let port = world.environment.address("proxy-new");
     world.try_reload(Conf::servers("a").to_string().replace("{{proxy}}", &port.to_string()));
     eventually(PATIENCE, "the log says so", || world.log().to_lowercase().contains("restart"));
     assert!(!port.is_listening(), "not before a restart");
@@ -233,8 +233,9 @@ fn sessions_stay_when_servers_are_reordered_added_and_renamed_around_them() {
 #[test]
 fn health_is_carried_over() {
     let check = "health_check: { type: http, path: /healthz, interval: 5s, timeout: 1s, rise: 1, fall: 1 }";
-    let mut world =
-        World::builder(Conf::servers("a b").pool(check)).before(|town| town.app("b").set_health(500)).start();
+    let mut world = World::builder(Conf::servers("a b").pool(check))
+        .before(|environment| environment.app("b").set_health(500))
+        .start();
     let before = (world.app("a").probes(), world.app("b").probes());
     world.reload(Conf::servers("a b").pool(check).server("a", "weight: 2"));
     for _ in 0..6 {

@@ -129,7 +129,7 @@ fn it_is_checked_and_its_sessions_take_their_data_along_as_ever() {
 fn in_the_file_again_at_a_restart_it_is_a_server_as_any_other() {
     let (mut world, clients) = start_with_removed_server(HOUR);
     world.stop_proxy();
-    world.town.rewrite(conf("a b c", HOUR));
+    world.environment.rewrite(conf("a b c", HOUR));
     world.start_proxy();
     assert!(clients.iter().all(|client| client.server() == "b"));
     clients_on(&world, "b", 1);
@@ -141,7 +141,7 @@ fn in_the_file_again_at_a_restart_it_is_a_server_as_any_other() {
 fn where_removed_servers_do_not_drain_any_more_its_sessions_move() {
     let (mut world, clients) = start_with_removed_server(HOUR);
     world.stop_proxy();
-    world.town.rewrite(with_state_file(Conf::servers("a c")));
+    world.environment.rewrite(with_state_file(Conf::servers("a c")));
     world.start_proxy();
     assert!(clients.iter().all(|client| client.server() != "b"));
     assert_eq!(world.metric(MOVES, &[("reason", "removed")]), 4.0);

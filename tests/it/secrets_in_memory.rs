@@ -18,15 +18,15 @@ fn dumps_core(directory: &std::path::Path) -> bool {
 
 #[test]
 fn a_crash_leaves_no_core_dump_with_keys_in_it() {
-    let mut town = World::builder(Conf::servers("a")).without_proxy();
-    let control = town.directory().join("control");
+    let mut environment = World::builder(Conf::servers("a")).without_proxy();
+    let control = environment.directory().join("control");
     fs::create_dir(&control).expect("a directory");
     if !dumps_core(&control) {
         eprintln!("this system writes no core dumps: nothing to see");
         return;
     }
-    let launch: Launch = town.launch("");
-    let proxy = Proxy::start(&launch, town.directory());
+    let launch: Launch = environment.launch("");
+    let proxy = Proxy::start(&launch, environment.directory());
     rlimit::prlimit(proxy.pid().as_raw(), Resource::CORE, Some((1 << 20, 1 << 20)), None).expect("another limit");
     proxy.signal(Signal::SIGABRT);
     let (status, _) = proxy.wait_for_exit(PATIENCE);

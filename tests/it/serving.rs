@@ -353,7 +353,7 @@ fn a_listener_speaks_only_what_it_is_told() {
 fn ipv6_is_served_and_spoken_to() {
     let yaml = Conf::servers("a").to_string().replace("{{proxy}}", "{{proxy6}}");
     let mut world = World::builder(yaml).with_app(|_| App::reserve_v6("a")).start();
-    let address = world.town.address("proxy6");
+    let address = world.environment.address("proxy6");
     assert!(address.to_string().starts_with("[::1]"), "{address}");
     let alice = Browser::new(address);
     assert_eq!(alice.server(), "a");
@@ -365,7 +365,7 @@ fn several_listeners_share_the_pools() {
     let yaml = Conf::servers("a b").to_string();
     let yaml = yaml.replace("listeners:\n", "listeners:\n  - { address: \"{{proxy2}}\" }\n");
     let mut world = World::start(yaml);
-    let second = world.town.address("proxy2");
+    let second = world.environment.address("proxy2");
     let alice = world.browser();
     let home = alice.server();
     assert_eq!(alice.copy_at(&second).server(), home, "a session is the same on every listener");

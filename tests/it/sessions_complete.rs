@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::shared_proxies::{Engine, Store};
 use crate::snapshot::with_snapshot;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Conf, PATIENCE, World, eventually};
 
 const COMPLETE: &str = "homing_sessions_complete";

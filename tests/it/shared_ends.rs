@@ -4,11 +4,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::shared_proxies::{
-    By, Edge, Engine, LOOKUPS, MOVES, Store, assert_on_their_servers, learning, sessions, sharing, with_every_store,
+    By, Edge, LOOKUPS, MOVES, assert_on_their_servers, learning, sessions, sharing, with_every_store,
 };
 use crate::world::app::answers::saying;
 use crate::world::apps::LONG;
-use crate::world::stores::JavaStore;
+use crate::world::stores::{Engine, JavaStore, Store};
 use crate::world::{Conf, KEY_1, KEY_2, Proxy, eventually};
 
 /// Other proxies know by then: where changes are announced after milliseconds, else when their copies are old.

@@ -1,8 +1,9 @@
 //! Session data follows its session from proxy to proxy, by way of the store that they share.
 
 use crate::handoff::{HANDOFF, given, hand_over, handing_over};
-use crate::shared_proxies::{Edge, Engine, Store, with_every_store};
+use crate::shared_proxies::{Edge, with_every_store};
 use crate::world::app::answers::saying;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Browser, Conf, PATIENCE, Proxy, eventually};
 
 with_every_store! {

@@ -4,10 +4,9 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
-use crate::shared_proxies::{
-    By, Edge, Engine, MOVES, OPERATIONS, Store, learning, sessions, sharing, with_every_store,
-};
+use crate::shared_proxies::{By, Edge, MOVES, OPERATIONS, learning, sessions, sharing, with_every_store};
 use crate::world::link::Link;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Browser, Conf, Proxy, World, at_once, eventually};
 
 const SESSIONS: &str = "homing_sessions";
@@ -82,13 +81,13 @@ impl Parted {
     fn start(conf: &Conf) -> Self {
         let mut links = Vec::new();
         let mut world = World::builder(conf)
-            .before(|town| {
-                links.extend(["a", "b", "a"].map(|name| Link::to(town.app(name).socket_address())));
+            .before(|environment| {
+                links.extend(["a", "b", "a"].map(|name| Link::to(environment.app(name).socket_address())));
                 let over = |at: usize| links[at].address().to_string();
-                town.rewrite(conf.clone().address("a", &over(0)).address("b", &over(1)));
+                environment.rewrite(conf.clone().address("a", &over(0)).address("b", &over(1)));
             })
             .start();
-        world.town.rewrite(conf.clone().address("a", &links[2].address().to_string()));
+        world.environment.rewrite(conf.clone().address("a", &links[2].address().to_string()));
         let second = world.another_proxy("-2");
         Self { second, world, links }
     }

@@ -1,44 +1,21 @@
 //! Three proxies, one store: what the tests of a shared store have in common, and that a session is at home at all of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::world::app::answers::saying;
 use crate::world::client::{get_with, request_with};
-use crate::world::stores::{HazelcastMember, IgniteNode, JavaStore, Kind, MemcachedServer, RedisServer};
+use crate::world::stores::{Engine, Store};
 use crate::world::{Conf, PATIENCE, Proxy, Response, World, at_once, eventually};
 
 pub(crate) const OPERATIONS: &str = "homing_store_operations_total";
 pub(crate) const LOOKUPS: &str = "homing_session_lookups_total";
 pub(crate) const MOVES: &str = "homing_session_moves_total";
 
-/// The kinds of store that a test runs with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Engine {
-    Redis,
-    Valkey,
-    Memcached,
-    Hazelcast,
-    Ignite,
-}
-
-impl Engine {
-    pub(crate) const ALL: [Self; 5] = [Self::Redis, Self::Valkey, Self::Memcached, Self::Hazelcast, Self::Ignite];
-
-    /// Whether its programs are here; of those of Java they may be out of reach, which is said then.
-    pub(crate) fn is_here(self) -> bool {
-        match self {
-            Self::Hazelcast => JavaStore::Hazelcast.is_here(),
-            Self::Ignite => JavaStore::Ignite.is_here(),
-            Self::Redis | Self::Valkey | Self::Memcached => true,
-        }
-    }
-}
-
 /// Runs functions that take an [`Engine`] as tests, once with each.
 macro_rules! with_every_store {
     ($($name:ident)*) => { $(
         mod $name {
-            use crate::shared_proxies::Engine;
+            use crate::world::stores::Engine;
 
             #[test]
             fn redis() {
@@ -72,85 +49,6 @@ macro_rules! with_every_store {
     )* };
 }
 pub(crate) use with_every_store;
-
-/// One server of any kind.
-#[derive(Debug)]
-pub(crate) enum Store {
-    Redis(RedisServer),
-    Memcached(MemcachedServer),
-    Hazelcast(HazelcastMember),
-    Ignite(IgniteNode),
-}
-
-impl Store {
-    pub(crate) fn start(engine: Engine) -> Self {
-        match engine {
-            Engine::Redis => Self::Redis(RedisServer::start(Kind::Redis)),
-            Engine::Valkey => Self::Redis(RedisServer::start(Kind::Valkey)),
-            Engine::Memcached => Self::Memcached(MemcachedServer::start()),
-            Engine::Hazelcast => Self::Hazelcast(HazelcastMember::start()),
-            Engine::Ignite => Self::Ignite(IgniteNode::start()),
-        }
-    }
-
-    pub(crate) fn entry(&self) -> String {
-        match self {
-            Self::Redis(server) => server.entry(),
-            Self::Memcached(server) => MemcachedServer::entry(&[server]),
-            Self::Hazelcast(member) => HazelcastMember::entry(&[member]),
-            Self::Ignite(node) => IgniteNode::entry(&[node]),
-        }
-    }
-
-    /// Whether it tells proxies of moves.
-    pub(crate) fn announces(&self) -> bool {
-        !matches!(self, Self::Memcached(_))
-    }
-
-    /// All that is kept, by name.
-    pub(crate) fn all(&self) -> BTreeMap<String, String> {
-        let keys = match self {
-            Self::Redis(server) => server.keys(),
-            Self::Memcached(server) => server.keys(),
-            Self::Hazelcast(member) => return member.all(),
-            Self::Ignite(node) => return node.all(),
-        };
-        keys.into_iter().filter_map(|key| Some((key.clone(), self.value(&key)?))).collect()
-    }
-
-    pub(crate) fn value(&self, key: &str) -> Option<String> {
-        match self {
-            Self::Redis(server) => server.value(key),
-            Self::Memcached(server) => server.get(key),
-            Self::Hazelcast(member) => member.all().remove(key),
-            Self::Ignite(node) => node.all().remove(key),
-        }
-    }
-
-    /// The words of all bindings: format, epoch, server, start, and the writer.
-    pub(crate) fn bindings(&self) -> Vec<Vec<String>> {
-        let words = |text: String| text.split(' ').map(str::to_owned).collect();
-        self.all().into_iter().filter(|(key, _)| !key.ends_with(":d")).map(|(_, text)| words(text)).collect()
-    }
-
-    /// Epoch and server of the only session that is kept.
-    #[track_caller]
-    pub(crate) fn binding(&self) -> (String, String) {
-        let mut all = self.bindings();
-        assert_eq!(all.len(), 1, "one session is kept: {all:?}");
-        let words = all.remove(0);
-        (words[1].clone(), words[2].clone())
-    }
-
-    /// Waits until the only session that is kept is bound so.
-    #[track_caller]
-    pub(crate) fn expect_binding(&self, epoch: u32, server: &str) {
-        let expected = (epoch.to_string(), server.to_owned());
-        eventually(PATIENCE, &format!("the store has epoch {epoch} and {server}: {:?}", self.bindings()), || {
-            self.bindings().len() == 1 && self.binding() == expected
-        });
-    }
-}
 
 /// Several proxies before the same servers, with the same file.
 #[derive(Debug)]
@@ -219,7 +117,7 @@ impl Edge {
     pub(crate) fn reload(&mut self, conf: Conf) {
         self.world.reload(conf);
         for (other, suffix) in self.others.iter().zip(OTHERS) {
-            let text = self.world.town.render_for(suffix);
+            let text = self.world.environment.render_for(suffix);
             other.reload(&text);
         }
     }

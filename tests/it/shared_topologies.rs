@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use crate::shared_proxies::{By, Edge, Sessions, Store, assert_on_their_servers, learning, sessions};
+use crate::shared_proxies::{By, Edge, Sessions, assert_on_their_servers, learning, sessions};
 use crate::world::apps::LONG;
-use crate::world::stores::{Cluster, Kind, RedisServer, Sentinels};
+use crate::world::stores::{Cluster, Kind, RedisServer, Sentinels, Store};
 use crate::world::tls::Authority;
 use crate::world::{Conf, PATIENCE, Proxy, World, eventually};
 
@@ -125,10 +125,10 @@ fn a_user_with_only_the_documented_permissions_is_enough() {
 
 /// A proxy with or without the store's authority in its environment.
 fn with_authority(conf: &Conf, file: Option<&str>, work: impl FnOnce(&Proxy)) {
-    let mut town = World::builder(conf).without_proxy();
-    let mut launch = town.launch("");
+    let mut environment = World::builder(conf).without_proxy();
+    let mut launch = environment.launch("");
     launch.environment.extend(file.map(|file| ("SSL_CERT_FILE".to_owned(), file.to_owned())));
-    work(&Proxy::start(&launch, town.directory()));
+    work(&Proxy::start(&launch, environment.directory()));
 }
 
 #[test]

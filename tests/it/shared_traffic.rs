@@ -1,8 +1,9 @@
 //! What goes to a shared store, and what does not: nothing that a token says as well, no secret, and few commands.
 
-use crate::shared_proxies::{By, Edge, Engine, LOOKUPS, OPERATIONS, Store, learning, sessions, with_every_store};
+use crate::shared_proxies::{By, Edge, LOOKUPS, OPERATIONS, learning, sessions, with_every_store};
 use crate::world::app::answers::saying;
 use crate::world::client::get_with;
+use crate::world::stores::{Engine, Store};
 use crate::world::{Conf, PATIENCE, eventually};
 
 with_every_store! {

@@ -61,7 +61,8 @@ fn a_client_that_stops_in_its_body_gets_408_over_tls() {
     let authority = Authority::new();
     let conf = limited().listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
     let host = "shop.example.org";
-    let world = World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[host]))).start();
+    let world =
+        World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[host]))).start();
     let mut wire = Client::new(&authority).connect(&world.address, host);
     let start = Instant::now();
     wire.send(format!("{}half", head(1000)));

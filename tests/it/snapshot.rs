@@ -161,7 +161,7 @@ fn sessions_idle_for_too_long_do_not_come_back() {
     let mut world = World::start(conf("30m"));
     create_learned_sessions(&world, 12);
     world.stop_proxy();
-    world.town.rewrite(conf("1s"));
+    world.environment.rewrite(conf("1s"));
     eventually(PATIENCE, "the file is older than the sessions may be", || {
         let written = fs::metadata(file_of(&world)).unwrap().modified().unwrap();
         written.elapsed().is_ok_and(|age| age > Duration::from_millis(1_200))
@@ -176,7 +176,7 @@ fn sessions_of_a_server_that_is_gone_move() {
     let mut world = World::start(with_snapshot(learning("a b c"), "sessions", "1h"));
     let homes = create_learned_sessions(&world, 12);
     world.stop_proxy();
-    world.town.rewrite(with_snapshot(learning("a b"), "sessions", "1h"));
+    world.environment.rewrite(with_snapshot(learning("a b"), "sessions", "1h"));
     world.start_proxy();
     for (id, home) in &homes {
         let server = server_of(&world, id);

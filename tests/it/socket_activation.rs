@@ -49,7 +49,7 @@ impl Activated {
     }
 
     fn launch(world: &mut World, listener: &Arc<TcpListener>, count: &str) -> Launch {
-        let launch = world.town.launch("");
+        let launch = world.environment.launch("");
         let shell = ["-c", ACTIVATE, "sh"].map(str::to_owned).into_iter();
         let config = launch.config.display().to_string();
         let program = [binary().display().to_string(), "run".to_owned(), "--config".to_owned(), config];

@@ -153,7 +153,7 @@ fn a_proxy_with_the_same_keys_honours_the_others_tokens() {
 fn the_order_of_servers_in_the_file_means_nothing_to_another_proxy() {
     let mut world = World::start(Conf::servers("a b c d"));
     let sessions = browsers(&world, 8);
-    let text = world.town.rewrite(Conf::servers("d c b a"));
+    let text = world.environment.rewrite(Conf::servers("d c b a"));
     assert!(text.find("name: d") < text.find("name: a"), "the order is turned round");
     let second = world.another_proxy("-2");
     for (browser, home) in &sessions {

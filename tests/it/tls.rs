@@ -22,7 +22,7 @@ fn one_certificate(more: &str) -> Conf {
 
 /// A world whose listener has a certificate for `shop.example.org`.
 fn encrypted(authority: &Authority, conf: impl Display) -> World {
-    World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[HOST]))).start()
+    World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[HOST]))).start()
 }
 
 #[test]
@@ -53,12 +53,12 @@ fn a_client_is_shown_the_certificate_of_the_host_that_it_asks_for() {
     let conf = Conf::servers("a").listener(&format!("tls: {{ certificates: [{}, {chosen}] }}", entries.join(", ")));
     let mut shown = Vec::new();
     let world = World::builder(conf)
-        .before(|town| {
+        .before(|environment| {
             for (name, host) in names {
-                shown.push(authority.issue(town.directory(), name, &[host, "127.0.0.1"]).certificate);
+                shown.push(authority.issue(environment.directory(), name, &[host, "127.0.0.1"]).certificate);
             }
             let hosts = ["a.chosen.example", "a.b.chosen.example", "unknown.example"];
-            shown.push(authority.issue(town.directory(), "chosen", &hosts).certificate);
+            shown.push(authority.issue(environment.directory(), "chosen", &hosts).certificate);
         })
         .start();
     let client = Client::new(&authority);
@@ -108,9 +108,9 @@ fn tls_1_2_is_spoken_unless_1_3_is_asked_for() {
 fn where_clients_must_show_a_certificate_the_others_are_refused() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let world = World::builder(one_certificate(", client_ca: clients.pem"))
-        .before(|town| {
-            authority.issue(town.directory(), "a", &[HOST]);
-            clients.write(town.directory(), "clients");
+        .before(|environment| {
+            authority.issue(environment.directory(), "a", &[HOST]);
+            clients.write(environment.directory(), "clients");
         })
         .start();
     let (known, stranger) = (clients.sign(&["client"]), authority.sign(&["client"]));
@@ -187,12 +187,12 @@ fn a_renewal_by_symlink_is_noticed_without_a_signal() {
         }
     };
     let world = World::builder(conf)
-        .before(|town| {
+        .before(|environment| {
             for folder in ["live", "archive/1", "archive/2"] {
-                fs::create_dir_all(town.directory().join(folder)).expect("a directory");
+                fs::create_dir_all(environment.directory().join(folder)).expect("a directory");
             }
-            authority.issue(&town.directory().join("archive/1"), "a", &[HOST]);
-            link(town.directory(), "1");
+            authority.issue(&environment.directory().join("archive/1"), "a", &[HOST]);
+            link(environment.directory(), "1");
         })
         .start();
     let renewed = authority.issue(&world.directory().join("archive/2"), "a", &[HOST]).certificate;
@@ -312,7 +312,7 @@ fn a_listener_beside_it_stays_plain() {
     let conf = one_certificate("").to_string();
     let conf = conf.replace("\nadmin:", "\n  - { address: \"{{proxy2}}\" }\nadmin:");
     let mut world = encrypted(&authority, conf);
-    let plain = world.town.address("proxy2");
+    let plain = world.environment.address("proxy2");
     let mut wire = Wire::connect(&plain);
     wire.send(REQUEST);
     let answer = wire.receive("GET").expect(200);

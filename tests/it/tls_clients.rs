@@ -45,11 +45,11 @@ fn received(response: &Value, name: &str) -> bool {
 fn curl_comes_by_every_version_of_tls_and_http_with_a_certificate_and_without() {
     let (authority, clients) = (Authority::new(), Authority::new());
     let tls = "tls: { certificates: [{ cert: a.pem, key: a.key }], client_ca: clients.pem, client_auth: optional }";
-    let start = World::builder(Conf::servers("a b").listener(tls)).before(|town| {
-        authority.issue(town.directory(), "a", &[HOST]);
-        authority.write(town.directory(), "ca");
-        clients.write(town.directory(), "clients");
-        clients.issue(town.directory(), "client", &["client"]);
+    let start = World::builder(Conf::servers("a b").listener(tls)).before(|environment| {
+        authority.issue(environment.directory(), "a", &[HOST]);
+        authority.write(environment.directory(), "ca");
+        clients.write(environment.directory(), "clients");
+        clients.issue(environment.directory(), "client", &["client"]);
     });
     let world = start.start();
     let certificate = ["--cert", "client.pem", "--key", "client.key"];
@@ -93,9 +93,9 @@ fn of_two_certificates_for_a_host_each_client_gets_the_first_that_it_can_verify(
     };
     let authority = Authority::new();
     let (rsa, ecdsa) = (authority.sign_rsa(&[HOST]), authority.sign(&[HOST]));
-    let start = World::builder(conf(["ecdsa", "rsa"])).before(|town| {
-        rsa.write(town.directory(), "rsa");
-        ecdsa.write(town.directory(), "ecdsa");
+    let start = World::builder(conf(["ecdsa", "rsa"])).before(|environment| {
+        rsa.write(environment.directory(), "rsa");
+        ecdsa.write(environment.directory(), "ecdsa");
     });
     let mut world = start.start();
     let shown = |world: &World, suites: Option<&[SupportedCipherSuite]>| {

@@ -34,9 +34,9 @@ impl Authorities {
     }
 
     fn world(&self, conf: impl std::fmt::Display) -> World {
-        let start = World::builder(conf).before(|town| {
-            self.authority.issue(town.directory(), "a", &[HOST]);
-            self.clients.write(town.directory(), "clients");
+        let start = World::builder(conf).before(|environment| {
+            self.authority.issue(environment.directory(), "a", &[HOST]);
+            self.clients.write(environment.directory(), "clients");
         });
         start.start()
     }
@@ -65,9 +65,9 @@ fn is_resumed(client: &Resuming, address: &Address) -> bool {
 
 #[test]
 fn a_tls_session_is_resumed_after_a_reload_after_a_restart_and_at_another_proxy() {
-    let town = Authorities::new();
-    let mut world = town.world(conf(""));
-    let clients = VERSIONS.map(|versions| Client::new(&town.authority).versions(versions).resuming());
+    let environment = Authorities::new();
+    let mut world = environment.world(conf(""));
+    let clients = VERSIONS.map(|versions| Client::new(&environment.authority).versions(versions).resuming());
     let all = |address: &Address| clients.each_ref().map(|client| is_resumed(client, address));
     assert_eq!(all(&world.address), [false; 2], "TLS 1.2 and 1.3: nothing to resume yet");
     assert_eq!(all(&world.address), [true; 2]);
@@ -81,9 +81,9 @@ fn a_tls_session_is_resumed_after_a_reload_after_a_restart_and_at_another_proxy(
 
 #[test]
 fn without_keys_a_tls_session_ends_with_the_process() {
-    let town = Authorities::new();
-    let mut world = town.world(conf("").keys(&[]));
-    let client = town.client();
+    let environment = Authorities::new();
+    let mut world = environment.world(conf("").keys(&[]));
+    let client = environment.client();
     assert!(!is_resumed(&client, &world.address));
     assert!(is_resumed(&client, &world.address));
     world.restart_proxy();
@@ -92,9 +92,9 @@ fn without_keys_a_tls_session_ends_with_the_process() {
 
 #[test]
 fn a_tls_session_is_resumed_while_its_key_is_rotated_and_not_after_it_was_removed() {
-    let town = Authorities::new();
-    let mut world = town.world(conf("").keys(&[KEY_1]));
-    let (regular, absent) = (town.client(), town.client());
+    let environment = Authorities::new();
+    let mut world = environment.world(conf("").keys(&[KEY_1]));
+    let (regular, absent) = (environment.client(), environment.client());
     assert!(!is_resumed(&regular, &world.address) && !is_resumed(&absent, &world.address));
     world.reload(conf("").keys(&[KEY_2, KEY_1]));
     assert!(is_resumed(&regular, &world.address), "the old key opens");
@@ -112,15 +112,15 @@ fn and_listener(conf: &Conf, tls: &str) -> String {
 
 #[test]
 fn a_ticket_of_one_listener_is_no_ticket_at_another() {
-    let town = Authorities::new();
+    let environment = Authorities::new();
     let conf = and_listener(&conf(""), "certificates: [{ cert: b.pem, key: b.key }]");
     let start = World::builder(conf).before(|at| {
-        town.authority.issue(at.directory(), "a", &[HOST]);
-        town.authority.issue(at.directory(), "b", &[HOST]);
+        environment.authority.issue(at.directory(), "a", &[HOST]);
+        environment.authority.issue(at.directory(), "b", &[HOST]);
     });
     let mut world = start.start();
-    let (first, second) = (world.address.clone(), world.town.address("proxy2"));
-    let client = town.client();
+    let (first, second) = (world.address.clone(), world.environment.address("proxy2"));
+    let client = environment.client();
     assert!(!is_resumed(&client, &first));
     assert!(!is_resumed(&client, &second), "another certificate for the same host");
     assert!(is_resumed(&client, &second));
@@ -129,29 +129,29 @@ fn a_ticket_of_one_listener_is_no_ticket_at_another() {
 
 #[test]
 fn a_ticket_from_a_listener_without_client_certificates_does_not_open_one_with() {
-    let town = Authorities::new();
+    let environment = Authorities::new();
     let conf = and_listener(&conf(""), &format!("certificates: [{{ cert: a.pem, key: a.key }}]{MUTUAL}"));
-    let mut world = town.world(conf);
-    let (open, closed) = (world.address.clone(), world.town.address("proxy2"));
+    let mut world = environment.world(conf);
+    let (open, closed) = (world.address.clone(), world.environment.address("proxy2"));
     for versions in VERSIONS {
-        let client = Client::new(&town.authority).versions(versions).resuming();
+        let client = Client::new(&environment.authority).versions(versions).resuming();
         assert!(!is_resumed(&client, &open));
         let refused = try_visit(&client, &closed);
         assert!(refused.is_err(), "{versions:?}: {refused:?}");
     }
-    let certificate = town.clients.sign(&["client"]);
-    let client = town.showing(&certificate);
+    let certificate = environment.clients.sign(&["client"]);
+    let client = environment.showing(&certificate);
     assert!(!is_resumed(&client, &open));
     assert!(!is_resumed(&client, &closed));
 }
 
 #[test]
 fn servers_are_told_the_certificate_of_a_resumed_session() {
-    let town = Authorities::new();
-    let world = town.world(conf(MUTUAL));
-    let certificate = town.clients.sign(&["client"]);
+    let environment = Authorities::new();
+    let world = environment.world(conf(MUTUAL));
+    let certificate = environment.clients.sign(&["client"]);
     for versions in VERSIONS {
-        let client = Client::new(&town.authority).showing(&certificate).versions(versions).resuming();
+        let client = Client::new(&environment.authority).showing(&certificate).versions(versions).resuming();
         let (resumed, first) = try_visit(&client, &world.address).expect("a response");
         let (again, second) = try_visit(&client, &world.address).expect("a response");
         assert!(!resumed && again, "{versions:?}");
@@ -163,10 +163,10 @@ fn servers_are_told_the_certificate_of_a_resumed_session() {
 
 #[test]
 fn no_tls_session_is_resumed_after_the_clients_authorities_have_changed() {
-    let town = Authorities::new();
-    let mut world = town.world(conf(MUTUAL));
-    let certificate = town.clients.sign(&["client"]);
-    let client = town.showing(&certificate);
+    let environment = Authorities::new();
+    let mut world = environment.world(conf(MUTUAL));
+    let certificate = environment.clients.sign(&["client"]);
+    let client = environment.showing(&certificate);
     assert!(!is_resumed(&client, &world.address));
     assert!(is_resumed(&client, &world.address));
     let file = world.directory().join("clients.pem");
@@ -185,9 +185,9 @@ fn no_tls_session_is_resumed_after_the_clients_authorities_have_changed() {
 
 #[test]
 fn a_client_that_came_without_a_certificate_does_not_resume_where_one_is_required_now() {
-    let town = Authorities::new();
-    let mut world = town.world(conf(&format!("{MUTUAL}, client_auth: optional")));
-    let client = town.client();
+    let environment = Authorities::new();
+    let mut world = environment.world(conf(&format!("{MUTUAL}, client_auth: optional")));
+    let client = environment.client();
     assert!(!is_resumed(&client, &world.address));
     assert!(is_resumed(&client, &world.address));
     world.reload(conf(MUTUAL));
@@ -197,11 +197,11 @@ fn a_client_that_came_without_a_certificate_does_not_resume_where_one_is_require
 
 #[test]
 fn a_session_is_not_resumed_once_its_certificate_has_expired() {
-    let town = Authorities::new();
-    let world = town.world(conf(MUTUAL));
+    let environment = Authorities::new();
+    let world = environment.world(conf(MUTUAL));
     let expiry = SystemTime::now() + Duration::from_secs(6);
-    let certificate = town.clients.sign_with(&["client"], |params| params.not_after = expiry.into());
-    let client = town.showing(&certificate);
+    let certificate = environment.clients.sign_with(&["client"], |params| params.not_after = expiry.into());
+    let client = environment.showing(&certificate);
     assert!(!is_resumed(&client, &world.address));
     assert!(is_resumed(&client, &world.address), "it is valid still");
     eventually(PATIENCE, "the certificate expires", || try_visit(&client, &world.address).is_err());

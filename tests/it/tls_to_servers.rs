@@ -38,10 +38,10 @@ pub(crate) fn world_with(
             server.forward(app.socket_address());
             app
         })
-        .before(|town| {
-            authority.write(town.directory(), "ca");
+        .before(|environment| {
+            authority.write(environment.directory(), "ca");
             for (name, certificate) in own {
-                certificate.write(town.directory(), name);
+                certificate.write(environment.directory(), name);
             }
         })
         .start()
@@ -147,7 +147,7 @@ fn requests_of_a_server_that_is_not_trusted_go_to_another() {
             server.forward(app.socket_address());
             app
         })
-        .before(|town| authority.write(town.directory(), "ca"))
+        .before(|environment| authority.write(environment.directory(), "ca"))
         .start();
     for method in ["GET", "POST"].repeat(3) {
         assert_eq!(world.browser().request(method, "/echo").body("x").send().expect(200).server(), "b");
@@ -178,14 +178,14 @@ fn without_ca_the_authorities_of_the_system_are_trusted() {
     let app = App::reserve("a");
     server.forward(app.socket_address());
     let text = conf(&server, "localhost", "").to_string().replace("tls: { ca: ca.pem }", "tls: {}");
-    let mut town = World::builder(text).with_app(|_| app).without_proxy();
-    authority.write(town.directory(), "system");
-    other.write(town.directory(), "other");
+    let mut environment = World::builder(text).with_app(|_| app).without_proxy();
+    authority.write(environment.directory(), "system");
+    other.write(environment.directory(), "other");
     for (file, status) in [("system", 200), ("other", 502)] {
-        let mut launch = town.launch(file);
-        let bundle = town.directory().join(format!("{file}.pem")).display().to_string();
+        let mut launch = environment.launch(file);
+        let bundle = environment.directory().join(format!("{file}.pem")).display().to_string();
         launch.environment.push(("SSL_CERT_FILE".to_owned(), bundle));
-        let proxy = Proxy::start(&launch, town.directory());
+        let proxy = Proxy::start(&launch, environment.directory());
         proxy.browser().get("/echo").expect(status);
     }
 }
@@ -225,7 +225,8 @@ fn a_server_without_tls_is_told_from_one_that_is_down() {
     });
     let conf = Conf::servers("a b").address("b", &plain.to_string()).pool("connection: { tls: { ca: ca.pem } }");
     let conf = conf.server("a", "state: maint").without_persistence();
-    let mut world = World::builder(&conf).down("a").before(|town| authority.write(town.directory(), "ca")).start();
+    let mut world =
+        World::builder(&conf).down("a").before(|environment| authority.write(environment.directory(), "ca")).start();
     world.browser().get("/echo").expect(502);
     world.expect_metric(ERRORS, &[("server", "b"), ("kind", "tls_handshake")], 1.0);
     world.reload(conf.to_string().replace("maint", "ready"));

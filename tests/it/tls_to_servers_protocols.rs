@@ -30,7 +30,7 @@ fn speaking(server: &TlsServer, protocol: &str) -> Conf {
 /// A world whose server speaks HTTP/2.
 fn over_h2(conf: Conf, authority: &Authority, front: &TlsServer, server: &Server) -> World {
     front.forward(server.address);
-    World::builder(conf).before(|town| authority.write(town.directory(), "ca")).start()
+    World::builder(conf).before(|environment| authority.write(environment.directory(), "ca")).start()
 }
 
 #[test]

@@ -215,12 +215,12 @@ fn a_collector_with_tls_gets_spans_if_the_system_trusts_its_certificate() {
     let Address::Tcp(collector) = nodes.address("collector") else { panic!("it listens on TCP") };
     front.forward(collector);
     let otlp = format!("tracing: {{ otlp: {{ endpoint: 'https://localhost:{}' }} }}", front.address.port());
-    let mut town = World::builder(Conf::servers("a").top(&otlp)).without_proxy();
-    trusted.write(town.directory(), "ca");
-    let mut launch = town.launch("");
-    let bundle = town.directory().join("ca.pem").display().to_string();
+    let mut environment = World::builder(Conf::servers("a").top(&otlp)).without_proxy();
+    trusted.write(environment.directory(), "ca");
+    let mut launch = environment.launch("");
+    let bundle = environment.directory().join("ca.pem").display().to_string();
     launch.environment.push(("SSL_CERT_FILE".to_owned(), bundle));
-    let proxy = Proxy::start(&launch, town.directory());
+    let proxy = Proxy::start(&launch, environment.directory());
     proxy.browser().get("/plain").expect(200);
     spans(&nodes, 1);
     front.show(&stranger.sign(&["localhost"]), Manners::default());

@@ -37,7 +37,7 @@ fn is_waiting(socket: &Path) -> bool {
 
 /// A process that waits for the sockets.
 pub(crate) fn successor(world: &mut World) -> Proxy {
-    let launch = world.town.launch("");
+    let launch = world.environment.launch("");
     successor_by(world, launch)
 }
 
@@ -177,10 +177,10 @@ fn a_new_process_that_cannot_start_leaves_the_old_one_serving() {
     let home = world.directory().join("taken.sock");
     let _taken = std::os::unix::net::UnixListener::bind(&home).expect("a socket");
     // The new file has one more listener, which cannot be opened.
-    let text = world.town.render_for("");
+    let text = world.environment.render_for("");
     let more =
         text.replacen("listeners:\n", &format!("listeners:\n  - {{ address: \"unix:{}\" }}\n", home.display()), 1);
-    let launch = world.town.launch("");
+    let launch = world.environment.launch("");
     fs::write(world.directory().join("other.yaml"), more).expect("a file");
     let config = world.directory().join("other.yaml");
     let new = successor_by(&world, Launch { config, ..launch });
@@ -310,7 +310,7 @@ pub(crate) fn with_program(conf: impl Display) -> (World, PathBuf) {
     world.stop_proxy();
     let program = world.directory().join("homing");
     std::os::unix::fs::symlink(binary(), &program).expect("a link to the program");
-    let launch = world.town.launch("");
+    let launch = world.environment.launch("");
     let launch = Launch { program: Some(program.clone()), ..launch };
     let proxy = Proxy::start(&launch, world.directory());
     world.set_proxy(proxy);
@@ -402,7 +402,7 @@ fn the_upgrade_command_needs_the_socket_and_a_proxy() {
 fn a_process_with_no_predecessor_does_not_take_another_ones_place() {
     let mut world = World::start(conf("a"));
     let first = successor(&mut world);
-    let launch = world.town.launch("");
+    let launch = world.environment.launch("");
     let config = launch.config.display().to_string();
     let second = command().args(["run", "--config", &config, "--upgrade"]).output().expect("the program runs");
     assert_eq!(second.status.code(), Some(1), "{second:?}");

@@ -123,7 +123,8 @@ fn the_cases_of_h2spec_pass_over_tls() {
     let authority = Authority::new();
     let host = "shop.example.org";
     let conf = Conf::servers("a").listener("tls: { certificates: [{ cert: a.pem, key: a.key }] }");
-    let world = World::builder(conf).before(|town| drop(authority.issue(town.directory(), "a", &[host]))).start();
+    let world =
+        World::builder(conf).before(|environment| drop(authority.issue(environment.directory(), "a", &[host]))).start();
     play(&cases(), || Client::new(&authority).protocols(&["h2"]).connect(&world.address, host));
     world.expect_metric("homing_panics_total", &[], 0.0);
 }

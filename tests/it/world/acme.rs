@@ -20,7 +20,7 @@ use super::net::{Address, PATIENCE, Stream};
 use super::stores::Pebble;
 use super::tls::{Authority, Client, Handshake as _};
 use super::tls_server::{Manners, TlsServer};
-use super::{Town, eventually};
+use super::{Environment, eventually};
 
 /// Where Pebble takes orders.
 pub(crate) const ORDERS: &str = "/order-plz";
@@ -76,15 +76,15 @@ impl CertificateAuthority {
     }
 
     /// For the proxies of a test whose first one serves clients at `{{proxy}}` and challenges at `{{proxy2}}`.
-    pub(crate) fn of(town: &mut Town, seconds: u64) -> Self {
-        Self::requiring(town, seconds, None)
+    pub(crate) fn of(environment: &mut Environment, seconds: u64) -> Self {
+        Self::requiring(environment, seconds, None)
     }
 
     /// The same, where accounts must be bound to an external one, a name and its key.
-    pub(crate) fn requiring(town: &mut Town, seconds: u64, external: Option<(&str, &str)>) -> Self {
-        let (plain, tls) = (town.address("proxy2"), town.address("proxy"));
+    pub(crate) fn requiring(environment: &mut Environment, seconds: u64, external: Option<(&str, &str)>) -> Self {
+        let (plain, tls) = (environment.address("proxy2"), environment.address("proxy"));
         let authority = Self::start(&plain, &tls, seconds, external);
-        authority.write(town.directory());
+        authority.write(environment.directory());
         authority
     }
 

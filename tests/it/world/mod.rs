@@ -80,12 +80,12 @@ pub(crate) fn at_once<T: Ord + Send>(times: usize, ask: impl Fn() -> T + Sync) -
 pub(crate) struct World {
     // Dropped in this order: the proxy first.
     proxy: Option<Proxy>,
-    pub(crate) town: Town,
+    pub(crate) environment: Environment,
 }
 
 /// The application servers, the ports and the files of one test.
 #[derive(Debug)]
-pub(crate) struct Town {
+pub(crate) struct Environment {
     apps: BTreeMap<String, App>,
     ports: BTreeMap<String, Port>,
     template: String,
@@ -95,7 +95,7 @@ pub(crate) struct Town {
 /// How a world begins.
 #[derive(Debug)]
 pub(crate) struct Builder {
-    town: Town,
+    environment: Environment,
     down: Vec<String>,
 }
 
@@ -108,21 +108,21 @@ impl Builder {
 
     /// An application server of one's own making, e.g. on `::1` or a unix socket.
     pub(crate) fn with_app(mut self, make: impl FnOnce(&Path) -> App) -> Self {
-        let app = make(self.town.directory.path());
-        self.town.apps.insert(app.name().to_owned(), app);
+        let app = make(self.environment.directory.path());
+        self.environment.apps.insert(app.name().to_owned(), app);
         self
     }
 
-    /// A word with the application servers before the proxy starts.
-    pub(crate) fn before(mut self, prepare: impl FnOnce(&mut Town)) -> Self {
-        self.people();
-        prepare(&mut self.town);
+    /// Prepares the environment, with its application servers running, before the proxy starts.
+    pub(crate) fn before(mut self, prepare: impl FnOnce(&mut Environment)) -> Self {
+        self.start_apps();
+        prepare(&mut self.environment);
         self
     }
 
-    fn people(&mut self) {
-        self.town.render_for("");
-        for (name, app) in &self.town.apps {
+    fn start_apps(&mut self) {
+        self.environment.render_for("");
+        for (name, app) in &self.environment.apps {
             if !self.down.contains(name) {
                 app.start();
             }
@@ -130,22 +130,22 @@ impl Builder {
     }
 
     pub(crate) fn start(mut self) -> World {
-        self.people();
-        let launch = self.town.launch("");
-        let proxy = Proxy::start(&launch, self.town.directory.path());
-        World { proxy: Some(proxy), town: self.town }
+        self.start_apps();
+        let launch = self.environment.launch("");
+        let proxy = Proxy::start(&launch, self.environment.directory.path());
+        World { proxy: Some(proxy), environment: self.environment }
     }
 
-    /// A world whose proxy the test starts itself.
+    /// Without a proxy: the test starts it itself.
     pub(crate) fn start_without_proxy(self) -> World {
-        World { proxy: None, town: self.without_proxy() }
+        World { proxy: None, environment: self.without_proxy() }
     }
 
     /// The servers and the configuration file, but no proxy.
-    pub(crate) fn without_proxy(mut self) -> Town {
-        self.people();
-        self.town.launch("");
-        self.town
+    pub(crate) fn without_proxy(mut self) -> Environment {
+        self.start_apps();
+        self.environment.launch("");
+        self.environment
     }
 }
 
@@ -156,19 +156,19 @@ impl World {
     }
 
     pub(crate) fn builder(configuration: impl Display) -> Builder {
-        let town = Town {
+        let environment = Environment {
             apps: BTreeMap::new(),
             ports: BTreeMap::new(),
             template: configuration.to_string(),
             directory: tempfile::Builder::new().prefix("homing-it-").tempdir().expect("a directory for the test"),
         };
-        Builder { town, down: Vec::new() }
+        Builder { environment, down: Vec::new() }
     }
 
     /// One more proxy with the same servers, keys and file, at addresses of its own.
     pub(crate) fn another_proxy(&mut self, suffix: &str) -> Proxy {
-        let launch = self.town.launch(suffix);
-        Proxy::start(&launch, self.town.directory.path())
+        let launch = self.environment.launch(suffix);
+        Proxy::start(&launch, self.environment.directory.path())
     }
 
     /// Ends the proxy and starts it again, with the same file and addresses.
@@ -194,8 +194,8 @@ impl World {
 
     /// A new proxy with the same file and addresses.
     pub(crate) fn start_proxy(&mut self) {
-        let launch = self.town.launch("");
-        self.proxy = Some(Proxy::start(&launch, self.town.directory.path()));
+        let launch = self.environment.launch("");
+        self.proxy = Some(Proxy::start(&launch, self.environment.directory.path()));
     }
 
     /// Ends the proxy gracefully and forgets it.
@@ -208,23 +208,23 @@ impl World {
     /// Puts another configuration into force.
     #[track_caller]
     pub(crate) fn reload(&mut self, configuration: impl Display) {
-        let text = self.town.rewrite(configuration);
+        let text = self.environment.rewrite(configuration);
         Proxy::reload(self, &text);
     }
 
     /// Tries another configuration, which may be refused or change nothing.
     #[track_caller]
     pub(crate) fn try_reload(&mut self, configuration: impl Display) {
-        let text = self.town.rewrite(configuration);
+        let text = self.environment.rewrite(configuration);
         Proxy::try_reload(self, &text);
     }
 
     pub(crate) fn app(&self, name: &str) -> &App {
-        self.town.app(name)
+        self.environment.app(name)
     }
 
     pub(crate) fn apps(&self) -> impl Iterator<Item = &App> {
-        self.town.apps.values()
+        self.environment.apps.values()
     }
 
     /// How many requests of that method and path arrived at all servers together.
@@ -242,7 +242,7 @@ impl World {
     }
 
     pub(crate) fn directory(&self) -> &Path {
-        self.town.directory.path()
+        self.environment.directory.path()
     }
 }
 
@@ -254,7 +254,7 @@ impl Deref for World {
     }
 }
 
-impl Town {
+impl Environment {
     pub(crate) fn app(&self, name: &str) -> &App {
         self.apps.get(name).unwrap_or_else(|| panic!("the world has no server {name}"))
     }

@@ -4,6 +4,7 @@
 //!
 //! Each says by `entry()` what a configuration's `store` is to contain: `Conf::servers("a b").store(&redis.entry())`.
 
+mod any;
 mod cluster;
 pub(crate) mod hazelcast;
 mod ignite;
@@ -16,6 +17,7 @@ mod redis;
 mod resp;
 mod sentinels;
 
+pub(crate) use any::{Engine, Store};
 pub(crate) use cluster::Cluster;
 pub(crate) use hazelcast::HazelcastMember;
 pub(crate) use ignite::{Extras, IgniteNode};
