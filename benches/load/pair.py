@@ -17,6 +17,8 @@ LOOKUPS = 'homing_store_operation_duration_seconds_count{op="lookup"}'
 ANNOUNCEMENTS = "homing_store_announcements_total"
 GOOD = re.compile(r'result="(ok|lost)"')
 QUOTED = re.compile(r'="(.*?)"')
+# Sessions in a row, and seconds.
+WARM_SESSIONS, WARM_DEADLINE = 1000, 60
 
 
 class Failed(Exception):
@@ -106,6 +108,17 @@ def quantile(found: list, share: float) -> float:
 
 # The requests of one session, in order, with their proxy: the columns of a table.
 STEPS = ("begun at A", "next at A", "first at B", "next at B")
+
+
+def warm(pair: Pair) -> None:
+    """Until a number of sessions in a row were at home at B: connections are made, and a store in Java that has just started compiles
+    what it runs, and answers late meanwhile."""
+    deadline, right = time.monotonic() + WARM_DEADLINE, 0
+    while right < WARM_SESSIONS:
+        home, cookie, _ = pair.a.begin()
+        right = right + 1 if pair.b.ask(cookie)[0] == home else 0
+        if time.monotonic() > deadline:
+            raise Failed(f"not {WARM_SESSIONS} sessions in a row were at home at B within {WARM_DEADLINE} s")
 
 
 def first_requests(pair: Pair, count: int, two: bool) -> dict:

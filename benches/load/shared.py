@@ -216,7 +216,10 @@ def first(options, cores) -> list:
         yamls = {"memory": "type: memory"} | {name: store.yaml for name, store in running.items()}
         with pair.started(yamls, options, cores, ports, ports) as pairs:
             rounds = {one.name: [] for one in pairs}
-            pairs = [one for one in pairs if first_round(part, one, 64) is not None]  # connections are made, code is warm
+            for one in pairs:
+                with part.of(one.name):
+                    first_round(part, one, 64) if one.name == "memory" else pair.warm(one)
+            pairs = [one for one in pairs if one.name not in part.failures]
             for number in range(options.rounds):
                 say(f"  round {number + 1} of {options.rounds}")
                 for one in pairs:
@@ -269,6 +272,7 @@ def moves(options, cores) -> list:
         for name, store in running.items():
             with part.of(name), running_servers(options, cores, 1) as (door, doors), \
                     pair.started({name: store.yaml}, options, cores, [*doors, *ports[1:]], ports) as (one,):
+                pair.warm(one)
                 seen = pair.Moves(one, door, options.moves).play(at_once=name == "memcached")
                 waits, ordinary, moving = (summary(seen.pop(f"{what}_us")) for what in ("waits", "ordinary", "moving"))
                 stale = seen.pop("stale")

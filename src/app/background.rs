@@ -22,6 +22,7 @@ use super::discovery::Discoveries;
 use super::drains;
 use super::error::RunError;
 use super::history_sampler;
+use super::low_priority;
 use super::rebalancer;
 use super::reload::Reloader;
 use super::server_clock;
@@ -82,7 +83,10 @@ impl Background {
         });
         let runtime = app.current.load_full();
         acme::worker::load(&app, &runtime.config);
-        runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
+        for pool in &runtime.pools {
+            pool.pool.take_effect();
+            pool.pool.prepare();
+        }
         let (tasks, discoveries) = executor.block_on(async {
             check_new_servers(&runtime).await;
             let mut tasks = ServerTasks::default();
@@ -177,10 +181,14 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
 async fn remove_series(app: Arc<AppState>) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let runtime = app.current.load_full();
-        let now = Instant::now().into_std();
-        app.metrics.retain(&runtime.in_use(), now);
-        app.sessions.table.free_unused_targets(now);
+        let (app, now) = (Arc::clone(&app), Instant::now().into_std());
+        // After reloads of many servers there are a million series. A panic is in the log.
+        low_priority::run("series", move || {
+            let runtime = app.current.load_full();
+            app.metrics.retain(&runtime.in_use(), now);
+            app.sessions.table.free_unused_targets(now);
+        })
+        .await;
     }
 }
 

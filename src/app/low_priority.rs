@@ -3,23 +3,24 @@
 
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
 
 use super::process::{RELOAD_NICENESS, lower_priority};
 
 /// Runs it and waits for its result; `None` when it has panicked, or there is no thread for it.
 pub(super) async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let (sender, receiver) = oneshot::channel();
+    // Not one of the executor's threads for such work: a priority that was lowered cannot be raised again.
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
         lower_priority(RELOAD_NICENESS);
-        // An error means that the process ends.
-        let _ = sender.send(work());
+        work()
     });
-    if let Err(error) = started {
-        tracing::error!(%error, "no thread can be started");
-        return None;
+    match started {
+        Ok(worker) => spawn_blocking(move || worker.join().ok()).await.ok().flatten(),
+        Err(error) => {
+            tracing::error!(%error, "no thread can be started");
+            None
+        }
     }
-    receiver.await.ok()
 }
 
 #[cfg(test)]

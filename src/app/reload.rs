@@ -266,6 +266,8 @@ impl Reloader {
         let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
         let _ = tokio::task::spawn_blocking(move || of_app.overrides.update_file(&current)).await;
         tokio::spawn(free(previous));
+        // Not before it is in force, which it would delay.
+        tokio::spawn(low_priority::run("rings", move || runtime.pools.iter().for_each(|pool| pool.pool.prepare())));
     }
 }
 

@@ -112,7 +112,7 @@ impl Pool {
         by_id.sort_unstable_by_key(|(id, _)| id.0);
         Self {
             name: Arc::from(config.name.as_str()),
-            balancer: Balancer::build(config.balance, &servers),
+            balancer: Balancer::build(config.balance, &servers, previous.map(|previous| &previous.balancer)),
             by_id,
             rebalance: config.rebalance.map(|settings| Rebalance::new(settings, servers.len())),
             servers,
@@ -136,6 +136,11 @@ impl Pool {
     /// All servers, for more than a few look-ups.
     pub fn servers_by_name(&self) -> HashMap<&str, &Server> {
         self.servers.iter().map(|server| (&*server.name, server)).collect()
+    }
+
+    /// Builds what the first session that moves would build otherwise.
+    pub fn prepare(&self) {
+        self.balancer.prepare(&self.servers, self.generation.load(Ordering::Acquire));
     }
 
     /// Few requests of this version of the pool are left, and they have their servers: drops what selects servers and is large. It

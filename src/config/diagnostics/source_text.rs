@@ -1,6 +1,7 @@
 //! The text of the file, for showing one line of it: secrets masked, tabs expanded, long lines cut.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 
 use super::{Diagnostic, Location, Problem, Severity, Snippet};
 use crate::config::yaml::{Content, Node};
@@ -35,25 +36,27 @@ impl<'a> SourceText<'a> {
 
     /// Learns from the tree, before anything is expanded, which values are literal secrets.
     pub(crate) fn hide_secrets_of(&mut self, root: &Node) {
-        self.hide(root, false);
+        self.hide(root, false, &mut HashMap::new());
     }
 
-    fn hide(&mut self, node: &Node, secret: bool) {
+    /// `known`: what was found out of keys before, of which few are different.
+    fn hide<'n>(&mut self, node: &'n Node, secret: bool, known: &mut HashMap<&'n str, bool>) {
         match &node.content {
             Content::Scalar(scalar) => {
                 if secret && !is_reference(&scalar.text) {
                     self.hidden.push(node.location);
                 }
             }
-            Content::List(items) => items.iter().for_each(|item| self.hide(item, secret)),
+            Content::List(items) => items.iter().for_each(|item| self.hide(item, secret, known)),
             Content::Map(entries) => {
                 for entry in entries {
                     let plain = matches!(entry.key.as_str(), "id" | "name" | "role");
-                    if secret && !plain && !holds_secrets(&entry.key) {
+                    let holds = *known.entry(&entry.key).or_insert_with(|| holds_secrets(&entry.key));
+                    if secret && !plain && !holds {
                         // A secret in the place of a key.
                         self.hidden.push(entry.key_location);
                     }
-                    self.hide(&entry.value, !plain && (secret || holds_secrets(&entry.key)));
+                    self.hide(&entry.value, !plain && (secret || holds), known);
                 }
             }
         }

@@ -56,9 +56,15 @@ enum Kind {
 const UNITS_MAX: usize = 16_384;
 
 impl Balancer {
-    /// A balancer over the servers of a pool.
-    pub fn build(balance: Balance, servers: &[Server]) -> Self {
-        Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring: Ring::build(servers) }
+    /// A balancer over the servers of a pool; `previous` is that of the pool before a reload.
+    pub fn build(balance: Balance, servers: &[Server], previous: Option<&Self>) -> Self {
+        let ring = Ring::build(servers, previous.map(|previous| &previous.ring), balance != Balance::Hash);
+        Self { balance, current: ArcSwapOption::empty(), building: Mutex::new(()), ring }
+    }
+
+    /// Builds what a request would build otherwise.
+    pub fn prepare(&self, servers: &[Server], generation: u64) {
+        self.ring.at(servers, generation);
     }
 
     /// Drops the ring, which may have millions of points, until it is needed again.

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -27,6 +28,10 @@ fn server(text: &str, port: u16) -> config::Server {
 }
 
 fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
+    pool_after(None, balance, servers)
+}
+
+fn pool_after(previous: Option<&Pool>, balance: Balance, servers: Vec<config::Server>) -> Pool {
     let health_check = config::HealthCheck {
         probe: config::Probe::Tcp,
         interval: Duration::from_secs(5),
@@ -57,7 +62,7 @@ fn pool_of(balance: Balance, servers: Vec<config::Server>) -> Pool {
         },
         persistence: None,
     };
-    let pool = Pool::build(&config, None, None, &Metrics::new().unwrap());
+    let pool = Pool::build(&config, None, previous, &Metrics::new().unwrap());
     for server in &pool.servers {
         server.live.set_health(Health::Up);
     }
@@ -108,6 +113,35 @@ fn a_retired_pool_moves_sessions_to_the_same_servers_as_before() {
     let before = picks();
     pool.retire();
     assert_eq!(picks(), before);
+}
+
+#[test]
+fn all_who_need_a_ring_that_is_not_built_yet_get_it() {
+    let pool = pool(Balance::RoundRobin, &["a", "b*3", "c"]);
+    let picks = || -> Vec<_> { (0..200_u32).map(|key| pool.pick_moved(&key.to_be_bytes(), &[])).collect() };
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..8).map(|_| scope.spawn(picks)).collect();
+        running.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    pool.prepare();
+    assert!(all.iter().all(|one| *one == picks()));
+}
+
+#[test]
+fn a_reload_that_leaves_the_servers_as_they_are_takes_the_ring_over() {
+    let reloaded = |before: &Pool, servers: &[&str]| {
+        let servers = servers.iter().map(|text| server(text, 9_000)).collect();
+        pool_after(Some(before), Balance::RoundRobin, servers)
+    };
+    let first = pool(Balance::RoundRobin, &["a", "b*3"]);
+    first.prepare();
+    let ring = |pool: &Pool| pool.balancer.ring.at(&pool.servers, pool.generation.load(Ordering::Acquire));
+    for (servers, same) in
+        [(&["a", "b*3"] as &[&str], true), (&["b*3", "a"], false), (&["a", "b"], false), (&["a"], false)]
+    {
+        let next = reloaded(&first, servers);
+        assert_eq!(Arc::ptr_eq(&ring(&first), &ring(&next)), same, "{servers:?}");
+    }
 }
 
 #[test]
