@@ -13,6 +13,7 @@ Results: target/bench-load/ (http2.md, http2.json).
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from statistics import median
 import callgrind
 import contenders
 import programs
+from counts import TUNABLES
 
 PEER = "haproxy-cookie"
 RATE = re.compile(r"finished in .*?, ([\d.]+) req/s")
@@ -86,6 +88,7 @@ class Contender:
 def counts(contender, options, setting, directory) -> str:
     """Instructions of a request by part: the difference of a short run and a long one."""
     output, short, long = directory / "callgrind.out", 200, 2200
+    os.environ["GLIBC_TUNABLES"] = TUNABLES
     one, took = Contender(contender, options, setting, callgrind.command(output)), []
     try:
         for requests in (short, short, long):
