@@ -174,8 +174,11 @@ class WebSocket:
 
     def is_alive(self) -> bool:
         frame = b"\x81\x85\0\0\0\0hello"
-        self.socket.sendall(frame)
-        return self.socket.recv(len(frame), socket.MSG_WAITALL) == frame
+        try:
+            self.socket.sendall(frame)
+            return self.socket.recv(len(frame), socket.MSG_WAITALL) == frame
+        except OSError:
+            return False
 
 
 class Reloading:
@@ -234,6 +237,7 @@ def measure(options, directory: Path) -> dict:
         seen["before"] = proxy.look()
         for number in range(options.rounds):
             bench.say(f"  round {number + 1} of {options.rounds}")
+            alive = [one.is_alive() for one in sockets]
             seen["quiet"].append(asked(runner, options))
             with Reloading(proxy):
                 seen["reloading"].append(asked(runner, options))
@@ -241,14 +245,17 @@ def measure(options, directory: Path) -> dict:
             time.sleep(options.pause)
             proxy.reload()
             proxy.visit(options.visits)
+            alive = [one.is_alive() for one in sockets]
         seen["after"] = proxy.look()
         bench.say(f"  {len(proxy.took)} reloads; waiting for series to vanish")
         last = time.monotonic()
         while (now := proxy.look())["series"] > seen["before"]["series"] and time.monotonic() - last < VANISH_DEADLINE:
             time.sleep(5)
+            # They end when nothing is sent for `connection.read_timeout`.
+            alive = [one.is_alive() for one in sockets]
         seen["vanished"] = time.monotonic() - last
         time.sleep(MEMORY_RETURNS)
-        alive = sum(one.is_alive() for one in sockets)
+        alive = sum(one.is_alive() and before for one, before in zip(sockets, alive))
         seen["with_sockets"] = proxy.look()
         for one in sockets:
             one.socket.close()

@@ -267,7 +267,14 @@ impl Reloader {
         let _ = tokio::task::spawn_blocking(move || of_app.overrides.update_file(&current)).await;
         tokio::spawn(free(previous));
         // Not before it is in force, which it would delay.
-        tokio::spawn(low_priority::run("rings", move || runtime.pools.iter().for_each(|pool| pool.pool.prepare())));
+        tokio::spawn(low_priority::run(THREAD, {
+            let app = Arc::clone(app);
+            move || {
+                runtime.pools.iter().for_each(|pool| pool.pool.prepare());
+                // Series of servers that are too many: the next reload may follow soon, and memory grow with each.
+                app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+            }
+        }));
     }
 }
 
