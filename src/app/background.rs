@@ -181,14 +181,13 @@ async fn sweep_data(table: Arc<Table>, data: Arc<SessionData>) {
 async fn remove_series(app: Arc<AppState>) {
     loop {
         tokio::time::sleep(LOOK_INTERVAL).await;
-        let (app, now) = (Arc::clone(&app), Instant::now().into_std());
-        // After reloads of many servers there are a million series. A panic is in the log.
-        low_priority::run("series", move || {
-            let runtime = app.current.load_full();
-            app.metrics.retain(&runtime.in_use(), now);
-            app.sessions.table.free_unused_targets(now);
-        })
-        .await;
+        let (runtime, now) = (app.current.load_full(), Instant::now().into_std());
+        if app.metrics.note_in_use(&runtime.in_use(), now) {
+            let app = Arc::clone(&app);
+            // A panic is in the log.
+            low_priority::run("series", move || app.metrics.remove_unused(now)).await;
+        }
+        app.sessions.table.free_unused_targets(now);
     }
 }
 

@@ -361,9 +361,20 @@ impl Metrics {
 
     /// Notes what the configuration has, and removes the series of what it has not had for [`GRACE`].
     pub fn retain(&self, in_use: &InUse<'_>, now: Instant) {
-        if self.lifetimes.observe(in_use, now) {
-            self.lifetimes.remove(&self.families, now);
+        if self.note_in_use(in_use, now) {
+            self.remove_unused(now);
         }
+    }
+
+    /// Notes what the configuration has; returns whether there are series to remove.
+    pub fn note_in_use(&self, in_use: &InUse<'_>, now: Instant) -> bool {
+        self.lifetimes.observe(in_use, now)
+    }
+
+    /// Removes the series of what the configuration has not had for [`GRACE`]. After reloads of thousands of servers that takes
+    /// seconds.
+    pub fn remove_unused(&self, now: Instant) {
+        self.lifetimes.remove(&self.families, now);
     }
 
     /// Whether the last reload (or start) was accepted.
