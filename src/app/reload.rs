@@ -14,6 +14,7 @@ use crate::proxy::context::wall_clock;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::events::{self, EventKind, cause};
 use crate::telemetry::log;
+use crate::telemetry::metrics::SeriesHold;
 use crate::telemetry::trace::SpanExporter;
 
 use super::acme;
@@ -223,11 +224,12 @@ impl Reloader {
             SpanExporterChange::Replace(started.map_err(|error| error.to_string())?)
         };
         let (app, previous) = (Arc::clone(&self.app), Arc::clone(previous));
+        let series = app.metrics.hold_series();
         let built = low_priority::run(THREAD, move || build_next(config, &app, &previous)).await;
         let runtime = built.ok_or_else(|| PANICKED.to_owned())??;
         // New servers are checked before their first request.
         check_new_servers(&runtime).await;
-        Ok(Update { runtime, access_log, span_exporter })
+        Ok(Update { runtime, access_log, span_exporter, series })
     }
 
     /// `who` caused what changes of servers' states and weights.
@@ -238,6 +240,9 @@ impl Reloader {
         drains::observe(&runtime, wall_clock());
         acme::worker::load(app, &runtime.config);
         app.current.store(Arc::clone(&runtime));
+        drop(update.series);
+        let now = Instant::now().into_std();
+        let has_unused = app.metrics.note_in_use(&runtime.in_use(), now);
         app.acme.wake.notify_one();
         runtime.pools.iter().for_each(|pool| pool.pool.take_effect());
         record_changes(&previous, &runtime, who);
@@ -271,8 +276,10 @@ impl Reloader {
             let app = Arc::clone(app);
             move || {
                 runtime.pools.iter().for_each(|pool| pool.pool.prepare());
-                // Series of servers that are too many: the next reload may follow soon, and memory grow with each.
-                app.metrics.retain(&runtime.in_use(), Instant::now().into_std());
+                if has_unused {
+                    // The next reload may follow soon, and memory grow with each.
+                    app.metrics.remove_unused(now);
+                }
             }
         }));
     }
@@ -351,6 +358,7 @@ struct Update {
     runtime: Runtime,
     access_log: AccessLogChange,
     span_exporter: SpanExporterChange,
+    series: SeriesHold,
 }
 
 enum SpanExporterChange {

@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::RwLock;
@@ -59,6 +60,13 @@ struct Known {
 pub(super) struct Lifetimes {
     known: RwLock<Known>,
     pairs: ServerPairs,
+    /// As many references to it as configurations are being built.
+    building: Arc<()>,
+}
+
+/// A configuration is being built: what only it has is not taken for gone.
+pub struct SeriesHold {
+    _building: Arc<()>,
 }
 
 /// Something of which series are made.
@@ -100,8 +108,16 @@ impl Lifetimes {
         }
     }
 
+    /// Until it is dropped, nothing is taken for gone.
+    pub(super) fn hold(&self) -> SeriesHold {
+        SeriesHold { _building: Arc::clone(&self.building) }
+    }
+
     /// Notes what is in use; returns whether something has not been for the grace.
     pub(super) fn observe(&self, in_use: &InUse<'_>, now: Instant) -> bool {
+        if Arc::strong_count(&self.building) > 1 {
+            return false;
+        }
         let mut known = self.known.write();
         let known = &mut *known;
         for (pool, (since, servers)) in &mut known.pools {
@@ -252,6 +268,12 @@ impl FamilyList {
 mod tests {
     use super::super::sample::busy;
     use super::*;
+
+    fn retain(metrics: &Metrics, in_use: &InUse<'_>, now: Instant) {
+        if metrics.note_in_use(in_use, now) {
+            metrics.remove_unused(now);
+        }
+    }
     use crate::telemetry::metrics::{Metrics, TableReading};
 
     const TABLE: TableReading = TableReading { entries: 0, capacity: 0, bytes: 0, handoff_bytes: 0 };
@@ -277,13 +299,13 @@ mod tests {
         }
         let before =
             in_use(&[("web", &["a", "b"]), ("old", &["z"])], &["shop", "gone"], &["127.0.0.1:1", "127.0.0.1:2"]);
-        metrics.retain(&before, start);
+        retain(&metrics, &before, start);
         let left = in_use(&[("web", &["a"])], &["shop"], &["127.0.0.1:1"]);
         let removed = start + Duration::from_secs(60);
-        metrics.retain(&left, removed);
-        metrics.retain(&left, removed + (GRACE / 10) * 9);
+        retain(&metrics, &left, removed);
+        retain(&metrics, &left, removed + (GRACE / 10) * 9);
         assert!(text(&metrics).contains("server=\"b\""), "still within the grace");
-        metrics.retain(&left, removed + GRACE);
+        retain(&metrics, &left, removed + GRACE);
         let rest = text(&metrics);
         for gone in ["\"b\"", "\"old\"", "\"z\"", "\"gone\"", "127.0.0.1:2"] {
             assert!(!rest.contains(gone), "{gone}: {rest}");
@@ -311,7 +333,7 @@ mod tests {
                 drop(metrics.server("web", name));
             }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            metrics.retain(&in_use(&[("web", &names)], &[], &[]), start + Duration::from_secs(generation.into()));
+            retain(&metrics, &in_use(&[("web", &names)], &[], &[]), start + Duration::from_secs(generation.into()));
         }
         let whole = count("\"g3-");
         assert!(whole > 600, "{whole}");
@@ -329,17 +351,17 @@ mod tests {
             let line = text.lines().find(|line| line.contains(r#"class="2xx",pool="web",server="b""#)).unwrap();
             line.rsplit(' ').next().unwrap().to_owned()
         };
-        metrics.retain(&without, start);
-        metrics.retain(&with, start + GRACE / 2);
-        metrics.retain(&with, start + GRACE * 2);
+        retain(&metrics, &without, start);
+        retain(&metrics, &with, start + GRACE / 2);
+        retain(&metrics, &with, start + GRACE * 2);
         assert_eq!(count(&metrics), "2");
-        metrics.retain(&without, start + GRACE * 3);
+        retain(&metrics, &without, start + GRACE * 3);
         // A reload that takes it back builds it before it is in effect.
         metrics.server("web", "b");
-        metrics.retain(&without, start + GRACE * 4);
+        retain(&metrics, &without, start + GRACE * 4);
         assert_eq!(count(&metrics), "3", "its clock began again");
-        metrics.retain(&without, start + GRACE * 5);
-        metrics.retain(&without, start + GRACE * 6);
+        retain(&metrics, &without, start + GRACE * 5);
+        retain(&metrics, &without, start + GRACE * 6);
         assert_eq!(count(&metrics), "1");
     }
 
@@ -348,8 +370,8 @@ mod tests {
         let (metrics, start) = (busy(), Instant::now());
         let (old, web, route) = (metrics.pool("old", &[]), metrics.pool("web", &[]), metrics.route("gone"));
         let left = in_use(&[("web", &["a"])], &[], &[]);
-        metrics.retain(&left, start);
-        metrics.retain(&left, start + GRACE);
+        retain(&metrics, &left, start);
+        retain(&metrics, &left, start + GRACE);
         old.request(503, Duration::ZERO);
         old.server_moves.inc("z", "z");
         route.request(503);
@@ -363,5 +385,16 @@ mod tests {
         }
         assert!(text.contains(r#"homing_server_moves_total{from="unknown",pool="web",to="a"} 1"#), "{text}");
         assert!(text.contains(r#"homing_server_moves_total{from="a",pool="web",to="unknown"} 1"#), "{text}");
+    }
+
+    #[test]
+    fn what_a_configuration_has_that_is_being_built_is_not_gone() {
+        let (metrics, start) = (busy(), Instant::now());
+        let building = metrics.hold_series();
+        retain(&metrics, &InUse::default(), start);
+        retain(&metrics, &InUse::default(), start + GRACE * 2);
+        drop(building);
+        assert!(!metrics.note_in_use(&InUse::default(), start + GRACE * 3), "its time begins now");
+        assert!(metrics.note_in_use(&InUse::default(), start + GRACE * 4));
     }
 }

@@ -21,7 +21,7 @@ pub use labels::{
     Direction, ENDS, FullPathReason, Handoff, LOOKUPS, LabelIndex, Limit, LocalResource, MOVES, NO_POOL, OUTCOMES,
     ProbeResult, REJECTIONS, Rejection, ResourceUser, Retry, SpanResult, TokenReason, UpstreamError,
 };
-pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL};
+pub use lifetimes::{GRACE, InUse, LOOK_INTERVAL, SeriesHold};
 pub use readings::{PoolReading, ServerReading, TableReading};
 pub use server::ServerMetrics;
 pub use store::{StoreMetrics, StoreOperation, StoreResult};
@@ -359,11 +359,9 @@ impl Metrics {
         }
     }
 
-    /// Notes what the configuration has, and removes the series of what it has not had for [`GRACE`].
-    pub fn retain(&self, in_use: &InUse<'_>, now: Instant) {
-        if self.note_in_use(in_use, now) {
-            self.remove_unused(now);
-        }
+    /// To be held while a configuration is built, until it is in force or rejected.
+    pub fn hold_series(&self) -> SeriesHold {
+        self.lifetimes.hold()
     }
 
     /// Notes what the configuration has; returns whether there are series to remove.
