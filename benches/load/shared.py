@@ -218,7 +218,10 @@ def first(options, cores) -> list:
             rounds = {one.name: [] for one in pairs}
             for one in pairs:
                 with part.of(one.name):
-                    first_round(part, one, 64) if one.name == "memory" else pair.warm(one)
+                    if one.name == "memory":
+                        pair.first_requests(one, 64, False)
+                    else:
+                        pair.warm(one)
             pairs = [one for one in pairs if one.name not in part.failures]
             for number in range(options.rounds):
                 say(f"  round {number + 1} of {options.rounds}")

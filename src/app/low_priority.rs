@@ -9,7 +9,7 @@ use super::process::{RELOAD_NICENESS, lower_priority};
 
 /// Runs it and waits for its result; `None` when it has panicked, or there is no thread for it.
 pub(super) async fn run<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    // Not one of the executor's threads for such work: a priority that was lowered cannot be raised again.
+    // A new thread rather than one of Tokio's blocking threads, which are reused: an unprivileged process cannot raise a priority again.
     let started = thread::Builder::new().name(name.to_owned()).spawn(move || {
         lower_priority(RELOAD_NICENESS);
         work()

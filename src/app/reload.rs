@@ -271,7 +271,7 @@ impl Reloader {
         let (of_app, current) = (Arc::clone(app), Arc::clone(&runtime));
         let _ = tokio::task::spawn_blocking(move || of_app.overrides.update_file(&current)).await;
         tokio::spawn(free(previous));
-        // Not before it is in force, which it would delay.
+        // After the configuration has taken effect, so as not to delay it.
         tokio::spawn(low_priority::run(THREAD, {
             let app = Arc::clone(app);
             move || {

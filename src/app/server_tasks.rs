@@ -29,13 +29,14 @@ pub(super) struct ServerTasks {
     running: HashMap<Key, (Settings, Vec<JoinHandle<()>>)>,
 }
 
-/// New servers whose names are resolved, or that are checked, at a time; more follow when some are done, or slowly.
+/// How many new servers are checked (or their names resolved) at a time.
 const CHECKED_AT_ONCE: usize = 128;
-/// How soon the next one follows when none is done.
+/// When that many are running and none finishes within this time, one more is started: servers that do not answer must not hold up the
+/// others.
 const CHECK_PACE: Duration = Duration::from_millis(1);
 
-/// Resolves names that have no address yet and checks servers whose health is unknown. Takes as long as the slowest of them, and a
-/// millisecond more for each that does not answer.
+/// Resolves names that have no address yet, then checks servers whose health is unknown. Each step takes as long as its slowest server,
+/// plus a millisecond or two for each server that does not answer.
 pub(super) async fn check_new_servers(runtime: &Runtime) {
     let resolvers = servers_of(runtime).filter_map(|(_, pool, server)| resolver_of(pool, server));
     let unresolved: Vec<_> = resolvers.filter(|resolver| resolver.live.resolved().is_none()).collect();
@@ -52,12 +53,13 @@ pub(super) async fn check_new_servers(runtime: &Runtime) {
     .await;
 }
 
-/// Each in a task of its own, and not all at once: thousands in one task starve each other until their time is over.
+/// Runs each check in a task of its own. In one task, thousands of checks would share Tokio's budget of operations per poll and time
+/// out.
 async fn run_paced<T, F: Future<Output = ()> + Send + 'static>(checks: Vec<T>, run: impl Fn(T) -> F) {
     let mut running = JoinSet::new();
     for check in checks {
         if running.len() >= CHECKED_AT_ONCE {
-            // An error means that the time is over.
+            // Ok: one has finished. Err: none has, in this time.
             let _ = timeout(CHECK_PACE, running.join_next()).await;
         }
         running.spawn(run(check));

@@ -69,7 +69,7 @@ fn expect_nothing_happened_to_servers(proxy: &Proxy, servers: &[&str]) {
 
 #[test]
 fn sessions_stay_and_metrics_answer_while_the_proxy_is_out_of_descriptors() {
-    let (_town, proxy) = limited(&Conf::servers("a b c").pool(QUICK_CHECK), 120);
+    let (_environment, proxy) = limited(&Conf::servers("a b c").pool(QUICK_CHECK), 120);
     let clients: Vec<_> = (0..12).map(|_| log_in(&proxy)).collect();
     let (open, refused) = open_websockets(&proxy);
     expect_refusal(&refused);
@@ -109,7 +109,7 @@ fn sessions_stay_and_metrics_answer_while_the_proxy_is_out_of_descriptors() {
 
 #[test]
 fn idle_clients_alone_do_not_keep_the_others_from_being_served() {
-    let (_town, proxy) = limited(&Conf::servers("a b"), 120);
+    let (_environment, proxy) = limited(&Conf::servers("a b"), 120);
     let (alice, home) = log_in(&proxy);
     let mut idle = Vec::new();
     let refused = loop {
@@ -136,7 +136,7 @@ fn idle_clients_alone_do_not_keep_the_others_from_being_served() {
 
 #[test]
 fn a_client_that_is_refused_and_sends_nothing_is_closed_soon() {
-    let (_town, proxy) = limited(&Conf::servers("a"), 96);
+    let (_environment, proxy) = limited(&Conf::servers("a"), 96);
     let mut silent: Vec<Wire> = (0..120).map_while(|_| Wire::try_connect(&proxy.address).ok()).collect();
     assert_eq!(proxy.readiness(), Some(200), "the admin address answers");
     let mut last = silent.pop().expect("connections");
@@ -188,7 +188,7 @@ fn expect_all_home(clients: &[(Browser, String)]) {
 #[test]
 fn no_session_moves_and_no_server_is_found_down_when_nothing_can_be_opened() {
     let conf = Conf::servers("a b c").pool(QUICK_CHECK);
-    let (_town, proxy, clients) = choke(&conf, 12, |environment, clients| {
+    let (_environment, proxy, clients) = choke(&conf, 12, |environment, clients| {
         for (n, (client, _)) in clients.iter().enumerate() {
             let response = if n % 2 == 0 { client.get("/close") } else { client.post("/close", "order") };
             expect_refusal(&response);
@@ -217,7 +217,7 @@ fn breaker_is(proxy: &Proxy, server: &str, state: &str) -> bool {
 
 #[test]
 fn no_server_is_ejected_when_nothing_can_be_opened() {
-    let (_town, proxy, clients) = choke(&Conf::servers("a b c").pool(BREAKER), 6, |_, clients| {
+    let (_environment, proxy, clients) = choke(&Conf::servers("a b c").pool(BREAKER), 6, |_, clients| {
         for (client, _) in clients {
             expect_refusal(&client.get("/close"));
         }
@@ -249,7 +249,7 @@ fn a_test_of_an_ejected_server_that_cannot_be_opened_says_nothing_and_makes_room
 #[test]
 fn a_websocket_of_a_session_is_refused_and_the_session_stays() {
     let conf = Conf::servers("a b c");
-    let (_town, proxy, clients) = choke(&conf, 6, |_, clients| {
+    let (_environment, proxy, clients) = choke(&conf, 6, |_, clients| {
         for (client, _) in clients {
             let upgrade = client.request("GET", "/ws").header("Connection", "Upgrade").header("Upgrade", "websocket");
             let upgrade = upgrade.header("Sec-WebSocket-Version", "13");
@@ -305,7 +305,7 @@ fn no_session_of_any_source_or_policy_leaves_its_server() {
 fn a_shared_store_that_cannot_be_connected_to_moves_no_session_and_marks_no_server() {
     let store = RedisServer::start(Kind::Redis);
     let conf = Conf::servers("a b c").pool(QUICK_CHECK).store(&store.entry());
-    let (_town, proxy, clients) = choke(&conf, 6, |_, clients| {
+    let (_environment, proxy, clients) = choke(&conf, 6, |_, clients| {
         drop(store.command(&["CLIENT", "KILL", "TYPE", "normal"]));
         for (client, _) in clients {
             expect_refusal(&client.get("/close"));
@@ -318,7 +318,7 @@ fn a_shared_store_that_cannot_be_connected_to_moves_no_session_and_marks_no_serv
 
 #[test]
 fn a_flood_of_connections_leaves_the_admin_address_free() {
-    let (_town, proxy) = limited(&Conf::servers("a"), 96);
+    let (_environment, proxy) = limited(&Conf::servers("a"), 96);
     let mut open = Vec::new();
     for _ in 0..300 {
         match Wire::try_connect(&proxy.address) {
