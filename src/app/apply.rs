@@ -10,7 +10,7 @@ use super::runtime::Runtime;
 
 /// Sets each pool's session timeouts in the table.
 pub(super) fn set_limits(table: &Table, runtime: &Runtime) {
-    for pool in &runtime.pools {
+    for pool in runtime.pools.iter() {
         if let Some(persistence) = &pool.persistence {
             table.set_limits(&pool.pool.name, persistence.limits.idle, persistence.limits.absolute);
         }

@@ -83,7 +83,7 @@ impl Background {
         });
         let runtime = app.current.load_full();
         acme::worker::load(&app, &runtime.config);
-        for pool in &runtime.pools {
+        for pool in runtime.pools.iter() {
             pool.pool.take_effect();
             pool.pool.prepare();
         }

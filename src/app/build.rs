@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, HeaderValue};
+use parking_lot::Mutex;
 
 use crate::config::{self, Config};
 use crate::limits::ListenerLimits;
@@ -25,7 +26,7 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 use crate::telemetry::trace::Sampling;
 
 use crate::persistence::open_requests::outlasts_interval;
-use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime};
+use crate::persistence::{HandoffSettings, OverflowCookie, PoolPersistence, PoolRuntime, Pools};
 
 use crate::proxy::fast_path::FastPathPlan;
 
@@ -104,7 +105,7 @@ pub fn build(mut config: Config, context: &BuildContext<'_>) -> Result<Runtime, 
         let tls = server_tls(pool, &system, previous)?;
         build_pool(pool, tls, &config.listeners, keys, (context, previous))
     };
-    let pools: Vec<PoolRuntime> = config.pools.iter().map(one).collect::<Result<_, _>>()?;
+    let pools: Pools = config.pools.iter().map(one).collect::<Result<_, _>>()?;
     let tls = tls::build(&config, configured.as_ref(), context.acme, context.previous)?;
     let limits = config.listeners.iter().map(|listener| listener_limits(listener, context)).collect();
     Ok(Runtime {
@@ -119,6 +120,7 @@ pub fn build(mut config: Config, context: &BuildContext<'_>) -> Result<Runtime, 
         fast_path: FastPathPlan::new(&config),
         answers_challenges: answers_challenges(&config.listeners),
         config: Arc::new(config),
+        of_streams: Mutex::default(),
     })
 }
 

@@ -76,7 +76,7 @@ impl ConnectionCloser {
             server.standing = Standing::Withdrawn("removed");
         }
         // In the same order.
-        for (config, pool) in runtime.config.pools.iter().zip(&runtime.pools) {
+        for (config, pool) in runtime.config.pools.iter().zip(runtime.pools.iter()) {
             let keeps = config.streams_on_down == StreamsOnDown::Keep;
             for server in &pool.pool.servers {
                 // Where sessions cannot go elsewhere, streams stay as well.

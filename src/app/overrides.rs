@@ -187,7 +187,7 @@ fn collect(runtime: &Runtime, details: impl Fn(&Server) -> Option<Override>) -> 
 /// Logs and records the changes of state and weight of a reload.
 pub(super) fn record_changes(before: &Runtime, now: &Runtime, who: &str) {
     let pools = before.pools_by_name();
-    for pool in &now.pools {
+    for pool in now.pools.iter() {
         let Some(before) = pools.get(&*pool.pool.name) else { continue };
         let servers = before.pool.servers_by_name();
         for server in &pool.pool.servers {
@@ -312,7 +312,7 @@ mod tests {
         let overrides = restored(&current.load());
         let picks = || {
             let runtime = current.load();
-            let pool = &runtime.pools[0].pool;
+            let pool = &runtime.pools.get(0).unwrap().pool;
             let moved = (0..200_u128).filter(|n| {
                 let key = n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835).to_be_bytes();
                 pool.pick_moved(&key, &[]) == Some(0)

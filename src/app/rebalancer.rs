@@ -11,7 +11,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 pub(super) async fn run(app: Arc<AppState>) {
     loop {
         let (runtime, history) = (app.current.load_full(), app.table_history());
-        for pool in &runtime.pools {
+        for pool in runtime.pools.iter() {
             pool.compare_servers(&history);
         }
         tokio::time::sleep(INTERVAL).await;

@@ -12,7 +12,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) async fn run(app: Arc<AppState>) {
     loop {
         let now = Instant::now();
-        for pool in &app.current.load_full().pools {
+        for pool in app.current.load_full().pools.iter() {
             pool.pool.tick(now);
         }
         tokio::time::sleep(PAUSE).await;

@@ -120,7 +120,7 @@ fn stop(handles: Vec<JoinHandle<()>>) {
 
 /// All servers, with the configuration of their pool, which has the place in the configuration that the pool has.
 fn servers_of(runtime: &Runtime) -> impl Iterator<Item = (&Pool, &Arc<str>, &Server)> {
-    let pools = runtime.config.pools.iter().zip(&runtime.pools);
+    let pools = runtime.config.pools.iter().zip(runtime.pools.iter());
     pools.flat_map(|(config, pool)| pool.pool.servers.iter().map(move |server| (config, &pool.pool.name, server)))
 }
 

@@ -17,6 +17,7 @@ use crate::store::local::open_requests::OpenSlots;
 use super::handoff::state::{DataChanges, InjectedHandoff, ResponseIds};
 use super::outcome::{Outcome, Reason};
 use super::pool::{PoolPersistence, PoolRuntime};
+use super::pools::Pools;
 use super::resolve::lookup::ResolvedSession;
 use super::resolve::session_lookup::{PendingLookup, SessionLookup};
 use super::select::placement::History;
@@ -24,8 +25,8 @@ use super::select::placement::History;
 /// A request (`'r`), and the configuration under which it is served (`'c`).
 #[derive(Clone, Copy)]
 pub struct Scope<'c, 'r> {
-    /// All pools.
-    pub pools: &'c [PoolRuntime],
+    /// All pools; once a stream has begun, its own.
+    pub pools: &'c Pools,
     /// The request's route.
     pub route: Option<&'c RouteRuntime>,
     /// The request's head.
@@ -127,6 +128,11 @@ impl RequestSession {
     /// The pool that serves the request.
     pub fn runtime<'a>(&self, scope: &Scope<'a, '_>) -> Option<&'a PoolRuntime> {
         scope.pools.get(self.pool?)
+    }
+
+    /// The pools that the request may still have to do with once a server has responded.
+    pub fn pools(&self) -> SmallVec<[usize; 2]> {
+        self.pool.into_iter().chain(self.split.as_ref().map(|split| split.pool)).collect()
     }
 
     /// How that pool keeps sessions.

@@ -181,7 +181,7 @@ impl World {
     }
 
     fn pool(&self) -> &PoolRuntime {
-        &self.runtime.pools[0]
+        self.runtime.pools.get(0).unwrap()
     }
 
     fn counts(&self) -> Vec<u64> {
@@ -393,7 +393,7 @@ fn runtime(text: &str, table: &Table, metrics: &Metrics, keys: &Keyring, previou
         Config::parse("simulation.yaml", text, &Nothing).unwrap_or_else(|wrong| panic!("{wrong}\n{text}")).config;
     let runtime =
         build(config, &BuildContext { table, metrics, generated_keys: keys, acme: &Arc::default(), previous }).unwrap();
-    for pool in &runtime.pools {
+    for pool in runtime.pools.iter() {
         let limits = &pool.persistence.as_ref().unwrap().limits;
         table.set_limits(&pool.pool.name, limits.idle, limits.absolute);
         pool.pool.take_effect();

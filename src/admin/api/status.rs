@@ -45,7 +45,7 @@ pub(crate) fn status(app: &Arc<AppState>, readiness: &Readiness, caller: &Caller
 fn configuration(runtime: &Runtime) -> ConfigurationView {
     ConfigurationView {
         hash: runtime.config.hash.clone(),
-        pools: runtime.pools.len(),
+        pools: runtime.config.pools.len(),
         servers: runtime.pools.iter().map(|pool| pool.pool.servers.len()).sum(),
         listeners: runtime.config.listeners.iter().map(|listener| listener.address.to_string()).collect(),
     }

@@ -96,6 +96,7 @@ pub(crate) fn note_response(response: &ResponseView<'_>, ctx: &mut RequestContex
     if status == StatusCode::SWITCHING_PROTOCOLS || is_event_stream(response) {
         let stream = OpenStream::begin(&server.live);
         ctx.attempts.stream = Some(stream);
+        ctx.runtime = ctx.runtime.of_stream(ctx.session.pools());
     }
     if let Some(pool) = ctx.session.pool.and_then(|pool| ctx.runtime.pools.get(pool))
         && pool.pool.circuit_breaker.is_some()
