@@ -57,12 +57,17 @@ pub struct LiveState {
     /// Relaxed: read after one of its connections broke.
     ended: AtomicBool,
     /// Its counters.
-    pub metrics: ServerMetrics,
+    pub metrics: Arc<ServerMetrics>,
 }
 
 impl LiveState {
     /// The state of a new server. `slow`: its share of new sessions rises slowly.
-    pub fn new(generation: Arc<AtomicU64>, queue: Arc<Queue<InFlight>>, slow: bool, metrics: ServerMetrics) -> Self {
+    pub fn new(
+        generation: Arc<AtomicU64>,
+        queue: Arc<Queue<InFlight>>,
+        slow: bool,
+        metrics: Arc<ServerMetrics>,
+    ) -> Self {
         Self {
             health: AtomicU8::new(Health::Unknown as u8),
             ramp: Ramp::new(Arc::clone(&generation), slow),

@@ -9,7 +9,8 @@ use super::labels::LabelIndex;
 use super::lifetimes::{Lifetimes, Subject};
 
 /// Counters that differ in the last label only.
-pub struct Counters(Box<[IntCounter]>);
+#[derive(Clone)]
+pub struct Counters(Arc<[IntCounter]>);
 
 impl Counters {
     pub(super) fn new(vec: &IntCounterVec, labels: &[&str], last: &[&str]) -> Self {

@@ -31,7 +31,7 @@ pub const LOOK_INTERVAL: Duration = Duration::from_secs(15);
 const FORMER_SERVER: &str = "unknown";
 
 /// Labels that name something that a reload may remove. `from` and `to` are servers.
-const LABELS: &[&str] = &["pool", "server", "from", "to", "route", "listener"];
+const LABELS: &[&str] = &["pool", "from", "to", "route", "listener"];
 
 /// All that a configuration names.
 #[derive(Debug, Default)]
@@ -148,6 +148,12 @@ impl Lifetimes {
         }
     }
 
+    /// Says of servers, by pool and name, whether they have series.
+    pub(super) fn with_servers(&self, read: impl FnOnce(&dyn Fn(&str, &str) -> bool)) {
+        let known = self.known.read();
+        read(&|pool, server| known.has_server(pool, server));
+    }
+
     fn forget(&self, now: Instant) {
         let mut known = self.known.write();
         known.pools.retain(|_, (since, servers)| {
@@ -219,7 +225,7 @@ impl Known {
         let pool = labels.iter().find(|label| label.name() == "pool").map_or(NO_POOL, |label| label.value());
         labels.iter().all(|label| match label.name() {
             "pool" => self.has(Subject::Pool(label.value())),
-            "server" | "from" | "to" => self.has(Subject::Server(pool, label.value())),
+            "from" | "to" => self.has(Subject::Server(pool, label.value())),
             "route" => self.has(Subject::Route(label.value())),
             "listener" => self.has(Subject::Listener(label.value())),
             _ => true,

@@ -13,7 +13,8 @@ use strum::VariantNames;
 
 use self::lifetimes::{Families, Lifetimes, Subject};
 use self::registrar::{Registrar, gauge_value};
-use self::server::ServerFamilies;
+use self::server::AllServers;
+use self::server_series::ServerSeries;
 
 pub use acme::{AcmeMetrics, AcmeResult};
 pub use handles::{Counters, OpenCount, OpenGuard, PoolMetrics, PoolRequests, RouteMetrics, ServerMoves};
@@ -28,6 +29,7 @@ pub use store::{StoreMetrics, StoreOperation, StoreResult};
 pub use table_snapshot::TableSnapshotMetrics;
 
 mod acme;
+mod family;
 mod handles;
 mod labels;
 mod lifetimes;
@@ -39,8 +41,10 @@ mod registrar;
 mod sample;
 mod server;
 mod server_pairs;
+mod server_series;
 mod store;
 mod table_snapshot;
+mod timings;
 mod totals;
 
 /// Why metrics cannot be registered or encoded.
@@ -88,7 +92,7 @@ pub struct Metrics {
     table_capacity: IntGauge,
     table_bytes: IntGauge,
     handoff_bytes: IntGauge,
-    servers: ServerFamilies,
+    servers: AllServers,
     build: IntGaugeVec,
     reloads: IntCounterVec,
     last_reload_success: IntGauge,
@@ -241,7 +245,7 @@ impl Metrics {
             table_capacity: make.gauge("homing_table_capacity", "Maximum of sessions in the table.")?,
             table_bytes: make.gauge("homing_table_bytes", "Estimated memory of the table.")?,
             handoff_bytes: make.gauge("homing_handoff_bytes", "Estimated memory of handoff data.")?,
-            servers: ServerFamilies::new(&make, &exhausted)?,
+            servers: AllServers::new(&exhausted),
             reloads: make.counters("homing_config_reloads_total", "Reloads, by result.", &["result"])?,
             last_reload_success: make
                 .gauge("homing_config_last_reload_success", "1 when the last reload (or start) was accepted.")?,
@@ -295,9 +299,9 @@ impl Metrics {
         self.lifetimes.begin(Subject::Route(route), || RouteMetrics::new(&self.lifetimes, &self.route_requests, route))
     }
 
-    /// The handles of a server; called twice, the same counters.
-    pub fn server(&self, pool: &str, server: &str) -> ServerMetrics {
-        self.lifetimes.begin(Subject::Server(pool, server), || self.servers.handles(pool, server))
+    /// The counts of a server; called twice, the same.
+    pub fn server(&self, pool: &str, server: &str) -> Arc<ServerMetrics> {
+        self.lifetimes.begin(Subject::Server(pool, server), || self.servers.server(pool, server))
     }
 
     /// The open connections of a listener; called twice, the same gauge.
@@ -373,6 +377,7 @@ impl Metrics {
     /// seconds.
     pub fn remove_unused(&self, now: Instant) {
         self.lifetimes.remove(&self.families, now);
+        self.lifetimes.with_servers(|is_known| self.servers.retain(is_known));
     }
 
     /// Whether the last reload (or start) was accepted.
@@ -403,13 +408,14 @@ impl Metrics {
         self.table_bytes.set(gauge_value(table.bytes));
         self.handoff_bytes.set(gauge_value(table.handoff_bytes));
         self.sessions_complete.reset();
-        self.servers.set(servers);
-        for reading in pools {
+        let pools: Vec<PoolReading<'_>> = pools.collect();
+        for reading in &pools {
             self.sessions_complete.with_label_values(&[reading.pool]).set(reading.complete.into());
-            self.servers.set_queued(reading.pool, reading.queued);
         }
         let mut text = Vec::with_capacity(16 * 1024);
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        let (counted, servers) = (self.servers.all(), servers.collect());
+        ServerSeries { counted, servers, pools: &pools, text: &mut text }.encode()?;
         Ok(text)
     }
 }

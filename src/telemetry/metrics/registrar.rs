@@ -1,9 +1,7 @@
 //! Makes and registers metrics.
 
 use prometheus::core::{Collector, MetricVec, MetricVecBuilder};
-use prometheus::{
-    GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::lifetimes::FamilyList;
 
@@ -46,10 +44,6 @@ impl Registrar {
 
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         self.add_family(IntGaugeVec::new(Opts::new(name, help), labels), labels)
-    }
-
-    pub(super) fn float_gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
-        self.add_family(GaugeVec::new(Opts::new(name, help), labels), labels)
     }
 
     pub(super) fn histograms(

@@ -1,62 +1,79 @@
-//! Metrics of servers: counters and histograms, of which requests and checks hold handles, and gauges that are set at each
-//! scrape.
+//! Metrics of servers. A proxy may have thousands of servers with some seventy series each, and other ones after each reload, so
+//! what is counted of a server is one block of memory ([`ServerMetrics`]), and its series are made at a scrape.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec};
+use parking_lot::RwLock;
+use prometheus::IntCounterVec;
 use strum::VariantNames;
 
 use super::handles::Counters;
-use super::labels::{ANY_SERVER, CLASSES, LocalResource, ProbeResult, ResourceUser, UpstreamError};
-use super::readings::ServerReading;
-use super::registrar::{Registrar, gauge_value};
-
-/// HAProxy's server states, for `homing_server_state`.
-const STATES: &[&str] = &["ready", "drain", "maint"];
-
-/// The states of a circuit breaker, for `homing_server_breaker`.
-const BREAKER_STATES: &[&str] = &["closed", "open", "half_open"];
+use super::labels::{CLASSES, LabelIndex, LocalResource, ProbeResult, ResourceUser, UpstreamError};
+use super::timings::Timings;
 
 /// A fifth of a millisecond (a server on a local network) to a minute (the default timeout of a response).
-const RESPONSE_BUCKETS: &[f64] =
-    &[0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+const RESPONSE_BUCKETS: [f64; 17] =
+    [0.0002, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 /// To the default `connect_timeout` and above.
-const CONNECT_BUCKETS: &[f64] = &[0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5];
+const CONNECT_BUCKETS: [f64; 13] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5];
 
-/// The metrics of all servers.
-pub(super) struct ServerFamilies {
-    responses: IntCounterVec,
-    response_time: HistogramVec,
-    connect_time: HistogramVec,
-    retries: IntCounterVec,
-    errors: IntCounterVec,
-    checks: IntCounterVec,
-    exhausted: IntCounterVec,
-    sessions: IntGaugeVec,
-    up: IntGaugeVec,
-    state: IntGaugeVec,
-    breaker: IntGaugeVec,
-    in_flight: IntGaugeVec,
-    queued: IntGaugeVec,
-    streams: IntGaugeVec,
-    weight: GaugeVec,
-}
-
-/// The counters of one server.
+/// What is counted of one server.
 pub struct ServerMetrics {
     /// By [`UpstreamError`].
-    pub errors: Counters,
+    pub errors: Counts<{ UpstreamError::VARIANTS.len() }>,
     /// By [`ProbeResult`].
-    pub checks: Counters,
-    /// Connections for requests that failed for lack of a [`LocalResource`].
+    pub checks: Counts<{ ProbeResult::VARIANTS.len() }>,
+    /// Connections for requests, to any server, that failed for lack of a [`LocalResource`].
     pub exhausted_connects: Counters,
     /// The same of health checks.
     pub exhausted_checks: Counters,
     /// Requests that were sent to it after another attempt had failed.
-    pub retries: IntCounter,
-    responses: Counters,
-    response_time: Histogram,
-    connect_time: Histogram,
+    pub retries: Count,
+    /// By [`CLASSES`].
+    pub(super) responses: Counts<{ CLASSES.len() }>,
+    pub(super) response_time: Timings<{ RESPONSE_BUCKETS.len() }>,
+    pub(super) connect_time: Timings<{ CONNECT_BUCKETS.len() }>,
+}
+
+/// A count.
+#[derive(Default)]
+pub struct Count(AtomicU64);
+
+/// Counts by the values of a label.
+pub struct Counts<const N: usize>([Count; N]);
+
+impl Count {
+    /// Counts one more.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<const N: usize> Default for Counts<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Count::default()))
+    }
+}
+
+impl<const N: usize> Counts<N> {
+    /// Counts one more for a label's value.
+    pub fn inc(&self, label: impl LabelIndex) {
+        if let Some(count) = self.0.get(label.index()) {
+            count.inc();
+        }
+    }
+
+    pub(super) fn get(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().map(Count::get)
+    }
 }
 
 impl ServerMetrics {
@@ -64,137 +81,72 @@ impl ServerMetrics {
     pub fn response(&self, status: u16, took: Option<Duration>) {
         self.responses.inc(usize::from(status / 100).wrapping_sub(1));
         if let Some(took) = took {
-            self.response_time.observe(took.as_secs_f64());
+            self.response_time.observe(took);
         }
     }
 
     /// Counts a new connection and the time that it took.
     pub fn connected(&self, took: Duration) {
-        self.connect_time.observe(took.as_secs_f64());
+        self.connect_time.observe(took);
     }
 }
 
-const SERVER: &[&str] = &["pool", "server"];
+/// The name of a server: its pool's, and its own.
+pub(super) type FullName = (Arc<str>, Arc<str>);
 
-impl ServerFamilies {
-    #[expect(clippy::too_many_lines, reason = "the list of all metrics of servers, to be read in one piece")]
-    pub(super) fn new(make: &Registrar, exhausted: &IntCounterVec) -> prometheus::Result<Self> {
-        Ok(Self {
-            responses: make.counters(
-                "homing_server_responses_total",
-                "Responses of servers, by class of status.",
-                &["pool", "server", "class"],
-            )?,
-            response_time: make.histograms(
-                "homing_server_response_seconds",
-                "From the start of an attempt to the first byte of the server's response.",
-                RESPONSE_BUCKETS,
-                SERVER,
-            )?,
-            connect_time: make.histograms(
-                "homing_server_connect_seconds",
-                "From the start of an attempt to its new connection; without reused connections.",
-                CONNECT_BUCKETS,
-                SERVER,
-            )?,
-            retries: make.counters(
-                "homing_server_retries_total",
-                "Requests sent to a server after another attempt had failed.",
-                SERVER,
-            )?,
-            errors: make.counters(
-                "homing_upstream_errors_total",
-                "Requests that failed at a server.",
-                &["pool", "server", "kind"],
-            )?,
-            checks: make.counters(
-                "homing_health_checks_total",
-                "Health checks, by result.",
-                &["pool", "server", "result"],
-            )?,
-            exhausted: exhausted.clone(),
-            sessions: make.gauges("homing_sessions", "Sessions in the table, by server.", SERVER)?,
-            up: make.gauges(
-                "homing_server_up",
-                "1 when the server accepts the sessions that are bound to it, and accepted the last connection.",
-                SERVER,
-            )?,
-            state: make.gauges(
-                "homing_server_state",
-                "1 for the state in force: what an operator set, else the file's; drain, too, while the server's checks ask for it.",
-                &["pool", "server", "state"],
-            )?,
-            breaker: make.gauges(
-                "homing_server_breaker",
-                "1 for the state of the server's circuit breaker; without one there is no series.",
-                &["pool", "server", "state"],
-            )?,
-            in_flight: make.gauges("homing_server_requests_in_flight", "Requests in flight, by server.", SERVER)?,
-            queued: make.gauges(
-                "homing_server_requests_queued",
-                "Requests that wait for the server; server \"-\": new sessions that wait for any.",
-                SERVER,
-            )?,
-            streams: make.gauges("homing_streams_open", "Open WebSockets, other upgraded connections and event streams, by server.", SERVER)?,
-            weight: make.float_gauges(
-                "homing_server_weight",
-                "Share of new sessions now, as slow start makes it; 0 while it gets none.",
-                SERVER,
-            )?,
-        })
-    }
+/// All servers that have series.
+pub(super) struct AllServers {
+    /// Locked by reloads, by the removal of what is gone, and shortly by scrapes.
+    servers: RwLock<BTreeMap<FullName, Arc<ServerMetrics>>>,
+    exhausted_connects: Counters,
+    exhausted_checks: Counters,
+}
 
-    /// The handles of a server; called twice, the same counters.
-    pub(super) fn handles(&self, pool: &str, server: &str) -> ServerMetrics {
-        let labels = [pool, server];
-        let exhausted = |user: ResourceUser| Counters::new(&self.exhausted, &[user.into()], LocalResource::VARIANTS);
-        ServerMetrics {
-            errors: Counters::new(&self.errors, &labels, UpstreamError::VARIANTS),
-            checks: Counters::new(&self.checks, &labels, ProbeResult::VARIANTS),
-            exhausted_connects: exhausted(ResourceUser::Connect),
-            exhausted_checks: exhausted(ResourceUser::HealthCheck),
-            retries: self.retries.with_label_values(&labels),
-            responses: Counters::new(&self.responses, &labels, CLASSES),
-            response_time: self.response_time.with_label_values(&labels),
-            connect_time: self.connect_time.with_label_values(&labels),
+impl AllServers {
+    pub(super) fn new(exhausted: &IntCounterVec) -> Self {
+        let of = |user: ResourceUser| Counters::new(exhausted, &[user.into()], LocalResource::VARIANTS);
+        Self {
+            servers: RwLock::default(),
+            exhausted_connects: of(ResourceUser::Connect),
+            exhausted_checks: of(ResourceUser::HealthCheck),
         }
     }
 
-    /// Sets the gauges. Servers that are not among the readings are dropped.
-    pub(super) fn set<'a>(&self, readings: impl Iterator<Item = ServerReading<'a>>) {
-        for gauges in
-            [&self.sessions, &self.up, &self.state, &self.breaker, &self.in_flight, &self.queued, &self.streams]
-        {
-            gauges.reset();
-        }
-        self.weight.reset();
-        readings.for_each(|reading| self.set_server(&reading));
+    /// The counts of a server; called twice, the same.
+    pub(super) fn server(&self, pool: &str, server: &str) -> Arc<ServerMetrics> {
+        let mut servers = self.servers.write();
+        let made = servers.entry((pool.into(), server.into())).or_insert_with(|| {
+            Arc::new(ServerMetrics {
+                errors: Counts::default(),
+                checks: Counts::default(),
+                exhausted_connects: self.exhausted_connects.clone(),
+                exhausted_checks: self.exhausted_checks.clone(),
+                retries: Count::default(),
+                responses: Counts::default(),
+                response_time: Timings::new(&RESPONSE_BUCKETS),
+                connect_time: Timings::new(&CONNECT_BUCKETS),
+            })
+        });
+        Arc::clone(made)
     }
 
-    /// Sets how many requests of a pool wait for any of its servers.
-    pub(super) fn set_queued(&self, pool: &str, queued: usize) {
-        self.queued.with_label_values(&[pool, ANY_SERVER]).set(gauge_value(queued));
+    /// All, in the order of their names.
+    pub(super) fn all(&self) -> Vec<(FullName, Arc<ServerMetrics>)> {
+        self.servers.read().iter().map(|(name, server)| (name.clone(), Arc::clone(server))).collect()
     }
 
-    fn set_server(&self, reading: &ServerReading<'_>) {
-        let labels = [reading.pool, reading.server];
-        self.sessions.with_label_values(&labels).set(i64::try_from(reading.sessions).unwrap_or(i64::MAX));
-        self.up.with_label_values(&labels).set(i64::from(reading.up));
-        self.in_flight.with_label_values(&labels).set(gauge_value(reading.in_flight));
-        self.queued.with_label_values(&labels).set(gauge_value(reading.queued));
-        self.streams.with_label_values(&labels).set(gauge_value(reading.streams));
-        self.weight.with_label_values(&labels).set(reading.weight);
-        for state in STATES {
-            self.state
-                .with_label_values(&[reading.pool, reading.server, state])
-                .set(i64::from(*state == reading.state));
-        }
-        if let Some(breaker) = reading.breaker {
-            for state in BREAKER_STATES {
-                self.breaker
-                    .with_label_values(&[reading.pool, reading.server, state])
-                    .set(i64::from(*state == breaker));
-            }
-        }
+    /// Forgets all others.
+    pub(super) fn retain(&self, is_known: impl Fn(&str, &str) -> bool) {
+        self.servers.write().retain(|(pool, server), _| is_known(pool, server));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_of_a_server_takes_less_than_a_kibibyte() {
+        assert!(size_of::<ServerMetrics>() < 1024, "{}", size_of::<ServerMetrics>());
     }
 }
