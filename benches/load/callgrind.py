@@ -12,7 +12,8 @@ from pathlib import Path
 
 STEADY = Path(__file__).resolve().parent / "steady.c"
 # One of them stands in every thread that serves requests, and in no other.
-SERVES = ("HttpServerApp>::process_new_http", "homing::proxy::fast_path::exchange::serve")
+# A build guided by a profile inlines the first two.
+SERVES = ("HttpServerApp>::process_new_http", "homing::proxy::fast_path::exchange::serve", "homing::proxy::connection::deadlines::")
 # Where an allocator is entered: mimalloc, which is ours, and the C library's own. `__rust_alloc` and its like are inlined.
 ENTRIES = ("mi_malloc", "mi_zalloc", "mi_calloc", "mi_realloc")
 C_ENTRIES = ("malloc", "calloc", "realloc", "aligned_alloc", "posix_memalign")

@@ -43,7 +43,9 @@ fn parsed_size(request: &RequestView<'_>) -> usize {
 
 /// Every line ends in CRLF, none is folded, and no CR, NUL or other control character is inside a line: each byte is
 /// checked with the one before it. This runs for every request, so it reads to the end without a branch, and the compiler
-/// makes vector instructions of it.
+/// makes vector instructions of it: only in a function of its own when the build is guided by a profile, where the loop took 33
+/// instructions a byte when it was inlined.
+#[inline(never)]
 fn are_lines_valid(raw: &[u8]) -> bool {
     let Some((first, rest)) = raw.split_first() else { return true };
     let invalid = raw.iter().zip(rest).fold(false, |invalid, (before, byte)| invalid | is_invalid(*before, *byte));
