@@ -2,7 +2,7 @@
 //!
 //! A request must not look up a metric by name, so each pool and each server gets its counters as handles when the runtime is
 //! built ([`PoolMetrics`], [`ServerMetrics`]), and a request increments them by index. Gauges of live state (sessions, health,
-//! requests in flight) are set at each scrape, see [`Metrics::render`].
+//! requests in flight) are set at each scrape, see [`Metrics::render`], and all series of servers are made there.
 
 use std::sync::Arc;
 use std::time::Instant;

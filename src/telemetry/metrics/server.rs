@@ -71,7 +71,8 @@ impl<const N: usize> Counts<N> {
         }
     }
 
-    pub(super) fn get(&self) -> impl Iterator<Item = u64> {
+    /// In the order of the values.
+    pub(super) fn values(&self) -> impl Iterator<Item = u64> {
         self.0.iter().map(Count::get)
     }
 }

@@ -128,7 +128,7 @@ impl ServerSeries<'_, '_> {
     ) -> prometheus::Result<()> {
         let mut family = Family::new(MetricType::COUNTER, name, help, labels);
         for ((pool, name), server) in &self.counted {
-            for (value, count) in last.iter().zip(counts(server).get()) {
+            for (value, count) in last.iter().zip(counts(server).values()) {
                 family.counter(&[pool, name, value], count);
             }
         }
