@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
@@ -299,11 +300,19 @@ fn build_next(config: Config, app: &AppState, previous: &Runtime) -> Result<Runt
     build(config, &context).map_err(|error| error.to_string())
 }
 
-/// Frees a runtime when the last request that began with it has ended: with thousands of routes that takes milliseconds, which
-/// no request should wait for. Until then it closes idle connections to its servers.
+/// Frees a runtime when the last request that began with it has ended, but for what streams keep: with thousands of routes that
+/// takes milliseconds, which no request should wait for.
 async fn free(runtime: Arc<Runtime>) {
+    until_unused(&runtime).await;
+    let of_streams = runtime.streams();
+    low_priority::run(THREAD, move || drop(runtime)).await;
+    join_all(of_streams.iter().map(until_unused)).await;
+}
+
+/// Waits until all requests of a runtime have ended. Until then it closes idle connections to its servers.
+async fn until_unused(runtime: &Arc<Runtime>) {
     let mut looks = 0;
-    while Arc::strong_count(&runtime) > 1 {
+    while Arc::strong_count(runtime) > 1 {
         tokio::time::sleep(LOOK_INTERVAL).await;
         // Servers that are gone are in no other runtime.
         let servers = runtime.pools.iter().flat_map(|pool| &pool.pool.servers);
@@ -314,7 +323,6 @@ async fn free(runtime: Arc<Runtime>) {
             runtime.pools.iter().for_each(|pool| pool.pool.retire());
         }
     }
-    low_priority::run(THREAD, move || drop(runtime)).await;
 }
 
 /// How often the number of requests of a former runtime is looked at.

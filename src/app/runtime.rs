@@ -64,6 +64,11 @@ impl Runtime {
         only
     }
 
+    /// What streams keep of it that have begun and not ended.
+    pub fn streams(&self) -> Vec<Arc<Self>> {
+        self.of_streams.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
     /// With these pools alone, under the indexes that they have.
     fn only(&self, pools: &[usize]) -> Self {
         let config = &*self.config;
