@@ -311,23 +311,29 @@ async fn free(runtime: Arc<Runtime>) {
 
 /// Waits until all requests of a runtime have ended. Until then it closes idle connections to its servers.
 async fn until_unused(runtime: &Arc<Runtime>) {
-    let mut looks = 0;
+    let began = Instant::now();
+    let (mut pause, mut is_retired) = (FIRST_LOOK, false);
     while Arc::strong_count(runtime) > 1 {
-        tokio::time::sleep(LOOK_INTERVAL).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LOOK_INTERVAL);
         // Servers that are gone are in no other runtime.
         let servers = runtime.pools.iter().flat_map(|pool| &pool.pool.servers);
         servers.for_each(|server| server.live.idle.sweep(Instant::now().into_std()));
-        looks += 1;
-        if looks == LOOKS_BEFORE_RETIREMENT {
+        if !is_retired && began.elapsed() >= RETIREMENT {
+            is_retired = true;
             // What is left are WebSockets and long responses.
             runtime.pools.iter().for_each(|pool| pool.pool.retire());
         }
     }
 }
 
-/// How often the number of requests of a former runtime is looked at.
+/// How often the number of requests of a former runtime is looked at, at first: most requests have ended soon, and when reloads follow
+/// one another, memory should be that of few configurations.
+const FIRST_LOOK: Duration = Duration::from_millis(10);
+/// The same later on.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-const LOOKS_BEFORE_RETIREMENT: u32 = 10;
+/// After this time a former runtime keeps what is small only.
+const RETIREMENT: Duration = Duration::from_secs(10);
 
 fn log(changes: &[Change]) {
     for change in changes.iter().take(MOST_LOGGED) {
