@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{DistinguishedName, DnType};
 use ring::digest::{SHA256, digest};
 
+use crate::fast_path_ways::AUTO;
 use crate::world::client::Response;
 use crate::world::h2c::H2Request;
 use crate::world::tls::{Authority, Client, Signed};
@@ -82,7 +83,7 @@ fn assert_told_nothing(response: &Response) {
 
 #[test]
 fn servers_are_told_which_certificate_a_client_has_presented() {
-    let Mutual { authority, clients, world } = mutual(conf(""));
+    let Mutual { authority, clients, world } = mutual(conf("").top(AUTO));
     let (alice, bob) = (named(&clients, "alice"), named(&clients, "bob"));
     let fast = || world.metric("homing_requests_by_path_total", &[("path", "fast")]);
     for (certificate, name) in [(&alice, "alice"), (&bob, "bob")] {
