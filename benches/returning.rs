@@ -124,7 +124,7 @@ fn returning(bench: &mut Criterion) {
     let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
     let data = SessionData::new(1 << 20, NOW, Box::new(|_| {}));
     let snapshot = built(&table);
-    for ((name, _), plan) in SOURCES.iter().zip(&snapshot.pools) {
+    for ((name, _), plan) in SOURCES.iter().zip(snapshot.pools.iter()) {
         let persistence = plan.persistence.as_ref().unwrap();
         let (one, pool_sessions) = (client(plan, 0), pool_sessions(plan, &table, &data));
         let source: &Source = &persistence.sources[0];
@@ -170,7 +170,7 @@ fn input<'a>(headers: &'a HeaderMap, target: &'a str, client: Option<IpAddr>) ->
 fn new(bench: &mut Criterion) {
     let table = Arc::new(Table::new(1_000_000, NOW, Box::new(|_, _| {})));
     let snapshot = built(&table);
-    let plan = &snapshot.pools[0];
+    let plan = snapshot.pools.get(0).unwrap();
     let persistence = plan.persistence.as_ref().unwrap();
     bench.bench_function("a new request, headers to server", |bench| {
         let empty = HeaderMap::new();
