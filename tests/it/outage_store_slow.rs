@@ -43,7 +43,8 @@ fn few_requests_wait(away: Away, near: &Proxy) {
             fastest = fastest.min(took);
         }
     }
-    if away == Away::Silent {
+    // None waits when a query of the background has found out before.
+    if away == Away::Silent && fastest < Duration::MAX {
         assert!(fastest < ONCE, "a wait is no longer than the timeout: {fastest:?}");
     }
 }
