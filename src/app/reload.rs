@@ -306,7 +306,8 @@ async fn free(runtime: Arc<Runtime>) {
     until_unused(&runtime).await;
     let of_streams = runtime.streams();
     low_priority::run(THREAD, move || drop(runtime)).await;
-    join_all(of_streams.iter().map(until_unused)).await;
+    // Each is freed when the last stream of its pool ends.
+    join_all(of_streams.into_iter().map(|of_stream| async move { until_unused(&of_stream).await })).await;
 }
 
 /// Waits until all requests of a runtime have ended. Until then it closes idle connections to its servers.

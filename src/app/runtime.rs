@@ -69,7 +69,7 @@ impl Runtime {
         self.of_streams.lock().values().filter_map(Weak::upgrade).collect()
     }
 
-    /// With these pools alone, under the indexes that they have.
+    /// With these pools alone, under the indexes that they have. Its configuration has no pools: requests read the built ones.
     fn only(&self, pools: &[usize]) -> Self {
         let config = &*self.config;
         Self {

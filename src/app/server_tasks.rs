@@ -35,8 +35,8 @@ const CHECKED_AT_ONCE: usize = 128;
 /// others.
 const CHECK_PACE: Duration = Duration::from_millis(1);
 
-/// Resolves names that have no address yet, then checks servers whose health is unknown. Each step takes as long as its slowest server,
-/// plus a millisecond or two for each server that does not answer.
+/// Resolves names that have no address yet, then checks servers whose health is unknown. Each of the two steps lasts until its slowest
+/// server is done; each server that does not answer adds one or two milliseconds.
 pub(super) async fn check_new_servers(runtime: &Runtime) {
     let resolvers = servers_of(runtime).filter_map(|(_, pool, server)| resolver_of(pool, server));
     let unresolved: Vec<_> = resolvers.filter(|resolver| resolver.live.resolved().is_none()).collect();
